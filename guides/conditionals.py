@@ -1,0 +1,168 @@
+"""The factors q(z | parents, evidence) of a guide: one network a latent, over features of what it conditions on."""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+from torch.distributions import biject_to
+
+from ppl_models.parts.nets import Net
+
+from .encoders import encoder
+from .families import Family, family, gaussian_base, reshaped
+from .sites import Layout, Site, features, is_real
+
+Parents = str | Mapping[str, Sequence[str]]
+
+
+def choose_parents(layout: Layout, order: Sequence[str], parents: Parents) -> dict[str, tuple[str, ...]]:
+    """Which of the latents sampled before it each latent is given, in a guide that samples in `order`.
+
+    "needed": those that the exact posterior depends on, no more (`Factorization.needed_parents`); "all": every earlier
+    one; "previous": the one sampled just before; "none"; or a mapping latent -> names (a latent left out gets none).
+    A global latent is given globals only.
+
+    Raises:
+        ValueError: an unknown word or latent, or a parent that is not sampled before its child.
+    """
+    words = ("needed", "all", "previous", "none")
+    if isinstance(parents, str) and parents not in words:
+        raise ValueError(f"guide {layout.guide}: found parents={parents!r}, want one of {words} or a mapping")
+    if not isinstance(parents, str):
+        for name in parents:
+            if name not in layout.latents:
+                raise ValueError(
+                    f"guide {layout.guide}: parents names the site {name!r}; the latents are {', '.join(layout.latents)}"
+                )
+    chosen: dict[str, tuple[str, ...]] = {}
+    for i, name in enumerate(order):
+        earlier = [u for u in order[:i] if layout.latents[u].is_global or not layout.latents[name].is_global]
+        if not isinstance(parents, str):
+            wanted = tuple(parents.get(name, ()))
+            late = [u for u in wanted if u not in earlier]
+            if late:
+                raise ValueError(
+                    f"guide {layout.guide}: parents[{name!r}] has {late[0]!r}, which this guide does not sample before it; "
+                    f"it can be given {', '.join(earlier) or 'nothing'}"
+                )
+        elif parents == "needed":
+            wanted = tuple(u for u in layout.factorization.needed_parents(name, earlier) if u in earlier)
+        else:
+            wanted = {"all": tuple(earlier), "previous": tuple(earlier[-1:]), "none": ()}[parents]
+        chosen[name] = wanted
+    return chosen
+
+
+class Conditionals(nn.Module):
+    """All factors of a guide: raw numbers by a network of the evidence's features and the parents' values.
+
+    Locals read their own evidence and their parents; globals have free numbers, or a network of their global parents.
+
+    Args:
+        layout: of the model.
+        parents: latent -> the latents it is given, from `choose_parents`.
+        family: of every factor, or a mapping latent -> family.
+        encoder, hidden, depth, image: see `encoders.encoder`; hidden and depth are the factors' networks' too.
+        gain: factor on the initial weights of the last layers.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        parents: Mapping[str, tuple[str, ...]],
+        family: str | Family | Mapping[str, str | Family] = "diagonal",
+        encoder: str | nn.Module = "separate",
+        hidden: int = 256,
+        depth: int = 1,
+        image: Sequence[int] | None = None,
+        gain: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.layout, self.parents = layout, dict(parents)
+        self.families: dict[str, Family] = {}
+        self.encoders = nn.ModuleList()
+        for key in layout.keys:
+            names = [n for n, s in layout.latents.items() if s.keep == key and not s.is_global]
+            # a module given by the user serves one group of latents; `encoder` is the name both of it and of the builder
+            self.encoders.append(_encoder(encoder, names, layout.sizes[key], hidden, depth, image, layout.guide))
+        for name, site in layout.latents.items():
+            inputs = []
+            if not site.is_global:
+                inputs.append(self.encoders[layout.keys.index(site.keep)].widths[name])
+            inputs += [self._width(layout.latents[u], site) for u in self.parents[name]]
+            n = prod(site.unconstrained_shape)
+            spec = family.get(name, "diagonal") if isinstance(family, Mapping) else family
+            self.families[name] = _family(spec, n, layout.guide)
+            copies = prod(plate.size for plate in site.private)
+            net = Net(inputs, copies * self.families[name].count(n), hidden, depth, gain)
+            self.add_module(_key(name), net)
+
+    @staticmethod
+    def _width(parent: Site, child: Site) -> int:
+        folded = prod(plate.size for plate in parent.plates if plate.dim not in child.keep)
+        return folded * prod(parent.unconstrained_shape)
+
+    def encode(self, evidence: Mapping[frozenset[int], Tensor]) -> dict[str, Tensor]:
+        """Features of the evidence by latent, run once for all of them."""
+        encoded: dict[str, Tensor] = {}
+        for key, module in zip(self.layout.keys, self.encoders, strict=True):
+            encoded |= module(evidence[key])
+        return encoded
+
+    def raw(self, name: str, encoded: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Tensor:
+        """The raw numbers of a factor, (*particles, *plates, count), from encoded evidence and upstream values."""
+        site = self.layout.latents[name]
+        inputs = [] if site.is_global else [encoded[name]]
+        for parent in (self.layout.latents[u] for u in self.parents[name]):
+            value = values[parent.name]
+            if not is_real(parent.support):
+                value = biject_to(parent.support).inv(value)
+            inputs.append(features(value, len(parent.unconstrained_shape), parent.dims, site.keep))
+        raw = self.get_submodule(_key(name))(*inputs)
+        for plate in site.private:  # each copy in a private plate has numbers of its own: move them to its dim
+            batch = raw.shape[:-1]
+            if len(batch) < -plate.dim:
+                raw = raw.reshape((1,) * (-plate.dim - len(batch)) + raw.shape)
+            raw = raw.unflatten(-1, (plate.size, -1)).transpose(plate.dim - 2, -2).squeeze(-2)
+        return raw
+
+    def free(self, name: str, raw: Tensor) -> TorchDistributionMixin:
+        """A factor of its own: a Gaussian in unconstrained coordinates, pushed to the support of the site."""
+        site = self.layout.latents[name]
+        q = reshaped(self.families[name].around(raw, 0.0, 1.0), site.unconstrained_shape)
+        return q if is_real(site.support) else dist.TransformedDistribution(q, [biject_to(site.support)])
+
+    def residual(self, name: str, raw: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:
+        """A factor around the prior: its base shifted and scaled, its own transforms shared. Free if it has no such base."""
+        base = gaussian_base(prior)
+        if base is None:
+            return self.free(name, raw)
+        loc, scale, shape, transforms = base
+        q = reshaped(self.families[name].around(raw, loc, scale), shape)
+        return dist.TransformedDistribution(q, transforms) if transforms else q
+
+    def merged(self, name: str, raw: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:
+        """A factor that is the precision-weighted product with the prior, in the prior's base coordinates.
+
+        Raises:
+            ValueError: the prior is no diagonal Gaussian, transformed or not.
+        """
+        base = gaussian_base(prior)
+        if base is None:
+            raise ValueError(
+                f"guide {self.layout.guide}: site {name!r} has a {type(prior).__name__} prior, precision weighting wants "
+                "a diagonal Gaussian (transformed or not); try SelfReflective, BottomUp or MeanField"
+            )
+        loc, scale, shape, transforms = base
+        q = reshaped(self.families[name].merged(raw, loc, scale), shape)
+        return dist.TransformedDistribution(q, transforms) if transforms else q
+
+
+def _key(name: str) -> str:
+    return "q_" + name.replace(".", "_")
+
+
+_encoder, _family = encoder, family  # the constructor's arguments have the same names

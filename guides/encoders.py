@@ -1,0 +1,97 @@
+"""Evidence networks: from the data to features of each latent, deterministic, run once a batch whatever the particles."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from ppl_models.parts.nets import ConvEncoder, Net
+
+
+class Separate(nn.Module):
+    """One network a latent, uncoupled: the self-reflective VAE's choice (Apostolopoulou et al. 2020, section 3)."""
+
+    def __init__(self, names: Sequence[str], inputs: int, hidden: int, depth: int) -> None:
+        super().__init__()
+        self.widths = dict.fromkeys(names, hidden)
+        self.nets = nn.ModuleList(Net([inputs], hidden, hidden, depth) for _ in names)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(*plates, inputs) -> features by latent, (*plates, hidden)."""
+        return {name: silu(net(x)) for name, net in zip(self.widths, self.nets, strict=True)}
+
+
+class Shared(nn.Module):
+    """One trunk for all latents: inputs -> 2 hidden -> hidden, or any module of the user's that maps rows to features."""
+
+    def __init__(self, names: Sequence[str], trunk: nn.Module, width: int) -> None:
+        super().__init__()
+        self.widths = dict.fromkeys(names, width)
+        self.trunk = trunk
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(*plates, inputs) -> the same features for every latent, (*plates, width)."""
+        return dict.fromkeys(self.widths, self.trunk(x))
+
+
+class BottomUpChain(nn.Module):
+    """The deterministic pass of the ladder: d_0 = x, d_n = MLP(d_{n-1}); the latent drawn last reads d_1.
+
+    Source: Sonderby et al. 2016 (arXiv 1602.02282), eq. 13.
+    """
+
+    def __init__(self, names: Sequence[str], inputs: int, hidden: int, depth: int) -> None:
+        super().__init__()
+        self.widths = dict.fromkeys(names, hidden)
+        self.nets = nn.ModuleList(Net([hidden if i else inputs], hidden, hidden, depth) for i in range(len(names)))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(*plates, inputs) -> features by latent, (*plates, hidden)."""
+        features = {}
+        for name, net in zip(reversed(self.widths), self.nets, strict=True):
+            x = silu(net(x))
+            features[name] = x
+        return features
+
+
+def encoder(
+    spec: str | nn.Module,
+    names: Sequence[str],
+    inputs: int,
+    hidden: int,
+    depth: int,
+    image: Sequence[int] | None,
+    guide: str,
+) -> nn.Module:
+    """An evidence network for the latents `names` by its name, or around a module of the user's.
+
+    "separate": one network a latent; "shared": one trunk; "bottom-up": the ladder's chain; "conv": one convolutional
+    trunk over rows that are images of shape `image`; "linear": the data themselves, so that `depth=0` makes the guide
+    linear. A module must map (*plates, inputs) to (*plates, module.output) features.
+
+    Raises:
+        ValueError: an unknown name, or "conv" without an image shape of the right size.
+    """
+    if isinstance(spec, nn.Module):
+        if not hasattr(spec, "output"):
+            raise ValueError(f"guide {guide}: encoder {type(spec).__name__} wants an attribute `output`, its number of features")
+        return Shared(names, spec, spec.output)
+    if spec == "separate":
+        return Separate(names, inputs, hidden, depth)
+    if spec == "shared":
+        trunk = nn.Sequential(nn.Linear(inputs, 4 * hidden), nn.SiLU(), Net([4 * hidden], 2 * hidden, 2 * hidden, depth))
+        return Shared(names, nn.Sequential(trunk, nn.SiLU()), 2 * hidden)
+    if spec == "bottom-up":
+        return BottomUpChain(names, inputs, hidden, depth)
+    if spec == "linear":
+        return Shared(names, nn.Identity(), inputs)
+    if spec == "conv":
+        if image is None or len(image) != 3 or image[0] * image[1] * image[2] != inputs:
+            raise ValueError(
+                f"guide {guide}: encoder 'conv' reads rows of {inputs} values as images, found image={image}; "
+                "pass image=(channels, height, width)"
+            )
+        return Shared(names, nn.Sequential(ConvEncoder(image, hidden, depth=depth), nn.SiLU()), hidden)
+    raise ValueError(
+        f"guide {guide}: found encoder {spec!r}, want 'separate', 'shared', 'bottom-up', 'conv', 'linear' or a module"
+    )

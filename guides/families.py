@@ -1,0 +1,164 @@
+"""Families of one factor: Gaussians over R^n whose numbers a network gives, alone, around a prior, or merged with it."""
+
+from typing import Protocol
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+from torch.distributions.transforms import ReshapeTransform
+from torch.nn.functional import softplus
+
+from ppl_models.parts.distributions import RankOneNormal
+from ppl_models.parts.likelihoods import bounded_exp
+
+
+class Family(Protocol):
+    """A Gaussian family over R^n; `raw` are `count(n)` unbounded numbers a network gives, (*batch, count)."""
+
+    def count(self, n: int) -> int:
+        """How many raw numbers a factor over R^n takes."""
+        ...
+
+    def around(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
+        """The Gaussian that raw = 0 leaves at N(loc, scale^2): raw shifts the mean and shapes the covariance."""
+        ...
+
+    def merged(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
+        """The product, normalized, of the estimate that raw encodes and the prior N(loc, scale^2)."""
+        ...
+
+
+class Diagonal:
+    """Independent entries: N(m, diag s^2)."""
+
+    def count(self, n: int) -> int:
+        """2 n: a mean and a log scale each."""
+        return 2 * n
+
+    def around(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
+        """m = loc + shift, s = scale * exp(r), |r| < 5."""
+        shift, log_scale = raw.chunk(2, -1)
+        return dist.Normal(loc + shift, scale * bounded_exp(log_scale)).to_event(1)
+
+    def merged(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
+        """1/s^2 = 1/v + 1/scale^2, m = (estimate/v + loc/scale^2) s^2 with v = softplus(.) + 1e-5: variances, not scales.
+
+        Source: Sonderby et al. 2016 (arXiv 1602.02282), eq. 17 to 19.
+        """
+        estimate, spread = raw.chunk(2, -1)
+        tau, prior = 1 / (softplus(spread) + 1e-5), scale.square().reciprocal()
+        precision = tau + prior
+        return dist.Normal((estimate * tau + loc * prior) / precision, precision.rsqrt()).to_event(1)
+
+
+class RankOne:
+    """Precision diagonal plus rank one: C^-1 = diag(d) + u u^T (Rezende et al. 2014)."""
+
+    def count(self, n: int) -> int:
+        """3 n: a mean, a log scale and a vector entry each."""
+        return 3 * n
+
+    def around(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
+        """m = loc + shift, d = exp(-2 r) / scale^2, u = vector / scale."""
+        shift, log_scale, vector = raw.chunk(3, -1)
+        return RankOneNormal(loc + shift, (scale * bounded_exp(log_scale)) ** -2, vector / scale)
+
+    def merged(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
+        """C^-1 = diag(d + 1/scale^2) + u u^T, m = C (information + loc/scale^2)."""
+        information, spread, u = raw.chunk(3, -1)
+        prior = scale.square().reciprocal()
+        d = softplus(spread) + 1e-5 + prior
+        h = (information + loc * prior) / d
+        ratio = u / d
+        eta = 1 / (1 + (u * ratio).sum(-1, keepdim=True))
+        return RankOneNormal(h - eta * ratio * (u * h).sum(-1, keepdim=True), d, u)
+
+
+class Full:
+    """Any covariance, by its Cholesky factor."""
+
+    def count(self, n: int) -> int:
+        """2 n + n (n - 1) / 2: a mean, the log diagonal and the rest of the factor."""
+        return 2 * n + n * (n - 1) // 2
+
+    def _tril(self, diagonal: Tensor, below: Tensor) -> Tensor:
+        n = diagonal.shape[-1]
+        rows, columns = torch.tril_indices(n, n, -1, device=diagonal.device)
+        tril = torch.diag_embed(diagonal)
+        # out of place: an in-place write would hide the dependence from those who trace it
+        index = (rows * n + columns).expand_as(below)
+        return tril.flatten(-2).scatter(-1, index, below).unflatten(-1, (n, n))
+
+    def _split(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        size = raw.shape[-1]
+        n = int(((9 + 8 * size) ** 0.5 - 3) / 2 + 0.5)  # solves 2 n + n (n - 1) / 2 = size
+        return raw[..., :n], raw[..., n : 2 * n], raw[..., 2 * n :]
+
+    def around(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
+        """m = loc + shift, L = diag(scale) (diag(exp r) + strictly lower part)."""
+        shift, log_diagonal, below = self._split(raw)
+        tril = self._tril(bounded_exp(log_diagonal), below)
+        if isinstance(scale, Tensor):
+            tril = scale.unsqueeze(-1) * tril
+        return dist.MultivariateNormal(loc + shift, scale_tril=scale * tril if isinstance(scale, float) else tril)
+
+    def merged(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
+        """P = T T^T + diag(1/scale^2), m = P^-1 (information + loc/scale^2); T lower triangular."""
+        information, log_diagonal, below = self._split(raw)
+        tril = self._tril(softplus(log_diagonal), below)
+        prior = scale.square().reciprocal()
+        precision = tril @ tril.mT + torch.diag_embed(prior)
+        target = (information + loc * prior).unsqueeze(-1)
+        mean = torch.cholesky_solve(target, torch.linalg.cholesky(precision)).squeeze(-1)
+        return dist.MultivariateNormal(mean, precision_matrix=precision)
+
+
+FAMILIES: dict[str, Family] = {"diagonal": Diagonal(), "rank-one": RankOne(), "full": Full()}
+
+
+def family(spec: str | Family, n: int, guide: str) -> Family:
+    """A family by name, or the object itself. Over R^1 all are the diagonal one, which has analytic divergences.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if isinstance(spec, str) and spec not in FAMILIES:
+        raise ValueError(f"guide {guide}: found family {spec!r}, want one of {', '.join(map(repr, FAMILIES))}")
+    if n == 1:
+        return FAMILIES["diagonal"]
+    return FAMILIES[spec] if isinstance(spec, str) else spec
+
+
+def reshaped(q: TorchDistributionMixin, shape: tuple[int, ...]) -> TorchDistributionMixin:
+    """A distribution over vectors of size n as one over events of `shape`, n entries in all."""
+    if q.event_shape == shape:
+        return q
+    if isinstance(q, dist.Independent) and isinstance(q.base_dist, torch.distributions.Normal):
+        batch = q.batch_shape
+        return dist.Normal(q.base_dist.loc.reshape(batch + shape), q.base_dist.scale.reshape(batch + shape)).to_event(
+            len(shape)
+        )
+    return dist.TransformedDistribution(q, [ReshapeTransform(q.event_shape, shape)])
+
+
+def gaussian_base(prior: TorchDistributionMixin) -> tuple[Tensor, Tensor, tuple[int, ...], list] | None:
+    """What a prior is made of if it is a diagonal Gaussian pushed through transforms: (loc, scale, shape, transforms).
+
+    loc and scale are vectors (*batch, n) of the base, `shape` is the base's event shape. None for any other prior.
+    """
+    transforms: list = []
+    extra = 0
+    while not isinstance(prior, torch.distributions.Normal):
+        if isinstance(prior, torch.distributions.Independent):
+            extra += prior.reinterpreted_batch_ndims
+        elif isinstance(prior, torch.distributions.TransformedDistribution):
+            transforms = [*prior.transforms, *transforms]
+        elif not isinstance(prior, dist.MaskedDistribution):
+            return None
+        prior = prior.base_dist
+    # event dims that only a transform gives meaning to (a base without Independent) belong to the batch of the Normal
+    extra = max([extra, *(t.domain.event_dim for t in transforms)])
+    shape = tuple(prior.loc.shape[prior.loc.dim() - extra :])
+    batch = prior.loc.shape[: prior.loc.dim() - extra]
+    return prior.loc.reshape(*batch, -1), prior.scale.reshape(*batch, -1), shape, transforms

@@ -1,0 +1,52 @@
+"""Mean field: every latent from the data alone."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import nn
+
+from .conditionals import Conditionals
+from .families import Family
+from .guide import TopDownGuide
+
+
+class MeanField(TopDownGuide):
+    """Independent latents given the data.
+
+        q(z | x) = prod_l q(z_l | x)
+
+    Exact posteriors of more than one latent hardly ever factorize so: `LinearGaussian.gap("mean-field")` is the price.
+
+    Args:
+        model: any Pyro model function with continuous latents.
+        args: an example batch, the model's arguments.
+        family: "diagonal", "rank-one" or "full"; or a mapping latent -> family. With "rank-one" on a `DLGM` it is the
+            recognition model of Rezende et al. 2014.
+        encoder: see `guides.encoders.encoder`.
+        hidden, depth: width and residual blocks of the networks.
+        image: (channels, height, width) of a row, for `encoder="conv"`.
+
+    Raises:
+        ValueError: see `TopDownGuide`; an unknown family or encoder.
+
+    Source: Kingma & Welling 2014 (arXiv 1312.6114); Rezende et al. 2014 (arXiv 1401.4082), eq. 15.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        *args: Any,
+        family: str | Family | Mapping[str, str | Family] = "diagonal",
+        encoder: str | nn.Module = "separate",
+        hidden: int = 256,
+        depth: int = 1,
+        image: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(model, *args)
+        parents = dict.fromkeys(self.layout.latents, ())
+        self.factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image)
+
+    def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:
+        """q(z_l | x)."""
+        return self.factors.free(name, self.raw(name))

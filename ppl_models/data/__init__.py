@@ -1,0 +1,18 @@
+"""Data sets as rows of stored values with the transform a model sees.
+
+>>> from ppl_models import data
+>>> train, test = data.load("digits")
+>>> train[0].shape, len(test)
+(torch.Size([64]), 300)
+"""
+
+from .catalogue import describe as describe, load as load, names as names
+from .dataset import Data as Data
+from .transforms import (
+    Binarize as Binarize,
+    Dequantize as Dequantize,
+    Identity as Identity,
+    Logit as Logit,
+    Scale as Scale,
+    Transform as Transform,
+)

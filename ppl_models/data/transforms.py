@@ -1,0 +1,155 @@
+"""From stored values to the numbers a model sees: scaling, binarization, dequantization and the logit.
+
+A transform is called with the values of a `Data` as they are stored, grey levels 0 .. levels - 1 for images,
+and returns float32 of the same shape on the same device. All the randomness of a data set lives here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Real data as they are: y = v, in the units of the file, any shape."""
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """y = v as float32."""
+        return values.float()
+
+    def to_unit(self, y: Tensor) -> Tensor:
+        """y itself: real data have no scale to undo."""
+        return y
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Grey levels on [0, 1]: y = v / (levels - 1), v in 0 .. levels - 1, any shape.
+
+    Raises ValueError unless `levels` is an integer of at least 2.
+    """
+
+    levels: int
+
+    def __post_init__(self) -> None:
+        _check_levels(self)
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """y = v / (levels - 1), float32."""
+        return values.float() / (self.levels - 1)
+
+    def to_unit(self, y: Tensor) -> Tensor:
+        """y itself, which lies in [0, 1] already."""
+        return y
+
+
+@dataclass(frozen=True)
+class Binarize:
+    """Binary images: y ~ Bernoulli(v / (levels - 1)) independently for each pixel, any shape.
+
+    Without `seed` every call draws anew from torch's generator of the device (dynamic binarization). With
+    `seed` every call starts the same stream, so equal calls give equal images; the draw of a datum then
+    depends on its place in the call, which is why `load` fixes held-out parts by one call on the whole part.
+    The stream, and so the fixed draw, is one of the CPU and another of an accelerator.
+
+    Raises ValueError unless `levels` is an integer of at least 2.
+    Source: Salakhutdinov and Murray 2008 (static); Burda et al. 2016, arXiv 1509.00519 (dynamic).
+    """
+
+    levels: int
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_levels(self)
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """y ~ Bernoulli(v / (levels - 1)), float32 zeros and ones."""
+        generator = None
+        if self.seed is not None:
+            generator = torch.Generator(device=values.device).manual_seed(self.seed)
+        return torch.bernoulli(values.float() / (self.levels - 1), generator=generator)
+
+    def to_unit(self, y: Tensor) -> Tensor:
+        """y itself, which lies in [0, 1] already."""
+        return y
+
+
+@dataclass(frozen=True)
+class Dequantize:
+    """Grey levels made continuous: y = (v + u) / levels in [0, 1), u ~ Uniform[0, 1) anew at each call.
+
+    Raises ValueError unless `levels` is an integer of at least 2.
+    Source: Uria, Murray, Larochelle 2013, arXiv 1306.0186; Theis et al. 2016, arXiv 1511.01844.
+    """
+
+    levels: int
+
+    def __post_init__(self) -> None:
+        _check_levels(self)
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """y = (v + u) / levels, float32; floor(levels y) is v again."""
+        v = values.float()
+        # Rounding to float32 carries v + u up to v + 1, the next grey level, about once in 10^5 pixels.
+        noisy = torch.minimum(v + torch.rand_like(v), torch.nextafter(v + 1, v))
+        return noisy / self.levels
+
+    def to_unit(self, y: Tensor) -> Tensor:
+        """y itself, which lies in [0, 1] already."""
+        return y
+
+
+@dataclass(frozen=True)
+class Logit:
+    """Grey levels on the real line: y = logit(alpha + (1 - 2 alpha) u), u = `Dequantize(levels)`(v).
+
+    `alpha` (the lambda of the MAF paper) keeps y finite; it is 1e-6 there for MNIST and 0.05 for CIFAR-10.
+    Raises ValueError unless `levels` is an integer of at least 2 and 0 < alpha < 1/2.
+    Source: Dinh et al. 2017, arXiv 1605.08803; Papamakarios et al. 2017, arXiv 1705.07057.
+    """
+
+    levels: int
+    alpha: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _check_levels(self)
+        if not 0.0 < self.alpha < 0.5:
+            raise ValueError(
+                f"alpha: found {self.alpha!r}, wanted a number between 0 and 1/2; try 1e-6, for CIFAR-10 0.05"
+            )
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """y = logit(alpha + (1 - 2 alpha) u), float32, at most log((1 - alpha) / alpha) in size."""
+        u = Dequantize(self.levels)(values)
+        # Not 1 - white: near white that is of the size of alpha and would drown in rounding.
+        white = self.alpha + (1 - 2 * self.alpha) * u
+        black = self.alpha + (1 - 2 * self.alpha) * (1 - u)
+        return white.log() - black.log()
+
+    def to_unit(self, y: Tensor) -> Tensor:
+        """u = (sigmoid(y) - alpha) / (1 - 2 alpha), cut off to [0, 1] so that any sample is a picture."""
+        return ((torch.sigmoid(y) - self.alpha) / (1 - 2 * self.alpha)).clamp(0.0, 1.0)
+
+    def log_abs_det(self, y: Tensor) -> Tensor:
+        """Logarithm of |det dy/du|: sum_i [log(1 - 2 alpha) - log s(y_i) - log(1 - s(y_i))], s the sigmoid.
+
+        `y` is (..., D), the result (...), in nats: log p(u) = log p(y) + log_abs_det(y).
+        """
+        return (math.log1p(-2 * self.alpha) + softplus(-y) + softplus(y)).sum(-1)
+
+
+Transform = Identity | Scale | Binarize | Dequantize | Logit
+
+
+def _check_levels(transform: Scale | Binarize | Dequantize | Logit) -> None:
+    levels = transform.levels
+    if not isinstance(levels, int) or isinstance(levels, bool) or levels < 2:
+        raise ValueError(
+            f"levels of {type(transform).__name__}: found {levels!r}, wanted an integer of at least 2; "
+            "try 256 for 8-bit images"
+        )

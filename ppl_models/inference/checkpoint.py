@@ -1,0 +1,75 @@
+"""Files that are whole or not there: written aside, flushed, renamed. Tensors by safetensors; nothing loads a pickle."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+FORMAT = "ppl-models 1"
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Call `write(temporary)` beside `path`, flush what it wrote to the disk, and rename it to `path`.
+
+    The file of that name is the old one or the new one at every moment, whatever happens in between.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically."""
+    text = json.dumps(content, indent=2, allow_nan=True) + "\n"
+    write_atomically(path, lambda file: file.write_text(text))
+
+
+def save(path: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Write the parameters and buffers of named modules to one safetensors file, atomically."""
+    tensors = {
+        f"{name}.{key}": value.detach().to("cpu", copy=True).contiguous()
+        for name, module in modules.items()
+        for key, value in module.state_dict().items()
+    }
+    write_atomically(path, lambda file: save_file(tensors, file, {"format": FORMAT}))
+
+
+def load(path: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Read parameters and buffers of named modules back; either all of them are loaded or none.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a truncated or foreign file, or one of other modules: the first difference is named.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is truncated or no safetensors file ({error})") from None
+    wanted = {f"{name}.{key}": v for name, module in modules.items() for key, v in module.state_dict().items()}
+    for key in sorted(wanted.keys() ^ tensors.keys()):
+        side = "lacks" if key in wanted else "has, but the modules lack,"
+        raise ValueError(f"{path} {side} the tensor {key!r}; rebuild model and guide with the sizes they were saved with")
+    for key, value in wanted.items():
+        if tensors[key].shape != value.shape:
+            raise ValueError(
+                f"{path}: tensor {key!r} is {tuple(tensors[key].shape)}, want {tuple(value.shape)}; "
+                "rebuild model and guide with the sizes they were saved with"
+            )
+    with torch.no_grad():
+        for key, value in wanted.items():
+            value.copy_(tensors[key])

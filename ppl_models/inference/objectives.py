@@ -1,0 +1,212 @@
+"""One pass of a (model, guide) pair as `Terms`, and objectives as small pure functions of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine import Trace
+from pyro.poutine.guide import GuideMessenger
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+PARTICLES = "_particles"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What one pass of a pair gives, in nats, one number a datum.
+
+    Every tensor is (particles, n), or (particles, 1) for what is outside the data plate (`shared`): global latents, and
+    everything where there is no plate around the data. Scales and masks of the program are in the numbers.
+
+    Attributes:
+        log_likelihood: observed site -> log p(x | z).
+        log_p: latent site -> log p(z | parents).
+        log_q: latent site -> log q(z | ...).
+        kl: latent site -> KL(q || p) of the factor, in closed form where there is one, else log q - log p.
+        shared: the sites outside the data plate.
+        full_size: size of the data plate before subsampling, None where the program does not subsample.
+    """
+
+    log_likelihood: dict[str, Tensor]
+    log_p: dict[str, Tensor]
+    log_q: dict[str, Tensor]
+    kl: dict[str, Tensor]
+    shared: frozenset[str]
+    full_size: int | None = None
+
+    @property
+    def log_w(self) -> Tensor:
+        """log p(x, z) - log q(z | x), (particles, n) for local sites; shared sites are added to every datum."""
+        total = sum(self.log_likelihood.values())
+        for name in self.log_p:
+            total = total + self.log_p[name] - self.log_q[name]
+        return total
+
+
+def terms(
+    model: Callable,
+    guide: Callable,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    particles: int = 1,
+    nesting: int | None = None,
+    analytic: bool = True,
+) -> Terms:
+    """Run the pair once, with all particles in one vectorized pass, and collect its `Terms`.
+
+    No number is read on the way (no `.item()`), so a device is never made to wait.
+
+    Args:
+        model, guide: any Pyro programs; a `GuideMessenger` gives both traces in one pass.
+        args, kwargs: the arguments of both.
+        particles: draws of the guide, in a plate left of all others.
+        nesting: number of plate dims of the programs, needed for particles > 1; see `plate_nesting`.
+        analytic: take divergences in closed form where there is one.
+
+    Raises:
+        ValueError: the guide samples a site that the model lacks, or lacks one that the model needs.
+    """
+    kwargs = kwargs or {}
+    if particles > 1 and nesting is None:
+        nesting = plate_nesting(model, guide, args, kwargs)
+    dim = None if particles == 1 else -1 - nesting
+    with pyro.plate(PARTICLES, particles, dim=dim) if dim else nullcontext():
+        model_trace, guide_trace, same_order = traces(model, guide, args, kwargs)
+    return collect(model_trace, guide_trace, dim, analytic and same_order)
+
+
+def traces(model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Trace, Trace, bool]:
+    """(model trace, guide trace, whether both draw the latents in one order), subsample sites pruned."""
+    if isinstance(guide, GuideMessenger):
+        guide(*args, **kwargs)
+        model_trace, guide_trace = guide.get_traces()
+        return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace), True
+    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    model_trace, guide_trace = prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+    needed, given = latents(model_trace), latents(guide_trace)
+    for name in given:
+        if name not in needed and not guide_trace.nodes[name]["infer"].get("is_auxiliary"):
+            raise ValueError(
+                f"the guide samples the site {name!r}, which the model does not draw (its latents: {', '.join(needed)}); "
+                "build the guide on this model, and pass it the data it was built with"
+            )
+    for name in needed:
+        if name not in given:
+            raise ValueError(
+                f"the guide has no factor for the site {name!r} of the model (the guide samples: {', '.join(given)}); "
+                "build the guide on this model"
+            )
+    return model_trace, guide_trace, [n for n in given if n in needed] == needed
+
+
+def latents(trace: Trace) -> list[str]:
+    """Names of the sites of a trace that were drawn, not observed."""
+    return [n for n, node in trace.nodes.items() if node["type"] == "sample" and not node["is_observed"]]
+
+
+def collect(model_trace: Trace, guide_trace: Trace, particle_dim: int | None, analytic: bool) -> Terms:
+    """The `Terms` of a pair of traces."""
+    data = data_plate(model_trace)
+    shared: set[str] = set()
+
+    def reduce(name: str, value: Tensor, node: Mapping[str, Any]) -> Tensor:
+        value = scale_and_mask(value, node["scale"], node["mask"])
+        local = data is not None and any(f.name == data.name for f in node["cond_indep_stack"])
+        if not local:
+            shared.add(name)
+        return per_datum(value, data.dim if local else None, particle_dim)
+
+    likelihood, log_p, log_q, kl = {}, {}, {}, {}
+    for name, node in model_trace.nodes.items():
+        if node["type"] != "sample":
+            continue
+        if node["is_observed"]:
+            likelihood[name] = reduce(name, node["fn"].log_prob(node["value"]), node)
+            continue
+        q = guide_trace.nodes[name]
+        log_p[name] = reduce(name, node["fn"].log_prob(node["value"]), node)
+        log_q[name] = reduce(name, q["fn"].log_prob(q["value"]), q)
+        try:
+            if not analytic:
+                raise NotImplementedError
+            kl[name] = reduce(name, kl_divergence(q["fn"], node["fn"]), q)
+        except NotImplementedError:
+            kl[name] = log_q[name] - log_p[name]
+    for name in latents(guide_trace):
+        if name not in log_p:  # an auxiliary site of the guide: it has a density but no prior
+            q = guide_trace.nodes[name]
+            log_q[name] = kl[name] = reduce(name, q["fn"].log_prob(q["value"]), q)
+            log_p[name] = torch.zeros_like(log_q[name])
+    full = None if data is None or data.full_size in (None, data.size) else data.full_size
+    return Terms(likelihood, log_p, log_q, kl, frozenset(shared), full)
+
+
+def data_plate(trace: Trace) -> Any:
+    """The plate that enumerates the data: of those around every observed site, the one with most latents, or None.
+
+    Observed sites outside all plates do not count. A plate named "data" is taken first.
+    """
+    stacks = [_stack(node) for node in trace.nodes.values() if node["type"] == "sample" and node["is_observed"]]
+    stacks = [stack for stack in stacks if stack]
+    common = [f for f in stacks[0].values() if all(f.name in stack for stack in stacks)] if stacks else []
+    held = [set(_stack(trace.nodes[name])) for name in latents(trace)]
+    return max(common, key=lambda f: (f.name == "data", sum(f.name in h for h in held), -f.dim), default=None)
+
+
+def _stack(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {f.name: f for f in node["cond_indep_stack"] if f.vectorized and f.name != PARTICLES}
+
+
+def per_datum(value: Tensor, data_dim: int | None, particle_dim: int | None) -> Tensor:
+    """Sum a log-density over every plate but data and particles: (particles, n), with 1 for what is not there."""
+    rank = max(-(data_dim or 0), -(particle_dim or 0))
+    value = value.reshape((1,) * max(rank - value.dim(), 0) + value.shape)
+    keep = {value.dim() + d for d in (data_dim, particle_dim) if d is not None}
+    drop = [d for d in range(value.dim()) if d not in keep]
+    value = value.sum(drop) if drop else value
+    if particle_dim is None:
+        value = value.unsqueeze(0)
+    return value if data_dim is not None else value.unsqueeze(-1)
+
+
+def plate_nesting(model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """How many dims the plates of a pair take: particles go left of them. Runs the pair once."""
+    with torch.no_grad(), poutine.block():
+        pair = traces(model, guide, args, kwargs)[:2]
+    nodes = [node for trace in pair for node in trace.nodes.values() if node["type"] == "sample"]
+    return max((-f.dim for node in nodes for f in node["cond_indep_stack"] if f.vectorized), default=0)
+
+
+def elbo(terms: Terms, beta: float | Tensor = 1.0, data_size: int | None = None) -> Tensor:
+    """The evidence lower bound, a scalar in nats per datum.
+
+        E_q [log p(x | z)] - beta * sum_l KL(q(z_l | .) || p(z_l | .)),       mean over data and particles
+
+    A shared site (a global latent) counts once for the whole data set: its term is divided by `data_size`.
+
+    Args:
+        terms: of one pass.
+        beta: weight of the divergences, below 1 during a warm-up.
+        data_size: number of data of which the pass saw a batch; by default what it saw.
+
+    Source: Kingma & Welling 2014, eq. 3; warm-up by Bowman et al. 2016 (arXiv 1511.06349).
+    """
+    sites = [(n, t) for n, t in terms.log_likelihood.items()] + [(n, -beta * t) for n, t in terms.kl.items()]
+    seen = max(t.shape[1] for _, t in sites)
+    local, shared = 0.0, 0.0
+    for name, value in sites:
+        if name in terms.shared:
+            shared = shared + value.mean(0).sum()
+        else:
+            local = local + value.mean(0).sum()
+    # a program that subsamples has scaled its local terms up to its full size already
+    local = local / (terms.full_size or seen)
+    return local + shared / (terms.full_size or data_size or seen)

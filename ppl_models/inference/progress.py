@@ -1,0 +1,45 @@
+"""The progress bar of a training: step, loss, bound and time left."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+
+class Progress:
+    """A context manager whose `advance(step, loss, nll)` redraws a bar; nothing is shown where it is not enabled.
+
+    In a file or a pipe, where a bar cannot be redrawn, a line is printed at every twentieth of the way.
+    """
+
+    def __init__(self, total: int, enabled: bool = True) -> None:
+        self.total, self.enabled = total, enabled
+        self.console = Console(stderr=True)
+        self.live = enabled and self.console.is_terminal
+        self.bar = RichProgress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.2f}  nll {task.fields[nll]:.2f}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.live,
+        )
+        self.task = self.bar.add_task("fit", total=total, loss=float("nan"), nll=float("nan"))
+
+    def advance(self, step: int, loss: float, nll: float) -> None:
+        """Show that `step` steps are done, at these values of the loss and of the bound on the nll (nats per datum)."""
+        if self.live:
+            self.bar.update(self.task, completed=step, loss=loss, nll=nll)
+        elif self.enabled and (step == self.total or step % max(self.total // 20, 1) == 0):
+            self.console.print(f"step {step}/{self.total}  loss {loss:.2f}  nll {nll:.2f}", highlight=False)
+
+    def __enter__(self) -> Self:
+        self.bar.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.bar.__exit__(kind, error, traceback)

@@ -1,0 +1,156 @@
+"""Likelihoods p(x | parameters): from a network's output to a distribution over the observed rows."""
+
+from collections.abc import Sequence
+from math import prod
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+
+from .distributions import DiscretizedLogistic
+
+
+def check_data(x: Tensor, event: int | Sequence[int], name: str = "x") -> Tensor:
+    """Return `x` if it is a non-empty batch of finite rows of shape `event`; say what is wrong otherwise.
+
+    Values are read (which synchronizes a GPU) only while Pyro's validation is on; type and shape always.
+
+    Raises:
+        TypeError: not a tensor, or not of a floating type.
+        ValueError: an empty batch, rows of another shape, NaN or infinite entries.
+    """
+    event = (event,) if isinstance(event, int) else tuple(event)
+    if not isinstance(x, Tensor):
+        raise TypeError(f"site {name!r}: found a {type(x).__name__}, want a float tensor; try torch.as_tensor(...)")
+    if not x.is_floating_point():
+        raise TypeError(f"site {name!r}: found dtype {x.dtype}, want a float tensor; try {name}.float()")
+    if tuple(x.shape[1:]) != event:
+        want = ", ".join(["n", *map(str, event)])
+        hint = f"try {name}.flatten(1)" if prod(x.shape[1:]) == prod(event) else "build the model for this size"
+        raise ValueError(f"site {name!r}: found shape {tuple(x.shape)}, want ({want}); {hint}")
+    if len(x) == 0:
+        raise ValueError(f"site {name!r}: the batch is empty (shape {tuple(x.shape)}), want at least one row")
+    if torch.distributions.Distribution._validate_args and not torch.isfinite(x).all():
+        row = (~torch.isfinite(x)).flatten(1).any(1).nonzero()[0].item()
+        raise ValueError(f"site {name!r}: NaN or infinite values (first in row {row}); clean or drop these rows")
+    return x
+
+
+class Bernoulli(nn.Module):
+    """Binary pixels: x_i ~ Bernoulli(sigmoid(logits_i)), independent; one number a pixel."""
+
+    count = 1
+
+    def forward(self, params: Tensor) -> TorchDistributionMixin:
+        """The distribution of rows (*batch, D) from logits (*batch, D)."""
+        return dist.Bernoulli(logits=params).to_event(1)
+
+    def mean(self, params: Tensor) -> Tensor:
+        """E[x] given the parameters, (*batch, D)."""
+        return params.sigmoid()
+
+    def check(self, x: Tensor, name: str = "x") -> None:
+        """Raise ValueError unless every value is 0 or 1 (read only while Pyro's validation is on)."""
+        if torch.distributions.Distribution._validate_args:
+            bad = x[(x != 0) & (x != 1)]
+            if bad.numel():
+                raise ValueError(
+                    f"site {name!r}: found the value {bad[0].item():.4g}, a Bernoulli likelihood wants 0 or 1; "
+                    "binarize the data (transform='binarize') or use likelihood='gaussian' or 'logistic'"
+                )
+
+
+class Gaussian(nn.Module):
+    """Real values: x_i ~ N(loc_i, scale_i^2), the scale given once and for all or learned for each value.
+
+    With `scale=None` a network gives (loc, log scale) and the log scale is kept in [-5, 5] by a tanh.
+    """
+
+    def __init__(self, scale: float | None = None) -> None:
+        super().__init__()
+        if scale is not None and not scale > 0:
+            raise ValueError(f"likelihood 'gaussian': found scale {scale}, want a positive number or None")
+        self.count = 2 if scale is None else 1
+        self.register_buffer("scale", None if scale is None else torch.tensor(float(scale)))
+
+    def forward(self, params: Tensor) -> TorchDistributionMixin:
+        """The distribution of rows (*batch, D) from (*batch, count * D)."""
+        if self.scale is not None:
+            return dist.Normal(params, self.scale).to_event(1)
+        loc, log_scale = params.chunk(2, -1)
+        return dist.Normal(loc, bounded_exp(log_scale)).to_event(1)
+
+    def mean(self, params: Tensor) -> Tensor:
+        """E[x] given the parameters, (*batch, D)."""
+        return params if self.scale is not None else params.chunk(2, -1)[0]
+
+    def check(self, x: Tensor, name: str = "x") -> None:
+        """Any finite value will do."""
+
+
+class Logistic(nn.Module):
+    """Grey levels k / (levels - 1): a logistic density integrated over the bin of each level.
+
+    Source: Salimans et al. 2017, "PixelCNN++" (arXiv 1701.05517), eq. 2, with one component.
+    """
+
+    count = 2
+
+    def __init__(self, levels: int = 256) -> None:
+        super().__init__()
+        if levels < 2:
+            raise ValueError(f"likelihood 'logistic': found {levels} levels, want at least 2")
+        self.levels = int(levels)
+
+    def forward(self, params: Tensor) -> TorchDistributionMixin:
+        """The distribution of rows (*batch, D) in [0, 1] from (loc, log scale), (*batch, 2 D)."""
+        loc, log_scale = params.chunk(2, -1)
+        # 0.5 and 0.1 are where an untrained network's zeros should point: mid grey, a wide bin
+        return DiscretizedLogistic(0.5 + loc, 0.1 * bounded_exp(log_scale), self.levels).to_event(1)
+
+    def mean(self, params: Tensor) -> Tensor:
+        """The location, clipped to [0, 1], (*batch, D)."""
+        return (0.5 + params.chunk(2, -1)[0]).clamp(0, 1)
+
+    def check(self, x: Tensor, name: str = "x") -> None:
+        """Raise ValueError unless every value is one of the levels (read only while validation is on)."""
+        if torch.distributions.Distribution._validate_args:
+            k = x * (self.levels - 1)
+            bad = x[(x < 0) | (x > 1) | ((k - k.round()).abs() > 1e-3)]
+            if bad.numel():
+                raise ValueError(
+                    f"site {name!r}: found the value {bad[0].item():.4g}, a discretized logistic with {self.levels} "
+                    f"levels wants k / {self.levels - 1}; scale the data (transform='none') or use likelihood='gaussian'"
+                )
+
+
+def bounded_exp(log_scale: Tensor, bound: float = 5.0) -> Tensor:
+    """exp(bound * tanh(s / bound)): a scale that neither vanishes nor explodes, in [e^-bound, e^bound]."""
+    return (bound * torch.tanh(log_scale / bound)).exp()
+
+
+def likelihood(spec: str | nn.Module) -> nn.Module:
+    """A likelihood by name: "bernoulli", "gaussian" (learned scale), "gaussian:0.1" (fixed), "logistic:256".
+
+    A module is passed through: it needs `count` (numbers a value), `forward(params) -> distribution`,
+    `mean(params)` and `check(x, name)`.
+
+    Raises:
+        ValueError: an unknown name, or a number that does not parse.
+    """
+    if isinstance(spec, nn.Module):
+        return spec
+    name, _, number = str(spec).partition(":")
+    try:
+        if name == "bernoulli" and not number:
+            return Bernoulli()
+        if name == "gaussian":
+            return Gaussian(float(number) if number else None)
+        if name == "logistic":
+            return Logistic(int(number) if number else 256)
+    except ValueError as error:
+        raise ValueError(f"likelihood {spec!r}: {error}") from None
+    raise ValueError(
+        f"likelihood: found {spec!r}, want 'bernoulli', 'gaussian', 'gaussian:SCALE' or 'logistic:LEVELS', or a module"
+    )

@@ -1,0 +1,170 @@
+"""Networks: residual perceptrons and convolutions that broadcast over leading dimensions.
+
+Every network takes several inputs and adds their first linear images instead of concatenating them: an input
+that lacks the particle dimension (the evidence) is then read once, not once a particle.
+"""
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate, silu
+
+
+class Block(nn.Module):
+    """Pre-normalized residual block h + W2 silu(W1 LayerNorm(h)); W2 starts at zero, so it starts as identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.inner = nn.Linear(width, width)
+        self.outer = nn.Linear(width, width)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(*batch, width) -> (*batch, width)."""
+        return h + self.outer(silu(self.inner(self.norm(h))))
+
+
+class Net(nn.Module):
+    """Residual perceptron of several inputs.
+
+        h = sum_i W_i x_i + b;   h <- Block(h), depth times;   output = W h + c
+
+    The path of the linear layers is never squashed, so linear maps are learned exactly. `depth=0` is one linear map;
+    without inputs the output is a free parameter.
+
+    Args:
+        inputs: width of each input; none of them for a free parameter.
+        output: width of the output.
+        hidden: width of the blocks.
+        depth: number of blocks.
+        gain: factor on the initial weights of the last layer; small ones start the output near its bias.
+    """
+
+    def __init__(
+        self, inputs: Sequence[int], output: int, hidden: int = 256, depth: int = 1, gain: float = 1.0
+    ) -> None:
+        super().__init__()
+        if any(n < 1 for n in (*inputs, output, hidden)) or depth < 0:
+            raise ValueError(
+                f"network: found inputs {tuple(inputs)}, output {output}, hidden {hidden}, depth {depth}; "
+                "want positive widths and depth >= 0"
+            )
+        width = hidden if depth else output
+        self.first = nn.ModuleList(nn.Linear(n, width, bias=i == 0) for i, n in enumerate(inputs))
+        self.blocks = nn.Sequential(*(Block(hidden) for _ in range(depth))) if inputs else nn.Sequential()
+        self.last = nn.Linear(hidden, output) if inputs and depth else None
+        self.constant = None if inputs else nn.Parameter(gain * 0.1 * torch.randn(output))
+        with torch.no_grad():
+            for layer in [self.last] if self.last is not None else self.first:
+                layer.weight.mul_(gain)
+
+    @property
+    def bias(self) -> nn.Parameter:
+        """The bias of the output, (output,): where an initial value is put."""
+        if self.constant is not None:
+            return self.constant
+        return self.last.bias if self.last is not None else self.first[0].bias
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """(*batch, n_i) each -> (*batch, output); batches broadcast. Without inputs: (output,)."""
+        if self.constant is not None:
+            return self.constant
+        h = self.first[0](inputs[0])
+        for layer, x in zip(self.first[1:], inputs[1:], strict=True):
+            h = h + layer(x)
+        return h if self.last is None else self.last(self.blocks(h))
+
+
+class ConvBlock(nn.Module):
+    """Residual block h + conv(silu(conv(silu(h)))), 3 x 3, the second convolution starting at zero."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(channels, channels, 3, padding=1)
+        self.outer = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(n, channels, height, width) -> the same."""
+        return h + self.outer(silu(self.inner(silu(h))))
+
+
+class ConvEncoder(nn.Module):
+    """Images, given as flat rows, to feature vectors: strided convolutions with residual blocks, then a linear layer.
+
+    Args:
+        image: (channels, height, width) of a row.
+        output: number of features.
+        channels: of the first convolution; doubled at each halving of the image.
+        depth: residual blocks at each resolution.
+    """
+
+    def __init__(self, image: Sequence[int], output: int, channels: int = 16, depth: int = 1) -> None:
+        super().__init__()
+        self.image = tuple(image)
+        layers: list[nn.Module] = [nn.Conv2d(image[0], channels, 3, padding=1)]
+        height, width = image[1:]
+        while max(height, width) > 7:
+            layers += [*(ConvBlock(channels) for _ in range(depth)), nn.SiLU()]
+            layers += [nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1)]
+            channels, height, width = 2 * channels, (height + 1) // 2, (width + 1) // 2
+        layers += [*(ConvBlock(channels) for _ in range(depth)), nn.SiLU()]
+        self.layers = nn.Sequential(*layers)
+        self.last = nn.Linear(channels * height * width, output)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(*batch, channels * height * width) -> (*batch, output)."""
+        batch = x.shape[:-1]
+        h = self.layers(x.reshape(-1, *self.image))
+        return self.last(h.flatten(1)).reshape(*batch, -1)
+
+
+class ConvNet(nn.Module):
+    """Vectors, and optionally an image, to an image: the residual-convolutional counterpart of `Net`.
+
+    The vectors give a small map by a linear layer, which is enlarged (nearest neighbour) with a residual block at each
+    size; an image input, resized to the output, joins by a 3 x 3 convolution before the last block.
+
+    Args:
+        inputs: width of each vector.
+        image: (channels, height, width) of the output.
+        context: (channels, height, width) of an image input, given as flat rows, or None.
+        channels: of the last map; doubled at each halving.
+    """
+
+    def __init__(
+        self, inputs: Sequence[int], image: Sequence[int], context: Sequence[int] | None = None, channels: int = 16
+    ) -> None:
+        super().__init__()
+        self.image, self.context = tuple(image), None if context is None else tuple(context)
+        sizes = [tuple(image[1:])]
+        while max(sizes[-1]) > 7:
+            sizes.append(tuple((s + 1) // 2 for s in sizes[-1]))
+        self.sizes = sizes[::-1]
+        widths = [min(channels * 2**i, 128) for i in range(len(sizes))][::-1]
+        self.start = (widths[0], *self.sizes[0])
+        self.first = nn.ModuleList(nn.Linear(n, prod(self.start), bias=i == 0) for i, n in enumerate(inputs))
+        self.blocks = nn.ModuleList(ConvBlock(w) for w in widths)
+        self.narrow = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(widths, widths[1:], strict=False))
+        self.join = None if context is None else nn.Conv2d(context[0], widths[-1], 3, padding=1)
+        self.last = nn.Conv2d(widths[-1], image[0], 3, padding=1)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Vectors (*batch, n_i), then the flat context (*batch, c h w) if there is one -> (*batch, C * H * W)."""
+        vectors = inputs if self.join is None else inputs[:-1]
+        h = sum(layer(v) for layer, v in zip(self.first, vectors, strict=True))
+        batch = h.shape[:-1] if self.join is None else torch.broadcast_shapes(h.shape[:-1], inputs[-1].shape[:-1])
+        h = h.expand(*batch, h.shape[-1]).reshape(-1, *self.start)
+        for i, block in enumerate(self.blocks):
+            if i:
+                h = interpolate(self.narrow[i - 1](h), size=self.sizes[i])
+            if self.join is not None and i == len(self.blocks) - 1:
+                c = inputs[-1].expand(*batch, inputs[-1].shape[-1]).reshape(-1, *self.context)
+                h = h + self.join(interpolate(c, size=self.sizes[-1]))
+            h = block(h)
+        return self.last(silu(h)).reshape(*batch, -1)

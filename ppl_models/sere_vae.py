@@ -1,0 +1,127 @@
+"""The self-reflective VAE's generative model (Apostolopoulou, Rosenfeld, Dubrawski 2020, arXiv 2007.05166)."""
+
+from collections.abc import Sequence
+from math import prod
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from .parts.bijectors import ConditionalRankOneAffine
+from .parts import likelihoods
+from .parts.nets import ConvNet, Net
+from .parts.program import Program
+
+
+class SeReVAE(Program):
+    """Hierarchy of layers that each draw a code and a block of the data, with amortized bijections between the codes.
+
+        p(x, z) = p(z1) p(x1 | z1)  prod_{l=2..L}  p(zl | z{l-1}) p(xl | zl, x{l-1})
+
+    The data are cut into L blocks. Layer l draws eps_l ~ N(mu_l, sigma_l^2) and pushes it through its bijection,
+    z_l = c_l + (diag(d_l) + u_l u_l^T) eps_l; mu_l, sigma_l, c_l, d_l, u_l are networks of z_{l-1} (constants for l = 1).
+    The sample site is z_l itself, a transformed distribution, so that a guide can share the bijection by taking the
+    prior's own transform. Block l has parameters gamma_l(z_l) + dgamma_l(x_{l-1}, z_l): a first estimate from the code
+    and a correction that has read the previous block (the observed one when x is given, else the sampled one).
+
+    Shapes: x (n, event), z_l (n, latent); sites z1..zL, and x1..xL with event sizes `model.blocks`.
+
+    Args:
+        event: number of values in a row of x, or (channels, height, width) for `network="conv"`.
+        layers: L. Blocks are equal but the last, which takes the rest: 9 x 78 + 82 for 784 in 10.
+        latent: size of each z_l.
+        hidden: width of the networks that give data; those between codes have a quarter of it.
+        depth: residual blocks in each network.
+        likelihood: see `parts.likelihoods.likelihood`.
+        network: "mlp", or "conv" (blocks are then bands of rows of the image, so that they stay two-dimensional).
+
+    Raises:
+        ValueError: more layers than values (or rows); an unknown network; x of the wrong width, outside the
+            likelihood's support, not finite, empty.
+
+    Source: sections 3 and 4, eq. 3; table 1 for 10 layers of 10 latents. Networks and initialization are ours, the paper
+    leaves them open.
+    """
+
+    def __init__(
+        self,
+        event: int | Sequence[int] = 784,
+        layers: int = 10,
+        latent: int = 10,
+        hidden: int = 256,
+        depth: int = 1,
+        likelihood: str | nn.Module = "bernoulli",
+        network: str = "mlp",
+    ) -> None:
+        super().__init__()
+        image = None if isinstance(event, int) else tuple(event)
+        self.event, self.layers, self.latent = event if image is None else prod(image), layers, latent
+        if network not in ("mlp", "conv"):
+            raise ValueError(f"SeReVAE: found network {network!r}, want 'mlp' or 'conv'")
+        if network == "conv" and (image is None or len(image) != 3):
+            raise ValueError(f"SeReVAE: network 'conv' wants event (channels, height, width), found {event}")
+        units = image[1] if network == "conv" else self.event
+        if not 1 <= layers <= units:
+            raise ValueError(f"SeReVAE: found {layers} layers for {units} rows or values, want 1 to {units}")
+        self.likelihood = likelihoods.likelihood(likelihood)
+        k = self.likelihood.count
+        heights = [units // layers] * (layers - 1) + [units - units // layers * (layers - 1)]
+        if network == "conv":
+            shapes = [(image[0], h, image[2]) for h in heights]
+        else:
+            shapes = [(h,) for h in heights]
+        self.image, self.heights = (image if network == "conv" else None), heights
+        self.blocks = [prod(shape) for shape in shapes]
+        small = max(hidden // 4, 1)
+        self.priors, self.bijectors = nn.ModuleList(), nn.ModuleList()
+        self.estimates, self.corrections = nn.ModuleList(), nn.ModuleList()
+        for i, shape in enumerate(shapes):
+            above = [latent] if i else []
+            self.priors.append(Net(above, 2 * latent, small, depth, gain=0.1 if i else 0.0))
+            self.bijectors.append(ConditionalRankOneAffine(latent, above, small, depth))
+            if network == "conv":
+                channels, out = max(hidden // 16, 4), (k * shape[0], *shape[1:])
+                self.estimates.append(ConvNet([latent], out, channels=channels))
+                if i:
+                    self.corrections.append(ConvNet([latent], out, shapes[i - 1], channels))
+            else:
+                self.estimates.append(Net([latent], k * shape[0], hidden, depth))
+                if i:
+                    self.corrections.append(Net([latent, self.blocks[i - 1]], k * shape[0], hidden, depth))
+
+    def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
+        """Observe the rows of x (n, event), or generate n of them; returns them."""
+        if x is not None:
+            likelihoods.check_data(x, self.event)
+            self.likelihood.check(x)
+            n = len(x)
+        observed = [None] * self.layers if x is None else self.cut(x)
+        drawn = []
+        with pyro.plate("data", n):
+            above = []
+            for i in range(self.layers):
+                # p(zl | z{l-1}): eps_l ~ N(mu, sigma^2) pushed through the bijection
+                loc, log_scale = self.priors[i](*above).chunk(2, -1)
+                eps = dist.Normal(loc, likelihoods.bounded_exp(log_scale)).to_event(1)
+                z = pyro.sample(f"z{i + 1}", dist.TransformedDistribution(eps, [self.bijectors[i](*above)]))
+                # p(xl | zl, x{l-1})
+                params = self.estimates[i](z)
+                if i:
+                    params = params + self.corrections[i - 1](z, drawn[-1])
+                drawn.append(pyro.sample(f"x{i + 1}", self.likelihood(params), obs=observed[i]))
+                above = [z]
+        return self.join(drawn) if x is None else x
+
+    def cut(self, x: Tensor) -> list[Tensor]:
+        """The blocks of rows x (*batch, event): consecutive values, or bands of rows of an image."""
+        if self.image is None:
+            return list(x.split(self.blocks, -1))
+        return [band.flatten(-3) for band in x.unflatten(-1, self.image).split(self.heights, -2)]
+
+    def join(self, blocks: Sequence[Tensor]) -> Tensor:
+        """The rows (*batch, event) of their blocks."""
+        if self.image is None:
+            return torch.cat(tuple(blocks), -1)
+        channels, _, width = self.image
+        return torch.cat([b.unflatten(-1, (channels, -1, width)) for b in blocks], -2).flatten(-3)

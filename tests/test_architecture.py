@@ -1,0 +1,170 @@
+"""The shape of the tree: who imports whom, what an import loads, how long files are, what is unpickled."""
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOTS = ("guides", "ppl_models")
+LIBRARY = sorted(path for package in ROOTS for path in (ROOT / package).rglob("*.py"))
+TOOLS = ("data", "factorization", "inference", "parts", "views")
+LONGEST = 300
+HEAVY = ("arviz", "jax", "matplotlib", "numpyro", "pooch", "sklearn")
+PICKLES = ("cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve")
+READERS = ROOT / "ppl_models" / "data" / "readers.py"  # one data format is a pickle: a restricted Unpickler
+
+
+def name(path: Path) -> str:
+    """The dotted name of a module of the library."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def is_port(path: Path) -> bool:
+    """Whether a file belongs to the NumPyro half, which needs JAX."""
+    return path.parent.name == "numpyro"
+
+
+MODULES = [name(path) for path in LIBRARY if path.stem != "__main__" and not is_port(path)]
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of Python in a process of its own, from the root of the checkout."""
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+
+# Who imports whom
+
+
+def test_import_contracts_are_kept():
+    linted = run("from importlinter.cli import lint_imports; raise SystemExit(lint_imports(no_cache=True))")
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+
+
+def test_contracts_list_exactly_the_models_there_are():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (row,) = (row for contract in contracts for row in contract.get("layers", ()) if "|" in row)
+    strangers = {stranger.strip(" ()") for stranger in row.split("|")}
+    models = {path.stem for path in (ROOT / "ppl_models").glob("*.py")} - {"__init__", "__main__", "cli"}
+    assert strangers - {*TOOLS, "numpyro"} == models
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_imports(module: str):
+    importlib.import_module(module)  # the doctest run would only skip a module that fails to import
+
+
+@pytest.mark.parametrize("package", ROOTS)
+def test_import_is_light(package: str):
+    code = f"import {package}, sys; print(*(heavy for heavy in {HEAVY} if heavy in sys.modules))"
+    imported = run(code)
+    assert imported.returncode == 0, imported.stderr
+    assert imported.stdout.split() == []
+
+
+# How a file looks
+
+
+def test_no_file_is_too_long():
+    files = LIBRARY + list(ROOT.glob("*.py"))
+    files += [path for folder in ("benchmarks", "notebooks") for path in (ROOT / folder).rglob("*.py")]
+    lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
+    assert {path: count for path, count in lines.items() if count > LONGEST} == {}
+
+
+def exports(package: ModuleType) -> dict[str, object]:
+    """The public classes and functions of a package that are its own."""
+    public = {export: getattr(package, export) for export in dir(package) if not export.startswith("_")}
+    return {
+        export: value
+        for export, value in public.items()
+        if (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__.partition(".")[0] in ROOTS
+    }
+
+
+def is_documented(value: object) -> bool:
+    """Whether a class or function has a docstring of its own, not the signature a dataclass puts there."""
+    text = vars(value).get("__doc__") if inspect.isclass(value) else value.__doc__
+    return bool(text and text.strip()) and not text.startswith(f"{value.__name__}(")
+
+
+@pytest.mark.parametrize("package", [*ROOTS, *(f"ppl_models.{tool}" for tool in TOOLS)])
+def test_exports_are_documented(package: str):
+    exported = exports(importlib.import_module(package))
+    assert exported or package not in ROOTS, f"{package} exports nothing"
+    assert [export for export, value in exported.items() if not is_documented(value)] == []
+
+
+# What may be unpickled
+
+
+def unsafe_loads(source: str, unpickler: bool = False) -> list[str]:
+    """What in a source text could run code hidden in a file it loads, subclasses of Unpickler apart."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            unsafe = any(alias.name.partition(".")[0] in PICKLES for alias in node.names)
+            unsafe = unsafe and not (unpickler and ast.unparse(node) == "import pickle")
+        elif isinstance(node, ast.ImportFrom):
+            names = {alias.name for alias in node.names}
+            unsafe = (node.module or "").partition(".")[0] in PICKLES and not node.level
+            unsafe = unsafe and not (unpickler and names <= {"Unpickler", "UnpicklingError"})
+            unsafe = unsafe or (node.module == "torch" and "load" in names)
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            unsafe = called in ("Unpickler", "pickle.Unpickler", "pickle.load", "pickle.loads")
+            unsafe = unsafe or called.endswith("read_pickle")
+            unsafe = unsafe or (called == "torch.load" and options.get("weights_only") != "True")
+            unsafe = unsafe or options.get("allow_pickle", "False") != "False"
+        else:
+            continue
+        if unsafe:
+            found.append(f"line {node.lineno}: {ast.unparse(node)}")
+    return found
+
+
+def test_library_unpickles_nothing():
+    found = {name(path): unsafe_loads(path.read_text(), path == READERS) for path in LIBRARY}
+    assert {module: lines for module, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle as p",
+        "from pickle import load",
+        "from torch import load",
+        "import joblib.externals",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "np.load(path, allow_pickle=True)",
+        "pd.read_pickle(path)",
+        "pickle.load(file)",
+        "pickle.Unpickler(file).load()",
+    ],
+)
+def test_unsafe_loads_are_found(source: str):
+    assert unsafe_loads(source, unpickler=True)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle\nclass Arrays(pickle.Unpickler): ...\nArrays(file).load()",
+        "from pickle import Unpickler",
+        "torch.load(path, weights_only=True)",
+        "np.load(path, allow_pickle=False)",
+        "np.load(path)",
+        "from .pickle import load",
+    ],
+)
+def test_safe_loads_are_left_alone(source: str):
+    assert not unsafe_loads(source, unpickler=True)
