@@ -1,0 +1,7 @@
+"""Deep generative models as Pyro programs, with guides (package `guides`) named by their structure."""
+
+from .dlgm import DLGM as DLGM
+from .hierarchical_vae import HierarchicalVAE as HierarchicalVAE
+from .linear_gaussian import LinearGaussian as LinearGaussian
+from .sere_vae import SeReVAE as SeReVAE
+from .vae import VAE as VAE

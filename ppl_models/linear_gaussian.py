@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from .parts.likelihoods import check_data
+from .parts.likelihoods import check_count, check_data
 from .parts.program import Program
 
 STRUCTURES = ("mean-field", "top-down", "bottom-up")
@@ -84,7 +84,7 @@ class LinearGaussian(Program):
         if x is not None:
             x = self._data(x)
         z: dict[str, Tensor] = {}
-        with pyro.plate("data", n if x is None else len(x), dim=-1):
+        with pyro.plate("data", check_count(n) if x is None else len(x), dim=-1):
             for site in self.latents:
                 # p(z_l | pa(z_l))
                 z[site] = pyro.sample(site, self._conditional(site, z))

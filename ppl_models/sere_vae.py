@@ -8,8 +8,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from .parts.bijectors import ConditionalRankOneAffine
 from .parts import likelihoods
+from .parts.bijectors import ConditionalRankOneAffine
 from .parts.nets import ConvNet, Net
 from .parts.program import Program
 
@@ -32,12 +32,12 @@ class SeReVAE(Program):
         layers: L. Blocks are equal but the last, which takes the rest: 9 x 78 + 82 for 784 in 10.
         latent: size of each z_l.
         hidden: width of the networks that give data; those between codes have a quarter of it.
-        depth: residual blocks in each network.
+        depth: residual blocks in each network, at least one.
         likelihood: see `parts.likelihoods.likelihood`.
         network: "mlp", or "conv" (blocks are then bands of rows of the image, so that they stay two-dimensional).
 
     Raises:
-        ValueError: more layers than values (or rows); an unknown network; x of the wrong width, outside the
+        ValueError: more layers than values (or rows); no depth; an unknown network; x of the wrong width, outside the
             likelihood's support, not finite, empty.
 
     Source: sections 3 and 4, eq. 3; table 1 for 10 layers of 10 latents. Networks and initialization are ours, the paper
@@ -64,6 +64,8 @@ class SeReVAE(Program):
         units = image[1] if network == "conv" else self.event
         if not 1 <= layers <= units:
             raise ValueError(f"SeReVAE: found {layers} layers for {units} rows or values, want 1 to {units}")
+        if depth < 1:  # the normalization inside bounds z_l: u(z) enters squared, and so would multiply along the chain
+            raise ValueError(f"SeReVAE: found depth {depth}, want at least one residual block in each network")
         self.likelihood = likelihoods.likelihood(likelihood)
         k = self.likelihood.count
         heights = [units // layers] * (layers - 1) + [units - units // layers * (layers - 1)]
@@ -78,7 +80,7 @@ class SeReVAE(Program):
         self.estimates, self.corrections = nn.ModuleList(), nn.ModuleList()
         for i, shape in enumerate(shapes):
             above = [latent] if i else []
-            self.priors.append(Net(above, 2 * latent, small, depth, gain=0.1 if i else 0.0))
+            self.priors.append(Net(above, 2 * latent, small, depth, gain=0.1 if i else 0.0, norm=True))
             self.bijectors.append(ConditionalRankOneAffine(latent, above, small, depth))
             if network == "conv":
                 channels, out = max(hidden // 16, 4), (k * shape[0], *shape[1:])
@@ -86,16 +88,16 @@ class SeReVAE(Program):
                 if i:
                     self.corrections.append(ConvNet([latent], out, shapes[i - 1], channels))
             else:
-                self.estimates.append(Net([latent], k * shape[0], hidden, depth))
+                self.estimates.append(Net([latent], k * shape[0], hidden, depth, norm=True))
                 if i:
-                    self.corrections.append(Net([latent, self.blocks[i - 1]], k * shape[0], hidden, depth))
+                    self.corrections.append(Net([latent, self.blocks[i - 1]], k * shape[0], hidden, depth, norm=True))
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Observe the rows of x (n, event), or generate n of them; returns them."""
         if x is not None:
-            likelihoods.check_data(x, self.event)
+            likelihoods.check_data(x, self.event, dtype=self.priors[0].bias.dtype)
             self.likelihood.check(x)
-            n = len(x)
+        n = likelihoods.check_count(n) if x is None else len(x)
         observed = [None] * self.layers if x is None else self.cut(x)
         drawn = []
         with pyro.plate("data", n):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from .transforms import Dequantize, Logit, Transform
+from .transforms import Binarize, Dequantize, Logit, Scale, Transform
 
 Index = int | slice | Tensor | Sequence[int]
 
@@ -81,6 +81,11 @@ class Data:
     def __str__(self) -> str:
         shape = " x ".join(str(size) for size in self.shape)
         return f"{self.name}: {len(self)} of {shape}, levels {self.levels}, {self.transform}"
+
+    @property
+    def discrete(self) -> bool:
+        """Whether a row is one of finitely many (grey levels, scaled or binarized): its likelihood is a probability."""
+        return isinstance(self.transform, Scale | Binarize)
 
     def subset(self, index: slice | Tensor | Sequence[int]) -> Data:
         """The rows at `index` (slice, tensor or list) with their labels, as `Data`; a slice shares memory."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from pyro.infer.elbo import ELBO
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -178,16 +178,26 @@ def _parameters(model: Callable, guide: Callable, batch: Sequence[Any]) -> list[
     for program in (model, guide):
         if isinstance(program, nn.Module):
             found |= {id(p): p for p in program.parameters()}
-    with poutine.trace() as capture:
+    with _ParamSites() as sites, torch.no_grad():
         terms(model, guide, batch)
-    for node in capture.trace.nodes.values():
-        if node["type"] == "param":
-            value = node["value"].unconstrained() if hasattr(node["value"], "unconstrained") else node["value"]
-            found[id(value)] = value
+    for value in sites.values:
+        value = value.unconstrained() if hasattr(value, "unconstrained") else value
+        found[id(value)] = value
     params = [p for p in found.values() if p.requires_grad]
     if not params:
         raise ValueError("fit: model and guide have no trainable parameter; is everything frozen?")
     return params
+
+
+class _ParamSites(Messenger):
+    """Collects the values of param sites. Not a trace: that would want unique names of sample sites as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[Tensor] = []
+
+    def _pyro_post_param(self, msg: dict) -> None:
+        self.values.append(msg["value"])
 
 
 class _swapped:

@@ -70,7 +70,8 @@ class ConditionalRankOneAffine(nn.Module):
 
     def __init__(self, size: int, inputs: Sequence[int] = (), hidden: int = 64, depth: int = 1) -> None:
         super().__init__()
-        self.net = Net(inputs, 3 * size, hidden, depth, gain=0.1)
+        # normalized: u enters squared, and a chain of layers would square it again and again
+        self.net = Net(inputs, 3 * size, hidden, depth, gain=0.1, norm=True)
         with torch.no_grad():
             shift, scale, vector = self.net.bias.chunk(3)
             shift.zero_()

@@ -2,12 +2,30 @@
 
 from math import log, pi
 
+import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
-from torch import Tensor
-from torch.distributions import Independent, MultivariateNormal, Normal, constraints, kl_divergence, register_kl
+from torch import Tensor, nn
+from torch.distributions import Independent, MultivariateNormal, Normal, constraints, register_kl
 from torch.distributions.utils import broadcast_all
 from torch.nn.functional import logsigmoid, softplus
+
+
+class StandardNormal(nn.Module):
+    """N(0, I) over vectors, on the device and in the dtype of the module that it is part of.
+
+    Args:
+        size: n, the length of the vector.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("loc", torch.zeros(size), persistent=False)
+        self.register_buffer("scale", torch.ones(size), persistent=False)
+
+    def forward(self) -> dist.Independent:
+        """The distribution, event shape (n,)."""
+        return dist.Normal(self.loc, self.scale).to_event(1)
 
 
 class RankOneNormal(TorchDistribution):
@@ -62,8 +80,10 @@ class RankOneNormal(TorchDistribution):
     @property
     def variance(self) -> Tensor:
         """The diagonal of C, (*batch, n)."""
-        ratio = self.vector / self.diagonal
-        return 1 / self.diagonal - ratio.square() / (1 + self.quadratic).unsqueeze(-1)
+        # 1 / d_i - eta (u_i / d_i)^2 as a product: a difference would fall to zero, or below, for a large u
+        share = self.vector.square() / self.diagonal
+        quadratic = share.sum(-1, keepdim=True)
+        return (1 + (quadratic - share).clamp(min=0)) / (self.diagonal * (1 + quadratic))
 
     @property
     def covariance_matrix(self) -> Tensor:
@@ -76,11 +96,14 @@ class RankOneNormal(TorchDistribution):
         """Reparametrized draws, (*sample_shape, *batch, n)."""
         e = torch.randn(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
         e = e * self.diagonal.rsqrt()
-        q = self.quadratic
-        # (1 - sqrt eta) / q, written without the 0 / 0 at u = 0
-        root = (1 + q).sqrt()
-        weight = (1 / (root * (1 + root))).unsqueeze(-1)
-        return self.loc + e - weight * (self.vector / self.diagonal) * (self.vector * e).sum(-1, keepdim=True)
+        along = self._weight.unsqueeze(-1) * (self.vector * e).sum(-1, keepdim=True)
+        return self.loc + e - along * self.vector / self.diagonal
+
+    @property
+    def _weight(self) -> Tensor:
+        """(1 - sqrt eta) / (u^T D^-1 u), written without the 0 / 0 at u = 0, (*batch,)."""
+        root = (1 + self.quadratic).sqrt()
+        return 1 / (root * (1 + root))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density in nats, (*batch,)."""
@@ -99,6 +122,15 @@ class RankOneNormal(TorchDistribution):
         return 0.5 * (n * (1 + log(2 * pi)) - log_det_precision)
 
 
+class _Levels(type(constraints.unit_interval)):
+    """[0, 1] as the home of grey levels: its values have probabilities, not densities."""
+
+    is_discrete = True
+
+    def __init__(self) -> None:
+        super().__init__(0.0, 1.0)
+
+
 class DiscretizedLogistic(TorchDistribution):
     """A logistic density integrated over the bins of `levels` grey levels x = k / (levels - 1) in [0, 1].
 
@@ -110,7 +142,7 @@ class DiscretizedLogistic(TorchDistribution):
     """
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
-    support = constraints.unit_interval
+    support = _Levels()
 
     def __init__(
         self, loc: Tensor, scale: Tensor, levels: int = 256, validate_args: bool | None = None
@@ -150,7 +182,7 @@ class DiscretizedLogistic(TorchDistribution):
         half = 0.5 / (self.levels - 1)
         upper, lower = (value + half - self.loc) / self.scale, (value - half - self.loc) / self.scale
         # log(s(b) - s(a)) = log s(b) + log s(-a) + log(1 - e^(a-b)): no cancellation in either tail
-        inside = logsigmoid(upper) + logsigmoid(-lower) + torch.log(-torch.expm1(lower - upper))
+        inside = logsigmoid(upper) + logsigmoid(-lower) + torch.log(-torch.expm1(-2 * half / self.scale))
         log_prob = torch.where(value > half, inside, -softplus(-upper))
         return torch.where(value < 1 - half, log_prob, torch.where(value > half, -softplus(lower), log_prob))
 
@@ -187,6 +219,10 @@ def _kl_multivariate_independent(q: MultivariateNormal, p: Independent) -> Tenso
 
 @register_kl(RankOneNormal, RankOneNormal)
 def _kl_rank_one_rank_one(q: RankOneNormal, p: RankOneNormal) -> Tensor:
-    full_q = MultivariateNormal(q.loc, q.covariance_matrix)
-    precision = torch.diag_embed(p.diagonal) + p.vector.unsqueeze(-1) * p.vector.unsqueeze(-2)
-    return kl_divergence(full_q, MultivariateNormal(p.loc, precision_matrix=precision))
+    # E_q (z - p.loc)^T P (z - p.loc) = sum d (var + delta^2) + |R^T u|^2 + (u^T delta)^2 with p's d and u, q's var and R
+    delta = q.loc - p.loc
+    along = (q.vector * p.vector / q.diagonal).sum(-1, keepdim=True)
+    root = (p.vector - q._weight.unsqueeze(-1) * along * q.vector) * q.diagonal.rsqrt()
+    expected = p.diagonal * (q.variance + delta.square()) + root.square()
+    log_ratio = q.diagonal.log().sum(-1) + q.quadratic.log1p() - p.diagonal.log().sum(-1) - p.quadratic.log1p()
+    return 0.5 * (expected.sum(-1) + (p.vector * delta).sum(-1).square() - q.event_shape[0] + log_ratio)

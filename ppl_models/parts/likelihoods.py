@@ -1,7 +1,8 @@
 """Likelihoods p(x | parameters): from a network's output to a distribution over the observed rows."""
 
 from collections.abc import Sequence
-from math import prod
+from math import inf, prod
+from numbers import Integral
 
 import pyro.distributions as dist
 import torch
@@ -11,13 +12,26 @@ from torch import Tensor, nn
 from .distributions import DiscretizedLogistic
 
 
-def check_data(x: Tensor, event: int | Sequence[int], name: str = "x") -> Tensor:
+def check_count(n: int) -> int:
+    """Return `n` if it is a number of data that can be generated.
+
+    Raises:
+        ValueError: not an integer, or below 1.
+    """
+    if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"n: found {n!r}, want the number of data to generate, an integer of at least 1; try n=1")
+    return int(n)
+
+
+def check_data(
+    x: Tensor, event: int | Sequence[int], name: str = "x", dtype: torch.dtype | None = None
+) -> Tensor:
     """Return `x` if it is a non-empty batch of finite rows of shape `event`; say what is wrong otherwise.
 
     Values are read (which synchronizes a GPU) only while Pyro's validation is on; type and shape always.
 
     Raises:
-        TypeError: not a tensor, or not of a floating type.
+        TypeError: not a tensor, not of a floating type, or not of the `dtype` of the model's parameters if that is given.
         ValueError: an empty batch, rows of another shape, NaN or infinite entries.
     """
     event = (event,) if isinstance(event, int) else tuple(event)
@@ -25,9 +39,16 @@ def check_data(x: Tensor, event: int | Sequence[int], name: str = "x") -> Tensor
         raise TypeError(f"site {name!r}: found a {type(x).__name__}, want a float tensor; try torch.as_tensor(...)")
     if not x.is_floating_point():
         raise TypeError(f"site {name!r}: found dtype {x.dtype}, want a float tensor; try {name}.float()")
-    if tuple(x.shape[1:]) != event:
+    if dtype is not None and x.dtype != dtype:
+        raise TypeError(f"site {name!r}: found dtype {x.dtype}, want that of the model, {dtype}; try {name}.to({dtype})")
+    if x.dim() == 0 or tuple(x.shape[1:]) != event:
         want = ", ".join(["n", *map(str, event)])
-        hint = f"try {name}.flatten(1)" if prod(x.shape[1:]) == prod(event) else "build the model for this size"
+        if tuple(x.shape) == event:
+            hint = f"try {name}.unsqueeze(0)"
+        elif x.dim() > 2 and prod(x.shape[1:]) == prod(event):
+            hint = f"try {name}.flatten(1)"
+        else:
+            hint = "build the model for this size"
         raise ValueError(f"site {name!r}: found shape {tuple(x.shape)}, want ({want}); {hint}")
     if len(x) == 0:
         raise ValueError(f"site {name!r}: the batch is empty (shape {tuple(x.shape)}), want at least one row")
@@ -69,8 +90,8 @@ class Gaussian(nn.Module):
 
     def __init__(self, scale: float | None = None) -> None:
         super().__init__()
-        if scale is not None and not scale > 0:
-            raise ValueError(f"likelihood 'gaussian': found scale {scale}, want a positive number or None")
+        if scale is not None and not 0 < scale < inf:
+            raise ValueError(f"found scale {scale}, want a positive finite number, or none to learn it")
         self.count = 2 if scale is None else 1
         self.register_buffer("scale", None if scale is None else torch.tensor(float(scale)))
 
@@ -100,7 +121,7 @@ class Logistic(nn.Module):
     def __init__(self, levels: int = 256) -> None:
         super().__init__()
         if levels < 2:
-            raise ValueError(f"likelihood 'logistic': found {levels} levels, want at least 2")
+            raise ValueError(f"found {levels} levels, want at least 2")
         self.levels = int(levels)
 
     def forward(self, params: Tensor) -> TorchDistributionMixin:
@@ -121,7 +142,8 @@ class Logistic(nn.Module):
             if bad.numel():
                 raise ValueError(
                     f"site {name!r}: found the value {bad[0].item():.4g}, a discretized logistic with {self.levels} "
-                    f"levels wants k / {self.levels - 1}; scale the data (transform='none') or use likelihood='gaussian'"
+                    f"levels wants k / {self.levels - 1}; scale the data (transform='none') or use "
+                    "likelihood='gaussian'"
                 )
 
 
@@ -141,14 +163,14 @@ def likelihood(spec: str | nn.Module) -> nn.Module:
     """
     if isinstance(spec, nn.Module):
         return spec
-    name, _, number = str(spec).partition(":")
+    name, colon, number = str(spec).partition(":")
     try:
-        if name == "bernoulli" and not number:
+        if name == "bernoulli" and not colon:
             return Bernoulli()
         if name == "gaussian":
-            return Gaussian(float(number) if number else None)
+            return Gaussian(float(number) if colon else None)
         if name == "logistic":
-            return Logistic(int(number) if number else 256)
+            return Logistic(int(number) if colon else 256)
     except ValueError as error:
         raise ValueError(f"likelihood {spec!r}: {error}") from None
     raise ValueError(

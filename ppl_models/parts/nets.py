@@ -31,10 +31,11 @@ class Block(nn.Module):
 class Net(nn.Module):
     """Residual perceptron of several inputs.
 
-        h = sum_i W_i x_i + b;   h <- Block(h), depth times;   output = W h + c
+        h = sum_i W_i x_i + b;   h <- Block(h), depth times;   output = W h + c        (W LayerNorm(h) + c with norm)
 
-    The path of the linear layers is never squashed, so linear maps are learned exactly. `depth=0` is one linear map;
-    without inputs the output is a free parameter.
+    Without `norm` the path of the linear layers is never squashed, so linear maps are learned exactly; with it the output
+    stays bounded however large the inputs, which a chain of many such networks needs. `depth=0` is one linear map; without
+    inputs the output is a free parameter.
 
     Args:
         inputs: width of each input; none of them for a free parameter.
@@ -42,10 +43,17 @@ class Net(nn.Module):
         hidden: width of the blocks.
         depth: number of blocks.
         gain: factor on the initial weights of the last layer; small ones start the output near its bias.
+        norm: normalize the last hidden layer.
     """
 
     def __init__(
-        self, inputs: Sequence[int], output: int, hidden: int = 256, depth: int = 1, gain: float = 1.0
+        self,
+        inputs: Sequence[int],
+        output: int,
+        hidden: int = 256,
+        depth: int = 1,
+        gain: float = 1.0,
+        norm: bool = False,
     ) -> None:
         super().__init__()
         if any(n < 1 for n in (*inputs, output, hidden)) or depth < 0:
@@ -56,6 +64,8 @@ class Net(nn.Module):
         width = hidden if depth else output
         self.first = nn.ModuleList(nn.Linear(n, width, bias=i == 0) for i, n in enumerate(inputs))
         self.blocks = nn.Sequential(*(Block(hidden) for _ in range(depth))) if inputs else nn.Sequential()
+        if norm and inputs and depth:
+            self.blocks.append(nn.LayerNorm(hidden))
         self.last = nn.Linear(hidden, output) if inputs and depth else None
         self.constant = None if inputs else nn.Parameter(gain * 0.1 * torch.randn(output))
         with torch.no_grad():

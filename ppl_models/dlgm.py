@@ -1,0 +1,71 @@
+"""The deep latent Gaussian model (Rezende, Mohamed, Wierstra 2014, arXiv 1401.4082)."""
+
+from collections.abc import Sequence
+
+import pyro
+from torch import Tensor, nn
+
+from .parts import likelihoods
+from .parts.distributions import StandardNormal
+from .parts.nets import Net
+from .parts.program import Program
+
+
+class DLGM(Program):
+    """Independent noise at every layer of a deterministic decoder, in the form in which the paper infers it.
+
+        p(x, z) = prod_l p(z_l) p(x | z_1, ..., z_L),      z_l ~ N(0, I)
+        h_1 = G_1 z_1,      h_l = T_l(h_{l-1}) + G_l z_l,      x ~ likelihood(T_0(h_L))
+
+    Latents are numbered in generation order, z_1 at the top (the paper's xi_L). Given x, every latent depends on all
+    the others, so no independence that a guide asserts is right: `guides.MeanField(model, x, family="rank-one")` is the
+    paper's recognition model nonetheless.
+
+    Shapes: x (n, event), z_l (n, latent[l - 1]); sites z1..zL and x.
+
+    Args:
+        event: number of values in a row of x.
+        latent: sizes of z1..zL.
+        hidden: size of the states h_l, and width of the networks T_l.
+        depth: residual blocks in each T_l.
+        likelihood: see `parts.likelihoods.likelihood`.
+
+    Raises:
+        ValueError: no latents; x of the wrong width, outside the support, not finite, empty.
+
+    Source: Rezende et al. 2014, eq. 1 to 4, and eq. 15 for the recognition model.
+    """
+
+    def __init__(
+        self,
+        event: int = 784,
+        latent: Sequence[int] = (50, 50),
+        hidden: int = 256,
+        depth: int = 1,
+        likelihood: str | nn.Module = "bernoulli",
+    ) -> None:
+        super().__init__()
+        self.latent = (latent,) if isinstance(latent, int) else tuple(latent)
+        if not self.latent:
+            raise ValueError("DLGM: found no latents, want the sizes of z1..zL, e.g. latent=(50, 50)")
+        self.event = event
+        self.likelihood = likelihoods.likelihood(likelihood)
+        self.priors = nn.ModuleList(StandardNormal(size) for size in self.latent)
+        self.noise = nn.ModuleList(nn.Linear(size, hidden, bias=False) for size in self.latent)
+        self.states = nn.ModuleList(Net([hidden], hidden, hidden, depth, norm=True) for _ in self.latent[1:])
+        self.decoder = Net([hidden], self.likelihood.count * event, hidden, depth, norm=True)
+
+    def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
+        """Observe the rows of x (n, event), or generate n of them; returns them."""
+        if x is not None:
+            likelihoods.check_data(x, self.event, dtype=self.priors[0].loc.dtype)
+            self.likelihood.check(x)
+        n = likelihoods.check_count(n) if x is None else len(x)
+        h: Tensor | None = None
+        with pyro.plate("data", n):
+            for i, (prior, noise) in enumerate(zip(self.priors, self.noise, strict=True)):
+                # p(zl), hl = Tl(h{l-1}) + Gl zl
+                z = pyro.sample(f"z{i + 1}", prior())
+                h = noise(z) if h is None else self.states[i - 1](h) + noise(z)
+            # p(x | z1, ..., zL)
+            return pyro.sample("x", self.likelihood(self.decoder(h)), obs=x)

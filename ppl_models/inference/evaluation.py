@@ -1,0 +1,205 @@
+"""`evaluate`: how well a (model, guide) pair explains data, with one call for any pair."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from math import log
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from .objectives import Terms, elbo, plate_nesting, terms
+from .particles import vectorizes
+from .progress import Progress
+
+
+@dataclass
+class Evaluation:
+    """What `evaluate` measured: means over the data, in nats per datum.
+
+    Attributes:
+        elbo: evidence lower bound.
+        nll: bound on -log p(x) by `particles` importance samples; it falls to -log p(x) as they grow.
+        nll_error: standard error of `nll` over the data (over the particles where all data count as one).
+        kl: latent site -> divergence of its factor from its prior.
+        bits_per_dim: of nll, None where it has no meaning.
+        particles: importance samples a datum.
+        n: number of data.
+        notes: what one should know of these numbers.
+    """
+
+    elbo: float
+    nll: float
+    nll_error: float
+    kl: dict[str, float]
+    bits_per_dim: float | None
+    particles: int
+    n: int
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        rows = [
+            ("ELBO", f"{self.elbo:.3f}", "nats per datum"),
+            ("NLL", f"{self.nll:.3f} +- {self.nll_error:.3f}", f"nats per datum, {self.particles} importance samples"),
+        ]
+        if self.bits_per_dim is not None:
+            rows.append(("bits/dim", f"{self.bits_per_dim:.4f}", ""))
+        rows += [(f"KL {site}", f"{value:.3f}", "nats") for site, value in self.kl.items()]
+        rows.append(("data", str(self.n), ""))
+        text = "\n".join(f"{name:<10}{value:>18}  {unit}".rstrip() for name, value, unit in rows)
+        return "\n".join([text, *self.notes])
+
+
+def evaluate(
+    model: Callable,
+    guide: Callable,
+    data: Any,
+    *,
+    particles: int = 1000,
+    rows: int = 20_000,
+    vectorize: str | bool = "auto",
+    seed: int | None = 0,
+    progress: bool = True,
+) -> Evaluation:
+    """Bound the log-likelihood of data under a pair.
+
+        elbo = mean_n mean_k [log p(x_n | z_k) - KL],      nll = -mean_n log 1/K sum_k p(x_n, z_k) / q(z_k | x_n)
+
+    Memory stays that of `rows` rows, whatever the particles and the data. Where the program has global latents, all
+    the data count as one datum and the numbers are divided by their count.
+
+    Args:
+        model, guide: any Pyro programs; modules are put in eval mode for the time of the call.
+        data: a tensor, `ppl_models.data.Data`, anything with a length that slices to tensors, or a tuple of such.
+        particles: K, importance samples a datum.
+        rows: how many (datum, particle) rows go through the programs at once.
+        vectorize: run particles in one pass. "auto" does so if a pass of a few particles gives the numbers of the same
+            draws taken one by one; else particles run one at a time and a note says why.
+        seed: of the draws; the global generator is as before afterwards. None continues the global generator.
+        progress: show a bar.
+
+    Raises:
+        ValueError: no data, particles or rows below 1, another word for vectorize; what the programs themselves raise.
+
+    Source: Burda et al. 2016 (arXiv 1509.00519), eq. 8 and section 5.
+    """
+    if particles < 1 or rows < 1 or vectorize not in ("auto", True, False):
+        raise ValueError(f"evaluate: found particles={particles}, rows={rows}, vectorize={vectorize!r}; want >= 1, >= 1, auto")
+    columns = data if isinstance(data, tuple) else (data,)
+    n = len(columns[0])
+    if n == 0 or any(len(column) != n for column in columns):
+        raise ValueError(f"evaluate: found data of length {[len(c) for c in columns]}, want equal lengths of at least 1")
+    modules = [m for m in (model, guide) if isinstance(m, nn.Module)]
+    modes = [m.training for m in modules]
+    devices = list({p.device for m in modules for p in m.parameters() if p.is_cuda})
+    with torch.random.fork_rng(devices, enabled=seed is not None), torch.no_grad():
+        if seed is not None:
+            torch.manual_seed(seed)
+        try:
+            for module in modules:
+                module.eval()
+            return _evaluate(model, guide, columns, n, particles, rows, vectorize, progress)
+        finally:
+            for module, mode in zip(modules, modes, strict=True):
+                module.train(mode)
+
+
+def _evaluate(
+    model: Callable,
+    guide: Callable,
+    columns: Sequence[Any],
+    n: int,
+    particles: int,
+    rows: int,
+    vectorize: str | bool,
+    progress: bool,
+) -> Evaluation:
+    few = tuple(column[: min(n, 5)] for column in columns)
+    nesting = plate_nesting(model, guide, few, {})  # with Pyro's validation on: bad data speak up here
+    first = terms(model, guide, few)
+    whole = bool(first.shared) or first.full_size is not None
+    # without a plate around the data there is but one datum, whatever the length of the arguments
+    units = 1 if first.shared >= first.log_likelihood.keys() | first.kl.keys() else n
+    notes = []
+    if vectorize == "auto":
+        reason = vectorizes(model, guide, tuple(column[:] for column in columns) if whole else few, nesting)
+        if reason is not None and particles > 1:
+            notes.append(f"particles run one by one: {reason}")
+        vectorize = reason is None
+    size = n if whole else max(1, min(n, rows // (particles if vectorize else 1)))
+    at_once = min(particles, max(1, rows // size)) if vectorize else 1
+    chunks = [min(at_once, particles - k) for k in range(0, particles, at_once)]
+
+    bounds, log_ws, kls, bits = [], [], [], []
+    with pyro.validation_enabled(False), Progress(-(-n // size) * len(chunks), enabled=progress) as bar:
+        done = 0
+        for batch in _batches(columns, n, size):
+            count = len(batch[0])
+            parts: list[tuple[Tensor, float, dict[str, float]]] = []
+            for chunk in chunks:
+                found = terms(model, guide, batch, particles=chunk, nesting=nesting)
+                log_w = _total(found) if whole else found.log_w
+                parts.append((log_w, elbo(found, data_size=units).item(), _divergences(found, units)))
+                done += 1
+                bar.advance(done, -parts[-1][1], _nll(log_w).mean().item() / (units if whole else 1))
+            log_w = torch.cat([part[0] for part in parts])
+            weights = [chunk / particles for chunk in chunks]
+            bounds.append(count * sum(w * part[1] for w, part in zip(weights, parts, strict=True)))
+            kls.append({s: count * sum(w * p[2][s] for w, p in zip(weights, parts, strict=True)) for s in first.kl})
+            log_ws.append(log_w if whole else _nll(log_w))
+            bits.append(None if whole else _bits(columns[0], _nll(log_w), batch[0], model, guide, few))
+    if whole:
+        log_w = log_ws[0][:, 0].double()
+        ratios = (log_w - log_w.max()).exp()
+        error = (ratios.std() / ratios.mean() / particles**0.5 / units).item() if particles > 1 else float("nan")
+        nll = _nll(log_ws[0]).item() / units
+        notes.append(
+            "no plate around the data: they count as one datum"
+            if units == 1
+            else "latents or data outside the data plate: all data count as one datum, numbers are divided by n"
+        )
+    else:
+        each = torch.cat(log_ws).double()
+        nll, error = each.mean().item(), (each.std() / n**0.5).item() if n > 1 else float("nan")
+    bits_per_dim = None if any(b is None for b in bits) else torch.cat(bits).mean().item()
+    kl = {site: sum(k[site] for k in kls) / n for site in first.kl}
+    return Evaluation(sum(bounds) / n, nll, error, kl, bits_per_dim, particles, n, notes)
+
+
+def _batches(columns: Sequence[Any], n: int, size: int) -> Iterator[tuple[Any, ...]]:
+    for i in range(0, n, size):
+        yield tuple(column[i : i + size] for column in columns)
+
+
+def _nll(log_w: Tensor) -> Tensor:
+    """-log mean_k w_k, (particles, n) -> (n,)."""
+    return log(len(log_w)) - torch.logsumexp(log_w, 0)
+
+
+def _total(found: Terms) -> Tensor:
+    """log w of all data as one datum, (particles, 1)."""
+    signed = [*found.log_likelihood.values(), *found.log_p.values(), *(-q for q in found.log_q.values())]
+    return sum(t.sum(1, keepdim=True) for t in signed)
+
+
+def _divergences(found: Terms, n: int) -> dict[str, float]:
+    """Mean divergence of each latent, in nats per datum; a shared one counts once for all n data."""
+    means = {site: value.mean().item() for site, value in found.kl.items()}
+    return {site: value / n if site in found.shared else value for site, value in means.items()}
+
+
+def _bits(column: Any, nll: Tensor, x: Tensor, model: Callable, guide: Callable, few: Sequence[Any]) -> Tensor | None:
+    """Bits per dimension, if the data know how and the likelihood is of the kind (mass or density) that they are."""
+    if not hasattr(column, "bits_per_dim"):
+        return None
+    with pyro.poutine.block(), pyro.poutine.trace() as capture:
+        model(*few)
+    observed = [node["fn"] for node in capture.trace.nodes.values() if node["type"] == "sample" and node["is_observed"]]
+    if any(fn.support.is_discrete != column.discrete for fn in observed):
+        return None
+    return column.bits_per_dim(nll, x)

@@ -1,0 +1,74 @@
+"""Whether a pair of programs may run many particles in one vectorized pass: tried, not believed."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyro
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from .objectives import PARTICLES, Terms, collect, traces
+
+
+class Substitute(Messenger):
+    """Give latent sites these values instead of draws; unlike conditioning, they stay latent, with their guide's density.
+
+        with Substitute({"z1": value}):
+            guide(x)
+    """
+
+    def __init__(self, values: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if msg["name"] in self.values and not msg["is_observed"]:
+            msg["value"], msg["done"] = self.values[msg["name"]], True
+
+
+def vectorizes(model: Callable, guide: Callable, args: Sequence[Any], nesting: int, tolerance: float = 1e-3) -> str | None:
+    """None if a few particles in one pass give the densities of the same draws run one by one; else the reason why not.
+
+    A program that is right with one particle can be silently wrong with many: a reduction over dim 0, a reshape to a
+    fixed size. The vectorized pass is therefore repeated draw by draw and every term compared.
+
+    Args:
+        model, guide, args: the pair and a small batch.
+        nesting: number of plate dims of the pair.
+        tolerance: largest difference of a term, relative to 1 + its size.
+    """
+    rows = len(args[0]) if isinstance(args[0], Tensor) else 0
+    particles = 4 if rows == 3 else 3  # not the batch size: a mix-up of the two dims must not look right
+    try:
+        with pyro.plate(PARTICLES, particles, dim=-1 - nesting):
+            model_trace, guide_trace, _ = traces(model, guide, args, {})
+        together = collect(model_trace, guide_trace, -1 - nesting, analytic=False)
+        drawn = {
+            name: (node["value"], node["fn"].event_dim)
+            for name, node in guide_trace.nodes.items()
+            if node["type"] == "sample" and not node["is_observed"]
+        }
+        for k in range(particles):
+            one = {
+                name: value.select(value.dim() - event_dim - nesting - 1, k) for name, (value, event_dim) in drawn.items()
+            }
+            with Substitute(one):
+                model_trace, guide_trace, _ = traces(model, guide, args, {})
+            site = _difference(together, k, collect(model_trace, guide_trace, None, analytic=False), tolerance)
+            if site is not None:
+                return f"site {site!r} has another density when particles are vectorized"
+    except Exception as error:  # noqa: BLE001 (whatever a program does with a dimension that it does not expect)
+        return f"the programs do not take a particle dimension ({str(error).splitlines()[0][:120]})"
+    return None
+
+
+def _difference(together: Terms, k: int, single: Terms, tolerance: float) -> str | None:
+    """The first site whose term of particle k differs."""
+    for name in ("log_likelihood", "log_p", "log_q"):
+        many, one = getattr(together, name), getattr(single, name)
+        for site in one:
+            a, b = many[site].expand(-1, one[site].shape[1])[min(k, len(many[site]) - 1)], one[site][0]
+            if a.shape != b.shape or not torch.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True):
+                return site
+    return None
