@@ -26,12 +26,21 @@ lint: $(READY)
 slow: $(READY)
 	@$(PYTEST) -m slow
 
-# Each notebook is a percent-format .py; the .ipynb beside it is made by running it.
+# Each notebook is a percent-format .py; the .ipynb beside it is made by running it, without times or random names of
+# cells, so that a second run changes what the code changed.
+define RUN_NOTEBOOKS
+import sys, jupytext, nbclient, nbformat
+for path in sys.argv[1:]:
+    notebook = jupytext.read(path)
+    for i, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{i}"
+    run = nbclient.NotebookClient(notebook, kernel_name="python3", record_timing=False, coalesce_streams=True)
+    nbformat.write(run.execute(), path.removesuffix("py") + "ipynb")
+endef
+export RUN_NOTEBOOKS
+
 notebooks: $(READY)
-	@set -e; for notebook in $(basename $(NOTEBOOKS)); do \
-		$(BIN)/jupytext --quiet --to ipynb --set-kernel python3 "$$notebook.py"; \
-		$(BIN)/jupyter-execute --inplace "$$notebook.ipynb"; \
-	done
+	@$(BIN)/python -c "$$RUN_NOTEBOOKS" $(NOTEBOOKS)
 
 # Caches and builds; .venv, data and runs stay.
 clean:

@@ -1,8 +1,7 @@
 """Inference networks q(z | x), named by their structure and swappable on any model."""
 
 from .bottom_up import BottomUp as BottomUp
-from .guide import OrderedGuide as OrderedGuide
-from .guide import TopDownGuide as TopDownGuide
+from .guide import OrderedGuide as OrderedGuide, TopDownGuide as TopDownGuide
 from .ladder import Ladder as Ladder
 from .mean_field import MeanField as MeanField
 from .self_reflective import SelfReflective as SelfReflective

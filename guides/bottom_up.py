@@ -20,7 +20,8 @@ class BottomUp(OrderedGuide):
     Args:
         model, args, family, hidden, depth, image: as for `MeanField`.
         encoder: one network a latent by default.
-        parents: "needed" (the fewest with which the guide can be exact), "all", "previous" (Markov), "none" or a mapping.
+        parents: "needed" (the fewest with which the guide can be exact), "all", "previous" (Markov), "none" or a
+            mapping.
 
     Raises:
         ValueError: see `OrderedGuide`; an unknown family, encoder or parent.

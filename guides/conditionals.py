@@ -4,16 +4,16 @@ from collections.abc import Mapping, Sequence
 from math import prod
 
 import pyro.distributions as dist
-import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
-from torch.distributions import biject_to
+from torch.distributions import Independent, biject_to
 
 from ppl_models.parts.nets import Net
 
 from .encoders import encoder
 from .families import Family, family, gaussian_base, reshaped
-from .sites import Layout, Site, features, is_real
+from .layout import Layout
+from .sites import Site, features, is_real
 
 Parents = str | Mapping[str, Sequence[str]]
 
@@ -35,7 +35,8 @@ def choose_parents(layout: Layout, order: Sequence[str], parents: Parents) -> di
         for name in parents:
             if name not in layout.latents:
                 raise ValueError(
-                    f"guide {layout.guide}: parents names the site {name!r}; the latents are {', '.join(layout.latents)}"
+                    f"guide {layout.guide}: parents names the site {name!r}, want one of the latents "
+                    f"{', '.join(layout.latents)}"
                 )
     chosen: dict[str, tuple[str, ...]] = {}
     for i, name in enumerate(order):
@@ -45,8 +46,8 @@ def choose_parents(layout: Layout, order: Sequence[str], parents: Parents) -> di
             late = [u for u in wanted if u not in earlier]
             if late:
                 raise ValueError(
-                    f"guide {layout.guide}: parents[{name!r}] has {late[0]!r}, which this guide does not sample before it; "
-                    f"it can be given {', '.join(earlier) or 'nothing'}"
+                    f"guide {layout.guide}: parents[{name!r}] has {late[0]!r}, which this guide does not sample before "
+                    f"it; it can be given {', '.join(earlier) or 'nothing'}"
                 )
         elif parents == "needed":
             wanted = tuple(u for u in layout.factorization.needed_parents(name, earlier) if u in earlier)
@@ -86,7 +87,6 @@ class Conditionals(nn.Module):
         self.encoders = nn.ModuleList()
         for key in layout.keys:
             names = [n for n, s in layout.latents.items() if s.keep == key and not s.is_global]
-            # a module given by the user serves one group of latents; `encoder` is the name both of it and of the builder
             self.encoders.append(_encoder(encoder, names, layout.sizes[key], hidden, depth, image, layout.guide))
         for name, site in layout.latents.items():
             inputs = []
@@ -102,10 +102,10 @@ class Conditionals(nn.Module):
 
     @staticmethod
     def _width(parent: Site, child: Site) -> int:
-        folded = prod(plate.size for plate in parent.plates if plate.dim not in child.keep)
+        folded = prod(plate.size for plate in parent.plates if plate.name not in child.keep)
         return folded * prod(parent.unconstrained_shape)
 
-    def encode(self, evidence: Mapping[frozenset[int], Tensor]) -> dict[str, Tensor]:
+    def encode(self, evidence: Mapping[frozenset[str], Tensor]) -> dict[str, Tensor]:
         """Features of the evidence by latent, run once for all of them."""
         encoded: dict[str, Tensor] = {}
         for key, module in zip(self.layout.keys, self.encoders, strict=True):
@@ -120,7 +120,7 @@ class Conditionals(nn.Module):
             value = values[parent.name]
             if not is_real(parent.support):
                 value = biject_to(parent.support).inv(value)
-            inputs.append(features(value, len(parent.unconstrained_shape), parent.dims, site.keep))
+            inputs.append(features(value, len(parent.unconstrained_shape), parent.plates, site.keep))
         raw = self.get_submodule(_key(name))(*inputs)
         for plate in site.private:  # each copy in a private plate has numbers of its own: move them to its dim
             batch = raw.shape[:-1]
@@ -136,7 +136,7 @@ class Conditionals(nn.Module):
         return q if is_real(site.support) else dist.TransformedDistribution(q, [biject_to(site.support)])
 
     def residual(self, name: str, raw: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:
-        """A factor around the prior: its base shifted and scaled, its own transforms shared. Free if it has no such base."""
+        """A factor around the prior: its base shifted and scaled, its transforms shared. Free without such a base."""
         base = gaussian_base(prior)
         if base is None:
             return self.free(name, raw)
@@ -152,9 +152,11 @@ class Conditionals(nn.Module):
         """
         base = gaussian_base(prior)
         if base is None:
+            while isinstance(prior, Independent):
+                prior = prior.base_dist
             raise ValueError(
-                f"guide {self.layout.guide}: site {name!r} has a {type(prior).__name__} prior, precision weighting wants "
-                "a diagonal Gaussian (transformed or not); try SelfReflective, BottomUp or MeanField"
+                f"guide {self.layout.guide}: site {name!r} has a {type(prior).__name__} prior, precision weighting "
+                "wants a diagonal Gaussian (transformed or not); try SelfReflective, BottomUp or MeanField"
             )
         loc, scale, shape, transforms = base
         q = reshaped(self.families[name].merged(raw, loc, scale), shape)

@@ -1,4 +1,4 @@
-"""Evidence networks: from the data to features of each latent, deterministic, run once a batch whatever the particles."""
+"""Evidence networks: from data to features of each latent, deterministic, run once a batch whatever the particles."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ class Separate(nn.Module):
 
 
 class Shared(nn.Module):
-    """One trunk for all latents: inputs -> 2 hidden -> hidden, or any module of the user's that maps rows to features."""
+    """One trunk for all latents: inputs -> 2 hidden -> hidden, or any module of the user's from rows to features."""
 
     def __init__(self, names: Sequence[str], trunk: nn.Module, width: int) -> None:
         super().__init__()
@@ -74,12 +74,15 @@ def encoder(
     """
     if isinstance(spec, nn.Module):
         if not hasattr(spec, "output"):
-            raise ValueError(f"guide {guide}: encoder {type(spec).__name__} wants an attribute `output`, its number of features")
+            raise ValueError(
+                f"guide {guide}: encoder {type(spec).__name__} lacks the attribute `output`, its number of features"
+            )
         return Shared(names, spec, spec.output)
     if spec == "separate":
         return Separate(names, inputs, hidden, depth)
     if spec == "shared":
-        trunk = nn.Sequential(nn.Linear(inputs, 4 * hidden), nn.SiLU(), Net([4 * hidden], 2 * hidden, 2 * hidden, depth))
+        inner = Net([4 * hidden], 2 * hidden, 2 * hidden, depth)
+        trunk = nn.Sequential(nn.Linear(inputs, 4 * hidden), nn.SiLU(), inner)
         return Shared(names, nn.Sequential(trunk, nn.SiLU()), 2 * hidden)
     if spec == "bottom-up":
         return BottomUpChain(names, inputs, hidden, depth)

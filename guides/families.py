@@ -1,4 +1,4 @@
-"""Families of one factor: Gaussians over R^n whose numbers a network gives, alone, around a prior, or merged with it."""
+"""Families of one factor: Gaussians over R^n whose numbers a network gives, alone, around a prior or merged with it."""
 
 from typing import Protocol
 
@@ -42,7 +42,7 @@ class Diagonal:
         return dist.Normal(loc + shift, scale * bounded_exp(log_scale)).to_event(1)
 
     def merged(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
-        """1/s^2 = 1/v + 1/scale^2, m = (estimate/v + loc/scale^2) s^2 with v = softplus(.) + 1e-5: variances, not scales.
+        """1/s^2 = 1/v + 1/scale^2, m = (estimate/v + loc/scale^2) s^2 with v = softplus(.) + 1e-5, a variance.
 
         Source: Sonderby et al. 2016 (arXiv 1602.02282), eq. 17 to 19.
         """
@@ -65,14 +65,14 @@ class RankOne:
         return RankOneNormal(loc + shift, (scale * bounded_exp(log_scale)) ** -2, vector / scale)
 
     def merged(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
-        """C^-1 = diag(d + 1/scale^2) + u u^T, m = C (information + loc/scale^2)."""
-        information, spread, u = raw.chunk(3, -1)
+        """C^-1 = diag(d + 1/scale^2) + u u^T, m = shift + C loc/scale^2; see `Full.merged` for the shift."""
+        shift, spread, u = raw.chunk(3, -1)
         prior = scale.square().reciprocal()
         d = softplus(spread) + 1e-5 + prior
-        h = (information + loc * prior) / d
+        h = loc * prior / d
         ratio = u / d
         eta = 1 / (1 + (u * ratio).sum(-1, keepdim=True))
-        return RankOneNormal(h - eta * ratio * (u * h).sum(-1, keepdim=True), d, u)
+        return RankOneNormal(shift + h - eta * ratio * (u * h).sum(-1, keepdim=True), d, u)
 
 
 class Full:
@@ -104,14 +104,17 @@ class Full:
         return dist.MultivariateNormal(loc + shift, scale_tril=scale * tril if isinstance(scale, float) else tril)
 
     def merged(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
-        """P = T T^T + diag(1/scale^2), m = P^-1 (information + loc/scale^2); T lower triangular."""
-        information, log_diagonal, below = self._split(raw)
+        """P = T T^T + diag(1/scale^2), m = shift + P^-1 loc/scale^2; T lower triangular.
+
+        The estimate has precision T T^T and information P shift. Raw numbers that were the information itself would
+        have to follow every change of T, which trains ten times more slowly.
+        """
+        shift, log_diagonal, below = self._split(raw)
         tril = self._tril(softplus(log_diagonal), below)
         prior = scale.square().reciprocal()
         precision = tril @ tril.mT + torch.diag_embed(prior)
-        target = (information + loc * prior).unsqueeze(-1)
-        mean = torch.cholesky_solve(target, torch.linalg.cholesky(precision)).squeeze(-1)
-        return dist.MultivariateNormal(mean, precision_matrix=precision)
+        pulled = torch.cholesky_solve((loc * prior).unsqueeze(-1), torch.linalg.cholesky(precision)).squeeze(-1)
+        return dist.MultivariateNormal(shift + pulled, precision_matrix=precision)
 
 
 FAMILIES: dict[str, Family] = {"diagonal": Diagonal(), "rank-one": RankOne(), "full": Full()}
@@ -143,7 +146,7 @@ def reshaped(q: TorchDistributionMixin, shape: tuple[int, ...]) -> TorchDistribu
 
 
 def gaussian_base(prior: TorchDistributionMixin) -> tuple[Tensor, Tensor, tuple[int, ...], list] | None:
-    """What a prior is made of if it is a diagonal Gaussian pushed through transforms: (loc, scale, shape, transforms).
+    """What a prior is made of if it is a diagonal Gaussian pushed through bijections: (loc, scale, shape, transforms).
 
     loc and scale are vectors (*batch, n) of the base, `shape` is the base's event shape. None for any other prior.
     """
@@ -153,6 +156,8 @@ def gaussian_base(prior: TorchDistributionMixin) -> tuple[Tensor, Tensor, tuple[
         if isinstance(prior, torch.distributions.Independent):
             extra += prior.reinterpreted_batch_ndims
         elif isinstance(prior, torch.distributions.TransformedDistribution):
+            if not all(t.bijective for t in prior.transforms):  # a HalfNormal
+                return None
             transforms = [*prior.transforms, *transforms]
         elif not isinstance(prior, dist.MaskedDistribution):
             return None

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.distributions import MaskedDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine import Trace
 from pyro.poutine.guide import GuideMessenger
@@ -16,7 +17,7 @@ from torch import Tensor
 from ppl_models.parts.program import Program
 
 from .conditionals import Conditionals
-from .sites import Layout
+from .layout import Layout
 
 
 class TopDownGuide(GuideMessenger, Program, ABC):
@@ -45,13 +46,13 @@ class TopDownGuide(GuideMessenger, Program, ABC):
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample the latents given the model's arguments: {site: value}."""
-        self.collect_parameters()
         self._encoded, self._subsamples = None, {}
         self.args_kwargs = args, kwargs
         try:
-            if self.layout.draws_subsamples:
-                self._encode()
+            if self.layout.given(args, kwargs) is None:
+                self._encode()  # by a run of the model, which cannot take place within another
             with self:
+                self.collect_parameters()  # into the trace: `Trace_ELBO` goes backward only if it sees parameters there
                 self.model(*args, **kwargs)
         finally:
             del self.args_kwargs
@@ -59,9 +60,9 @@ class TopDownGuide(GuideMessenger, Program, ABC):
         return {name: self.trace.nodes[name]["value"] for name in self.layout.latents if name in self.trace.nodes}
 
     def _encode(self) -> dict[str, Tensor]:
-        if self._encoded is None:  # at the first latent: by then the model itself has looked at its data
+        if self._encoded is None:  # else at the first latent: by then the model itself has looked at its data
             args, kwargs = self.args_kwargs
-            evidence, self._subsamples = self.layout.evidence(args, kwargs)
+            evidence, self._subsamples = self.layout.evidence(args, kwargs, inside=True)
             self._encoded = self.factors.encode(evidence)
         return self._encoded
 
@@ -79,12 +80,23 @@ class TopDownGuide(GuideMessenger, Program, ABC):
                 f"example (latents: {', '.join(self.layout.latents)}); observe it, or build the guide on an example "
                 "where it is latent"
             )
-        else:
-            super()._pyro_sample(msg)
+        elif not msg["is_observed"] and not site_is_subsample(msg):
+            prior = msg["fn"]
+            posterior = self.get_posterior(msg["name"], prior)
+            if isinstance(prior, MaskedDistribution):
+                posterior = posterior.mask(prior._mask)
+            # either may lack the particles: a prior that reads no latent, a factor that reads the evidence alone
+            shape = torch.broadcast_shapes(prior.batch_shape, posterior.batch_shape)
+            msg["infer"]["prior"] = prior if prior.batch_shape == shape else prior.expand(shape)
+            msg["fn"] = posterior if posterior.batch_shape == shape else posterior.expand(shape)
 
     @abstractmethod
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """The factor of site `name`, in place of `prior`, whose parameters are those of the upstream samples."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes over: all but the values of the last run."""
+        return {**self.__dict__, "trace": Trace()}
 
     def get_traces(self) -> tuple[Trace, Trace]:
         """(model trace, guide trace) of the last run, which is then let go: it holds the graph of a whole step."""
@@ -107,6 +119,11 @@ class OrderedGuide(Program, ABC):
     def __init__(self, model: Callable, *args: Any) -> None:
         super().__init__()
         self.layout = Layout(type(self).__name__, model, args)
+        for name, how in self.layout.altered.items():
+            raise ValueError(
+                f"guide {type(self).__name__}: site {name!r} has a {how} in the model, which a guide with an order of "
+                "its own cannot follow; take one in the model's order (SelfReflective, Ladder, MeanField)"
+            )
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample the latents given the model's arguments: {site: value}."""
@@ -116,16 +133,18 @@ class OrderedGuide(Program, ABC):
                 if not torch.isfinite(tensor).all():
                     sites = ", ".join(self.layout.evidence_sites)
                     raise ValueError(f"guide {type(self).__name__}: NaN or infinite values observed (sites {sites})")
-        sizes = {dim: t.shape[dim - 1] for key, t in evidence.items() for dim in key}
         plates: dict[str, pyro.plate] = {}
         encoded = self.factors.encode(evidence)
         values: dict[str, Tensor] = {}
         for name in self.order:
             with ExitStack() as stack:
-                for plate in self.layout.latents[name].plates:
+                site = self.layout.latents[name]
+                for plate in site.plates:
                     if plate.name not in plates:
                         index = subsamples.get(plate.name)
-                        size = plate.full_size if index is not None else sizes.get(plate.dim, plate.size)
+                        size = plate.size if index is None else plate.full_size
+                        if index is None and plate.name in site.keep:
+                            size = evidence[site.keep].shape[plate.dim - 1]
                         plates[plate.name] = pyro.plate(plate.name, size, subsample=index, dim=plate.dim)
                     stack.enter_context(plates[plate.name])
                 q = self.factors.free(name, self.factors.raw(name, encoded, values))

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pyro
+import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
@@ -49,6 +51,9 @@ class Ladder(TopDownGuide):
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, list(self.layout.latents), parents)
         self.factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image)
+        with torch.no_grad(), pyro.poutine.block():  # a prior that is no Gaussian must not wait for the training
+            self(*args)
+        self.trace = pyro.poutine.Trace()
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """q(z_l | pa_l, x): estimate times prior."""

@@ -34,6 +34,9 @@ class DLGM(Program):
         ValueError: no latents; x of the wrong width, outside the support, not finite, empty.
 
     Source: Rezende et al. 2014, eq. 1 to 4, and eq. 15 for the recognition model.
+
+    >>> DLGM(event=64, latent=(4, 4))(n=3).shape
+    torch.Size([3, 64])
     """
 
     def __init__(
@@ -46,8 +49,8 @@ class DLGM(Program):
     ) -> None:
         super().__init__()
         self.latent = (latent,) if isinstance(latent, int) else tuple(latent)
-        if not self.latent:
-            raise ValueError("DLGM: found no latents, want the sizes of z1..zL, e.g. latent=(50, 50)")
+        if not self.latent or min(self.latent) < 1:
+            raise ValueError(f"DLGM: found latent {self.latent}, want the sizes of z1..zL, e.g. latent=(50, 50)")
         self.event = event
         self.likelihood = likelihoods.likelihood(likelihood)
         self.priors = nn.ModuleList(StandardNormal(size) for size in self.latent)

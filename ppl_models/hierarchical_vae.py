@@ -36,6 +36,9 @@ class HierarchicalVAE(Program):
             empty.
 
     Source: Sonderby et al. 2016, eq. 1 to 3, for `skip=False`; Maaloe et al. 2019 (arXiv 1902.02102) for skips.
+
+    >>> HierarchicalVAE(event=64, latent=(2, 4, 8))(n=3).shape
+    torch.Size([3, 64])
     """
 
     def __init__(

@@ -31,6 +31,9 @@ class VAE(Program):
         ValueError: an unknown network or likelihood; x of the wrong width, outside the support, not finite, empty.
 
     Source: Kingma & Welling 2014, section 3 and appendix C.
+
+    >>> VAE(event=(1, 8, 8), latent=5, network="conv")(n=3).shape
+    torch.Size([3, 64])
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written aside, flushed, renamed. Tensors by safetensors; nothing loads a pickle."""
+"""Files that are whole or not there: written aside, flushed, renamed. Tensors by safetensors, never a pickle."""
 
 import json
 import os
@@ -33,21 +33,17 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file atomically."""
     text = json.dumps(content, indent=2, allow_nan=True) + "\n"
-    write_atomically(path, lambda file: file.write_text(text))
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
-def save(path: Path, modules: Mapping[str, nn.Module]) -> None:
-    """Write the parameters and buffers of named modules to one safetensors file, atomically."""
-    tensors = {
-        f"{name}.{key}": value.detach().to("cpu", copy=True).contiguous()
-        for name, module in modules.items()
-        for key, value in module.state_dict().items()
-    }
+def save(path: Path, modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) -> None:
+    """Write the parameters and buffers of named modules, or named tensors, to one safetensors file, atomically."""
+    tensors = {key: value.to("cpu", copy=True).contiguous() for key, value in _tensors(modules).items()}
     write_atomically(path, lambda file: save_file(tensors, file, {"format": FORMAT}))
 
 
-def load(path: Path, modules: Mapping[str, nn.Module]) -> None:
-    """Read parameters and buffers of named modules back; either all of them are loaded or none.
+def load(path: Path, modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) -> None:
+    """Read back, in place, what `save` wrote of the same names; either all of it is loaded or nothing.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -60,10 +56,12 @@ def load(path: Path, modules: Mapping[str, nn.Module]) -> None:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is truncated or no safetensors file ({error})") from None
-    wanted = {f"{name}.{key}": v for name, module in modules.items() for key, v in module.state_dict().items()}
+    wanted = _tensors(modules)
     for key in sorted(wanted.keys() ^ tensors.keys()):
         side = "lacks" if key in wanted else "has, but the modules lack,"
-        raise ValueError(f"{path} {side} the tensor {key!r}; rebuild model and guide with the sizes they were saved with")
+        raise ValueError(
+            f"{path} {side} the tensor {key!r}; rebuild model and guide with the sizes they were saved with"
+        )
     for key, value in wanted.items():
         if tensors[key].shape != value.shape:
             raise ValueError(
@@ -73,3 +71,9 @@ def load(path: Path, modules: Mapping[str, nn.Module]) -> None:
     with torch.no_grad():
         for key, value in wanted.items():
             value.copy_(tensors[key])
+
+
+def _tensors(modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Key "module.key" -> tensor, detached and sharing memory with the module's own."""
+    states = {name: m.state_dict() if isinstance(m, nn.Module) else m for name, m in modules.items()}
+    return {f"{name}.{key}": value.detach() for name, state in states.items() for key, value in state.items()}

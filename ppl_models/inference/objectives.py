@@ -71,7 +71,7 @@ def terms(
         analytic: take divergences in closed form where there is one.
 
     Raises:
-        ValueError: the guide samples a site that the model lacks, or lacks one that the model needs.
+        ValueError: the guide samples a site that the model lacks, lacks one that it needs, or runs another model.
     """
     kwargs = kwargs or {}
     if particles > 1 and nesting is None:
@@ -82,9 +82,16 @@ def terms(
     return collect(model_trace, guide_trace, dim, analytic and same_order)
 
 
-def traces(model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Trace, Trace, bool]:
+def traces(
+    model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Trace, Trace, bool]:
     """(model trace, guide trace, whether both draw the latents in one order), subsample sites pruned."""
     if isinstance(guide, GuideMessenger):
+        if guide.model != model:  # methods and functions compare by identity, too
+            raise ValueError(
+                f"the guide {type(guide).__name__} runs its own model, {_called(guide.model)}, which is not the "
+                f"{_called(model)} it is paired with; build the guide on this model"
+            )
         guide(*args, **kwargs)
         model_trace, guide_trace = guide.get_traces()
         return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace), True
@@ -95,7 +102,7 @@ def traces(model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mappin
     for name in given:
         if name not in needed and not guide_trace.nodes[name]["infer"].get("is_auxiliary"):
             raise ValueError(
-                f"the guide samples the site {name!r}, which the model does not draw (its latents: {', '.join(needed)}); "
+                f"the guide samples the site {name!r}, which the model does not draw (latents: {', '.join(needed)}); "
                 "build the guide on this model, and pass it the data it was built with"
             )
     for name in needed:
@@ -112,6 +119,11 @@ def latents(trace: Trace) -> list[str]:
     return [n for n, node in trace.nodes.items() if node["type"] == "sample" and not node["is_observed"]]
 
 
+def _called(program: Callable) -> str:
+    """A name of a program for messages, with the address that tells two instances apart."""
+    return f"{getattr(program, '__name__', type(program).__name__)} at {id(program):#x}"
+
+
 def collect(model_trace: Trace, guide_trace: Trace, particle_dim: int | None, analytic: bool) -> Terms:
     """The `Terms` of a pair of traces."""
     data = data_plate(model_trace)
@@ -126,7 +138,7 @@ def collect(model_trace: Trace, guide_trace: Trace, particle_dim: int | None, an
 
     likelihood, log_p, log_q, kl = {}, {}, {}, {}
     for name, node in model_trace.nodes.items():
-        if node["type"] != "sample":
+        if node["type"] != "sample" or _is_deterministic(node):
             continue
         if node["is_observed"]:
             likelihood[name] = reduce(name, node["fn"].log_prob(node["value"]), node)
@@ -134,19 +146,35 @@ def collect(model_trace: Trace, guide_trace: Trace, particle_dim: int | None, an
         q = guide_trace.nodes[name]
         log_p[name] = reduce(name, node["fn"].log_prob(node["value"]), node)
         log_q[name] = reduce(name, q["fn"].log_prob(q["value"]), q)
-        try:
-            if not analytic:
-                raise NotImplementedError
-            kl[name] = reduce(name, kl_divergence(q["fn"], node["fn"]), q)
-        except NotImplementedError:
-            kl[name] = log_q[name] - log_p[name]
-    for name in latents(guide_trace):
-        if name not in log_p:  # an auxiliary site of the guide: it has a density but no prior
-            q = guide_trace.nodes[name]
+        divergence = _divergence(q, node) if analytic else None
+        kl[name] = log_q[name] - log_p[name] if divergence is None else reduce(name, divergence, q)
+    for name, q in guide_trace.nodes.items():
+        if q["type"] == "sample" and name not in log_p and not _is_deterministic(q):
+            # an auxiliary site or a factor of the guide: it has a density but no prior
             log_q[name] = kl[name] = reduce(name, q["fn"].log_prob(q["value"]), q)
             log_p[name] = torch.zeros_like(log_q[name])
     full = None if data is None or data.full_size in (None, data.size) else data.full_size
     return Terms(likelihood, log_p, log_q, kl, frozenset(shared), full)
+
+
+def _divergence(q: Mapping[str, Any], p: Mapping[str, Any]) -> Tensor | None:
+    """KL of two sites in closed form, None where there is none or where it would not be the mean of log q - log p."""
+    if q["mask"] is not p["mask"] or (q["scale"] is not p["scale"] and _number(q["scale"]) != _number(p["scale"])):
+        return None
+    try:
+        divergence = kl_divergence(q["fn"], p["fn"])
+    except NotImplementedError:
+        return None
+    return divergence if divergence.dim() <= max(len(q["fn"].batch_shape), len(p["fn"].batch_shape)) else None
+
+
+def _number(scale: Any) -> Any:
+    """A scale that can be compared without reading a tensor: tensors are compared by identity."""
+    return id(scale) if isinstance(scale, Tensor) else scale
+
+
+def _is_deterministic(node: Mapping[str, Any]) -> bool:
+    return bool(node["infer"].get("_deterministic"))
 
 
 def data_plate(trace: Trace) -> Any:
@@ -154,7 +182,9 @@ def data_plate(trace: Trace) -> Any:
 
     Observed sites outside all plates do not count. A plate named "data" is taken first.
     """
-    stacks = [_stack(node) for node in trace.nodes.values() if node["type"] == "sample" and node["is_observed"]]
+    observed = [node for node in trace.nodes.values() if node["type"] == "sample" and node["is_observed"]]
+    # factors draw nothing, and what is deterministic was not measured
+    stacks = [_stack(node) for node in observed if node["value"].numel() and not _is_deterministic(node)]
     stacks = [stack for stack in stacks if stack]
     common = [f for f in stacks[0].values() if all(f.name in stack for stack in stacks)] if stacks else []
     held = [set(_stack(trace.nodes[name])) for name in latents(trace)]

@@ -1,11 +1,11 @@
 """The progress bar of a training: step, loss, bound and time left."""
 
+from time import perf_counter
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress as RichProgress, TextColumn, TimeRemainingColumn
 
 
 class Progress:
@@ -18,6 +18,7 @@ class Progress:
         self.total, self.enabled = total, enabled
         self.console = Console(stderr=True)
         self.live = enabled and self.console.is_terminal
+        self.shown = 0.0
         self.bar = RichProgress(
             BarColumn(),
             MofNCompleteColumn(),
@@ -28,11 +29,20 @@ class Progress:
         )
         self.task = self.bar.add_task("fit", total=total, loss=float("nan"), nll=float("nan"))
 
+    def due(self, step: int) -> bool:
+        """Whether `advance` would show this step: the numbers of others need not be fetched from the device."""
+        if self.live:
+            return step == self.total or perf_counter() - self.shown > 0.1
+        return self.enabled and (step == self.total or step % max(self.total // 20, 1) == 0)
+
     def advance(self, step: int, loss: float, nll: float) -> None:
         """Show that `step` steps are done, at these values of the loss and of the bound on the nll (nats per datum)."""
+        if not self.due(step):
+            return
         if self.live:
+            self.shown = perf_counter()
             self.bar.update(self.task, completed=step, loss=loss, nll=nll)
-        elif self.enabled and (step == self.total or step % max(self.total // 20, 1) == 0):
+        else:
             self.console.print(f"step {step}/{self.total}  loss {loss:.2f}  nll {nll:.2f}", highlight=False)
 
     def __enter__(self) -> Self:

@@ -1,21 +1,25 @@
 """`fit`: train any (model, guide) pair on any data."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import cos, pi
+from math import cos, inf, pi
+from numbers import Integral
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import pyro
 import torch
+from pyro import poutine
 from pyro.infer.elbo import ELBO
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from .batches import batches_of, columns_of, rows_of
 from .checkpoint import save, write_json
-from .objectives import elbo, plate_nesting, terms
+from .objectives import Terms, elbo, plate_nesting, terms
+from .particles import vectorizes
 from .progress import Progress
 
 
@@ -24,8 +28,9 @@ class Run:
     """What a training left behind.
 
     Attributes:
-        history: one record an epoch (or every `every` steps): step, loss, nll (bound, nats per datum), seconds, and
-            valid (the bound on the validation data) where there are any.
+        history: one record an epoch (or every `every` steps): step; loss and nll (bound), means over the steps since
+            the record before in nats per datum; valid, the bound on validation data if there are any; seconds since the
+            start.
         folder: where the checkpoint and the history were written, or None.
         seconds: wall-clock time of the whole training.
     """
@@ -60,18 +65,22 @@ def fit(
 ) -> Run:
     """Maximize the ELBO of a pair by stochastic gradient steps, with one fused AdamW over all its parameters.
 
+    However it ends, by an error or Ctrl-C too, the pair is left with the (averaged) parameters of the steps done.
+
     Args:
         model, guide: any Pyro programs with reparametrized latents; parameters of modules and of `pyro.param` are
-            trained, frozen ones (`requires_grad_(False)`) are not.
-        data: rows, a tensor or anything with a length that tensors index (`ppl_models.data.Data`); a tuple of such for a
-            model of several arguments. It is drawn from in shuffled batches, on the device where it lies.
-        steps, epochs: how long; exactly one of them.
+            trained, frozen ones (`requires_grad_(False)`) are not. For the time of the call modules are in training
+            mode, a wholly frozen one in evaluation mode; for the validation all are in evaluation mode.
+        data: rows, a tensor or anything with a length that tensors index (`ppl_models.data.Data`); a tuple of such for
+            a model of several arguments. It is drawn from in shuffled batches, which are moved to the modules' device.
+        steps, epochs: how long; exactly one of them. An epoch is `len(data) // batch_size` steps.
         batch_size: rows a step. Larger than the data: all of them, in their order.
         lr, schedule, weight_decay: of AdamW; "cosine" lets the rate fall to zero, "constant" does not.
         warmup: steps over which the weight of the divergences rises linearly from 0 to 1.
         clip: bound on the norm of the gradient, None for none.
-        ema: decay of the moving average of the parameters that the pair is left with; None to keep the last ones.
-        particles: draws a step, in one vectorized pass.
+        ema: decay of the moving average of the parameters that the pair is left with, min(ema, (1 + t) / (10 + t)) at
+            step t = 0, 1, ...; None to keep the last ones.
+        particles: draws a step, in one vectorized pass if the programs are right with one, else one by one.
         analytic: divergences in closed form where there is one (less noise), or all sampled.
         loss: one of Pyro's own ELBOs instead (`pyro.infer.Trace_ELBO()`, ...): then warmup, particles and analytic
             are its business and must keep their defaults.
@@ -85,160 +94,181 @@ def fit(
         The `Run`; model and guide are trained in place.
 
     Raises:
-        ValueError: arguments that contradict each other; empty data; a pair without parameters; a loss that is not
-            finite (the message names the first site whose term is not, and nothing is written).
+        TypeError: data that have no length or that tensors do not index.
+        ValueError: arguments that contradict each other; data that are empty or not finite; a pair without parameters;
+            a loss or gradient that is not finite (the message names the first site whose term is not; that step is not
+            taken, and files are left as the last record wrote them).
     """
     if (steps is None) == (epochs is None):
         raise ValueError(f"fit: found steps={steps} and epochs={epochs}, want exactly one of them")
     if schedule not in ("cosine", "constant"):
         raise ValueError(f"fit: found schedule {schedule!r}, want 'cosine' or 'constant'")
+    _at_least_one(steps=steps, batch_size=batch_size, particles=particles, every=every)
+    _in_range(0 < lr < inf, f"lr={lr}, want more than 0")
+    _in_range(epochs is None or 0 < epochs < inf, f"epochs={epochs}, want more than 0")
+    _in_range(weight_decay >= 0, f"weight_decay={weight_decay}, want at least 0")
+    _in_range(warmup >= 0, f"warmup={warmup}, want a number of steps, at least 0")
+    _in_range(clip is None or clip > 0, f"clip={clip}, want more than 0, or None for no bound")
+    _in_range(ema is None or 0 <= ema < 1, f"ema={ema}, want 0 <= ema < 1, or None for no average")
     if loss is not None and (warmup, particles, analytic) != (0, 1, True):
         raise ValueError("fit: with a loss of Pyro's, warmup, particles and analytic are not used; set them there")
-    columns = data if isinstance(data, tuple) else (data,)
-    size = len(columns[0])
-    if size == 0 or any(len(column) != size for column in columns):
-        raise ValueError(f"fit: found data of length {[len(c) for c in columns]}, want equal lengths of at least 1")
-    if batch_size < 1 or particles < 1 or (steps or 1) < 1 or (epochs or 1) <= 0:
-        raise ValueError(f"fit: batch_size={batch_size}, particles={particles}, steps={steps}, epochs={epochs}: want >= 1")
+    columns = columns_of(data, "fit: data")
+    held_out = None if validation is None else columns_of(validation, "fit: validation")
     if seed is not None:
         pyro.set_rng_seed(seed)
+    size = len(columns[0])
     batch_size = min(batch_size, size)
     per_epoch = size // batch_size
     total = steps if steps is not None else max(round(epochs * per_epoch), 1)
     every = every or min(per_epoch, total)
-
-    batches = _batches(columns, size, batch_size)
-    example = next(batches)
-    nesting = plate_nesting(model, guide, example, {})  # with Pyro's validation on: bad data speak up here, once
-    params = _parameters(model, guide, example)
-    optimizer = torch.optim.AdamW(params, lr=lr, weight_decay=weight_decay, fused=True)
-    averaged = [p.detach().clone() for p in params] if ema else []
+    programs = {name: p for name, p in (("model", model), ("guide", guide)) if isinstance(p, nn.Module)}
     run = Run(folder=None if folder is None else Path(folder))
-    modules = {name: m for name, m in (("model", model), ("guide", guide)) if isinstance(m, nn.Module)}
-    for module in modules.values():
-        module.train()
+    start = perf_counter()
 
-    start, sums, since = perf_counter(), torch.zeros(2), 0
-    with pyro.validation_enabled(False), Progress(total, enabled=progress) as bar:
-        for step in range(total):
-            batch = example if step == 0 else next(batches)
-            for group in optimizer.param_groups:
-                group["lr"] = lr * (0.5 * (1 + cos(pi * step / total)) if schedule == "cosine" else 1.0)
-            beta = min(1.0, (step + 1) / warmup) if warmup else 1.0
-            if loss is None:
-                found = terms(model, guide, batch, particles=particles, nesting=nesting, analytic=analytic)
-                value = -elbo(found, beta, size)
-                nll = value if beta == 1 else -elbo(found, 1.0, size)
-            else:
-                found = None
-                value = nll = loss.differentiable_loss(model, guide, *batch) / len(batch[0])
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            if not torch.isfinite(value):
-                raise ValueError(_diagnose(step, value, found))
-            if clip is not None:
-                nn.utils.clip_grad_norm_(params, clip)
-            optimizer.step()
-            if averaged:
-                get_ema_multi_avg_fn(min(ema, (1 + step) / (10 + step)))(averaged, params, step)
-            sums, since = sums + torch.stack([value.detach(), nll.detach()]).cpu(), since + 1
-            bar.advance(step + 1, *(sums / since).tolist())
-            if (step + 1) % every == 0 or step + 1 == total:
-                record = {"step": step + 1, "loss": sums[0].item() / since, "nll": sums[1].item() / since}
-                sums, since = torch.zeros(2), 0
-                with _swapped(params, averaged):
-                    if validation is not None:
-                        record["valid"] = _bound(model, guide, validation, batch_size)
-                    record["seconds"] = perf_counter() - start
-                    run.history.append(record)
-                    if run.folder is not None:
-                        run.folder.mkdir(parents=True, exist_ok=True)
-                        save(run.folder / "checkpoint.safetensors", modules)
-                        write_json(run.folder / "history.json", {"history": run.history})
-    with torch.no_grad():
-        for p, average in zip(params, averaged, strict=False):
-            p.copy_(average)
-    for module in modules.values():
-        module.eval()
+    with _mode(programs.values(), training=False):  # looking does not move running statistics
+        device = next((p.device for program in programs.values() for p in program.parameters()), None)
+        batches = batches_of(columns, batch_size, device)
+        example = next(batches)
+        nesting = plate_nesting(model, guide, example, {})  # with Pyro's validation on: bad data speak up here, once
+        params, saved = _parameters(model, guide, example, programs)
+        passes, draws = 1, particles
+        if particles > 1:
+            with torch.no_grad():
+                if vectorizes(model, guide, example, nesting) is not None:
+                    passes, draws = particles, 1
+    averaged = [p.detach().clone() for p in params] if ema is not None else []
+    optimizer = torch.optim.AdamW(params, lr=lr, weight_decay=weight_decay, fused=True)
+    sums, since = torch.zeros(2, device=params[0].device), 0
+
+    with _mode(programs.values(), training=True), _averaged_at_last(params, averaged), pyro.validation_enabled(False):
+        with Progress(total, progress) as bar:
+            for step in range(total):
+                batch = example if step == 0 else next(batches)
+                for group in optimizer.param_groups:
+                    group["lr"] = lr * (0.5 * (1 + cos(pi * step / total)) if schedule == "cosine" else 1.0)
+                found: list[Terms] = []
+                if loss is None:
+                    beta = min(1.0, (step + 1) / warmup) if warmup else 1.0
+                    found = [terms(model, guide, batch, None, draws, nesting, analytic) for _ in range(passes)]
+                    value = -sum(elbo(f, beta, size) for f in found) / passes
+                    nll = value if beta == 1 else -sum(elbo(f, 1.0, size) for f in found) / passes
+                else:
+                    value = nll = loss.differentiable_loss(model, guide, *batch) / len(batch[0])
+                optimizer.zero_grad(set_to_none=True)
+                value.backward()
+                norm = nn.utils.clip_grad_norm_(params, inf if clip is None else clip)
+                if not torch.isfinite(value + norm):
+                    raise ValueError(_diagnose(step, value, found, batch))
+                optimizer.step()
+                if averaged:
+                    get_ema_multi_avg_fn(min(ema, (1 + step) / (10 + step)))(averaged, params, step)
+                sums, since = sums + torch.stack([value.detach(), nll.detach()]), since + 1
+                if bar.due(step + 1):
+                    bar.advance(step + 1, *(sums / since).tolist())
+                if (step + 1) % every == 0 or step + 1 == total:
+                    record = dict(zip(("loss", "nll"), (sums / since).tolist(), strict=True))
+                    sums, since = torch.zeros_like(sums), 0
+                    with _swapped(params, averaged):
+                        if held_out is not None:
+                            with _mode(programs.values(), training=False):
+                                record["valid"] = _bound(model, guide, held_out, batch_size, device)
+                        run.history.append({"step": step + 1, **record, "seconds": perf_counter() - start})
+                        if run.folder is not None:
+                            run.folder.mkdir(parents=True, exist_ok=True)
+                            save(run.folder / "checkpoint.safetensors", saved)
+                            write_json(run.folder / "history.json", {"history": run.history})
     run.seconds = perf_counter() - start
     return run
 
 
-def _batches(columns: Sequence[Any], size: int, batch_size: int) -> Iterator[tuple[Any, ...]]:
-    """Shuffled batches without end; the rest of an epoch that fills no batch is left for the next shuffle."""
-    while True:
-        order = torch.randperm(size) if batch_size < size else torch.arange(size)
-        for i in range(0, size - batch_size + 1, batch_size):
-            yield tuple(column[order[i : i + batch_size]] for column in columns)
+def _at_least_one(**counts: int | None) -> None:
+    for name, value in counts.items():
+        if value is not None and (not isinstance(value, Integral) or value < 1):
+            raise ValueError(f"fit: found {name}={value}, want an integer of at least 1")
 
 
-def _parameters(model: Callable, guide: Callable, batch: Sequence[Any]) -> list[Tensor]:
-    """Every trainable tensor of the pair: of modules, and of `pyro.param` and `pyro.module` in plain functions."""
-    found: dict[int, Tensor] = {}
-    for program in (model, guide):
-        if isinstance(program, nn.Module):
-            found |= {id(p): p for p in program.parameters()}
-    with _ParamSites() as sites, torch.no_grad():
+def _in_range(good: bool, text: str) -> None:
+    if not good:
+        raise ValueError(f"fit: found {text}")
+
+
+def _parameters(
+    model: Callable, guide: Callable, batch: Sequence[Any], programs: dict[str, nn.Module]
+) -> tuple[list[Tensor], dict[str, Any]]:
+    """Every trainable tensor of the pair, once; and what a checkpoint keeps: the modules, and "params" of functions."""
+    with torch.no_grad(), poutine.trace() as capture, poutine.block(expose_types=["param"]):
         terms(model, guide, batch)
-    for value in sites.values:
-        value = value.unconstrained() if hasattr(value, "unconstrained") else value
-        found[id(value)] = value
-    params = [p for p in found.values() if p.requires_grad]
+    values = {name: node["value"] for name, node in capture.trace.nodes.items() if node["type"] == "param"}
+    store = {name: v.unconstrained() if hasattr(v, "unconstrained") else v for name, v in values.items()}
+    owned = dict.fromkeys(p for program in programs.values() for p in program.parameters())
+    store = {name: v for name, v in store.items() if v not in owned}
+    params = [p for p in (owned | dict.fromkeys(store.values())) if p.requires_grad]
     if not params:
         raise ValueError("fit: model and guide have no trainable parameter; is everything frozen?")
-    return params
+    return params, {**programs, "params": store} if store else programs
 
 
-class _ParamSites(Messenger):
-    """Collects the values of param sites. Not a trace: that would want unique names of sample sites as well."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.values: list[Tensor] = []
-
-    def _pyro_post_param(self, msg: dict) -> None:
-        self.values.append(msg["value"])
-
-
-class _swapped:
-    """Inside, the parameters hold their moving averages; outside, their own values again."""
-
-    def __init__(self, params: list[Tensor], averaged: list[Tensor]) -> None:
-        self.pairs = list(zip(params, averaged, strict=False))
-
-    def _swap(self) -> None:
-        with torch.no_grad():
-            for p, average in self.pairs:
-                kept = p.clone()
-                p.copy_(average)
-                average.copy_(kept)
-
-    def __enter__(self) -> None:
-        self._swap()
-
-    def __exit__(self, *_: object) -> None:
-        self._swap()
+@contextmanager
+def _mode(programs: Iterable[nn.Module], training: bool) -> Iterator[None]:
+    """Inside, programs are in this mode (a wholly frozen one never trains); outside, every module in its own again."""
+    before = {module: module.training for program in programs for module in program.modules()}
+    for program in programs:
+        program.train(training and any(p.requires_grad for p in program.parameters()))
+    try:
+        yield
+    finally:
+        for module, mode in before.items():
+            module.training = mode
 
 
-def _bound(model: Callable, guide: Callable, data: Any, batch_size: int) -> float:
+@contextmanager
+def _averaged_at_last(params: list[Tensor], averaged: list[Tensor]) -> Iterator[None]:
+    """The parameters end as their moving averages, if there are any, however the block ends."""
+    try:
+        yield
+    finally:
+        _swap(params, averaged)
+
+
+@contextmanager
+def _swapped(params: list[Tensor], averaged: list[Tensor]) -> Iterator[None]:
+    """Inside, the parameters hold their moving averages, if there are any; outside, their own values again."""
+    _swap(params, averaged)
+    try:
+        yield
+    finally:
+        _swap(params, averaged)
+
+
+@torch.no_grad()
+def _swap(params: list[Tensor], averaged: list[Tensor]) -> None:
+    for p, average in zip(params, averaged, strict=False):  # no averages: nothing to do
+        kept = p.clone()
+        p.copy_(average)
+        average.copy_(kept)
+
+
+@torch.no_grad()
+def _bound(
+    model: Callable, guide: Callable, columns: Sequence[Any], batch_size: int, device: torch.device | None
+) -> float:
     """Mean negative ELBO over data, one draw each."""
-    columns = data if isinstance(data, tuple) else (data,)
     size, total = len(columns[0]), 0.0
-    with torch.no_grad():
-        for i in range(0, size, batch_size):
-            batch = tuple(column[i : i + batch_size] for column in columns)
-            total -= elbo(terms(model, guide, batch), data_size=size).item() * len(batch[0])
+    for i in range(0, size, batch_size):
+        batch = rows_of(columns, slice(i, i + batch_size), device)
+        total -= elbo(terms(model, guide, batch), data_size=size).item() * len(batch[0])
     return total / size
 
 
-def _diagnose(step: int, value: Tensor, found: Any) -> str:
-    text = f"fit: the loss is {value.item()} at step {step + 1}"
-    if found is not None:
-        sites = [(f"log p of the observed site {n!r}", t) for n, t in found.log_likelihood.items()]
-        sites = [(f"divergence of site {n!r}", t) for n, t in found.kl.items()] + sites
-        bad = [name for name, t in sites if not torch.isfinite(t).all()]
-        if bad:
-            text += f"; the first term that is not finite is the {bad[0]}"
+def _diagnose(step: int, value: Tensor, found: Sequence[Terms], batch: Sequence[Any]) -> str:
+    """What is not finite: the data of the batch, a term of the loss, or the gradient alone."""
+    finite = bool(torch.isfinite(value))
+    text = f"fit: the {'gradient is not finite' if finite else f'loss is {value.item()}'} at step {step + 1}"
+    if not all(torch.isfinite(x).all() for x in batch if isinstance(x, Tensor)):
+        return text + ": the batch has NaN or infinite values; look at the data and their transform"
+    sites = [(f"divergence of site {n!r}", t) for f in found for n, t in f.kl.items()]
+    sites += [(f"log p of the observed site {n!r}", t) for f in found for n, t in f.log_likelihood.items()]
+    bad = [name for name, t in sites if not torch.isfinite(t).all()]
+    if bad:
+        text += f"; the first term that is not finite is the {bad[0]}"
     return text + "; try a smaller lr, clip=1, or warmup, and look at the data"
-
-

@@ -52,9 +52,7 @@ class RankOneNormal(TorchDistribution):
     support = constraints.real_vector
     has_rsample = True
 
-    def __init__(
-        self, loc: Tensor, diagonal: Tensor, vector: Tensor, validate_args: bool | None = None
-    ) -> None:
+    def __init__(self, loc: Tensor, diagonal: Tensor, vector: Tensor, validate_args: bool | None = None) -> None:
         self.loc, self.diagonal, self.vector = broadcast_all(loc, diagonal, vector)
         super().__init__(self.loc.shape[:-1], self.loc.shape[-1:], validate_args=validate_args)
 
@@ -144,16 +142,12 @@ class DiscretizedLogistic(TorchDistribution):
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
     support = _Levels()
 
-    def __init__(
-        self, loc: Tensor, scale: Tensor, levels: int = 256, validate_args: bool | None = None
-    ) -> None:
+    def __init__(self, loc: Tensor, scale: Tensor, levels: int = 256, validate_args: bool | None = None) -> None:
         self.loc, self.scale = broadcast_all(loc, scale)
         self.levels = levels
         super().__init__(self.loc.shape, validate_args=validate_args)
 
-    def expand(
-        self, batch_shape: torch.Size, _instance: "DiscretizedLogistic | None" = None
-    ) -> "DiscretizedLogistic":
+    def expand(self, batch_shape: torch.Size, _instance: "DiscretizedLogistic | None" = None) -> "DiscretizedLogistic":
         """The same distribution with batch dimensions added on the left."""
         new = self._get_checked_instance(DiscretizedLogistic, _instance)
         new.loc, new.scale, new.levels = self.loc.expand(batch_shape), self.scale.expand(batch_shape), self.levels
@@ -219,7 +213,7 @@ def _kl_multivariate_independent(q: MultivariateNormal, p: Independent) -> Tenso
 
 @register_kl(RankOneNormal, RankOneNormal)
 def _kl_rank_one_rank_one(q: RankOneNormal, p: RankOneNormal) -> Tensor:
-    # E_q (z - p.loc)^T P (z - p.loc) = sum d (var + delta^2) + |R^T u|^2 + (u^T delta)^2 with p's d and u, q's var and R
+    # E_q (z - p.loc)^T P (z - p.loc) = sum d (var + delta^2) + |R^T u|^2 + (u^T delta)^2: d and u of p, var and R of q
     delta = q.loc - p.loc
     along = (q.vector * p.vector / q.diagonal).sum(-1, keepdim=True)
     root = (p.vector - q._weight.unsqueeze(-1) * along * q.vector) * q.diagonal.rsqrt()

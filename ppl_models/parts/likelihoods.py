@@ -23,15 +23,13 @@ def check_count(n: int) -> int:
     return int(n)
 
 
-def check_data(
-    x: Tensor, event: int | Sequence[int], name: str = "x", dtype: torch.dtype | None = None
-) -> Tensor:
+def check_data(x: Tensor, event: int | Sequence[int], name: str = "x", dtype: torch.dtype | None = None) -> Tensor:
     """Return `x` if it is a non-empty batch of finite rows of shape `event`; say what is wrong otherwise.
 
     Values are read (which synchronizes a GPU) only while Pyro's validation is on; type and shape always.
 
     Raises:
-        TypeError: not a tensor, not of a floating type, or not of the `dtype` of the model's parameters if that is given.
+        TypeError: not a tensor, not of a floating type, or not of `dtype` (the model's own) if that is given.
         ValueError: an empty batch, rows of another shape, NaN or infinite entries.
     """
     event = (event,) if isinstance(event, int) else tuple(event)
@@ -40,7 +38,7 @@ def check_data(
     if not x.is_floating_point():
         raise TypeError(f"site {name!r}: found dtype {x.dtype}, want a float tensor; try {name}.float()")
     if dtype is not None and x.dtype != dtype:
-        raise TypeError(f"site {name!r}: found dtype {x.dtype}, want that of the model, {dtype}; try {name}.to({dtype})")
+        raise TypeError(f"site {name!r}: found dtype {x.dtype}, want the model's {dtype}; try {name}.to({dtype})")
     if x.dim() == 0 or tuple(x.shape[1:]) != event:
         want = ", ".join(["n", *map(str, event)])
         if tuple(x.shape) == event:

@@ -33,9 +33,9 @@ class Net(nn.Module):
 
         h = sum_i W_i x_i + b;   h <- Block(h), depth times;   output = W h + c        (W LayerNorm(h) + c with norm)
 
-    Without `norm` the path of the linear layers is never squashed, so linear maps are learned exactly; with it the output
-    stays bounded however large the inputs, which a chain of many such networks needs. `depth=0` is one linear map; without
-    inputs the output is a free parameter.
+    Without `norm` the path of the linear layers is never squashed, so linear maps are learned exactly; with it the
+    output stays bounded however large the inputs, which a chain of many such networks needs. `depth=0` is one linear
+    map, with nothing to normalize; without inputs the output is a free parameter.
 
     Args:
         inputs: width of each input; none of them for a free parameter.

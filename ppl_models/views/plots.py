@@ -53,8 +53,8 @@ def history(records: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     """The bound on the negative log-likelihood over the steps of a training, in nats per datum.
 
     Args:
-        records: of `ppl_models.inference.Run.history`: step, nll, and valid where there are validation data. The loss is
-            drawn where it is another number (a warm-up).
+        records: of `ppl_models.inference.Run.history`: step, nll, and valid where there are validation data. The loss
+            is drawn where it is another number (a warm-up).
         title: one line above.
     """
     figure, axes = _axes(7.2, 4.0)
@@ -67,11 +67,13 @@ def history(records: Sequence[Mapping[str, float]], title: str = "") -> Figure:
             continue
         if not np.isfinite(line).any():
             continue
-        axes.plot(step, line, style, color=color, label=label, linewidth=1.8, marker="o" if len(step) < 12 else None, markersize=4)
+        dots = {"marker": "o", "markersize": 4} if len(step) < 12 else {}
+        axes.plot(step, line, style, color=color, label=label, linewidth=1.8, **dots)
         drawn += line if key != "loss" else []
     shown = np.asarray([v for v in drawn if math.isfinite(v)])
     if len(shown) > 3:  # the first records are often far above all others
-        low, high = shown.min(), min(shown.max(), np.quantile(shown, 0.9) + 1.5 * np.ptp(np.quantile(shown, [0.1, 0.9])))
+        usual = np.quantile(shown, [0.1, 0.9])
+        low, high = shown.min(), min(shown.max(), usual[1] + 1.5 * np.ptp(usual))
         pad = 0.05 * max(high - low, 1e-3)
         axes.set_ylim(low - pad, high + pad)
     axes.set_xlabel("step")
@@ -96,27 +98,36 @@ def comparison(
     figure, axes = _axes(11.5 if shape else 6.4, 1.2 + 0.75 * max(len(bounds), len(rows) if shape else 0))
     if shape:
         figure.set_layout_engine(None)
-        axes.set_position((0.115, 0.17, 0.36, 0.7))
+        axes.set_position((0.115, 0.16, 0.37, 0.68))
         side = figure.add_axes((0.575, 0.05, 0.42, 0.84))
-        _rows({label: _images(values, shape) for label, values in rows.items()}, side, fontsize=10)
+        images = {label: _images(values, shape) for label, values in rows.items()}
+        page, labels = _lines(images, min(map(len, images.values())))
+        _show(side, page, labels, 0.02 * page.shape[1])
+        side.set_anchor("W")
     names = list(bounds)
     place = np.arange(len(names))
     elbo, nll = ([-bounds[n]["elbo"] for n in names], [bounds[n]["nll"] for n in names])
-    axes.barh(place - 0.19, elbo, 0.36, color="#c3d7e6", label="negative ELBO")
-    axes.barh(place + 0.19, nll, 0.36, color=COLORS[0], label="importance-weighted NLL")
-    axes.errorbar(nll, place + 0.19, xerr=[bounds[n]["nll_error"] for n in names], fmt="none", ecolor=INK, capsize=2, lw=1)
-    span = max(elbo + nll) - min(elbo + nll)
-    for value, at in [*zip(elbo, place - 0.19, strict=True), *zip(nll, place + 0.19, strict=True)]:
-        axes.annotate(f"{value:.2f}", (max(value, 0), at), (8, 0), textcoords="offset points", va="center", fontsize=8)
-    low = max(min(elbo + nll) - 1.2 * span - 1, 0)
-    axes.set_xlim(low, max(elbo + nll) + 0.35 * (max(elbo + nll) - low))
+    error = [bounds[n]["nll_error"] for n in names]
+    axes.hlines(place, nll, elbo, color="#c3d7e6", linewidth=4, zorder=1)
+    axes.errorbar(
+        nll, place, xerr=error, fmt="o", color=COLORS[0], capsize=3, lw=1, ms=8, label="importance-weighted NLL"
+    )
+    axes.plot(
+        elbo, place, "D", color="white", markeredgecolor=COLORS[1], markeredgewidth=2, ms=7, label="negative ELBO"
+    )
+    for values, color, up in ((nll, COLORS[0], 11), (elbo, COLORS[1], -17)):
+        for value, at in zip(values, place, strict=True):
+            axes.annotate(
+                f"{value:.2f}", (value, at), (0, up), textcoords="offset points", ha="center", color=color, fontsize=9
+            )
     axes.set_yticks(place, names)
-    axes.invert_yaxis()
-    axes.set_xlabel("nats per datum (less is better)" + ("; the axis does not start at 0" if low else ""))
-    axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.margins(x=0.12)
+    axes.set_xlabel("nats per datum (less is better)")
+    axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.1)
     axes.grid(False, axis="y")
     if title:
-        figure.suptitle(title, x=0.01, y=0.985, ha="left", fontsize=11, color=INK)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
     return figure
 
 
@@ -125,7 +136,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     path = Path(path)
     kind = path.suffix.removeprefix(".").lower() or "png"
     if kind not in (known := figure.canvas.get_supported_filetypes()):
-        raise ValueError(f"figure {path}: found the ending {path.suffix!r}, want one of .{', .'.join(sorted(known))}; try .png")
+        raise ValueError(f"figure {path}: found the ending {path.suffix!r}, want one of {', '.join(sorted(known))}")
     write_atomically(path, lambda file: figure.savefig(file, format=kind, dpi=DPI))
     return path
 
@@ -153,61 +164,42 @@ def _mosaic(images: np.ndarray, columns: int) -> np.ndarray:
     return page
 
 
+def _lines(rows: Mapping[str, np.ndarray], columns: int) -> tuple[np.ndarray, list[tuple[str, float]]]:
+    """A page in which lines of every row follow each other, and (label, middle) of each line."""
+    images, labels = [], []
+    count, (height, width) = len(next(iter(rows.values()))), next(iter(rows.values())).shape[1:3]
+    for start in range(0, count, columns):
+        for label, row in rows.items():
+            part = row[start : start + columns]
+            images += [part, np.full((columns - len(part), height, width, 3), PAPER)]
+            labels.append((label, len(labels) * (height + GAP) + height / 2 - 0.5))
+    return _mosaic(np.concatenate(images), columns), labels
+
+
 def _pictures(rows: Mapping[str, np.ndarray], columns: int, title: str, target: int) -> Figure:
-    """Lines of images, those of the same place in every row together; labels on the left if there are any."""
+    """A figure of nothing but images, about `target` dots wide, with labels on the left if there are any."""
     from matplotlib.figure import Figure
 
-    count = len(next(iter(rows.values())))
-    columns = min(columns, count)
-    labels, parts = [], []
-    for start in range(0, count, columns):
-        for label, images in rows.items():
-            part = images[start : start + columns]
-            if label == "":
-                part = images
-            parts.append(_mosaic(part, columns))
-            labels.append(label)
-        if "" in rows:
-            break
-        parts.append(None)  # a wider gap before the next line
-    blank = np.full((2 * GAP, parts[0].shape[1], 3), PAPER)
-    thin = blank[:GAP]
-    page, at, y = [], [], 0
-    for i, part in enumerate(parts):
-        if part is None:
-            page, y = ([*page, blank], y + len(blank)) if i + 1 < len(parts) else (page, y)
-            continue
-        page += [part, thin] if i + 1 < len(parts) and parts[i + 1] is not None else [part]
-        at.append(y + len(part) / 2)
-        y += sum(map(len, page[-1:])) + (len(part) if page[-1] is thin else 0)
-    page = np.concatenate(page)
+    page, labels = _lines(rows, min(columns, len(next(iter(rows.values())))))
     scale = max(1, round(target / page.shape[1]))
-    left = MARGIN if not any(labels) else 64
-    top = MARGIN if not title else MARGIN + LINE
-    width, height = page.shape[1] * scale + left + MARGIN, page.shape[0] * scale + top + MARGIN
-    width = max(width, left + round(6.2 * len(title)) + MARGIN)  # room for the title
+    left = 64 if any(label for label, _ in labels) else MARGIN
+    top = MARGIN + LINE if title else MARGIN
+    across, down = page.shape[1] * scale, page.shape[0] * scale
+    width = max(across, round(6.4 * len(title))) + left + MARGIN  # room for the title
+    height = down + top + MARGIN
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
-    axes = figure.add_axes((left / width, MARGIN / height, page.shape[1] * scale / width, page.shape[0] * scale / height))
-    axes.imshow(page, interpolation="nearest", aspect="auto")
-    axes.set_axis_off()
-    for label, middle in zip(labels, at, strict=True):
-        axes.text(-8 / scale, middle - 0.5, label, ha="right", va="center", fontsize=10, color=INK)
+    axes = figure.add_axes((left / width, MARGIN / height, across / width, down / height))
+    _show(axes, page, labels, 8 / scale)
     if title:
-        figure.text(left / width, 1 - (MARGIN + LINE / 2 - 4) / height, title, fontsize=10, color=INK, va="center")
+        figure.text(left / width, 1 - (top / 2) / height, title, fontsize=10, color=INK, va="center")
     return figure
 
 
-def _rows(rows: Mapping[str, np.ndarray], axes: Axes, fontsize: int) -> None:
-    """One line of images a row, labelled, in axes that are given."""
-    columns = min(map(len, rows.values()))
-    height = next(iter(rows.values())).shape[1]
-    page = _mosaic(np.concatenate([images[:columns] for images in rows.values()]), columns)
+def _show(axes: Axes, page: np.ndarray, labels: Sequence[tuple[str, float]], offset: float) -> None:
     axes.imshow(page, interpolation="nearest")
-    axes.set_anchor("W")
     axes.set_axis_off()
-    for i, label in enumerate(rows):
-        middle = i * (height + GAP) + height / 2
-        axes.text(-0.02 * page.shape[1], middle, label, ha="right", va="center", fontsize=fontsize, color=INK)
+    for label, middle in labels:
+        axes.text(-0.5 - offset, middle, label, ha="right", va="center", fontsize=10, color=INK)
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:

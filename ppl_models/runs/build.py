@@ -1,0 +1,232 @@
+"""From a configuration to a pair: the exact choices of a run as JSON, and the model and guide they stand for."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import platform
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from ppl_models import data as datasets
+from ppl_models.data import Data
+from ppl_models.inference import terms
+
+from . import names
+
+FORMAT = "ppl-models run 1"
+EXAMPLE_ROWS = 3
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long and how fast: the arguments of `ppl_models.inference.fit`, with the defaults of the command line.
+
+    Exactly one of epochs and steps. `warmup=None` is 2000 steps, at most a quarter of all.
+    """
+
+    epochs: float | None = None
+    steps: int | None = None
+    batch_size: int = 128
+    lr: float = 2e-3
+    schedule: str = "cosine"
+    weight_decay: float = 1e-3
+    warmup: int | None = None
+    clip: float | None = 100.0
+    ema: float | None = 0.999
+    particles: int = 1
+
+    def settled(self, size: int) -> Training:
+        """The same with every open choice made, for `size` rows of training data."""
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"found epochs={self.epochs} and steps={self.steps}, want one of them")
+        total = self.steps if self.epochs is None else round(self.epochs * (size // min(self.batch_size, size)))
+        return replace(self, warmup=min(2000, total // 4) if self.warmup is None else self.warmup)
+
+
+def configuration(
+    model: str,
+    model_sizes: Mapping[str, Any],
+    guide: str,
+    guide_sizes: Mapping[str, Any],
+    data: str,
+    parts: tuple[Data, ...],
+    training: Training,
+    seed: int,
+    transform: str = "default",
+    validation: bool = False,
+    image_size: int | None = None,
+) -> dict[str, Any]:
+    """Everything a run depends on, as JSON: sizes include those taken from the data and the defaults of the classes.
+
+    Raises:
+        ValueError: unknown names or sizes.
+    """
+    train = parts[0]
+    sizes = {"model": dict(model_sizes), "guide": dict(guide_sizes)}
+    programs = {"model": names.resolve("model", model), "guide": names.resolve("guide", guide)}
+    shape = list(train.shape) if len(train.shape) == 3 else None
+    for kind, (given, found) in {"model": (0, _of_data(train, sizes["model"])), "guide": (2, {"image": shape})}.items():
+        label = f"{kind} {model if kind == 'model' else guide!r}"
+        names.check_sizes(label, programs[kind], sizes[kind], given)
+        if inspect.isclass(programs[kind]):
+            known = names.sizes_of(programs[kind], given)
+            defaults = {k: v for k, v in known.items() if v is not inspect.Parameter.empty and _is_json(v)}
+            found = {k: v for k, v in found.items() if k in known and v is not None}
+            sizes[kind] = {**defaults, **found, **sizes[kind]}
+    low, high = (float(train.values.min()), float(train.values.max())) if train.levels is None else (0.0, 1.0)
+    kind = type(train.transform).__name__
+    words = _command(model, model_sizes, guide, guide_sizes, data, training, seed, transform, validation, image_size)
+    return {
+        "format": FORMAT,
+        "command": shlex.join(words),
+        "model": {"name": model, "import": names.import_string("model", model), "sizes": sizes["model"]},
+        "guide": {"name": guide, "import": names.import_string("guide", guide), "sizes": sizes["guide"]},
+        "data": {
+            "name": _absolute(data),
+            "transform": transform,
+            "applied": {"kind": kind, **asdict(train.transform)},
+            "validation": validation,
+            "image_size": image_size,
+            "shape": list(train.shape),
+            "levels": train.levels,
+            "range": [low, high],
+            "example": min(EXAMPLE_ROWS, len(train)),
+            "rows": {part.name.rpartition(" ")[2]: len(part) for part in parts},
+        },
+        "training": asdict(training.settled(len(train))),
+        "seed": seed,
+        "versions": _versions(),
+    }
+
+
+def build_pair(config: Mapping[str, Any], example: Tensor, device: str | torch.device = "cpu") -> tuple[Any, Any]:
+    """The untrained (model, guide) of a configuration; the seed makes their first weights repeatable.
+
+    Raises:
+        ValueError: code that is not there, sizes that do not fit, a device that is not there.
+    """
+    try:
+        example = example.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
+    pyro.set_rng_seed(config["seed"])
+    model = _program("model", config["model"], (), device)
+    return model, _program("guide", config["guide"], (model, example), device)
+
+
+def stored(model: Callable, guide: Callable, example: Tensor) -> dict[str, Tensor]:
+    """What the programs keep in Pyro's param store and not in modules: name -> unconstrained values, sharing memory.
+
+    The store is global and goes by name: of two runs of one function in a process the last one loaded is current.
+    """
+    with torch.no_grad(), poutine.trace() as capture, poutine.block(expose_types=["param"]):
+        terms(model, guide, (example,))
+    values = {name: node["value"] for name, node in capture.trace.nodes.items() if node["type"] == "param"}
+    values = {name: v.unconstrained() if hasattr(v, "unconstrained") else v for name, v in values.items()}
+    owned = {p for program in (model, guide) if isinstance(program, nn.Module) for p in program.parameters()}
+    return {name: value for name, value in values.items() if value not in owned}
+
+
+def load_parts(config: Mapping[str, Any], name: str | None = None) -> tuple[Data, ...]:
+    """The data of a configuration, or others by name under the same transform."""
+    chosen = config["data"]
+    size = chosen["image_size"] if name is None or name.startswith("folder:") else None
+    return datasets.load(name or chosen["name"], chosen["validation"] and name is None, chosen["transform"], size)
+
+
+def _program(kind: str, chosen: Mapping[str, Any], args: tuple[Any, ...], device: str | torch.device) -> Callable:
+    label = f"{kind} {chosen['name']!r}"
+    found = names.resolve(kind, chosen["import"])
+    names.check_sizes(label, found, chosen["sizes"], len(args))
+    if inspect.isclass(found):
+        found = names.build(label, found, args, _tuples(chosen["sizes"]))
+    return found.to(device) if isinstance(found, nn.Module) else found
+
+
+def _of_data(data: Data, sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model of images has to be told about them: event and likelihood."""
+    conv = sizes.get("network") == "conv" and len(data.shape) == 3
+    return {"event": list(data.shape) if conv else data.values.shape[1], "likelihood": likelihood_of(data)}
+
+
+def likelihood_of(data: Data) -> str:
+    """ "bernoulli" for zeros and ones, "logistic:LEVELS" for grey levels as they are, "gaussian" for real numbers."""
+    transform = type(data.transform).__name__
+    if transform == "Binarize" or data.levels == 2 and transform == "Scale":
+        return "bernoulli"
+    if transform == "Scale":
+        return f"logistic:{data.levels}"
+    if transform == "Identity" and bool(((data.values == 0) | (data.values == 1)).all()):
+        return "bernoulli"
+    return "gaussian"
+
+
+def _command(
+    model: str,
+    model_sizes: Mapping[str, Any],
+    guide: str,
+    guide_sizes: Mapping[str, Any],
+    data: str,
+    training: Training,
+    seed: int,
+    transform: str,
+    validation: bool,
+    image_size: int | None,
+) -> list[str]:
+    """The words that make this run again; what is as by default is left out."""
+    words = ["ppl-models", "train", model, "-g", guide, "--data", _absolute(data)]
+    for option, sizes in (("-m", model_sizes), ("-g", guide_sizes)):
+        for key, value in sizes.items():
+            words += [option, f"{key}={value if isinstance(value, str) else repr(value)}"]
+    usual = asdict(Training())
+    for key, value in asdict(training).items():
+        if key in ("epochs", "steps") and value is None:
+            continue
+        if value != usual[key]:
+            words += [f"--{key.replace('_', '-')}", str(0 if value is None else value)]
+    words += ["--transform", transform] if transform != "default" else []
+    words += ["--validation"] if validation else []
+    words += ["--image-size", str(image_size)] if image_size is not None else []
+    return [*words, "--seed", str(seed)]
+
+
+def _absolute(name: str) -> str:
+    """A path of the user's own data does not depend on where the run is loaded."""
+    if name.startswith("folder:"):
+        return f"folder:{Path(name.removeprefix('folder:')).expanduser().resolve()}"
+    return str(Path(name).expanduser().resolve()) if name.endswith((".npy", ".npz")) else name
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"python": platform.python_version(), "torch": torch.__version__}
+    for package in ("pyro-ppl", "ppl-models"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from a checkout that is not installed
+            found[package] = None
+    return found
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _tuples(value: Any) -> Any:
+    """JSON knows lists alone; sizes are tuples."""
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

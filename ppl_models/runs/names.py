@@ -1,0 +1,198 @@
+"""Models and guides by short name or import string, and their sizes from words of a command line."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+PACKAGES = {"model": "ppl_models", "guide": "guides"}
+_POSITIONAL = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.VAR_POSITIONAL,
+)
+
+
+def catalogue(kind: str) -> dict[str, type]:
+    """Short name -> class of every model or guide of the collection: what its package exports, one a file.
+
+    The short name is the name of the file: `ppl_models/sere_vae.py` is "sere-vae".
+    """
+    package = importlib.import_module(PACKAGES[kind])
+    found = {}
+    for value in vars(package).values():
+        if inspect.isclass(value) and issubclass(value, nn.Module):
+            home, _, stem = value.__module__.rpartition(".")
+            if home == package.__name__ and stem != kind:  # guides/guide.py holds the abstract ones
+                found[stem.replace("_", "-")] = value
+    return dict(sorted(found.items()))
+
+
+def import_string(kind: str, name: str) -> str:
+    """ "package.module:Attribute" of a short name; an import string is passed through.
+
+    Raises:
+        ValueError: neither a short name nor of that form; the nearest name is suggested.
+    """
+    known = catalogue(kind)
+    if name in known:
+        return f"{PACKAGES[kind]}:{known[name].__name__}"
+    if ":" in name:
+        return name
+    near = nearest(name, [*known, *(value.__name__ for value in known.values())])
+    near = next((short for short, value in known.items() if value.__name__ == near), near)
+    raise ValueError(
+        f"{kind} {name!r} is unknown; {f'did you mean {near!r}? ' if near else ''}There are {', '.join(known)}, "
+        "and programs of your own by an import string, mypkg.module:Name"
+    )
+
+
+def resolve(kind: str, name: str) -> Any:
+    """The object behind a short name or an import string: a class to be built, or a program to be used as it is.
+
+    Raises:
+        ValueError: it cannot be found or imported, or is no program.
+    """
+    string = import_string(kind, name)
+    module_name, _, path = string.partition(":")
+    try:
+        found = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise ValueError(
+            f"{kind} {name!r}: there is no module {error.name!r} here or among the installed ones; an import string is "
+            f"mypkg.module:Name, and short names are {', '.join(catalogue(kind))}"
+        ) from None
+    except (ValueError, TypeError):  # "a..b", ":Name"
+        raise ValueError(f"{kind} {name!r}: want an import string mypkg.module:Name") from None
+    for part in path.split("."):
+        if not hasattr(found, part):
+            near = nearest(part, [n for n in dir(found) if not n.startswith("_")])
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise ValueError(f"{kind} {name!r}: {module_name} has no {part!r}{hint}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise ValueError(f"{kind} {name!r}: found a {type(found).__name__}, want a class or a Pyro program")
+    if inspect.isclass(found) and "__call__" not in {key for c in found.__mro__ for key in vars(c)}:
+        raise ValueError(f"{kind} {name!r}: objects of the class {found.__name__} cannot be called")
+    return found
+
+
+def parse(words: Sequence[str], option: str) -> tuple[list[str], dict[str, Any]]:
+    """(words without "=", sizes): each key=value is read as a Python literal, or as the text it is.
+
+    Raises:
+        ValueError: an empty key, one given twice, or a value that no configuration file can hold.
+
+    >>> parse(["ladder", "hidden=200", "latent=4,8", "family=full"], "-g")
+    (['ladder'], {'hidden': 200, 'latent': (4, 8), 'family': 'full'})
+    """
+    names, sizes = [], {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            names.append(word)
+            continue
+        key = key.strip().replace("-", "_")
+        if not key.isidentifier() or key in sizes:
+            raise ValueError(f"{option} {word!r}: want key=value, with a name as the key, each once")
+        try:
+            value = ast.literal_eval(text.strip())
+            json.dumps(value, allow_nan=False)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            value = text
+        except TypeError:
+            raise ValueError(f"{option} {word!r}: want a number, a word, or a list or mapping of such") from None
+        sizes[key] = value
+    return names, sizes
+
+
+def sizes_of(program: Any, given: int) -> dict[str, Any]:
+    """What may be chosen when a class is built: name -> default, `inspect.Parameter.empty` where there is none.
+
+    The first `given` positional parameters are filled in by the caller: none of a model, model and data of a guide.
+    """
+    parameters = list(inspect.signature(program).parameters.values())
+    left, found = given, {}
+    for parameter in parameters:
+        if left and parameter.kind in _POSITIONAL and (parameter.default is parameter.empty):
+            left = 0 if parameter.kind is parameter.VAR_POSITIONAL else left - 1
+        elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            found[parameter.name] = parameter.default
+    return found
+
+
+def check_sizes(label: str, program: Any, sizes: Mapping[str, Any], given: int) -> None:
+    """Raise ValueError if a size is not among those of a class; the message lists them with their defaults."""
+    if not inspect.isclass(program):
+        if sizes:
+            raise ValueError(f"{label} is no class, so it takes no sizes; found {', '.join(sizes)}")
+        return
+    known = sizes_of(program, given)
+    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(program).parameters.values()):
+        return
+    for key in sizes:
+        if key not in known:
+            near = nearest(key, known)
+            raise ValueError(
+                f"{label} has no size {key!r}{f'; did you mean {near!r}?' if near else '.'} It takes "
+                + (", ".join(_shown(name, default) for name, default in known.items()) or "none")
+            )
+
+
+def build(label: str, program: Callable, args: Sequence[Any], sizes: Mapping[str, Any]) -> Any:
+    """An object of a class; TypeErrors of its constructor are told as what the user chose."""
+    missing = [n for n, d in sizes_of(program, len(args)).items() if d is inspect.Parameter.empty and n not in sizes]
+    if missing:
+        raise ValueError(f"{label} has no default for {', '.join(missing)}; give {missing[0]}=VALUE")
+    try:
+        return program(*args, **sizes)
+    except (TypeError, ZeroDivisionError, RuntimeError, AttributeError, IndexError) as error:
+        chosen = ", ".join(f"{key}={value!r}" for key, value in sizes.items())
+        raise ValueError(f"{label} cannot be built with {chosen or 'no sizes'}: {error}") from error
+
+
+def nearest(word: str, among: Iterable[str]) -> str | None:
+    """The name that was probably meant."""
+    near = difflib.get_close_matches(word, list(among), n=1, cutoff=0.5)
+    return near[0] if near else None
+
+
+def told(program: type) -> tuple[str, str, str]:
+    """(first line, formula, source) of the docstring of a model or guide, "" for what it does not say."""
+    text = inspect.getdoc(program) or ""
+    formula = next((line.strip() for line in text.splitlines()[1:] if re.match(r"\s+[pq]\(", line)), "")
+    home = re.search(r"\((.+)\)\.$", (inspect.getmodule(program).__doc__ or "").partition("\n")[0])
+    source = home or re.search(r"^Source: (.*?)(?:(?<! al)\. (?=[A-Z])|\n\n|\Z)", text, re.S | re.M)
+    formula = re.split(r" {3,}", formula)[0].rstrip(",")
+    return text.partition("\n")[0], formula, " ".join(source.group(1).split()) if source else ""
+
+
+def short(data: str) -> str:
+    """A name of data without the folders of a path."""
+    return Path(data.removeprefix("folder:")).stem if "/" in data or data.endswith((".npy", ".npz")) else data
+
+
+def slug(word: str) -> str:
+    """A word that can be part of a file's name."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", word).strip("-.") or "data"
+
+
+def stamped(*words: str) -> str:
+    """A name for a folder: the words, import strings without their module, and the time."""
+    return "_".join([*(slug(short(word).rpartition(":")[2]) for word in words), f"{datetime.now():%Y%m%d-%H%M%S}"])
+
+
+def _shown(name: str, default: Any) -> str:
+    return name if default is inspect.Parameter.empty else f"{name}={default!r}"

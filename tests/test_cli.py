@@ -1,0 +1,326 @@
+"""The command line as a user meets it: folders that are whole, runs that can be rebuilt, errors of one line."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pyro
+import pytest
+from typer.testing import CliRunner, Result
+
+import ppl_models.runs.training
+from ppl_models.cli import app
+from ppl_models.inference import evaluate
+from ppl_models.runs import load_run, names
+
+SMALL = "train sere-vae -g self-reflective -m layers=2 -m latent=2 -m hidden=8 -g hidden=8 --steps 8 --evaluate 4 -q"
+QUICK = "--steps 3 --evaluate 2 --out run -q"
+FILES = {
+    "config.json", "history.json", "checkpoint.safetensors", "example.safetensors", "evaluation.json",
+    "samples.png", "reconstructions.png", "history.png",
+}  # fmt: skip
+
+USER = """
+import pyro, torch
+import pyro.distributions as dist
+from torch import nn
+
+def model(x):
+    loc = pyro.param("loc", torch.zeros(64))
+    scale = pyro.param("scale", torch.ones(64), constraint=dist.constraints.positive)
+    with pyro.plate("rows", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(64), 1.0).to_event(1))
+        pyro.sample("pixels", dist.Normal(loc + z, scale).to_event(1), obs=x)
+
+class Model(nn.Module):
+    def __init__(self, event, factor=2):
+        super().__init__()
+        self.net = nn.Linear(factor, event)
+
+    def forward(self, x):
+        with pyro.plate("rows", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(self.net.in_features), 1.0).to_event(1))
+            pyro.sample("upper", dist.Normal(self.net(z)[:, :32], 1.0).to_event(1), obs=x[:, :32])
+            pyro.sample("lower", dist.Normal(self.net(z)[:, 32:], 1.0).to_event(1), obs=x[:, 32:])
+
+class Guide(nn.Module):
+    def __init__(self, model, x, width=4):
+        super().__init__()
+        with pyro.poutine.block():
+            size = pyro.poutine.trace(model).get_trace(x).nodes["z"]["value"].shape[-1]
+        self.net = nn.Sequential(nn.Linear(x.shape[-1], width), nn.Tanh(), nn.Linear(width, size))
+
+    def forward(self, x):
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", dist.Normal(self.net(x), 0.5).to_event(1))
+
+def guide(x):
+    weight = pyro.param("weight", torch.zeros(64))
+    with pyro.plate("rows", len(x)):
+        pyro.sample("z", dist.Normal(x * weight, 0.5).to_event(1))
+
+def heavy(x):
+    with pyro.plate("rows", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(64), 1.0).to_event(1))
+        pyro.sample("pixels", dist.Normal(z, pyro.param("s", torch.ones(64)) * 1e-30).to_event(1), obs=x)
+
+number = 3
+class Data:
+    pass
+"""
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path
+
+
+@pytest.fixture
+def package(empty_folder: Path, request: pytest.FixtureRequest) -> str:
+    """A package of the user's own, of another name in every test."""
+    name = "mine_" + re.sub(r"\W", "_", request.node.name)
+    (empty_folder / name).mkdir()
+    (empty_folder / name / "__init__.py").touch()
+    (empty_folder / name / "programs.py").write_text(USER)
+    return f"{name}.programs"
+
+
+def call(line: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, shlex.split(line))
+    assert result.exit_code == code, result.output + repr(result.exception)
+    return result
+
+
+def complaint(line: str) -> str:
+    """The one line on stderr of a command that fails and leaves nothing behind."""
+    before = set(Path().iterdir())
+    result = call(line, code=1)
+    (text,) = result.stderr.splitlines()
+    assert text.startswith("error: ") and set(Path().iterdir()) == before
+    return text
+
+
+def content(path: str) -> dict:
+    return json.loads(Path(path).read_text())
+
+
+def test_list_names_all_with_formula_and_source():
+    text = call("list").stdout
+    for name in (*names.catalogue("model"), *names.catalogue("guide"), "digits", "static-mnist", "folder:PATH"):
+        assert name in text
+    assert "p(x, z) = p(z1) p(x1 | z1) prod_{l=2..L}" in re.sub(" +", " ", text) and "arXiv 2007.05166" in text
+    assert "mnist" not in call("list guides").stdout
+
+
+@pytest.mark.parametrize("command", ["", *(f"{c} " for c in ("list", "train", "evaluate", "sample", "demo"))])
+def test_help_shows_an_example(command):
+    text = call(f"{command}--help").stdout
+    assert "ppl-models" in text and (command == "" or f"Example: ppl-models {command}" in text)
+
+
+def test_a_run_is_whole_and_rebuilds_to_the_same_numbers():
+    call(f"{SMALL} --out run --seed 3")
+    assert {path.name for path in Path("run").iterdir()} == FILES
+    config, found = content("run/config.json"), content("run/evaluation.json")
+    assert config["model"]["sizes"] == {
+        "event": 64, "layers": 2, "latent": 2, "hidden": 8, "depth": 1, "likelihood": "bernoulli", "network": "mlp",
+    }  # fmt: skip
+    assert config["guide"]["sizes"]["image"] == [1, 8, 8] and config["guide"]["sizes"]["encoder"] == "separate"
+    assert (config["seed"], config["training"]["steps"], config["training"]["warmup"]) == (3, 8, 2)
+    assert set(config["versions"]) == {"python", "torch", "pyro-ppl", "ppl-models"} and found["n"] == 300
+    assert content("run/history.json")["history"][-1]["step"] == 8
+
+    text = call("evaluate run --particles 4 --seed 0 -q").stdout
+    assert content("run/evaluation.json") == found and f"{found['nll']:.3f}" in text
+    run = load_run("run")
+    again = evaluate(run.model, run.guide, run.load_data()[-1], particles=4, progress=False)
+    assert (again.elbo, again.nll) == (found["elbo"], found["nll"]) and not run.model.training
+
+    # the recorded command makes the run again
+    call(config["command"].removeprefix("ppl-models ") + " --evaluate 4 -q --out again")
+    assert content("again/evaluation.json") == found
+
+
+def test_evaluation_on_other_data_has_a_file_of_its_own(empty_folder):
+    call(f"{SMALL} --out run")
+    before = content("run/evaluation.json")
+    np.save("other.npy", np.zeros((20, 8, 8), bool))
+    call("evaluate run --particles 2 --data other.npy --transform x", code=2)
+    call("evaluate run --particles 2 --data other.npy -q")
+    assert content("run/evaluation.json") == before and content("run/evaluation_other.json")["n"] == 2
+
+
+def test_sample_writes_the_pictures_asked_for():
+    call(f"{SMALL} --out run")
+    text = call("sample run --n 6 --out few.png").stdout
+    call("sample run --n 6 --out same.png")
+    call("sample run --n 6 --out other.png --seed 1 --draws")
+    few, same, other = (matplotlib.image.imread(f"{name}.png") for name in ("few", "same", "other"))
+    assert text.strip() == "few.png" and np.array_equal(few, same) and not np.array_equal(few, other)
+    assert call("sample run -n 4").stdout.strip() == "run/samples.png"
+    assert "want one of" in complaint("sample run --out samples.bmp")
+
+
+def test_demo_compares_guides_from_the_same_weights():
+    text = call("demo --steps 3 --out demo").stdout
+    for guide in ("mean-field", "ladder", "self-reflective"):
+        assert guide in text and {path.name for path in Path("demo", guide).iterdir()} == FILES
+    assert {path.name for path in Path("demo").iterdir()} == {
+        "mean-field", "ladder", "self-reflective", "bounds.json", "comparison.png",
+    }  # fmt: skip
+    assert set(content("demo/bounds.json")["guides"]["ladder"]) == {"elbo", "nll", "nll_error", "kl", "seconds"}
+    load_run("demo/ladder")
+    assert "exists already" in complaint("demo --steps 3 --out demo")
+
+
+def test_linear_gaussian_learns_grey_levels_without_a_likelihood():
+    call(f"train linear-gaussian -g bottom-up -g family=full -m latent=2,3 --transform none {QUICK}")
+    config = content("run/config.json")
+    assert config["model"]["sizes"]["event"] == 64 and "likelihood" not in config["model"]["sizes"]
+    assert load_run("run").model.sizes == {"z1": 2, "z2": 3, "x": 64}
+
+
+def test_convolutions_are_given_the_image():
+    call(f"train vae -g mean-field -m network=conv -m hidden=16 -g encoder=conv -g hidden=8 {QUICK} --evaluate 0")
+    assert content("run/config.json")["model"]["sizes"]["event"] == [1, 8, 8]
+    assert load_run("run").model.event == 64 and not Path("run/evaluation.json").exists()
+
+
+def test_validation_data_are_recorded():
+    call(f"{SMALL} --out run --validation")
+    assert "valid" in load_run("run").history[-1] and content("run/config.json")["data"]["rows"]["validation"] == 297
+
+
+@pytest.mark.parametrize(
+    "pair", ["model -g {}:guide", "model -g {}:Guide -g width=3", "Model -m factor=3 -g mean-field -g hidden=8"]
+)
+def test_programs_of_the_users_own(package, pair):
+    call(f"train {package}:{pair.format(package)} --transform none --steps 5 --lr 0.1 --evaluate 3 --out run -q")
+    found = content("run/evaluation.json")
+    assert {"samples.png", "reconstructions.png"} <= {path.name for path in Path("run").iterdir()}
+    pyro.clear_param_store()  # as in a process of its own
+    call("evaluate run --particles 3 -q")
+    assert content("run/evaluation.json") == found
+
+
+def test_data_that_are_no_images_are_said_so():
+    np.save("rows.npy", np.random.default_rng(0).normal(size=(50, 6)))
+    text = call(f"train vae -g mean-field -m hidden=8 -m latent=2 -g hidden=8 --data rows.npy {QUICK}").stdout
+    assert "no pictures of the data" in text and not Path("run/samples.png").exists()
+    config = content("run/config.json")
+    assert config["model"]["sizes"]["likelihood"] == "gaussian" and Path(config["data"]["name"]).is_absolute()
+    assert "no pictures" in complaint("sample run")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train sere-va -g ladder", "model 'sere-va' is unknown; did you mean 'sere-vae'?"),
+        ("train SeReVAE -g ladder", "did you mean 'sere-vae'?"),
+        ("train vae -g lader", "guide 'lader' is unknown; did you mean 'ladder'?"),
+        ("train vae -g hidden=3", "found no name of a guide"),
+        ("train vae -g ladder -g mean-field", "found 2 names (ladder, mean-field)"),
+        ("train vae -g ladder -m hiden=3", "vae' has no size 'hiden'; did you mean 'hidden'? It takes event=784"),
+        ("train vae -g ladder -g layers=3", "guide 'ladder' has no size 'layers'. It takes family='diagonal'"),
+        ("train vae -g ladder -m ladder", "-m 'ladder': want key=value"),
+        ("train vae -g ladder -m =3", "-m '=3': want key=value"),
+        ("train vae -g ladder --data minst", "did you mean 'mnist'?"),
+        ("train vae -g ladder --data none.npy", "none.npy"),
+        ("train vae -g ladder --transform sepia", "found 'sepia'"),
+        ("train vae -g ladder --device tpu", "device 'tpu' cannot be used"),
+        ("train vae -g ladder --epochs 1 --steps 1", "found epochs=1.0 and steps=1, want one of them"),
+        ("train vae -g ladder -g family=round", "found family 'round'"),
+        ("train vae -g ladder -m hidden=wide", "model 'vae' cannot be built with"),
+        ("train sere-vae -g ladder -m layers=65", "found 65 layers"),
+        ("train linear-gaussian -g ladder -m latent=3", "model 'linear-gaussian' cannot be built with"),
+        ("train vae -g ladder --transform none -m likelihood=bernoulli", "Bernoulli likelihood wants 0 or 1"),
+        ("train nowhere.models:Mine -g ladder", "there is no module 'nowhere'"),
+        ("train {}:Modle -g ladder", "has no 'Modle'; did you mean 'Model'?"),
+        ("train {}:number -g ladder", "found a int, want a class or a Pyro program"),
+        ("train {}:Data -g ladder", "objects of the class Data cannot be called"),
+        ("train {}:model -m width=3 -g ladder", "is no class, so it takes no sizes; found width"),
+        ("train {}:heavy -g {}:guide --transform none --lr 1e30", "the loss is"),
+        ("train vae -g {}:Guide -g width=3", "'z'"),
+        ("evaluate nowhere", "there is no run folder nowhere"),
+        ("sample .", "is no run folder: it has no config.json"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told_in_one_line_and_leave_nothing(package, line, message):
+    short = " --steps 4 -q" if line.startswith("train") and "--steps" not in line else ""
+    assert message in complaint(line.replace("{}", package) + short)
+
+
+def test_an_existing_folder_is_left_alone():
+    Path("run").mkdir()
+    Path("run/notes.txt").write_text("mine")
+    assert "run exists already" in complaint(f"{SMALL} --out run")
+    assert Path("run/notes.txt").read_text() == "mine"
+    assert "run/notes.txt exists already" in complaint(f"{SMALL} --out run/notes.txt")
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_an_interrupted_training_keeps_its_last_checkpoint(monkeypatch, saved):
+    def interrupted(*args, **kwargs):
+        if saved:
+            fit(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    fit = ppl_models.runs.training.fit
+    monkeypatch.setattr(ppl_models.runs.training, "fit", interrupted)
+    result = call(f"{SMALL} --out deep/run", code=130)
+    assert "interrupted" in result.stderr
+    if saved:
+        assert "kept in deep/run" in result.stdout and load_run("deep/run").history[-1]["step"] == 8
+    else:
+        assert not Path("deep").exists()
+
+
+def test_debug_shows_where():
+    result = CliRunner().invoke(app, shlex.split("evaluate nowhere --debug"))
+    assert isinstance(result.exception, ValueError)
+
+
+@pytest.fixture
+def trained() -> Path:
+    call(f"{SMALL} --out run --evaluate 0")
+    return Path("run")
+
+
+def test_damaged_folders_are_named(trained):
+    config, checkpoint = trained / "config.json", trained / "checkpoint.safetensors"
+    text, tensors = config.read_text(), checkpoint.read_bytes()
+    whole = json.loads(text)
+
+    def damaged(**changes: dict) -> str:
+        config.write_text(json.dumps({**whole, **changes}))
+        message = complaint("evaluate run --particles 2")
+        config.write_text(text)
+        return message
+
+    config.write_text(text[:100])
+    assert "config.json is truncated or no JSON" in complaint("evaluate run --particles 2")
+    assert "found format 'x'" in damaged(format="x")
+    assert "config.json is damaged: it lacks 'import'" in damaged(model={"name": "sere-vae", "sizes": {}})
+    wide = {**whole["model"], "sizes": {**whole["model"]["sizes"], "hidden": 16}}
+    assert "is (2, 2), want (4, 2); rebuild model and guide with the sizes" in damaged(model=wide)
+    assert "objects of the class date cannot be called" in damaged(model={**wide, "import": "datetime:date"})
+    checkpoint.write_bytes(tensors[: len(tensors) // 2])
+    assert "checkpoint.safetensors is truncated" in complaint("sample run")
+    checkpoint.write_bytes(b"\x80\x04pickle")
+    assert "no safetensors file" in complaint("sample run")
+    checkpoint.unlink()
+    assert "run is no whole run: no checkpoint" in complaint("sample run")
+    checkpoint.write_bytes(tensors)
+    call("sample run --n 2")
+
+
+def test_a_run_loads_without_its_data(trained, monkeypatch):
+    monkeypatch.setattr("ppl_models.data.load", lambda *args: pytest.fail("no data are needed"))
+    run = load_run(str(trained))
+    assert run.model(n=2).shape == (2, 64) and len(run.example) == 3
