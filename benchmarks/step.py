@@ -19,7 +19,7 @@ import pyro
 import torch
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, silu, softplus
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from guides import SelfReflective
 from ppl_models import SeReVAE
@@ -34,7 +34,7 @@ def hand_written(model: SeReVAE, guide: SelfReflective, x: Tensor, analytic: boo
     """The negative ELBO per datum as one would write it without Pyro, of the very same networks."""
     blocks = x.split(model.blocks, -1)
     encoder = guide.factors.encoders[0]
-    features = [silu(net(x)) for net in encoder.nets]
+    features = [net(x) for net in encoder.nets]
     loss, z = 0.0, None
     for i in range(model.layers):
         above = [] if z is None else [z]

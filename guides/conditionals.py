@@ -6,12 +6,12 @@ from math import prod
 import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
-from torch.distributions import Independent, biject_to
+from torch.distributions import biject_to
 
 from ppl_models.parts.nets import Net
 
 from .encoders import encoder
-from .families import Family, family, gaussian_base, reshaped
+from .families import Family, family, gaussian_base, reshaped, unwrapped
 from .layout import Layout
 from .sites import Site, features, is_real
 
@@ -152,15 +152,17 @@ class Conditionals(nn.Module):
         """
         base = gaussian_base(prior)
         if base is None:
-            while isinstance(prior, Independent):
-                prior = prior.base_dist
-            raise ValueError(
-                f"guide {self.layout.guide}: site {name!r} has a {type(prior).__name__} prior, precision weighting "
-                "wants a diagonal Gaussian (transformed or not); try SelfReflective, BottomUp or MeanField"
-            )
+            raise self.no_merge(name, type(unwrapped(prior)).__name__)
         loc, scale, shape, transforms = base
         q = reshaped(self.families[name].merged(raw, loc, scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q
+
+    def no_merge(self, name: str, prior: str) -> ValueError:
+        """The error that a site's prior cannot be merged with."""
+        return ValueError(
+            f"guide {self.layout.guide}: site {name!r} has a {prior} prior, precision weighting wants a diagonal "
+            "Gaussian (transformed or not); try SelfReflective, BottomUp or MeanField"
+        )
 
 
 def _key(name: str) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
 from ppl_models.parts.nets import ConvEncoder, Net
 
@@ -14,11 +13,11 @@ class Separate(nn.Module):
     def __init__(self, names: Sequence[str], inputs: int, hidden: int, depth: int) -> None:
         super().__init__()
         self.widths = dict.fromkeys(names, hidden)
-        self.nets = nn.ModuleList(Net([inputs], hidden, hidden, depth) for _ in names)
+        self.nets = nn.ModuleList(nn.Sequential(Net([inputs], hidden, hidden, depth), nn.SiLU()) for _ in names)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(*plates, inputs) -> features by latent, (*plates, hidden)."""
-        return {name: silu(net(x)) for name, net in zip(self.widths, self.nets, strict=True)}
+        return {name: net(x) for name, net in zip(self.widths, self.nets, strict=True)}
 
 
 class Shared(nn.Module):
@@ -35,7 +34,10 @@ class Shared(nn.Module):
 
 
 class BottomUpChain(nn.Module):
-    """The deterministic pass of the ladder: d_0 = x, d_n = MLP(d_{n-1}); the latent drawn last reads d_1.
+    """The deterministic pass of the ladder: d_1 = MLP(x), d_n = d_{n-1} + MLP(d_{n-1}); the last latent reads d_1.
+
+    Levels are residual and layer-normalized, where the paper's are plain and batch-normalized (which it calls crucial):
+    the codes that read the last levels die in training otherwise.
 
     Source: Sonderby et al. 2016 (arXiv 1602.02282), eq. 13.
     """
@@ -43,14 +45,17 @@ class BottomUpChain(nn.Module):
     def __init__(self, names: Sequence[str], inputs: int, hidden: int, depth: int) -> None:
         super().__init__()
         self.widths = dict.fromkeys(names, hidden)
-        self.nets = nn.ModuleList(Net([hidden if i else inputs], hidden, hidden, depth) for i in range(len(names)))
+        widths = [inputs] + [hidden] * (len(names) - 1)
+        self.nets = nn.ModuleList(Net([width], hidden, hidden, depth) for width in widths)
+        self.norms = nn.ModuleList(nn.Sequential(nn.LayerNorm(hidden), nn.SiLU()) for _ in names)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(*plates, inputs) -> features by latent, (*plates, hidden)."""
-        features = {}
-        for name, net in zip(reversed(self.widths), self.nets, strict=True):
-            x = silu(net(x))
-            features[name] = x
+        features: dict[str, Tensor] = {}
+        d, read = x, x
+        for i, (name, net, norm) in enumerate(zip(reversed(self.widths), self.nets, self.norms, strict=True)):
+            d = d + net(read) if i else net(read)
+            features[name] = read = norm(d)
         return features
 
 
@@ -82,8 +87,8 @@ def encoder(
         return Separate(names, inputs, hidden, depth)
     if spec == "shared":
         inner = Net([4 * hidden], 2 * hidden, 2 * hidden, depth)
-        trunk = nn.Sequential(nn.Linear(inputs, 4 * hidden), nn.SiLU(), inner)
-        return Shared(names, nn.Sequential(trunk, nn.SiLU()), 2 * hidden)
+        trunk = nn.Sequential(nn.Linear(inputs, 4 * hidden), nn.SiLU(), inner, nn.SiLU())
+        return Shared(names, trunk, 2 * hidden)
     if spec == "bottom-up":
         return BottomUpChain(names, inputs, hidden, depth)
     if spec == "linear":

@@ -145,6 +145,13 @@ def reshaped(q: TorchDistributionMixin, shape: tuple[int, ...]) -> TorchDistribu
     return dist.TransformedDistribution(q, [ReshapeTransform(q.event_shape, shape)])
 
 
+def unwrapped(prior: TorchDistributionMixin) -> TorchDistributionMixin:
+    """A distribution without reinterpreted dims and masks."""
+    while isinstance(prior, (torch.distributions.Independent, dist.MaskedDistribution)):
+        prior = prior.base_dist
+    return prior
+
+
 def gaussian_base(prior: TorchDistributionMixin) -> tuple[Tensor, Tensor, tuple[int, ...], list] | None:
     """What a prior is made of if it is a diagonal Gaussian pushed through bijections: (loc, scale, shape, transforms).
 

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import pyro
-import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
@@ -51,9 +49,8 @@ class Ladder(TopDownGuide):
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, list(self.layout.latents), parents)
         self.factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image)
-        with torch.no_grad(), pyro.poutine.block():  # a prior that is no Gaussian must not wait for the training
-            self(*args)
-        self.trace = pyro.poutine.Trace()
+        for name, prior in self.layout.not_gaussian.items():  # known now, so it must not wait for the training
+            raise self.factors.no_merge(name, prior)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """q(z_l | pa_l, x): estimate times prior."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ppl_models.factorization import Factorization
 
+from .families import gaussian_base, unwrapped
 from .sites import Site, altered, bounds, check_latent, features, read_site
 
 
@@ -56,6 +57,8 @@ class Layout:
         # what is observed inside a plate belongs to that datum; outside all of them it belongs to none
         self.evidence_sites = {name: s for name, s in sites.items() if s.plates or not data}
         self.factorization = _factorization(model, args, every, observed)
+        found = {name: node["fn"] for name, node in latent.items() if gaussian_base(node["fn"]) is None}
+        self.not_gaussian = {name: type(unwrapped(fn)).__name__ for name, fn in found.items()}
         self.altered = {name: how for name in self.latents if (how := altered(latent[name]))}
         drawn = [node for node in trace.nodes.values() if node["type"] == "sample" and site_is_subsample(node)]
         self.draws_subsamples = any(len(node["value"]) < node["fn"].size for node in drawn)

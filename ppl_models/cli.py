@@ -116,7 +116,7 @@ def train(
     warmup: Annotated[
         int | None,
         opt(
-            **N | {"min": 0}, help="Steps in which divergences rise to their weight.", show_default="2000, at most 1/4"
+            **N | {"min": 0}, help="Steps in which divergences rise to their weight.", show_default="4000, at most 1/4"
         ),
     ] = USUAL.warmup,
     weight_decay: Annotated[float, opt(**X, help="Of AdamW.")] = USUAL.weight_decay,

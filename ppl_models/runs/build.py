@@ -31,13 +31,13 @@ EXAMPLE_ROWS = 3
 class Training:
     """How long and how fast: the arguments of `ppl_models.inference.fit`, with the defaults of the command line.
 
-    Exactly one of epochs and steps. `warmup=None` is 2000 steps, at most a quarter of all.
+    Exactly one of epochs and steps. `warmup=None` is 4000 steps, at most a quarter of all.
     """
 
     epochs: float | None = None
     steps: int | None = None
-    batch_size: int = 128
-    lr: float = 2e-3
+    batch_size: int = 64
+    lr: float = 1.5e-3
     schedule: str = "cosine"
     weight_decay: float = 1e-3
     warmup: int | None = None
@@ -50,7 +50,7 @@ class Training:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"found epochs={self.epochs} and steps={self.steps}, want one of them")
         total = self.steps if self.epochs is None else round(self.epochs * (size // min(self.batch_size, size)))
-        return replace(self, warmup=min(2000, total // 4) if self.warmup is None else self.warmup)
+        return replace(self, warmup=min(4000, total // 4) if self.warmup is None else self.warmup)
 
 
 def configuration(

@@ -1,0 +1,209 @@
+"""Every guide on every model of the collection: gradients, shapes, densities, divergences; and `Terms`."""
+
+from collections.abc import Callable
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from guides import BottomUp, Ladder, MeanField, SelfReflective
+from ppl_models import DLGM, VAE, HierarchicalVAE, LinearGaussian, SeReVAE
+from ppl_models.inference.objectives import elbo, terms
+
+GUIDES = (MeanField, BottomUp, Ladder, SelfReflective)
+FAMILIES = ("diagonal", "rank-one", "full")
+LIKELIHOODS = ("bernoulli", "gaussian", "gaussian:0.5", "logistic:8")
+WIDTH, IMAGE = 16, (1, 4, 4)
+
+MODELS: dict[str, Callable] = {
+    "vae": lambda likelihood: VAE(WIDTH, 4, 8, likelihood=likelihood),
+    "vae-conv": lambda likelihood: VAE(IMAGE, 3, 16, likelihood=likelihood, network="conv"),
+    "dlgm": lambda likelihood: DLGM(WIDTH, (3, 4), 8, likelihood=likelihood),
+    "hierarchical": lambda likelihood: HierarchicalVAE(WIDTH, (2, 3, 4), 8, likelihood=likelihood),
+    "hierarchical-skip": lambda likelihood: HierarchicalVAE(WIDTH, (2, 3, 4), 8, likelihood=likelihood, skip=True),
+    "sere": lambda likelihood: SeReVAE(WIDTH, 3, 3, 8, likelihood=likelihood),
+    "sere-conv": lambda likelihood: SeReVAE(IMAGE, 2, 3, 16, likelihood=likelihood, network="conv"),
+    "linear": lambda likelihood: LinearGaussian(WIDTH, (2, 3, 2), {"x": ("z3", "z1"), "z3": ("z2", "z1")}),
+}
+CASES = [(name, kind) for name in MODELS for kind in (LIKELIHOODS if name != "linear" else ("gaussian",))]
+
+
+def data(likelihood: str, n: int = 5) -> Tensor:
+    u = torch.rand(n, WIDTH, generator=torch.Generator().manual_seed(1))
+    if likelihood == "bernoulli":
+        return (u > 0.5).float()
+    return (u * 7).round() / 7 if likelihood.startswith("logistic") else 2 * u - 1
+
+
+def check(model, guide, x: Tensor) -> None:
+    """One loss: finite, a gradient for every parameter of the pair, shapes as they should be."""
+    loss = -elbo(terms(model, guide, (x,)))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert not [name for module in (guide, model) for name, p in module.named_parameters() if p.grad is None]
+    found = terms(model, guide, (x,), particles=3, nesting=1)
+    for part in (found.log_likelihood, found.log_p, found.log_q, found.kl):
+        assert all(t.shape in ((3, len(x)), (1, len(x))) for t in part.values())
+    prior = poutine.trace(model).get_trace(x)
+    for name, value in guide(x[:2]).items():
+        assert value.shape == (2, *prior.nodes[name]["value"].shape[1:])
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+@pytest.mark.parametrize(("name", "likelihood"), CASES)
+def test_every_guide_on_every_model_and_likelihood(name, likelihood, guide):
+    model, x = MODELS[name](likelihood), data(likelihood)
+    for family in FAMILIES:
+        check(model, guide(model, x, family=family, hidden=8), x)
+
+
+@pytest.mark.parametrize("encoder", ["separate", "shared", "bottom-up", "conv", "linear"])
+@pytest.mark.parametrize("guide", GUIDES)
+@pytest.mark.parametrize("name", MODELS)
+def test_every_guide_with_every_encoder(name, guide, encoder):
+    model, x = MODELS[name]("gaussian"), data("gaussian")
+    check(model, guide(model, x, encoder=encoder, hidden=8, image=IMAGE), x)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("guide", GUIDES)
+@pytest.mark.parametrize("name", ["hierarchical-skip", "sere", "dlgm"])
+def test_analytic_and_sampled_divergences_agree_in_mean(name, guide, family):
+    model, x = MODELS[name]("gaussian").double(), data("gaussian").double()
+    q = guide(model, x, family=family, hidden=8).double()
+    with torch.no_grad():
+        sampled = terms(model, q, (x,), particles=4000, nesting=1, analytic=False)
+        exact = terms(model, q, (x,), particles=4000, nesting=1)
+        noise = torch.stack([(sampled.kl[n] - exact.kl[n]).mean(1).expand(4000) for n in exact.kl])
+    # five standard errors of the difference of two means over 4000 particles, datum-averaged, site by site
+    assert (noise.mean(1).abs() <= 5 * noise.std(1) / 4000**0.5 + 1e-9).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("guide", GUIDES)
+def test_the_density_of_a_draw_is_the_density_evaluated_there(guide, family):
+    model, x = MODELS["sere"]("gaussian").double(), data("gaussian").double()
+    q = guide(model, x, family=family, hidden=8).double()
+    first = poutine.trace(q).get_trace(x)
+    values = {name: first.nodes[name]["value"].detach().clone() for name in q.layout.latents}  # no cached inverse
+
+    class Substitute(poutine.messenger.Messenger):
+        def _pyro_sample(self, msg: dict) -> None:
+            if msg["name"] in values:
+                msg["value"], msg["done"] = values[msg["name"]], True
+
+    with Substitute():
+        second = poutine.trace(q).get_trace(x)
+    for name in values:
+        a, b = (t.nodes[name]["fn"].log_prob(t.nodes[name]["value"]) for t in (first, second))
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_merged_families_multiply_an_estimate_with_the_prior():
+    """The precision exceeds the prior's by a positive definite matrix, and a vague estimate leaves the prior's mean."""
+    model, x = MODELS["hierarchical"]("gaussian").double(), data("gaussian").double()
+    for family in FAMILIES:
+        q = Ladder(model, x, family=family, hidden=8).double()
+        q(x)
+        for name in ("z2", "z3"):
+            node = q.trace.nodes[name]
+            fn, prior = node["fn"], node["infer"]["prior"]
+            covariance = fn.covariance_matrix if family != "diagonal" else torch.diag_embed(fn.variance)
+            extra = torch.linalg.inv(covariance) - torch.diag_embed(1 / prior.variance)
+            assert (torch.linalg.eigvalsh(extra) > -1e-9).all()
+
+
+# ---- Terms
+
+
+def plain(x):
+    mu = pyro.sample("mu", dist.Normal(0.0, 2.0))
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(mu, 1.0))
+        with poutine.mask(mask=x > 0):
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+
+def backwards(x):
+    """z before mu, which is drawn given the mean of z: not the model's order."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.3 * x, 0.7))
+    pyro.sample("mu", dist.Normal(0.5 * z.mean(-1, keepdim=z.dim() > 1), 0.9))
+
+
+def forwards(x):
+    u = pyro.sample("u", dist.Normal(0.0, 1.5), infer={"is_auxiliary": True})
+    pyro.sample("mu", dist.Normal(u, 0.9))
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(0.3 * x, 0.7))
+
+
+X = torch.tensor([0.5, -1.0, 2.0, 0.1])
+
+
+def test_terms_of_a_plain_pair_are_the_hand_computed_ones():
+    found_trace = {}
+
+    class Record(poutine.messenger.Messenger):
+        def _pyro_post_sample(self, msg: dict) -> None:
+            found_trace.setdefault(msg["name"], msg["value"])
+
+    with Record():
+        found = terms(plain, forwards, (X,), particles=6, nesting=1, analytic=False)
+    u, mu, z = found_trace["u"], found_trace["mu"], found_trace["z"]
+    normal = torch.distributions.Normal
+    likelihood = torch.where(X > 0, normal(z, 0.5).log_prob(X), 0.0)
+    local = likelihood + normal(mu, 1.0).log_prob(z) - normal(0.3 * X, 0.7).log_prob(z)
+    shared = normal(0.0, 2.0).log_prob(mu) - normal(u, 0.9).log_prob(mu) - normal(0.0, 1.5).log_prob(u)
+    torch.testing.assert_close(found.log_w, local + shared)
+    assert found.shared == {"mu", "u"}  # outside the data plate: counted once for all data
+    torch.testing.assert_close(elbo(found), (local.mean(0).sum() + shared.mean()) / 4)
+    torch.testing.assert_close(elbo(found, data_size=40), local.mean(0).sum() / 4 + shared.mean() / 40)
+
+
+def test_a_guide_in_another_order_gets_sampled_divergences():
+    """KL(q(z) || p(z | mu)) at a mu drawn given z is not a divergence of the pair: the sampled terms are taken."""
+    found = terms(plain, backwards, (X,), particles=3, nesting=1)
+    for name in ("mu", "z"):
+        torch.testing.assert_close(found.kl[name], found.log_q[name] - found.log_p[name])
+    with torch.no_grad():
+        bounds = [elbo(terms(plain, backwards, (X,), particles=2000, nesting=1)) for _ in range(10)]
+        loss = pyro.infer.Trace_ELBO(2000, vectorize_particles=True, max_plate_nesting=1)
+        pyros = [-loss.differentiable_loss(plain, backwards, X) / 4 for _ in range(10)]
+    a, b = torch.stack(bounds), torch.stack(pyros)
+    assert (a.mean() - b.mean()).abs() < 5 * ((a.var() + b.var()) / 10).sqrt()  # five standard errors
+
+
+def test_a_mask_in_one_program_only_forbids_the_closed_form():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            with poutine.mask(mask=x > 0):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1.0))
+
+    found = terms(model, guide, (X,))
+    torch.testing.assert_close(found.kl["z"], found.log_q["z"] - found.log_p["z"])
+    q = SelfReflective(model, X, hidden=8)  # which runs the model, mask and all
+    found = terms(model, q, (X,))
+    assert (found.kl["z"][:, X <= 0] == 0).all() and (found.kl["z"][:, X > 0] > 0).all()
+
+
+def test_mismatched_plain_pairs_are_refused():
+    def short(x):
+        pyro.sample("mu", dist.Normal(0.0, 1.0))
+
+    def long(x):
+        backwards(x)
+        pyro.sample("other", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ValueError, match="no factor for the site 'z' of the model .the guide samples: mu."):
+        terms(plain, short, (X,))
+    with pytest.raises(ValueError, match="the guide samples the site 'other', which the model does not draw"):
+        terms(plain, long, (X,))
