@@ -1,6 +1,7 @@
 """Inference networks q(z | x), named by their structure and swappable on any model."""
 
 from .bottom_up import BottomUp as BottomUp
+from .conditionals import Conditionals as Conditionals, choose_parents as choose_parents
 from .guide import OrderedGuide as OrderedGuide, TopDownGuide as TopDownGuide
 from .ladder import Ladder as Ladder
 from .mean_field import MeanField as MeanField

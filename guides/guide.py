@@ -36,11 +36,13 @@ class TopDownGuide(GuideMessenger, Program, ABC):
             another size, or with a latent that the example did not have.
     """
 
+    order: Sequence[str]
     factors: Conditionals
 
     def __init__(self, model: Callable, *args: Any) -> None:
         super().__init__(model)  # GuideMessenger keeps the model in a tuple: its parameters are not the guide's
         self.layout = Layout(type(self).__name__, model, args)
+        self.order = list(self.layout.latents)
         self._encoded: dict[str, Tensor] | None = None
         self._subsamples: dict[str, Tensor] = {}
 

@@ -47,7 +47,7 @@ class Ladder(TopDownGuide):
         image: Sequence[int] | None = None,
     ) -> None:
         super().__init__(model, *args)
-        chosen = choose_parents(self.layout, list(self.layout.latents), parents)
+        chosen = choose_parents(self.layout, self.order, parents)
         self.factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image)
         for name, prior in self.layout.not_gaussian.items():  # known now, so it must not wait for the training
             raise self.factors.no_merge(name, prior)

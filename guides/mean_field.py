@@ -44,7 +44,7 @@ class MeanField(TopDownGuide):
         image: Sequence[int] | None = None,
     ) -> None:
         super().__init__(model, *args)
-        parents = dict.fromkeys(self.layout.latents, ())
+        parents = dict.fromkeys(self.order, ())
         self.factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:

@@ -44,7 +44,7 @@ class SelfReflective(TopDownGuide):
         image: Sequence[int] | None = None,
     ) -> None:
         super().__init__(model, *args)
-        chosen = choose_parents(self.layout, list(self.layout.latents), parents)
+        chosen = choose_parents(self.layout, self.order, parents)
         self.factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:

@@ -71,7 +71,7 @@ pyro.set_rng_seed(0)
 initial = SeReVAE(event=64, layers=3, latent=4, hidden=64)
 for Guide in (MeanField, BottomUp, Ladder, SelfReflective):
     guide = Guide(initial, train[:3], hidden=64)
-    given = {z: ", ".join((*guide.factors.parents[z], "x")) for z in getattr(guide, "order", guide.layout.latents)}
+    given = {z: ", ".join((*guide.factors.parents[z], "x")) for z in guide.order}
     weights = sum(p.numel() for p in guide.parameters())
     print(f"{Guide.__name__:<15}" + " ".join(f"q({z} | {g})" for z, g in given.items()) + f"   {weights} weights")
 print(f"\nmodel          {guide.layout.factorization}")
@@ -206,7 +206,7 @@ for skip in (False, True):
         guide = Guide(model, train[:3], hidden=32)
         if Guide is SelfReflective:
             print(guide.layout.factorization)
-        print(f"    {Guide.__name__:<15}", {z: guide.factors.parents[z] for z in getattr(guide, "order", sites)})
+        print(f"    {Guide.__name__:<15}", {z: guide.factors.parents[z] for z in guide.order})
 print("    a mapping      ", SelfReflective(model, train[:3], hidden=32, parents={"z3": ("z1",)}).factors.parents)
 
 # %% [markdown]
@@ -377,7 +377,7 @@ pyro.set_rng_seed(0)
 model = ImageAndClass()
 for Guide in (MeanField, BottomUp, SelfReflective):
     guide = Guide(copy.deepcopy(model), *example, hidden=64)
-    print(f"{Guide.__name__:<15}", {z: guide.factors.parents[z] for z in getattr(guide, "order", guide.layout.latents)})
+    print(f"{Guide.__name__:<15}", {z: guide.factors.parents[z] for z in guide.order})
 print("model          ", guide.layout.factorization)
 print("evidence       ", {name: site.event_shape for name, site in guide.layout.evidence_sites.items()})
 

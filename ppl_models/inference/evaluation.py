@@ -9,6 +9,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from .batches import columns_of
 from .objectives import Terms, elbo, plate_nesting, terms
 from .particles import vectorizes
 from .progress import Progress
@@ -90,11 +91,9 @@ def evaluate(
     """
     if particles < 1 or rows < 1 or vectorize not in ("auto", True, False):
         raise ValueError(f"evaluate: found particles={particles}, rows={rows}, vectorize={vectorize!r}; want >= 1, >= 1, auto")
-    columns = data if isinstance(data, tuple) else (data,)
+    columns = columns_of(data, "evaluate: data")
     n = len(columns[0])
-    if n == 0 or any(len(column) != n for column in columns):
-        raise ValueError(f"evaluate: found data of length {[len(c) for c in columns]}, want equal lengths of at least 1")
-    modules = [m for m in (model, guide) if isinstance(m, nn.Module)]
+    modules = [m for program in (model, guide) if isinstance(program, nn.Module) for m in program.modules()]
     modes = [m.training for m in modules]
     devices = list({p.device for m in modules for p in m.parameters() if p.is_cuda})
     with torch.random.fork_rng(devices, enabled=seed is not None), torch.no_grad():
@@ -102,11 +101,11 @@ def evaluate(
             torch.manual_seed(seed)
         try:
             for module in modules:
-                module.eval()
+                module.training = False
             return _evaluate(model, guide, columns, n, particles, rows, vectorize, progress)
         finally:
             for module, mode in zip(modules, modes, strict=True):
-                module.train(mode)
+                module.training = mode
 
 
 def _evaluate(

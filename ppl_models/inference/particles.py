@@ -12,7 +12,7 @@ from .objectives import PARTICLES, Terms, collect, traces
 
 
 class Substitute(Messenger):
-    """Give latent sites these values instead of draws; unlike conditioning, they stay latent, with their guide's density.
+    """Give latent sites these values instead of draws. They stay latent, with their guide's density, unlike conditioned.
 
         with Substitute({"z1": value}):
             guide(x)
@@ -27,7 +27,9 @@ class Substitute(Messenger):
             msg["value"], msg["done"] = self.values[msg["name"]], True
 
 
-def vectorizes(model: Callable, guide: Callable, args: Sequence[Any], nesting: int, tolerance: float = 1e-3) -> str | None:
+def vectorizes(
+    model: Callable, guide: Callable, args: Sequence[Any], nesting: int, tolerance: float = 1e-3
+) -> str | None:
     """None if a few particles in one pass give the densities of the same draws run one by one; else the reason why not.
 
     A program that is right with one particle can be silently wrong with many: a reduction over dim 0, a reshape to a
@@ -45,14 +47,12 @@ def vectorizes(model: Callable, guide: Callable, args: Sequence[Any], nesting: i
             model_trace, guide_trace, _ = traces(model, guide, args, {})
         together = collect(model_trace, guide_trace, -1 - nesting, analytic=False)
         drawn = {
-            name: (node["value"], node["fn"].event_dim)
+            name: (node["value"], node["value"].dim() - node["fn"].event_dim - nesting - 1)
             for name, node in guide_trace.nodes.items()
             if node["type"] == "sample" and not node["is_observed"]
         }
         for k in range(particles):
-            one = {
-                name: value.select(value.dim() - event_dim - nesting - 1, k) for name, (value, event_dim) in drawn.items()
-            }
+            one = {name: value.select(dim, k) for name, (value, dim) in drawn.items()}
             with Substitute(one):
                 model_trace, guide_trace, _ = traces(model, guide, args, {})
             site = _difference(together, k, collect(model_trace, guide_trace, None, analytic=False), tolerance)

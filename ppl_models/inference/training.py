@@ -155,6 +155,8 @@ def fit(
                 else:
                     value = nll = loss.differentiable_loss(model, guide, *batch) / len(batch[0])
                 optimizer.zero_grad(set_to_none=True)
+                if not value.requires_grad:
+                    raise ValueError("fit: the loss depends on no trainable parameter; is all that it reads frozen?")
                 value.backward()
                 norm = nn.utils.clip_grad_norm_(params, inf if clip is None else clip)
                 if not torch.isfinite(value + norm):

@@ -19,7 +19,7 @@ from .training import train
 
 MODEL = ("sere-vae", {"layers": 4, "latent": 8, "hidden": 64})
 GUIDES = {"mean-field": {"hidden": 64}, "ladder": {"hidden": 64}, "self-reflective": {"hidden": 64}}
-STEPS = 1200
+STEPS = 1500
 PARTICLES = 200
 BOUNDS, COMPARISON = "bounds.json", "comparison.png"
 
@@ -35,7 +35,7 @@ def demo(
 
     Args:
         folder: must not exist, or be empty; each guide gets a run folder in it.
-        steps: of each training; 1200 by default.
+        steps: of each training; 1500 by default.
         seed: of weights, noise and shuffling.
         progress: show bars.
         report: called with a guide's name and its row, once it is done.
@@ -48,7 +48,7 @@ def demo(
     rows: dict[str, dict[str, Any]] = {}
     shown = {"data": parts[-1][:10]}
     name, sizes = MODEL
-    training = Training(steps=steps or STEPS, batch_size=64, lr=5e-3, warmup=(steps or STEPS) // 3)
+    training = Training(steps=steps or STEPS, batch_size=64, lr=5e-3, warmup=2 * (steps or STEPS) // 3)
     with staged(folder, proof=BOUNDS) as staging:
         for guide, guide_sizes in GUIDES.items():
             config = configuration(name, sizes, guide, guide_sizes, "digits", parts, training, seed)
