@@ -167,8 +167,9 @@ class Layout:
 
 
 def _run(model: Callable, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    with torch.no_grad(), pyro.poutine.block():
-        return pyro.poutine.trace(model).get_trace(*args, **kwargs)
+    with torch.no_grad(), pyro.poutine.block(), pyro.poutine.trace() as capture:
+        model(*args, **kwargs)
+    return capture.trace
 
 
 def _copy(a: Tensor) -> Tensor:

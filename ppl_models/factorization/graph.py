@@ -33,7 +33,8 @@ class Factorization:
         for site, parents in self.parents.items():
             for parent in parents:
                 if parent not in seen:
-                    raise ValueError(f"site {site!r}: its parent {parent!r} is not drawn before it; drawn: {sorted(seen)}")
+                    found = ", ".join(sorted(seen)) or "nothing"
+                    raise ValueError(f"site {site!r}: its parent {parent!r} is not drawn before it (drawn: {found})")
             seen.add(site)
         for site in self.observed:
             if site not in seen:

@@ -90,7 +90,10 @@ def evaluate(
     Source: Burda et al. 2016 (arXiv 1509.00519), eq. 8 and section 5.
     """
     if particles < 1 or rows < 1 or vectorize not in ("auto", True, False):
-        raise ValueError(f"evaluate: found particles={particles}, rows={rows}, vectorize={vectorize!r}; want >= 1, >= 1, auto")
+        raise ValueError(
+            f"evaluate: found particles={particles}, rows={rows}, vectorize={vectorize!r}; want particles and rows "
+            "of at least 1, and 'auto', True or False"
+        )
     columns = columns_of(data, "evaluate: data")
     n = len(columns[0])
     modules = [m for program in (model, guide) if isinstance(program, nn.Module) for m in program.modules()]

@@ -95,9 +95,12 @@ def traces(
         guide(*args, **kwargs)
         model_trace, guide_trace = guide.get_traces()
         return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace), True
-    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-    model_trace, guide_trace = prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+    # as contexts: `trace(fn)` would append a table of shapes to every message that a program raises
+    with poutine.trace() as capture:
+        guide(*args, **kwargs)
+    with poutine.trace() as replayed, poutine.replay(trace=capture.trace):
+        model(*args, **kwargs)
+    model_trace, guide_trace = prune_subsample_sites(replayed.trace), prune_subsample_sites(capture.trace)
     needed, given = latents(model_trace), latents(guide_trace)
     for name in given:
         if name not in needed and not guide_trace.nodes[name]["infer"].get("is_auxiliary"):

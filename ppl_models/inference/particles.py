@@ -12,7 +12,7 @@ from .objectives import PARTICLES, Terms, collect, traces
 
 
 class Substitute(Messenger):
-    """Give latent sites these values instead of draws. They stay latent, with their guide's density, unlike conditioned.
+    """Give latent sites these values instead of draws; unlike conditioned ones they stay latent.
 
         with Substitute({"z1": value}):
             guide(x)
