@@ -56,7 +56,7 @@ class DLGM(Program):
         self.priors = nn.ModuleList(StandardNormal(size) for size in self.latent)
         self.noise = nn.ModuleList(nn.Linear(size, hidden, bias=False) for size in self.latent)
         self.states = nn.ModuleList(Net([hidden], hidden, hidden, depth, norm=True) for _ in self.latent[1:])
-        self.decoder = Net([hidden], self.likelihood.count * event, hidden, depth)
+        self.decoder = Net([hidden], self.likelihood.count * event, hidden, depth, norm=True)
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Observe the rows of x (n, event), or generate n of them; returns them."""

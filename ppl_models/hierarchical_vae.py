@@ -64,7 +64,7 @@ class HierarchicalVAE(Program):
         for above, size, width in zip(latent, latent[1:], widths, strict=False):
             self.priors.append(Net([above], 2 * size, width, depth, gain=0.1, norm=True))
         inputs = latent if skip else latent[-1:]
-        self.decoder = Net(inputs, self.likelihood.count * event, widths[-1], depth)
+        self.decoder = Net(inputs, self.likelihood.count * event, widths[-1], depth, norm=True)
         self.prior = StandardNormal(latent[0])
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:

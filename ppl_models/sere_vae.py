@@ -91,9 +91,9 @@ class SeReVAE(Program):
                 if i:
                     self.corrections.append(ConvNet([latent], out, shapes[i - 1], channels))
             else:
-                self.estimates.append(Net([latent], k * shape[0], hidden, depth))
+                self.estimates.append(Net([latent], k * shape[0], hidden, depth, norm=True))
                 if i:
-                    self.corrections.append(Net([latent, self.blocks[i - 1]], k * shape[0], hidden, depth))
+                    self.corrections.append(Net([latent, self.blocks[i - 1]], k * shape[0], hidden, depth, norm=True))
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Observe the rows of x (n, event), or generate n of them; returns them."""

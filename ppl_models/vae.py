@@ -50,7 +50,7 @@ class VAE(Program):
         self.event, self.latent = event if image is None else prod(image), latent
         self.likelihood = likelihoods.likelihood(likelihood)
         if network == "mlp":
-            self.decoder = Net([latent], self.likelihood.count * self.event, hidden, depth)
+            self.decoder = Net([latent], self.likelihood.count * self.event, hidden, depth, norm=True)
         elif network == "conv" and image is not None and len(image) == 3:
             channels = (self.likelihood.count * image[0], *image[1:])
             self.decoder = ConvNet([latent], channels, channels=max(hidden // 16, 4))
