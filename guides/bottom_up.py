@@ -45,4 +45,4 @@ class BottomUp(OrderedGuide):
         sites = self.layout.latents
         self.order = [n for n in sites if sites[n].is_global] + [n for n in reversed(sites) if not sites[n].is_global]
         chosen = choose_parents(self.layout, self.order, parents)
-        self.factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image)
+        self.factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image).to(**self.place)

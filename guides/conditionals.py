@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 
 from ppl_models.parts.nets import Net
+from ppl_models.parts.sizes import one_size
 
-from .encoders import encoder
-from .families import Family, family, gaussian_base, reshaped, unwrapped
+from . import encoders, families
+from .families import Family, gaussian_base, reshaped, unwrapped
 from .layout import Layout
 from .sites import Site, features, is_real
 
@@ -26,17 +27,20 @@ def choose_parents(layout: Layout, order: Sequence[str], parents: Parents) -> di
     A global latent is given globals only.
 
     Raises:
-        ValueError: an unknown word or latent, or a parent that is not sampled before its child.
+        ValueError: an unknown word or latent, a bare string for names, or a parent that is not sampled before its
+            child.
     """
     words = ("needed", "all", "previous", "none")
-    if isinstance(parents, str) and parents not in words:
+    known = parents in words if isinstance(parents, str) else isinstance(parents, Mapping)
+    if not known:
         raise ValueError(f"guide {layout.guide}: found parents={parents!r}, want one of {words} or a mapping")
     if not isinstance(parents, str):
         for name in parents:
-            if name not in layout.latents:
+            _check_latent(layout, "parents", name)
+            if isinstance(parents[name], str):
                 raise ValueError(
-                    f"guide {layout.guide}: parents names the site {name!r}, want one of the latents "
-                    f"{', '.join(layout.latents)}"
+                    f"guide {layout.guide}: found parents[{name!r}] = {parents[name]!r}, want a tuple of names; try "
+                    f"({parents[name]!r},)"
                 )
     chosen: dict[str, tuple[str, ...]] = {}
     for i, name in enumerate(order):
@@ -68,6 +72,9 @@ class Conditionals(nn.Module):
         family: of every factor, or a mapping latent -> family.
         encoder, hidden, depth, image: see `encoders.encoder`; hidden and depth are the factors' networks' too.
         gain: factor on the initial weights of the last layers.
+
+    Raises:
+        ValueError: an unknown family or encoder, a family of no latent, or sizes that are none.
     """
 
     def __init__(
@@ -82,12 +89,17 @@ class Conditionals(nn.Module):
         gain: float = 0.1,
     ) -> None:
         super().__init__()
+        hidden = one_size(f"guide {layout.guide}", "hidden", hidden)
+        depth = one_size(f"guide {layout.guide}", "depth", depth, least=0)
+        for name in family if isinstance(family, Mapping) else ():
+            _check_latent(layout, "family", name)
         self.layout, self.parents = layout, dict(parents)
         self.families: dict[str, Family] = {}
         self.encoders = nn.ModuleList()
         for key in layout.keys:
             names = [n for n, s in layout.latents.items() if s.keep == key and not s.is_global]
-            self.encoders.append(_encoder(encoder, names, layout.sizes[key], hidden, depth, image, layout.guide))
+            inputs = layout.sizes[key]
+            self.encoders.append(encoders.encoder(encoder, names, inputs, hidden, depth, image, layout.guide))
         for name, site in layout.latents.items():
             inputs = []
             if not site.is_global:
@@ -95,7 +107,7 @@ class Conditionals(nn.Module):
             inputs += [self._width(layout.latents[u], site) for u in self.parents[name]]
             n = prod(site.unconstrained_shape)
             spec = family.get(name, "diagonal") if isinstance(family, Mapping) else family
-            self.families[name] = _family(spec, n, layout.guide)
+            self.families[name] = families.family(spec, n, layout.guide)
             copies = prod(plate.size for plate in site.private)
             net = Net(inputs, copies * self.families[name].count(n), hidden, depth, gain)
             self.add_module(_key(name), net)
@@ -106,10 +118,11 @@ class Conditionals(nn.Module):
         return folded * prod(parent.unconstrained_shape)
 
     def encode(self, evidence: Mapping[frozenset[str], Tensor]) -> dict[str, Tensor]:
-        """Features of the evidence by latent, run once for all of them."""
+        """Features of the evidence by latent, run once for all of them; read in the dtype of the networks."""
         encoded: dict[str, Tensor] = {}
+        dtype = next(self.parameters()).dtype
         for key, module in zip(self.layout.keys, self.encoders, strict=True):
-            encoded |= module(evidence[key])
+            encoded |= module(evidence[key].to(dtype))
         return encoded
 
     def raw(self, name: str, encoded: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Tensor:
@@ -165,8 +178,14 @@ class Conditionals(nn.Module):
         )
 
 
+def _check_latent(layout: Layout, argument: str, name: str) -> None:
+    if name not in layout.latents:
+        raise ValueError(
+            f"guide {layout.guide}: {argument} names the site {name!r}, want one of the latents "
+            f"{', '.join(layout.latents)}"
+        )
+
+
 def _key(name: str) -> str:
-    return "q_" + name.replace(".", "_")
-
-
-_encoder, _family = encoder, family  # the constructor's arguments have the same names
+    """The name of a factor's network: no dots, which separate modules, and another one for each site."""
+    return f"q_{name}" if "." not in name else "dotted_" + name.replace("~", "~0").replace(".", "~1")

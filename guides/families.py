@@ -1,6 +1,6 @@
 """Families of one factor: Gaussians over R^n whose numbers a network gives, alone, around a prior or merged with it."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyro.distributions as dist
 import torch
@@ -13,6 +13,7 @@ from ppl_models.parts.distributions import RankOneNormal
 from ppl_models.parts.likelihoods import bounded_exp
 
 
+@runtime_checkable
 class Family(Protocol):
     """A Gaussian family over R^n; `raw` are `count(n)` unbounded numbers a network gives, (*batch, count)."""
 
@@ -124,10 +125,14 @@ def family(spec: str | Family, n: int, guide: str) -> Family:
     """A family by name, or the object itself. Over R^1 all are the diagonal one, which has analytic divergences.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or an object without the methods of a `Family`.
     """
-    if isinstance(spec, str) and spec not in FAMILIES:
-        raise ValueError(f"guide {guide}: found family {spec!r}, want one of {', '.join(map(repr, FAMILIES))}")
+    known = spec in FAMILIES if isinstance(spec, str) else isinstance(spec, Family) and not isinstance(spec, type)
+    if not known:
+        raise ValueError(
+            f"guide {guide}: found family {spec!r}, want one of {', '.join(map(repr, FAMILIES))}, an object with "
+            "count, around and merged, or a mapping latent -> family"
+        )
     if n == 1:
         return FAMILIES["diagonal"]
     return FAMILIES[spec] if isinstance(spec, str) else spec

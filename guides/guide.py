@@ -12,7 +12,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine import Trace
 from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.util import site_is_subsample
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_models.parts.program import Program
 
@@ -20,29 +20,48 @@ from .conditionals import Conditionals
 from .layout import Layout
 
 
+def place_of(model: Callable, args: Sequence[Any]) -> dict[str, Any]:
+    """The device and dtype for a guide's parameters: those of the model's, or of the example if it has none."""
+    tensors = [*(model.parameters() if isinstance(model, nn.Module) else ()), *args]
+    found = next((t for t in tensors if isinstance(t, Tensor) and t.is_floating_point()), None)
+    return {} if found is None else {"device": found.device, "dtype": found.dtype}
+
+
 class TopDownGuide(GuideMessenger, Program, ABC):
     """A guide that runs the model itself and replaces each prior by a posterior as its site is reached.
 
     One pass gives both traces: `pyro.infer.Trace_ELBO` and `TraceMeanField_ELBO` know such guides. A concrete guide
-    sets `self.factors` in its constructor and says in `get_posterior(name, prior)` what a factor is; it may use the
-    prior's own parameters, `self.raw(name)` (its network of evidence and parents) and `self.upstream_value(name)`.
+    sets `self.factors` in its constructor, as `Conditionals(...).to(**self.place)`, and says in `get_posterior(name,
+    prior)` what a factor is; it may use the prior's own parameters, `self.raw(name)` (its network of evidence and
+    parents) and `self.upstream_value(name)`.
+
+    A plain `guide(x)` keeps the trace of its run, and with it the graph of its gradients, until the next call: sample
+    under `torch.no_grad()`.
 
     Args:
-        model: any Pyro model function.
-        args: an example batch, run once through the model to learn sites, shapes, plates and parents.
+        model: any Pyro model function. A guide's parameters are made on the device and in the dtype of the model's.
+        args: an example batch, run once through the model to learn sites, shapes, plates and parents; it also gives
+            device and dtype where the model has no parameters.
 
     Raises:
-        ValueError: nothing latent, nothing observed, a discrete latent; when called, a run without data, with data of
-            another size, or with a latent that the example did not have.
+        ValueError: nothing latent, nothing observed, a discrete latent, enumerated or not; when called, a run without
+            data, with data of another size, or with a latent that the example did not have.
     """
 
     order: Sequence[str]
     factors: Conditionals
+    place: dict[str, Any]
 
     def __init__(self, model: Callable, *args: Any) -> None:
         super().__init__(model)  # GuideMessenger keeps the model in a tuple: its parameters are not the guide's
         self.layout = Layout(type(self).__name__, model, args)
-        self.order = list(self.layout.latents)
+        self.order, self.place = list(self.layout.latents), place_of(model, args)
+        for name in self.layout.factorization.latents:
+            if name not in self.layout.latents:
+                raise ValueError(
+                    f"guide {type(self).__name__}: found the enumerated site {name!r}, want none: Pyro enumerates with "
+                    "guides that do not run the model; try BottomUp, with TraceEnum_ELBO"
+                )
         self._encoded: dict[str, Tensor] | None = None
         self._subsamples: dict[str, Tensor] = {}
 
@@ -110,22 +129,35 @@ class TopDownGuide(GuideMessenger, Program, ABC):
 class OrderedGuide(Program, ABC):
     """A guide that samples the latents in an order of its own, each in the plates the model draws it in.
 
-    A concrete guide sets `self.order` and `self.factors` in its constructor.
+    A concrete guide sets `self.order` and `self.factors` in its constructor, the latter as for `TopDownGuide`.
 
-    Args, Raises: as for `TopDownGuide`.
+    Args: as for `TopDownGuide`.
+
+    Raises:
+        ValueError: as for `TopDownGuide`, but an enumerated latent is left to `pyro.infer.TraceEnum_ELBO`; a mask or a
+            scale on a latent.
     """
 
     order: Sequence[str]
     factors: Conditionals
+    place: dict[str, Any]
 
+    @abstractmethod
     def __init__(self, model: Callable, *args: Any) -> None:
         super().__init__()
+        self._model = (model,)  # in a tuple, as GuideMessenger keeps it: its parameters are not the guide's
         self.layout = Layout(type(self).__name__, model, args)
+        self.place = place_of(model, args)
         for name, how in self.layout.altered.items():
             raise ValueError(
                 f"guide {type(self).__name__}: site {name!r} has a {how} in the model, which a guide with an order of "
                 "its own cannot follow; take one in the model's order (SelfReflective, Ladder, MeanField)"
             )
+
+    @property
+    def model(self) -> Callable:
+        """The model that it was built for."""
+        return self._model[0]
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample the latents given the model's arguments: {site: value}."""

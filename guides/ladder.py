@@ -24,7 +24,8 @@ class Ladder(TopDownGuide):
     Args:
         model, args, family, hidden, depth, image: as for `MeanField`. Priors must be diagonal Gaussians, transformed or
             not.
-        encoder: the deterministic bottom-up chain d_n = MLP(d_{n-1}) by default.
+        encoder: by default the bottom-up chain d_n = d_{n-1} + MLP(d_{n-1}); see `encoders.BottomUpChain` for where it
+            departs from the paper.
         parents: what the estimate (m, v) reads besides the evidence, as for `SelfReflective`. "none" is the original
             ladder, whose only way to see the layers above is the prior; the default lets it be exact on a
             linear-Gaussian hierarchy, skip connections included.
@@ -48,7 +49,7 @@ class Ladder(TopDownGuide):
     ) -> None:
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)
-        self.factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image)
+        self.factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image).to(**self.place)
         for name, prior in self.layout.not_gaussian.items():  # known now, so it must not wait for the training
             raise self.factors.no_merge(name, prior)
 

@@ -12,6 +12,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ppl_models.factorization import Factorization
+from ppl_models.parts.plates import data_plate
 
 from .families import gaussian_base, unwrapped
 from .sites import Site, altered, bounds, check_latent, features, read_site
@@ -19,6 +20,10 @@ from .sites import Site, altered, bounds, check_latent, features, read_site
 
 class Layout:
     """The latents, plates, factorization and evidence of a model, learned from one run of it on an example.
+
+    The plate that enumerates the rows is that of `ppl_models.parts.plates.data_plate`. A latent inside it has one value
+    a datum, or one for each index of the further plates it shares with what is observed (data x time). A latent outside
+    is global: plates it shares with what is observed (columns) are features of a row.
 
     Args:
         guide: name of the guide, for messages.
@@ -46,6 +51,7 @@ class Layout:
             )
         sites = {name: read_site(node) for name, node in observed.items()}
         data = frozenset(plate.name for s in sites.values() for plate in s.plates)
+        rows = getattr(data_plate(trace, args[0] if args else None), "name", None)
         latent = {n: node for n, node in every.items() if not _is_enumerated(node)}
         if not latent:
             raise ValueError(f"guide {guide}: the model has no latent site to infer (observed: {list(observed)})")
@@ -53,7 +59,7 @@ class Layout:
             check_latent(guide, node)
         moving = any(bounds(node["fn"].support)[1] for node in latent.values())
         again = _sample_nodes(_run(model, args, {})) if moving else latent  # bounds that depend on a latent move
-        self.latents = {name: read_site(node, data, guide, again.get(name)) for name, node in latent.items()}
+        self.latents = {name: read_site(node, data, guide, again.get(name), rows) for name, node in latent.items()}
         # what is observed inside a plate belongs to that datum; outside all of them it belongs to none
         self.evidence_sites = {name: s for name, s in sites.items() if s.plates or not data}
         self.factorization = _factorization(model, args, every, observed)

@@ -45,7 +45,7 @@ class MeanField(TopDownGuide):
     ) -> None:
         super().__init__(model, *args)
         parents = dict.fromkeys(self.order, ())
-        self.factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image)
+        self.factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image).to(**self.place)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """q(z_l | x)."""

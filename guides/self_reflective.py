@@ -45,7 +45,7 @@ class SelfReflective(TopDownGuide):
     ) -> None:
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)
-        self.factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image)
+        self.factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image).to(**self.place)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """q(z_l | pa_l, x): the prior's own bijection over a new base."""

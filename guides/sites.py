@@ -26,8 +26,9 @@ class Plate:
 class Site:
     """A sample site as one run of the model drew it.
 
-    `keep` names the plates it shares with the data: one value a datum there. `private` are its other plates, whose
-    sizes belong to the site as an event dimension does. Plates are told apart by name: two may use one dim in turn.
+    `keep` names the plates it shares with the data: one value a datum there; none if it is outside the data plate.
+    `private` are its other plates, whose sizes belong to the site as an event dimension does. Plates are told apart by
+    name: two may use one dim in turn.
     """
 
     name: str
@@ -75,9 +76,16 @@ def features(value: Tensor, event_dim: int, plates: tuple[Plate, ...], keep: fro
 
 
 def read_site(
-    node: Mapping[str, Any], data: frozenset[str] | None = None, guide: str = "", again: Mapping[str, Any] | None = None
+    node: Mapping[str, Any],
+    data: frozenset[str] | None = None,
+    guide: str = "",
+    again: Mapping[str, Any] | None = None,
+    rows: str | None = None,
 ) -> Site:
-    """The `Site` of a node of a trace. `data` are the plates of the data, all of its own if None.
+    """The `Site` of a node of a trace. `data` are the plates around what is observed, all of its own if None.
+
+    `rows` names the one of them that enumerates the data: a latent outside of it is global, and the others it is in are
+    private, even if observed sites are in them, too. With None every one of `data` counts.
 
     Raises:
         ValueError: bounds of a latent's support that differ from datum to datum, or from those of another run, `again`.
@@ -89,7 +97,8 @@ def read_site(
     if data is None:
         return Site(node["name"], tuple(fn.event_shape), fn.support, plates, names)
     support = _support(guide, node, again)
-    return Site(node["name"], tuple(fn.event_shape), support, plates, names & data, bool(data) and not names & data)
+    keep = names & data if rows is None or rows in names else frozenset()
+    return Site(node["name"], tuple(fn.event_shape), support, plates, keep, bool(data) and not keep)
 
 
 def bounds(support: Any) -> tuple[Any, dict[str, Tensor]]:

@@ -161,7 +161,7 @@ def train(
             EPOCHS if epochs is None and steps is None else epochs,
             *(steps, batch_size, lr, schedule, weight_decay, warmup, clip or None, ema or None, particles),
         )
-        parts = datasets.load(data, validation, transform, image_size)
+        parts = datasets.load(data, validation=validation, transform=transform, size=image_size)
         pair = (model, model_sizes, named[0], guide_sizes)
         config = configuration(*pair, data, parts, training, seed, transform, validation, image_size)
         folder = folder or Path("runs") / names.stamped(model, named[0], data)

@@ -9,6 +9,7 @@ from .parts import likelihoods
 from .parts.distributions import StandardNormal
 from .parts.nets import Net
 from .parts.program import Program
+from .parts.sizes import all_sizes, event_size, one_size
 
 
 class DLGM(Program):
@@ -24,14 +25,14 @@ class DLGM(Program):
     Shapes: x (n, event), z_l (n, latent[l - 1]); sites z1..zL and x.
 
     Args:
-        event: number of values in a row of x.
+        event: number of values in a row of x, or its shape.
         latent: sizes of z1..zL.
         hidden: size of the states h_l, and width of the networks T_l.
         depth: residual blocks in each T_l.
         likelihood: see `parts.likelihoods.likelihood`.
 
     Raises:
-        ValueError: no latents; x of the wrong width, outside the support, not finite, empty.
+        ValueError: no latents, sizes that are none; x of the wrong width, outside the support, not finite, empty.
 
     Source: Rezende et al. 2014, eq. 1 to 4, and eq. 15 for the recognition model.
 
@@ -41,29 +42,25 @@ class DLGM(Program):
 
     def __init__(
         self,
-        event: int = 784,
-        latent: Sequence[int] = (50, 50),
+        event: int | Sequence[int] = 784,
+        latent: int | Sequence[int] = (50, 50),
         hidden: int = 256,
         depth: int = 1,
         likelihood: str | nn.Module = "bernoulli",
     ) -> None:
         super().__init__()
-        self.latent = (latent,) if isinstance(latent, int) else tuple(latent)
-        if not self.latent or min(self.latent) < 1:
-            raise ValueError(f"DLGM: found latent {self.latent}, want the sizes of z1..zL, e.g. latent=(50, 50)")
-        self.event = event
-        self.likelihood = likelihoods.likelihood(likelihood)
+        self.event, _ = event_size("DLGM", event)
+        self.latent, hidden = all_sizes("DLGM", "latent", latent), one_size("DLGM", "hidden", hidden)
+        depth = one_size("DLGM", "depth", depth, least=0)
+        self.likelihood = likelihoods.likelihood(likelihood, "DLGM")
         self.priors = nn.ModuleList(StandardNormal(size) for size in self.latent)
         self.noise = nn.ModuleList(nn.Linear(size, hidden, bias=False) for size in self.latent)
         self.states = nn.ModuleList(Net([hidden], hidden, hidden, depth, norm=True) for _ in self.latent[1:])
-        self.decoder = Net([hidden], self.likelihood.count * event, hidden, depth, norm=True)
+        self.decoder = Net([hidden], self.likelihood.count * self.event, hidden, depth, norm=True)
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Observe the rows of x (n, event), or generate n of them; returns them."""
-        if x is not None:
-            likelihoods.check_data(x, self.event, dtype=self.priors[0].loc.dtype)
-            self.likelihood.check(x)
-        n = likelihoods.check_count(n) if x is None else len(x)
+        n = likelihoods.rows(x, n, self.event, self.likelihood, self.priors[0].loc.dtype)
         h: Tensor | None = None
         with pyro.plate("data", n):
             for i, (prior, noise) in enumerate(zip(self.priors, self.noise, strict=True)):

@@ -10,6 +10,7 @@ from .parts import likelihoods
 from .parts.distributions import StandardNormal
 from .parts.nets import Net
 from .parts.program import Program
+from .parts.sizes import all_sizes, event_size, one_size
 
 
 class HierarchicalVAE(Program):
@@ -24,7 +25,7 @@ class HierarchicalVAE(Program):
     Shapes: x (n, event), z_l (n, latent[l - 1]); sites z1..zL and x.
 
     Args:
-        event: number of values in a row of x.
+        event: number of values in a row of x, or its shape.
         latent: sizes of z1..zL, smallest first in the ladder VAE.
         hidden: width of the networks, one for all or one a layer (z_1 -> z_2, ..., z_L -> x).
         depth: residual blocks in each network.
@@ -32,8 +33,8 @@ class HierarchicalVAE(Program):
         skip: whether x reads every latent, not the last alone.
 
     Raises:
-        ValueError: no latents, or widths that do not match them; x of the wrong width, outside the support, not finite,
-            empty.
+        ValueError: no latents, sizes that are none, or widths that do not match the latents; x of the wrong width,
+            outside the support, not finite, empty.
 
     Source: Sonderby et al. 2016, eq. 1 to 3, for `skip=False`; Maaloe et al. 2019 (arXiv 1902.02102) for skips.
 
@@ -43,36 +44,36 @@ class HierarchicalVAE(Program):
 
     def __init__(
         self,
-        event: int = 784,
-        latent: Sequence[int] = (4, 8, 16, 32, 64),
+        event: int | Sequence[int] = 784,
+        latent: int | Sequence[int] = (4, 8, 16, 32, 64),
         hidden: int | Sequence[int] = 256,
         depth: int = 1,
         likelihood: str | nn.Module = "bernoulli",
         skip: bool = False,
     ) -> None:
         super().__init__()
-        latent = (latent,) if isinstance(latent, int) else tuple(latent)
-        widths = (hidden,) * len(latent) if isinstance(hidden, int) else tuple(hidden)
-        if not latent or len(widths) != len(latent):
+        self.event, _ = event_size("HierarchicalVAE", event)
+        self.latent = latent = all_sizes("HierarchicalVAE", "latent", latent)
+        widths = all_sizes("HierarchicalVAE", "hidden", hidden)
+        widths = widths * len(latent) if len(widths) == 1 else widths
+        if len(widths) != len(latent):
             raise ValueError(
-                f"HierarchicalVAE: found latent {latent} and hidden {hidden}, want at least one latent and one width "
-                "for all networks or one a latent"
+                f"HierarchicalVAE: found hidden={hidden!r} for latent={latent}, want one width for all networks or one "
+                "a latent"
             )
-        self.event, self.latent, self.skip = event, latent, skip
-        self.likelihood = likelihoods.likelihood(likelihood)
+        depth = one_size("HierarchicalVAE", "depth", depth, least=0)
+        self.skip = skip
+        self.likelihood = likelihoods.likelihood(likelihood, "HierarchicalVAE")
         self.priors = nn.ModuleList()
         for above, size, width in zip(latent, latent[1:], widths, strict=False):
             self.priors.append(Net([above], 2 * size, width, depth, gain=0.1, norm=True))
         inputs = latent if skip else latent[-1:]
-        self.decoder = Net(inputs, self.likelihood.count * event, widths[-1], depth, norm=True)
+        self.decoder = Net(inputs, self.likelihood.count * self.event, widths[-1], depth, norm=True)
         self.prior = StandardNormal(latent[0])
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Observe the rows of x (n, event), or generate n of them; returns them."""
-        if x is not None:
-            likelihoods.check_data(x, self.event, dtype=self.prior.loc.dtype)
-            self.likelihood.check(x)
-        n = likelihoods.check_count(n) if x is None else len(x)
+        n = likelihoods.rows(x, n, self.event, self.likelihood, self.prior.loc.dtype)
         with pyro.plate("data", n):
             # p(z1)
             z = [pyro.sample("z1", self.prior())]

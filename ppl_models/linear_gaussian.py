@@ -11,6 +11,7 @@ from torch.distributions import MultivariateNormal
 
 from .parts.likelihoods import check_count, check_data
 from .parts.program import Program
+from .parts.sizes import all_sizes, event_size
 
 STRUCTURES = ("mean-field", "top-down", "bottom-up")
 FAMILIES = ("full", "diagonal")
@@ -25,9 +26,10 @@ class LinearGaussian(Program):
     A site without parents, as z1, has the mean b. One standard normal latent gives factor analysis, and with
     all s_x equal probabilistic PCA. Use it as the truth to hold a guide or an estimator against.
 
-    `latent` lists the sizes of z1 ... zL in generation order, `event` is the size of x. `parents` maps sites
-    to the earlier latents they depend on, as `{"x": ("z3", "z1")}`; a site that it leaves out keeps its
-    parent in the chain z1 -> z2 -> ... -> zL -> x. x is `(N, event)`; z_l is `(..., N, size)`.
+    `latent` lists the sizes of z1 ... zL in generation order, `event` is the size (or the shape) of a row of
+    x. `parents` maps sites to the earlier latents they depend on, as `{"x": ("z3", "z1")}`; a site that it
+    leaves out keeps its parent in the chain z1 -> z2 -> ... -> zL -> x. x is `(N, event)`; z_l is
+    `(..., N, size)`.
 
     Weights are `weight` times a standard normal draw, noise variances uniform on (0.3, 1.3), biases zero.
     They are drawn in double precision and in model order, from `generator` or else from torch's global one,
@@ -36,7 +38,7 @@ class LinearGaussian(Program):
     Raises `ValueError` for a size that is no positive integer and for parents that are unknown, later or
     repeated; what takes x raises `ValueError` or `TypeError` for data that the model cannot have made.
 
-    Roweis and Ghahramani 1999, "A unifying review of linear Gaussian models", Neural Computation 11(2);
+    Source: Roweis and Ghahramani 1999, "A unifying review of linear Gaussian models", Neural Computation 11(2);
     Tipping and Bishop 1999, "Probabilistic principal component analysis", JRSS B 61(3).
 
     >>> model = LinearGaussian(generator=torch.Generator().manual_seed(0)).requires_grad_(False)
@@ -48,24 +50,18 @@ class LinearGaussian(Program):
 
     def __init__(
         self,
-        event: int = 3,
-        latent: Sequence[int] = (2, 2, 2),
+        event: int | Sequence[int] = 3,
+        latent: int | Sequence[int] = (2, 2, 2),
         parents: Mapping[str, Sequence[str]] | None = None,
         weight: float = 0.9,
         *,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if not latent:
-            raise ValueError("LinearGaussian: latent is empty; wanted one size per latent site. Try (2, 2).")
-        self.event = event
+        self.event, _ = event_size("LinearGaussian", event)
+        latent = all_sizes("LinearGaussian", "latent", latent)
         self.latents = tuple(f"z{layer}" for layer in range(1, len(latent) + 1))
-        self.sizes = {**dict(zip(self.latents, latent, strict=True)), "x": event}
-        for site, size in self.sizes.items():
-            if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-                where = "event" if site == "x" else "latent"
-                found = f"LinearGaussian: site {site!r} has size {size!r}"
-                raise ValueError(f"{found}; wanted a positive integer. Change {where}.")
+        self.sizes = {**dict(zip(self.latents, latent, strict=True)), "x": self.event}
         self.parents = _parents(self.latents, {} if parents is None else parents)
         self.weight = nn.ParameterDict()  # "z2_z1": W of the edge z1 -> z2, (size of z2, size of z1)
         self.log_scale = nn.ParameterDict()
@@ -152,8 +148,7 @@ class LinearGaussian(Program):
         """
         for name, found, words in (("structure", structure, STRUCTURES), ("family", family, FAMILIES)):
             if found not in words:
-                wanted = " or ".join(map(repr, words))
-                raise ValueError(f"LinearGaussian.gap: {name} is {found!r}; wanted {wanted}.")
+                raise ValueError(f"LinearGaussian.gap: found {name} {found!r}, want {' or '.join(map(repr, words))}")
         # Lambda = W^T W with W = Q R, columns in the order of elimination: R_ll^T R_ll is what is left for
         # layer l once the layers before it are integrated out, and W_l^T W_l is block l of Lambda itself.
         blocks, whitening = self.blocks(), self._whitening()
@@ -207,12 +202,8 @@ class LinearGaussian(Program):
         return system / scale.unsqueeze(-1)
 
     def _data(self, x: Tensor) -> Tensor:
-        """x, after the checks that all models make and that of the precision."""
-        x, wanted = check_data(x, self.event), self.bias["x"].dtype
-        if x.dtype != wanted:
-            found = f"LinearGaussian: site 'x' has dtype {x.dtype}"
-            raise TypeError(f"{found}; wanted {wanted}. Try x.to({wanted}).")
-        return x
+        """x, after the checks that all models make."""
+        return check_data(x, self.event, dtype=self.bias["x"].dtype)
 
 
 def _positive(triangle: Tensor) -> Tensor:
@@ -230,21 +221,21 @@ def _parents(latents: tuple[str, ...], given: Mapping[str, Sequence[str]]) -> di
     for site in given:
         if site not in sites:
             raise ValueError(
-                f"LinearGaussian has no site {site!r} to give parents to; its sites are {', '.join(sites)}. "
-                f"Rename the key of parents, or give latent another size."
+                f"LinearGaussian: found parents of {site!r}, which is no site, want some of {', '.join(sites)}; rename "
+                "the key of parents, or give latent another length"
             )
     parents = {}
     for place, site in enumerate(sites):
         earlier = latents[:place]
         names = given.get(site, earlier[-1:])
-        wanted = f"wanted earlier latents ({', '.join(earlier) or 'there are none'}), each once"
-        prefix = f"LinearGaussian: site {site!r} has the parents {names!r}; {wanted}."
+        want = f"want earlier latents ({', '.join(earlier) or 'there are none'}), each once"
+        prefix = f"LinearGaussian: found parents of {site!r} {names!r}, {want}"
         if isinstance(names, str):
-            raise ValueError(f"{prefix} Try a tuple, ({names!r},).")
+            raise ValueError(f"{prefix}; try a tuple, ({names!r},)")
         for name in names:
             if name not in earlier:
-                raise ValueError(f"{prefix} Drop {name!r}, or number the latents in generation order.")
+                raise ValueError(f"{prefix}; drop {name!r}, or number the latents in generation order")
         if len(set(names)) != len(names):
-            raise ValueError(f"{prefix} Drop the repeats.")
+            raise ValueError(f"{prefix}; drop the repeats")
         parents[site] = tuple(names)
     return parents

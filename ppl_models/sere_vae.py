@@ -12,6 +12,7 @@ from .parts import likelihoods
 from .parts.bijectors import ConditionalRankOneAffine
 from .parts.nets import ConvNet, Net
 from .parts.program import Program
+from .parts.sizes import event_size, one_size
 
 
 class SeReVAE(Program):
@@ -28,17 +29,18 @@ class SeReVAE(Program):
     Shapes: x (n, event), z_l (n, latent); sites z1..zL, and x1..xL with event sizes `model.blocks`.
 
     Args:
-        event: number of values in a row of x, or (channels, height, width) for `network="conv"`.
+        event: number of values in a row of x, or its shape: (channels, height, width) for `network="conv"`.
         layers: L. Blocks are equal but the last, which takes the rest: 9 x 78 + 82 for 784 in 10.
         latent: size of each z_l.
-        hidden: width of the networks that give data; those between codes have a quarter of it.
-        depth: residual blocks in each network, at least one.
+        hidden: width of the networks that give data; those between codes have a quarter of it. Of a "conv" hidden // 16
+            (at least 4) are the channels of the last map.
+        depth: residual blocks in each network, at least one; of a "conv" at each size of the map.
         likelihood: see `parts.likelihoods.likelihood`.
         network: "mlp", or "conv" (blocks are then bands of rows of the image, so that they stay two-dimensional).
 
     Raises:
-        ValueError: more layers than values (or rows); no depth; an unknown network; x of the wrong width, outside the
-            likelihood's support, not finite, empty.
+        ValueError: sizes that are none; more layers than values (or rows); no depth; an unknown network; x of the wrong
+            width, outside the likelihood's support, not finite, empty.
 
     Source: sections 3 and 4, eq. 3; table 1 for 10 layers of 10 latents. Networks and initialization are ours: the
     paper leaves them open.
@@ -58,25 +60,20 @@ class SeReVAE(Program):
         network: str = "mlp",
     ) -> None:
         super().__init__()
-        image = None if isinstance(event, int) else tuple(event)
-        self.event, self.layers, self.latent = event if image is None else prod(image), layers, latent
-        if network not in ("mlp", "conv"):
-            raise ValueError(f"SeReVAE: found network {network!r}, want 'mlp' or 'conv'")
-        if network == "conv" and (image is None or len(image) != 3):
-            raise ValueError(f"SeReVAE: network 'conv' wants event (channels, height, width), found {event}")
-        units = image[1] if network == "conv" else self.event
-        if not 1 <= layers <= units:
+        self.event, self.image = event_size("SeReVAE", event, network)
+        self.layers = layers = one_size("SeReVAE", "layers", layers)
+        self.latent = latent = one_size("SeReVAE", "latent", latent)
+        hidden = one_size("SeReVAE", "hidden", hidden)
+        # at least one: the normalization inside bounds z_l, since u(z) enters squared and multiplies along the chain
+        depth = one_size("SeReVAE", "depth", depth)
+        units = self.event if self.image is None else self.image[1]
+        if layers > units:
             raise ValueError(f"SeReVAE: found {layers} layers for {units} rows or values, want 1 to {units}")
-        if depth < 1:  # the normalization inside bounds z_l: u(z) enters squared, and so would multiply along the chain
-            raise ValueError(f"SeReVAE: found depth {depth}, want at least one residual block in each network")
-        self.likelihood = likelihoods.likelihood(likelihood)
+        self.likelihood = likelihoods.likelihood(likelihood, "SeReVAE")
         k = self.likelihood.count
         heights = [units // layers] * (layers - 1) + [units - units // layers * (layers - 1)]
-        if network == "conv":
-            shapes = [(image[0], h, image[2]) for h in heights]
-        else:
-            shapes = [(h,) for h in heights]
-        self.image, self.heights = (image if network == "conv" else None), heights
+        shapes = [(h,) if self.image is None else (self.image[0], h, self.image[2]) for h in heights]
+        self.heights = heights
         self.blocks = [prod(shape) for shape in shapes]
         small = max(hidden // 4, 1)
         self.priors, self.bijectors = nn.ModuleList(), nn.ModuleList()
@@ -85,11 +82,11 @@ class SeReVAE(Program):
             above = [latent] if i else []
             self.priors.append(Net(above, 2 * latent, small, depth, gain=0.1 if i else 0.0, norm=True))
             self.bijectors.append(ConditionalRankOneAffine(latent, above, small, depth))
-            if network == "conv":
+            if self.image is not None:
                 channels, out = max(hidden // 16, 4), (k * shape[0], *shape[1:])
-                self.estimates.append(ConvNet([latent], out, channels=channels))
+                self.estimates.append(ConvNet([latent], out, channels=channels, depth=depth))
                 if i:
-                    self.corrections.append(ConvNet([latent], out, shapes[i - 1], channels))
+                    self.corrections.append(ConvNet([latent], out, shapes[i - 1], channels, depth))
             else:
                 self.estimates.append(Net([latent], k * shape[0], hidden, depth, norm=True))
                 if i:
@@ -97,10 +94,7 @@ class SeReVAE(Program):
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Observe the rows of x (n, event), or generate n of them; returns them."""
-        if x is not None:
-            likelihoods.check_data(x, self.event, dtype=self.priors[0].bias.dtype)
-            self.likelihood.check(x)
-        n = likelihoods.check_count(n) if x is None else len(x)
+        n = likelihoods.rows(x, n, self.event, self.likelihood, self.priors[0].bias.dtype)
         observed = [None] * self.layers if x is None else self.cut(x)
         drawn = []
         with pyro.plate("data", n):

@@ -1,7 +1,6 @@
 """The variational autoencoder's generative model (Kingma & Welling 2014, arXiv 1312.6114)."""
 
 from collections.abc import Sequence
-from math import prod
 
 import pyro
 from torch import Tensor, nn
@@ -10,6 +9,7 @@ from .parts import likelihoods
 from .parts.distributions import StandardNormal
 from .parts.nets import ConvNet, Net
 from .parts.program import Program
+from .parts.sizes import event_size, one_size
 
 
 class VAE(Program):
@@ -20,15 +20,16 @@ class VAE(Program):
     Shapes: x (n, event), z (n, latent); sites z1 and x.
 
     Args:
-        event: number of values in a row of x, or (channels, height, width) for `network="conv"`.
+        event: number of values in a row of x, or its shape: (channels, height, width) for `network="conv"`.
         latent: size of z1.
-        hidden: width of the network.
-        depth: residual blocks in it.
+        hidden: width of the network; of a "conv" hidden // 16 (at least 4) are the channels of the last map.
+        depth: residual blocks in it; of a "conv" at each size of the map.
         likelihood: "bernoulli", "gaussian", "gaussian:SCALE" or "logistic:LEVELS"; see `parts.likelihoods.likelihood`.
         network: "mlp" or "conv".
 
     Raises:
-        ValueError: an unknown network or likelihood; x of the wrong width, outside the support, not finite, empty.
+        ValueError: sizes that are none; an unknown network or likelihood; x of the wrong width, outside the support,
+            not finite, empty.
 
     Source: Kingma & Welling 2014, section 3 and appendix C.
 
@@ -46,27 +47,20 @@ class VAE(Program):
         network: str = "mlp",
     ) -> None:
         super().__init__()
-        image = None if isinstance(event, int) else tuple(event)
-        self.event, self.latent = event if image is None else prod(image), latent
-        self.likelihood = likelihoods.likelihood(likelihood)
-        if network == "mlp":
-            self.decoder = Net([latent], self.likelihood.count * self.event, hidden, depth, norm=True)
-        elif network == "conv" and image is not None and len(image) == 3:
-            channels = (self.likelihood.count * image[0], *image[1:])
-            self.decoder = ConvNet([latent], channels, channels=max(hidden // 16, 4))
+        self.event, image = event_size("VAE", event, network)
+        self.latent, hidden = one_size("VAE", "latent", latent), one_size("VAE", "hidden", hidden)
+        depth = one_size("VAE", "depth", depth, least=0)
+        self.likelihood = likelihoods.likelihood(likelihood, "VAE")
+        if image is None:
+            self.decoder = Net([self.latent], self.likelihood.count * self.event, hidden, depth, norm=True)
         else:
-            raise ValueError(
-                f"VAE: found network {network!r} and event {event}, want 'mlp', or 'conv' with event "
-                "(channels, height, width)"
-            )
-        self.prior = StandardNormal(latent)
+            channels = (self.likelihood.count * image[0], *image[1:])
+            self.decoder = ConvNet([self.latent], channels, channels=max(hidden // 16, 4), depth=depth)
+        self.prior = StandardNormal(self.latent)
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Observe the rows of x (n, event), or generate n of them; returns them."""
-        if x is not None:
-            likelihoods.check_data(x, self.event, dtype=self.prior.loc.dtype)
-            self.likelihood.check(x)
-        n = likelihoods.check_count(n) if x is None else len(x)
+        n = likelihoods.rows(x, n, self.event, self.likelihood, self.prior.loc.dtype)
         with pyro.plate("data", n):
             # p(z)
             z = pyro.sample("z1", self.prior())

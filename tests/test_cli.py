@@ -110,6 +110,13 @@ def content(path: str) -> dict:
     return json.loads(Path(path).read_text())
 
 
+def test_the_catalogues_hold_the_programs_alone():
+    assert set(names.catalogue("guide")) == {"bottom-up", "ladder", "mean-field", "self-reflective"}
+    models = {"dlgm", "hierarchical-vae", "linear-gaussian", "sere-vae", "vae"}
+    assert set(names.catalogue("model")) == models
+    assert all(all(names.told(program)) for kind in ("model", "guide") for program in names.catalogue(kind).values())
+
+
 def test_list_names_all_with_formula_and_source():
     text = call("list").stdout
     for name in (*names.catalogue("model"), *names.catalogue("guide"), "digits", "static-mnist", "folder:PATH"):
@@ -231,14 +238,19 @@ def test_data_that_are_no_images_are_said_so():
         ("train vae -g ladder -m ladder", "-m 'ladder': want key=value"),
         ("train vae -g ladder -m =3", "-m '=3': want key=value"),
         ("train vae -g ladder --data minst", "did you mean 'mnist'?"),
-        ("train vae -g ladder --data none.npy", "none.npy"),
+        ("train vae -g ladder --data none.npy", "none.npy: found no such file, want a .npy or .npz file; try"),
+        ("train vae -g ladder --data folder:none", "none: found no such folder, want a folder of images; try"),
+        ("train vae -g conditionals", "guide 'conditionals' is unknown"),
         ("train vae -g ladder --transform sepia", "found 'sepia'"),
         ("train vae -g ladder --device tpu", "device 'tpu' cannot be used"),
         ("train vae -g ladder --epochs 1 --steps 1", "found epochs=1.0 and steps=1, want one of them"),
         ("train vae -g ladder -g family=round", "found family 'round'"),
-        ("train vae -g ladder -m hidden=wide", "model 'vae' cannot be built with"),
+        ("train vae -g ladder -m hidden=wide", "VAE: found hidden='wide', want an integer of at least 1"),
+        ("train vae -g ladder -m latent=x", "VAE: found latent='x', want an integer of at least 1"),
+        ("train dlgm -g ladder -m latent=x", "DLGM: found latent='x', want an integer of at least 1, or several"),
+        ("train vae -g ladder -g hidden=2.5", "guide Ladder: found hidden=2.5, want an integer of at least 1"),
         ("train sere-vae -g ladder -m layers=65", "found 65 layers"),
-        ("train linear-gaussian -g ladder -m latent=3", "model 'linear-gaussian' cannot be built with"),
+        ("train linear-gaussian -g ladder -m weight=x", "model 'linear-gaussian' cannot be built with"),
         ("train vae -g ladder --transform none -m likelihood=bernoulli", "Bernoulli likelihood wants 0 or 1"),
         ("train nowhere.models:Mine -g ladder", "there is no module 'nowhere'"),
         ("train {}:Modle -g ladder", "has no 'Modle'; did you mean 'Model'?"),
@@ -321,6 +333,6 @@ def test_damaged_folders_are_named(trained):
 
 
 def test_a_run_loads_without_its_data(trained, monkeypatch):
-    monkeypatch.setattr("ppl_models.data.load", lambda *args: pytest.fail("no data are needed"))
+    monkeypatch.setattr("ppl_models.data.load", lambda *args, **kwargs: pytest.fail("no data are needed"))
     run = load_run(str(trained))
     assert run.model(n=2).shape == (2, 64) and len(run.example) == 3

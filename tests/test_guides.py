@@ -1,6 +1,7 @@
 """Every guide on every model of the collection: gradients, shapes, densities, divergences; and `Terms`."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -9,7 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from guides import BottomUp, Ladder, MeanField, SelfReflective
+from guides import BottomUp, Ladder, MeanField, SelfReflective, families
 from ppl_models import DLGM, VAE, HierarchicalVAE, LinearGaussian, SeReVAE
 from ppl_models.inference.objectives import elbo, terms
 
@@ -114,6 +115,108 @@ def test_merged_families_multiply_an_estimate_with_the_prior():
             covariance = fn.covariance_matrix if family != "diagonal" else torch.diag_embed(fn.variance)
             extra = torch.linalg.inv(covariance) - torch.diag_embed(1 / prior.variance)
             assert (torch.linalg.eigvalsh(extra) > -1e-9).all()
+
+
+# ---- what a guide is built of
+
+
+def two(x, names=("a", "b")):
+    with pyro.plate("data", len(x)):
+        first = pyro.sample(names[0], dist.Normal(torch.zeros(2, dtype=x.dtype), 1.0).to_event(1))
+        second = pyro.sample(names[1], dist.Normal(first, 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(second, 1.0).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+@pytest.mark.parametrize("names", [("a.b", "a_b"), ("a.b", "dotted_a~1b"), ("a~1.b", "a.~1b"), ("a~0.", "a~.0")])
+def test_every_latent_has_a_network_of_its_own(guide, names):
+    x, model = torch.randn(5, 2), partial(two, names=names)
+    q = guide(model, x, hidden=4)
+    assert len([key for key, _ in q.factors.named_children() if key != "encoders"]) == 2
+    elbo(terms(model, q, (x,))).backward()
+    assert all(p.grad is not None for p in q.parameters())
+    plain = guide(two, x, hidden=4)
+    assert [key for key, _ in plain.factors.named_children()] == ["encoders", "q_a", "q_b"]
+
+
+class Counts(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loc = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(self.loc, 1.0))
+            pyro.sample("x", dist.Poisson(z.exp()), obs=x)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guide_is_made_in_the_dtype_of_its_model(guide):
+    x = torch.rand(5, WIDTH).double()
+    model = MODELS["sere"]("gaussian").double()
+    q = guide(model, x, hidden=8)
+    assert {p.dtype for p in q.parameters()} == {torch.double}
+    assert torch.isfinite(elbo(terms(model, q, (x,))))
+    # evidence of another dtype, here integers, is read in the guide's
+    counts = Counts().double()
+    assert torch.isfinite(elbo(terms(counts, guide(counts, torch.tensor([0, 1, 3]), hidden=8), (torch.arange(4),))))
+    # a model without parameters: of its data
+    q = guide(two, x[:, :2], hidden=8)
+    assert {p.dtype for p in q.parameters()} == {torch.double}
+    assert torch.isfinite(elbo(terms(two, q, (x[:, :2],))))
+    assert {p.dtype for p in guide(two, x[:, :2].float(), hidden=8).parameters()} == {torch.float}
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guide_is_made_on_the_device_of_its_model(guide):
+    x, model = torch.rand(5, WIDTH, device="cuda"), MODELS["sere"]("gaussian").cuda()
+    q = guide(model, x, hidden=8)
+    assert {p.device.type for p in q.parameters()} == {"cuda"} and torch.isfinite(elbo(terms(model, q, (x,))))
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guide_knows_its_model_but_does_not_own_it(guide):
+    x, model = data("bernoulli"), MODELS["vae"]("bernoulli")
+    q = guide(model, x, hidden=8)
+    assert q.model is model
+    assert not {*model.parameters()} & {*q.parameters()} and not any("model" in name for name in q.state_dict())
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+@pytest.mark.parametrize(
+    ("sizes", "text"),
+    [
+        ({"family": {"z9": "full"}}, "family names the site 'z9', want one of the latents z1, z2"),
+        ({"family": None}, "found family None, want one of 'diagonal', 'rank-one', 'full', an object with count"),
+        ({"family": {"z1": None}}, "found family None"),
+        ({"family": type(families.FAMILIES["full"])}, "found family <class"),
+        ({"parents": {"z1": "z2", "z2": "z1"}}, r"found parents\['z1'\] = 'z2', want a tuple of names; try \('z2',\)"),
+        ({"parents": None}, "found parents=None, want one of"),
+        ({"hidden": 0}, "found hidden=0, want an integer of at least 1"),
+        ({"depth": -1}, "found depth=-1, want an integer of at least 0"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused(guide, sizes, text):
+    if "parents" in sizes and guide is MeanField:
+        return  # which has none
+    with pytest.raises(ValueError, match=f"guide {guide.__name__}: {text}"):
+        guide(MODELS["dlgm"]("bernoulli"), data("bernoulli"), **sizes)
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_enumerated_latents_are_for_guides_in_an_order_of_their_own(guide):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+            pyro.sample("x", dist.Normal(pyro.sample("z", dist.Normal(k, 1.0)), 1.0), obs=x)
+
+    if guide is BottomUp:
+        loss = pyro.infer.TraceEnum_ELBO(max_plate_nesting=1)
+        assert torch.isfinite(loss.differentiable_loss(model, guide(model, X, hidden=4), X))
+    else:
+        with pytest.raises(ValueError, match="found the enumerated site 'k', want none.*try BottomUp, with TraceEnum"):
+            guide(model, X)
 
 
 # ---- Terms

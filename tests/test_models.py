@@ -1,7 +1,9 @@
 """The models: every density recomputed by hand, generation, particles, and errors for what they cannot have made."""
 
 import copy
+from functools import partial
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -267,26 +269,50 @@ def test_wrong_data(name):
     ("make", "words"),
     [
         (lambda: VAE(12, network="transformer"), "VAE: found network 'transformer'"),
-        (lambda: VAE(12, network="conv"), "conv' with event \\(channels, height, width\\)"),
-        (lambda: VAE(12, latent=0), "network: found inputs \\(0,\\)"),
-        (lambda: VAE(0), "network: found .* output 0"),
+        (lambda: VAE(12, network="conv"), "VAE: found event=12, network 'conv' wants event \\(channels, "),
+        (lambda: VAE(12, latent=0), "VAE: found latent=0, want an integer of at least 1"),
+        (lambda: VAE(12, latent=True), "VAE: found latent=True, want"),
+        (lambda: VAE(12, hidden=0), "VAE: found hidden=0, want"),
+        (lambda: VAE((1, 4, 4), hidden=0, network="conv"), "VAE: found hidden=0, want"),
+        (lambda: VAE((1, 4, 4), depth=-1, network="conv"), "VAE: found depth=-1, want an integer of at least 0"),
+        (lambda: VAE(0), "VAE: found event=0, want"),
+        (lambda: VAE(()), "VAE: found event=\\(\\), want"),
+        (lambda: VAE("x"), "VAE: found event='x', want"),
+        (lambda: VAE(12, likelihood=nn.Linear(2, 2)), "VAE: likelihood: found a Linear, want a module with count"),
         (lambda: VAE(12, likelihood="poisson"), "likelihood: found 'poisson'"),
-        (lambda: DLGM(12, ()), "DLGM: found latent \\(\\)"),
-        (lambda: DLGM(12, (3, 0)), "DLGM: found latent \\(3, 0\\)"),
-        (lambda: HierarchicalVAE(12, ()), "HierarchicalVAE: found latent \\(\\)"),
+        (lambda: DLGM(12, ()), "DLGM: found latent=\\(\\), want an integer of at least 1, or several"),
+        (lambda: DLGM(12, (3, 0)), "DLGM: found latent=\\(3, 0\\)"),
+        (lambda: DLGM(12, (3, 2), hidden=2.5), "DLGM: found hidden=2.5, want"),
+        (lambda: DLGM(12, (3, 2), depth=-1), "DLGM: found depth=-1, want"),
+        (lambda: DLGM((1, 2.0, 3), (3, 2)), "DLGM: found event=\\(1, 2.0, 3\\), want"),
+        (lambda: HierarchicalVAE(12, ()), "HierarchicalVAE: found latent=\\(\\)"),
         (lambda: HierarchicalVAE(12, (2, 3), hidden=(4, 5, 6)), "one width for all networks or one a latent"),
-        (lambda: SeReVAE(12, layers=0), "found 0 layers for 12 rows or values, want 1 to 12"),
-        (lambda: SeReVAE(12, layers=13), "found 13 layers"),
+        (lambda: HierarchicalVAE(12, (2, 3), hidden="wide"), "HierarchicalVAE: found hidden='wide', want"),
+        (lambda: HierarchicalVAE(12, (2, 3), depth=None), "HierarchicalVAE: found depth=None, want"),
+        (lambda: LinearGaussian(3, "x"), "LinearGaussian: found latent='x', want"),
+        (lambda: SeReVAE(12, layers=0), "SeReVAE: found layers=0, want an integer of at least 1"),
+        (lambda: SeReVAE(12, layers=2.0), "SeReVAE: found layers=2.0, want an integer of at least 1"),
+        (lambda: SeReVAE(12, layers=13), "found 13 layers for 12 rows or values, want 1 to 12"),
         (lambda: SeReVAE((1, 4, 9), layers=5, network="conv"), "found 5 layers for 4 rows"),
         (lambda: SeReVAE(12, layers=2, network="conv"), "wants event \\(channels, height, width\\)"),
         (lambda: SeReVAE(12, layers=2, network="linear"), "found network 'linear'"),
-        (lambda: SeReVAE(12, layers=2, depth=0), "found depth 0"),
-        (lambda: SeReVAE(12, layers=2, latent=0), "network: found"),
+        (lambda: SeReVAE(12, layers=2, depth=0), "SeReVAE: found depth=0, want an integer of at least 1"),
+        (lambda: SeReVAE(12, layers=2, latent=0), "SeReVAE: found latent=0, want"),
     ],
 )
 def test_wrong_sizes(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("cls", [VAE, DLGM, HierarchicalVAE, LinearGaussian, partial(SeReVAE, layers=2)])
+def test_any_integer_is_a_size_and_a_shape_is_an_event(cls):
+    for event in (16, np.prod((4, 4)), torch.tensor(16), (1, 4, 4), [16], np.array([1, 4, 4])):
+        model = cls(event, latent=np.int64(2))
+        assert model.event == 16 and type(model.event) is int
+        assert model(n=2).shape == (2, 16)
+    sizes = {1: LinearGaussian(3, 2).sizes["z1"], 2: LinearGaussian(3, (2, 1)).sizes["z1"]}
+    assert sizes == {1: 2, 2: 2} and DLGM(3, np.array([2, 1])).latent == (2, 1)
 
 
 # As modules.
@@ -401,3 +427,21 @@ def test_convolutional_networks_take_any_image_and_any_batch(image):
     assert out.shape == (2, 3, size)
     torch.testing.assert_close(out[0], joined(features[0], context))
     assert joined(features[0, 0], context).shape == (3, size)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_a_convolutional_decoder_has_depth_blocks_at_each_size(depth):
+    net = ConvNet([6], (1, 28, 20), context=(1, 3, 4), channels=4, depth=depth)  # 7 x 5, 14 x 10, 28 x 20
+    assert len(net.blocks) == 3 * depth
+    for block in net.blocks:
+        nn.init.normal_(block.outer.weight)
+    net(torch.randn(2, 6), torch.randn(2, 12)).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
+
+
+def test_models_with_convolutions_have_their_depth():
+    for make in (VAE, partial(SeReVAE, layers=2)):
+        one, two = (make((1, 8, 8), latent=2, hidden=64, depth=depth, network="conv") for depth in (1, 2))
+        assert sum("decoder.blocks" in n or "estimates.0.blocks" in n for n in one.state_dict()) == 8  # of 2 sizes
+        assert sum("decoder.blocks" in n or "estimates.0.blocks" in n for n in two.state_dict()) == 16
+        assert two(n=2).shape == (2, 64)

@@ -8,12 +8,21 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer import (
+    SVI,
+    RenyiELBO,
+    Trace_ELBO,
+    TraceEnum_ELBO,
+    TraceGraph_ELBO,
+    TraceMeanField_ELBO,
+    config_enumerate,
+)
 from pyro.infer.autoguide import AutoNormal
 from torch import Tensor, nn
 from torch.distributions import constraints, kl_divergence
 
 import ppl_models.inference.training as training
+from guides import BottomUp, MeanField
 from ppl_models import VAE
 from ppl_models.data import Data, Identity
 from ppl_models.inference import elbo, fit, load, terms
@@ -421,6 +430,144 @@ def test_data_of_another_model_stop_before_any_step(tmp_path):
     assert same(state(model, guide), before) and not list(tmp_path.iterdir())
 
 
+def test_a_wrong_value_in_any_row_stops_before_any_step(tmp_path):
+    for n in (50, 2500):
+        for place in ("data", "validation"):
+            model, guide = pair()
+            before = state(model, guide)
+            x = rows(n)
+            x[n - 1, 3] = 0.5
+            with pytest.raises(ValueError, match="found the value 0.5, a Bernoulli likelihood wants 0 or 1; binarize"):
+                quiet(model, guide, **{"data": rows(n), place: x}, steps=2, batch_size=10, folder=tmp_path / "run")
+            assert same(state(model, guide), before) and not list(tmp_path.iterdir())
+    # of a plain model, whose likelihood has no check of its own, too
+    x[0, 3], x[n - 1] = 1, 0.5
+
+    def plain(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z1", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            logits = z.sum(-1, keepdim=True).expand(*z.shape[:-1], 8)
+            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
+
+    with pytest.raises(ValueError, match="within the support"):
+        quiet(plain, guide, x, steps=2, batch_size=10)
+    with pyro.validation_enabled(False):  # who does not want to know is not told
+        quiet(plain, guide, x, steps=2, batch_size=10)
+
+
+def test_looking_at_every_row_changes_nothing(monkeypatch):
+    def nothing(*_):
+        pass
+
+    one, two = pair(), pair()
+    quiet(*one, rows(), steps=4, batch_size=10)
+    monkeypatch.setattr(training, "check_values", nothing)
+    monkeypatch.setattr(training, "check_pair", lambda *_, **__: None)
+    quiet(*two, rows(), steps=4, batch_size=10)
+    assert same(state(*one), state(*two))
+
+
+def test_models_of_one_size_and_wild_priors_train():
+    guide = Recognition()
+
+    def fixed(x: Tensor) -> None:
+        with pyro.plate("data", 10):
+            z = pyro.sample("z1", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(10, 8), 1.0).to_event(1), obs=x)
+
+    quiet(fixed, guide, rows(25), steps=3, batch_size=10)
+
+    def wild(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z1", dist.Normal(torch.zeros(2), 1e4).to_event(1))  # its exponential is 0 or infinite
+            pyro.sample("x", dist.Normal(0.0, z.sum(-1, keepdim=True).expand(-1, 8).exp()).to_event(1), obs=x)
+
+    quiet(wild, guide, rows(25), steps=3, batch_size=10)
+
+
+def test_the_order_of_model_and_guide():
+    model, guide = pair()
+    x = rows()
+    with pytest.raises(ValueError, match="guide, VAE at .*observes the site 'x'; are model and guide in this order"):
+        quiet(guide, model, x, steps=1)
+    with pytest.raises(ValueError, match="model Recognition observes nothing .it draws 'z1'.; are model and guide in"):
+        quiet(guide, guide, x, steps=1)
+    for make in (MeanField, BottomUp):
+        for loss in (None, Trace_ELBO()):
+            with pytest.raises(ValueError, match="observes the site 'x'; are model and guide in this order"):
+                quiet(make(model, x, hidden=4), model, x, steps=1, loss=loss)
+
+
+def test_a_guide_with_another_model_of_its_own_is_refused():
+    model, guide = pair()
+    guide.model, guide.layout = pair()[0].forward, None
+    with pytest.raises(ValueError, match="the guide Recognition runs its own model, forward at .*build the guide on"):
+        quiet(model, guide, rows(), steps=1)
+    del guide.layout  # `model` of another module may be anything
+    quiet(model, guide, rows(), steps=1)
+
+
+def mixture(x: Tensor) -> None:
+    """Two components; which one is enumerated, where the middle is not known."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 3.0))
+        k = pyro.sample("k", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+        pyro.sample("x", dist.Normal(z + 4 * k, 0.5), obs=x[:, 0])
+
+
+def mixture_guide(x: Tensor) -> None:
+    loc = pyro.param("loc", torch.zeros(2))
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(loc[0] + 0.5 * x[:, 0], loc[1].exp()))
+
+
+@pytest.mark.parametrize("nesting", [1, math.inf])
+@pytest.mark.parametrize("make", [None, BottomUp])
+def test_enumerated_sites_are_left_to_the_loss(make, nesting):
+    x = torch.randn(40, 2) + 4 * (torch.arange(40) % 2).unsqueeze(-1)
+    guide = mixture_guide if make is None else make(mixture, x, hidden=4)
+    loss = TraceEnum_ELBO(max_plate_nesting=nesting)
+    run = quiet(mixture, guide, x, steps=60, lr=0.05, batch_size=20, loss=loss, validation=x)
+    assert run.history[-1]["valid"] < run.history[0]["valid"]
+    assert run.history[-1]["valid"] == pytest.approx(loss.loss(mixture, guide, x) / 40, abs=0.5)
+
+
+def test_latents_without_a_pathwise_gradient_want_a_loss_of_pyros():
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Bernoulli(0.5))
+            pyro.sample("x", dist.Normal(4 * k, 1.0), obs=x)
+
+    def guide(x: Tensor) -> None:
+        logit = pyro.param("logit", torch.tensor(0.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("k", dist.Bernoulli(logits=logit.expand(len(x))))
+
+    x = torch.full((30,), 4.0)
+    words = r"the guide draws the site 'k' from a Bernoulli.*loss=pyro.infer.Trace_ELBO\(\)"
+    with pytest.raises(ValueError, match=words):
+        quiet(model, guide, x, steps=1)
+    for loss in (Trace_ELBO(), TraceEnum_ELBO()):
+        pyro.clear_param_store()
+        program = config_enumerate(guide) if isinstance(loss, TraceEnum_ELBO) else guide
+        quiet(model, program, x, steps=200, lr=0.1, ema=None, loss=loss)
+        assert pyro.param("logit").item() > 1
+
+
+@pytest.mark.parametrize(
+    ("loss", "kind", "words"),
+    [
+        (RenyiELBO(), ValueError, "loss RenyiELBO has no differentiable_loss; Trace_ELBO, TraceMeanField_ELBO and"),
+        (TraceGraph_ELBO(), ValueError, "loss TraceGraph_ELBO has no differentiable_loss; Trace_ELBO, "),
+        (Trace_ELBO, TypeError, r"loss is the class Trace_ELBO, want an instance; try Trace_ELBO\(\)"),
+        (lambda *_: 0.0, TypeError, "loss is a function, want an objective of Pyro's"),
+    ],
+)
+def test_losses_without_gradients_are_refused(loss, kind, words):
+    with pytest.raises(kind, match=f"fit: {words}"):
+        quiet(*pair(), rows(), steps=1, loss=loss)
+
+
 class Bomb(Program):
     """A guide that goes wrong at a given call."""
 
@@ -492,6 +639,27 @@ def test_files(tmp_path):
     other = pair(9)
     load(run.folder / "checkpoint.safetensors", dict(zip(("model", "guide"), other, strict=True)))
     assert same(state(*other), state(model, guide))  # the averages, which the pair is left with
+
+
+def test_folders_that_cannot_be_written_to_stop_before_any_step(tmp_path):
+    model, guide = pair()
+    before = state(model, guide)
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "run", "/proc/run"):
+        with pytest.raises(ValueError, match="cannot write to the folder .*(file|proc).*choose another one"):
+            quiet(model, guide, rows(), steps=2, folder=folder)
+    assert (tmp_path / "file").read_text() == "mine"
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "checkpoint.safetensors").write_text("another")
+    with pytest.raises(ValueError, match="holds a checkpoint.safetensors already; choose another folder"):
+        quiet(model, guide, rows(), steps=2, folder=run)
+    assert (run / "checkpoint.safetensors").read_text() == "another" and same(state(model, guide), before)
+    # an empty folder is used, and stays if nothing comes of it
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="at step 2"):
+        quiet(model, Bomb(2, "nan"), rows(), steps=10, every=5, folder=tmp_path / "empty")
+    assert not list((tmp_path / "empty").iterdir())
 
 
 def test_text_in_place_of_a_bar(capsys):

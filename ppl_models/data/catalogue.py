@@ -175,6 +175,7 @@ def describe(name: str) -> str:
 
 def load(
     name: str | Path,
+    *,
     validation: bool = False,
     transform: str | Transform = "default",
     size: int | None = None,
@@ -203,7 +204,7 @@ def load(
     not comparable. Files are sought in $PPL_MODELS_DATA, then in the user's cache, then fetched from their
     official home.
 
-    Raises ValueError for an unknown name or transform and for a damaged file, ConnectionError for an
+    Raises ValueError for an unknown name or transform and for a missing or damaged file, ConnectionError for an
     unreachable home.
     """
     name = str(name)
@@ -212,7 +213,7 @@ def load(
         default, tail, alpha = "none", None, 1e-6
     elif size is not None:
         raise ValueError(
-            f"size: found {size!r} with {name!r}, wanted none: it is for 'folder:<path>'; leave it out"
+            f"size: found {size!r} with {name!r}, want none: it is for 'folder:<path>'; leave it out"
         )
     elif name.endswith((".npy", ".npz")):
         rows = splits.array_file(name)
@@ -236,7 +237,7 @@ def _entry(name: str) -> Entry:
     near = difflib.get_close_matches(str(name).lower(), CATALOGUE, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else "try 'folder:<path>' for images of your own"
     raise ValueError(
-        f"name: found {name!r}, wanted one of {', '.join(CATALOGUE)}, 'folder:<path>' or a path "
+        f"name: found {name!r}, want one of {', '.join(CATALOGUE)}, 'folder:<path>' or a path "
         f"ending in .npy or .npz; {hint}"
     )
 
@@ -247,7 +248,7 @@ def _with_validation(rows: list[Rows], tail: int | None) -> list[Rows]:
     kept = size - (max(1, size // 10) if tail is None else tail)
     if kept < 1:
         raise ValueError(
-            f"validation: found {size} training row, wanted at least 2 to split; try validation=False"
+            f"validation: found {size} training row, want at least 2 to split; try validation=False"
         )
     return [train.part(slice(None, kept)), train.part(slice(kept, None)), test]
 
@@ -272,7 +273,7 @@ def _transform(wanted: str | Transform, levels: int | None, alpha: float, name: 
         return Identity() if levels is None else Scale(levels)
     if wanted not in ("binarize", "dequantize", "logit"):
         raise ValueError(
-            f"transform: found {wanted!r}, wanted 'default', 'none', 'binarize', 'dequantize', 'logit' or "
+            f"transform: found {wanted!r}, want 'default', 'none', 'binarize', 'dequantize', 'logit' or "
             "an object such as Binarize(256); try 'default'"
         )
     if levels is None:

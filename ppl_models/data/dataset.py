@@ -42,28 +42,28 @@ class Data:
         if not isinstance(self.values, Tensor) or self.values.dtype != dtype:
             found = getattr(self.values, "dtype", type(self.values).__name__)
             raise TypeError(
-                f"values of {self.name}: found {found}, wanted a {dtype} tensor with levels={self.levels}; "
+                f"values of {self.name}: found {found}, want a {dtype} tensor with levels={self.levels}; "
                 "try levels=None for real data, values.to(torch.uint8) for grey levels"
             )
         if self.values.ndim != 2 or self.values.shape[1] != math.prod(self.shape):
             raise ValueError(
-                f"values of {self.name}: found {tuple(self.values.shape)}, wanted "
+                f"values of {self.name}: found {tuple(self.values.shape)}, want "
                 f"(N, {math.prod(self.shape)}) for shape {self.shape}; try values.flatten(1)"
             )
         if self.labels is not None and self.labels.shape != self.values.shape[:1]:
             raise ValueError(
-                f"labels of {self.name}: found {tuple(self.labels.shape)}, wanted ({len(self.values)},), "
+                f"labels of {self.name}: found {tuple(self.labels.shape)}, want ({len(self.values)},), "
                 "one a row; try labels=None"
             )
         if not isinstance(self.transform, Transform):
             raise TypeError(
-                f"transform of {self.name}: found {self.transform!r}, wanted one of ppl_models.data's; "
+                f"transform of {self.name}: found {self.transform!r}, want one of ppl_models.data's; "
                 "try Identity()"
             )
         levels = getattr(self.transform, "levels", None)
         if levels != self.levels:
             raise ValueError(
-                f"transform of {self.name}: found {self.transform!r}, wanted one with levels={self.levels}"
+                f"transform of {self.name}: found {self.transform!r}, want one with levels={self.levels}"
                 + ("; try Identity()" if self.levels is None else f"; try Scale({self.levels})")
             )
 
@@ -92,7 +92,7 @@ class Data:
         index = _as_index(index, self.values.device)
         if isinstance(index, int):
             raise TypeError(
-                f"index: found {index}, wanted a slice, a tensor or a list; try slice({index}, {index + 1})"
+                f"index: found {index}, want a slice, a tensor or a list; try slice({index}, {index + 1})"
             )
         labels = None if self.labels is None else self.labels[index]
         return replace(self, values=self.values[index], labels=labels)
@@ -130,7 +130,7 @@ class Data:
         if isinstance(self.transform, Logit):
             if x is None or x.shape != (*nll.shape, size):
                 raise ValueError(
-                    f"x: found {None if x is None else tuple(x.shape)}, wanted the transformed data "
+                    f"x: found {None if x is None else tuple(x.shape)}, want the transformed data "
                     f"that nll is of, {(*nll.shape, size)}; try bits_per_dim(nll, x) with x = data[index]"
                 )
             return bits - self.transform.log_abs_det(x) / (size * math.log(2)) + math.log2(self.levels)
@@ -148,5 +148,5 @@ def _as_index(index: Index, device: torch.device) -> int | slice | Tensor:
         return operator.index(index)
     except TypeError:
         raise TypeError(
-            f"index: found {index!r}, wanted an integer, a slice, a tensor or a list; try data[:10]"
+            f"index: found {index!r}, want an integer, a slice, a tensor or a list; try data[:10]"
         ) from None

@@ -57,7 +57,7 @@ def verify(path: Path, source: Source, owner: str) -> None:
     found = _hash(path, source)
     if found != source.digest:
         raise ValueError(
-            f"{path}: found {found}, wanted {source.digest} for data set {owner!r}; the file is truncated, "
+            f"{path}: found {found}, want {source.digest} for data set {owner!r}; the file is truncated, "
             f"changed or of another set: remove it, or get it again from {source.url}"
         )
 

@@ -1,7 +1,6 @@
 """Readers of the file formats: each takes a path (or bytes) and returns numpy arrays as the file holds them.
 
-A file that is not what it should be raises ValueError in one line that names the file. Nothing a file holds
-is ever
+A file that is not what it should be raises ValueError in one line that names the file. Nothing a file holds is ever
 executed: arrays are loaded without pickle, and the one pickled format goes through `_ArrayUnpickler`.
 """
 
@@ -46,18 +45,18 @@ def idx(path: Path) -> np.ndarray:
     """
     content = plain(path)
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
-        raise ValueError(f"{path}: found header {content[:4]!r}, wanted an idx file of uint8 (00 00 08 ..)")
+        raise ValueError(f"{path}: found header {content[:4]!r}, want an idx file of uint8 (00 00 08 ..)")
     axes = content[3]
     start = 4 + 4 * axes
     if axes == 0 or len(content) < start:
         raise ValueError(
-            f"{path}: found a header cut short at {len(content)} bytes, wanted {start}; fetch it again"
+            f"{path}: found a header cut short at {len(content)} bytes, want {start}; fetch it again"
         )
     shape = struct.unpack(f">{axes}i", content[4:start])
     wanted = int(np.prod(shape, dtype=np.int64))
     if len(content) - start != wanted:
         raise ValueError(
-            f"{path}: found {len(content) - start} bytes after the header, wanted {wanted} for shape "
+            f"{path}: found {len(content) - start} bytes after the header, want {wanted} for shape "
             f"{shape}; the file is truncated or damaged, fetch it again"
         )
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
@@ -75,7 +74,7 @@ def amat(path: Path) -> np.ndarray:
     # Every character has its place, so that no parsing is needed: digit, blank, digit, .., digit, newline.
     if not width or width % 2 or len(characters) % width:
         raise ValueError(
-            f"{path}: found {len(characters)} characters in lines of {width}, wanted equal lines of 0 and 1 "
+            f"{path}: found {len(characters)} characters in lines of {width}, want equal lines of 0 and 1 "
             "with single blanks between; the file is truncated or of another format"
         )
     table = characters.reshape(-1, width)
@@ -104,15 +103,17 @@ def mat(path: Path, key: str) -> np.ndarray:
         raise ValueError(f"{path}: cannot be read as a MATLAB 5 file ({error}); fetch it again") from None
     if key not in content:
         held = ", ".join(sorted(name for name in content if not name.startswith("__")))
-        raise ValueError(f"{path}: found arrays {held or 'none'}, wanted {key!r}")
+        raise ValueError(f"{path}: found arrays {held or 'none'}, want {key!r}")
     return content[key]
 
 
 def arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a .npz file by name, or the one of a .npy file under the name "data".
 
-    Raises ValueError if the file is damaged or holds pickled objects, which are not loaded.
+    Raises ValueError if the file is missing, damaged or holds pickled objects, which are not loaded.
     """
+    if not Path(path).is_file():
+        raise _missing(path, "file", "a .npy or .npz file")
     try:
         # Opened here, since numpy leaves a damaged archive open.
         with open(path, "rb") as file:
@@ -133,13 +134,15 @@ def image_paths(folder: Path) -> list[Path]:
     Raises ValueError if there is no such folder or no image in it.
     """
     if not Path(folder).is_dir():
-        raise ValueError(
-            f"{folder}: found no such folder, wanted one with images; check the path after 'folder:'"
-        )
+        raise _missing(folder, "folder", "a folder of images")
     paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise ValueError(f"{folder}: found no image, wanted files that end in {', '.join(SUFFIXES)}")
+        raise ValueError(f"{folder}: found no image, want files that end in {', '.join(SUFFIXES)}")
     return paths
+
+
+def _missing(path: Path, kind: str, want: str) -> ValueError:
+    return ValueError(f"{path}: found no such {kind}, want {want}; try its absolute path (this is {Path.cwd()})")
 
 
 def images(paths: Sequence[Path], size: int) -> np.ndarray:
@@ -155,7 +158,7 @@ def images(paths: Sequence[Path], size: int) -> np.ndarray:
         try:
             with Image.open(path) as image:
                 if image.mode.startswith(("I", "F")):  # Pillow would clip deeper pixels to white
-                    raise ValueError(f"mode {image.mode}, wanted 8 bits a channel")
+                    raise ValueError(f"mode {image.mode}, want 8 bits a channel")
                 mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
                 picture = image.convert(mode)
         except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, .. for a damaged file
@@ -217,7 +220,7 @@ def cifar_batch(content: bytes, name: str = "CIFAR-10 batch") -> tuple[np.ndarra
         or labels.shape != pixels.shape[:1]
     ):
         raise ValueError(
-            f"{name}: found data {pixels.dtype} {pixels.shape} with labels {labels.shape}, wanted uint8 "
+            f"{name}: found data {pixels.dtype} {pixels.shape} with labels {labels.shape}, want uint8 "
             "(n, 3072) with labels (n,); fetch the official file again"
         )
     return pixels, labels

@@ -116,7 +116,7 @@ def folder(path: str, size: int) -> list[Rows]:
     Raises ValueError for a size below 1, fewer than two images or what the readers refuse.
     """
     if not isinstance(size, int) or size < 1:
-        raise ValueError(f"size: found {size!r}, wanted the side of the images in pixels; try 32")
+        raise ValueError(f"size: found {size!r}, want the side of the images in pixels; try 32")
     root = Path(path).expanduser()
     if (root / "train").is_dir() and (root / "test").is_dir():
         train = readers.image_paths(root / "train")
@@ -147,12 +147,12 @@ def array_file(path: str) -> list[Rows]:
             if (train.shape, train.levels) != (test.shape, test.levels):
                 raise ValueError(
                     f"{path}: found rows {train.shape} of {keys[0]} and {test.shape} of {keys[1]} with "
-                    f"levels {train.levels} and {test.levels}, wanted the same; save both alike"
+                    f"levels {train.levels} and {test.levels}, want the same; save both alike"
                 )
             return [train, test]
     if len(found) != 1:
         raise ValueError(
-            f"{path}: found arrays {', '.join(found) or 'none'}, wanted train and test, x_train and x_test, "
+            f"{path}: found arrays {', '.join(found) or 'none'}, want train and test, x_train and x_test, "
             "or a single array"
         )
     rows = _array_rows(next(iter(found.values())), path)
@@ -162,7 +162,7 @@ def array_file(path: str) -> list[Rows]:
 
 def _array_rows(array: np.ndarray, origin: str) -> Rows:
     if array.ndim not in (2, 3, 4) or 0 in array.shape:
-        raise ValueError(f"{origin}: found shape {array.shape}, wanted (N, D), (N, H, W) or (N, H, W, C)")
+        raise ValueError(f"{origin}: found shape {array.shape}, want (N, D), (N, H, W) or (N, H, W, C)")
     if array.ndim == 4:
         array = array.transpose(0, 3, 1, 2)
     elif array.ndim == 3:
@@ -174,7 +174,7 @@ def _array_rows(array: np.ndarray, origin: str) -> Rows:
         return Rows(flat.astype(np.uint8), shape, 2)
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(
-            f"{origin}: found type {array.dtype}, wanted uint8 (256 levels), bool or floating point; "
+            f"{origin}: found type {array.dtype}, want uint8 (256 levels), bool or floating point; "
             "try array.astype('uint8') or array.astype('float32')"
         )
     real = flat.astype(np.float32)
@@ -188,7 +188,7 @@ def _array_rows(array: np.ndarray, origin: str) -> Rows:
 
 def _nine_tenths(size: int, origin: str) -> int:
     if size < 2:
-        raise ValueError(f"{origin}: found {size} datum, wanted at least 2 for train and test")
+        raise ValueError(f"{origin}: found {size} datum, want at least 2 for train and test")
     return size - max(1, size // 10)
 
 
@@ -203,7 +203,7 @@ def _members(path: Path, wanted: list[str]) -> list[bytes]:
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ValueError(f"{path}: cannot be read as an archive ({error}); fetch it again") from None
     if missing := [name for name in wanted if name not in found]:
-        raise ValueError(f"{path}: found no {', '.join(missing)}, wanted the official CIFAR-10 archive")
+        raise ValueError(f"{path}: found no {', '.join(missing)}, want the official CIFAR-10 archive")
     return [found[name] for name in wanted]
 
 

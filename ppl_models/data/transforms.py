@@ -120,7 +120,7 @@ class Logit:
         _check_levels(self)
         if not 0.0 < self.alpha < 0.5:
             raise ValueError(
-                f"alpha: found {self.alpha!r}, wanted a number between 0 and 1/2; try 1e-6, for CIFAR-10 0.05"
+                f"alpha: found {self.alpha!r}, want a number between 0 and 1/2; try 1e-6, for CIFAR-10 0.05"
             )
 
     def __call__(self, values: Tensor) -> Tensor:
@@ -150,6 +150,6 @@ def _check_levels(transform: Scale | Binarize | Dequantize | Logit) -> None:
     levels = transform.levels
     if not isinstance(levels, int) or isinstance(levels, bool) or levels < 2:
         raise ValueError(
-            f"levels of {type(transform).__name__}: found {levels!r}, wanted an integer of at least 2; "
+            f"levels of {type(transform).__name__}: found {levels!r}, want an integer of at least 2; "
             "try 256 for 8-bit images"
         )

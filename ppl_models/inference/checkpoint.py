@@ -2,8 +2,10 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 FORMAT = "ppl-models 1"
+CHECKPOINT = "checkpoint.safetensors"
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -34,6 +37,34 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file atomically."""
     text = json.dumps(content, indent=2, allow_nan=True) + "\n"
     write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+@contextmanager
+def prepared(folder: Path | None) -> Iterator[None]:
+    """Inside, there is a folder to write a checkpoint to; a new one that is still empty at the end is removed again.
+
+    Raises:
+        ValueError: a file in the way, no permission to write, or a checkpoint that is there already.
+    """
+    if folder is None:
+        yield
+        return
+    path = Path(folder).absolute()
+    if (path / CHECKPOINT).exists():
+        raise ValueError(f"{folder} holds a {CHECKPOINT} already; choose another folder, or move it away")
+    made = [parent for parent in (path, *path.parents) if not parent.exists()]
+    try:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=path):
+                pass
+        except OSError as error:
+            raise ValueError(f"cannot write to the folder {folder} ({error.strerror}); choose another one") from None
+        yield
+    finally:
+        for parent in made:  # from within
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
 
 
 def save(path: Path, modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) -> None:

@@ -1,15 +1,19 @@
 """`evaluate`: how well a (model, guide) pair explains data, with one call for any pair."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from math import log
 from typing import Any
 
 import pyro
 import torch
+from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from .batches import columns_of
+from ppl_models.parts.plates import observations
+
+from .batches import columns_of, rows_of
+from .checks import CHUNK, check_pair, check_values, check_whole
 from .objectives import Terms, elbo, plate_nesting, terms
 from .particles import vectorizes
 from .progress import Progress
@@ -72,20 +76,25 @@ def evaluate(
         elbo = mean_n mean_k [log p(x_n | z_k) - KL],      nll = -mean_n log 1/K sum_k p(x_n, z_k) / q(z_k | x_n)
 
     Memory stays that of `rows` rows, whatever the particles and the data. Where the program has global latents, all
-    the data count as one datum and the numbers are divided by their count.
+    the data count as one datum and the numbers are divided by their count; then every pass takes all the data at once,
+    and memory is that of all of them, however small `rows` is.
 
     Args:
         model, guide: any Pyro programs; modules are put in eval mode for the time of the call.
-        data: a tensor, `ppl_models.data.Data`, anything with a length that slices to tensors, or a tuple of such.
+        data: a tensor, `ppl_models.data.Data`, anything with a length that slices to tensors, or a tuple of such; its
+            rows are moved to the modules' device.
         particles: K, importance samples a datum.
-        rows: how many (datum, particle) rows go through the programs at once.
+        rows: how many (datum, particle) rows go through the programs at once; at least all the data where the program
+            has global latents.
         vectorize: run particles in one pass. "auto" does so if a pass of a few particles gives the numbers of the same
             draws taken one by one; else particles run one at a time and a note says why.
         seed: of the draws; the global generator is as before afterwards. None continues the global generator.
         progress: show a bar.
 
     Raises:
-        ValueError: no data, particles or rows below 1, another word for vectorize; what the programs themselves raise.
+        ValueError: no data, particles or rows below 1, another word for vectorize; a model that subsamples its data; a
+            model that observes nothing or a guide that does (are they swapped?); a value in any row that the model does
+            not take; what the programs themselves raise.
 
     Source: Burda et al. 2016 (arXiv 1509.00519), eq. 8 and section 5.
     """
@@ -98,14 +107,16 @@ def evaluate(
     n = len(columns[0])
     modules = [m for program in (model, guide) if isinstance(program, nn.Module) for m in program.modules()]
     modes = [m.training for m in modules]
-    devices = list({p.device for m in modules for p in m.parameters() if p.is_cuda})
+    places = list(dict.fromkeys(p.device for m in modules for p in m.parameters()))
+    devices = [place for place in places if place.type == "cuda"]
     with torch.random.fork_rng(devices, enabled=seed is not None), torch.no_grad():
         if seed is not None:
             torch.manual_seed(seed)
         try:
             for module in modules:
                 module.training = False
-            return _evaluate(model, guide, columns, n, particles, rows, vectorize, progress)
+            device = places[0] if places else None
+            return _evaluate(model, guide, columns, n, particles, rows, vectorize, progress, device)
         finally:
             for module, mode in zip(modules, modes, strict=True):
                 module.training = mode
@@ -120,16 +131,22 @@ def _evaluate(
     rows: int,
     vectorize: str | bool,
     progress: bool,
+    device: torch.device | None,
 ) -> Evaluation:
-    few = tuple(column[: min(n, 5)] for column in columns)
+    # as many rows as a pass may have: a plate of a given size takes no fewer than it draws
+    seen = check_pair("evaluate", model, guide, rows_of(columns, slice(0, min(n, max(rows, CHUNK))), device))
+    check_whole(seen)
+    check_values(model, guide, columns, min(n, rows), device)
+    scored = _has_bits(columns, seen)
+    few = rows_of(columns, slice(0, min(n, 5)), device)
     nesting = plate_nesting(model, guide, few, {})  # with Pyro's validation on: bad data speak up here
     first = terms(model, guide, few)
-    whole = bool(first.shared) or first.full_size is not None
+    whole = bool(first.shared)
     # without a plate around the data there is but one datum, whatever the length of the arguments
     units = 1 if first.shared >= first.log_likelihood.keys() | first.kl.keys() else n
     notes = []
     if vectorize == "auto":
-        reason = vectorizes(model, guide, tuple(column[:] for column in columns) if whole else few, nesting)
+        reason = vectorizes(model, guide, rows_of(columns, slice(0, n), device) if whole else few, nesting)
         if reason is not None and particles > 1:
             notes.append(f"particles run one by one: {reason}")
         vectorize = reason is None
@@ -140,11 +157,14 @@ def _evaluate(
     bounds, log_ws, kls, bits = [], [], [], []
     with pyro.validation_enabled(False), Progress(-(-n // size) * len(chunks), enabled=progress) as bar:
         done = 0
-        for batch in _batches(columns, n, size):
+        for i in range(0, n, size):
+            batch = rows_of(columns, slice(i, min(i + size, n)), device)
             count = len(batch[0])
             parts: list[tuple[Tensor, float, dict[str, float]]] = []
             for chunk in chunks:
                 found = terms(model, guide, batch, particles=chunk, nesting=nesting)
+                if found.full_size is not None:  # all the data at once, where it is more than was looked at
+                    check_whole(check_pair("evaluate", model, guide, batch))
                 log_w = _total(found) if whole else found.log_w
                 parts.append((log_w, elbo(found, data_size=units).item(), _divergences(found, units)))
                 done += 1
@@ -154,7 +174,7 @@ def _evaluate(
             bounds.append(count * sum(w * part[1] for w, part in zip(weights, parts, strict=True)))
             kls.append({s: count * sum(w * p[2][s] for w, p in zip(weights, parts, strict=True)) for s in first.kl})
             log_ws.append(log_w if whole else _nll(log_w))
-            bits.append(None if whole else _bits(columns[0], _nll(log_w), batch[0], model, guide, few))
+            bits.append(columns[0].bits_per_dim(_nll(log_w), batch[0]) if scored and not whole else None)
     if whole:
         log_w = log_ws[0][:, 0].double()
         ratios = (log_w - log_w.max()).exp()
@@ -171,11 +191,6 @@ def _evaluate(
     bits_per_dim = None if any(b is None for b in bits) else torch.cat(bits).mean().item()
     kl = {site: sum(k[site] for k in kls) / n for site in first.kl}
     return Evaluation(sum(bounds) / n, nll, error, kl, bits_per_dim, particles, n, notes)
-
-
-def _batches(columns: Sequence[Any], n: int, size: int) -> Iterator[tuple[Any, ...]]:
-    for i in range(0, n, size):
-        yield tuple(column[i : i + size] for column in columns)
 
 
 def _nll(log_w: Tensor) -> Tensor:
@@ -195,13 +210,8 @@ def _divergences(found: Terms, n: int) -> dict[str, float]:
     return {site: value / n if site in found.shared else value for site, value in means.items()}
 
 
-def _bits(column: Any, nll: Tensor, x: Tensor, model: Callable, guide: Callable, few: Sequence[Any]) -> Tensor | None:
-    """Bits per dimension, if the data know how and the likelihood is of the kind (mass or density) that they are."""
-    if not hasattr(column, "bits_per_dim"):
-        return None
-    with pyro.poutine.block(), pyro.poutine.trace() as capture:
-        model(*few)
-    observed = [node["fn"] for node in capture.trace.nodes.values() if node["type"] == "sample" and node["is_observed"]]
-    if any(fn.support.is_discrete != column.discrete for fn in observed):
-        return None
-    return column.bits_per_dim(nll, x)
+def _has_bits(columns: Sequence[Any], trace: Trace) -> bool:
+    """Whether bits per dimension mean something: one column whose kind, mass or density, is that of the likelihood."""
+    if len(columns) > 1 or not hasattr(columns[0], "bits_per_dim"):
+        return False
+    return all(trace.nodes[site]["fn"].support.is_discrete == columns[0].discrete for site in observations(trace))

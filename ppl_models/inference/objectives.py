@@ -15,7 +15,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-PARTICLES = "_particles"
+from ppl_models.parts.plates import PARTICLES, data_plate, is_deterministic, latents, observations
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def terms(
         analytic: take divergences in closed form where there is one.
 
     Raises:
-        ValueError: the guide samples a site that the model lacks, lacks one that it needs, or runs another model.
+        ValueError: the guide samples a site that the model lacks, lacks one that it needs, runs another model, or
+            observes something.
     """
     kwargs = kwargs or {}
     if particles > 1 and nesting is None:
@@ -79,28 +80,48 @@ def terms(
     dim = None if particles == 1 else -1 - nesting
     with pyro.plate(PARTICLES, particles, dim=dim) if dim else nullcontext():
         model_trace, guide_trace, same_order = traces(model, guide, args, kwargs)
-    return collect(model_trace, guide_trace, dim, analytic and same_order)
+    return collect(model_trace, guide_trace, dim, analytic and same_order, next(iter([*args, *kwargs.values()]), None))
+
+
+def run_pair(model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Trace, Trace]:
+    """(model trace, guide trace) of one run, subsample sites pruned; whether their latents agree is not looked at.
+
+    Raises:
+        ValueError: a guide built on another model (it has `model`, and is a `GuideMessenger` or has a `layout`), or one
+            that observes something other than a `pyro.factor`.
+    """
+    messenger = isinstance(guide, GuideMessenger)
+    # the `model` of an autoguide may be hidden in a poutine.block, that of another module may be anything
+    own = getattr(guide, "model", None) if messenger or hasattr(guide, "layout") else None
+    if own is not None and own != model:  # methods and functions compare by identity, too
+        raise ValueError(
+            f"the guide {type(guide).__name__} runs its own model, {_called(own)}, which is not the "
+            f"{_called(model)} it is paired with; build the guide on this model"
+        )
+    if messenger:
+        guide(*args, **kwargs)
+        model_trace, guide_trace = guide.get_traces()
+        return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+    # as contexts: `trace(fn)` would append a table of shapes to every message that a program raises
+    with poutine.trace() as capture:
+        guide(*args, **kwargs)
+    for name in observations(capture.trace):
+        raise ValueError(
+            f"the guide, {_called(guide)}, observes the site {name!r}; are model and guide in this order? A guide "
+            "draws every latent and observes nothing but a pyro.factor"
+        )
+    with poutine.trace() as replayed, poutine.replay(trace=capture.trace):
+        model(*args, **kwargs)
+    return prune_subsample_sites(replayed.trace), prune_subsample_sites(capture.trace)
 
 
 def traces(
     model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[Trace, Trace, bool]:
     """(model trace, guide trace, whether both draw the latents in one order), subsample sites pruned."""
+    model_trace, guide_trace = run_pair(model, guide, args, kwargs)
     if isinstance(guide, GuideMessenger):
-        if guide.model != model:  # methods and functions compare by identity, too
-            raise ValueError(
-                f"the guide {type(guide).__name__} runs its own model, {_called(guide.model)}, which is not the "
-                f"{_called(model)} it is paired with; build the guide on this model"
-            )
-        guide(*args, **kwargs)
-        model_trace, guide_trace = guide.get_traces()
-        return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace), True
-    # as contexts: `trace(fn)` would append a table of shapes to every message that a program raises
-    with poutine.trace() as capture:
-        guide(*args, **kwargs)
-    with poutine.trace() as replayed, poutine.replay(trace=capture.trace):
-        model(*args, **kwargs)
-    model_trace, guide_trace = prune_subsample_sites(replayed.trace), prune_subsample_sites(capture.trace)
+        return model_trace, guide_trace, True
     needed, given = latents(model_trace), latents(guide_trace)
     for name in given:
         if name not in needed and not guide_trace.nodes[name]["infer"].get("is_auxiliary"):
@@ -117,19 +138,16 @@ def traces(
     return model_trace, guide_trace, [n for n in given if n in needed] == needed
 
 
-def latents(trace: Trace) -> list[str]:
-    """Names of the sites of a trace that were drawn, not observed."""
-    return [n for n, node in trace.nodes.items() if node["type"] == "sample" and not node["is_observed"]]
-
-
 def _called(program: Callable) -> str:
     """A name of a program for messages, with the address that tells two instances apart."""
     return f"{getattr(program, '__name__', type(program).__name__)} at {id(program):#x}"
 
 
-def collect(model_trace: Trace, guide_trace: Trace, particle_dim: int | None, analytic: bool) -> Terms:
-    """The `Terms` of a pair of traces."""
-    data = data_plate(model_trace)
+def collect(
+    model_trace: Trace, guide_trace: Trace, particle_dim: int | None, analytic: bool, first: Any = None
+) -> Terms:
+    """The `Terms` of a pair of traces; `first` is the first argument of the run, whose rows are the data."""
+    data = data_plate(model_trace, first)
     shared: set[str] = set()
 
     def reduce(name: str, value: Tensor, node: Mapping[str, Any]) -> Tensor:
@@ -141,7 +159,7 @@ def collect(model_trace: Trace, guide_trace: Trace, particle_dim: int | None, an
 
     likelihood, log_p, log_q, kl = {}, {}, {}, {}
     for name, node in model_trace.nodes.items():
-        if node["type"] != "sample" or _is_deterministic(node):
+        if node["type"] != "sample" or is_deterministic(node):
             continue
         if node["is_observed"]:
             likelihood[name] = reduce(name, node["fn"].log_prob(node["value"]), node)
@@ -152,7 +170,7 @@ def collect(model_trace: Trace, guide_trace: Trace, particle_dim: int | None, an
         divergence = _divergence(q, node) if analytic else None
         kl[name] = log_q[name] - log_p[name] if divergence is None else reduce(name, divergence, q)
     for name, q in guide_trace.nodes.items():
-        if q["type"] == "sample" and name not in log_p and not _is_deterministic(q):
+        if q["type"] == "sample" and name not in log_p and not is_deterministic(q):
             # an auxiliary site or a factor of the guide: it has a density but no prior
             log_q[name] = kl[name] = reduce(name, q["fn"].log_prob(q["value"]), q)
             log_p[name] = torch.zeros_like(log_q[name])
@@ -174,28 +192,6 @@ def _divergence(q: Mapping[str, Any], p: Mapping[str, Any]) -> Tensor | None:
 def _number(scale: Any) -> Any:
     """A scale that can be compared without reading a tensor: tensors are compared by identity."""
     return id(scale) if isinstance(scale, Tensor) else scale
-
-
-def _is_deterministic(node: Mapping[str, Any]) -> bool:
-    return bool(node["infer"].get("_deterministic"))
-
-
-def data_plate(trace: Trace) -> Any:
-    """The plate that enumerates the data: of those around every observed site, the one with most latents, or None.
-
-    Observed sites outside all plates do not count. A plate named "data" is taken first.
-    """
-    observed = [node for node in trace.nodes.values() if node["type"] == "sample" and node["is_observed"]]
-    # factors draw nothing, and what is deterministic was not measured
-    stacks = [_stack(node) for node in observed if node["value"].numel() and not _is_deterministic(node)]
-    stacks = [stack for stack in stacks if stack]
-    common = [f for f in stacks[0].values() if all(f.name in stack for stack in stacks)] if stacks else []
-    held = [set(_stack(trace.nodes[name])) for name in latents(trace)]
-    return max(common, key=lambda f: (f.name == "data", sum(f.name in h for h in held), -f.dim), default=None)
-
-
-def _stack(node: Mapping[str, Any]) -> dict[str, Any]:
-    return {f.name: f for f in node["cond_indep_stack"] if f.vectorized and f.name != PARTICLES}
 
 
 def per_datum(value: Tensor, data_dim: int | None, particle_dim: int | None) -> Tensor:

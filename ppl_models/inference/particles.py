@@ -8,7 +8,9 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from .objectives import PARTICLES, Terms, collect, traces
+from ppl_models.parts.plates import PARTICLES
+
+from .objectives import Terms, collect, traces
 
 
 class Substitute(Messenger):
@@ -45,7 +47,7 @@ def vectorizes(
     try:
         with pyro.plate(PARTICLES, particles, dim=-1 - nesting):
             model_trace, guide_trace, _ = traces(model, guide, args, {})
-        together = collect(model_trace, guide_trace, -1 - nesting, analytic=False)
+        together = collect(model_trace, guide_trace, -1 - nesting, False, args[0])
         drawn = {
             name: (node["value"], node["value"].dim() - node["fn"].event_dim - nesting - 1)
             for name, node in guide_trace.nodes.items()
@@ -55,7 +57,7 @@ def vectorizes(
             one = {name: value.select(dim, k) for name, (value, dim) in drawn.items()}
             with Substitute(one):
                 model_trace, guide_trace, _ = traces(model, guide, args, {})
-            site = _difference(together, k, collect(model_trace, guide_trace, None, analytic=False), tolerance)
+            site = _difference(together, k, collect(model_trace, guide_trace, None, False, args[0]), tolerance)
             if site is not None:
                 return f"site {site!r} has another density when particles are vectorized"
     except Exception as error:  # noqa: BLE001 (whatever a program does with a dimension that it does not expect)

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .batches import batches_of, columns_of, rows_of
-from .checkpoint import save, write_json
-from .objectives import Terms, elbo, plate_nesting, terms
+from .checkpoint import CHECKPOINT, prepared, save, write_json
+from .checks import check_loss, check_pair, check_values
+from .objectives import Terms, elbo, plate_nesting, run_pair, terms
 from .particles import vectorizes
 from .progress import Progress
 
@@ -68,9 +69,9 @@ def fit(
     However it ends, by an error or Ctrl-C too, the pair is left with the (averaged) parameters of the steps done.
 
     Args:
-        model, guide: any Pyro programs with reparametrized latents; parameters of modules and of `pyro.param` are
-            trained, frozen ones (`requires_grad_(False)`) are not. For the time of the call modules are in training
-            mode, a wholly frozen one in evaluation mode; for the validation all are in evaluation mode.
+        model, guide: any Pyro programs with reparametrized latents (others with a `loss`); parameters of modules and of
+            `pyro.param` are trained, frozen ones (`requires_grad_(False)`) are not. For the time of the call modules
+            are in training mode, a wholly frozen one in evaluation mode; for the validation all are in evaluation mode.
         data: rows, a tensor or anything with a length that tensors index (`ppl_models.data.Data`); a tuple of such for
             a model of several arguments. It is drawn from in shuffled batches, which are moved to the modules' device.
         steps, epochs: how long; exactly one of them. An epoch is `len(data) // batch_size` steps.
@@ -82,10 +83,11 @@ def fit(
             step t = 0, 1, ...; None to keep the last ones.
         particles: draws a step, in one vectorized pass if the programs are right with one, else one by one.
         analytic: divergences in closed form where there is one (less noise), or all sampled.
-        loss: one of Pyro's own ELBOs instead (`pyro.infer.Trace_ELBO()`, ...): then warmup, particles and analytic
-            are its business and must keep their defaults.
+        loss: one of Pyro's own ELBOs instead (`pyro.infer.Trace_ELBO()`, `TraceEnum_ELBO()`, ...): then warmup,
+            particles and analytic are its business and must keep their defaults.
         validation: data of the same kind: the bound on them is recorded with every record.
-        folder: where to write checkpoint.safetensors and history.json with every record, atomically.
+        folder: where to write checkpoint.safetensors and history.json with every record, atomically. It must not hold
+            a checkpoint; a new one is removed if there was no record.
         every: steps between records, an epoch by default.
         seed: of the noise and the shuffling; None continues the global generator.
         progress: show a bar with loss, nll (bound) and time left.
@@ -94,10 +96,12 @@ def fit(
         The `Run`; model and guide are trained in place.
 
     Raises:
-        TypeError: data that have no length or that tensors do not index.
-        ValueError: arguments that contradict each other; data that are empty or not finite; a pair without parameters;
-            a loss or gradient that is not finite (the message names the first site whose term is not; that step is not
-            taken, and files are left as the last record wrote them).
+        TypeError: data that have no length or that tensors do not index; a loss that is no objective of Pyro's.
+        ValueError: arguments that contradict each other; data that are empty or not finite, or a value in any row that
+            the model does not take; a pair without parameters, in the wrong order, or with latents that are not
+            reparametrized; a loss without gradients; a folder that cannot be written to; a loss or gradient that is not
+            finite (the message names the first site whose term is not; that step is not taken, and files are left as
+            the last record wrote them).
     """
     if (steps is None) == (epochs is None):
         raise ValueError(f"fit: found steps={steps} and epochs={epochs}, want exactly one of them")
@@ -112,6 +116,8 @@ def fit(
     _in_range(ema is None or 0 <= ema < 1, f"ema={ema}, want 0 <= ema < 1, or None for no average")
     if loss is not None and (warmup, particles, analytic) != (0, 1, True):
         raise ValueError("fit: with a loss of Pyro's, warmup, particles and analytic are not used; set them there")
+    if loss is not None:
+        check_loss(loss)
     columns = columns_of(data, "fit: data")
     held_out = None if validation is None else columns_of(validation, "fit: validation")
     if seed is not None:
@@ -125,23 +131,29 @@ def fit(
     run = Run(folder=None if folder is None else Path(folder))
     start = perf_counter()
 
-    with _mode(programs.values(), training=False):  # looking does not move running statistics
-        device = next((p.device for program in programs.values() for p in program.parameters()), None)
-        batches = batches_of(columns, batch_size, device)
-        example = next(batches)
-        nesting = plate_nesting(model, guide, example, {})  # with Pyro's validation on: bad data speak up here, once
-        params, saved = _parameters(model, guide, example, programs)
-        passes, draws = 1, particles
-        if particles > 1:
-            with torch.no_grad():
-                if vectorizes(model, guide, example, nesting) is not None:
-                    passes, draws = particles, 1
-    averaged = [p.detach().clone() for p in params] if ema is not None else []
-    optimizer = torch.optim.AdamW(params, lr=lr, weight_decay=weight_decay, fused=True)
-    sums, since = torch.zeros(2, device=params[0].device), 0
+    with prepared(run.folder):
+        with _mode(programs.values(), training=False):  # looking does not move running statistics
+            device = next((p.device for program in programs.values() for p in program.parameters()), None)
+            batches = batches_of(columns, batch_size, device)
+            example = next(batches)
+            check_pair("fit", model, guide, example, reparametrized=loss is None)
+            # with Pyro's validation on: bad data speak up here, once; a loss of Pyro's finds its own nesting
+            nesting = plate_nesting(model, guide, example, {}) if loss is None else None
+            params, saved = _parameters(model, guide, example, programs)
+            for rows in (columns, held_out):
+                if rows is not None:
+                    check_values(model, guide, rows, min(batch_size, len(rows[0])), device)
+            passes, draws = 1, particles
+            if particles > 1:
+                with torch.no_grad():
+                    if vectorizes(model, guide, example, nesting) is not None:
+                        passes, draws = particles, 1
+        averaged = [p.detach().clone() for p in params] if ema is not None else []
+        optimizer = torch.optim.AdamW(params, lr=lr, weight_decay=weight_decay, fused=True)
+        sums, since = torch.zeros(2, device=params[0].device), 0
+        training, averaging = _mode(programs.values(), training=True), _averaged_at_last(params, averaged)
 
-    with _mode(programs.values(), training=True), _averaged_at_last(params, averaged), pyro.validation_enabled(False):
-        with Progress(total, progress) as bar:
+        with training, averaging, pyro.validation_enabled(False), Progress(total, progress) as bar:
             for step in range(total):
                 batch = example if step == 0 else next(batches)
                 for group in optimizer.param_groups:
@@ -173,11 +185,10 @@ def fit(
                     with _swapped(params, averaged):
                         if held_out is not None:
                             with _mode(programs.values(), training=False):
-                                record["valid"] = _bound(model, guide, held_out, batch_size, device)
+                                record["valid"] = _bound(model, guide, held_out, batch_size, device, loss)
                         run.history.append({"step": step + 1, **record, "seconds": perf_counter() - start})
                         if run.folder is not None:
-                            run.folder.mkdir(parents=True, exist_ok=True)
-                            save(run.folder / "checkpoint.safetensors", saved)
+                            save(run.folder / CHECKPOINT, saved)
                             write_json(run.folder / "history.json", {"history": run.history})
     run.seconds = perf_counter() - start
     return run
@@ -199,7 +210,7 @@ def _parameters(
 ) -> tuple[list[Tensor], dict[str, Any]]:
     """Every trainable tensor of the pair, once; and what a checkpoint keeps: the modules, and "params" of functions."""
     with torch.no_grad(), poutine.trace() as capture, poutine.block(expose_types=["param"]):
-        terms(model, guide, batch)
+        run_pair(model, guide, batch, {})
     values = {name: node["value"] for name, node in capture.trace.nodes.items() if node["type"] == "param"}
     store = {name: v.unconstrained() if hasattr(v, "unconstrained") else v for name, v in values.items()}
     owned = dict.fromkeys(p for program in programs.values() for p in program.parameters())
@@ -252,13 +263,21 @@ def _swap(params: list[Tensor], averaged: list[Tensor]) -> None:
 
 @torch.no_grad()
 def _bound(
-    model: Callable, guide: Callable, columns: Sequence[Any], batch_size: int, device: torch.device | None
+    model: Callable,
+    guide: Callable,
+    columns: Sequence[Any],
+    batch_size: int,
+    device: torch.device | None,
+    loss: ELBO | None,
 ) -> float:
-    """Mean negative ELBO over data, one draw each."""
+    """Mean negative ELBO over data, one draw each, or the mean of Pyro's `loss`."""
     size, total = len(columns[0]), 0.0
     for i in range(0, size, batch_size):
         batch = rows_of(columns, slice(i, i + batch_size), device)
-        total -= elbo(terms(model, guide, batch), data_size=size).item() * len(batch[0])
+        if loss is None:
+            total -= elbo(terms(model, guide, batch), data_size=size).item() * len(batch[0])
+        else:
+            total += float(loss.loss(model, guide, *batch))
     return total / size
 
 

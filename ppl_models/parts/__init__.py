@@ -1,4 +1,4 @@
-"""What models and guides are built of: programs, networks, bijections, distributions, likelihoods."""
+"""What models and guides are built of: programs, networks, bijections, distributions, likelihoods, sizes."""
 
 from .bijectors import ConditionalRankOneAffine as ConditionalRankOneAffine, RankOneAffine as RankOneAffine
 from .distributions import DiscretizedLogistic as DiscretizedLogistic, RankOneNormal as RankOneNormal
@@ -8,6 +8,8 @@ from .likelihoods import (
     Logistic as Logistic,
     check_data as check_data,
     likelihood as likelihood,
+    rows as rows,
 )
 from .nets import Block as Block, ConvEncoder as ConvEncoder, ConvNet as ConvNet, Net as Net
 from .program import Program as Program
+from .sizes import all_sizes as all_sizes, event_size as event_size, one_size as one_size

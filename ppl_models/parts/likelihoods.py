@@ -56,6 +56,24 @@ def check_data(x: Tensor, event: int | Sequence[int], name: str = "x", dtype: to
     return x
 
 
+def rows(x: Tensor | None, n: int, event: int, likelihood: nn.Module, dtype: torch.dtype) -> int:
+    """How many data a run of a model has: the rows of x, once they are checked, or `n` if it generates.
+
+    Args:
+        x: rows (n, event), or None.
+        n: read where x is None.
+        event, likelihood, dtype: the model's own.
+
+    Raises:
+        TypeError, ValueError: see `check_data`, `check_count` and the likelihood's `check`.
+    """
+    if x is None:
+        return check_count(n)
+    check_data(x, event, dtype=dtype)
+    likelihood.check(x)
+    return len(x)
+
+
 class Bernoulli(nn.Module):
     """Binary pixels: x_i ~ Bernoulli(sigmoid(logits_i)), independent; one number a pixel."""
 
@@ -150,16 +168,23 @@ def bounded_exp(log_scale: Tensor, bound: float = 5.0) -> Tensor:
     return (bound * torch.tanh(log_scale / bound)).exp()
 
 
-def likelihood(spec: str | nn.Module) -> nn.Module:
+def likelihood(spec: str | nn.Module, owner: str = "") -> nn.Module:
     """A likelihood by name: "bernoulli", "gaussian" (learned scale), "gaussian:0.1" (fixed), "logistic:256".
 
     A module is passed through: it needs `count` (numbers a value), `forward(params) -> distribution`,
-    `mean(params)` and `check(x, name)`.
+    `mean(params)` and `check(x, name)`. `owner` is the model it is for, for messages.
 
     Raises:
-        ValueError: an unknown name, or a number that does not parse.
+        ValueError: an unknown name, a number that does not parse, or a module that lacks one of these.
     """
+    prefix = f"{owner}: " if owner else ""
     if isinstance(spec, nn.Module):
+        lacking = [name for name in ("mean", "check") if not callable(getattr(spec, name, None))]
+        if not isinstance(getattr(spec, "count", None), Integral) or lacking:
+            raise ValueError(
+                f"{prefix}likelihood: found a {type(spec).__name__}, want a module with count (an integer), forward, "
+                "mean and check; take ppl_models.parts.Bernoulli as an example"
+            )
         return spec
     name, colon, number = str(spec).partition(":")
     try:
@@ -170,7 +195,8 @@ def likelihood(spec: str | nn.Module) -> nn.Module:
         if name == "logistic":
             return Logistic(int(number) if colon else 256)
     except ValueError as error:
-        raise ValueError(f"likelihood {spec!r}: {error}") from None
+        raise ValueError(f"{prefix}likelihood {spec!r}: {error}") from None
     raise ValueError(
-        f"likelihood: found {spec!r}, want 'bernoulli', 'gaussian', 'gaussian:SCALE' or 'logistic:LEVELS', or a module"
+        f"{prefix}likelihood: found {spec!r}, want 'bernoulli', 'gaussian', 'gaussian:SCALE' or 'logistic:LEVELS', or "
+        "a module"
     )

@@ -137,20 +137,27 @@ class ConvEncoder(nn.Module):
 class ConvNet(nn.Module):
     """Vectors, and optionally an image, to an image: the residual-convolutional counterpart of `Net`.
 
-    The vectors give a small map by a linear layer, which is enlarged (nearest neighbour) with a residual block at each
-    size; an image input, resized to the output, joins by a 3 x 3 convolution before the last block.
+    The vectors give a small map by a linear layer, which is enlarged (nearest neighbour) with residual blocks at each
+    size; an image input, resized to the output, joins by a 3 x 3 convolution before the blocks of the last size.
 
     Args:
         inputs: width of each vector.
         image: (channels, height, width) of the output.
         context: (channels, height, width) of an image input, given as flat rows, or None.
         channels: of the last map; doubled at each halving.
+        depth: residual blocks at each size.
     """
 
     def __init__(
-        self, inputs: Sequence[int], image: Sequence[int], context: Sequence[int] | None = None, channels: int = 16
+        self,
+        inputs: Sequence[int],
+        image: Sequence[int],
+        context: Sequence[int] | None = None,
+        channels: int = 16,
+        depth: int = 1,
     ) -> None:
         super().__init__()
+        self.depth = depth
         self.image, self.context = tuple(image), None if context is None else tuple(context)
         sizes = [tuple(image[1:])]
         while max(sizes[-1]) > 7:
@@ -159,7 +166,7 @@ class ConvNet(nn.Module):
         widths = [min(channels * 2**i, 128) for i in range(len(sizes))][::-1]
         self.start = (widths[0], *self.sizes[0])
         self.first = nn.ModuleList(nn.Linear(n, prod(self.start), bias=i == 0) for i, n in enumerate(inputs))
-        self.blocks = nn.ModuleList(ConvBlock(w) for w in widths)
+        self.blocks = nn.ModuleList(ConvBlock(w) for w in widths for _ in range(depth))
         self.narrow = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(widths, widths[1:], strict=False))
         self.join = None if context is None else nn.Conv2d(context[0], widths[-1], 3, padding=1)
         self.last = nn.Conv2d(widths[-1], image[0], 3, padding=1)
@@ -170,11 +177,12 @@ class ConvNet(nn.Module):
         h = sum(layer(v) for layer, v in zip(self.first, vectors, strict=True))
         batch = h.shape[:-1] if self.join is None else torch.broadcast_shapes(h.shape[:-1], inputs[-1].shape[:-1])
         h = h.expand(*batch, h.shape[-1]).reshape(-1, *self.start)
-        for i, block in enumerate(self.blocks):
+        for i in range(len(self.sizes)):
             if i:
                 h = interpolate(self.narrow[i - 1](h), size=self.sizes[i])
-            if self.join is not None and i == len(self.blocks) - 1:
+            if self.join is not None and i == len(self.sizes) - 1:
                 c = inputs[-1].expand(*batch, inputs[-1].shape[-1]).reshape(-1, *self.context)
                 h = h + self.join(interpolate(c, size=self.sizes[-1]))
-            h = block(h)
+            for j in range(self.depth):
+                h = self.blocks[i * self.depth + j](h)
         return self.last(silu(h)).reshape(*batch, -1)

@@ -141,7 +141,8 @@ def load_parts(config: Mapping[str, Any], name: str | None = None) -> tuple[Data
     """The data of a configuration, or others by name under the same transform."""
     chosen = config["data"]
     size = chosen["image_size"] if name is None or name.startswith("folder:") else None
-    return datasets.load(name or chosen["name"], chosen["validation"] and name is None, chosen["transform"], size)
+    validation = chosen["validation"] and name is None
+    return datasets.load(name or chosen["name"], validation=validation, transform=chosen["transform"], size=size)
 
 
 def _program(kind: str, chosen: Mapping[str, Any], args: tuple[Any, ...], device: str | torch.device) -> Callable:

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from ppl_models.parts import Program
 
 PACKAGES = {"model": "ppl_models", "guide": "guides"}
 _POSITIONAL = (
@@ -24,16 +24,16 @@ _POSITIONAL = (
 
 
 def catalogue(kind: str) -> dict[str, type]:
-    """Short name -> class of every model or guide of the collection: what its package exports, one a file.
+    """Short name -> class of every model or guide of the collection: the concrete programs its package exports.
 
     The short name is the name of the file: `ppl_models/sere_vae.py` is "sere-vae".
     """
     package = importlib.import_module(PACKAGES[kind])
     found = {}
     for value in vars(package).values():
-        if inspect.isclass(value) and issubclass(value, nn.Module):
+        if inspect.isclass(value) and issubclass(value, Program) and not inspect.isabstract(value):
             home, _, stem = value.__module__.rpartition(".")
-            if home == package.__name__ and stem != kind:  # guides/guide.py holds the abstract ones
+            if home == package.__name__:
                 found[stem.replace("_", "-")] = value
     return dict(sorted(found.items()))
 

@@ -1,0 +1,125 @@
+"""What is looked at once, before the work starts: the pair, the loss, and the values of every row."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.infer.elbo import ELBO
+from pyro.poutine import Trace
+from torch import Tensor
+
+from ppl_models.parts.plates import PARTICLES, is_deterministic, latents, observations
+
+from .batches import rows_of
+from .objectives import run_pair
+
+CHUNK = 1000  # rows
+
+
+def check_pair(name: str, model: Callable, guide: Callable, args: Sequence[Any], reparametrized: bool = False) -> Trace:
+    """The model's trace of one run of a pair that can be trained; the global generator is as before afterwards.
+
+    Args:
+        name: what an error starts with, "fit".
+        model, guide: the pair.
+        args: a batch.
+        reparametrized: whether every latent of the guide must be, as the pathwise gradient wants it.
+
+    Raises:
+        ValueError: a model that observes nothing, a guide that observes something (they may be swapped), or a latent
+            that is not reparametrized; the message names the site.
+    """
+    with _forked(args), torch.no_grad(), poutine.block():
+        model_trace, guide_trace = run_pair(model, guide, args, {})
+    sites = [node for node in model_trace.nodes.values() if node["type"] == "sample"]
+    if not any(node["is_observed"] and not is_deterministic(node) for node in sites):
+        called = getattr(model, "__name__", type(model).__name__)
+        drawn = ", ".join(map(repr, latents(model_trace))) or "nothing"
+        raise ValueError(
+            f"{name}: the model {called} observes nothing (it draws {drawn}); are model and guide in this "
+            "order? If so, pass it the data that it observes"
+        )
+    for site in latents(guide_trace) if reparametrized else ():
+        fn = guide_trace.nodes[site]["fn"]
+        if not fn.has_rsample:
+            raise ValueError(
+                f"{name}: the guide draws the site {site!r} from a {type(fn).__name__}, not reparametrized, so that no "
+                "gradient goes through the draw; pass loss=pyro.infer.Trace_ELBO(), which does without, or sum a "
+                "discrete site out with TraceEnum_ELBO"
+            )
+    return model_trace
+
+
+def check_whole(trace: Trace) -> None:
+    """Raise ValueError for a model that saw some of its data only: its weights, raised to N / B, bound nothing."""
+    for node in trace.nodes.values():
+        for f in node["cond_indep_stack"] if node["type"] == "sample" else ():
+            if f.name != PARTICLES and f.full_size not in (None, f.size):
+                raise ValueError(
+                    f"evaluate: the plate {f.name!r} draws {f.size} of {f.full_size} data, want every datum; evaluate "
+                    "a model of the same parameters whose plate does not subsample"
+                )
+
+
+def check_loss(loss: Any) -> None:
+    """Raise unless `loss` is one of Pyro's objectives that gradients can be taken of.
+
+    Raises:
+        TypeError: a class in place of an instance, or no objective of Pyro's.
+        ValueError: an objective without `differentiable_loss`.
+    """
+    working = "Trace_ELBO, TraceMeanField_ELBO and TraceEnum_ELBO work"
+    if isinstance(loss, type):
+        raise TypeError(f"fit: loss is the class {loss.__name__}, want an instance; try {loss.__name__}()")
+    if not isinstance(loss, ELBO):
+        raise TypeError(f"fit: loss is a {type(loss).__name__}, want an objective of Pyro's; {working}")
+    if not callable(getattr(loss, "differentiable_loss", None)):
+        raise ValueError(f"fit: loss {type(loss).__name__} has no differentiable_loss; {working}")
+
+
+def check_values(
+    model: Callable, guide: Callable, columns: Sequence[Any], size: int, device: torch.device | None
+) -> None:
+    """Score every row once, so that a wrong value in the last of them speaks up before the first step.
+
+    The model alone runs on chunks of rows with latents of its prior, and only what it observes is scored. If that
+    fails, by a wrong value, a model of one fixed size or a wild draw of the prior, the pair runs as in the work to come
+    and what it raises is the answer. Nothing is looked at while Pyro's validation is off, and of data that are neither
+    tensors nor `Data` only the first chunk; the global generator is as before afterwards.
+
+    Args:
+        model, guide: the pair, in evaluation mode.
+        columns: the data.
+        size: rows of a batch of the work to come.
+        device: where the rows go.
+
+    Raises:
+        ValueError: a value outside the support of its distribution; what the programs themselves raise.
+    """
+    if not torch.distributions.Distribution._validate_args:
+        return
+    stored = all(isinstance(c if isinstance(c, Tensor) else getattr(c, "values", None), Tensor) for c in columns)
+    n = len(columns[0]) if stored else min(len(columns[0]), max(size, CHUNK))
+    with _forked([device]), torch.no_grad(), poutine.block():
+        try:
+            for i in range(0, n, CHUNK):
+                with poutine.trace() as capture:
+                    model(*rows_of(columns, slice(i, min(i + CHUNK, n)), device))
+                _score(capture.trace)
+        except Exception:  # noqa: BLE001 (what it means, the pair will tell)
+            for i in range(0, n, size):
+                i = min(i, n - size)  # no rest of another size
+                _score(run_pair(model, guide, rows_of(columns, slice(i, i + size), device), {})[0])
+
+
+def _score(trace: Trace) -> None:
+    for site in observations(trace):
+        node = trace.nodes[site]
+        node["fn"].log_prob(node["value"])
+
+
+def _forked(places: Sequence[Any]) -> Any:
+    """The global generators, of the CPU and of the CUDA devices among tensors or devices, as before afterwards."""
+    devices = {getattr(place, "device", place) for place in places}
+    return torch.random.fork_rng([d for d in devices if isinstance(d, torch.device) and d.type == "cuda"])

@@ -1,0 +1,67 @@
+"""Sizes as a user gives them: one integer, several, or the shape of an event; what is none is said in one line."""
+
+from collections.abc import Iterable
+from math import prod
+from operator import index
+from typing import Any
+
+
+def one_size(owner: str, name: str, found: Any, least: int = 1) -> int:
+    """`found` as an int, if it is an integer (numpy's too) of at least `least`.
+
+    Args:
+        owner: the program it is for, and `name` the argument, for the message.
+
+    Raises:
+        ValueError: it is not.
+
+    >>> one_size("VAE", "latent", 0)
+    Traceback (most recent call last):
+    ValueError: VAE: found latent=0, want an integer of at least 1
+    """
+    number = _integer(found)
+    if number is None or number < least:
+        raise ValueError(f"{owner}: found {name}={found!r}, want an integer of at least {least}")
+    return number
+
+
+def all_sizes(owner: str, name: str, found: Any) -> tuple[int, ...]:
+    """One size, or a sequence of them, as a tuple.
+
+    Raises:
+        ValueError: nothing in it, or something else than integers of at least 1.
+
+    >>> all_sizes("DLGM", "latent", 3), all_sizes("DLGM", "latent", [5, 4])
+    ((3,), (5, 4))
+    """
+    given = (found,) if _integer(found) is not None else found
+    numbers = [_integer(size) for size in given] if isinstance(given, Iterable) and not isinstance(given, str) else []
+    if not numbers or any(number is None or number < 1 for number in numbers):
+        raise ValueError(f"{owner}: found {name}={found!r}, want an integer of at least 1, or several: {name}=(3, 2)")
+    return tuple(numbers)
+
+
+def event_size(owner: str, event: Any, network: str = "mlp") -> tuple[int, tuple[int, ...] | None]:
+    """(number of values in a row, its shape as an image where a network is convolutional, else None).
+
+    Raises:
+        ValueError: sizes that are none; an unknown network; a "conv" without (channels, height, width).
+
+    >>> event_size("VAE", (1, 8, 8)), event_size("VAE", (1, 8, 8), "conv")
+    ((64, None), (64, (1, 8, 8)))
+    """
+    if network not in ("mlp", "conv"):
+        raise ValueError(f"{owner}: found network {network!r}, want 'mlp' or 'conv'")
+    shape = all_sizes(owner, "event", event)
+    if network == "conv" and len(shape) != 3:
+        raise ValueError(f"{owner}: found event={event!r}, network 'conv' wants event (channels, height, width)")
+    return prod(shape), shape if network == "conv" else None
+
+
+def _integer(found: Any) -> int | None:
+    if isinstance(found, bool):
+        return None
+    try:
+        return index(found)
+    except TypeError:
+        return None
