@@ -72,6 +72,7 @@ class Conditionals(nn.Module):
         family: of every factor, or a mapping latent -> family.
         encoder, hidden, depth, image: see `encoders.encoder`; hidden and depth are the factors' networks' too.
         gain: factor on the initial weights of the last layers.
+        merged: whether the guide calls `merged`, for which a family may take other numbers.
 
     Raises:
         ValueError: an unknown family or encoder, a family of no latent, or sizes that are none.
@@ -87,6 +88,7 @@ class Conditionals(nn.Module):
         depth: int = 1,
         image: Sequence[int] | None = None,
         gain: float = 0.1,
+        merged: bool = False,
     ) -> None:
         super().__init__()
         hidden = one_size(f"guide {layout.guide}", "hidden", hidden)
@@ -109,8 +111,8 @@ class Conditionals(nn.Module):
             spec = family.get(name, "diagonal") if isinstance(family, Mapping) else family
             self.families[name] = families.family(spec, n, layout.guide)
             copies = prod(plate.size for plate in site.private)
-            net = Net(inputs, copies * self.families[name].count(n), hidden, depth, gain)
-            self.add_module(_key(name), net)
+            count = self.families[name].count(n, merged)
+            self.add_module(_key(name), Net(inputs, copies * count, hidden, depth, gain))
 
     @staticmethod
     def _width(parent: Site, child: Site) -> int:

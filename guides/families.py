@@ -15,10 +15,10 @@ from ppl_models.parts.likelihoods import bounded_exp
 
 @runtime_checkable
 class Family(Protocol):
-    """A Gaussian family over R^n; `raw` are `count(n)` unbounded numbers a network gives, (*batch, count)."""
+    """A Gaussian family over R^n; `raw` are `count` unbounded numbers a network gives, (*batch, count)."""
 
-    def count(self, n: int) -> int:
-        """How many raw numbers a factor over R^n takes."""
+    def count(self, n: int, merged: bool = False) -> int:
+        """How many raw numbers a factor over R^n takes, alone or merged with a prior."""
         ...
 
     def around(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
@@ -33,7 +33,7 @@ class Family(Protocol):
 class Diagonal:
     """Independent entries: N(m, diag s^2)."""
 
-    def count(self, n: int) -> int:
+    def count(self, n: int, merged: bool = False) -> int:
         """2 n: a mean and a log scale each."""
         return 2 * n
 
@@ -56,7 +56,7 @@ class Diagonal:
 class RankOne:
     """Precision diagonal plus rank one: C^-1 = diag(d) + u u^T (Rezende et al. 2014)."""
 
-    def count(self, n: int) -> int:
+    def count(self, n: int, merged: bool = False) -> int:
         """3 n: a mean, a log scale and a vector entry each."""
         return 3 * n
 
@@ -79,9 +79,9 @@ class RankOne:
 class Full:
     """Any covariance, by its Cholesky factor."""
 
-    def count(self, n: int) -> int:
-        """2 n + n (n - 1) / 2: a mean, the log diagonal and the rest of the factor."""
-        return 2 * n + n * (n - 1) // 2
+    def count(self, n: int, merged: bool = False) -> int:
+        """A mean, and the log diagonal and the rest of a Cholesky factor; a square root of any form where merged."""
+        return n + n * n if merged else 2 * n + n * (n - 1) // 2
 
     def _tril(self, diagonal: Tensor, below: Tensor) -> Tensor:
         n = diagonal.shape[-1]
@@ -105,15 +105,16 @@ class Full:
         return dist.MultivariateNormal(loc + shift, scale_tril=scale * tril if isinstance(scale, float) else tril)
 
     def merged(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
-        """P = T T^T + diag(1/scale^2), m = shift + P^-1 loc/scale^2; T lower triangular.
+        """P = T T^T + diag(1/scale^2), m = shift + P^-1 loc/scale^2; T any square matrix, 0.7 I at raw = 0.
 
-        The estimate has precision T T^T and information P shift. Raw numbers that were the information itself would
-        have to follow every change of T, which trains ten times more slowly.
+        The estimate has precision T T^T and information P shift. A triangular T with a positive diagonal would rest on
+        saddles where an entry of it vanishes (0.12 nats above the truth on a linear-Gaussian twin), and raw numbers that
+        were the information itself would have to follow every change of T (ten times slower).
         """
-        shift, log_diagonal, below = self._split(raw)
-        tril = self._tril(softplus(log_diagonal), below)
+        n = loc.shape[-1]
+        shift, root = raw[..., :n], raw[..., n:].unflatten(-1, (n, n)) + 0.7 * torch.eye(n).to(raw)
         prior = scale.square().reciprocal()
-        precision = tril @ tril.mT + torch.diag_embed(prior)
+        precision = root @ root.mT + torch.diag_embed(prior)
         pulled = torch.cholesky_solve((loc * prior).unsqueeze(-1), torch.linalg.cholesky(precision)).squeeze(-1)
         return dist.MultivariateNormal(shift + pulled, precision_matrix=precision)
 

@@ -49,7 +49,8 @@ class Ladder(TopDownGuide):
     ) -> None:
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)
-        self.factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image).to(**self.place)
+        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, merged=True)
+        self.factors = factors.to(**self.place)
         for name, prior in self.layout.not_gaussian.items():  # known now, so it must not wait for the training
             raise self.factors.no_merge(name, prior)
 

@@ -37,9 +37,8 @@ def trained_gap(layers: int, skip: bool, guide, family: str, steps: int = 1000, 
     """(mean of log p(x) - ELBO on the rows trained on, its standard error, the closed form) in nats."""
     model, x = twin(layers, skip)
     q = guide(model, x[:3], family=family, **(options or LINEAR))
-    for _ in range(2):  # a warm restart: one long cosine rests on the ladder's saddles, where an entry of T vanishes
-        lr = 5e-3 if options else 2e-2
-        fit(model, q, x, steps=steps // 2, lr=lr, batch_size=500, ema=0.99, progress=False, seed=0)
+    lr = 5e-3 if options else 2e-2
+    fit(model, q, x, steps=steps, lr=lr, batch_size=500, ema=0.99, progress=False, seed=0)
     bounds = torch.stack([found.log_w.mean() for found in passes(model, q, x)])
     gap = model.log_evidence(x).mean() - bounds.mean()
     return gap.item(), (bounds.std() / len(bounds) ** 0.5).item(), model.gap(STRUCTURES[guide], family).item()
@@ -54,7 +53,7 @@ SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in ALL if case not 
 
 @pytest.mark.parametrize(("layers", "skip", "guide", "family"), [*FAST, *SLOW])
 def test_a_trained_guide_loses_what_its_structure_costs(layers, skip, guide, family):
-    gap, error, closed = trained_gap(layers, skip, guide, family, steps=1000 if layers < 4 else 2000)
+    gap, error, closed = trained_gap(layers, skip, guide, family, steps=1000 if layers == 2 else 2000)
     assert error < 0.006  # nats; below 0.0003 where the guide is exact
     if family == "full" and guide is not MeanField:
         assert closed == pytest.approx(0, abs=1e-5)
