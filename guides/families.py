@@ -108,7 +108,7 @@ class Full:
         """P = T T^T + diag(1/scale^2), m = shift + P^-1 loc/scale^2; T any square matrix, 0.7 I at raw = 0.
 
         The estimate has precision T T^T and information P shift. A triangular T with a positive diagonal would rest on
-        saddles where an entry of it vanishes (0.12 nats above the truth on a linear-Gaussian twin), and raw numbers that
+        saddles where an entry vanishes (0.12 nats above the truth on a linear-Gaussian twin), and raw numbers that
         were the information itself would have to follow every change of T (ten times slower).
         """
         n = loc.shape[-1]
