@@ -2,16 +2,19 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 import torch
+from pyro import poutine
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from .objectives import run_pair
 
 FORMAT = "ppl-models 1"
 CHECKPOINT = "checkpoint.safetensors"
@@ -65,6 +68,26 @@ def prepared(folder: Path | None) -> Iterator[None]:
         for parent in made:  # from within
             if parent.is_dir() and not any(parent.iterdir()):
                 parent.rmdir()
+
+
+def contents(model: Callable, guide: Callable, args: Sequence[Any]) -> dict[str, nn.Module | dict[str, Tensor]]:
+    """What a checkpoint of a pair keeps: its modules, and "params", what plain functions have in Pyro's param store.
+
+    The params are unconstrained values by name, sharing memory with the store; there is no such entry where there are
+    none. The store is global and goes by name: of two runs of one function in a process the last one loaded is current.
+
+    Args:
+        model, guide: the pair, run once to see its params.
+        args: a batch.
+    """
+    modules = {name: p for name, p in (("model", model), ("guide", guide)) if isinstance(p, nn.Module)}
+    with torch.no_grad(), poutine.trace() as capture, poutine.block(expose_types=["param"]):
+        run_pair(model, guide, args, {})
+    values = {name: node["value"] for name, node in capture.trace.nodes.items() if node["type"] == "param"}
+    values = {name: v.unconstrained() if hasattr(v, "unconstrained") else v for name, v in values.items()}
+    owned = {p for module in modules.values() for p in module.parameters()}
+    params = {name: value for name, value in values.items() if value not in owned}
+    return {**modules, "params": params} if params else modules
 
 
 def save(path: Path, modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) -> None:

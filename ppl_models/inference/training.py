@@ -1,8 +1,9 @@
 """`fit`: train any (model, guide) pair on any data."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from math import cos, inf, pi
 from numbers import Integral
 from pathlib import Path
@@ -11,15 +12,14 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from pyro.infer.elbo import ELBO
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .batches import batches_of, columns_of, rows_of
-from .checkpoint import CHECKPOINT, prepared, save, write_json
+from .checkpoint import CHECKPOINT, contents, prepared, save, write_json
 from .checks import check_loss, check_pair, check_values
-from .objectives import Terms, elbo, plate_nesting, run_pair, terms
+from .objectives import Terms, elbo, plate_nesting, terms
 from .particles import vectorizes
 from .progress import Progress
 
@@ -139,7 +139,8 @@ def fit(
             check_pair("fit", model, guide, example, reparametrized=loss is None)
             # with Pyro's validation on: bad data speak up here, once; a loss of Pyro's finds its own nesting
             nesting = plate_nesting(model, guide, example, {}) if loss is None else None
-            params, saved = _parameters(model, guide, example, programs)
+            saved = contents(model, guide, example)
+            params = _trainable(saved)
             for rows in (columns, held_out):
                 if rows is not None:
                     check_values(model, guide, rows, min(batch_size, len(rows[0])), device)
@@ -205,20 +206,13 @@ def _in_range(good: bool, text: str) -> None:
         raise ValueError(f"fit: found {text}")
 
 
-def _parameters(
-    model: Callable, guide: Callable, batch: Sequence[Any], programs: dict[str, nn.Module]
-) -> tuple[list[Tensor], dict[str, Any]]:
-    """Every trainable tensor of the pair, once; and what a checkpoint keeps: the modules, and "params" of functions."""
-    with torch.no_grad(), poutine.trace() as capture, poutine.block(expose_types=["param"]):
-        run_pair(model, guide, batch, {})
-    values = {name: node["value"] for name, node in capture.trace.nodes.items() if node["type"] == "param"}
-    store = {name: v.unconstrained() if hasattr(v, "unconstrained") else v for name, v in values.items()}
-    owned = dict.fromkeys(p for program in programs.values() for p in program.parameters())
-    store = {name: v for name, v in store.items() if v not in owned}
-    params = [p for p in (owned | dict.fromkeys(store.values())) if p.requires_grad]
+def _trainable(saved: Mapping[str, Any]) -> list[Tensor]:
+    """Every trainable tensor of what a checkpoint keeps, once."""
+    held = [p.parameters() if isinstance(p, nn.Module) else p.values() for p in saved.values()]
+    params = [p for p in dict.fromkeys(chain.from_iterable(held)) if p.requires_grad]
     if not params:
         raise ValueError("fit: model and guide have no trainable parameter; is everything frozen?")
-    return params, {**programs, "params": store} if store else programs
+    return params
 
 
 @contextmanager

@@ -44,12 +44,14 @@ def data_plate(trace: Trace, first: Any = None) -> Any:
     found = [f for f in common if rows is not None and rows in (f.size, f.full_size)]
     if not found:
         found = [f for f in common if f.name == "data" or len(common) == 1]
+    if len(found) < 2:
+        return next(iter(found), None)
     held = [set(_stack(trace.nodes[name])) for name in latents(trace)]
 
     def rank(f: Any) -> tuple[bool, bool, int, int]:
         return f.name == "data", _steps(trace, f, first), sum(f.name in h for h in held), -f.dim
 
-    return max(found, key=rank) if len(found) > 1 else next(iter(found), None)
+    return max(found, key=rank)
 
 
 def _steps(trace: Trace, frame: Any, first: Any) -> bool:

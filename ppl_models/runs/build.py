@@ -14,12 +14,10 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from torch import Tensor, nn
 
 from ppl_models import data as datasets
 from ppl_models.data import Data
-from ppl_models.inference import terms
 
 from . import names
 
@@ -122,19 +120,6 @@ def build_pair(config: Mapping[str, Any], example: Tensor, device: str | torch.d
     pyro.set_rng_seed(config["seed"])
     model = _program("model", config["model"], (), device)
     return model, _program("guide", config["guide"], (model, example), device)
-
-
-def stored(model: Callable, guide: Callable, example: Tensor) -> dict[str, Tensor]:
-    """What the programs keep in Pyro's param store and not in modules: name -> unconstrained values, sharing memory.
-
-    The store is global and goes by name: of two runs of one function in a process the last one loaded is current.
-    """
-    with torch.no_grad(), poutine.trace() as capture, poutine.block(expose_types=["param"]):
-        terms(model, guide, (example,))
-    values = {name: node["value"] for name, node in capture.trace.nodes.items() if node["type"] == "param"}
-    values = {name: v.unconstrained() if hasattr(v, "unconstrained") else v for name, v in values.items()}
-    owned = {p for program in (model, guide) if isinstance(program, nn.Module) for p in program.parameters()}
-    return {name: value for name, value in values.items() if value not in owned}
 
 
 def load_parts(config: Mapping[str, Any], name: str | None = None) -> tuple[Data, ...]:

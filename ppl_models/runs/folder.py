@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.data import Data
-from ppl_models.inference import load, save, write_json
+from ppl_models.inference import CHECKPOINT, contents, load, save, write_json
 
-from .build import FORMAT, build_pair, load_parts, stored
+from .build import FORMAT, build_pair, load_parts
 
-CONFIG, CHECKPOINT, EXAMPLE, HISTORY = "config.json", "checkpoint.safetensors", "example.safetensors", "history.json"
+CONFIG, EXAMPLE, HISTORY = "config.json", "example.safetensors", "history.json"
 
 
 @dataclass
@@ -69,18 +69,16 @@ def load_run(folder: str | Path, device: str | torch.device = "cpu") -> LoadedRu
         rows = _Rows(torch.zeros(count, width))
         load(folder / EXAMPLE, {"example": rows})
         model, guide = build_pair(config, rows.rows, device)
-        programs = {"model": model, "guide": guide}
-        modules = {name: program for name, program in programs.items() if isinstance(program, nn.Module)}
-        kept = stored(model, guide, rows.rows.to(device))
-        load(folder / CHECKPOINT, {**modules, "params": kept} if kept else modules)
+        load(folder / CHECKPOINT, contents(model, guide, (rows.rows.to(device),)))
     except FileNotFoundError as error:
         raise ValueError(f"{folder} is no whole run: {error}") from None
     except KeyError as error:
         raise ValueError(f"{folder / CONFIG} is damaged: it lacks {error}") from None
     except (TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{folder / CONFIG} is damaged: {error}") from error
-    for module in modules.values():
-        module.eval()
+    for program in (model, guide):
+        if isinstance(program, nn.Module):
+            program.eval()
     return LoadedRun(model, guide, config, folder, rows.rows.to(device))
 
 
