@@ -12,7 +12,8 @@ from ppl_models.parts.nets import Net
 from ppl_models.parts.sizes import one_size
 
 from . import encoders, families
-from .families import Family, gaussian_base, reshaped, unwrapped
+from .evidence import Reading
+from .families import Family, Spread, gaussian_base, reshaped, unwrapped
 from .layout import Layout
 from .sites import Site, features, is_real
 
@@ -98,18 +99,17 @@ class Conditionals(nn.Module):
         self.layout, self.parents = layout, dict(parents)
         self.families: dict[str, Family] = {}
         self.encoders = nn.ModuleList()
-        for key in layout.keys:
-            names = [n for n, s in layout.latents.items() if s.keep == key and not s.is_global]
-            inputs = layout.sizes[key]
-            self.encoders.append(encoders.encoder(encoder, names, inputs, hidden, depth, image, layout.guide))
+        widths: dict[str, int] = {}
+        for reading, size in layout.sizes.items():
+            names = [n for n in layout.latents if layout.reading(n) == reading]
+            self.encoders.append(encoders.encoder(encoder, names, size, hidden, depth, image, layout.guide))
+            widths |= self.encoders[-1].widths
         for name, site in layout.latents.items():
-            inputs = []
-            if not site.is_global:
-                inputs.append(self.encoders[layout.keys.index(site.keep)].widths[name])
+            inputs = [widths[name]] if name in widths else []
             inputs += [self._width(layout.latents[u], site) for u in self.parents[name]]
             n = prod(site.unconstrained_shape)
             spec = family.get(name, "diagonal") if isinstance(family, Mapping) else family
-            self.families[name] = families.family(spec, n, layout.guide)
+            self.families[name] = families.family(spec, n, layout.guide, merged)
             copies = prod(plate.size for plate in site.private)
             count = self.families[name].count(n, merged)
             self.add_module(_key(name), Net(inputs, copies * count, hidden, depth, gain))
@@ -119,18 +119,18 @@ class Conditionals(nn.Module):
         folded = prod(plate.size for plate in parent.plates if plate.name not in child.keep)
         return folded * prod(parent.unconstrained_shape)
 
-    def encode(self, evidence: Mapping[frozenset[str], Tensor]) -> dict[str, Tensor]:
+    def encode(self, evidence: Mapping[Reading, Tensor]) -> dict[str, Tensor]:
         """Features of the evidence by latent, run once for all of them; read in the dtype of the networks."""
         encoded: dict[str, Tensor] = {}
         dtype = next(self.parameters()).dtype
-        for key, module in zip(self.layout.keys, self.encoders, strict=True):
-            encoded |= module(evidence[key].to(dtype))
+        for reading, module in zip(self.layout.sizes, self.encoders, strict=True):
+            encoded |= module(evidence[reading].to(dtype))
         return encoded
 
     def raw(self, name: str, encoded: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Tensor:
         """The raw numbers of a factor, (*particles, *plates, count), from encoded evidence and upstream values."""
         site = self.layout.latents[name]
-        inputs = [] if site.is_global else [encoded[name]]
+        inputs = [encoded[name]] if name in encoded else []
         for parent in (self.layout.latents[u] for u in self.parents[name]):
             value = values[parent.name]
             if not is_real(parent.support):
@@ -145,10 +145,11 @@ class Conditionals(nn.Module):
         return raw
 
     def free(self, name: str, raw: Tensor) -> TorchDistributionMixin:
-        """A factor of its own: a Gaussian in unconstrained coordinates, pushed to the support of the site."""
+        """A factor of its own: one of the family in unconstrained coordinates, pushed to the support of the site."""
         site = self.layout.latents[name]
         q = reshaped(self.families[name].around(raw, 0.0, 1.0), site.unconstrained_shape)
-        return q if is_real(site.support) else dist.TransformedDistribution(q, [biject_to(site.support)])
+        q = q if is_real(site.support) else dist.TransformedDistribution(q, [biject_to(site.support)])
+        return Spread(q, site.loose) if site.loose else q
 
     def residual(self, name: str, raw: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """A factor around the prior: its base shifted and scaled, its transforms shared. Free without such a base."""

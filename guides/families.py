@@ -1,33 +1,48 @@
-"""Families of one factor: Gaussians over R^n whose numbers a network gives, alone, around a prior or merged with it."""
+"""Families of one factor over R^n, of numbers that a network gives: alone, around a prior or merged with it."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from math import prod
+from typing import ClassVar, Protocol, runtime_checkable
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
-from torch.distributions.transforms import ReshapeTransform
-from torch.nn.functional import softplus
+from torch.distributions import constraints
+from torch.distributions.transforms import AffineTransform, ReshapeTransform
+from torch.nn.functional import normalize, softplus
+from zuko.transforms import MonotonicRQSTransform
 
 from ppl_models.parts.distributions import RankOneNormal
 from ppl_models.parts.likelihoods import bounded_exp
+from ppl_models.parts.sizes import one_size
 
 
 @runtime_checkable
 class Family(Protocol):
-    """A Gaussian family over R^n; `raw` are `count` unbounded numbers a network gives, (*batch, count)."""
+    """A family over R^n; `raw` are `count` unbounded numbers a network gives, (*batch, count)."""
 
     def count(self, n: int, merged: bool = False) -> int:
         """How many raw numbers a factor over R^n takes, alone or merged with a prior."""
         ...
 
     def around(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
-        """The Gaussian that raw = 0 leaves at N(loc, scale^2): raw shifts the mean and shapes the covariance."""
+        """The density that raw = 0 leaves at N(loc, scale^2): raw shifts the mean and shapes the covariance."""
         ...
 
     def merged(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
         """The product, normalized, of the estimate that raw encodes and the prior N(loc, scale^2)."""
         ...
+
+
+def _tril(diagonal: Tensor, below: Tensor) -> Tensor:
+    """(*batch, n) and (*batch, n (n - 1) / 2) -> a lower triangular matrix, (*batch, n, n)."""
+    n = diagonal.shape[-1]
+    rows, columns = torch.tril_indices(n, n, -1, device=diagonal.device)
+    tril = torch.diag_embed(diagonal)
+    # out of place: an in-place write would hide the dependence from those who trace it
+    index = (rows * n + columns).expand_as(below)
+    return tril.flatten(-2).scatter(-1, index, below).unflatten(-1, (n, n))
 
 
 class Diagonal:
@@ -83,14 +98,6 @@ class Full:
         """A mean, and the log diagonal and the rest of a Cholesky factor; a square root of any form where merged."""
         return n + n * n if merged else 2 * n + n * (n - 1) // 2
 
-    def _tril(self, diagonal: Tensor, below: Tensor) -> Tensor:
-        n = diagonal.shape[-1]
-        rows, columns = torch.tril_indices(n, n, -1, device=diagonal.device)
-        tril = torch.diag_embed(diagonal)
-        # out of place: an in-place write would hide the dependence from those who trace it
-        index = (rows * n + columns).expand_as(below)
-        return tril.flatten(-2).scatter(-1, index, below).unflatten(-1, (n, n))
-
     def _split(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         size = raw.shape[-1]
         n = int(((9 + 8 * size) ** 0.5 - 3) / 2 + 0.5)  # solves 2 n + n (n - 1) / 2 = size
@@ -99,7 +106,7 @@ class Full:
     def around(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
         """m = loc + shift, L = diag(scale) (diag(exp r) + strictly lower part)."""
         shift, log_diagonal, below = self._split(raw)
-        tril = self._tril(bounded_exp(log_diagonal), below)
+        tril = _tril(bounded_exp(log_diagonal), below)
         if isinstance(scale, Tensor):
             tril = scale.unsqueeze(-1) * tril
         return dist.MultivariateNormal(loc + shift, scale_tril=scale * tril if isinstance(scale, float) else tril)
@@ -119,14 +126,55 @@ class Full:
         return dist.MultivariateNormal(shift + pulled, precision_matrix=precision)
 
 
-FAMILIES: dict[str, Family] = {"diagonal": Diagonal(), "rank-one": RankOne(), "full": Full()}
+class Flow:
+    """Any marginals, tied by the copula of a Gaussian: a correlated base, a monotone spline and a scale for each entry.
+
+        z_i = m_i + s_i f_i(y_i),    y ~ N(0, R),    R = L L^T a correlation matrix,    f_i a spline on [-5, 5]
+
+    Beyond its knots each f_i is the identity, so the tails are those of a Gaussian. With f_i the identity it is `Full`.
+
+    Args:
+        bins: of each spline.
+
+    Source: the splines by Durkan et al. 2019 (arXiv 1906.04032), from zuko; Gaussian copulas by Han et al. 2016
+    (arXiv 1506.05860).
+    """
+
+    bound = 5.0
+
+    def __init__(self, bins: int = 8) -> None:
+        self.bins = one_size("Flow", "bins", bins, least=2)
+
+    def count(self, n: int, merged: bool = False) -> int:
+        """A mean and a log scale each, the correlations, and 3 bins - 1 numbers a spline."""
+        return 2 * n + n * (n - 1) // 2 + n * (3 * self.bins - 1)
+
+    def around(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
+        """m = loc + shift, s = scale * exp(r), |r| < 5."""
+        k, size = self.bins, raw.shape[-1]
+        half = 3 * k + 0.5  # solves n^2 / 2 + half n = size
+        n = round((half * half + 2 * size) ** 0.5 - half)
+        shift, log_scale, below, splines = raw.split([n, n, n * (n - 1) // 2, n * (3 * k - 1)], -1)
+        widths, heights, slopes = splines.unflatten(-1, (n, 3 * k - 1)).split([k, k, k - 1], -1)
+        tril = normalize(_tril(torch.ones_like(shift), below), dim=-1)
+        base = dist.MultivariateNormal(torch.zeros_like(shift), scale_tril=tril)
+        spline = MonotonicRQSTransform(widths, heights, slopes, bound=self.bound, cache_size=1)
+        affine = AffineTransform(loc + shift, scale * bounded_exp(log_scale), cache_size=1)
+        return dist.TransformedDistribution(base, [spline, affine])
+
+    def merged(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
+        """It has no precision to add up. Raises ValueError."""
+        raise ValueError("family 'flow': it has no product with a prior, want a Gaussian; try 'full'")
 
 
-def family(spec: str | Family, n: int, guide: str) -> Family:
-    """A family by name, or the object itself. Over R^1 all are the diagonal one, which has analytic divergences.
+FAMILIES: dict[str, Family] = {"diagonal": Diagonal(), "rank-one": RankOne(), "full": Full(), "flow": Flow()}
+
+
+def family(spec: str | Family, n: int, guide: str, merged: bool = False) -> Family:
+    """A family by name, or the object itself. Over R^1 all but a `Flow` are "diagonal", with analytic divergences.
 
     Raises:
-        ValueError: an unknown name, or an object without the methods of a `Family`.
+        ValueError: an unknown name, an object without the methods of a `Family`, or a flow that is to be `merged`.
     """
     known = spec in FAMILIES if isinstance(spec, str) else isinstance(spec, Family) and not isinstance(spec, type)
     if not known:
@@ -134,9 +182,13 @@ def family(spec: str | Family, n: int, guide: str) -> Family:
             f"guide {guide}: found family {spec!r}, want one of {', '.join(map(repr, FAMILIES))}, an object with "
             "count, around and merged, or a mapping latent -> family"
         )
-    if n == 1:
-        return FAMILIES["diagonal"]
-    return FAMILIES[spec] if isinstance(spec, str) else spec
+    found = FAMILIES[spec] if isinstance(spec, str) else spec
+    if isinstance(found, Flow) and merged:
+        raise ValueError(
+            f"guide {guide}: found family 'flow', which has no product with a prior, want a Gaussian; try 'full', or "
+            "SelfReflective with the flow"
+        )
+    return FAMILIES["diagonal"] if n == 1 and not isinstance(found, Flow) else found
 
 
 def reshaped(q: TorchDistributionMixin, shape: tuple[int, ...]) -> TorchDistributionMixin:
@@ -149,6 +201,51 @@ def reshaped(q: TorchDistributionMixin, shape: tuple[int, ...]) -> TorchDistribu
             len(shape)
         )
     return dist.TransformedDistribution(q, [ReshapeTransform(q.event_shape, shape)])
+
+
+class Spread(dist.TorchDistribution):
+    """A joint density whose first event dims go by the name of batch dims, as in a program without plates.
+
+    Each index of them has an equal share of the log-density, so that the sum, which is all that counts, is right.
+
+    Args:
+        joint: the density.
+        dims: how many of its event dims.
+    """
+
+    arg_constraints: ClassVar[dict] = {}
+
+    def __init__(self, joint: TorchDistributionMixin, dims: int) -> None:
+        self.joint, self.dims = joint, dims
+        shape = joint.event_shape
+        super().__init__(joint.batch_shape + shape[:dims], shape[dims:], validate_args=False)
+
+    @property
+    def has_rsample(self) -> bool:
+        """Whether the joint density's draws are reparametrized."""
+        return self.joint.has_rsample
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """That of one index of the batch dims."""
+        support = self.joint.support
+        while support.event_dim > len(self.event_shape) and hasattr(support, "base_constraint"):
+            support = support.base_constraint
+        return constraints.independent(support, len(self.event_shape) - support.event_dim)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """A draw of the joint density, (*sample_shape, *batch_shape, *event_shape)."""
+        return self.joint.rsample(torch.Size(sample_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-density in equal shares, (*sample_shape, *batch_shape)."""
+        shares = self.joint.event_shape[: self.dims]
+        total = self.joint.log_prob(value) / prod(shares)
+        return total[(..., *[None] * self.dims)].expand(*total.shape, *shares)
+
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "Spread":
+        """The same over more batch dims to the left of those it spreads over."""
+        return Spread(self.joint.expand(torch.Size(batch_shape)[: -self.dims]), self.dims)
 
 
 def unwrapped(prior: TorchDistributionMixin) -> TorchDistributionMixin:

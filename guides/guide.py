@@ -83,7 +83,7 @@ class TopDownGuide(GuideMessenger, Program, ABC):
     def _encode(self) -> dict[str, Tensor]:
         if self._encoded is None:  # else at the first latent: by then the model itself has looked at its data
             args, kwargs = self.args_kwargs
-            evidence, self._subsamples = self.layout.evidence(args, kwargs, inside=True)
+            evidence, self._subsamples, _ = self.layout.evidence(args, kwargs, inside=True)
             self._encoded = self.factors.encode(evidence)
         return self._encoded
 
@@ -129,9 +129,12 @@ class TopDownGuide(GuideMessenger, Program, ABC):
 class OrderedGuide(Program, ABC):
     """A guide that samples the latents in an order of its own, each in the plates the model draws it in.
 
-    A concrete guide sets `self.order` and `self.factors` in its constructor, the latter as for `TopDownGuide`.
+    A concrete guide sets `self.order` and `self.factors` in its constructor, the latter as for `TopDownGuide`. Where
+    nothing is in a plate, batch dims are taken for event dims: `Normal(torch.zeros(8), 1)` is one factor over R^8.
 
-    Args: as for `TopDownGuide`.
+    Args:
+        model, args: as for `TopDownGuide`.
+        classical: where nothing is in a plate, take every latent for global (free parameters, the data constants).
 
     Raises:
         ValueError: as for `TopDownGuide`, but an enumerated latent is left to `pyro.infer.TraceEnum_ELBO`; a mask or a
@@ -143,10 +146,10 @@ class OrderedGuide(Program, ABC):
     place: dict[str, Any]
 
     @abstractmethod
-    def __init__(self, model: Callable, *args: Any) -> None:
+    def __init__(self, model: Callable, *args: Any, classical: bool = False) -> None:
         super().__init__()
         self._model = (model,)  # in a tuple, as GuideMessenger keeps it: its parameters are not the guide's
-        self.layout = Layout(type(self).__name__, model, args)
+        self.layout = Layout(type(self).__name__, model, args, loose=True, classical=classical)
         self.place = place_of(model, args)
         for name, how in self.layout.altered.items():
             raise ValueError(
@@ -161,7 +164,7 @@ class OrderedGuide(Program, ABC):
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample the latents given the model's arguments: {site: value}."""
-        evidence, subsamples = self.layout.evidence(args, kwargs)
+        evidence, subsamples, sizes = self.layout.evidence(args, kwargs)
         if torch.distributions.Distribution._validate_args:
             for tensor in evidence.values():
                 if not torch.isfinite(tensor).all():
@@ -178,7 +181,7 @@ class OrderedGuide(Program, ABC):
                         index = subsamples.get(plate.name)
                         size = plate.size if index is None else plate.full_size
                         if index is None and plate.name in site.keep:
-                            size = evidence[site.keep].shape[plate.dim - 1]
+                            size = sizes.get(plate.name, size)
                         plates[plate.name] = pyro.plate(plate.name, size, subsample=index, dim=plate.dim)
                     stack.enter_context(plates[plate.name])
                 q = self.factors.free(name, self.factors.raw(name, encoded, values))

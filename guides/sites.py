@@ -27,6 +27,7 @@ class Site:
     """A sample site as one run of the model drew it.
 
     `keep` names the plates it shares with the data: one value a datum there; none if it is outside the data plate.
+    The first `loose` of its event dims are batch dims in no plate of the model, taken together as one factor.
     `private` are its other plates, whose sizes belong to the site as an event dimension does. Plates are told apart by
     name: two may use one dim in turn.
     """
@@ -37,6 +38,7 @@ class Site:
     plates: tuple[Plate, ...]
     keep: frozenset[str] = frozenset()
     is_global: bool = False
+    loose: int = 0
 
     @property
     def rank(self) -> int:
@@ -81,11 +83,14 @@ def read_site(
     guide: str = "",
     again: Mapping[str, Any] | None = None,
     rows: str | None = None,
+    loose: bool = False,
+    classical: bool = False,
 ) -> Site:
     """The `Site` of a node of a trace. `data` are the plates around what is observed, all of its own if None.
 
     `rows` names the one of them that enumerates the data: a latent outside of it is global, and the others it is in are
-    private, even if observed sites are in them, too. With None every one of `data` counts.
+    private, even if observed sites are in them, too. With None every one of `data` counts. `loose` takes batch dims for
+    event dims. Where nothing is in a plate, a latent is local to the one datum there is, or global if `classical`.
 
     Raises:
         ValueError: bounds of a latent's support that differ from datum to datum, or from those of another run, `again`.
@@ -96,9 +101,11 @@ def read_site(
     names = frozenset(plate.name for plate in plates)
     if data is None:
         return Site(node["name"], tuple(fn.event_shape), fn.support, plates, names)
-    support = _support(guide, node, again)
+    event = tuple(fn.shape() if loose else fn.event_shape)
+    support = _support(guide, node, again, event)
     keep = names & data if rows is None or rows in names else frozenset()
-    return Site(node["name"], tuple(fn.event_shape), support, plates, keep, bool(data) and not keep)
+    is_global = (bool(data) or classical) and not keep
+    return Site(node["name"], event, support, plates, keep, is_global, len(event) - len(fn.event_shape))
 
 
 def bounds(support: Any) -> tuple[Any, dict[str, Tensor]]:
@@ -108,13 +115,14 @@ def bounds(support: Any) -> tuple[Any, dict[str, Tensor]]:
     return support, {key: value for key, value in vars(support).items() if isinstance(value, Tensor)}
 
 
-def _support(guide: str, node: Mapping[str, Any], again: Mapping[str, Any] | None) -> Any:
+def _support(guide: str, node: Mapping[str, Any], again: Mapping[str, Any] | None, event: tuple[int, ...]) -> Any:
     """The support of any one datum: bounds lose their batch dims, along which they must not vary."""
     fn = node["fn"]
     base, found = bounds(fn.support)
     if not found:
-        return fn.support
-    event, base = fn.event_shape, copy(base)
+        loose = len(event) - len(fn.event_shape)
+        return constraints.independent(fn.support, loose) if loose else fn.support
+    base = copy(base)
     other = bounds(again["fn"].support)[1] if again else {}
     for key, bound in found.items():
         rows = bound.expand(fn.shape()).reshape(-1, *event)
@@ -129,8 +137,8 @@ def _support(guide: str, node: Mapping[str, Any], again: Mapping[str, Any] | Non
     return constraints.independent(base, len(event)) if event else base
 
 
-def check_latent(guide: str, node: Mapping[str, Any]) -> None:
-    """Raise ValueError for what no guide here can draw."""
+def check_latent(guide: str, node: Mapping[str, Any], loose_too: bool = False) -> None:
+    """Raise ValueError for what the guide cannot draw; `loose_too` lets batch dims outside all plates pass."""
     name, fn = node["name"], node["fn"]
     if fn.support.is_discrete:
         raise ValueError(
@@ -140,10 +148,11 @@ def check_latent(guide: str, node: Mapping[str, Any]) -> None:
     dims = {f.dim for f in node["cond_indep_stack"] if f.vectorized}
     shape = fn.batch_shape
     loose = [dim for dim in range(-len(shape), 0) if shape[dim] > 1 and dim not in dims]
-    if loose:
+    if loose and not loose_too:
         raise ValueError(
             f"guide {guide}: site {name!r} has batch shape {tuple(shape)}, of which dim {loose[0]} is in no plate; "
-            "put it in a pyro.plate, or make it part of the event by .to_event"
+            "put it in a pyro.plate, make it part of the event by .to_event, or, if nothing is in a plate, take a guide "
+            "with an order of its own (Faithful, BottomUp)"
         )
 
 

@@ -1,0 +1,176 @@
+"""Which element of which argument each observed value is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil, log2
+
+import numpy as np
+
+from .trial import Copy, Node, Seen, Trial
+
+CLOSED, MIXED = -1, -2  # not from the arguments; from several of their elements at once
+
+
+class Alignment:
+    """For each observed value the element of the arguments it comes from.
+
+    Found by feeding arguments that spell out the position of each element in binary, with two of its own values for
+    zero and one: they stay in the support of the likelihood, and arithmetic on single elements does no harm.
+
+    Args:
+        run: the model on given leaves, latents held: a `Trial`.
+        leaves: the arrays among the arguments.
+        base: a run on them.
+    """
+
+    def __init__(self, run: Callable[[Sequence[np.ndarray]], Trial], leaves: Sequence[np.ndarray], base: Trial) -> None:
+        self.leaves = [np.asarray(leaf) for leaf in leaves]
+        self.index = {seen.name: np.full(seen.value.shape, CLOSED) for seen in base.of("observed")}
+        self._poles: list[tuple[np.ndarray, np.ndarray]] = []
+        start = 0
+        for k, leaf in enumerate(self.leaves):
+            for low, high in _poles(leaf, base):
+                if self._spell(run, base, k, low, high, start):
+                    break
+            start += leaf.size
+        self._identical = {name: self._equal(base[name]) for name in self.index}
+
+    def _spell(self, run: Callable, base: Trial, k: int, low: float, high: float, start: int) -> bool:
+        """Find what the elements of leaf k become; False if the program cannot run on these two values."""
+        leaf = self.leaves[k]
+
+        def values(bits: np.ndarray) -> dict[str, np.ndarray] | None:
+            changed = [*self.leaves]
+            changed[k] = np.where(bits.reshape(leaf.shape), high, low).astype(leaf.dtype)
+            try:
+                trial = run(changed)
+            except Exception:  # noqa: BLE001 (sizes, indices, lengths: a program may not take other ones)
+                return None
+            found = {name: trial.sites[name].value for name in self.index if name in trial.sites}
+            same = found.keys() == self.index.keys() and all(v.shape == self.index[n].shape for n, v in found.items())
+            return found if same else None
+
+        zeros, ones = values(np.zeros(leaf.size, bool)), values(np.ones(leaf.size, bool))
+        if zeros is None or ones is None:
+            return False
+        sensitive = {name: ~_same(zeros[name], ones[name]) for name in zeros}
+        if not any(s.any() for s in sensitive.values()):
+            return True
+        code = {name: np.zeros(z.shape, int) for name, z in zeros.items()}
+        torn = {name: np.zeros(z.shape, bool) for name, z in zeros.items()}
+        position = np.arange(leaf.size)
+        width = max(ceil(log2(leaf.size)), 1) if leaf.size > 1 else 0
+        check = np.random.default_rng(0).random(leaf.size) < 0.5
+        for bit in range(width + 1):
+            bits = check if bit == width else (position >> bit & 1).astype(bool)
+            found = values(bits)
+            if found is None:
+                return False
+            for name, value in found.items():
+                up, down = _same(value, ones[name]), _same(value, zeros[name])
+                torn[name] |= sensitive[name] & ~up & ~down
+                if bit == width:
+                    expected = check[np.minimum(code[name], leaf.size - 1)]
+                    torn[name] |= sensitive[name] & (up != expected)
+                else:
+                    code[name] |= (up & ~down).astype(int) << bit
+        for name in zeros:
+            known = sensitive[name] & ~torn[name] & (self.index[name] == CLOSED)
+            mixed = sensitive[name] & (torn[name] | (self.index[name] != CLOSED))
+            self.index[name] = np.where(known, code[name] + start, np.where(mixed, MIXED, self.index[name]))
+        return True
+
+    def _equal(self, seen: Seen) -> bool:
+        """Whether the observed values are the elements themselves, no function of them."""
+        index, flat = self.index[seen.name], self._flat()
+        known = index >= 0
+        return bool(known.any() and np.array_equal(seen.value[known], flat[index[known]].astype(seen.value.dtype)))
+
+    def _flat(self) -> np.ndarray:
+        return np.concatenate([leaf.reshape(-1) for leaf in self.leaves]) if self.leaves else np.zeros(0)
+
+    @property
+    def mixed(self) -> list[str]:
+        """The observed sites with values that combine several elements of the arguments."""
+        return [name for name, index in self.index.items() if (index == MIXED).any()]
+
+    @property
+    def closed(self) -> list[str]:
+        """The observed sites none of whose values comes from the arguments."""
+        return [name for name, index in self.index.items() if not (index != CLOSED).any()]
+
+    def owners(self) -> list[frozenset[str]]:
+        """For each leaf the observed sites that it reaches."""
+        owners, start = [], 0
+        for leaf in self.leaves:
+            inside = {n for n, i in self.index.items() if ((i >= start) & (i < start + leaf.size)).any()}
+            owners.append(frozenset(inside))
+            start += leaf.size
+        return owners
+
+    def elements(self, seen: Seen, copy: Copy) -> frozenset[int]:
+        """The elements of the arguments that are the value of one copy of an observed site."""
+        index = self.index[seen.name]
+        return frozenset(int(i) for i in np.unique(index[seen.at(index, copy, seen.event_dim)]) if i >= 0)
+
+    def changed(self, seen: Seen, copy: Copy, other: np.ndarray, where: np.ndarray | None = None) -> list[np.ndarray]:
+        """The leaves with one copy of an observed site replaced by its value in `other`.
+
+        Where the observed values are functions of the elements, other values of the same leaf are put instead.
+        `where` narrows it to some elements of the copy's value.
+        """
+        at = seen.at(self.index[seen.name], copy, seen.event_dim)
+        index, values = self.index[seen.name][at].reshape(-1), other[at].reshape(-1)
+        chosen = index >= 0
+        if where is not None:
+            chosen &= where.reshape(-1)
+        leaves, start = [], 0
+        for leaf in self.leaves:
+            flat = leaf.reshape(-1).copy()
+            mine = chosen & (index >= start) & (index < start + leaf.size)
+            if mine.any() and self._identical[seen.name]:
+                flat[index[mine] - start] = values[mine].astype(leaf.dtype)
+            elif mine.any():
+                flat[index[mine] - start] = _others(leaf, index[mine] - start)
+            leaves.append(flat.reshape(leaf.shape))
+            start += leaf.size
+        return leaves
+
+    def shared(self, base: Trial) -> dict[Node, set[Node]]:
+        """Copies of observed sites that are the same elements: observed twice."""
+        owner: dict[int, set[Node]] = {}
+        for seen in base.of("observed"):
+            for node in seen.nodes:
+                for element in self.elements(seen, node[1]):
+                    owner.setdefault(element, set()).add(node)
+        twins: dict[Node, set[Node]] = {}
+        for nodes in owner.values():
+            if len(nodes) > 1:
+                for node in nodes:
+                    twins.setdefault(node, set()).update(nodes - {node})
+        return twins
+
+
+def _poles(leaf: np.ndarray, base: Trial) -> list[tuple[float, float]]:
+    """Two values that the elements of a leaf may take: its own extremes, else its value and one that is drawn."""
+    finite = leaf[np.isfinite(leaf)] if leaf.dtype.kind in "fiub" else leaf[:0]
+    if not finite.size:
+        return []
+    low, high = finite.min(), finite.max()
+    if low != high:
+        return [(low, high)]
+    drawn: Mapping[float, None] = {}
+    for seen in base.of("observed"):
+        if seen.fresh is not None and seen.value.dtype.kind == leaf.dtype.kind:
+            drawn = {**drawn, **dict.fromkeys(np.unique(seen.fresh())[:3].tolist())}
+    return [(low, value) for value in drawn if value != low]
+
+
+def _others(leaf: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Other values of the leaf for some of its places."""
+    flat = leaf.reshape(-1)
+    low, high = flat.min(), flat.max()
+    return np.where(flat[places] == low, high, low).astype(leaf.dtype)
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a == b) | ((a != a) & (b != b))

@@ -1,0 +1,246 @@
+"""Run programs over JAX as if they had never run: their objects, handlers and random numbers come back."""
+
+import random
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from copy import copy
+from functools import partial
+from typing import Any
+from zlib import crc32
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from numpyro.distributions import biject_to, constraints
+from numpyro.infer.autoguide import AutoGuide
+from numpyro.primitives import _PYRO_STACK, Messenger
+
+PLAIN = (type(None), bool, int, float, complex, str, bytes, type, types.ModuleType, np.ndarray, np.generic, jax.Array)
+FOREIGN = ("builtins", "flax", "haiku", "jax", "jaxlib", "numpy", "numpyro", "pyro", "scipy", "torch")
+
+
+def root(item: Any) -> str:
+    """The package that defines something."""
+    name = item.__name__ if isinstance(item, types.ModuleType) else getattr(item, "__module__", None)
+    return str(name or "").partition(".")[0]
+
+
+def reachable(roots: Iterable[Any]) -> list[Any]:
+    """What programs hold, their own attributes, closures, default arguments and the globals they name included.
+
+    Objects of libraries are found but not looked into, NumPyro's guides and handlers apart.
+    """
+    found: dict[int, Any] = {}
+    stack = list(roots)
+    while stack and len(found) < 100_000:
+        item = stack.pop()
+        if id(item) in found:
+            continue
+        found[id(item)] = item
+        if isinstance(item, PLAIN):
+            continue
+        if isinstance(item, dict):
+            stack.extend(list(item.values()))
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            stack.extend(list(item))
+        elif isinstance(item, partial):
+            stack.extend([item.func, item.args, item.keywords])
+        elif isinstance(item, types.MethodType):
+            stack.extend([item.__self__, item.__func__])
+        elif isinstance(item, types.FunctionType):
+            stack.extend(_named(item))
+        elif isinstance(item, (AutoGuide, Messenger)) or root(type(item)) not in FOREIGN:
+            stack += [getattr(item, "__dict__", {}), vars(type(item)).get("__call__")]
+    return list(found.values())
+
+
+def _named(function: types.FunctionType) -> list[Any]:
+    """What a function closes over, has as defaults or names among its globals."""
+    if root(function) in FOREIGN:
+        return []
+    found = [function.__defaults__, function.__kwdefaults__]
+    for cell in function.__closure__ or ():
+        try:
+            found.append(cell.cell_contents)
+        except ValueError:  # a recursive function that is being defined
+            pass
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        found += [function.__globals__[name] for name in code.co_names if name in function.__globals__]
+        codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    return found
+
+
+@contextmanager
+def kept(programs: Iterable[Callable], double: bool) -> Iterator[None]:
+    """Take down what runs may touch, let the caller run programs, and put it back."""
+    objects = [item for item in reachable(programs) if not isinstance(item, (*PLAIN, types.FunctionType))]
+    saved = [(item, vars(item), _contents(vars(item))) for item in objects if _owned(item)]
+    handlers, numbers, state = _PYRO_STACK[:], np.random.get_state(), random.getstate()
+    _PYRO_STACK.clear()  # handlers around the caller are none of the programs'
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(numpyro.validation_enabled(False))
+            if double:
+                stack.enter_context(_x64())
+            yield
+    finally:
+        _PYRO_STACK[:] = handlers
+        np.random.set_state(numbers)
+        random.setstate(state)
+        for _, attributes, content in saved:
+            _restore(attributes, content)
+
+
+def _x64() -> Any:
+    enable = getattr(jax, "enable_x64", None)
+    if enable is None:  # before JAX 0.8
+        from jax.experimental import enable_x64 as enable
+    return enable(True)
+
+
+def _owned(item: Any) -> bool:
+    return (isinstance(item, (AutoGuide, Messenger)) or root(type(item)) not in FOREIGN) and hasattr(item, "__dict__")
+
+
+def _contents(attributes: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {k: (v, copy(v) if isinstance(v, (dict, list, set)) else None) for k, v in attributes.items()}
+
+
+def _restore(attributes: dict[str, Any], saved: dict[str, tuple[Any, Any]]) -> None:
+    for key in set(attributes) - set(saved):
+        del attributes[key]
+    for key, (value, content) in saved.items():
+        if content is not None:
+            value.clear()
+            value.extend(content) if isinstance(value, list) else value.update(content)
+        attributes[key] = value
+
+
+@contextmanager
+def untouched() -> Iterator[None]:
+    """Leaves the random numbers and parameters of Pyro as they were, without importing it."""
+    torch, pyro = sys.modules.get("torch"), sys.modules.get("pyro")
+    numbers = torch.get_rng_state() if torch else None
+    store = pyro.get_param_store() if pyro else None
+    parameters = store.get_state() if store is not None else None
+    try:
+        yield
+    finally:
+        if torch:
+            torch.set_rng_state(numbers)
+        if store is not None:
+            store.set_state(parameters)
+
+
+class Parameters:
+    """The values of `numpyro.param` and `numpyro.mutable` sites, for all programs and all runs.
+
+    Args:
+        double: whether they are kept in float64.
+    """
+
+    def __init__(self, double: bool) -> None:
+        self.double, self.seed = double, None
+        self._first: dict[str, tuple[Any, Any]] = {}
+        self._moved: dict[str, Any] = {}
+        self._states: dict[str, Any] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._first
+
+    def jitter(self, seed: int | None) -> None:
+        """Scale what is not zero by exp(0.3 noise), put 0.1 noise where it is, unconstrained; None: as they are."""
+        if seed != self.seed:
+            self.seed, self._moved = seed, {}
+
+    def keep(self, name: str, value: Any, constraint: Any) -> None:
+        """The value that a program starts from."""
+        self._first[name] = jax.tree.map(self._wide, value), constraint
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._moved:
+            value, constraint = self._first[name]
+            self._moved[name] = value if self.seed is None else self._jittered(name, value, constraint)
+        return self._moved[name]
+
+    def state(self, name: str) -> Any:
+        """What a mutable site starts from, if it has been met before: a copy, as runs write to it."""
+        return jax.tree.map(lambda x: x, self._states[name]) if name in self._states else None
+
+    def keep_state(self, name: str, value: Any) -> None:
+        """See `state`."""
+        self._states[name] = jax.tree.map(self._wide, value)
+
+    def _wide(self, leaf: Any) -> Any:
+        floating = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
+        return jnp.asarray(leaf, jnp.float64) if self.double and floating else leaf
+
+    def _jittered(self, name: str, value: Any, constraint: Any) -> Any:
+        rng = np.random.default_rng((self.seed, crc32(name.encode())))
+
+        def moved(leaf: Any) -> Any:
+            if not np.ndim(leaf) and isinstance(leaf, (bool, int)):
+                return leaf
+            leaf = jnp.asarray(leaf)
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
+                return leaf
+            noise = jnp.asarray(rng.standard_normal(leaf.shape), leaf.dtype)
+            return jnp.where(leaf == 0, 0.1 * noise, leaf * jnp.exp(0.3 * noise))
+
+        if constraint in (None, constraints.real) or len(jax.tree.leaves(value)) != 1:
+            return jax.tree.map(moved, value)
+        try:
+            bijection = biject_to(constraint)
+            free = bijection.inv(jnp.asarray(value))
+            return bijection(moved(free)) if bool(jnp.isfinite(free).all()) else value
+        except NotImplementedError:  # a constraint that no bijection is known to
+            return value
+
+
+def speaks(programs: Sequence[Callable], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether programs are NumPyro's: by their arguments, by what they name, or by the first statement they run."""
+    leaves = jax.tree.leaves((list(args), dict(kwargs)))
+    if any(isinstance(leaf, jax.Array) for leaf in leaves):
+        return True
+    if any(root(type(leaf)) == "torch" for leaf in leaves):
+        return False
+    if any(isinstance(program, (AutoGuide, Messenger)) for program in programs):
+        return True
+    found = {root(cls) for item in reachable(programs) for cls in (item, *type(item).__mro__)}
+    ours, theirs = "numpyro" in found, bool({"pyro", "torch"} & found)
+    if ours != theirs:
+        return ours
+    return any(_starts(program, args, kwargs) for program in programs)
+
+
+def _starts(program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a program gets to a NumPyro statement; it is stopped there."""
+    probe = _First()
+    with untouched(), kept([program], False), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with probe:
+                program(*args, **kwargs)
+        except _Found:
+            return True
+        except Exception:  # noqa: BLE001 (it is not for us to report)
+            return probe.found
+    return probe.found
+
+
+class _Found(BaseException):
+    """Not an Exception, so that no program catches it."""
+
+
+class _First(Messenger):
+    found = False
+
+    def process_message(self, msg: dict) -> None:
+        self.found = True
+        raise _Found

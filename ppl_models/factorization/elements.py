@@ -1,0 +1,181 @@
+"""The elements of sites: which entries of a vector, an image or a sequence depend on which."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
+
+import networkx as nx
+import numpy as np
+
+from .graph import Factorization
+from .probe import Point
+from .recovered import Recovered
+from .trial import Seen, Trial
+
+MOST = 96  # elements: beyond, what is observed is taken whole
+TOLERANCE = 1e-7
+
+Element = tuple[str, int | None]  # a site and a place in its value; None for all of it
+
+
+class Elements:
+    """Model and guide of an inspection with a node for each element, in the first copy of every plate.
+
+    Two elements interact in the density of a site if changing both does not add up to changing each (a mixed second
+    difference). The interactions of a model's sites make up the Markov graph of its posterior; those of a guide's site,
+    oriented in the order of its elements, are what each element is drawn given.
+
+    Args:
+        found: by an inspection.
+
+    Raises:
+        ValueError: more latent elements than can be looked at.
+    """
+
+    def __init__(self, found: Recovered) -> None:
+        self.found = found
+        self.base = found.base
+        self.doubts: list[str] = []
+        latents = [e for name in found.latents for e in self._of(name)]
+        data = [e for seen in self.base.of("observed") for e in self._of(seen.name)]
+        if len(latents) + len(data) > MOST:
+            data = [(seen.name, None) for seen in self.base.of("observed")]
+        if len(latents) + len(data) > MOST:
+            raise ValueError(
+                f"compare: found {len(latents)} latent elements, want at most {MOST - len(data)} at level 'element'; "
+                "take smaller sites, or level='site'"
+            )
+        self.latents, self.data = latents, data
+        barren = found.sites("model").barren()
+        if barren:
+            self.doubts.append(f"no data depend on {barren[0]!r}, which is beyond level 'element'; see level 'site'")
+
+    def _of(self, name: str) -> list[Element]:
+        seen = self.base[name]
+        size = seen.value[seen.at(seen.value, seen.copies[0], seen.event_dim)].size
+        return [(name, i) for i in range(size)]
+
+    @staticmethod
+    def name(element: Element) -> str:
+        """z.0 for the first element of z; x for all of x."""
+        return element[0] if element[1] is None else f"{element[0]}.{element[1]}"
+
+    def model(self) -> Factorization:
+        """The model as elements without parents and, for each clique of interacting ones, an observed factor of theirs.
+
+        Its moral graphs are those of the model, as no site is barren. The names of factors begin with a tilde.
+        """
+        targets = [*self.found.latents, *self.found.observed]
+        graphs = self._couplings(self.found.program, [*self.latents, *self.data], targets)
+        parents: dict[str, tuple[str, ...]] = {self.name(e): () for e in (*self.latents, *self.data)}
+        for site, graph in graphs.items():
+            for k, clique in enumerate(c for c in nx.find_cliques(graph) if len(c) > 1):
+                parents[f"~{site}.{k}"] = tuple(map(self.name, clique))
+        return Factorization(parents, [n for n in parents if n[0] == "~" or n in set(map(self.name, self.data))])
+
+    def guide(self, guide: Callable) -> Factorization:
+        """The guide, element by element, in the order of its sites."""
+        sampled = [name for name in self.found.sampled if name not in self.found.plus]
+        data = [e for e in self.data if self._readable(e)]
+        graphs = self._couplings(guide, [*(e for n in sampled for e in self._of(n)), *data], sampled)
+        earlier: list[Element] = list(data)
+        parents: dict[str, tuple[str, ...]] = {}
+        for site in sampled:
+            graph = graphs[site]
+            for element in self._of(site):
+                near: set[Element] = set()
+                if element in graph:
+                    rest = graph.subgraph(set(graph) - set(earlier))
+                    for other in nx.node_connected_component(rest, element):
+                        near |= set(graph[other]) & set(earlier)
+                shown = [e for e in earlier if e in near]
+                shown.sort(key=lambda e: e in data)
+                parents[self.name(element)] = tuple(map(self.name, shown))
+                earlier.append(element)
+        return Factorization(parents, given=tuple(map(self.name, self.data)), letter="q")
+
+    def _readable(self, element: Element) -> bool:
+        """Whether a data element comes from the arguments, so that a guide can be seen to read it."""
+        seen = self.base[element[0]]
+        index = self.found.alignment.index[seen.name]
+        places = index[seen.at(index, seen.copies[0], seen.event_dim)].reshape(-1)
+        return bool((places >= 0).any() if element[1] is None else places[element[1]] >= 0)
+
+    def _couplings(
+        self, program: Callable, elements: Sequence[Element], targets: Iterable[str]
+    ) -> dict[str, nx.Graph]:
+        """For each target site the graph of the elements that interact in its density."""
+        targets = list(targets)
+        graphs = {site: nx.Graph() for site in targets}
+        for r in range(2):
+            point = self.found.points(r)
+            self.found.backend.jitter(point.jitter)
+            none = self._signals(self._run(program, point, ()), targets)
+            single = {e: self._signals(self._run(program, point, (e,)), targets) for e in elements}
+            touched = {
+                e: {s for s in targets if s == e[0] or _differs(single[e][s], none[s])} for e in elements
+            }
+            for a, b in combinations(elements, 2):
+                sites = {s for s in touched[a] & touched[b] if not graphs[s].has_edge(a, b)}
+                if not sites:
+                    continue
+                both = self._signals(self._run(program, point, (a, b)), targets)
+                for site in sites:
+                    parts = both[site], single[a][site], single[b][site], none[site]
+                    if _mixed(*parts):
+                        graphs[site].add_edge(a, b)
+        return graphs
+
+    def _run(self, program: Callable, point: Point, elements: Iterable[Element]) -> Trial:
+        """A run in which some elements have their other values."""
+        values, leaves = dict(point.values), list(self.found.backend.leaves)
+        for name in dict.fromkeys(name for name, _ in elements):
+            seen = self.base[name]
+            at = seen.at(seen.value, seen.copies[0], seen.event_dim)
+            chosen = np.zeros(seen.value[at].shape, bool)
+            for _, place in (e for e in elements if e[0] == name):
+                chosen.reshape(-1)[slice(None) if place is None else place] = True
+            others = _elementwise(seen, np.broadcast_to(point.others[name], seen.value.shape))
+            if seen.kind == "observed" and self.found.alignment.elements(seen, seen.copies[0]):
+                changed = self.found.alignment.changed(seen, seen.copies[0], others, chosen)
+                base = self.found.backend.leaves
+                leaves = [np.where(c == b, a, c) for a, b, c in zip(leaves, base, changed, strict=True)]
+            else:
+                value = np.array(values.get(name, seen.value))
+                value[at] = np.where(chosen, others[at], value[at])
+                values[name] = value
+        return self.found.backend.run(program, leaves, values, point.seed)
+
+    def _signals(self, trial: Trial, targets: Iterable[str]) -> dict[str, float]:
+        found = {}
+        for name in targets:
+            seen = trial[name]
+            if seen.mute:
+                self.doubts.append(f"the density of {name!r} cannot be evaluated at a given value")
+            copy, plates = self.base[name].copies[0], self.base[name].plates
+            at = Seen(name, seen.kind, seen.signal, seen.signal, plates).at(seen.signal, copy, 0)
+            found[name] = float(seen.signal[at].sum())
+        return found
+
+
+def _differs(a: float, b: float) -> bool:
+    return abs(a - b) > TOLERANCE * (1 + abs(b)) or np.isfinite(a) != np.isfinite(b)
+
+
+def _mixed(both: float, one: float, two: float, none: float) -> bool:
+    parts = np.array([both, one, two, none])
+    if not np.isfinite(parts).all():
+        return True  # outside the support together or alone: they are not free of each other
+    return bool(abs(both - one - two + none) > TOLERANCE * (1 + np.abs(parts).max()))
+
+
+def _elementwise(seen: Seen, others: np.ndarray) -> np.ndarray:
+    """Other values that differ in every element, where elements can differ one by one."""
+    if seen.value.dtype.kind == "f" and not np.array_equal(seen.value, np.round(seen.value)):
+        return others
+    others = np.array(others)
+    for _ in range(32):
+        same = others == seen.value
+        if not same.any() or seen.fresh is None or seen.family.startswith(("OneHot", "Multinomial")):
+            break
+        others = np.where(same, np.broadcast_to(seen.fresh(), others.shape), others)
+    return others

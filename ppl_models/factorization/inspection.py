@@ -1,0 +1,220 @@
+"""Inspecting a model and a guide: every run of the two, and what the moved factors mean."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from .alignment import Alignment
+from .auxiliary import Contraction
+from .probe import Point, Probed, another, changes, probe
+from .recovered import Recovered
+from .roles import agrees, constants, determined
+from .trial import Backend, Trial
+
+
+def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callable | None = None) -> Recovered:
+    """Probe a model, inside `backend.protected`. Deterministic sites that the guide has, too, are nodes.
+
+    Raises:
+        ValueError: a model that observes nothing, or draws nothing.
+    """
+    leaves = backend.leaves
+    first, drawn = _first_runs(backend, model, guide)
+    backend.settle()
+    cache: dict[int, Point] = {}
+
+    def points(r: int) -> Point:
+        if r not in cache:
+            cache[r] = _point(backend, model, guide, leaves, r, jitter, plus, drawn)
+        return cache[r]
+
+    latents = tuple(seen.name for seen in first.of("latent"))
+    if not first.of("observed", "factor"):
+        found = ", ".join(map(repr, latents)) or "no site at all"
+        raise ValueError(
+            f"the model observed nothing (it drew {found}); pass the data it takes, as in factorization(model, x)"
+        )
+    plus: tuple[str, ...] = ()
+    if guide is not None:
+        theirs = {seen.name for seen in drawn.of("determined")}
+        plus = tuple(s.name for s in first.of("determined") if s.name in theirs and s.name not in latents)
+    point = points(0)
+    backend.jitter(point.jitter)
+    base = backend.run(model, leaves, point.values, point.seed)
+    alignment = Alignment(lambda changed: backend.run(model, changed, point.values, point.seed), leaves, base)
+    probed = Probed(base, upper=_tags(backend, model, alignment))
+    sources = changes(base, [*latents, *plus, *(s.name for s in base.of("observed"))], leaves, alignment)
+    targets = [*latents, *plus, *(s.name for s in base.of("observed", "factor"))]
+    moved = probe(backend, model, base, points, sources, targets, leaves, probed.upper)
+    order, twins = {s.name: i for i, s in enumerate(base)}, alignment.shared(base)
+    for source, nodes in moved.items():
+        for node in nodes - {source} - twins.get(source, set()):
+            if node[0] == source[0]:
+                probed.add(*sorted((source, node), key=lambda n: n[1]))
+            elif order[node[0]] > order[source[0]]:
+                probed.add(source, node)
+            elif base[source[0]].kind == "observed":
+                probed.doubts.append(
+                    f"the factor of {node[0]!r} reads the data that {source[0]!r} observes after it: the model is no "
+                    "joint density of the two"
+                )
+    probed.doubts[:] = dict.fromkeys(probed.doubts)
+    for name in alignment.mixed:
+        probed.doubts.append(
+            f"the values observed at {name!r} combine several elements of the arguments, so that which data a guide "
+            "reads cannot be told; pass the data as they are observed"
+        )
+    _hidden(backend, model, base, point, leaves, targets, probed, "model")
+    found = Recovered(probed, alignment, latents, backend, model, points)
+    found.determined = determined(found, plus)
+    return found
+
+
+def inspect_guide(found: Recovered, guide: Callable) -> None:
+    """Probe a guide after its model.
+
+    Raises:
+        ValueError: a site that the model lacks, or a latent that the guide does not draw.
+    """
+    backend, leaves, point = found.backend, found.backend.leaves, found.points(0)
+    backend.jitter(point.jitter)
+    base = backend.run(guide, leaves, point.values, point.seed)
+    drawn = [s for s in base if s.kind == "latent" and s.name not in found.base.sites]
+    computed = [s.name for s in base.of("determined") if s.name in found.latents]
+    direct = [s.name for s in base.of("latent") if s.name in found.latents]
+    for seen in drawn:
+        if not seen.auxiliary and not computed:
+            raise ValueError(
+                f"the guide draws the site {seen.name!r}, which the model lacks (its latents: "
+                f"{', '.join(found.latents)}); rename it, or mark it infer={{'is_auxiliary': True}}"
+            )
+    for name in found.latents:
+        if name not in (*direct, *computed) and not found.base[name].marginal:
+            raise ValueError(
+                f"the guide never draws {name!r}, a latent of the model; draw it there, or mark it in the model as "
+                "summed out by infer={'enumerate': 'parallel'}"
+            )
+    probed = found.guide = Probed(base, upper=_tags(backend, guide, found.alignment))
+    plus = [name for name in found.plus if name in base.sites and agrees(found, guide, name)]
+    nodes = {*direct, *computed, *plus}
+    if probed.upper is not None:  # of what is computed from auxiliary draws, provenance would speak of those
+        probed.upper = {name: tags for name, tags in probed.upper.items() if name in direct}
+    found.sampled = tuple(s.name for s in base if s.name in nodes)
+    data = changes(found.base, [s.name for s in found.base.of("observed")], leaves, found.alignment)
+    data = {node: change for node, change in data.items() if found.alignment.elements(found.base[node[0]], node[1])}
+    sources = {**data, **changes(found.base, [n for n in found.sampled if n not in computed], leaves)}
+    moved = probe(backend, guide, found.base, found.points, sources, [*direct, *plus], leaves, probed.upper)
+    place = {name: i for i, name in enumerate(found.sampled)}
+    for source, children in moved.items():
+        for node in children - {source}:
+            if node[0] == source[0]:
+                probed.add(*sorted((source, node), key=lambda n: n[1]))
+            elif source in data or place[source[0]] < place[node[0]]:
+                probed.add(source, node)
+    if computed:
+        _contract(found, guide, base, computed, [s.name for s in drawn], data)
+    elif drawn:
+        probed.doubts.append(
+            f"the guide draws the auxiliary site {drawn[0].name!r}: what summing it out leaves of the structure cannot "
+            "be told from a graph"
+        )
+    _hidden(backend, guide, base, point, leaves, direct, probed, "guide")
+    found.fixed = constants(found, guide, data, computed)
+
+
+def _contract(
+    found: Recovered, guide: Callable, base: Trial, computed: list[str], drawn: list[str], data: Mapping
+) -> None:
+    """Add the parents of latents that the guide computes from auxiliary draws."""
+    backend, cache = found.backend, {}
+
+    def points(r: int) -> Point:
+        if r not in cache:
+            point = found.points(r)
+            backend.jitter(point.jitter)
+            kept = {k: v for k, v in point.values.items() if k not in computed}
+            trial = backend.run(guide, backend.leaves, kept, r)
+            values = {**kept, **{name: trial[name].value for name in drawn}}
+            others = {**point.others, **{name: another(trial[name]) for name in drawn}}
+            cache[r] = Point(point.jitter, r, values, others)
+        return cache[r]
+
+    contraction = Contraction(backend, guide, base, points, computed, drawn, backend.leaves)
+    probed = contraction.probe()
+    for child, parents in probed.parents.items():
+        for parent in parents:
+            found.guide.add(parent, child)
+    found.guide.doubts += probed.doubts
+    for node, change in data.items():
+        for latent in contraction.reads(change, points(0)):
+            found.guide.add(node, latent)
+
+
+def _first_runs(backend: Backend, model: Callable, guide: Callable | None) -> tuple[Trial, Trial]:
+    """A first run of each; where the model cannot draw (an improper prior) it is given the guide's values."""
+    drawn = Trial() if guide is None else backend.run(guide, backend.leaves, {}, 0)
+    try:
+        return backend.run(model, backend.leaves, {}, 0), drawn
+    except NotImplementedError:
+        values = {s.name: s.value for s in drawn.of("latent", "determined")}
+        return backend.run(model, backend.leaves, values, 0), drawn
+
+
+def _point(
+    backend: Backend,
+    model: Callable,
+    guide: Callable | None,
+    leaves: list[np.ndarray],
+    r: int,
+    jitter: bool,
+    plus: tuple[str, ...],
+    drawn: Trial,
+) -> Point:
+    backend.jitter(r if jitter else None)
+    try:
+        trial, other = backend.run(model, leaves, {}, r), None
+    except NotImplementedError:
+        one, two = (backend.run(guide, leaves, {}, s) for s in (r, r + 1000))
+        trial, other = (
+            backend.run(model, leaves, {s.name: s.value for s in t.of("latent", "determined")}, r) for t in (one, two)
+        )
+    held = {s.name: s.value for s in trial if s.kind in ("latent", "subsample") or s.name in plus}
+    held |= {s.name: s.value for s in drawn.of("subsample") if s.name not in held}
+    others = {s.name: other[s.name].value if other else another(s) for s in trial if s.fresh is not None}
+    if plus:
+        again = backend.run(model, leaves, {s.name: s.value for s in trial.of("subsample")}, r + 1000)
+        others |= {name: again[name].value for name in plus}
+    return Point(r if jitter else None, r, held, others)
+
+
+def _tags(backend: Backend, program: Callable, alignment: Alignment) -> dict[str, frozenset[str]] | None:
+    try:
+        return backend.tags(program, alignment.owners())
+    except Exception:  # noqa: BLE001 (tensors that carry tags are more than some code can take)
+        return None
+
+
+def _hidden(
+    backend: Backend,
+    program: Callable,
+    base: Trial,
+    point: Point,
+    leaves: list[np.ndarray],
+    targets: list[str],
+    probed: Probed,
+    what: str,
+) -> None:
+    """Doubt a program whose factors move although nothing that is known of has changed."""
+    backend.jitter(point.jitter)
+    for seed in (point.seed, point.seed + 77):
+        other = backend.run(program, leaves, point.values, seed)
+        for name in targets:
+            seen = base[name]
+            if name not in other.sites:
+                probed.doubts.append(f"the {what} has the site {name!r} in some runs and not in others")
+            elif not seen.mute and seen.moved(other[name], backend.tolerance):
+                probed.doubts.append(
+                    f"the {what}'s factor of {name!r} depends on something that changes from run to run, as random "
+                    "numbers drawn outside of sample statements do"
+                )
+    probed.doubts[:] = dict.fromkeys(probed.doubts)

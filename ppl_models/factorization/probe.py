@@ -1,0 +1,188 @@
+"""Intervention probes: change one copy of one site, hold all others, and see which factors move."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil
+
+import numpy as np
+
+from .alignment import Alignment
+from .trial import Backend, Node, Seen, Trial, Values
+
+LOOKS = 6  # how often, at least, a dependence is looked for: copies times rounds
+
+
+@dataclass
+class Probed:
+    """What probing found of one program.
+
+    Args:
+        base: a run of the program, with all that is probed held.
+        parents: for each node those whose change moved its factor.
+        upper: by provenance, the sites that each site's factor may depend on; None where it could not be followed.
+        notes: what a reader should know.
+        doubts: why a verdict would not be certain.
+    """
+
+    base: Trial
+    parents: dict[Node, set[Node]] = field(default_factory=dict)
+    upper: Mapping[str, frozenset[str]] | None = None
+    notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+
+    def disagreements(self, what: str, sources: Iterable[str], targets: Collection[str]) -> list[str]:
+        """Where interventions and provenance differ, site by site, in sentences."""
+        sites: dict[str, set[str]] = {}
+        for (child, _), found in self.parents.items():
+            sites.setdefault(child, set()).update(name for name, _ in found)
+        notes, sources = [], set(sources)
+        for child, allowed in (self.upper or {}).items():
+            if child not in targets:
+                continue
+            probed = sites.get(child, set())
+            for parent in sorted(allowed & sources - probed - {child}):
+                notes.append(f"inert: {what} computes {child!r} from {parent!r}, which changes nothing in it")
+            for parent in sorted(probed & sources - allowed - {child}):
+                notes.append(f"hidden: {what}'s {child!r} depends on {parent!r} in a way that provenance cannot follow")
+        return notes
+
+    def add(self, parent: Node, child: Node) -> None:
+        """An edge."""
+        self.parents.setdefault(child, set()).add(parent)
+
+
+@dataclass(frozen=True)
+class Point:
+    """Values to start from and others to change them to, drawn from the sites' own distributions.
+
+    Args:
+        jitter: seed of the parameters' jitter, None to take them as they are.
+        seed: of the draws.
+        values: of the latents and of what else is held.
+        others: another value of every site.
+    """
+
+    jitter: int | None
+    seed: int
+    values: Values
+    others: Values
+
+
+Change = Callable[[Point], tuple[Sequence[np.ndarray], Values]]
+
+
+def held(point: Point, seen: Seen, node: Node, leaves: Sequence[np.ndarray]) -> tuple[Sequence[np.ndarray], Values]:
+    """The change of a held value at one node."""
+    value = np.array(point.values[seen.name])
+    at = seen.at(value, node[1], seen.event_dim)
+    value[at] = np.broadcast_to(point.others[seen.name], value.shape)[at]
+    return leaves, {**point.values, seen.name: value}
+
+
+def changes(
+    base: Trial, names: Iterable[str], leaves: Sequence[np.ndarray], alignment: Alignment | None = None
+) -> dict[Node, Change]:
+    """How to change each copy of some sites: observed ones through the arguments, where they come from there."""
+    found: dict[Node, Change] = {}
+    for name in names:
+        seen = base[name]
+        for node in seen.nodes:
+            if alignment is not None and seen.kind == "observed" and alignment.elements(seen, node[1]):
+                found[node] = lambda point, s=seen, n=node: (
+                    alignment.changed(s, n[1], np.broadcast_to(point.others[s.name], s.value.shape)),
+                    point.values,
+                )
+            else:
+                found[node] = lambda point, s=seen, n=node: held(point, s, n, leaves)
+    return found
+
+
+def probe(
+    backend: Backend,
+    program: Callable,
+    base: Trial,
+    points: Callable[[int], Point],
+    sources: dict[Node, Change],
+    targets: Iterable[str],
+    leaves: Sequence[np.ndarray],
+    upper: Mapping[str, frozenset[str]] | None = None,
+) -> dict[Node, set[Node]]:
+    """For each source the nodes whose factors move when it alone changes, over several points.
+
+    Where all that `upper` allows has been seen after a few looks, no more are taken. A relation that shows between some
+    copies and not between others is looked for again at further points.
+    """
+    targets = list(targets)
+    reach = {site: {t for t in targets if site in upper.get(t, ())} for site, _ in sources} if upper else {}
+    copies: dict[str, int] = {}
+    for site, _ in sources:
+        copies[site] = copies.get(site, 0) + 1
+    rounds = {site: max(2, ceil(LOOKS / n)) for site, n in copies.items()}
+    moved: dict[Node, set[Node]] = {source: set() for source in sources}
+    again: set[str] = set()
+    for r in range(2 * LOOKS):
+        done = {site for site in reach if r * copies[site] >= LOOKS // 2 and _found(site, reach[site], moved)}
+        wanted = [s for s in sources if r < rounds[s[0]] and s[0] not in done]
+        wanted += [s for s in sources if s[0] in again and rounds[s[0]] <= r < rounds[s[0]] + 2]
+        if not wanted:
+            break
+        point = points(r)
+        backend.jitter(point.jitter)
+        start = backend.run(program, leaves, point.values, point.seed)
+        for source in wanted:
+            other = backend.run(program, *sources[source](point), point.seed)
+            for site in targets:
+                if site in start.sites and site in other.sites:
+                    seen = replace(start[site], plates=base[site].plates)
+                    found = seen.moved(other[site], backend.tolerance)
+                    moved[source].update((site, copy) for copy in found)
+        if r + 1 == max(rounds.values()):
+            again = {site for site in copies if _uneven(site, moved, base)}
+    return moved
+
+
+def _found(site: str, reach: set[str], moved: dict[Node, set[Node]]) -> bool:
+    """Whether every copy of a site has moved all the other sites that it might."""
+    reach = reach - {site}
+    return all(reach <= {name for name, _ in nodes} for source, nodes in moved.items() if source[0] == site)
+
+
+def _uneven(site: str, moved: dict[Node, set[Node]], base: Trial) -> bool:
+    """Whether some copies of a site move a copy of another that is theirs, and others do not."""
+    mine = {source: nodes for source, nodes in moved.items() if source[0] == site}
+    for target in {name for nodes in mine.values() for name, _ in nodes}:
+        own = [any(alike(base, source, node) for node in nodes if node[0] == target) for source, nodes in mine.items()]
+        if any(own) and not all(own):
+            return True
+    return False
+
+
+def alike(base: Trial, a: Node, b: Node) -> bool:
+    """Whether two nodes belong to the same copy: equal indices in every plate they share."""
+    first, second = (
+        dict(zip((plate.name for plate in base[site].plates), copy, strict=True)) if site in base.sites else {}
+        for site, copy in (a, b)
+    )
+    return all(first[name] == second[name] for name in first.keys() & second.keys())
+
+
+def another(seen: Seen) -> np.ndarray:
+    """A value that differs from that of a run in every copy, drawn from the site's own distribution."""
+    value = np.array(seen.value)
+    if seen.fresh is None or not value.size:
+        return value
+    drawn = np.broadcast_to(seen.fresh(), value.shape).copy()
+    for _ in range(16):
+        equal = [copy for copy in seen.copies if np.array_equal(*_pair(seen, copy, drawn, value))]
+        if not equal:
+            break
+        more = np.broadcast_to(seen.fresh(), value.shape)
+        for copy in equal:
+            at = seen.at(value, copy, seen.event_dim)
+            drawn[at] = more[at]
+    return drawn
+
+
+def _pair(seen: Seen, copy: tuple[int, ...], a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    at = seen.at(b, copy, seen.event_dim)
+    return a[at], b[at]

@@ -1,0 +1,104 @@
+"""Factorizations recovered from running programs: provenance bounds them from above, interventions from below."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from .backends import choose
+from .graph import Factorization
+from .inspection import inspect_guide, inspect_model
+from .recovered import Recovered
+from .standalone import inspect_alone
+from .trial import Backend
+
+Found = TypeVar("Found")
+
+
+def factorization(program: Callable, *args: Any, **kwargs: Any) -> Factorization:
+    """The factorization of a Pyro or NumPyro program, recovered by running it.
+
+    A program that observes something is a model: p over its sites. Another is a guide: q over its latents given the
+    sites that its model observes, where it knows its model (those of this collection and Pyro's own do), else given
+    those of its arguments that it reads, by their names.
+
+        >>> import pyro, pyro.distributions as dist, torch
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        ...         pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x)
+        >>> print(factorization(model, torch.zeros(3)))
+        p(z) p(x | z)
+
+    The copies in a plate are not told apart here; `compare` does that. Pass about three data points.
+
+    Args:
+        program: a model or a guide. Parameters, stores, random numbers and modes are left as they were.
+        args, kwargs: its arguments, the data among them.
+
+    Raises:
+        TypeError: not a program.
+        ValueError: a program without sample sites.
+    """
+    model = getattr(program, "model", None)
+    if callable(model):
+        return recover(model, program, args, kwargs).sites("guide")
+    return inspected(lambda backend: inspect_alone(backend, program), [program], args, kwargs)
+
+
+def recover(
+    model: Callable,
+    guide: Callable,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    jitter: bool = True,
+    then: Callable[[Recovered], Found] = lambda found: found,
+) -> Found:
+    """All that inspecting a model and its guide finds, at the level of sites and their copies.
+
+    Args:
+        model, guide: the programs.
+        args, kwargs: of both.
+        jitter: whether parameters are moved a little first, so that a zero hides nothing.
+        then: what to make of it while the programs can still be run; the finding itself by default.
+
+    Raises:
+        TypeError: not a program.
+        ValueError: a model that observes nothing, or a guide that draws too little or too much.
+    """
+
+    def work(backend: Backend) -> Found:
+        found = inspect_model(backend, model, jitter, guide)
+        inspect_guide(found, guide)
+        return then(found)
+
+    return inspected(work, [model, guide], args, kwargs)
+
+
+def inspected(
+    work: Callable[[Backend], Found], programs: Sequence[Callable], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Found:
+    """Work on programs that are left as they were, in double precision where they run in it.
+
+    Raises:
+        TypeError: not a program.
+    """
+    for program in programs:
+        if not callable(program):
+            raise TypeError(f"found a {type(program).__name__}, want a program: a function or a module that samples")
+    Language = choose(programs, args, kwargs)
+    backend = Language(args, kwargs)
+    with backend.protected(programs):
+        if all(_runs(backend, program) for program in programs):
+            return work(backend)
+    backend = Language(args, kwargs, double=False)  # in the programs' own precision, with their own errors
+    with backend.protected(programs):
+        return work(backend)
+
+
+def _runs(backend: Backend, program: Callable) -> bool:
+    try:
+        backend.run(program, backend.leaves, {})
+    except NotImplementedError:  # a site that has a density but cannot be drawn
+        return True
+    except Exception:  # noqa: BLE001 (constants in single precision where we could not see them, mostly)
+        return False
+    return True

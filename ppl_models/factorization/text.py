@@ -1,0 +1,88 @@
+"""A report in words: for a terminal, and as a table of HTML."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .report import Report, SiteRow
+
+CAVEAT = {
+    True: "Structure alone: to equal the posterior the families of the factors must hold its conditionals, too.",
+    False: "For almost all parameters of the model, no guide of this structure equals the posterior.",
+}
+
+
+def as_text(report: Report) -> str:
+    """A heading, the two formulas, a line for each factor, and the notes."""
+    lines = [f"{report.verdict.upper()} (by {report.level})", ""]
+    lines += [f"model  {report.model}", f"guide  {report.guide}", ""]
+    factors = [_factor(row) for row in report.rows]
+    width = min(max(map(len, factors), default=0), 60)
+    for row, factor in zip(report.rows, factors, strict=True):
+        lines += [f"{_mark(report, row):4} {factor:{width}}  {said}" for said in _said(row)[:1]]
+        lines += [f"{'':4} {'':{width}}  {said}" for said in _said(row)[1:]]
+    for title, sentences in (("no verdict, because", report.reasons), ("notes", report.notes)):
+        if sentences:
+            lines += ["", title, *(f"  - {sentence}" for sentence in sentences)]
+    if report.gap is not None:
+        lines += ["", gap_text(report)]
+    if report.faithful is not None:
+        lines += ["", CAVEAT[report.faithful]]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def gap_text(report: Report) -> str:
+    """What the structure costs, in a sentence."""
+    forward, elbo = report.gap.forward, report.gap.elbo
+    return (
+        f"the model is linear-Gaussian: this structure throws away {forward:.4f} nats a {report.gap.per}, "
+        f"min E KL(p || q); the gap of the ELBO at its best guide is {elbo:.4f}, min E KL(q || p)"
+    )
+
+
+def as_html(report: Report) -> str:
+    """A table of the factors, with reasons and notes below."""
+    cell = "<td style='text-align:left;vertical-align:top;padding:2px 10px'>{}</td>"
+    color = {"ok": "#1a7f37", "more": "#6e7781", "BAD": "#cf222e", "?": "#9a6700"}
+    head = ("", "guide", "the exact posterior needs", "in the guide")
+    rows = ["<tr>" + "".join(cell.format(f"<b>{title}</b>") for title in head) + "</tr>"]
+    for row in report.rows:
+        mark = _mark(report, row)
+        cells = [f"<b style='color:{color[mark]}'>{mark}</b>", f"<code>{escape(_factor(row))}</code>"]
+        cells += [f"<code>{escape(', '.join(row.need) or 'nothing')}</code>"]
+        cells += ["<br>".join(escape(said) for said in _said(row))]
+        rows.append("<tr>" + "".join(cell.format(c) for c in cells) + "</tr>")
+    parts = [f"<p><b>{escape(report.verdict)}</b> (by {report.level})</p>", f"<table>{''.join(rows)}</table>"]
+    for title, sentences in (("No verdict, because", report.reasons), ("Notes", report.notes)):
+        if sentences:
+            parts.append(f"<p>{title}</p><ul>{''.join(f'<li>{escape(s)}</li>' for s in sentences)}</ul>")
+    if report.gap is not None:
+        parts.append(f"<p>{escape(gap_text(report))}</p>")
+    if report.faithful is not None:
+        parts.append(f"<p><small>{escape(CAVEAT[report.faithful])}</small></p>")
+    return "".join(parts)
+
+
+def _factor(row: SiteRow) -> str:
+    return f"q({row.site} | {', '.join(row.have)})" if row.have else f"q({row.site})"
+
+
+def _mark(report: Report, row: SiteRow) -> str:
+    if report.faithful is None:
+        return "?"
+    return "BAD" if row.missing else "more" if row.superfluous else "ok"
+
+
+def _said(row: SiteRow) -> list[str]:
+    """What is to be said of a factor: each missing parent with its path, then what is superfluous."""
+    said = []
+    for name, path in row.missing.items():
+        nats = f"; worth {row.nats[name]:.4f} nats" if name in row.nats else ""
+        said.append(f"lacks {name}: not independent, by {' - '.join(path)}{nats}")
+    if row.price is not None and len(row.missing) > 1:
+        said.append(f"together worth {row.price:.4f} nats")
+    if row.superfluous:
+        said.append(f"superfluous: {', '.join(row.superfluous)}")
+    return said or ["is given what the exact posterior needs"]

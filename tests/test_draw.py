@@ -1,0 +1,269 @@
+"""The pictures: nothing is lost, nothing overlaps, and what is wrong is red."""
+
+import re
+from itertools import combinations
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from ppl_models.factorization.drawing import Panel, dot, page, svg
+from ppl_models.factorization.drawing.layout import place, plate_boxes
+from ppl_models.factorization.drawing.panel import HEIGHT, node_width
+from ppl_models.factorization.drawing.routes import Router, from_node, point
+
+NS = "{http://www.w3.org/2000/svg}"
+NASTY = ('a<b&"c"', "日本語", "θ̂", "layers[0].weight", "back\\", "]]>", "nul\0", "new\nline", "'", "-->", "")
+
+
+def panel(*edges, nodes=None, **more):
+    edges = tuple((*e, "plain") if len(e) == 2 else e for e in edges)
+    nodes = tuple(dict.fromkeys(n for e in edges for n in e[:2])) if nodes is None else nodes
+    return Panel("model", "p(z) p(x | z)", nodes, edges, **more)
+
+
+def chain(words):
+    names = words.split()
+    return list(zip(names, names[1:], strict=False))
+
+
+def read(text):
+    """For each panel of an SVG its groups: node names, edges, plate names."""
+    root = ElementTree.fromstring(text)
+    found = []
+    for group in root.iter(f"{NS}g"):
+        if group.get("class") == "ppl-panel":
+            marks = [g for g in group.iter(f"{NS}g") if g.get("class") != "ppl-panel"]
+            nodes = [g.get("data-node") for g in marks if g.get("class") == "ppl-node"]
+            edges = [(g.get("data-from"), g.get("data-to"), g) for g in marks if g.get("class") == "ppl-edge"]
+            plates = [g.get("data-plate") for g in marks if g.get("class") == "ppl-plate"]
+            found.append((nodes, edges, plates))
+    return found
+
+
+def around(node, at):
+    x, y = at[node]
+    return x - node_width(node) / 2, y - HEIGHT / 2, x + node_width(node) / 2, y + HEIGHT / 2
+
+
+def meet(a, b):
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def contains(outer, inner):
+    return outer[0] < inner[0] and outer[1] < inner[1] and outer[2] > inner[2] and outer[3] > inner[3]
+
+
+SERE = chain(" ".join(f"z{i}" for i in range(1, 11))) + chain(" ".join(f"x{i}" for i in range(1, 11)))
+SERE += [(f"z{i}", f"x{i}") for i in range(1, 11)]
+PICTURES = {
+    "vae": panel(("z", "x"), observed=frozenset("x"), plates={"data": ("z", "x")}),
+    "alone": panel(nodes=("z",)),
+    "chain with skips": panel(
+        *chain("z1 z2 z3 x"), ("z1", "x"), ("z1", "z3"), plates={"data": ("z1", "z2", "z3", "x")}
+    ),
+    "global": panel(("theta", "z"), ("z", "x"), ("theta", "x"), plates={"observations": ("z", "x")}),
+    "nested": panel(
+        *chain("doc_topics word_topic word"),
+        ("topic_words", "word"),
+        plates={
+            "docs": ("doc_topics", "word_topic", "word"),
+            "words": ("word_topic", "word"),
+            "t": ("topic_words",),
+        },
+    ),
+    "same members": panel(("z", "x"), plates={"outer": ("z", "x"), "inner": ("z", "x")}),
+    "overlapping": panel(("u", "r"), ("i", "r"), ("b", "r"), plates={"users": ("u", "r"), "items": ("i", "r")}),
+    "state space": panel(
+        *chain("z1 z2 z3 z4"), *((f"z{t}", f"x{t}") for t in range(1, 5)), observed=frozenset(("x1", "x2", "x3", "x4"))
+    ),
+    "fork": panel(("a", "b"), ("a", "c"), ("b", "xb"), ("c", "xc"), observed=frozenset(("xb", "xc"))),
+    "two plates": panel(
+        ("w", "a"), ("w", "b"), ("a", "x"), ("b", "y"), ("v", "y"), plates={"left": ("a", "x"), "right": ("b", "y")}
+    ),
+    "sere": panel(*SERE, observed=frozenset(f"x{i}" for i in range(1, 11)), plates={"data": tuple(dict(SERE))}),
+}
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+def test_every_node_and_edge_is_there_once(picture):
+    drawn = PICTURES[picture]
+    ((nodes, edges, plates),) = read(svg([drawn]))
+    assert nodes == [*drawn.nodes]
+    assert sorted(e[:2] for e in edges) == sorted(e[:2] for e in drawn.edges)
+    assert sorted(plates) == sorted(drawn.plates)
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+def test_boxes_hold_their_members_alone_and_nothing_overlaps(picture):
+    drawn = PICTURES[picture]
+    at = place([drawn])
+    for u, v in combinations(drawn.nodes, 2):
+        assert not meet(around(u, at), around(v, at)), (u, v)
+    for plate, box in plate_boxes(drawn.held(), at).items():
+        for node in drawn.nodes:
+            if node in drawn.plates[plate]:
+                assert contains(box, around(node, at)), (plate, node)
+            else:
+                assert not meet(box, around(node, at)), (plate, node)
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+def test_edges_go_from_border_to_border_around_other_nodes(picture):
+    drawn = PICTURES[picture]
+    at = place([drawn])
+    router = Router(at)
+    for u, v, _ in drawn.edges:
+        curve = router.route(u, v)
+        for end, node in ((curve[0], u), (curve[3], v)):
+            assert abs(from_node(end, at[node], node_width(node))) < 0.5
+        for node in set(drawn.nodes) - {u, v}:
+            assert all(from_node(point(curve, t / 50), at[node], node_width(node)) > 0 for t in range(51)), (u, v, node)
+
+
+def test_a_nested_plate_lies_in_the_outer_one():
+    drawn = PICTURES["nested"]
+    boxes = plate_boxes(drawn.held(), place([drawn]))
+    assert contains(boxes["docs"], boxes["words"])
+    boxes = plate_boxes({"outer": frozenset("zx"), "inner": frozenset("zx")}, {"z": (0.0, 0.0), "x": (0.0, 60.0)})
+    assert contains(boxes["outer"], boxes["inner"])
+
+
+def test_the_model_flows_down_and_a_state_space_is_a_ladder():
+    at = place([PICTURES["fork"]])
+    assert at["a"][1] < at["b"][1] == at["c"][1] < at["xb"][1] == at["xc"][1]
+    assert at["b"][0] == at["xb"][0]
+    at = place([PICTURES["state space"]])
+    assert all(at[f"z{t}"][1] == at[f"x{t}"][1] and at[f"z{t}"][0] == at["z1"][0] < at[f"x{t}"][0] for t in range(1, 5))
+
+
+def test_panels_share_their_places():
+    model = PICTURES["state space"]
+    guide = panel(*((v, u, s) for u, v, s in model.edges), nodes=model.nodes[::-1], observed=model.observed)
+    posterior = panel(*chain("z1 z2 z3 z4"), directed=False)
+    assert place([model, posterior, guide]) == place([model])
+    found = read(svg([model, posterior, guide]))
+    assert [len(nodes) for nodes, _, _ in found] == [8, 4, 8]
+
+
+def test_missing_edges_are_red_and_dashed_and_the_legend_says_so():
+    drawn = panel(("a", "b", "missing"), ("a", "c", "superfluous"), ("b", "c"), labels={("a", "b"): "0.19 nats"})
+    text = svg([drawn], title="a & b")
+    ((_, edges, _),) = read(text)
+    looks = {
+        e[:2]: (e[2].find(f"{NS}path").get("stroke"), e[2].find(f"{NS}path").get("stroke-dasharray")) for e in edges
+    }
+    assert looks == {("a", "b"): ("#d01c28", "5 3"), ("a", "c"): ("#9aa1ad", None), ("b", "c"): ("#1f2430", None)}
+    assert "0.19 nats" in text and "missing: " in text and "superfluous: " in text
+    plain = svg([panel(("a", "b"))])
+    assert "missing" not in plain and "superfluous" not in plain and "ppl-legend" not in plain
+
+
+def test_undirected_edges_have_no_heads_and_take_labels_either_way():
+    text = svg([panel(("a", "b"), directed=False, labels={("b", "a"): "note"})])
+    assert "<polygon" not in text and "note" in text
+    assert svg([panel(("a", "b"))]).count("<polygon") == 1
+
+
+def test_a_loop_is_drawn():
+    drawn = panel(("z", "x"), ("z", "z", "missing"), plates={"data": ("z", "x")}, labels={("z", "z"): "data'"})
+    ((_, edges, _),) = read(svg([drawn]))
+    assert ("z", "z") in [e[:2] for e in edges] and "data'" in svg([drawn])
+
+
+def test_nasty_names_survive():
+    names = tuple(NASTY)
+    drawn = Panel('<"&', "p(]]>)", names, tuple((u, v, "plain") for u, v in zip(names, names[1:], strict=False)),
+                  plates={'pl<a>"te': names[:3]}, labels={names[:2]: "<&>"})  # fmt: skip
+    text = svg([drawn], title="<&")
+    ((nodes, edges, plates),) = read(text)
+    wanted = [name.replace("\0", "\ufffd") for name in names]
+    assert nodes == wanted and len(edges) == len(names) - 1 and plates == ['pl<a>"te']
+    assert all(e[0] in wanted and e[1] in wanted for e in edges)
+
+
+def test_names_are_written_out_whole():
+    long = "decoder.blocks.3.attention.output_projection.weight"
+    root = ElementTree.fromstring(svg([panel(("z10", long))]))
+    groups = {g.get("data-node"): g for g in root.iter(f"{NS}g") if g.get("class") == "ppl-node"}
+    for name, group in groups.items():
+        assert "".join(group.find(f"{NS}text").itertext()) == name
+        assert group.find(f"{NS}title").text == name
+
+
+def test_the_same_input_gives_the_same_string_and_no_ids():
+    text = svg([PICTURES["nested"], PICTURES["sere"]])
+    assert text == svg([PICTURES["nested"], PICTURES["sere"]])
+    assert " id=" not in text and "<style" not in text and "http" not in text.replace(NS[1:-1], "")
+
+
+def test_nothing_to_draw_is_no_error():
+    assert read(svg([])) == []
+    assert read(svg([Panel("empty", "", (), ())])) == [([], [], [])]
+    assert dot([]).startswith("digraph")
+
+
+def test_what_no_picture_can_show_is_refused():
+    with pytest.raises(ValueError, match="'w'"):
+        Panel("model", "", ("z",), (("z", "w", "plain"),))
+    with pytest.raises(ValueError, match="'dotted'"):
+        Panel("model", "", ("z",), (("z", "z", "dotted"),))
+    with pytest.raises(ValueError, match="twice"):
+        Panel("model", "", ("z", "z"), ())
+
+
+def tokens(text):
+    """DOT text as its quoted strings and its braces; fails where a quote is left open."""
+    strings = re.findall(r'"((?:\\.|[^"\\])*)"', text, flags=re.DOTALL)
+    rest = re.sub(r'"(?:\\.|[^"\\])*"', "", text, flags=re.DOTALL)
+    assert '"' not in rest and rest.count("{") == rest.count("}") and rest.count("[") == rest.count("]")
+    return strings
+
+
+def test_dot_is_quoted_and_balanced():
+    names = tuple(NASTY)
+    edges = tuple((u, v, "missing") for u, v in zip(names, names[1:], strict=False))
+    drawn = Panel('"', "{", names, edges, plates={"a": names[:3], "b": names[2:4], "a{": names[:2]})
+    strings = tokens(dot([drawn, PICTURES["nested"]]))
+    assert all(f"1/{node}" in strings and node in strings for node in PICTURES["nested"].nodes)
+    assert '0/a<b&\\"c\\"' in strings and "0/back\\\\" in strings
+    assert dot([drawn]).count('" -> "') == len(edges)
+    assert [dot([panel(("a", "b"), directed=False)]).count(s) for s in ("dir=none", "cluster_0")] == [1, 1]
+
+
+def test_the_page_stands_alone():
+    text = page("<a & b>", svg([PICTURES["vae"]]), "<table><tr><td>q</td></tr></table>", "z < 1")
+    assert text.startswith("<!doctype html>") and "&lt;a &amp; b&gt;" in text and "z &lt; 1" in text
+    assert not re.search(r"<(script|link|img)|src=|href=|url\(", text)
+
+
+@st.composite
+def panels(draw):
+    names = tuple(draw(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=8, unique=True)))
+    pairs = st.sampled_from([(u, v) for i, v in enumerate(names) for u in names[: i + 1]])
+    styles = st.sampled_from(("plain", "plain", "missing", "superfluous"))
+    edges = draw(st.dictionaries(pairs, styles, max_size=12))
+    members = st.lists(st.sampled_from(names), min_size=1, unique=True).map(tuple)
+    plates = draw(st.dictionaries(st.text(max_size=8), members, max_size=3))
+    observed = draw(st.frozensets(st.sampled_from(names)))
+    return Panel("model", "", names, tuple((*e, s) for e, s in edges.items()), draw(st.booleans()), observed, plates)
+
+
+@settings(max_examples=60, deadline=None)
+@given(panels())
+def test_any_graph_with_any_plates(drawn):
+    at = place([drawn])
+    assert not any(meet(around(u, at), around(v, at)) for u, v in combinations(drawn.nodes, 2))
+    boxes = plate_boxes(drawn.held(), at)
+    assert all(contains(boxes[plate], around(n, at)) for plate, members in drawn.held().items() for n in members)
+    crossing = any(a & b and not (a <= b or b <= a) for a, b in combinations(drawn.held().values(), 2))
+    if not crossing:  # nested or disjoint plates never cover a stranger, nor each other
+        for plate, members in drawn.held().items():
+            assert not any(meet(boxes[plate], around(n, at)) for n in set(drawn.nodes) - members)
+        for a, b in combinations(drawn.held(), 2):
+            assert drawn.held()[a] & drawn.held()[b] or not meet(boxes[a], boxes[b])
+    text = svg([drawn, drawn])
+    for nodes, edges, plates in read(text):
+        assert len(nodes) == len(drawn.nodes) and len(edges) == len(drawn.edges) and len(plates) == len(boxes)
+    assert text == svg([drawn, drawn])
+    tokens(dot([drawn]))
