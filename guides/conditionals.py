@@ -74,6 +74,8 @@ class Conditionals(nn.Module):
         encoder, hidden, depth, image: see `encoders.encoder`; hidden and depth are the factors' networks' too.
         gain: factor on the initial weights of the last layers.
         merged: whether the guide calls `merged`, for which a family may take other numbers.
+        start: standard deviation from which the factors of globals start, in unconstrained coordinates. A narrow one
+            spares the optimizer the huge gradients of draws that no datum allows, which it would remember for long.
 
     Raises:
         ValueError: an unknown family or encoder, a family of no latent, or sizes that are none.
@@ -90,13 +92,14 @@ class Conditionals(nn.Module):
         image: Sequence[int] | None = None,
         gain: float = 0.1,
         merged: bool = False,
+        start: float = 1.0,
     ) -> None:
         super().__init__()
         hidden = one_size(f"guide {layout.guide}", "hidden", hidden)
         depth = one_size(f"guide {layout.guide}", "depth", depth, least=0)
         for name in family if isinstance(family, Mapping) else ():
             _check_latent(layout, "family", name)
-        self.layout, self.parents = layout, dict(parents)
+        self.layout, self.parents, self.start = layout, dict(parents), start
         self.families: dict[str, Family] = {}
         self.encoders = nn.ModuleList()
         widths: dict[str, int] = {}
@@ -147,7 +150,8 @@ class Conditionals(nn.Module):
     def free(self, name: str, raw: Tensor) -> TorchDistributionMixin:
         """A factor of its own: one of the family in unconstrained coordinates, pushed to the support of the site."""
         site = self.layout.latents[name]
-        q = reshaped(self.families[name].around(raw, 0.0, 1.0), site.unconstrained_shape)
+        scale = self.start if site.is_global else 1.0
+        q = reshaped(self.families[name].around(raw, 0.0, scale), site.unconstrained_shape)
         q = q if is_real(site.support) else dist.TransformedDistribution(q, [biject_to(site.support)])
         return Spread(q, site.loose) if site.loose else q
 

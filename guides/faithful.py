@@ -88,7 +88,8 @@ class Faithful(OrderedGuide):
         chosen = choose_parents(layout, self.order, "needed")
         needed = {n: model_side.needed_parents(n, self.order[:i]) for i, n in enumerate(self.order)}
         layout.read(needed)
-        self.factors = Conditionals(layout, chosen, family, encoder, hidden, depth, image).to(**self.place)
+        factors = Conditionals(layout, chosen, family, encoder, hidden, depth, image, start=0.1)
+        self.factors = factors.to(**self.place)
 
     def _depth(self, name: str) -> int:
         """How many plates a latent shares with the data: 0 for a global."""

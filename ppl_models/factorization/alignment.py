@@ -107,6 +107,29 @@ class Alignment:
             start += leaf.size
         return owners
 
+    def covariates(self, names: Sequence[str], taken: Sequence[str]) -> dict[Node, Callable[..., tuple]]:
+        """How to change what no site observes: for each leaf with such elements, a node of its name and its change."""
+        found: dict[Node, Callable[..., tuple]] = {}
+        used = set(np.concatenate([i.reshape(-1) for i in self.index.values()]).tolist()) if self.index else set()
+        start = 0
+        for k, leaf in enumerate(self.leaves):
+            free = np.array([i not in used for i in range(start, start + leaf.size)], bool)
+            start += leaf.size
+            if free.any() and not self.mixed:
+                name = names[k] if free.all() and names[k] not in taken else f"{names[k]} (not observed)"
+                found[name, ()] = lambda point, k=k, free=free: (self._shuffled(k, free, point.seed), point.values)
+        return found
+
+    def _shuffled(self, k: int, free: np.ndarray, seed: int) -> list[np.ndarray]:
+        """The leaves with the free elements of one in another order, or moved where they are all alike."""
+        rng, leaves = np.random.default_rng(seed), list(self.leaves)
+        flat = leaves[k].reshape(-1).copy()
+        flat[free] = rng.permutation(flat[free])
+        if np.array_equal(flat, leaves[k].reshape(-1)) and flat.dtype.kind == "f":
+            flat[free] += rng.standard_normal(int(free.sum())).astype(flat.dtype)
+        leaves[k] = flat.reshape(leaves[k].shape)
+        return leaves
+
     def elements(self, seen: Seen, copy: Copy) -> frozenset[int]:
         """The elements of the arguments that are the value of one copy of an observed site."""
         index = self.index[seen.name]

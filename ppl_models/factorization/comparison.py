@@ -94,7 +94,7 @@ def by_site(found: Recovered) -> Report:
     """The report at the level of sites: all copies judged, then told of once for each site."""
     names = Names(found)
     model, guide = found.copies("model"), found.copies("guide")
-    data = [label(node) for name in found.observed for node in found.base[name].nodes]
+    data = [*guide.given]
     fixed = {label(node): {*names.closed, *(data if node in found.fixed else ())} for node in names.latents}
     determined = {label(node): [label(u) for u in known] for node, known in found.determined.items()}
     verdict = judge(model, guide, fixed, determined)

@@ -7,7 +7,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import OptimizeResult, minimize
 from torch import Tensor
 
 from .graph import Factorization
@@ -201,8 +201,7 @@ def _check(joint: Joint, guide: Factorization, missing: Mapping[str, Collection[
     known = [*joint.observed]
     for site, have in guide.items():
         if site not in joint.blocks or site in joint.observed:
-            latents = [node for node in joint.blocks if node not in joint.observed]
-            raise ValueError(f"price: site {site!r} of the guide is no latent of the joint, want some of {latents}")
+            raise ValueError(f"price: site {site!r} is no latent of the joint: {[*joint.blocks]} less {joint.observed}")
         for u in (*have, *missing.get(site, ())):
             if u not in known:
                 raise ValueError(f"price: site {site!r} has the parent {u!r}, want data or earlier latents: {known}")
@@ -220,8 +219,7 @@ def _split(joint: Joint, have: Sequence[str], u: Sequence[str], site: str) -> tu
 
 def _information(b: Tensor, own: Tensor) -> float:
     """1/2 log det( I + L^-1 B B^T L^-T ), which is exact near 0, where a difference of determinants is not."""
-    ratio = torch.linalg.solve_triangular(own, b, upper=False)
-    return float(torch.linalg.svdvals(ratio).square().log1p().sum() / 2)
+    return float(torch.linalg.svdvals(torch.linalg.solve_triangular(own, b, upper=False)).square().log1p().sum() / 2)
 
 
 def _diagonal_gain(b: Tensor, own: Tensor) -> float:
@@ -264,8 +262,7 @@ def _reverse(joint: Joint, guide: Factorization, family: str) -> float:
         middle, stop = end + slope.size, end + slope.size + len(below[0])
         block, edge = np.ix_(rows, rows), np.ix_(rows, columns)
         frames.append((block, edge, scale, whiten, below, slice(end, middle), slice(middle, stop)))
-        start += [slope.ravel(), np.zeros(stop - middle)]
-        end = stop
+        start, end = [*start, slope.ravel(), np.zeros(stop - middle)], stop
 
     def divergence(theta: np.ndarray) -> tuple[float, np.ndarray]:
         """The value and its gradient, by one adjoint solve."""
@@ -285,16 +282,18 @@ def _reverse(joint: Joint, guide: Factorization, family: str) -> float:
         for block, edge, scale, whiten, below, a, b in frames:
             gradient[a] = (scale.T @ by_slope[edge] @ whiten.T).ravel()
             by_factor = scale.T @ by_noise[block]
-            # through the exponential; both triangles are positive on the diagonal
             np.fill_diagonal(by_factor, by_factor.diagonal() * noise[block].diagonal() / scale.diagonal() - 1)
             gradient[b] = by_factor[below]
         return constant - logs + np.square(residual).sum() / 2, gradient
 
     starts = [np.concatenate(start)]
-    if any(set(have) - {*joint.observed} for _, have in guide.items()):
-        # a latent parent makes z a product of unknowns: not convex; more starts, around slopes of 0
+    if any(set(have) - {*joint.observed} for _, have in guide.items()):  # products of unknowns: not convex
         starts += [np.zeros(end), *np.random.default_rng(0).standard_normal((STARTS - 2, end))]
-    options = {"maxiter": 5000, "maxfun": 10000, "maxcor": 30, "ftol": 1e-15, "gtol": 1e-9}
     with np.errstate(over="ignore", invalid="ignore"):  # a step too far, which the line search takes back
-        found = [minimize(divergence, s, jac=True, method="L-BFGS-B", options=options).fun for s in starts]
-    return max(0.0, float(np.nanmin(found)))
+        best_of = min((_minimize(divergence, theta, 200) for theta in starts), key=lambda found: found.fun)
+        return max(0.0, float(_minimize(divergence, best_of.x, 20000).fun))
+
+
+def _minimize(f: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.ndarray, steps: int) -> OptimizeResult:
+    options = {"maxiter": steps, "maxfun": steps, "maxcor": 60, "ftol": 1e-15, "gtol": 1e-9}
+    return minimize(f, start, jac=True, method="L-BFGS-B", options=options)

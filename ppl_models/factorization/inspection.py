@@ -21,11 +21,12 @@ def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callab
     leaves = backend.leaves
     first, drawn = _first_runs(backend, model, guide)
     backend.settle()
+    rows = {s.name: s.value for s in (*drawn.of("subsample"), *first.of("subsample"))}  # the same at every point
     cache: dict[int, Point] = {}
 
     def points(r: int) -> Point:
         if r not in cache:
-            cache[r] = _point(backend, model, guide, leaves, r, jitter, plus, drawn)
+            cache[r] = _point(backend, model, guide, leaves, r, jitter, plus, rows)
         return cache[r]
 
     latents = tuple(seen.name for seen in first.of("latent"))
@@ -45,11 +46,15 @@ def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callab
     probed = Probed(base, upper=_tags(backend, model, alignment))
     sources = changes(base, [*latents, *plus, *(s.name for s in base.of("observed"))], leaves, alignment)
     targets = [*latents, *plus, *(s.name for s in base.of("observed", "factor"))]
-    moved = probe(backend, model, base, points, sources, targets, leaves, probed.upper)
+    covariates = alignment.covariates(backend.names_for(model), [*base.sites])
+    failed: set[str] = set()
+    moved = probe(backend, model, base, points, {**sources, **covariates}, targets, leaves, probed.upper, failed)
     order, twins = {s.name: i for i, s in enumerate(base)}, alignment.shared(base)
     for source, nodes in moved.items():
         for node in nodes - {source} - twins.get(source, set()):
-            if node[0] == source[0]:
+            if source in covariates:
+                probed.add(source, node)
+            elif node[0] == source[0]:
                 probed.add(*sorted((source, node), key=lambda n: n[1]))
             elif order[node[0]] > order[source[0]]:
                 probed.add(source, node)
@@ -65,7 +70,9 @@ def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callab
             "reads cannot be told; pass the data as they are observed"
         )
     _hidden(backend, model, base, point, leaves, targets, probed, "model")
-    found = Recovered(probed, alignment, latents, backend, model, points)
+    probed.doubts += [f"the model fails when {name!r} changes" for name in sorted(failed - {c for c, _ in covariates})]
+    read = tuple(name for name, _ in covariates if moved[name, ()])
+    found = Recovered(probed, alignment, latents, backend, model, points, read)
     found.determined = determined(found, plus)
     return found
 
@@ -102,8 +109,12 @@ def inspect_guide(found: Recovered, guide: Callable) -> None:
     found.sampled = tuple(s.name for s in base if s.name in nodes)
     data = changes(found.base, [s.name for s in found.base.of("observed")], leaves, found.alignment)
     data = {node: change for node, change in data.items() if found.alignment.elements(found.base[node[0]], node[1])}
+    known = found.alignment.covariates(backend.names_for(found.program), [*found.base.sites])
+    data |= {node: change for node, change in known.items() if node[0] in found.covariates}
     sources = {**data, **changes(found.base, [n for n in found.sampled if n not in computed], leaves)}
-    moved = probe(backend, guide, found.base, found.points, sources, [*direct, *plus], leaves, probed.upper)
+    failed: set[str] = set()
+    moved = probe(backend, guide, found.base, found.points, sources, [*direct, *plus], leaves, probed.upper, failed)
+    probed.doubts += [f"the guide fails when {name!r} changes" for name in sorted(failed - {*found.covariates})]
     place = {name: i for i, name in enumerate(found.sampled)}
     for source, children in moved.items():
         for node in children - {source}:
@@ -141,8 +152,12 @@ def _contract(
 
     contraction = Contraction(backend, guide, base, points, computed, drawn, backend.leaves)
     probed = contraction.probe()
+    # AutoStructured says what its shears connect; a probe of its draws sees the closure of that
+    stated = guide.dependencies if hasattr(guide, "conditionals") and hasattr(guide, "dependencies") else None
     for child, parents in probed.parents.items():
         for parent in parents:
+            if isinstance(stated, Mapping) and parent[0] != child[0] and parent[0] not in stated.get(child[0], ()):
+                continue
             found.guide.add(parent, child)
     found.guide.doubts += probed.doubts
     for node, change in data.items():
@@ -168,21 +183,20 @@ def _point(
     r: int,
     jitter: bool,
     plus: tuple[str, ...],
-    drawn: Trial,
+    rows: Mapping[str, np.ndarray],
 ) -> Point:
     backend.jitter(r if jitter else None)
     try:
-        trial, other = backend.run(model, leaves, {}, r), None
+        trial, other = backend.run(model, leaves, rows, r), None
     except NotImplementedError:
-        one, two = (backend.run(guide, leaves, {}, s) for s in (r, r + 1000))
+        one, two = (backend.run(guide, leaves, rows, s) for s in (r, r + 1000))
         trial, other = (
-            backend.run(model, leaves, {s.name: s.value for s in t.of("latent", "determined")}, r) for t in (one, two)
+            backend.run(model, leaves, {**rows, **{s.name: s.value for s in t.of("latent", "determined")}}, r) for t in (one, two)
         )
-    held = {s.name: s.value for s in trial if s.kind in ("latent", "subsample") or s.name in plus}
-    held |= {s.name: s.value for s in drawn.of("subsample") if s.name not in held}
+    held = {**rows, **{s.name: s.value for s in trial if s.kind == "latent" or s.name in plus}}
     others = {s.name: other[s.name].value if other else another(s) for s in trial if s.fresh is not None}
     if plus:
-        again = backend.run(model, leaves, {s.name: s.value for s in trial.of("subsample")}, r + 1000)
+        again = backend.run(model, leaves, rows, r + 1000)
         others |= {name: again[name].value for name in plus}
     return Point(r if jitter else None, r, held, others)
 

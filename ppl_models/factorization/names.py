@@ -15,7 +15,7 @@ class Names:
     def __init__(self, found: Recovered) -> None:
         self.found = found
         nodes = [node for seen in found.base for node in seen.nodes]
-        self.node: dict[str, Node] = {label(node): node for node in nodes}
+        self.node: dict[str, Node] = {label(node): node for node in [*nodes, *((c, ()) for c in found.covariates)]}
         self.latents = [n for site in found.sampled if site not in found.plus for n in found.base[site].nodes]
         own = {name for seen in found.base.of("observed") for name in [seen.name] if name not in found.alignment.closed}
         self.closed = [label(n) for n in nodes if n[0] in found.observed and n[0] not in own]

@@ -73,7 +73,7 @@ Change = Callable[[Point], tuple[Sequence[np.ndarray], Values]]
 
 def held(point: Point, seen: Seen, node: Node, leaves: Sequence[np.ndarray]) -> tuple[Sequence[np.ndarray], Values]:
     """The change of a held value at one node."""
-    value = np.array(point.values[seen.name])
+    value = np.array(point.values.get(seen.name, seen.value))
     at = seen.at(value, node[1], seen.event_dim)
     value[at] = np.broadcast_to(point.others[seen.name], value.shape)[at]
     return leaves, {**point.values, seen.name: value}
@@ -106,13 +106,16 @@ def probe(
     targets: Iterable[str],
     leaves: Sequence[np.ndarray],
     upper: Mapping[str, frozenset[str]] | None = None,
+    failed: set[str] | None = None,
 ) -> dict[Node, set[Node]]:
     """For each source the nodes whose factors move when it alone changes, over several points.
+
+    The sites of sources with which the program fails are added to `failed`.
 
     Where all that `upper` allows has been seen after a few looks, no more are taken. A relation that shows between some
     copies and not between others is looked for again at further points.
     """
-    targets = list(targets)
+    targets, failed = list(targets), set() if failed is None else failed
     reach = {site: {t for t in targets if site in upper.get(t, ())} for site, _ in sources} if upper else {}
     copies: dict[str, int] = {}
     for site, _ in sources:
@@ -130,7 +133,11 @@ def probe(
         backend.jitter(point.jitter)
         start = backend.run(program, leaves, point.values, point.seed)
         for source in wanted:
-            other = backend.run(program, *sources[source](point), point.seed)
+            try:
+                other = backend.run(program, *sources[source](point), point.seed)
+            except Exception:  # noqa: BLE001 (a program may take no other value than the one it was given)
+                failed.add(source[0])
+                continue
             for site in targets:
                 if site in start.sites and site in other.sites:
                     seen = replace(start[site], plates=base[site].plates)

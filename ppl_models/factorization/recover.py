@@ -81,9 +81,10 @@ def inspected(
     Raises:
         TypeError: not a program.
     """
-    for program in programs:
+    words = ("model", "guide") if len(programs) > 1 else ("program",)
+    for what, program in zip(words, programs, strict=True):
         if not callable(program):
-            raise TypeError(f"found a {type(program).__name__}, want a program: a function or a module that samples")
+            raise TypeError(f"found the {what} {program!r}, want a program: a function or a module that samples")
     Language = choose(programs, args, kwargs)
     backend = Language(args, kwargs)
     with backend.protected(programs):

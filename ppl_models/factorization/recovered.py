@@ -23,6 +23,7 @@ class Recovered:
         alignment: of the observed sites with the arguments.
         latents: of the model, in its order.
         backend, program, points: what the model was run with.
+        covariates: arguments, or parts of them, that the model reads and does not observe.
         sampled: what of the model's the guide draws or computes, in its order.
         fixed: latents to whose factor the data are constants.
         determined: deterministic sites that are nodes, with those of their parents that they determine.
@@ -34,6 +35,7 @@ class Recovered:
     backend: Backend
     program: Callable
     points: Callable[[int], Point]
+    covariates: tuple[str, ...] = ()
     guide: Probed | None = None
     sampled: tuple[str, ...] = ()
     fixed: frozenset[Node] = frozenset()
@@ -59,20 +61,23 @@ class Recovered:
         if which == "model":
             names = [s.name for s in self.base if s.name in {*self.latents, *self.observed, *self.plus}]
             nodes = [node for name in names for node in self.base[name].nodes]
-            return _factorization(nodes, self.model, [n for n in nodes if n[0] in self.observed])
+            given = [(name, ()) for name in self.covariates]
+            return _factorization(nodes, self.model, [n for n in nodes if n[0] in self.observed], given)
         nodes = [node for name in self.sampled for node in self.base[name].nodes]
         data = [node for name in self.observed for node in self.base[name].nodes]
+        data += [(name, ()) for name in self.covariates]
         return _factorization(nodes, self.guide, given=data, letter="q")
 
     def sites(self, which: str) -> Factorization:
         """The factorization of "model" or "guide" with one node for each site, its copies told apart nowhere."""
         fine = self.copies(which)
-        names = {label(node): node[0] for s in self.base for node in s.nodes}
+        names = {label(node): node[0] for s in self.base for node in s.nodes} | {c: c for c in self.covariates}
         parents: dict[str, dict[str, None]] = {}
         for node, found in fine.items():
             mine = parents.setdefault(names[node], {})
             mine.update((names[u], None) for u in found if names[u] != names[node])
         order = [*self.sampled, *self.observed] if which == "guide" else [s.name for s in self.base]
+        order += self.covariates
         return Factorization(
             {site: tuple(sorted(found, key=order.index)) for site, found in parents.items()},
             tuple(dict.fromkeys(names[u] for u in fine.observed)),

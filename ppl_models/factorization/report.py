@@ -115,7 +115,8 @@ class Report:
         """The three graphs of the picture: model, posterior, guide."""
         inside = {plate: tuple(sites) for plate, sites in self.plates.items()}
         seen = frozenset(self.observed)
-        sites = tuple(self.model.parents)
+        sites = (*self.model.given, *self.model.parents)
+        seen |= {*self.model.given}
         latents = tuple(row.site for row in self.rows)
         model = [(u, s, "plain") for s, parents in self.model.items() for u in parents]
         posterior, primed = [], {}
@@ -126,6 +127,7 @@ class Report:
                 primed[u, site] = plates.rstrip("]")
         guide, labels = [], {}
         known = {*latents, *seen}
+        given = (*self.model.given, *self.observed)
         for row in self.rows:
             for style, names in (("plain", row.have), ("missing", row.missing)):
                 for name in names:
@@ -140,7 +142,7 @@ class Report:
         return (
             Panel(*words[0], sites, tuple(dict.fromkeys(model)), True, seen, inside),
             Panel(*words[1], latents, tuple(dict.fromkeys(posterior)), False, frozenset(), inside, primed),
-            Panel(*words[2], (*self.observed, *latents), tuple(dict.fromkeys(guide)), True, seen, inside, labels),
+            Panel(*words[2], (*given, *latents), tuple(dict.fromkeys(guide)), True, seen, inside, labels),
         )
 
     def svg(self) -> str:

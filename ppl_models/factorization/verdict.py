@@ -87,7 +87,7 @@ def judge(
             paths = model.witnesses(site, sampled)
             known = _closure(dag, {*have, *fixed.get(site, ())}, determined)
             missing = {u: path for u, path in paths.items() if u not in known}
-            always = {*fixed.get(site, ()), *model.given} - set(have)
+            always = set(fixed.get(site, ())) - set(have)
             superfluous = tuple(u for u in have if _independent(dag, site, u, ({*have} - {u}) | always))
             need = tuple(u for u in paths if u not in always or u in have)
             rows.append(Row(site, have, need, missing, superfluous))

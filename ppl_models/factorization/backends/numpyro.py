@@ -67,8 +67,9 @@ class NumPyroBackend:
         """Whatever happens inside leaves guides, handlers, random numbers and the precision as they were."""
         for item in reachable(programs):
             if isinstance(item, AutoGuide) and "DAIS" in type(item).__name__:
-                self._doubt(
-                    f"{type(item).__name__} runs Hamiltonian dynamics: what it computes has no density to be looked at"
+                raise ValueError(
+                    f"{type(item).__name__} computes its draws by Hamiltonian dynamics on the model: it has no factors to "
+                    "look at; inspect AutoNormal, AutoMultivariateNormal or a guide of your own"
                 )
         with kept(programs, self._double):
             yield
@@ -88,8 +89,8 @@ class NumPyroBackend:
         sites = {name: look.seen(name) for name in look.messages}
         if look.scans:
             self._doubt(
-                "a program scans over steps that share their sites, so that they cannot be told apart; write the loop in "
-                "Python, with a name for each step"
+                "a program scans over steps that share their sites, so that they cannot be told apart; write the loop "
+                "in Python, with a name for each step"
             )
         return Trial(sites)
 

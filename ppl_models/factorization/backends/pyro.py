@@ -54,7 +54,7 @@ class PyroBackend:
     def remarks(self) -> list[str]:
         """What a reader should know of how the programs were run."""
         found = sorted(set(self._kept.training)) if self._kept else []
-        remarks = [f"{name} is in training mode, where it couples rows of a batch; judged as in eval()" for name in found]
+        remarks = [f"{name} is in training mode, where it couples the rows; judged as in eval()" for name in found]
         if not self._double:
             remarks.append("run in single precision, as the programs fail in double: faint dependences may be missed")
         return remarks

@@ -94,7 +94,12 @@ class Kept:
         norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._NormBase)]
         self.training = [type(m).__name__ for m in norms if m.training]
         try:
-            with store.scope(store.get_state()), pyro.validation_enabled(False), torch.no_grad():
+            with (
+                store.scope(store.get_state()),
+                pyro.validation_enabled(False),
+                pyro.poutine.block(),
+                torch.no_grad(),
+            ):
                 if self.double:
                     torch.set_default_dtype(torch.double)
                 for module in modules:
