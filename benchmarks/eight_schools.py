@@ -1,6 +1,6 @@
 """Eight schools: what each family of `Faithful` makes of a posterior that is far from Gaussian.
 
-    python -m benchmarks.eight_schools               # all families, 20 to 40 s each on one thread
+    python -m benchmarks.eight_schools               # all families, about a minute each on one thread
     python -m benchmarks.eight_schools flow
 
         mu ~ N(0, 5)   tau ~ HalfCauchy(5)   eta_j ~ N(0, 1)   y_j ~ N(mu + tau eta_j, sigma_j),     j = 1..8
@@ -47,7 +47,7 @@ def model(y: Tensor, sigma: Tensor) -> None:
     pyro.sample("y", dist.Normal(mu + tau * eta, sigma).to_event(1), obs=y)
 
 
-def trained(family: str, order: str = "top-down", steps: int = 1500, seed: int = 0) -> tuple[Faithful, float]:
+def trained(family: str, order: str = "top-down", steps: int = 2500, seed: int = 0) -> tuple[Faithful, float]:
     """A guide, and its negative ELBO in nats: the mean over the last tenth of the steps."""
     pyro.set_rng_seed(seed)
     guide = Faithful(model, Y, SIGMA, order=order, family=family)

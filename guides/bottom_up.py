@@ -28,6 +28,16 @@ class BottomUp(OrderedGuide):
 
     Source: Rezende et al. 2014 and Burda et al. 2016 (arXiv 1509.00519), eq. 2, for chains; the parents in general by
     Webb et al. 2018 (arXiv 1712.00287).
+
+    >>> import torch
+    >>> from ppl_models import HierarchicalVAE
+    >>> from ppl_models.factorization import compare
+    >>> model, x = HierarchicalVAE(event=4, latent=(2, 2, 2), hidden=8), torch.eye(4)[:3]
+    >>> report = compare(model, BottomUp(model, x, hidden=8), x)
+    >>> print(report.guide)
+    q(z3 | x) q(z2 | z3, x) q(z1 | z2, x)
+    >>> report.verdict
+    'faithful, not minimal, perfect'
     """
 
     def __init__(

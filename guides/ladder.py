@@ -34,6 +34,16 @@ class Ladder(TopDownGuide):
         ValueError: see `TopDownGuide`; an unknown family, encoder or parent; a prior that is no diagonal Gaussian.
 
     Source: Sonderby et al. 2016 (arXiv 1602.02282), eq. 13 to 20.
+
+    >>> import torch
+    >>> from ppl_models import HierarchicalVAE
+    >>> from ppl_models.factorization import compare
+    >>> model, x = HierarchicalVAE(event=4, latent=(2, 2, 2), hidden=8), torch.eye(4)[:3]
+    >>> report = compare(model, Ladder(model, x, hidden=8), x)
+    >>> print(report.guide)
+    q(z1 | x) q(z2 | z1, x) q(z3 | z2, x)
+    >>> report.verdict
+    'faithful, minimal, perfect'
     """
 
     def __init__(

@@ -31,6 +31,16 @@ class MeanField(TopDownGuide):
         ValueError: see `TopDownGuide`; an unknown family or encoder.
 
     Source: Kingma & Welling 2014 (arXiv 1312.6114); Rezende et al. 2014 (arXiv 1401.4082), eq. 15.
+
+    >>> import torch
+    >>> from ppl_models import HierarchicalVAE
+    >>> from ppl_models.factorization import compare
+    >>> model, x = HierarchicalVAE(event=4, latent=(2, 2, 2), hidden=8), torch.eye(4)[:3]
+    >>> report = compare(model, MeanField(model, x, hidden=8), x)
+    >>> print(report.guide)
+    q(z1 | x) q(z2 | x) q(z3 | x)
+    >>> report.verdict
+    'unfaithful'
     """
 
     def __init__(

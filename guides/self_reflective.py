@@ -30,6 +30,16 @@ class SelfReflective(TopDownGuide):
 
     Source: Apostolopoulou, Rosenfeld, Dubrawski 2020 (arXiv 2007.05166), eq. 4. The paper does not say what the first
     estimate of the residual base is; the prior's own output, taken here, makes q = p the starting point.
+
+    >>> import torch
+    >>> from ppl_models import HierarchicalVAE
+    >>> from ppl_models.factorization import compare
+    >>> model, x = HierarchicalVAE(event=4, latent=(2, 2, 2), hidden=8), torch.eye(4)[:3]
+    >>> report = compare(model, SelfReflective(model, x, hidden=8), x)
+    >>> print(report.guide)
+    q(z1 | x) q(z2 | z1, x) q(z3 | z2, x)
+    >>> report.verdict
+    'faithful, minimal, perfect'
     """
 
     def __init__(

@@ -38,6 +38,14 @@ class DLGM(Program):
 
     >>> DLGM(event=64, latent=(4, 4))(n=3).shape
     torch.Size([3, 64])
+
+    >>> import torch
+    >>> from ppl_models.factorization import factorization
+    >>> f = factorization(DLGM(event=4, latent=(2, 2, 2), hidden=8), torch.eye(4)[:3])
+    >>> print(f)
+    p(z1) p(z2) p(z3) p(x | z1, z2, z3)
+    >>> print(f.faithful_inverse())
+    q(z1 | x) q(z2 | z1, x) q(z3 | z1, z2, x)
     """
 
     def __init__(

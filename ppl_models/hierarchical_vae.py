@@ -40,6 +40,14 @@ class HierarchicalVAE(Program):
 
     >>> HierarchicalVAE(event=64, latent=(2, 4, 8))(n=3).shape
     torch.Size([3, 64])
+
+    >>> import torch
+    >>> from ppl_models.factorization import factorization
+    >>> for skip in (False, True):
+    ...     model = HierarchicalVAE(event=4, latent=(2, 2, 2), hidden=8, skip=skip)
+    ...     print(factorization(model, torch.eye(4)[:3]))
+    p(z1) p(z2 | z1) p(z3 | z2) p(x | z3)
+    p(z1) p(z2 | z1) p(z3 | z2) p(x | z1, z2, z3)
     """
 
     def __init__(

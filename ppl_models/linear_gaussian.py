@@ -46,6 +46,12 @@ class LinearGaussian(Program):
     1.3233 0.1031
     >>> print(f"{model.log_evidence(torch.zeros(1, 3)).item():.4f}")
     -4.3188
+
+    >>> from ppl_models.factorization import factorization
+    >>> print(factorization(model, torch.eye(3)))
+    p(z1) p(z2 | z1) p(z3 | z2) p(x | z3)
+    >>> print(factorization(LinearGaussian(parents={"z3": ("z1",), "x": ("z2", "z3")}), torch.eye(3)))
+    p(z1) p(z2 | z1) p(z3 | z1) p(x | z2, z3)
     """
 
     def __init__(

@@ -47,6 +47,13 @@ class SeReVAE(Program):
 
     >>> SeReVAE(784, layers=10, latent=10).blocks
     [78, 78, 78, 78, 78, 78, 78, 78, 78, 82]
+
+    >>> from ppl_models.factorization import factorization
+    >>> f = factorization(SeReVAE(event=6, layers=3, latent=2, hidden=8), torch.eye(6)[:3])
+    >>> print(f)
+    p(z1) p(x1 | z1) p(z2 | z1) p(x2 | x1, z2) p(z3 | z2) p(x3 | x2, z3)
+    >>> print(f.faithful_inverse())
+    q(z1 | x1, x2, x3) q(z2 | z1, x1, x2, x3) q(z3 | z2, x2, x3)
     """
 
     def __init__(

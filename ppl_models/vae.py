@@ -35,6 +35,11 @@ class VAE(Program):
 
     >>> VAE(event=(1, 8, 8), latent=5, network="conv")(n=3).shape
     torch.Size([3, 64])
+
+    >>> import torch
+    >>> from ppl_models.factorization import factorization
+    >>> print(factorization(VAE(event=4, latent=2, hidden=8), torch.eye(4)[:3]))
+    p(z1) p(x | z1)
     """
 
     def __init__(

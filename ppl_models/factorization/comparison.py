@@ -54,7 +54,7 @@ def compare(
         raise ValueError(f"compare: found level {level!r}, want one of {', '.join(map(repr, LEVELS))}")
     if level == "element":
         return recover(model, guide, args, kwargs, jitter, lambda found: by_element(found, guide))
-    return recover(model, guide, args, kwargs, jitter, by_site)
+    return recover(model, guide, args, kwargs, jitter, lambda found: by_site(found, guide))
 
 
 def by_element(found: Recovered, guide: Callable) -> Report:
@@ -69,7 +69,7 @@ def by_element(found: Recovered, guide: Callable) -> Report:
     verdict = judge(model, factors, fixed)
     doubts = tuple(dict.fromkeys([*found.model.doubts, *found.guide.doubts, *elements.doubts]))
     rows = tuple(SiteRow(r.site, r.have, r.need, _shown(r.missing), r.superfluous) for r in verdict.rows)
-    inside = {plate: set(sites) for plate, sites in _plates(found).items()}
+    inside = _plates(found)
     every = [*elements.latents, *elements.data]
     return Report(
         "element",
@@ -79,10 +79,15 @@ def by_element(found: Recovered, guide: Callable) -> Report:
         found.sites("guide"),
         tuple(model.posterior_graph(list(factors.parents)).edges),
         tuple(map(elements.name, elements.data)),
-        {plate: tuple(elements.name(e) for e in every if e[0] in sites) for plate, sites in inside.items()},
+        {p: (*sites, *(elements.name(e) for e in every if e[0] in sites)) for p, sites in inside.items()},
+        _called(found.program, guide),
         doubts,
         tuple(dict.fromkeys(_notes(found, names, None))),
     )
+
+
+def _called(*programs: Callable) -> tuple[str, ...]:
+    return tuple(getattr(program, "__name__", type(program).__name__) for program in programs)
 
 
 def _shown(missing: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
@@ -90,7 +95,7 @@ def _shown(missing: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]
     return {u: tuple(n for n in path if not n.startswith("~")) for u, path in missing.items()}
 
 
-def by_site(found: Recovered) -> Report:
+def by_site(found: Recovered, program: Callable) -> Report:
     """The report at the level of sites: all copies judged, then told of once for each site."""
     names = Names(found)
     model, guide = found.copies("model"), found.copies("guide")
@@ -111,6 +116,7 @@ def by_site(found: Recovered) -> Report:
         tuple(dict.fromkeys(names.edge(u, v) for u, v in posterior.edges)),
         found.observed,
         _plates(found),
+        _called(found.program, program),
         doubts,
         tuple(dict.fromkeys(_notes(found, names, posterior))),
         gap,

@@ -67,6 +67,7 @@ class Report:
         posterior: the edges of the exact posterior's Markov graph.
         observed: the observed sites.
         plates: the sites in each plate.
+        programs: what model and guide are called.
         reasons: why there is no verdict.
         notes: what a reader should know.
         gap: for linear-Gaussian models, what the structure costs.
@@ -82,6 +83,7 @@ class Report:
     posterior: tuple[tuple[str, str], ...] = ()
     observed: tuple[str, ...] = ()
     plates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    programs: tuple[str, str] = ("model", "guide")
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     gap: Gap | None = None
@@ -114,7 +116,7 @@ class Report:
     def panels(self) -> tuple[Panel, Panel, Panel]:
         """The three graphs of the picture: model, posterior, guide."""
         inside = {plate: tuple(sites) for plate, sites in self.plates.items()}
-        seen = frozenset(self.observed)
+        seen = frozenset([*self.observed, *self.model.observed])
         sites = (*self.model.given, *self.model.parents)
         seen |= {*self.model.given}
         latents = tuple(row.site for row in self.rows)
@@ -126,7 +128,7 @@ class Report:
             if plates:
                 primed[u, site] = plates.rstrip("]")
         guide, labels = [], {}
-        known = {*latents, *seen}
+        known = {*latents, *self.observed, *self.model.given}
         given = (*self.model.given, *self.observed)
         for row in self.rows:
             for style, names in (("plain", row.have), ("missing", row.missing)):
@@ -147,7 +149,7 @@ class Report:
 
     def svg(self) -> str:
         """The picture: model, exact posterior and guide side by side; missing edges red, superfluous ones grey."""
-        return svg(self.panels(), self.verdict)
+        return svg(self.panels(), f"{self.programs[1]} for {self.programs[0]}: {self.verdict}")
 
     def to_dot(self) -> str:
         """The same for Graphviz."""
@@ -168,7 +170,7 @@ class Report:
 
     def to_html(self) -> str:
         """A page of its own."""
-        return page(self.verdict, self.svg(), as_html(self), str(self))
+        return page(f"{self.programs[1]} for {self.programs[0]}", svg(self.panels()), as_html(self))
 
     def _repr_html_(self) -> str:
-        return f"<div>{self.svg()}{as_html(self)}</div>"
+        return f"<div>{svg(self.panels())}{as_html(self)}</div>"

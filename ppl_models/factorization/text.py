@@ -16,7 +16,8 @@ CAVEAT = {
 
 def as_text(report: Report) -> str:
     """A heading, the two formulas, a line for each factor, and the notes."""
-    lines = [f"{report.verdict.upper()} (by {report.level})", ""]
+    model, guide = report.programs
+    lines = [f"{report.verdict.upper()}: {guide} for {model}, by {report.level}", ""]
     lines += [f"model  {report.model}", f"guide  {report.guide}", ""]
     factors = [_factor(row) for row in report.rows]
     width = min(max(map(len, factors), default=0), 60)
@@ -54,7 +55,8 @@ def as_html(report: Report) -> str:
         cells += [f"<code>{escape(', '.join(row.need) or 'nothing')}</code>"]
         cells += ["<br>".join(escape(said) for said in _said(row))]
         rows.append("<tr>" + "".join(cell.format(c) for c in cells) + "</tr>")
-    parts = [f"<p><b>{escape(report.verdict)}</b> (by {report.level})</p>", f"<table>{''.join(rows)}</table>"]
+    model, guide = map(escape, report.programs)
+    parts = [f"<p><b>{escape(report.verdict)}</b>: {guide} for {model}, by {report.level}</p>", f"<table>{''.join(rows)}</table>"]
     for title, sentences in (("No verdict, because", report.reasons), ("Notes", report.notes)):
         if sentences:
             parts.append(f"<p>{title}</p><ul>{''.join(f'<li>{escape(s)}</li>' for s in sentences)}</ul>")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.infer.autoguide import AutoGuide
 from torch import Tensor, nn
 
 from ppl_models import data as datasets
@@ -135,6 +136,7 @@ def _program(kind: str, chosen: Mapping[str, Any], args: tuple[Any, ...], device
     found = names.resolve(kind, chosen["import"])
     names.check_sizes(label, found, chosen["sizes"], len(args))
     if inspect.isclass(found):
+        args = args[:1] if issubclass(found, AutoGuide) else args  # Pyro's own look at the data when first called
         found = names.build(label, found, args, _tuples(chosen["sizes"]))
     return found.to(device) if isinstance(found, nn.Module) else found
 

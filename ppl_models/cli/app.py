@@ -1,0 +1,70 @@
+"""The application: what its commands share."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Deep generative models as Pyro programs, with swappable guides.\n\n"
+    "Start with [bold]ppl-models demo[/], or [bold]ppl-models train sere-vae -g self-reflective --data digits[/].",
+)
+out = Console(highlight=False, soft_wrap=True)
+opt = typer.Option
+
+Debug = Annotated[bool, opt("--debug", help="Show the whole traceback of an error.")]
+Device = Annotated[str, opt(metavar="NAME", help="Where to compute: cpu, cuda, cuda:1, mps.")]
+Threads = Annotated[int | None, opt(min=1, metavar="N", help="CPU threads; torch's own choice by default.")]
+Quiet = Annotated[bool, opt("--quiet", "-q", help="Print results alone: no progress, no advice.")]
+Seed = Annotated[int, opt(min=0, metavar="N", help="Of weights, noise and shuffling.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
+
+
+@app.callback()
+def main() -> None:
+    """Let import strings reach what lies in the current directory."""
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())
+
+
+@contextmanager
+def reported(debug: bool) -> Iterator[None]:
+    """Turn an error into one red line and exit code 1; Ctrl-C into 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted", style="red")
+        raise typer.Exit(130) from None
+    except Exception as error:
+        if debug or isinstance(error, typer.Exit):
+            raise
+        kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
+        text = f"error: {kind}{' '.join(str(error).split()) or type(error).__name__}"
+        Console(stderr=True, soft_wrap=True, highlight=False).print(Text(text, "red"))
+        raise typer.Exit(1) from None
+
+
+def set_threads(threads: int | None) -> None:
+    """CPU threads of torch, its own choice for None."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def table_of(*columns: str) -> Table:
+    """An empty table without rules."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for i, column in enumerate(columns):
+        table.add_column(column, no_wrap=i == 0)
+    return table

@@ -1,0 +1,37 @@
+"""ppl-models list."""
+
+from typing import Annotated, Literal
+
+import typer
+from rich.text import Text
+
+from .. import data as datasets
+from ..runs import names
+from .app import app, out, table_of
+
+
+@app.command("list")
+def list_(
+    what: Annotated[Literal["models", "guides", "data", "all"], typer.Argument(help="What to list.")] = "all",
+) -> None:
+    """List models, guides and data sets, with formulas and sources.
+
+    Example: [bold]ppl-models list guides[/]
+    """
+    for kind in ("model", "guide"):
+        if what in (f"{kind}s", "all"):
+            table = table_of(f"{kind}s", "")
+            for name, program in names.catalogue(kind).items():
+                first, formula, source = names.told(program)
+                lines = [(first, ""), (formula, "cyan"), (source, "dim")]
+                table.add_row(Text(name, "bold"), Text("\n").join(Text(line, style) for line, style in lines if line))
+            out.print(table)
+    if what in ("data", "all"):
+        table = table_of("data", "")
+        for name in datasets.names():
+            table.add_row(Text(name, "bold"), datasets.describe(name).removeprefix(f"{name}: "))
+        table.add_row(Text("folder:PATH", "bold"), "the images of a directory, cut square and resized")
+        table.add_row(Text("FILE.npy, .npz", "bold"), "arrays (N, D), (N, H, W) or (N, H, W, C)")
+        out.print(table)
+    if what != "data":
+        out.print("Yours go by an import string, mypkg.module:Name; the current directory is importable.", style="dim")

@@ -1,0 +1,55 @@
+"""ppl-models evaluate, ppl-models sample."""
+
+from pathlib import Path
+from typing import Annotated
+
+import pyro
+
+from ..runs import load_run
+from ..runs.pictures import picture_samples
+from ..runs.training import evaluate_run
+from .app import Debug, Device, Quiet, RunFolder, Seed, Threads, app, opt, out, reported, set_threads
+
+
+@app.command(no_args_is_help=True)
+def evaluate(
+    folder: RunFolder,
+    particles: Annotated[int, opt(min=1, help="Importance samples a datum.")] = 1000,
+    data: Annotated[str | None, opt(help="Other data than it was trained on.", show_default=False)] = None,
+    seed: Seed = 0,
+    threads: Threads = None,
+    device: Device = "cpu",
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Bound the log-likelihood of all test data under a trained run: ELBO, NLL, divergence of each layer.
+
+    Writes evaluation.json in the run's folder (evaluation_NAME.json for other data).
+
+    Example: [bold]ppl-models evaluate runs/mine --particles 1000[/]
+    """
+    with reported(debug):
+        set_threads(threads)
+        run = load_run(folder, device)
+        test = run.load_data(data)[-1]
+        out.print(str(evaluate_run(run, test, particles, seed, data, progress=not quiet)), markup=False)
+
+
+@app.command(no_args_is_help=True)
+def sample(
+    folder: RunFolder,
+    n: Annotated[int, opt("--n", "-n", min=1, help="How many images.")] = 64,
+    draws: Annotated[bool, opt("--draws/--means", help="Draws of the likelihood, or its means.")] = False,
+    file: Annotated[Path | None, opt("--out", help="The picture.", show_default="RUN/samples.png")] = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    debug: Debug = False,
+) -> None:
+    """Draw images from the model of a trained run.
+
+    Example: [bold]ppl-models sample runs/mine --n 100 --seed 1 --out samples.png[/]
+    """
+    with reported(debug):
+        run = load_run(folder, device)
+        pyro.set_rng_seed(seed)
+        out.print(str(picture_samples(run, n, file or folder / "samples.png", draws)), markup=False)

@@ -1,0 +1,56 @@
+"""ppl-models inspect."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.text import Text
+
+from ..runs import names
+from ..runs.inspection import inspect_pair, write_report
+from .app import Debug, Quiet, Seed, app, opt, out, reported
+
+
+@app.command(no_args_is_help=True)
+def inspect(
+    model: Annotated[str, typer.Argument(help="A short name (`ppl-models list`) or mypkg.module:Name.")],
+    guide: Annotated[str, typer.Argument(help="Likewise, pyro.infer.autoguide:AutoNormal among others.")],
+    data: Annotated[
+        str, opt(metavar="NAME", help="A data set (`ppl-models list data`), folder:PATH, or a .npy or .npz file.")
+    ] = "digits",
+    sizes: Annotated[
+        list[str] | None,
+        opt("-m", "--model", metavar="KEY=VALUE", help="A size of the model; repeatable.", show_default=False),
+    ] = None,
+    guide_sizes: Annotated[
+        list[str] | None,
+        opt("-g", "--guide", metavar="KEY=VALUE", help="A size of the guide; repeatable.", show_default=False),
+    ] = None,
+    level: Annotated[Literal["site", "element"], opt(help="Sites, or the entries of each.")] = "site",
+    rows: Annotated[int, opt(min=1, metavar="N", help="Data points to run on: three tell whether plates hold.")] = 3,
+    folder: Annotated[
+        Path | None, opt("--out", metavar="PATH", help="Folder of the pictures.", show_default="inspection_NAMES")
+    ] = None,
+    strict: Annotated[bool, opt("--strict", help="Exit code 2 unless the guide is faithful.")] = False,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Say whether a guide's factorization mirrors the exact posterior's, why not, and draw it.
+
+    Example: [bold]ppl-models inspect hierarchical-vae mean-field -m latent=4,4,4[/]
+    """
+    with reported(debug):
+        extra, model_sizes = names.parse(sizes or (), "-m")
+        more, chosen = names.parse(guide_sizes or (), "-g")
+        for option, words in (("-m", extra), ("-g", more)):
+            if words:
+                raise ValueError(f"{option} {words[0]!r}: want key=value; model and guide are named before the options")
+        report = inspect_pair(model, model_sizes, guide, chosen, data, rows, level, seed)
+        out.print(str(report), markup=False)
+        folder = folder or Path("_".join(["inspection", *(names.slug(w.rpartition(":")[2]) for w in (model, guide))]))
+        for path in write_report(report, folder):
+            if not quiet:
+                out.print(Text.assemble("written  ", (str(path), "bold")))
+    if strict and not report.faithful:
+        raise typer.Exit(2)

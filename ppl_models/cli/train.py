@@ -1,0 +1,120 @@
+"""ppl-models train."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pyro
+import typer
+from rich.text import Text
+
+from .. import data as datasets
+from ..runs import Training, names
+from ..runs.build import configuration
+from ..runs.pictures import picture_run
+from ..runs.training import evaluate_run, train as run_train
+from .app import Debug, Device, Quiet, Seed, Threads, app, opt, out, reported, set_threads
+
+USUAL = Training()
+N = {"min": 1, "metavar": "N", "rich_help_panel": "Training"}
+X = {"min": 0, "metavar": "X", "rich_help_panel": "Training"}
+EPOCHS = 25  # where neither epochs nor steps are given
+
+
+@app.command(no_args_is_help=True)
+def train(
+    model: Annotated[str, typer.Argument(help="A short name (`ppl-models list`) or mypkg.module:Name.")],
+    guide: Annotated[
+        list[str],
+        opt(
+            "-g",
+            "--guide",
+            metavar="NAME|KEY=VALUE",
+            help="Name of the guide, and its sizes; repeatable.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        str, opt(metavar="NAME", help="A data set (`ppl-models list data`), folder:PATH, or a .npy or .npz file.")
+    ] = "digits",
+    sizes: Annotated[
+        list[str] | None,
+        opt("-m", "--model", metavar="KEY=VALUE", help="A size of the model; repeatable.", show_default=False),
+    ] = None,
+    epochs: Annotated[float | None, opt(**X, help="How long.", show_default=str(EPOCHS))] = None,
+    steps: Annotated[int | None, opt(**N, help="How long, instead of --epochs.", show_default=False)] = None,
+    batch_size: Annotated[int, opt(**N, help="Rows a step.")] = USUAL.batch_size,
+    lr: Annotated[float, opt(**X, help="Learning rate of AdamW.")] = USUAL.lr,
+    schedule: Annotated[
+        Literal["cosine", "constant"],
+        opt(metavar="WORD", rich_help_panel="Training", help="Its course: cosine or constant."),
+    ] = USUAL.schedule,
+    warmup: Annotated[
+        int | None,
+        opt(
+            **N | {"min": 0}, help="Steps in which divergences rise to their weight.", show_default="4000, at most 1/4"
+        ),
+    ] = USUAL.warmup,
+    weight_decay: Annotated[float, opt(**X, help="Of AdamW.")] = USUAL.weight_decay,
+    clip: Annotated[float, opt(**X, help="Bound on the norm of the gradient; 0 for none.")] = USUAL.clip,
+    ema: Annotated[float, opt(**X, max=1, help="Decay of the average of weights; 0 for none.")] = USUAL.ema,
+    particles: Annotated[int, opt(**N, help="Draws a step.")] = USUAL.particles,
+    seed: Seed = 0,
+    transform: Annotated[str, opt(metavar="WORD", help="default, binarize, dequantize, logit or none.")] = "default",
+    image_size: Annotated[
+        int | None, opt(min=1, metavar="N", help="Side of images of folder:PATH.", show_default="32")
+    ] = None,
+    validation: Annotated[bool, opt(help="Hold validation data out and record the bound on them.")] = False,
+    folder: Annotated[
+        Path | None, opt("--out", metavar="PATH", help="Folder of the run.", show_default="runs/NAMES_TIME")
+    ] = None,
+    evaluate: Annotated[
+        int,
+        opt(min=0, metavar="K", help="Importance samples of the evaluation on all test data afterwards; 0 for none."),
+    ] = 100,
+    threads: Threads = None,
+    device: Device = "cpu",
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train a model with a guide on data, and write a run folder.
+
+    -g takes the guide's name and its sizes, -m the model's sizes; event, likelihood and image shape follow the data.
+
+    Example: [bold]ppl-models train sere-vae -g self-reflective --data mnist -m layers=10 -g hidden=200[/]
+    """
+    with reported(debug):
+        set_threads(threads)
+        pyro.clear_param_store()
+        named, guide_sizes = names.parse(guide, "-g")
+        extra, model_sizes = names.parse(sizes or (), "-m")
+        if len(named) != 1:
+            found = f"{len(named)} names ({', '.join(named)})" if named else "no name"
+            raise ValueError(f"-g: found {found} of a guide, want one of {', '.join(names.catalogue('guide'))}")
+        if extra:
+            raise ValueError(f"-m {extra[0]!r}: want key=value, the model is {model!r} already")
+        training = Training(
+            EPOCHS if epochs is None and steps is None else epochs,
+            *(steps, batch_size, lr, schedule, weight_decay, warmup, clip or None, ema or None, particles),
+        )
+        parts = datasets.load(data, validation=validation, transform=transform, size=image_size)
+        pair = (model, model_sizes, named[0], guide_sizes)
+        config = configuration(*pair, data, parts, training, seed, transform, validation, image_size)
+        folder = folder or Path("runs") / names.stamped(model, named[0], data)
+        if not quiet:
+            rows = ", ".join(f"{count} {part}" for part, count in config["data"]["rows"].items())
+            out.print(f"{model} with {named[0]} on {data} ({rows}), seed {seed}; to be written to {folder}")
+        try:
+            run = run_train(config, parts, folder, device, progress=not quiet)
+        except BaseException:
+            if (folder / "checkpoint.safetensors").is_file():
+                out.print(f"the last checkpoint before the end is kept in {folder}")
+            raise
+        if evaluate:
+            out.print(str(evaluate_run(run, parts[-1], evaluate, progress=not quiet)), markup=False)
+        pyro.set_rng_seed(seed)
+        for note in picture_run(run, parts[-1][:20].to(device)):
+            out.print(note, markup=False, style="dim")
+        out.print(Text.assemble("run  ", (str(folder), "bold")))
+        if not quiet:
+            out.print(f"next: ppl-models evaluate {folder} --particles 1000", style="dim")
+            out.print(f"      ppl-models sample {folder} --n 100", style="dim")

@@ -1,0 +1,51 @@
+"""From two names to a report on their factorizations, and the report as files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ppl_models import data as datasets
+from ppl_models.factorization import Report, compare
+from ppl_models.inference import write_atomically
+
+from .build import Training, build_pair, configuration
+
+
+def inspect_pair(
+    model: str,
+    model_sizes: Mapping[str, Any],
+    guide: str,
+    guide_sizes: Mapping[str, Any],
+    data: str,
+    rows: int = 3,
+    level: str = "site",
+    seed: int = 0,
+) -> Report:
+    """Build a pair by its names, untrained, and compare their factorizations on the first rows of some data.
+
+    Args:
+        model, guide: short names or import strings, with sizes as for a run.
+        data: as for a run; they tell the model its event and likelihood.
+        rows: how many of them to run on.
+        level: see `ppl_models.factorization.compare`.
+        seed: of the weights.
+
+    Raises:
+        ValueError: names or sizes that are not there, or programs that cannot be compared.
+    """
+    parts = datasets.load(data)
+    config = configuration(model, model_sizes, guide, guide_sizes, data, parts, Training(steps=1), seed)
+    example = parts[0][:rows]
+    return compare(*build_pair(config, example), example, level=level)
+
+
+def write_report(report: Report, folder: str | Path) -> list[Path]:
+    """Write report.txt, report.json, report.svg and report.html, and return their paths."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {"txt": f"{report}\n", "json": report.to_json(), "svg": report.svg(), "html": report.to_html()}
+    for ending, text in texts.items():
+        write_atomically(folder / f"report.{ending}", lambda path, text=text: path.write_text(text, encoding="utf-8"))
+    return [folder / f"report.{ending}" for ending in texts]

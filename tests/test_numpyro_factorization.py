@@ -1,0 +1,320 @@
+"""The inspector on NumPyro programs: the cases of `numpyro_pairs`, and what only NumPyro has."""
+
+import random
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numpyro")
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+import pyro
+import torch
+from numpyro import handlers, param, plate, sample
+from numpyro.contrib.control_flow import cond, scan
+from numpyro.infer import autoguide
+from numpyro_pairs import BITS, TWINS, UP, X, chain, data, drawn, encoder, head, normal, two, vae
+from pairs import ANY, PAIRS, SURE, UNKNOWN, WRONG
+
+from ppl_models.factorization import compare, factorization
+
+
+def triple(report):
+    return report.faithful, report.minimal, report.perfect
+
+
+def sets(found):
+    return {site: set(names) for site, names in found.items() if names}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_the_verdict_is_that_of_the_twin(name):
+    pair, (model, guide, x) = PAIRS[name], TWINS[name]
+    report = compare(model, guide, x)
+    text = str(report)
+    assert all(e == ANY or f is e for f, e in zip(triple(report), pair.verdict, strict=True)), text
+    assert sets(report.missing) == dict(pair.missing), text
+    if pair.superfluous != ANY:
+        assert sets(report.superfluous) == dict(pair.superfluous), text
+    assert report.reasons == (), text
+    assert "hidden" not in text and "single precision" not in text, text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vae",
+        "hierarchy, bottom-up",
+        "skip, bottom-up",
+        "state space, filtering",
+        "globals, first",
+        "mixture",
+        "nested plates",
+    ],
+)
+def test_both_languages_show_the_same_factorizations(name):
+    (model, guide, x), (twin, other, args) = TWINS[name], PAIRS[name].build()
+    report, theirs = compare(model, guide, x), compare(twin, other, *args)
+    assert report.model == theirs.model and report.guide == theirs.guide
+    assert set(map(frozenset, report.posterior)) == set(map(frozenset, theirs.posterior))
+    assert factorization(model, jnp.asarray(x)) == factorization(twin, *args) == report.model
+
+
+def test_printed():
+    assert str(factorization(chain, BITS)) == "p(z3) p(z2 | z3) p(z1 | z2) p(x | z1)"
+    assert str(factorization(UP, BITS)) == "q(z1 | x) q(z2 | z1) q(z3 | z2)"
+    assert str(factorization(autoguide.AutoNormal(chain), BITS)) == "q(z3) q(z2) q(z1)"
+    assert str(factorization(handlers.seed(chain, 0), x=BITS)) == str(factorization(chain, BITS))
+
+
+# What only JAX has
+
+
+def written(a, b):
+    return jnp.zeros(2).at[0].set(a[0]).at[1].set(b[0])
+
+
+def mapped(a, b):
+    return jax.vmap(lambda u, v: u * v)(a, b)
+
+
+def chosen(a, b):
+    return jax.lax.cond(a[0] > 0, lambda u: u, lambda u: -2 * u, b)
+
+
+def compiled(a, b):
+    return jax.jit(lambda u, v: u * v)(a, b)
+
+
+def looped(a, b):
+    return jax.lax.fori_loop(0, 3, lambda i, u: u * b, a)
+
+
+@pytest.mark.parametrize("mean", [written, mapped, chosen, compiled, looped])
+def test_code_that_jax_allows(mean):
+    def model(x):
+        sample("x", dist.Normal(mean(sample("a", normal(1)), sample("b", normal(1))), 1.0).to_event(1), obs=x)
+
+    x = data(2 if mean is written else 1)
+    report = compare(model, partial(two, given=False), x)
+    assert triple(report) == WRONG and report.missing == {"b": ("a",)}, str(report)
+    assert triple(compare(model, partial(two, given=True), x)) == SURE
+
+
+def test_masks_that_do_not_depend_on_latents():
+    def model(x):
+        with plate("data", len(x)), handlers.mask(mask=np.array([True, True, False])):
+            z = sample("z", normal())
+            sample("x", head("px", 3, z), obs=x)
+
+    report = compare(model, encoder, X)
+    assert report.faithful is True and sets(report.missing) == {}
+
+
+def test_cond_takes_one_branch_of_sites():
+    def model(x):
+        a = sample("a", normal(1))
+        b = cond(a[0] > 0, lambda _: sample("b", dist.Normal(2.0)), lambda _: sample("b", dist.Normal(-2.0)), None)
+        sample("x", dist.Normal(b, 1.0), obs=x[0])
+
+    def guide(x):
+        b = sample("b", dist.Normal(x[0], 1.0))
+        sample("a", head("qa", 1, b[None]))
+
+    report = compare(model, guide, data(1))
+    assert str(report.model) == "p(a) p(b | a) p(x | b)" and triple(report) == SURE, str(report)
+
+
+def test_scan_gets_no_verdict():
+    def model(x):
+        def step(z, x):
+            z = sample("z", dist.Normal(z, 1.0))
+            sample("x", dist.Normal(z, 1.0), obs=x)
+            return z, None
+
+        scan(step, 0.0, x)
+
+    def guide(x):
+        sample("z", dist.Normal(x, 1.0).to_event(1))
+
+    report = compare(model, guide, data(3))
+    assert triple(report) == UNKNOWN and "scans" in str(report)
+
+
+# Guides that NumPyro makes
+
+
+def shifted(x):
+    with plate("data", len(x)):
+        z = sample("z", normal())
+        s = sample("s", dist.Gamma(2.0, 1.0))
+        sample("x", dist.Normal(jnp.concatenate([z, z[:, :1]], -1), s[:, None]).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize(
+    "make, verdict",
+    [
+        (autoguide.AutoNormal, WRONG),
+        (autoguide.AutoDiagonalNormal, WRONG),
+        (autoguide.AutoMultivariateNormal, (True, False, False)),
+        (autoguide.AutoLowRankMultivariateNormal, (True, False, False)),
+        (autoguide.AutoDelta, UNKNOWN),
+        (autoguide.AutoLaplaceApproximation, UNKNOWN),
+        pytest.param(autoguide.AutoIAFNormal, (True, False, False), marks=pytest.mark.slow),
+        pytest.param(autoguide.AutoBNAFNormal, UNKNOWN, marks=pytest.mark.slow),
+    ],
+)
+def test_autoguides(make, verdict):
+    guide = make(shifted)
+    before = dict(vars(guide))
+    report = compare(shifted, guide, X)
+    assert triple(report) == verdict, str(report)
+    assert vars(guide) == before and guide.prototype_trace is None
+    if verdict == WRONG:
+        assert sets(report.missing) == {"s": {"z"}}
+
+
+def test_an_autoguide_in_use_stays_as_it_is():
+    guide = autoguide.AutoNormal(shifted)
+    with handlers.seed(rng_seed=0):
+        guide(X)
+    before = {k: (v, dict(v) if isinstance(v, dict) else v) for k, v in vars(guide).items()}
+    assert triple(compare(shifted, guide, X)) == WRONG
+    assert all(vars(guide)[k] is v and content == v for k, (v, content) in before.items())
+    assert all(v.dtype == jnp.float32 for v in guide._init_locs.values())
+
+
+def test_hamiltonian_guides_are_refused():
+    with pytest.raises(ValueError, match="AutoDAIS .* AutoMultivariateNormal"):
+        compare(shifted, autoguide.AutoDAIS(shifted), X)
+
+
+# Parameters, modules and data
+
+
+def test_parameters_that_are_zero_and_bounded():
+    def guide(x):
+        weights = param("w", jnp.zeros((3, 2)))
+        scale = param("s", jnp.ones(2), constraint=dist.constraints.positive)
+        bounded = param("b", jnp.full(2, 0.5), constraint=dist.constraints.unit_interval)
+        assert (scale > 0).all() and ((bounded > 0) & (bounded < 1)).all()
+        with plate("data", len(x)):
+            sample("z", dist.Normal(x @ weights + bounded, scale).to_event(1))
+
+    assert triple(compare(vae, guide, X)) == SURE
+    assert compare(vae, guide, X, jitter=False).guide.parents == {"z": ()}
+
+
+def test_equinox():
+    eqx = pytest.importorskip("equinox")
+    from numpyro.contrib.module import eqx_module, random_eqx_module
+
+    net = eqx.nn.MLP(3, 2, 4, 1, key=jax.random.key(0))
+    net = eqx.tree_at(lambda n: n.layers[-1].weight, net, jnp.zeros((2, 4)))
+
+    def guide(x):
+        encode = eqx_module("net", net)
+        with plate("data", len(x)):
+            sample("z", dist.Normal(jax.vmap(encode)(x), 1.0).to_event(1))
+
+    assert triple(compare(vae, guide, X)) == SURE
+    assert net.layers[0].weight.dtype == jnp.float32
+
+    def bayesian(x):
+        encode = random_eqx_module("net", eqx.nn.Linear(3, 1, key=jax.random.key(0)), prior=dist.Normal())
+        with plate("data", len(x)):
+            sample("y", dist.Normal(jax.vmap(encode)(x)[:, 0], 1.0), obs=x.sum(-1))
+
+    assert set(factorization(bayesian, X).parents["y"]) == set(factorization(bayesian, X).latents)
+
+
+def test_flax():
+    linen = pytest.importorskip("flax.linen")
+    from numpyro.contrib.module import flax_module
+
+    def guide(x):
+        net = flax_module("net", linen.Dense(2), input_shape=(3,))
+        with plate("data", len(x)):
+            sample("z", dist.Normal(net(x), 1.0).to_event(1))
+
+    assert triple(compare(vae, guide, X)) == SURE
+
+
+def test_data_by_keyword_and_of_jax():
+    def model(*, y, b):
+        with plate("data", len(b)):
+            z = sample("z", normal())
+            sample("b", dist.Normal(z, 1.0).to_event(1), obs=b)
+            sample("y", dist.Poisson(jnp.exp(z[:, 0])), obs=y)
+
+    def guide(*, b, y):
+        with plate("data", len(b)):
+            sample("z", head("q", 2, b))
+
+    y, b = jnp.array([0, 3, 1]), jnp.asarray(data(3, 2))
+    assert compare(model, guide, y=y, b=b).missing == {"z": ("y",)}
+    assert str(factorization(guide, y=y, b=b)) == str(factorization(guide, b=b, y=y)) == "q(z | b)"
+
+
+def test_data_that_are_closed_over():
+    x = data()
+    report = compare(lambda: vae(x), lambda: drawn(x, z="x"))
+    assert report.faithful is True
+
+
+@pytest.mark.parametrize("draw", [lambda: np.random.normal(), lambda: jax.random.normal(numpyro.prng_key())])
+def test_hidden_random_numbers_get_no_verdict(draw):
+    report = compare(partial(vae, mix=lambda z: z + draw()), encoder, X)
+    assert triple(report) == UNKNOWN and "random" in str(report)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="never draws 'z1'"):
+        compare(chain, partial(drawn, z3="x", z2="x"), BITS)
+    with pytest.raises(ValueError, match="observed nothing"):
+        compare(encoder, encoder, X)
+    with pytest.raises(ZeroDivisionError):
+        compare(partial(vae, mix=lambda z: 1 / 0), encoder, X)
+
+
+# Nothing changes, and nobody is taken for another
+
+
+def test_nothing_changes():
+    x, state = X.copy(), np.random.get_state()[1].copy()
+    python, threads = random.getstate(), torch.get_rng_state()
+    with handlers.trace() as trace, handlers.seed(rng_seed=0):
+        assert triple(compare(vae, partial(encoder, mix=lambda x: x.__iadd__(0.0)), X)) == SURE
+        assert not trace
+    assert (np.random.get_state()[1] == state).all() and random.getstate() == python
+    assert (torch.get_rng_state() == threads).all() and (X == x).all()
+    assert jnp.zeros(1).dtype == jnp.float32 and not jax.config.jax_enable_x64
+    assert numpyro.primitives._PYRO_STACK == []
+
+
+def test_the_same_again():
+    model, guide, x = TWINS["hierarchy, mean field"]
+    assert len({str(compare(model, guide, x)) for _ in range(2)}) == 1
+
+
+def test_a_program_of_pyro_is_run_by_pyro():
+    from ppl_models.factorization.backends import choose
+    from ppl_models.factorization.backends.numpyro import NumPyroBackend, speaks
+
+    def theirs(x):
+        calls.append(pyro.param("scale", torch.ones(())))
+        return sys.modules["pyro"].sample("z", pyro.distributions.Normal(0.0, 1.0))
+
+    def hidden(x):
+        return sys.modules["numpyro"].sample("z", sys.modules["numpyro"].distributions.Normal(0.0, 1.0))
+
+    calls, seed = [], torch.get_rng_state()
+    assert not speaks([theirs], (X,), {}) and not speaks([theirs, theirs], (torch.zeros(3),), {})
+    assert (torch.get_rng_state() == seed).all() and "scale" not in pyro.get_param_store()
+    assert speaks([hidden], (X,), {}) and speaks([vae, encoder], (), {"x": X}) and speaks([theirs], (jnp.ones(1),), {})
+    assert choose([vae], (X,), {}) is NumPyroBackend
