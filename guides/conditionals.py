@@ -74,8 +74,9 @@ class Conditionals(nn.Module):
         encoder, hidden, depth, image: see `encoders.encoder`; hidden and depth are the factors' networks' too.
         gain: factor on the initial weights of the last layers.
         merged: whether the guide calls `merged`, for which a family may take other numbers.
-        start: standard deviation from which the factors of globals start, in unconstrained coordinates. A narrow one
-            spares the optimizer the huge gradients of draws that no datum allows, which it would remember for long.
+        tame: for globals, start from a standard deviation of 0.1 instead of 1 in unconstrained coordinates (draws that
+            no datum allows have huge gradients, which an optimizer remembers for long), and normalize what networks
+            make of parents (a rare draw of a parent then never makes a wild one of its child).
 
     Raises:
         ValueError: an unknown family or encoder, a family of no latent, or sizes that are none.
@@ -92,14 +93,14 @@ class Conditionals(nn.Module):
         image: Sequence[int] | None = None,
         gain: float = 0.1,
         merged: bool = False,
-        start: float = 1.0,
+        tame: bool = False,
     ) -> None:
         super().__init__()
         hidden = one_size(f"guide {layout.guide}", "hidden", hidden)
         depth = one_size(f"guide {layout.guide}", "depth", depth, least=0)
         for name in family if isinstance(family, Mapping) else ():
             _check_latent(layout, "family", name)
-        self.layout, self.parents, self.start = layout, dict(parents), start
+        self.layout, self.parents, self.tame = layout, dict(parents), tame
         self.families: dict[str, Family] = {}
         self.encoders = nn.ModuleList()
         widths: dict[str, int] = {}
@@ -115,7 +116,7 @@ class Conditionals(nn.Module):
             self.families[name] = families.family(spec, n, layout.guide, merged)
             copies = prod(plate.size for plate in site.private)
             count = self.families[name].count(n, merged)
-            self.add_module(_key(name), Net(inputs, copies * count, hidden, depth, gain))
+            self.add_module(_key(name), Net(inputs, copies * count, hidden, depth, gain, norm=tame and site.is_global))
 
     @staticmethod
     def _width(parent: Site, child: Site) -> int:
@@ -150,9 +151,9 @@ class Conditionals(nn.Module):
     def free(self, name: str, raw: Tensor) -> TorchDistributionMixin:
         """A factor of its own: one of the family in unconstrained coordinates, pushed to the support of the site."""
         site = self.layout.latents[name]
-        scale = self.start if site.is_global else 1.0
+        scale = 0.1 if self.tame and site.is_global else 1.0
         q = reshaped(self.families[name].around(raw, 0.0, scale), site.unconstrained_shape)
-        q = q if is_real(site.support) else dist.TransformedDistribution(q, [biject_to(site.support)])
+        q = q if is_real(site.support) else dist.TransformedDistribution(q, [biject_to(site.support).with_cache()])
         return Spread(q, site.loose) if site.loose else q
 
     def residual(self, name: str, raw: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:

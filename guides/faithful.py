@@ -88,7 +88,7 @@ class Faithful(OrderedGuide):
         chosen = choose_parents(layout, self.order, "needed")
         needed = {n: model_side.needed_parents(n, self.order[:i]) for i, n in enumerate(self.order)}
         layout.read(needed)
-        factors = Conditionals(layout, chosen, family, encoder, hidden, depth, image, start=0.1)
+        factors = Conditionals(layout, chosen, family, encoder, hidden, depth, image, tame=True)
         self.factors = factors.to(**self.place)
 
     def _depth(self, name: str) -> int:

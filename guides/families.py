@@ -200,7 +200,7 @@ def reshaped(q: TorchDistributionMixin, shape: tuple[int, ...]) -> TorchDistribu
         return dist.Normal(q.base_dist.loc.reshape(batch + shape), q.base_dist.scale.reshape(batch + shape)).to_event(
             len(shape)
         )
-    return dist.TransformedDistribution(q, [ReshapeTransform(q.event_shape, shape)])
+    return dist.TransformedDistribution(q, [ReshapeTransform(q.event_shape, shape, cache_size=1)])
 
 
 class Spread(dist.TorchDistribution):

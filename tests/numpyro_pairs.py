@@ -207,6 +207,36 @@ def own_numbers(x, per_datum):
         sample("z", dist.Normal(param("loc", jnp.zeros(shape), event_dim=1), 1.0).to_event(1))
 
 
+# What JAX allows in between
+
+
+def written(a, b):
+    return jnp.zeros(2).at[0].set(a[0]).at[1].set(b[0])
+
+
+def mapped(a, b):
+    return jax.vmap(lambda u, v: u * v)(a, b)
+
+
+def chosen(a, b):
+    return jax.lax.cond(a[0] > 0, lambda u: u, lambda u: -2 * u, b)
+
+
+def compiled(a, b):
+    return jax.jit(lambda u, v: u * v)(a, b)
+
+
+def looped(a, b):
+    return jax.lax.fori_loop(0, 3, lambda i, u: u * b, a)
+
+
+def shifted(x):
+    with plate("data", len(x)):
+        z = sample("z", normal())
+        s = sample("s", dist.Gamma(2.0, 1.0))
+        sample("x", dist.Normal(jnp.concatenate([z, z[:, :1]], -1), s[:, None]).to_event(1), obs=x)
+
+
 UP = partial(drawn, z1="x", z2="z1", z3="z2")
 X, LONG, ONE = data(), data(4, 3), data(1)
 BITS = (X > 0).astype(np.float32)

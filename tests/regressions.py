@@ -53,7 +53,7 @@ class Regression:
     """y ~ N(X beta, sigma) in coordinates near the answer: beta = fit + scale * back @ b, sigma = scale * s.
 
     `fit` are the least squares, `scale` is their residual deviation, and `back` undoes the centering (where there is a
-    constant) and scaling of the predictors; b keeps their correlations. `original` takes draws back, exactly.
+    constant) and scaling of the predictors; b keeps their correlations, but for one case. `original` takes draws back, exactly.
     """
 
     def __init__(self, name: str, root: Path) -> None:
@@ -69,6 +69,9 @@ class Regression:
             self.x, raw = torch.cat([one, self.x], 1), torch.cat([one, x], 1)
             self.back = torch.block_diag(torch.ones(1, 1).double(), self.back)
             self.back[0, 1:] = -middle / spread
+        if name == "earnings-logearn_interaction":  # two of them correlate at 0.9985: orthogonal ones instead
+            q, r = torch.linalg.qr(self.x)
+            self.x, self.back = q * len(x) ** 0.5, self.back @ torch.linalg.inv(r) * len(x) ** 0.5
         self.fit = torch.linalg.lstsq(raw, y).solution
         residual = y - raw @ self.fit
         self.scale = residual.std()

@@ -18,7 +18,26 @@ import torch
 from numpyro import handlers, param, plate, sample
 from numpyro.contrib.control_flow import cond, scan
 from numpyro.infer import autoguide
-from numpyro_pairs import BITS, TWINS, UP, X, chain, data, drawn, encoder, head, normal, two, vae
+from numpyro_pairs import (
+    BITS,
+    TWINS,
+    UP,
+    X,
+    chain,
+    chosen,
+    compiled,
+    data,
+    drawn,
+    encoder,
+    head,
+    looped,
+    mapped,
+    normal,
+    shifted,
+    two,
+    vae,
+    written,
+)
 from pairs import ANY, PAIRS, SURE, UNKNOWN, WRONG
 
 from ppl_models.factorization import compare, factorization
@@ -75,26 +94,6 @@ def test_printed():
 # What only JAX has
 
 
-def written(a, b):
-    return jnp.zeros(2).at[0].set(a[0]).at[1].set(b[0])
-
-
-def mapped(a, b):
-    return jax.vmap(lambda u, v: u * v)(a, b)
-
-
-def chosen(a, b):
-    return jax.lax.cond(a[0] > 0, lambda u: u, lambda u: -2 * u, b)
-
-
-def compiled(a, b):
-    return jax.jit(lambda u, v: u * v)(a, b)
-
-
-def looped(a, b):
-    return jax.lax.fori_loop(0, 3, lambda i, u: u * b, a)
-
-
 @pytest.mark.parametrize("mean", [written, mapped, chosen, compiled, looped])
 def test_code_that_jax_allows(mean):
     def model(x):
@@ -147,13 +146,6 @@ def test_scan_gets_no_verdict():
 
 
 # Guides that NumPyro makes
-
-
-def shifted(x):
-    with plate("data", len(x)):
-        z = sample("z", normal())
-        s = sample("s", dist.Gamma(2.0, 1.0))
-        sample("x", dist.Normal(jnp.concatenate([z, z[:, :1]], -1), s[:, None]).to_event(1), obs=x)
 
 
 @pytest.mark.parametrize(

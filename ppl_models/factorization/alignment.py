@@ -110,10 +110,11 @@ class Alignment:
     def covariates(self, names: Sequence[str], taken: Sequence[str]) -> dict[Node, Callable[..., tuple]]:
         """How to change what no site observes: for each leaf with such elements, a node of its name and its change."""
         found: dict[Node, Callable[..., tuple]] = {}
-        used = set(np.concatenate([i.reshape(-1) for i in self.index.values()]).tolist()) if self.index else set()
-        start = 0
+        used, start = np.zeros(sum(leaf.size for leaf in self.leaves), bool), 0
+        for index in self.index.values():
+            used[index[index >= 0]] = True
         for k, leaf in enumerate(self.leaves):
-            free = np.array([i not in used for i in range(start, start + leaf.size)], bool)
+            free = ~used[start : start + leaf.size]
             start += leaf.size
             if free.any() and not self.mixed:
                 name = names[k] if free.all() and names[k] not in taken else f"{names[k]} (not observed)"

@@ -162,6 +162,8 @@ def _notes(found: Recovered, names: Names, posterior: nx.Graph | None) -> Iterab
                     yield f"plate leak: in the {what}, {child[0]!r} depends on {name}, another copy in the plate"
     free = {site for site, _ in found.fixed}
     fixed = tuple(site for site in found.sampled if site in free)
+    if found.plus:
+        yield f"{', '.join(found.plus)}: deterministic, and nodes; minimal and perfect are indications only"
     open_data = [name for name in found.observed if name not in {names.node[c][0] for c in names.closed}]
     if fixed and open_data:
         yield (

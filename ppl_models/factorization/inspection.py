@@ -6,7 +6,7 @@ import numpy as np
 
 from .alignment import Alignment
 from .auxiliary import Contraction
-from .probe import Point, Probed, another, changes, probe
+from .probe import Point, Probed, Troubles, another, changes, probe
 from .recovered import Recovered
 from .roles import agrees, constants, determined
 from .trial import Backend, Trial
@@ -47,8 +47,8 @@ def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callab
     sources = changes(base, [*latents, *plus, *(s.name for s in base.of("observed"))], leaves, alignment)
     targets = [*latents, *plus, *(s.name for s in base.of("observed", "factor"))]
     covariates = alignment.covariates(backend.names_for(model), [*base.sites])
-    failed: set[str] = set()
-    moved = probe(backend, model, base, points, {**sources, **covariates}, targets, leaves, probed.upper, failed)
+    troubles = Troubles()
+    moved = probe(backend, model, base, points, {**sources, **covariates}, targets, leaves, probed.upper, troubles)
     order, twins = {s.name: i for i, s in enumerate(base)}, alignment.shared(base)
     for source, nodes in moved.items():
         for node in nodes - {source} - twins.get(source, set()):
@@ -70,7 +70,7 @@ def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callab
             "reads cannot be told; pass the data as they are observed"
         )
     _hidden(backend, model, base, point, leaves, targets, probed, "model")
-    probed.doubts += [f"the model fails when {name!r} changes" for name in sorted(failed - {c for c, _ in covariates})]
+    probed.doubts += troubles.told("model", but={name for name, _ in covariates})
     read = tuple(name for name, _ in covariates if moved[name, ()])
     found = Recovered(probed, alignment, latents, backend, model, points, read)
     found.determined = determined(found, plus)
@@ -112,9 +112,9 @@ def inspect_guide(found: Recovered, guide: Callable) -> None:
     known = found.alignment.covariates(backend.names_for(found.program), [*found.base.sites])
     data |= {node: change for node, change in known.items() if node[0] in found.covariates}
     sources = {**data, **changes(found.base, [n for n in found.sampled if n not in computed], leaves)}
-    failed: set[str] = set()
-    moved = probe(backend, guide, found.base, found.points, sources, [*direct, *plus], leaves, probed.upper, failed)
-    probed.doubts += [f"the guide fails when {name!r} changes" for name in sorted(failed - {*found.covariates})]
+    troubles, targets = Troubles(), [*direct, *plus]
+    moved = probe(backend, guide, found.base, found.points, sources, targets, leaves, probed.upper, troubles)
+    probed.doubts += troubles.told("guide", but=found.covariates)
     place = {name: i for i, name in enumerate(found.sampled)}
     for source, children in moved.items():
         for node in children - {source}:
@@ -185,20 +185,33 @@ def _point(
     plus: tuple[str, ...],
     rows: Mapping[str, np.ndarray],
 ) -> Point:
-    backend.jitter(r if jitter else None)
+    """Values from the model, or from the guide where the model cannot draw, and others to change them to.
+
+    Parameters stay as they are where moving them leaves densities that are no numbers.
+    """
+
+    def drawn(seed: int) -> Trial:
+        try:
+            return backend.run(model, leaves, rows, seed)
+        except NotImplementedError:
+            trial = backend.run(guide, leaves, rows, seed)
+            held = {**rows, **{s.name: s.value for s in trial.of("latent", "determined")}}
+            return backend.run(model, leaves, held, seed)
+
+    for moved in (r, None) if jitter else (None,):
+        backend.jitter(moved)
+        trial = drawn(r)
+        held = {**rows, **{s.name: s.value for s in trial if s.kind == "latent" or s.name in plus}}
+        checked = [*trial, *(() if guide is None else backend.run(guide, leaves, held, r))]
+        if all(seen.finite for seen in checked if seen.kind != "determined"):
+            break
     try:
-        trial, other = backend.run(model, leaves, rows, r), None
-    except NotImplementedError:
-        one, two = (backend.run(guide, leaves, rows, s) for s in (r, r + 1000))
-        trial, other = (
-            backend.run(model, leaves, {**rows, **{s.name: s.value for s in t.of("latent", "determined")}}, r) for t in (one, two)
-        )
-    held = {**rows, **{s.name: s.value for s in trial if s.kind == "latent" or s.name in plus}}
-    others = {s.name: other[s.name].value if other else another(s) for s in trial if s.fresh is not None}
-    if plus:
-        again = backend.run(model, leaves, rows, r + 1000)
-        others |= {name: again[name].value for name in plus}
-    return Point(r if jitter else None, r, held, others)
+        others = {s.name: another(s) for s in trial if s.fresh is not None}
+        again = drawn(r + 1000) if plus else trial
+    except NotImplementedError:  # a density that cannot be drawn from
+        again = drawn(r + 1000)
+        others = {s.name: again[s.name].value for s in trial if s.fresh is not None}
+    return Point(moved, r, held, {**others, **{name: again[name].value for name in plus}})
 
 
 def _tags(backend: Backend, program: Callable, alignment: Alignment) -> dict[str, frozenset[str]] | None:
@@ -224,9 +237,7 @@ def _hidden(
         other = backend.run(program, leaves, point.values, seed)
         for name in targets:
             seen = base[name]
-            if name not in other.sites:
-                probed.doubts.append(f"the {what} has the site {name!r} in some runs and not in others")
-            elif not seen.mute and seen.moved(other[name], backend.tolerance):
+            if name in other.sites and not seen.mute and seen.moved(other[name], backend.tolerance):
                 probed.doubts.append(
                     f"the {what}'s factor of {name!r} depends on something that changes from run to run, as random "
                     "numbers drawn outside of sample statements do"

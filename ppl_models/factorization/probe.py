@@ -68,6 +68,30 @@ class Point:
     others: Values
 
 
+@dataclass
+class Troubles:
+    """Sites that stood in the way of probing.
+
+    Args:
+        failed: the program raised an error when they changed.
+        blind: their densities were not finite wherever they were looked at.
+        dynamic: they are there in some runs and not in others.
+    """
+
+    failed: set[str] = field(default_factory=set)
+    blind: set[str] = field(default_factory=set)
+    dynamic: set[str] = field(default_factory=set)
+
+    def told(self, what: str, but: Collection[str] = ()) -> list[str]:
+        """Sentences about them, but for some sites."""
+        said = [f"the {what} fails when {name!r} changes" for name in sorted(self.failed - {*but})]
+        said += [f"the {what} has the site {name!r} in some runs and not in others" for name in sorted(self.dynamic)]
+        return said + [
+            f"the {what}'s density of {name!r} is not finite where it was looked at; try jitter=False"
+            for name in sorted(self.blind)
+        ]
+
+
 Change = Callable[[Point], tuple[Sequence[np.ndarray], Values]]
 
 
@@ -106,16 +130,17 @@ def probe(
     targets: Iterable[str],
     leaves: Sequence[np.ndarray],
     upper: Mapping[str, frozenset[str]] | None = None,
-    failed: set[str] | None = None,
+    troubles: Troubles | None = None,
 ) -> dict[Node, set[Node]]:
     """For each source the nodes whose factors move when it alone changes, over several points.
 
-    The sites of sources with which the program fails are added to `failed`.
+    What stood in the way is added to `troubles`.
 
     Where all that `upper` allows has been seen after a few looks, no more are taken. A relation that shows between some
     copies and not between others is looked for again at further points.
     """
-    targets, failed = list(targets), set() if failed is None else failed
+    targets, troubles = list(targets), Troubles() if troubles is None else troubles
+    clear: set[str] = set()
     reach = {site: {t for t in targets if site in upper.get(t, ())} for site, _ in sources} if upper else {}
     copies: dict[str, int] = {}
     for site, _ in sources:
@@ -132,12 +157,14 @@ def probe(
         point = points(r)
         backend.jitter(point.jitter)
         start = backend.run(program, leaves, point.values, point.seed)
+        clear |= {site for site in targets if site in start.sites and start[site].finite}
         for source in wanted:
             try:
                 other = backend.run(program, *sources[source](point), point.seed)
             except Exception:  # noqa: BLE001 (a program may take no other value than the one it was given)
-                failed.add(source[0])
+                troubles.failed.add(source[0])
                 continue
+            troubles.dynamic |= start.sites.keys() ^ other.sites.keys()
             for site in targets:
                 if site in start.sites and site in other.sites:
                     seen = replace(start[site], plates=base[site].plates)
@@ -145,6 +172,7 @@ def probe(
                     moved[source].update((site, copy) for copy in found)
         if r + 1 == max(rounds.values()):
             again = {site for site in copies if _uneven(site, moved, base)}
+    troubles.blind |= {site for site in targets if site not in clear} if sources else set()
     return moved
 
 

@@ -56,7 +56,8 @@ def as_html(report: Report) -> str:
         cells += ["<br>".join(escape(said) for said in _said(row))]
         rows.append("<tr>" + "".join(cell.format(c) for c in cells) + "</tr>")
     model, guide = map(escape, report.programs)
-    parts = [f"<p><b>{escape(report.verdict)}</b>: {guide} for {model}, by {report.level}</p>", f"<table>{''.join(rows)}</table>"]
+    parts = [f"<p><b>{escape(report.verdict)}</b>: {guide} for {model}, by {report.level}</p>"]
+    parts.append(f"<table>{''.join(rows)}</table>")
     for title, sentences in (("No verdict, because", report.reasons), ("Notes", report.notes)):
         if sentences:
             parts.append(f"<p>{title}</p><ul>{''.join(f'<li>{escape(s)}</li>' for s in sentences)}</ul>")

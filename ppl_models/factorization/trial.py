@@ -83,6 +83,11 @@ class Seen:
                 index[axis] = i
         return tuple(index)
 
+    @property
+    def finite(self) -> bool:
+        """Whether its signal is a number everywhere."""
+        return bool(np.isfinite(self.signal).all())
+
     def moved(self, other: "Seen", tolerance: float) -> list[Copy]:
         """The copies at which the signal of another run differs from this one's."""
         if self.signal.shape != other.signal.shape:

@@ -116,7 +116,24 @@ def _independent(dag: nx.DiGraph, a: str, b: str, given: set[str]) -> bool:
 
 
 def _asserts_all(model: Factorization, guide: Factorization) -> bool:
-    """Whether the Markov graph of the guide given the data is that of the exact posterior."""
+    """Whether the guide has exactly the independencies between latents that the exact posterior has.
+
+    The posterior is a Markov field over the latents that the data inform, with the priors of the barren ones on top.
+    Two such graphs say the same iff they have the same edges and the same unmarried parents (Frydenberg 1990).
+    """
     latents = [z for z in model.latents if z in guide.parents]
-    asserted = nx.moral_graph(guide.graph()).subgraph(latents)
-    return nx.utils.graphs_equal(nx.Graph(asserted), model.posterior_graph(latents))
+    barren = [z for z in model.barren() if z in latents]
+    exact = model.posterior_graph([z for z in latents if z not in barren])
+    exact.add_edges_from((u, z) for z in barren for u in model.parents[z] if u in latents)
+    asserted = nx.Graph(guide.graph().subgraph(latents))
+    if {frozenset(edge) for edge in asserted.edges} != {frozenset(edge) for edge in exact.edges}:
+        return False
+    return _unmarried(asserted, {z: guide.parents[z] for z in latents}) == _unmarried(
+        exact, {z: model.parents[z] for z in barren}
+    )
+
+
+def _unmarried(graph: nx.Graph, parents: Mapping[str, Collection[str]]) -> set[tuple[str, frozenset[str]]]:
+    """The pairs of parents of a site that no edge connects."""
+    pairs = ((z, u, v) for z, found in parents.items() for u in found for v in found if u != v and {u, v} <= set(graph))
+    return {(z, frozenset((u, v))) for z, u, v in pairs if not graph.has_edge(u, v)}

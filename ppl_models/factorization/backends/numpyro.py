@@ -68,8 +68,8 @@ class NumPyroBackend:
         for item in reachable(programs):
             if isinstance(item, AutoGuide) and "DAIS" in type(item).__name__:
                 raise ValueError(
-                    f"{type(item).__name__} computes its draws by Hamiltonian dynamics on the model: it has no factors to "
-                    "look at; inspect AutoNormal, AutoMultivariateNormal or a guide of your own"
+                    f"{type(item).__name__} computes its draws by Hamiltonian dynamics on the model: it has no factors "
+                    "to look at; inspect AutoNormal, AutoMultivariateNormal or a guide of your own"
                 )
         with kept(programs, self._double):
             yield

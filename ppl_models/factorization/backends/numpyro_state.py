@@ -127,15 +127,15 @@ def untouched() -> Iterator[None]:
     """Leaves the random numbers and parameters of Pyro as they were, without importing it."""
     torch, pyro = sys.modules.get("torch"), sys.modules.get("pyro")
     numbers = torch.get_rng_state() if torch else None
-    store = pyro.get_param_store() if pyro else None
-    parameters = store.get_state() if store is not None else None
     try:
-        yield
+        with ExitStack() as stack:
+            if pyro:
+                store = pyro.get_param_store()
+                stack.enter_context(store.scope(store.get_state()))
+            yield
     finally:
         if torch:
             torch.set_rng_state(numbers)
-        if store is not None:
-            store.set_state(parameters)
 
 
 class Parameters:
