@@ -151,8 +151,8 @@ def check_latent(guide: str, node: Mapping[str, Any], loose_too: bool = False) -
     if loose and not loose_too:
         raise ValueError(
             f"guide {guide}: site {name!r} has batch shape {tuple(shape)}, of which dim {loose[0]} is in no plate; "
-            "put it in a pyro.plate, make it part of the event by .to_event, or, if nothing is in a plate, take a guide "
-            "with an order of its own (Faithful, BottomUp)"
+            "put it in a pyro.plate, make it part of the event by .to_event, or, if nothing is in a plate, take a "
+            "guide with an order of its own (Faithful, BottomUp)"
         )
 
 

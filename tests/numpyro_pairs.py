@@ -230,6 +230,9 @@ def looped(a, b):
     return jax.lax.fori_loop(0, 3, lambda i, u: u * b, a)
 
 
+MEANS = (written, mapped, chosen, compiled, looped)
+
+
 def shifted(x):
     with plate("data", len(x)):
         z = sample("z", normal())

@@ -53,7 +53,8 @@ class Regression:
     """y ~ N(X beta, sigma) in coordinates near the answer: beta = fit + scale * back @ b, sigma = scale * s.
 
     `fit` are the least squares, `scale` is their residual deviation, and `back` undoes the centering (where there is a
-    constant) and scaling of the predictors; b keeps their correlations, but for one case. `original` takes draws back, exactly.
+    constant) and scaling of the predictors; b keeps their correlations, but for one case.
+    `original` takes draws back, exactly.
     """
 
     def __init__(self, name: str, root: Path) -> None:

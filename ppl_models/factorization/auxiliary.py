@@ -142,5 +142,3 @@ class Contraction:
 
 def _total(seen: Seen) -> float:
     return float(np.sum(seen.signal))
-
-

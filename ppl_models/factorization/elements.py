@@ -1,7 +1,7 @@
 """The elements of sites: which entries of a vector, an image or a sequence depend on which."""
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import combinations
+from functools import cache
 
 import networkx as nx
 import numpy as np
@@ -15,6 +15,7 @@ MOST = 96  # elements: beyond, what is observed is taken whole
 TOLERANCE = 1e-7
 
 Element = tuple[str, int | None]  # a site and a place in its value; None for all of it
+Look = Callable[[tuple[Element, ...]], dict[str, float]]
 
 
 class Elements:
@@ -100,30 +101,30 @@ class Elements:
         places = index[seen.at(index, seen.copies[0], seen.event_dim)].reshape(-1)
         return bool((places >= 0).any() if element[1] is None else places[element[1]] >= 0)
 
-    def _couplings(
-        self, program: Callable, elements: Sequence[Element], targets: Iterable[str]
-    ) -> dict[str, nx.Graph]:
+    def _couplings(self, program: Callable, elements: Sequence[Element], targets: Iterable[str]) -> dict[str, nx.Graph]:
         """For each target site the graph of the elements that interact in its density."""
         targets = list(targets)
         graphs = {site: nx.Graph() for site in targets}
         for r in range(2):
-            point = self.found.points(r)
-            self.found.backend.jitter(point.jitter)
-            none = self._signals(self._run(program, point, ()), targets)
-            single = {e: self._signals(self._run(program, point, (e,)), targets) for e in elements}
-            touched = {
-                e: {s for s in targets if s == e[0] or _differs(single[e][s], none[s])} for e in elements
-            }
-            for a, b in combinations(elements, 2):
-                sites = {s for s in touched[a] & touched[b] if not graphs[s].has_edge(a, b)}
-                if not sites:
-                    continue
-                both = self._signals(self._run(program, point, (a, b)), targets)
-                for site in sites:
-                    parts = both[site], single[a][site], single[b][site], none[site]
-                    if _mixed(*parts):
-                        graphs[site].add_edge(a, b)
+            look = self._looker(program, self.found.points(r), targets)
+            touched = {e: {s for s in targets if s == e[0] or _differs(look((e,))[s], look(())[s])} for e in elements}
+            for i, a in enumerate(elements):
+                blocks: dict[str, list[Element]] = {}
+                for b in elements[i + 1 :]:
+                    if any(not graphs[s].has_edge(a, b) for s in touched[a] & touched[b]):
+                        blocks.setdefault(b[0], []).append(b)
+                for block in blocks.values():
+                    common = touched[a] & set().union(*(touched[b] for b in block))
+                    sites = _interact(look, a, tuple(block), common) if len(block) > 2 else common
+                    for b in block if sites else ():  # most often none: pixels that do not see each other
+                        for site in _interact(look, a, (b,), sites & touched[b]):
+                            graphs[site].add_edge(a, b)
         return graphs
+
+    def _looker(self, program: Callable, point: Point, targets: Sequence[str]) -> Look:
+        """A function of elements: the log densities of the targets when these have their other values."""
+        self.found.backend.jitter(point.jitter)
+        return cache(lambda elements: self._signals(self._run(program, point, elements), targets))
 
     def _run(self, program: Callable, point: Point, elements: Iterable[Element]) -> Trial:
         """A run in which some elements have their other values."""
@@ -155,6 +156,12 @@ class Elements:
             at = Seen(name, seen.kind, seen.signal, seen.signal, plates).at(seen.signal, copy, 0)
             found[name] = float(seen.signal[at].sum())
         return found
+
+
+def _interact(look: Look, a: Element, others: tuple[Element, ...], sites: set[str]) -> set[str]:
+    """The sites in whose density an element interacts with others that are changed together."""
+    both, alone, rest, none = look((a, *others)), look((a,)), look(others), look(())
+    return {s for s in sites if _mixed(both[s], alone[s], rest[s], none[s])}
 
 
 def _differs(a: float, b: float) -> bool:

@@ -89,9 +89,7 @@ class PyroBackend:
             self._call(program, leaves, names)
         return look.found
 
-    def density(
-        self, program: Callable, values: Values, places: Mapping[Any, tuple]
-    ) -> Callable[[Tensor], Tensor]:
+    def density(self, program: Callable, values: Values, places: Mapping[Any, tuple]) -> Callable[[Tensor], Tensor]:
         """log p of all sites as a function of one vector, whose parts are put in places of the sites' values.
 
         Args:

@@ -83,6 +83,7 @@ class Kept:
         self.tensors: dict[int, tuple[Tensor, Tensor, bool]] = {}
         self.parameters: list[tuple[Tensor, Tensor]] = []
         self.training: list[str] = []
+        self._moved: int | None = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -138,12 +139,16 @@ class Kept:
         self.detach(tensors)
         floats = {id(t): t for t in tensors if t.is_floating_point() and t.is_leaf}
         self.parameters = [(t, t.data) for t in floats.values() if t.requires_grad or isinstance(t, nn.Parameter)]
+        self._moved = None
 
     def jitter(self, seed: int | None) -> None:
         """Scale what is not zero in a parameter by exp(0.3 noise), and put 0.1 noise where it is: signs are kept.
 
         None takes the parameters as they are.
         """
+        if seed == self._moved:
+            return
+        self._moved = seed
         if seed is not None:
             generator = torch.Generator().manual_seed(seed)
             noise = torch.randn(NOISE, generator=generator, dtype=torch.double)
