@@ -46,6 +46,11 @@ class Elements:
                 "take smaller sites, or level='site'"
             )
         self.latents, self.data = latents, data
+        computed = [n for n in found.sampled if n not in found.plus and found.guide.base[n].kind == "determined"]
+        for name in computed:
+            self.doubts.append(f"the guide computes {name!r} from other draws, which is beyond level 'element'")
+        for name in found.plus:
+            self.doubts.append(f"{name!r} is deterministic, which is beyond level 'element'; see level 'site'")
         barren = found.sites("model").barren()
         if barren:
             self.doubts.append(f"no data depend on {barren[0]!r}, which is beyond level 'element'; see level 'site'")
@@ -77,6 +82,9 @@ class Elements:
         """The guide, element by element, in the order of its sites."""
         sampled = [name for name in self.found.sampled if name not in self.found.plus]
         data = [e for e in self.data if self._readable(e)]
+        if self.doubts:
+            parents = {self.name(e): () for name in sampled for e in self._of(name)}
+            return Factorization(parents, given=tuple(map(self.name, self.data)), letter="q")
         graphs = self._couplings(guide, [*(e for n in sampled for e in self._of(n)), *data], sampled)
         earlier: list[Element] = list(data)
         parents: dict[str, tuple[str, ...]] = {}
