@@ -9,11 +9,12 @@ import statistics
 import time
 
 import torch
+from rich.console import Console
+from rich.table import Table
+
 from guides import MeanField, SelfReflective
 from ppl_models import VAE, SeReVAE
 from ppl_models.factorization import compare
-from rich.console import Console
-from rich.table import Table
 
 
 def seconds(work, rounds):

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import xml.etree.ElementTree
 from pathlib import Path
 
 import matplotlib.image
@@ -111,7 +112,7 @@ def content(path: str) -> dict:
 
 
 def test_the_catalogues_hold_the_programs_alone():
-    assert set(names.catalogue("guide")) == {"bottom-up", "ladder", "mean-field", "self-reflective"}
+    assert set(names.catalogue("guide")) == {"bottom-up", "faithful", "ladder", "mean-field", "self-reflective"}
     models = {"dlgm", "hierarchical-vae", "linear-gaussian", "sere-vae", "vae"}
     assert set(names.catalogue("model")) == models
     assert all(all(names.told(program)) for kind in ("model", "guide") for program in names.catalogue(kind).values())
@@ -336,3 +337,45 @@ def test_a_run_loads_without_its_data(trained, monkeypatch):
     monkeypatch.setattr("ppl_models.data.load", lambda *args, **kwargs: pytest.fail("no data are needed"))
     run = load_run(str(trained))
     assert run.model(n=2).shape == (2, 64) and len(run.example) == 3
+
+
+# inspect
+
+
+def test_inspect_prints_the_report_and_writes_it():
+    said = call("inspect hierarchical-vae mean-field -m latent=2,2 -m hidden=8 -g hidden=8").stdout
+    assert said.startswith("UNFAITHFUL: MeanField for HierarchicalVAE, by site")
+    assert "lacks z1: not independent, by z2 - z1" in said
+    folder = Path("inspection_hierarchical-vae_mean-field")
+    assert {path.name for path in folder.iterdir()} == {f"report.{e}" for e in ("txt", "json", "svg", "html")}
+    written = content(folder / "report.json")
+    assert written["faithful"] is False and written["rows"][1]["missing"] == {"z1": ["z2", "z1"]}
+    svg = (folder / "report.svg").read_text()
+    assert xml.etree.ElementTree.fromstring(svg).tag.endswith("svg")
+    assert "<table>" in (folder / "report.html").read_text()
+
+
+def test_inspect_takes_programs_of_the_users_and_pyros(package):
+    said = call(f"inspect {package}:Model {package}:Guide --out here").stdout
+    assert said.startswith("FAITHFUL, MINIMAL, PERFECT: Guide for Model")
+    assert call(f"inspect {package}:model pyro.infer.autoguide:AutoNormal -q").stdout.startswith("FAITHFUL")
+    by_element = call("inspect linear-gaussian ladder -m latent=2 -g hidden=4 --level element -q").stdout
+    assert by_element.startswith("UNFAITHFUL") and "q(z1.1 | x" in by_element
+
+
+def test_inspect_strict_exits_with_2():
+    call("inspect hierarchical-vae mean-field -m latent=2,2 -m hidden=8 -g hidden=8 --strict -q", code=2)
+    call("inspect hierarchical-vae ladder -m latent=2,2 -m hidden=8 -g hidden=8 --strict -q", code=0)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("inspect vae mean-feild", "did you mean 'mean-field'"),
+        ("inspect vae mean-field -g ladder", "-g 'ladder': want key=value"),
+        ("inspect vae mean-field -m latnet=2", "did you mean 'latent'"),
+        ("inspect vae self-reflective -g parents=all -g family=flat", "family 'flat'"),
+    ],
+)
+def test_inspect_complains(line, says):
+    assert says in complaint(line)

@@ -235,9 +235,15 @@ def test_data_by_keyword_and_of_jax():
 
 
 def test_data_that_are_closed_over():
-    x = data()
-    report = compare(lambda: vae(x), lambda: drawn(x, z="x"))
-    assert report.faithful is True
+    assert compare(lambda: vae(X), lambda: drawn(X, z="x")).faithful is True
+
+
+def test_weights_after_training():
+    def trained(x):
+        return handlers.substitute(encoder, {"qz.second": jnp.zeros((4, 2))})(x)
+
+    assert triple(compare(vae, trained, X)) == SURE  # moved a little
+    assert compare(vae, trained, X, jitter=False).missing == {"z": ("x",)}
 
 
 @pytest.mark.parametrize("draw", [lambda: np.random.normal(), lambda: jax.random.normal(numpyro.prng_key())])

@@ -11,7 +11,7 @@ from ppl_models.parts import Program
 README = Path(__file__).parents[1] / "README.md"
 
 
-COLLECTION, OWN = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+COLLECTION, OWN, INSPECTION = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
 
 
 def test_example_of_the_collection_runs(capsys):
@@ -24,10 +24,16 @@ def test_example_of_the_collection_runs(capsys):
 def test_own_model_ranks_the_guides_as_printed(capsys):
     exec(compile(OWN, "README.md", "exec"), {})
     bounds = dict(line.split() for line in capsys.readouterr().out.splitlines())
-    stated = dict(re.findall(r"^    (\w+) (\d+\.\d+)", README.read_text(), re.M))
+    stated = dict(re.findall(r"^    ([A-Z]\w+) (\d+\.\d+)", README.read_text(), re.M))
     assert list(bounds) == list(stated)
     # 500 data, 100 particles: the Monte Carlo error of a bound is below 0.01; 0.05 leaves room for other hardware
     assert all(abs(float(bounds[name]) - float(stated[name])) < 0.05 for name in bounds), bounds
+
+
+def test_report_is_as_printed(capsys):
+    exec(compile(INSPECTION, "README.md", "exec"), {})
+    printed = [f"    {line}".rstrip() for line in capsys.readouterr().out.rstrip().splitlines()]
+    assert "\n".join(printed) in README.read_text()
 
 
 def test_tables_name_every_model_and_guide():

@@ -28,19 +28,19 @@ def as_text(report: Report) -> str:
         if sentences:
             lines += ["", title, *(f"  - {sentence}" for sentence in sentences)]
     if report.gap is not None:
-        lines += ["", gap_text(report)]
+        lines += ["", *gap_text(report)]
     if report.faithful is not None:
         lines += ["", CAVEAT[report.faithful]]
     return "\n".join(line.rstrip() for line in lines)
 
 
-def gap_text(report: Report) -> str:
-    """What the structure costs, in a sentence."""
-    forward, elbo = report.gap.forward, report.gap.elbo
-    return (
-        f"the model is linear-Gaussian: this structure throws away {forward:.4f} nats a {report.gap.per}, "
-        f"min E KL(p || q); the gap of the ELBO at its best guide is {elbo:.4f}, min E KL(q || p)"
-    )
+def gap_text(report: Report) -> list[str]:
+    """What the structure costs, in two sentences."""
+    gap = report.gap
+    return [
+        f"The model is linear-Gaussian: this structure loses {gap.forward:.4f} nats a {gap.per}, min E KL(p || q);",
+        f"the ELBO of its best guide lies {gap.elbo:.4f} nats below the evidence, min E KL(q || p).",
+    ]
 
 
 def as_html(report: Report) -> str:
@@ -62,7 +62,7 @@ def as_html(report: Report) -> str:
         if sentences:
             parts.append(f"<p>{title}</p><ul>{''.join(f'<li>{escape(s)}</li>' for s in sentences)}</ul>")
     if report.gap is not None:
-        parts.append(f"<p>{escape(gap_text(report))}</p>")
+        parts.append(f"<p>{escape(' '.join(gap_text(report)))}</p>")
     if report.faithful is not None:
         parts.append(f"<p><small>{escape(CAVEAT[report.faithful])}</small></p>")
     return "".join(parts)
