@@ -60,7 +60,7 @@ $(READY): pyproject.toml constraints.txt
 	fi; \
 	touch $(UNFINISHED); \
 	pip() { $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt "$$@"; }; \
-	if pip "$$(grep '^torch==' constraints.txt)" && pip -e ".[dev]"; then \
+	if pip "$$(grep '^torch==' constraints.txt)" && pip -e ".[dev,numpyro]"; then \
 		mv $(UNFINISHED) $@; touch $@; \
 	else \
 		rm -f $(UNFINISHED); exit 1; \

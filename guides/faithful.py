@@ -31,8 +31,9 @@ class Faithful(OrderedGuide):
 
     Global latents, outside the plate of the data, are sampled first in every order: they cannot be given one value for
     each datum. Their parameters are free, since for them the data are one fixed set of numbers, so that no data are
-    among their parents. A local latent, given the globals, reads the data of its own datum. Within globals and within
-    locals the order is the one asked for, outer plates before inner ones; latents that no datum depends on come last.
+    among their parents. A local latent, given the globals, reads the data of its own datum, and covariates: arguments,
+    or elements of them, with a row for each datum that nothing observes. Within globals and within locals the order is
+    the one asked for, outer plates before inner ones; latents that no datum depends on come last.
     Each factor is one over R^n, pushed to the support of its site by `biject_to`.
 
     Structure is all that is promised. A family that does not hold p(z_i | pa_i) leaves a gap, and so do copies in a

@@ -28,7 +28,7 @@ def name(path: Path) -> str:
 
 def is_port(path: Path) -> bool:
     """Whether a file belongs to the NumPyro half, which needs JAX."""
-    return path.parent.name == "numpyro"
+    return path.parent.name == "numpyro" or path.stem.startswith("numpyro")
 
 
 MODULES = [name(path) for path in LIBRARY if path.stem != "__main__" and not is_port(path)]

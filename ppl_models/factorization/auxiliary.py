@@ -50,6 +50,12 @@ class Contraction:
         if size > MOST:
             found.doubts.append(f"the guide draws {size} auxiliary numbers, too many to tell which latent each is for")
             return found
+        self.backend.jitter(self.points(0).jitter)
+        for seen in self._run(self.points(0), ()):
+            if seen.mute and seen.name in self.auxiliary:
+                found.doubts.append(f"the density of {seen.name!r} cannot be evaluated where we ask for it")
+        if found.doubts:
+            return found
         self._find_owners(self.points(0))
         for name in self.latents:
             if not any(node in self.owned for node in self.base[name].nodes):

@@ -7,7 +7,7 @@ import networkx as nx
 import numpy as np
 
 from .graph import Factorization
-from .probe import Point
+from .probe import Point, fitted
 from .recovered import Recovered
 from .trial import Seen, Trial
 
@@ -192,5 +192,5 @@ def _elementwise(seen: Seen, others: np.ndarray) -> np.ndarray:
         same = others == seen.value
         if not same.any() or seen.fresh is None or seen.family.startswith(("OneHot", "Multinomial")):
             break
-        others = np.where(same, np.broadcast_to(seen.fresh(), others.shape), others)
+        others = np.where(same, fitted(seen.fresh(), others.shape), others)
     return others

@@ -70,6 +70,7 @@ def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callab
             "reads cannot be told; pass the data as they are observed"
         )
     _hidden(backend, model, base, point, leaves, targets, probed, "model")
+    probed.doubts += backend.doubts
     probed.doubts += troubles.told("model", but={name for name, _ in covariates})
     read = tuple(name for name, _ in covariates if moved[name, ()])
     found = Recovered(probed, alignment, latents, backend, model, points, read)
@@ -130,6 +131,7 @@ def inspect_guide(found: Recovered, guide: Callable) -> None:
             "be told from a graph"
         )
     _hidden(backend, guide, base, point, leaves, direct, probed, "guide")
+    probed.doubts += backend.doubts
     found.fixed = constants(found, guide, data, computed)
 
 

@@ -206,16 +206,24 @@ def another(seen: Seen) -> np.ndarray:
     value = np.array(seen.value)
     if seen.fresh is None or not value.size:
         return value
-    drawn = np.broadcast_to(seen.fresh(), value.shape).copy()
+    drawn = fitted(seen.fresh(), value.shape)
     for _ in range(16):
         equal = [copy for copy in seen.copies if np.array_equal(*_pair(seen, copy, drawn, value))]
         if not equal:
             break
-        more = np.broadcast_to(seen.fresh(), value.shape)
+        more = fitted(seen.fresh(), value.shape)
         for copy in equal:
             at = seen.at(value, copy, seen.event_dim)
             drawn[at] = more[at]
     return drawn
+
+
+def fitted(drawn: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A draw in the shape of a value, which may be smaller: observed once for all copies of a batch."""
+    while drawn.ndim > len(shape):
+        drawn = drawn[0]
+    drawn = drawn[tuple(slice(0, 1) if n == 1 else slice(None) for n in shape[len(shape) - drawn.ndim :])]
+    return np.broadcast_to(drawn, shape).copy()
 
 
 def _pair(seen: Seen, copy: tuple[int, ...], a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

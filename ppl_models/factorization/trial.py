@@ -128,6 +128,7 @@ class Backend(Protocol):
 
     tolerance: float
     leaves: list[np.ndarray]
+    doubts: list[str]
 
     @property
     def remarks(self) -> list[str]:

@@ -35,6 +35,7 @@ class PyroBackend:
         self.leaves = [_array(self._flat[i]) for i in self._where]
         self._args, self._kwargs = args, kwargs
         self.tolerance = 1e-8 if double else 1e-5
+        self.doubts: list[str] = []
         self._double, self._devices = double, {}
         self._kept: Kept | None = None
 
