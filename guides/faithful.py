@@ -36,9 +36,9 @@ class Faithful(OrderedGuide):
     the one asked for, outer plates before inner ones; latents that no datum depends on come last.
     Each factor is one over R^n, pushed to the support of its site by `biject_to`.
 
-    Structure is all that is promised. A family that does not hold p(z_i | pa_i) leaves a gap, and so do copies in a
-    plate that a latent outside of it adds up, if that one is sampled before them (private plates are fine: their copies
-    are one factor).
+    What is promised is the structure between sites. A family that does not hold p(z_i | pa_i) leaves a gap. The copies
+    of a latent in a plate are independent given their parents: where the exact ones are not, as those of a global in a
+    plate of its own (topics), make them one event by `.to_event`. Covariates are read whether needed or not.
 
     Args:
         model: any Pyro model function with continuous latents.

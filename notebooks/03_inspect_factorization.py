@@ -25,7 +25,7 @@
 # the model's graph and is unique. The guide *mirrors* the posterior if the two sides have the same arrows. There are
 # three degrees:
 #
-# * **faithful**: $\mathrm{need}_i \subseteq \mathrm{have}_i$ everywhere. Nothing is missing, and the guide can be exact;
+# * **faithful**: $\mathrm{need}_i \subseteq \mathrm{have}_i$ everywhere. Nothing is missing: the guide can be exact;
 # * **minimal**: faithful, and no arrow can go;
 # * **perfect**: faithful, and every independence between latents that the posterior has holds in the guide.
 #
@@ -165,7 +165,8 @@ for Guide in (MeanField, BottomUp, Ladder):
 # %% [markdown]
 # Both structured guides are faithful, one upward and one downward. `BottomUp` is not minimal: its networks read $x$ at
 # every layer, and given $z_3$ the data say nothing more about $z_2$. Superfluous arrows do no harm to what the guide
-# can be; they cost weights, and a network must learn to ignore them. They are grey in the picture:
+# can be; they cost weights, and a network must learn to ignore them. ("Perfect" speaks of latents alone, so a guide may
+# be perfect and read more data than it needs.) They are grey in the picture:
 
 # %%
 compare(chain, BottomUp(chain, x, hidden=16), x)
@@ -212,8 +213,8 @@ for parents in ("needed", "all", "none", {"z3": ("z1",)}):
 #
 # ## 5. A state space, written here
 #
-# The programs need not come from this collection. Four steps of a hidden state, with networks for transition and
-# emission, in plain Pyro:
+# The programs need not come from this collection; any of Pyro or NumPyro will do. Four steps of a hidden state, with
+# networks for transition and emission, in plain Pyro:
 
 # %%
 STEPS = 4
@@ -302,8 +303,9 @@ compare(linear, MeanField(linear, v[:3], family="full", encoder="linear", depth=
 # $\mathrm{KL}(q \,\|\, p)$ is what training minimizes, and its least value is what the ELBO cannot get below
 # $\log p(x)$ by. They are of one size here, and both are 0 exactly if nothing is missing.
 #
-# Are they true of guides that are trained? Here is a guide with whatever arrows are asked for, each factor a linear map
-# of what it reads with a full covariance. Factors in `own` have, besides, numbers for each datum, looked up by its index:
+# Are they true of guides that are trained? Here is a guide with whatever arrows are asked for: each factor is a linear
+# map of what it reads, with a full covariance. A factor in `own` also has numbers for each datum, looked up by its
+# index:
 
 
 # %%
@@ -354,6 +356,8 @@ for name, reads in structures.items():
     numbers = f"{report.gap.forward:>13.4f}{report.gap.elbo:>13.4f}{table[name][1]:>10.4f}"
     print(f"{name:<20}{numbers}   {report.verdict}")
 
+print("\nnotes on the last", *report.notes, sep="\n  ")
+
 # %%
 figure, axis = plt.subplots(figsize=(6.6, 2.9), layout="constrained")
 for i, (closed, gap) in enumerate(table.values()):
@@ -367,14 +371,14 @@ axis.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# The trained guides lose what the structure says they must, up to the noise of drawing and training.
+# The trained guides lose what the structure says they must, up to what training leaves and the noise of drawing.
 #
-# Compare the two rows without $x$. A missing arrow *between latents* always costs: the posterior of any one datum has
+# Compare the two rows "without $x$". A missing arrow *between latents* always costs: the posterior of any one datum has
 # the dependence. A missing arrow *from the data* costs an amortized guide, which has one map for all data, and none
 # that is fitted to each datum by itself: there the data are a constant, and "$z_2$ depends on $x$" is in the numbers
 # that were fitted. (Here it costs nothing at all, because the posterior covariance of a linear-Gaussian model is the
-# same for all data.) The inspector knows the difference: a factor that reads nothing of the data but has numbers of
-# its own is not reproached for it, and a note says that what is learned holds for these data alone.
+# same for all data.) The inspector knows the difference: a guide that reads nothing of the data but has numbers of its
+# own is not reproached for it, and a note says so.
 #
 # ## 7. Inside a layer
 #
@@ -393,7 +397,7 @@ compare(small, ladder, v[:3], level="element")
 
 # %%
 full = Ladder(small, v[:3], family="full", encoder="linear", depth=0)
-line("full, by element", compare(small, full, v[:3], level="element"))
+print(compare(small, full, v[:3], level="element").verdict)
 
 # %% [markdown]
 # The price, on the twin of three layers of section 6, and what trained ladders lose:
@@ -477,6 +481,9 @@ for order in ("bottom-up", "top-down", "min-fill"):
     line(order, compare(house, guide, *example))
 
 # %% [markdown]
+# Upward, $b$ and $c$ come before $a$ and must know of each other, although they are independent given $a$: faithful,
+# but not perfect. With $a$ in between or first, the guide has the posterior's independence, too.
+#
 # Both programs are Pyro's, so `fit` trains them, and so does `pyro.infer.SVI`:
 
 # %%
@@ -494,6 +501,8 @@ for name, guide in {"each room by itself": rooms, "Faithful, bottom-up": mended[
 print(f"gap of the first, by the report  {reported:.4f}")
 
 # %% [markdown]
+# (The report's gap is a mean over all data that the model can make, the measured one over these 2000.)
+#
 # Globals and locals are the same matter. Groups $\theta_g$ around a common mean $\mu$, under the guide that Pyro
 # makes of independent Gaussians, and under `Faithful`, which draws $\mu$ first:
 
@@ -549,8 +558,9 @@ for name in ("mean field", "z2 without x", "downward"):
     print(f"{name:<16}gap {table[name][1]:.3f}   median k-hat {median:.2f}")
 
 # %% [markdown]
-# The guide without $x$ passes, and loses nats: where data arrows are missing, a guide becomes too wide, and wide guides
-# have harmless weights. Simulation-based calibration looks at marginals, mostly, and has its own blind spots.
+# The guide without $x$ passes, and loses nats: a factor that does not see the data averages over them and becomes wide,
+# and the weights of a wide guide have light tails. Simulation-based calibration holds ranks of chosen quantities
+# against what they should be; it sees what those quantities show. Neither says which arrow is missing.
 #
 # **Structure is a matter of the program, and of its weights.** By default the inspector moves all parameters a little
 # before it looks, so that a weight that happens to be zero hides nothing. `jitter=False` looks at the weights as they

@@ -11,6 +11,7 @@ from torch import Tensor
 from benchmarks import eight_schools
 from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective, families
 from ppl_models import LinearGaussian
+from ppl_models.factorization import compare
 from ppl_models.factorization.graph import ORDERS
 from ppl_models.inference import fit, terms
 
@@ -187,6 +188,16 @@ def test_its_loss_falls(case):
     q = Faithful(model, *args, hidden=8)
     run = fit(model, q, args, steps=120, every=30, lr=2e-2, ema=None, particles=2, progress=False, seed=0)
     assert run.history[-1]["loss"] < run.history[0]["loss"]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("case", CASES)
+def test_the_inspector_agrees(case, order):
+    """Whatever the order: faithful and minimal as run, but for copies in a plate of their own and for covariates."""
+    model, args, _ = CASES[case]
+    report = compare(model, Faithful(model, *args, order=order, hidden=8), *args)
+    assert report.faithful == (case != "topics")  # its copies of phi are dependent, the guide draws them one by one
+    assert report.minimal or case == "topics" or (case, order) == ("covariates", "top-down")  # which needs no t for b
 
 
 def test_structures_by_order():
