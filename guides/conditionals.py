@@ -111,12 +111,13 @@ class Conditionals(nn.Module):
         for name, site in layout.latents.items():
             inputs = [widths[name]] if name in widths else []
             inputs += [self._width(layout.latents[u], site) for u in self.parents[name]]
-            n = prod(site.unconstrained_shape)
+            copies = prod(plate.size for plate in site.private)
+            n = prod(site.unconstrained_shape) * (copies if site.joint else 1)
             spec = family.get(name, "diagonal") if isinstance(family, Mapping) else family
             self.families[name] = families.family(spec, n, layout.guide, merged)
-            copies = prod(plate.size for plate in site.private)
             count = self.families[name].count(n, merged)
-            self.add_module(_key(name), Net(inputs, copies * count, hidden, depth, gain, norm=tame and site.is_global))
+            outputs = count if site.joint else copies * count
+            self.add_module(_key(name), Net(inputs, outputs, hidden, depth, gain, norm=tame and site.is_global))
 
     @staticmethod
     def _width(parent: Site, child: Site) -> int:
@@ -141,6 +142,9 @@ class Conditionals(nn.Module):
                 value = biject_to(parent.support).inv(value)
             inputs.append(features(value, len(parent.unconstrained_shape), parent.plates, site.keep))
         raw = self.get_submodule(_key(name))(*inputs)
+        if site.joint:  # one factor for all copies: no dims of theirs
+            ones = min(site.rank, raw.dim() - 1)
+            return raw.reshape(raw.shape[: raw.dim() - 1 - ones] + raw.shape[-1:])
         for plate in site.private:  # each copy in a private plate has numbers of its own: move them to its dim
             batch = raw.shape[:-1]
             if len(batch) < -plate.dim:
@@ -152,9 +156,11 @@ class Conditionals(nn.Module):
         """A factor of its own: one of the family in unconstrained coordinates, pushed to the support of the site."""
         site = self.layout.latents[name]
         scale = 0.1 if self.tame and site.is_global else 1.0
-        q = reshaped(self.families[name].around(raw, 0.0, scale), site.unconstrained_shape)
+        sizes = {plate.dim: plate.size for plate in site.private} if site.joint else {}
+        copies = tuple(sizes.get(dim, 1) for dim in range(-site.rank, 0)) if site.joint else ()
+        q = reshaped(self.families[name].around(raw, 0.0, scale), (*copies, *site.unconstrained_shape))
         q = q if is_real(site.support) else dist.TransformedDistribution(q, [biject_to(site.support).with_cache()])
-        return Spread(q, site.loose) if site.loose else q
+        return Spread(q, site.loose + len(copies)) if site.loose or copies else q
 
     def residual(self, name: str, raw: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """A factor around the prior: its base shifted and scaled, its transforms shared. Free without such a base."""

@@ -47,15 +47,15 @@ def gather(taken: Sequence[Taken], readings: Iterable[Reading]) -> dict[Reading,
     return gathered
 
 
-def covariate(value: Tensor, rows: Plate | None, index: Tensor | None) -> Taken:
+def covariate(name: str, value: Tensor, rows: Plate | None, index: Tensor | None) -> Taken:
     """An argument that nothing observes, one row a datum (of those at `index` of a subsample), as evidence.
 
     Without a plate of `rows` all of it belongs to the one datum there is.
     """
     if rows is None:
-        return Taken(value.flatten(), 1, Site("", (), None, ()), ())
+        return Taken(value.flatten(), 1, Site(name, (), None, ()))
     value = value if index is None else value[index]
-    return Taken(value.reshape(len(value), *[1] * (-rows.dim - 1), -1), 1, Site("", (), None, (rows,)), ())
+    return Taken(value.reshape(len(value), *[1] * (-rows.dim - 1), -1), 1, Site(name, (), None, (rows,)))
 
 
 def _read(taken: Taken, sites: tuple[str, ...]) -> tuple[Tensor | None, int]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from ppl_models.factorization import Factorization
+from ppl_models.factorization import Factorization, factorization
 from ppl_models.factorization.graph import ORDERS
 
 from .conditionals import Conditionals, choose_parents
@@ -82,7 +82,7 @@ class Faithful(OrderedGuide):
                 f"guide Faithful: found amortized=False, but site {local[0]!r} has a value for each datum, which a "
                 "network of the data must give; leave it out, or try an autoguide of Pyro's"
             )
-        model_side = layout.factorization
+        model_side = layout.factorization = factorization(model, *args)  # by running it, not by provenance alone
         barren = set(model_side.barren())
         inverse = [name for name in model_side.faithful_inverse(order).parents if name in sites]  # not the enumerated
         self.order = sorted(inverse, key=lambda n: (n in barren, 0 if n in barren else self._depth(n)))
@@ -102,5 +102,6 @@ class Faithful(OrderedGuide):
         layout = self.layout
         data = {n: layout.reads[n] if layout.reading(n) else () for n in self.order}
         parents = {n: (*self.factors.parents[n], *data[n]) for n in self.order}
-        given = [site for site in layout.evidence_sites if any(site in read for read in data.values())]
+        known = (*layout.evidence_sites, *layout.covariates.values())
+        given = [site for site in known if any(site in read for read in data.values())]
         return Factorization(parents, given=tuple(given), letter="q")

@@ -149,7 +149,7 @@ class OrderedGuide(Program, ABC):
     def __init__(self, model: Callable, *args: Any, classical: bool = False) -> None:
         super().__init__()
         self._model = (model,)  # in a tuple, as GuideMessenger keeps it: its parameters are not the guide's
-        self.layout = Layout(type(self).__name__, model, args, loose=True, classical=classical)
+        self.layout = Layout(type(self).__name__, model, args, loose=True, classical=classical, joint=True)
         self.place = place_of(model, args)
         for name, how in self.layout.altered.items():
             raise ValueError(

@@ -31,6 +31,7 @@ class Layout:
         model: any Pyro model function.
         args: an example batch: the model's arguments.
         loose: in a model without any plate, let latents have batch dims and take them for event dims.
+        joint: give the copies of a global latent in plates of its own one factor.
         classical: in a model without any plate, take every latent for global, and the data for constants.
 
     Raises:
@@ -39,7 +40,13 @@ class Layout:
     """
 
     def __init__(
-        self, guide: str, model: Callable, args: tuple[Any, ...], loose: bool = False, classical: bool = False
+        self,
+        guide: str,
+        model: Callable,
+        args: tuple[Any, ...],
+        loose: bool = False,
+        classical: bool = False,
+        joint: bool = False,
     ) -> None:
         self.guide, self.model = guide, model
         # compact copies, so that no two arguments share memory and an observed value tells which one it came from
@@ -67,7 +74,7 @@ class Layout:
             check_latent(guide, node, loose)
         moving = any(bounds(node["fn"].support)[1] for node in latent.values())
         again = _sample_nodes(_run(model, args, {})) if moving else latent  # bounds that depend on a latent move
-        kind = {"rows": rows, "loose": loose, "classical": classical}
+        kind = {"rows": rows, "loose": loose, "classical": classical, "joint": joint}
         self.latents = {n: read_site(node, data, guide, again.get(n), **kind) for n, node in latent.items()}
         # what is observed inside a plate belongs to that datum; outside all of them it belongs to none
         self.evidence_sites = {name: s for name, s in sites.items() if s.plates or not data}
@@ -90,16 +97,22 @@ class Layout:
         """Set which observed sites each latent reads: all of them if it is not mentioned.
 
         Elements that no site observes, of arguments of which some site observes others, are covariates, which every
-        local latent reads; with `covariates` also whole arguments (of floats or truth values, one row a datum).
+        local latent reads; with `covariates` also whole arguments (of floats or truth values, one row a datum) may be
+        among what is read, by their names.
         """
         every = tuple(self.evidence_sites)
-        self.covariates = self._others if covariates else []
-        self.reads = {name: tuple(s for s in every if s in set(reads.get(name, every))) for name in self.latents}
+        self.covariates = {i: self.called(i) for i in self._others} if covariates else {}
+        known = (*every, *self.covariates.values())
+        self.reads = {name: tuple(s for s in known if s in set(reads.get(name, every))) for name in self.latents}
         local = [name for name, site in self.latents.items() if not site.is_global]
         self._readings = list(dict.fromkeys(Reading(self.latents[name].keep, self.reads[name]) for name in local))
         taken, others = self._shapes
-        taken = [*taken, *(covariate(a, self._rows, None) for a in others if covariates)]
+        taken = [*taken, *map(lambda name, a: covariate(name, a, self._rows, None), self.covariates.values(), others)]
         self.sizes = {reading: t.shape[-1] for reading, t in gather(taken, self._readings).items()}
+
+    def called(self, i: int) -> str:
+        """The name of an argument that is no site's: that of the parameter it is passed as."""
+        return f"{self._names[i]} (not observed)" if self._names[i] in self.evidence_sites else self._names[i]
 
     def reading(self, name: str) -> Reading | None:
         """Which evidence tensor the latent `name` reads, None if it reads no data."""
@@ -158,7 +171,7 @@ class Layout:
         given, taken = self._by_index(args, kwargs), []
         for i, (dtype, inside) in self._sources.items():
             value, site = given.get(i), self.evidence_sites[next(iter(inside))]
-            if not isinstance(value, Tensor) or value.dtype != dtype or not dtype.is_floating_point:
+            if not isinstance(value, Tensor) or not value.is_floating_point() or not dtype.is_floating_point:
                 return None
             taken.append(Taken(value, value.dim() - site.rank, site, tuple(inside.items())))
         return taken
@@ -207,7 +220,8 @@ class Layout:
                     f"guide {self.guide}: found no tensor for the argument {self._names[i]!r} of the model, want its "
                     "rows as in the example; pass what the guide was built with"
                 )
-            taken.append(covariate(given[i], self._rows, subsamples.get(self._rows.name) if self._rows else None))
+            rows = subsamples.get(self._rows.name) if self._rows else None
+            taken.append(covariate(self.covariates[i], given[i], self._rows, rows))
         gathered = gather(taken, self._readings)
         for reading, tensor in gathered.items():
             if tensor.shape[-1] != self.sizes[reading]:

@@ -28,8 +28,8 @@ class Site:
 
     `keep` names the plates it shares with the data: one value a datum there; none if it is outside the data plate.
     The first `loose` of its event dims are batch dims in no plate of the model, taken together as one factor.
-    `private` are its other plates, whose sizes belong to the site as an event dimension does. Plates are told apart by
-    name: two may use one dim in turn.
+    `private` are its other plates, whose sizes belong to the site as an event dimension does; a `joint` site has one
+    factor for all copies in them. Plates are told apart by name: two may use one dim in turn.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Site:
     keep: frozenset[str] = frozenset()
     is_global: bool = False
     loose: int = 0
+    joint: bool = False
 
     @property
     def rank(self) -> int:
@@ -85,12 +86,14 @@ def read_site(
     rows: str | None = None,
     loose: bool = False,
     classical: bool = False,
+    joint: bool = False,
 ) -> Site:
     """The `Site` of a node of a trace. `data` are the plates around what is observed, all of its own if None.
 
     `rows` names the one of them that enumerates the data: a latent outside of it is global, and the others it is in are
     private, even if observed sites are in them, too. With None every one of `data` counts. `loose` takes batch dims for
     event dims. Where nothing is in a plate, a latent is local to the one datum there is, or global if `classical`.
+    `joint` gives the copies of a global one factor.
 
     Raises:
         ValueError: bounds of a latent's support that differ from datum to datum, or from those of another run, `again`.
@@ -105,7 +108,8 @@ def read_site(
     support = _support(guide, node, again, event)
     keep = names & data if rows is None or rows in names else frozenset()
     is_global = (bool(data) or classical) and not keep
-    return Site(node["name"], event, support, plates, keep, is_global, len(event) - len(fn.event_shape))
+    whole = joint and is_global and bool(plates) and all(plate.size == plate.full_size for plate in plates)
+    return Site(node["name"], event, support, plates, keep, is_global, len(event) - len(fn.event_shape), whole)
 
 
 def bounds(support: Any) -> tuple[Any, dict[str, Tensor]]:

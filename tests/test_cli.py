@@ -345,7 +345,7 @@ def test_a_run_loads_without_its_data(trained, monkeypatch):
 def test_inspect_prints_the_report_and_writes_it():
     said = call("inspect hierarchical-vae mean-field -m latent=2,2 -m hidden=8 -g hidden=8").stdout
     assert said.startswith("UNFAITHFUL: MeanField for HierarchicalVAE, by site")
-    assert "lacks z1: not independent, by z2 - z1" in said
+    assert "lacks z1, on which it depends by z2 - z1" in said
     folder = Path("inspection_hierarchical-vae_mean-field")
     assert {path.name for path in folder.iterdir()} == {f"report.{e}" for e in ("txt", "json", "svg", "html")}
     written = content(folder / "report.json")

@@ -105,7 +105,7 @@ def test_a_batch_is_priced_where_copies_touch():
             pyro.sample("z", dist.Normal(x, 1.0))
 
     report = compare(model, guide, torch.randn(3))
-    assert report.missing == {"z": ("theta",)} and report.gap.per == "batch"
+    assert report.missing == {"z": ("theta",)} and report.gap.per == "batch of 3"
     # precision of (theta, z1, z2, z3) given x; theta keeps its exact marginal, and each z its conditional given its own
     # x alone, whose variance is 2/3
     posterior = torch.eye(4) * 2

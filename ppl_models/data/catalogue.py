@@ -212,9 +212,7 @@ def load(
         rows = splits.folder(name.removeprefix("folder:"), 32 if size is None else size)
         default, tail, alpha = "none", None, 1e-6
     elif size is not None:
-        raise ValueError(
-            f"size: found {size!r} with {name!r}, want none: it is for 'folder:<path>'; leave it out"
-        )
+        raise ValueError(f"size: found {size!r} with {name!r}, want none: it is for 'folder:<path>'; leave it out")
     elif name.endswith((".npy", ".npz")):
         rows = splits.array_file(name)
         default, tail, alpha = "none", None, 1e-6
@@ -247,9 +245,7 @@ def _with_validation(rows: list[Rows], tail: int | None) -> list[Rows]:
     size = len(train.values)
     kept = size - (max(1, size // 10) if tail is None else tail)
     if kept < 1:
-        raise ValueError(
-            f"validation: found {size} training row, want at least 2 to split; try validation=False"
-        )
+        raise ValueError(f"validation: found {size} training row, want at least 2 to split; try validation=False")
     return [train.part(slice(None, kept)), train.part(slice(kept, None)), test]
 
 

@@ -57,8 +57,7 @@ class Data:
             )
         if not isinstance(self.transform, Transform):
             raise TypeError(
-                f"transform of {self.name}: found {self.transform!r}, want one of ppl_models.data's; "
-                "try Identity()"
+                f"transform of {self.name}: found {self.transform!r}, want one of ppl_models.data's; try Identity()"
             )
         levels = getattr(self.transform, "levels", None)
         if levels != self.levels:
@@ -91,9 +90,7 @@ class Data:
         """The rows at `index` (slice, tensor or list) with their labels, as `Data`; a slice shares memory."""
         index = _as_index(index, self.values.device)
         if isinstance(index, int):
-            raise TypeError(
-                f"index: found {index}, want a slice, a tensor or a list; try slice({index}, {index + 1})"
-            )
+            raise TypeError(f"index: found {index}, want a slice, a tensor or a list; try slice({index}, {index + 1})")
         labels = None if self.labels is None else self.labels[index]
         return replace(self, values=self.values[index], labels=labels)
 

@@ -31,9 +31,7 @@ def plain(path: Path) -> bytes:
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(
-            f"{path}: found a damaged or truncated gzip file ({error}); fetch it again"
-        ) from None
+        raise ValueError(f"{path}: found a damaged or truncated gzip file ({error}); fetch it again") from None
 
 
 def idx(path: Path) -> np.ndarray:
@@ -49,9 +47,7 @@ def idx(path: Path) -> np.ndarray:
     axes = content[3]
     start = 4 + 4 * axes
     if axes == 0 or len(content) < start:
-        raise ValueError(
-            f"{path}: found a header cut short at {len(content)} bytes, want {start}; fetch it again"
-        )
+        raise ValueError(f"{path}: found a header cut short at {len(content)} bytes, want {start}; fetch it again")
     shape = struct.unpack(f">{axes}i", content[4:start])
     wanted = int(np.prod(shape, dtype=np.int64))
     if len(content) - start != wanted:
@@ -79,14 +75,8 @@ def amat(path: Path) -> np.ndarray:
         )
     table = characters.reshape(-1, width)
     digits, blanks = table[:, 0::2], table[:, 1:-1:2]
-    if (
-        (digits >> 1 != ord("0") >> 1).any()
-        or (blanks != ord(" ")).any()
-        or (table[:, -1] != ord("\n")).any()
-    ):
-        raise ValueError(
-            f"{path}: found other characters than 0, 1, single blanks and newlines; not a binary amat"
-        )
+    if (digits >> 1 != ord("0") >> 1).any() or (blanks != ord(" ")).any() or (table[:, -1] != ord("\n")).any():
+        raise ValueError(f"{path}: found other characters than 0, 1, single blanks and newlines; not a binary amat")
     return digits - np.uint8(ord("0"))
 
 
@@ -163,9 +153,7 @@ def images(paths: Sequence[Path], size: int) -> np.ndarray:
                 picture = image.convert(mode)
         except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, .. for a damaged file
             reason = str(error).partition("\n")[0]
-            raise ValueError(
-                f"{path}: cannot be read as an image ({reason}); mend or remove the file"
-            ) from None
+            raise ValueError(f"{path}: cannot be read as an image ({reason}); mend or remove the file") from None
         side = min(picture.size)
         left, top = (picture.width - side) // 2, (picture.height - side) // 2
         box = (left, top, left + side, top + side)
@@ -192,9 +180,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> object:
         if (module, name) not in self._admitted:
-            raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}, which a CIFAR-10 batch has no use for"
-            )
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which a CIFAR-10 batch has no use for")
         return self._admitted[module, name]
 
 
@@ -210,15 +196,8 @@ def cifar_batch(content: bytes, name: str = "CIFAR-10 batch") -> tuple[np.ndarra
         pixels, labels = np.asarray(batch["data"]), np.asarray(batch["labels"], dtype=np.int64)
     except Exception as error:  # a damaged pickle may raise anything
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise ValueError(
-            f"{name}: found no batch of CIFAR-10 ({reason}); fetch the official file again"
-        ) from None
-    if (
-        pixels.dtype != np.uint8
-        or pixels.ndim != 2
-        or pixels.shape[1] != 3072
-        or labels.shape != pixels.shape[:1]
-    ):
+        raise ValueError(f"{name}: found no batch of CIFAR-10 ({reason}); fetch the official file again") from None
+    if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != 3072 or labels.shape != pixels.shape[:1]:
         raise ValueError(
             f"{name}: found data {pixels.dtype} {pixels.shape} with labels {labels.shape}, want uint8 "
             "(n, 3072) with labels (n,); fetch the official file again"

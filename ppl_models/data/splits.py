@@ -99,9 +99,7 @@ def cifar10(name: str, sources: Sources, folders: Folders) -> list[Rows]:
         contents = (path.read_bytes() for path in paths)
     else:
         contents = _members(path_of(archive, folders, name), [batch.name for batch in batches])
-    read = [
-        readers.cifar_batch(content, batch.name) for content, batch in zip(contents, batches, strict=True)
-    ]
+    read = [readers.cifar_batch(content, batch.name) for content, batch in zip(contents, batches, strict=True)]
     pixels, labels = zip(*read, strict=True)
     shape = (3, 32, 32)
     return [
@@ -180,9 +178,7 @@ def _array_rows(array: np.ndarray, origin: str) -> Rows:
     real = flat.astype(np.float32)
     if not np.isfinite(real).all():
         row = int(np.flatnonzero(~np.isfinite(real).all(1))[0])
-        raise ValueError(
-            f"{origin}: found a value in row {row} that is not finite in float32; remove or mend it"
-        )
+        raise ValueError(f"{origin}: found a value in row {row} that is not finite in float32; remove or mend it")
     return Rows(real, shape, None)
 
 

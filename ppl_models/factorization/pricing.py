@@ -9,7 +9,7 @@ from .names import Names
 from .probe import alike
 from .recovered import Recovered, label
 from .report import Gap, SiteRow
-from .trial import Node
+from .trial import FEW, Node
 from .verdict import Verdict
 
 GAUSSIAN = ("Normal", "MultivariateNormal", "LowRankMultivariateNormal", "RankOneNormal")
@@ -45,24 +45,32 @@ def priced(
         here = next(name for name in parents if names.node[name][0] == row.site)
         nats = {names.seen_from(here, u): value for (z, u), value in cost.edges.items() if z == here}
         told.append(replace(row, nats=nats, price=cost.sites[here]) if row.missing else row)
-    every = sum(len(seen.copies) for seen in found.base if seen.name in {*found.latents, *found.observed})
-    return tuple(told), Gap(cost.forward, cost.elbo, "datum" if len(nodes) < every else "batch")
+    most = max(sum(site == name for site, _ in nodes) for name, _ in nodes)
+    return tuple(told), Gap(cost.forward, cost.elbo, "datum" if most == 1 else f"batch of {most}")
 
 
 def _nodes(found: Recovered) -> list[Node]:
-    """The nodes of one datum, if no copy touches another in model or guide, else all of them."""
+    """The nodes of one datum, if no copy touches another in model or guide, else all of them, if all were looked at."""
     sites = [s for s in found.base if s.name in {*found.latents, *found.observed}]
     edges = [(u, v) for p in (found.model, found.guide) for v, parents in p.parents.items() for u in parents]
     around = {seen.name: {plate.name for plate in seen.plates} for seen in sites}
     edges = [(u, v) for u, v in edges if u[0] in around and v[0] in around]
     apart = all(alike(found.base, u, v) and around[u[0]] == around[v[0]] for u, v in edges)
-    return [node for seen in sites for node in (seen.nodes[:1] if apart else seen.nodes)]
+    if apart:
+        return [seen.nodes[0] for seen in sites]
+    if any(len(plate.indices) < plate.size for seen in sites for plate in seen.plates):
+        return []
+    return [node for seen in sites for node in seen.nodes]
 
 
 def _joint(found: Recovered, nodes: list[Node]) -> Any:
     """The Gaussian of these nodes, or None."""
     base, density = found.base, getattr(found.backend, "density", None)
     sites = {name: base[name] for name, _ in nodes}
+    if not nodes:
+        if all(seen.family in GAUSSIAN for seen in base.of("latent", "observed")):
+            found.guide.notes.append(f"a linear-Gaussian model is priced where no plate has more than {FEW} copies")
+        return None
     if density is None or found.plus or base.of("factor") or any(s.family not in GAUSSIAN for s in sites.values()):
         return None
     if any(u[0] in found.observed for v, us in found.model.parents.items() for u in us):

@@ -66,7 +66,8 @@ class Recovered:
         nodes = [node for name in self.sampled for node in self.base[name].nodes]
         data = [node for name in self.observed for node in self.base[name].nodes]
         data += [(name, ()) for name in self.covariates]
-        return _factorization(nodes, self.guide, given=data, letter="q")
+        rank = {seen.name: i for i, seen in enumerate(self.base)}
+        return _factorization(nodes, self.guide, given=data, letter="q", rank=rank)
 
     def sites(self, which: str) -> Factorization:
         """The factorization of "model" or "guide" with one node for each site, its copies told apart nowhere."""
@@ -76,8 +77,8 @@ class Recovered:
         for node, found in fine.items():
             mine = parents.setdefault(names[node], {})
             mine.update((names[u], None) for u in found if names[u] != names[node])
-        order = [*self.sampled, *self.observed] if which == "guide" else [s.name for s in self.base]
-        order += self.covariates
+        order = [*(name for name in (s.name for s in self.base) if name not in self.observed), *self.observed]
+        order = [*(order if which == "guide" else [s.name for s in self.base]), *self.covariates]
         return Factorization(
             {site: tuple(sorted(found, key=order.index)) for site, found in parents.items()},
             tuple(dict.fromkeys(names[u] for u in fine.observed)),
@@ -87,12 +88,18 @@ class Recovered:
 
 
 def _factorization(
-    nodes: list[Node], probed: Probed, observed: list[Node] = (), given: list[Node] = (), letter: str = "p"
+    nodes: list[Node],
+    probed: Probed,
+    observed: list[Node] = (),
+    given: list[Node] = (),
+    letter: str = "p",
+    rank: Mapping[str, int] | None = None,
 ) -> Factorization:
+    """With parents listed in the order of the model (`rank` of its sites), data last."""
     order = {node: i for i, node in enumerate([*given, *nodes])}
     parents = {}
     for node in nodes:
         found = [u for u in probed.parents.get(node, ()) if u in order and order[u] < order[node]]
-        shown = sorted(found, key=lambda u: (u in given, order[u]))
+        shown = sorted(found, key=lambda u: (u in given, rank[u[0]] if rank and u[0] in rank else 0, order[u]))
         parents[label(node)] = tuple(label(u) for u in shown)
     return Factorization(parents, tuple(map(label, observed)), tuple(map(label, given)), letter)

@@ -106,12 +106,13 @@ class Report:
 
     @property
     def verdict(self) -> str:
-        """In words: "faithful, minimal, perfect", "unfaithful" or "cannot certify"."""
+        """In words: "faithful, minimal, not perfect" for example, "unfaithful" or "cannot certify"."""
         if self.faithful is None:
             return "cannot certify"
         if not self.faithful:
             return "unfaithful"
-        return ", ".join(["faithful", "minimal" if self.minimal else "not minimal", *["perfect"] * bool(self.perfect)])
+        rest = {"minimal": self.minimal, "perfect": self.perfect}
+        return ", ".join(["faithful", *(word if holds else f"not {word}" for word, holds in rest.items())])
 
     def panels(self) -> tuple[Panel, Panel, Panel]:
         """The three graphs of the picture: model, posterior, guide."""

@@ -59,47 +59,44 @@ def _invertible(found: Recovered, source: Node, target: Node) -> bool:
 def constants(
     found: Recovered, guide: Callable, data: Mapping[Node, Any], computed: Collection[str]
 ) -> frozenset[Node]:
-    """The latents to which the data are a fixed set of numbers: those of a part of the guide that reads none of them.
+    """The latents to whose factor the data are a fixed set of numbers.
 
-    A guide has two parts: what it draws in the plates of the data, and the rest. Numbers that the copies in a plate
-    share are not free parameters of each datum: there the data are missed.
+    Of those outside the plates of the data: all, if none of them reads any data. In the plates: each that reads none
+    and has numbers of its own for each datum; those that the copies share are no free parameters, and data are missed.
     """
     around = {plate.name for s in found.base.of("observed") for plate in s.plates}
-    parts: dict[bool, list[Seen]] = {}
-    for name in found.sampled:
-        seen = found.base[name]
-        if name not in found.plus:
-            parts.setdefault(any(plate.name in around for plate in seen.plates), []).append(seen)
-    fixed: set[Node] = set()
-    for local, sites in parts.items():
-        nodes = [node for seen in sites for node in seen.nodes]
-        if any(found.guide.parents.get(node, set()) & data.keys() for node in nodes):
-            continue
-        if local and not computed and _shared(found, guide, sites):
-            names = ", ".join(seen.name for seen in sites)
-            found.guide.notes.append(f"the guide reads no data for {names}, and has the same numbers for every datum")
-            continue
-        fixed.update(nodes)
-    return frozenset(fixed)
+    sites = [found.base[name] for name in found.sampled if name not in found.plus]
+    local = [seen for seen in sites if any(plate.name in around for plate in seen.plates)]
+    reading = {s.name for s in sites if any(found.guide.parents.get(n, set()) & data.keys() for n in s.nodes)}
+    others = [seen for seen in sites if seen not in local]
+    fixed = [] if any(seen.name in reading for seen in others) else others
+    blind = [seen for seen in local if seen.name not in reading]
+    shared = _shared(found, guide, local, computed) if blind else set()
+    fixed += [seen for seen in blind if seen.name not in shared]
+    told = ", ".join(seen.name for seen in blind if seen.name in shared)
+    if told:
+        found.guide.notes.append(f"the guide reads no data for {told}, and has the same numbers for every datum")
+    return frozenset(node for seen in fixed for node in seen.nodes)
 
 
-def _shared(found: Recovered, guide: Callable, sites: list[Seen]) -> bool:
-    """Whether equal values in all copies have equal densities in all copies: then no copy has numbers of its own."""
-    if all(len(seen.copies) < 2 for seen in sites):
-        return False
+def _shared(found: Recovered, guide: Callable, sites: list[Seen], computed: Collection[str]) -> set[str]:
+    """The sites whose copies, drawn apart, have equal densities at equal values: none has numbers of its own."""
     backend, point = found.backend, found.points(0)
     values = dict(point.values)
     for seen in sites:
         value = np.array(values[seen.name])
-        first = seen.at(value, seen.copies[0], seen.event_dim)
+        first = np.array(value[seen.at(value, seen.copies[0], seen.event_dim)])
         for copy in seen.copies:
-            value[seen.at(value, copy, seen.event_dim)] = value[first]
+            value[seen.at(value, copy, seen.event_dim)] = first
         values[seen.name] = value
     backend.jitter(point.jitter)
-    trial = backend.run(guide, backend.leaves, values, point.seed)
-    for seen in (trial[s.name] for s in sites):
-        extra = seen.event_dim if seen.mute or seen.kind == "determined" else 0
-        signals = [seen.signal[seen.at(seen.signal, copy, extra)] for copy in seen.copies]
-        if not all(np.allclose(signals[0], s, rtol=1e-9, atol=1e-9) for s in signals[1:]):
-            return False
-    return True
+    trial, shared = backend.run(guide, backend.leaves, values, point.seed), set()
+    for seen in sites:
+        mine = trial[seen.name]
+        extra = mine.event_dim if mine.mute or mine.kind == "determined" else 0
+        signals = [mine.signal[seen.at(mine.signal, copy, extra)] for copy in seen.copies]
+        alike = len(signals) > 1 and all(np.allclose(signals[0], s, rtol=1e-9, atol=1e-9) for s in signals[1:])
+        joint = any(u[0] == seen.name for node in seen.nodes for u in found.guide.parents.get(node, ()))
+        if alike and not joint and seen.name not in computed:
+            shared.add(seen.name)
+    return shared

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .report import Report, SiteRow
 
 CAVEAT = {
-    True: "Structure alone: to equal the posterior the families of the factors must hold its conditionals, too.",
+    True: "This is about structure alone: to equal the posterior takes the right families, and training, besides.",
     False: "For almost all parameters of the model, no guide of this structure equals the posterior.",
 }
 
@@ -47,7 +47,7 @@ def as_html(report: Report) -> str:
     """A table of the factors, with reasons and notes below."""
     cell = "<td style='text-align:left;vertical-align:top;padding:2px 10px'>{}</td>"
     color = {"ok": "#1a7f37", "more": "#6e7781", "BAD": "#cf222e", "?": "#9a6700"}
-    head = ("", "guide", "the exact posterior needs", "in the guide")
+    head = ("", "guide", "the exact posterior needs", "finding")
     rows = ["<tr>" + "".join(cell.format(f"<b>{title}</b>") for title in head) + "</tr>"]
     for row in report.rows:
         mark = _mark(report, row)
@@ -83,9 +83,9 @@ def _said(row: SiteRow) -> list[str]:
     said = []
     for name, path in row.missing.items():
         nats = f"; worth {row.nats[name]:.4f} nats" if name in row.nats else ""
-        said.append(f"lacks {name}: not independent, by {' - '.join(path)}{nats}")
+        said.append(f"lacks {name}, on which it depends by {' - '.join(path)}{nats}")
     if row.price is not None and len(row.missing) > 1:
         said.append(f"together worth {row.price:.4f} nats")
     if row.superfluous:
         said.append(f"superfluous: {', '.join(row.superfluous)}")
-    return said or ["is given what the exact posterior needs"]
+    return said or ["has what the exact posterior needs"]

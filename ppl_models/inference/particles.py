@@ -16,8 +16,8 @@ from .objectives import Terms, collect, traces
 class Substitute(Messenger):
     """Give latent sites these values instead of draws; unlike conditioned ones they stay latent.
 
-        with Substitute({"z1": value}):
-            guide(x)
+    with Substitute({"z1": value}):
+        guide(x)
     """
 
     def __init__(self, values: dict[str, Tensor]) -> None:

@@ -17,7 +17,7 @@ SANS = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 SERIF = "'Latin Modern Roman', 'Times New Roman', 'Liberation Serif', 'DejaVu Serif', serif"
 MARGIN, LINE = 22.0, 15.0
 DENSE = 24  # beyond so many edges those from data are drawn fainter
-LEGEND = {"plain": "stated", "missing": "missing: the posterior needs it", "superfluous": "superfluous: it can go"}
+LEGEND = {"plain": "present", "missing": "missing: the posterior needs it", "superfluous": "superfluous: it can go"}
 
 
 @dataclass(frozen=True)
@@ -239,13 +239,13 @@ def _beside(label: str, curve: Curve, taken: Iterable[Box], others: Iterable[Cur
         (x, y), ahead = point(curve, t), point(curve, t + 0.02)
         step = _far(ahead, (x, y)) or 1.0
         nx, ny = (y - ahead[1]) / step, (ahead[0] - x) / step
-        for side in (1, -1, 0):
-            away = side * (half * abs(nx) + 7 * abs(ny) + 2)
+        for side, more in ((1, 0), (-1, 0), (0, 0), (1, 10), (-1, 10), (1, 18), (-1, 18)):
+            away = side * (half * abs(nx) + 7 * abs(ny) + 2 + more)
             cx, cy = x + nx * away, y + ny * away
             box = (cx - half, cy - 7, cx + half, cy + 6)
             crossed = sum(box[0] < px < box[2] and box[1] < py < box[3] for px, py in lines)
             blocked = sum(_meet(box, other) for other in taken)
-            found.append((100 * blocked + 5 * crossed + rank + 3 * (side == 0), len(found), box))
+            found.append((100 * blocked + 5 * crossed + rank + 3 * (side == 0) + more / 4, len(found), box))
     return min(found)[2]
 
 
