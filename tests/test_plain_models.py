@@ -445,8 +445,8 @@ def test_evidence_is_what_is_observed():
     (found,) = evidence_of(converted, x.double()).values()
     assert found.dtype == torch.float32 and torch.equal(found, x)
     layout = MeanField(converted, x).layout  # no conversion on the example
-    (found,) = layout.evidence((x.double(),), {})[0].values()
-    assert found.dtype == torch.float32
+    (found,) = layout.evidence((x.double(),), {})[0].values()  # as passed: the networks read it in their own dtype
+    assert torch.equal(found.float(), x)
     (found,) = layout.evidence((torch.arange(16).reshape(4, 4),), {})[0].values()
     assert found.dtype == torch.float32 and torch.equal(found, torch.arange(16.0).reshape(4, 4))
 

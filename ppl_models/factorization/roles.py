@@ -68,12 +68,13 @@ def constants(
     sites = [found.base[name] for name in found.sampled if name not in found.plus]
     local = [seen for seen in sites if any(plate.name in around for plate in seen.plates)]
     reading = {s.name for s in sites if any(found.guide.parents.get(n, set()) & data.keys() for n in s.nodes)}
-    others = [seen for seen in sites if seen not in local]
+    others = [seen for seen in sites if seen.name not in {s.name for s in local}]
     fixed = [] if any(seen.name in reading for seen in others) else others
     blind = [seen for seen in local if seen.name not in reading]
     shared = _shared(found, guide, local, computed) if blind else set()
-    fixed += [seen for seen in blind if seen.name not in shared]
-    told = ", ".join(seen.name for seen in blind if seen.name in shared)
+    # one copy cannot tell: what is alone in a guide without data is free, what stands among factors of data is not
+    fixed += [s for s in blind if s.name not in shared or (len(s.copies) == 1 and len(blind) == len(local))]
+    told = ", ".join(seen.name for seen in blind if seen.name not in {s.name for s in fixed})
     if told:
         found.guide.notes.append(f"the guide reads no data for {told}, and has the same numbers for every datum")
     return frozenset(node for seen in fixed for node in seen.nodes)
@@ -95,7 +96,7 @@ def _shared(found: Recovered, guide: Callable, sites: list[Seen], computed: Coll
         mine = trial[seen.name]
         extra = mine.event_dim if mine.mute or mine.kind == "determined" else 0
         signals = [mine.signal[seen.at(mine.signal, copy, extra)] for copy in seen.copies]
-        alike = len(signals) > 1 and all(np.allclose(signals[0], s, rtol=1e-9, atol=1e-9) for s in signals[1:])
+        alike = all(np.allclose(signals[0], s, rtol=1e-9, atol=1e-9) for s in signals[1:])
         joint = any(u[0] == seen.name for node in seen.nodes for u in found.guide.parents.get(node, ()))
         if alike and not joint and seen.name not in computed:
             shared.add(seen.name)
