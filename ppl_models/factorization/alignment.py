@@ -1,6 +1,7 @@
 """Which element of which argument each observed value is."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import ceil, log2
 
 import numpy as np
@@ -25,13 +26,18 @@ class Alignment:
     def __init__(self, run: Callable[[Sequence[np.ndarray]], Trial], leaves: Sequence[np.ndarray], base: Trial) -> None:
         self.leaves = [np.asarray(leaf) for leaf in leaves]
         self.index = {seen.name: np.full(seen.value.shape, CLOSED) for seen in base.of("observed")}
-        self._poles: list[tuple[np.ndarray, np.ndarray]] = []
-        start = 0
-        for k, leaf in enumerate(self.leaves):
+        self.unread: list[int] = []  # leaves that the program takes no other values for
+        starts = np.cumsum([0, *(leaf.size for leaf in self.leaves)]).tolist()
+        # whole numbers last, the smaller the later: they may be indices of what is observed
+        order = {k: (leaf.dtype.kind != "f", -leaf.size) for k, leaf in enumerate(self.leaves)}
+        for k in sorted(order, key=order.__getitem__):
+            leaf = self.leaves[k]
             for low, high in _poles(leaf, base):
-                if self._spell(run, base, k, low, high, start):
+                if self._spell(run, base, k, low, high, starts[k]):
                     break
-            start += leaf.size
+            else:
+                if leaf.size:
+                    self.unread.append(k)
         self._identical = {name: self._equal(base[name]) for name in self.index}
 
     def _spell(self, run: Callable, base: Trial, k: int, low: float, high: float, start: int) -> bool:
@@ -75,7 +81,8 @@ class Alignment:
                     code[name] |= (up & ~down).astype(int) << bit
         for name in zeros:
             known = sensitive[name] & ~torn[name] & (self.index[name] == CLOSED)
-            mixed = sensitive[name] & (torn[name] | (self.index[name] != CLOSED))
+            other = self.index[name] != CLOSED
+            mixed = sensitive[name] & ((torn[name] | other) if leaf.dtype.kind == "f" else (torn[name] & ~other))
             self.index[name] = np.where(known, code[name] + start, np.where(mixed, MIXED, self.index[name]))
         return True
 
@@ -107,28 +114,46 @@ class Alignment:
             start += leaf.size
         return owners
 
-    def covariates(self, names: Sequence[str], taken: Sequence[str]) -> dict[Node, Callable[..., tuple]]:
-        """How to change what no site observes: for each leaf with such elements, a node of its name and its change."""
+    def covariates(self, names: Sequence[str], base: Trial) -> tuple[dict[str, Seen], dict[Node, Callable[..., tuple]]]:
+        """What no site observes, as sites of a kind of their own, and how to change each copy of them.
+
+        A leaf with a row for each copy of a plate of the data has a node for each; any other is one node.
+        """
+        sites: dict[str, Seen] = {}
         found: dict[Node, Callable[..., tuple]] = {}
         used, start = np.zeros(sum(leaf.size for leaf in self.leaves), bool), 0
         for index in self.index.values():
             used[index[index >= 0]] = True
+        around = {plate.name: plate for seen in base.of("observed") for plate in seen.plates}
         for k, leaf in enumerate(self.leaves):
-            free = ~used[start : start + leaf.size]
+            free = ~used[start : start + leaf.size].reshape(leaf.shape)
             start += leaf.size
-            if free.any() and not self.mixed:
-                name = names[k] if free.all() and names[k] not in taken else f"{names[k]} (not observed)"
-                found[name, ()] = lambda point, k=k, free=free: (self._shuffled(k, free, point.seed), point.values)
-        return found
+            if not free.any() or self.mixed:
+                continue
+            name = names[k] if free.all() and names[k] not in base.sites else f"{names[k]} (not observed)"
+            fitting = [plate for plate in around.values() if leaf.ndim and plate.size == len(leaf)]
+            plates = (replace(fitting[0], dim=-1),) if len(fitting) == 1 else ()
+            sites[name] = Seen(name, "covariate", leaf, np.zeros(()), plates, leaf.ndim - len(plates))
+            for node in sites[name].nodes:
+                at = node[1] if plates else ()
+                found[node] = lambda point, k=k, at=at, free=free: (self._moved(k, at, free, point.seed), point.values)
+        return sites, found
 
-    def _shuffled(self, k: int, free: np.ndarray, seed: int) -> list[np.ndarray]:
-        """The leaves with the free elements of one in another order, or moved where they are all alike."""
+    def _moved(self, k: int, at: Copy, free: np.ndarray, seed: int) -> list[np.ndarray]:
+        """The leaves with the free elements of one, or of one of its rows, changed: to another row's, another order."""
         rng, leaves = np.random.default_rng(seed), list(self.leaves)
-        flat = leaves[k].reshape(-1).copy()
-        flat[free] = rng.permutation(flat[free])
-        if np.array_equal(flat, leaves[k].reshape(-1)) and flat.dtype.kind == "f":
-            flat[free] += rng.standard_normal(int(free.sum())).astype(flat.dtype)
-        leaves[k] = flat.reshape(leaves[k].shape)
+        leaf = np.array(leaves[k])
+        part, choose = leaf[at], free[at]
+        other = part.copy()
+        if at:
+            rows = [row for row in leaf[rng.permutation(len(leaf))] if not np.array_equal(row[choose], part[choose])]
+            other = rows[0] if rows else other
+        else:
+            other[choose] = rng.permutation(part[choose])
+        if np.array_equal(other[choose], part[choose]) and leaf.dtype.kind == "f":
+            other = part + rng.standard_normal(part.shape).astype(leaf.dtype)
+        leaf[at] = np.where(choose, other, part)
+        leaves[k] = leaf
         return leaves
 
     def elements(self, seen: Seen, copy: Copy) -> frozenset[int]:
@@ -186,7 +211,7 @@ def _poles(leaf: np.ndarray, base: Trial) -> list[tuple[float, float]]:
     for seen in base.of("observed"):
         if seen.fresh is not None and seen.value.dtype.kind == leaf.dtype.kind:
             drawn = {**drawn, **dict.fromkeys(np.unique(seen.fresh())[:3].tolist())}
-    return [(low, value) for value in drawn if value != low]
+    return [(low, value) for value in (*drawn, 1 - low if low in (0, 1) else low + 1) if value != low]
 
 
 def _others(leaf: np.ndarray, places: np.ndarray) -> np.ndarray:

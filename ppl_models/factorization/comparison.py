@@ -1,6 +1,7 @@
 """`compare`: does the guide's factorization mirror the exact posterior's?"""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import networkx as nx
@@ -68,6 +69,10 @@ def by_element(found: Recovered, guide: Callable) -> Report:
     fixed = {z: always | (data if z.rpartition(".")[0] in fixed_sites else set()) for z in factors.parents}
     verdict = judge(model, factors, fixed)
     doubts = tuple(dict.fromkeys([*found.model.doubts, *found.guide.doubts, *elements.doubts]))
+    coarse = by_site(found, guide)
+    if coarse.faithful is False and verdict.faithful:
+        lacks = "; ".join(f"{z} lacks {', '.join(us)}" for z, us in coarse.missing.items())
+        doubts += (f"in one datum nothing is missing, but by site the guide is unfaithful ({lacks}); see level 'site'",)
     rows = tuple(SiteRow(r.site, r.have, r.need, _shown(r.missing), r.superfluous) for r in verdict.rows)
     inside = _plates(found)
     every = [*elements.latents, *elements.data]
@@ -102,7 +107,7 @@ def by_site(found: Recovered, program: Callable) -> Report:
     data = [*guide.given]
     fixed = {label(node): {*names.closed, *(data if node in found.fixed else ())} for node in names.latents}
     determined = {label(node): [label(u) for u in known] for node, known in found.determined.items()}
-    verdict = judge(model, guide, fixed, determined)
+    verdict = _without_twins(judge(model, guide, fixed, determined), found, names)
     rows = tuple(_merged(site, verdict, names) for site in found.sampled if site not in found.plus)
     doubts = tuple(dict.fromkeys([*found.model.doubts, *found.guide.doubts]))
     posterior = model.posterior_graph([label(n) for n in names.latents])
@@ -121,6 +126,17 @@ def by_site(found: Recovered, program: Callable) -> Report:
         tuple(dict.fromkeys(_notes(found, names, posterior))),
         gap,
     )
+
+
+def _without_twins(verdict: Verdict, found: Recovered, names: Names) -> Verdict:
+    """Data that are observed twice are not superfluous where their twin is needed."""
+
+    def kept(row: Row) -> Row:
+        twins = {u: {label(t) for t in found.twins.get(names.node[u], ())} for u in row.superfluous}
+        return replace(row, superfluous=tuple(u for u in row.superfluous if not twins[u] & {*row.need}))
+
+    rows = tuple(map(kept, verdict.rows)) if found.twins else verdict.rows
+    return replace(verdict, rows=rows, minimal=verdict.faithful and not any(row.superfluous for row in rows))
 
 
 def _merged(site: str, verdict: Verdict, names: Names) -> SiteRow:
@@ -143,7 +159,7 @@ def _merged(site: str, verdict: Verdict, names: Names) -> SiteRow:
 
 def _plates(found: Recovered) -> dict[str, tuple[str, ...]]:
     plates: dict[str, dict[str, None]] = {}
-    shown = {*found.latents, *found.observed, *found.plus}
+    shown = {*found.latents, *found.observed, *found.plus, *found.covariates}
     for seen in found.base:
         for plate in seen.plates if seen.name in shown else ():
             plates.setdefault(plate.name, {})[seen.name] = None

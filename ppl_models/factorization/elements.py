@@ -7,8 +7,9 @@ import networkx as nx
 import numpy as np
 
 from .graph import Factorization
-from .probe import Point, fitted
+from .probe import Point
 from .recovered import Recovered
+from .redraw import fitted
 from .trial import Seen, Trial
 
 MOST = 96  # elements: beyond, what is observed is taken whole
@@ -49,6 +50,8 @@ class Elements:
         computed = [n for n in found.sampled if n not in found.plus and found.guide.base[n].kind == "determined"]
         for name in computed:
             self.doubts.append(f"the guide computes {name!r} from other draws, which is beyond level 'element'")
+        for seen in (s for s in self.base.of("latent") if s.joint):
+            self.doubts.append(f"the entries of {seen.name!r} are bound to each other: no one of them can change alone")
         for name in found.plus:
             self.doubts.append(f"{name!r} is deterministic, which is beyond level 'element'; see level 'site'")
         barren = found.sites("model").barren()

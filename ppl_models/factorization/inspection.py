@@ -6,8 +6,9 @@ import numpy as np
 
 from .alignment import Alignment
 from .auxiliary import Contraction
-from .probe import Point, Probed, Troubles, another, changes, probe
+from .probe import Point, Probed, Troubles, changes, probe
 from .recovered import Recovered
+from .redraw import another
 from .roles import agrees, constants, determined
 from .trial import Backend, Trial
 
@@ -42,11 +43,18 @@ def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callab
     point = points(0)
     backend.jitter(point.jitter)
     base = backend.run(model, leaves, point.values, point.seed)
+    lost = [name for name in latents if name not in base.sites]
+    if lost:
+        raise ValueError(
+            f"the model draws {lost[0]!r} in some runs and not in others, though all latents are held: it hangs on "
+            "random numbers or parameters outside of its sample statements; draw those in sample statements"
+        )
     alignment = Alignment(lambda changed: backend.run(model, changed, point.values, point.seed), leaves, base)
     probed = Probed(base, upper=_tags(backend, model, alignment))
     sources = changes(base, [*latents, *plus, *(s.name for s in base.of("observed"))], leaves, alignment)
     targets = [*latents, *plus, *(s.name for s in base.of("observed", "factor"))]
-    covariates = alignment.covariates(backend.names_for(model), [*base.sites])
+    given, covariates = alignment.covariates(backend.names_for(model), base)
+    base = probed.base = Trial({**given, **base.sites})
     troubles = Troubles()
     moved = probe(backend, model, base, points, {**sources, **covariates}, targets, leaves, probed.upper, troubles)
     order, twins = {s.name: i for i, s in enumerate(base)}, alignment.shared(base)
@@ -64,6 +72,17 @@ def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callab
                     "joint density of the two"
                 )
     probed.doubts[:] = dict.fromkeys(probed.doubts)
+    if alignment.unread and any((index < 0).any() for index in alignment.index.values()):
+        names = backend.names_for(model)
+        read = ", ".join(dict.fromkeys(repr(names[k]) for k in alignment.unread))
+        probed.doubts.append(
+            f"the model takes no other values for {read} than those it was given: what it observes cannot be told"
+        )
+    if backend.opaque and alignment.closed:
+        probed.doubts.append(
+            f"the data of {alignment.closed[0]!r} are in no tensor or array among the arguments, but may be inside of "
+            "an object or a list; pass tensors"
+        )
     for name in alignment.mixed:
         probed.doubts.append(
             f"the values observed at {name!r} combine several elements of the arguments, so that which data a guide "
@@ -72,8 +91,8 @@ def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callab
     _hidden(backend, model, base, point, leaves, targets, probed, "model")
     probed.doubts += backend.doubts
     probed.doubts += troubles.told("model", but={name for name, _ in covariates})
-    read = tuple(name for name, _ in covariates if moved[name, ()])
-    found = Recovered(probed, alignment, latents, backend, model, points, read)
+    read = tuple(name for name in given if any(moved[node] for node in given[name].nodes))
+    found = Recovered(probed, alignment, latents, backend, model, points, read, twins=twins)
     found.determined = determined(found, plus)
     return found
 
@@ -96,6 +115,9 @@ def inspect_guide(found: Recovered, guide: Callable) -> None:
                 f"the guide draws the site {seen.name!r}, which the model lacks (its latents: "
                 f"{', '.join(found.latents)}); rename it, or mark it infer={{'is_auxiliary': True}}"
             )
+    for seen in base.of("latent"):
+        if seen.name in found.observed:
+            raise ValueError(f"the guide draws {seen.name!r}, which the model observes; a guide draws latents alone")
     for name in found.latents:
         if name not in (*direct, *computed) and not found.base[name].marginal:
             raise ValueError(
@@ -103,6 +125,15 @@ def inspect_guide(found: Recovered, guide: Callable) -> None:
                 "summed out by infer={'enumerate': 'parallel'}"
             )
     probed = found.guide = Probed(base, upper=_tags(backend, guide, found.alignment))
+    for name in direct:
+        mine, extra = base[name], base[name].event_dim if base[name].mute else 0
+        for plate in found.base[name].plates:
+            axis = mine.signal.ndim + plate.dim - extra
+            if plate.size > 1 and (axis < 0 or mine.signal.shape[axis] != plate.size):
+                probed.doubts.append(
+                    f"the guide draws {name!r} as one event over the plate {plate.name!r} of the model: its copies "
+                    "cannot be told apart; draw it inside that plate"
+                )
     plus = [name for name in found.plus if name in base.sites and agrees(found, guide, name)]
     nodes = {*direct, *computed, *plus}
     if probed.upper is not None:  # of what is computed from auxiliary draws, provenance would speak of those
@@ -110,12 +141,13 @@ def inspect_guide(found: Recovered, guide: Callable) -> None:
     found.sampled = tuple(s.name for s in base if s.name in nodes)
     data = changes(found.base, [s.name for s in found.base.of("observed")], leaves, found.alignment)
     data = {node: change for node, change in data.items() if found.alignment.elements(found.base[node[0]], node[1])}
-    known = found.alignment.covariates(backend.names_for(found.program), [*found.base.sites])
+    observing = Trial({s.name: s for s in found.base if s.kind != "covariate"})
+    _, known = found.alignment.covariates(backend.names_for(found.program), observing)
     data |= {node: change for node, change in known.items() if node[0] in found.covariates}
     sources = {**data, **changes(found.base, [n for n in found.sampled if n not in computed], leaves)}
     troubles, targets = Troubles(), [*direct, *plus]
     moved = probe(backend, guide, found.base, found.points, sources, targets, leaves, probed.upper, troubles)
-    probed.doubts += troubles.told("guide", but=found.covariates)
+    probed.doubts += troubles.told("guide")
     place = {name: i for i, name in enumerate(found.sampled)}
     for source, children in moved.items():
         for node in children - {source}:

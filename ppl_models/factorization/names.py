@@ -15,10 +15,11 @@ class Names:
     def __init__(self, found: Recovered) -> None:
         self.found = found
         nodes = [node for seen in found.base for node in seen.nodes]
-        self.node: dict[str, Node] = {label(node): node for node in [*nodes, *((c, ()) for c in found.covariates)]}
+        self.node: dict[str, Node] = {label(node): node for node in nodes}
         self.latents = [n for site in found.sampled if site not in found.plus for n in found.base[site].nodes]
-        own = {name for seen in found.base.of("observed") for name in [seen.name] if name not in found.alignment.closed}
-        self.closed = [label(n) for n in nodes if n[0] in found.observed and n[0] not in own]
+        own = {n for s in found.base.of("observed") for n in s.nodes if found.alignment.elements(s, n[1])}
+        own |= {n for n in nodes if n[0] in found.alignment.mixed}
+        self.closed = [label(n) for n in nodes if n[0] in found.observed and n not in own]
 
     def seen_from(self, here: str, there: str) -> str:
         """z for a node of the same copy or of no plate in common, z[data'] for one in another copy of the plate."""

@@ -39,6 +39,8 @@ def priced(
         if z in kept
     }
     missing = {row.site: tuple(row.missing) for row in verdict.rows if row.site in kept}
+    if any(u not in kept for us in missing.values() for u in us):
+        return rows, None  # a covariate is missing, which has no distribution to price it by
     cost = price(joint, Factorization(parents, given=data, letter="q"), missing)
     told = []
     for row in rows:
@@ -69,7 +71,7 @@ def _joint(found: Recovered, nodes: list[Node]) -> Any:
     sites = {name: base[name] for name, _ in nodes}
     if not nodes:
         if all(seen.family in GAUSSIAN for seen in base.of("latent", "observed")):
-            found.guide.notes.append(f"a linear-Gaussian model is priced where no plate has more than {FEW} copies")
+            found.guide.notes.append(f"if the model is linear-Gaussian: prices need plates of at most {FEW} copies")
         return None
     if density is None or found.plus or base.of("factor") or any(s.family not in GAUSSIAN for s in sites.values()):
         return None

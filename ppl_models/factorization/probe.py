@@ -19,7 +19,7 @@ class Probed:
     Args:
         base: a run of the program, with all that is probed held.
         parents: for each node those whose change moved its factor.
-        upper: by provenance, the sites that each site's factor may depend on; None where it could not be followed.
+        upper: by provenance, the sites that each site's factor may depend on; None where it is not known.
         notes: what a reader should know.
         doubts: why a verdict would not be certain.
     """
@@ -41,7 +41,7 @@ class Probed:
                 continue
             probed = sites.get(child, set())
             for parent in sorted(allowed & sources - probed - {child}):
-                notes.append(f"inert: {what} computes {child!r} from {parent!r}, which changes nothing in it")
+                notes.append(f"inert: {what} computes {child!r} from {parent!r}, which does not move it")
             for parent in sorted(probed & sources - allowed - {child}):
                 notes.append(f"hidden: {what}'s {child!r} depends on {parent!r} in a way that provenance cannot follow")
         return notes
@@ -76,16 +76,23 @@ class Troubles:
         failed: the program raised an error when they changed.
         blind: their densities were not finite wherever they were looked at.
         dynamic: they are there in some runs and not in others.
+        strays: (parent, child, plate) where a copy that is not looked at moved, and none that is.
     """
 
     failed: set[str] = field(default_factory=set)
     blind: set[str] = field(default_factory=set)
     dynamic: set[str] = field(default_factory=set)
+    strays: set[tuple[str, str, str]] = field(default_factory=set)
 
     def told(self, what: str, but: Collection[str] = ()) -> list[str]:
         """Sentences about them, but for some sites."""
         said = [f"the {what} fails when {name!r} changes" for name in sorted(self.failed - {*but})]
         said += [f"the {what} has the site {name!r} in some runs and not in others" for name in sorted(self.dynamic)]
+        said += [
+            f"in the {what}, copies of {child!r} that were not looked at depend on others of {parent!r}: the plate "
+            f"{plate!r} is large; pass three rows"
+            for parent, child, plate in sorted(self.strays)
+        ]
         return said + [
             f"the {what}'s density of {name!r} is not finite where it was looked at; try jitter=False"
             for name in sorted(self.blind)
@@ -170,6 +177,10 @@ def probe(
                     seen = replace(start[site], plates=base[site].plates)
                     found = seen.moved(other[site], backend.tolerance)
                     moved[source].update((site, copy) for copy in found)
+                    own = _indices(base, source)
+                    if own and all(alike(base, source, (site, copy)) for copy in found):
+                        plate = seen.strays(other[site], backend.tolerance, own)
+                        troubles.strays |= {(source[0], site, plate)} if plate else set()
         if r + 1 == max(rounds.values()):
             again = {site for site in copies if _uneven(site, moved, base)}
     troubles.blind |= {site for site in targets if site not in clear} if sources else set()
@@ -194,38 +205,11 @@ def _uneven(site: str, moved: dict[Node, set[Node]], base: Trial) -> bool:
 
 def alike(base: Trial, a: Node, b: Node) -> bool:
     """Whether two nodes belong to the same copy: equal indices in every plate they share."""
-    first, second = (
-        dict(zip((plate.name for plate in base[site].plates), copy, strict=True)) if site in base.sites else {}
-        for site, copy in (a, b)
-    )
+    first, second = _indices(base, a), _indices(base, b)
     return all(first[name] == second[name] for name in first.keys() & second.keys())
 
 
-def another(seen: Seen) -> np.ndarray:
-    """A value that differs from that of a run in every copy, drawn from the site's own distribution."""
-    value = np.array(seen.value)
-    if seen.fresh is None or not value.size:
-        return value
-    drawn = fitted(seen.fresh(), value.shape)
-    for _ in range(16):
-        equal = [copy for copy in seen.copies if np.array_equal(*_pair(seen, copy, drawn, value))]
-        if not equal:
-            break
-        more = fitted(seen.fresh(), value.shape)
-        for copy in equal:
-            at = seen.at(value, copy, seen.event_dim)
-            drawn[at] = more[at]
-    return drawn
-
-
-def fitted(drawn: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A draw in the shape of a value, which may be smaller: observed once for all copies of a batch."""
-    while drawn.ndim > len(shape):
-        drawn = drawn[0]
-    drawn = drawn[tuple(slice(0, 1) if n == 1 else slice(None) for n in shape[len(shape) - drawn.ndim :])]
-    return np.broadcast_to(drawn, shape).copy()
-
-
-def _pair(seen: Seen, copy: tuple[int, ...], a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    at = seen.at(b, copy, seen.event_dim)
-    return a[at], b[at]
+def _indices(base: Trial, node: Node) -> dict[str, int]:
+    """The index of a node in each of its plates."""
+    seen = base.sites.get(node[0])
+    return {} if seen is None else dict(zip((plate.name for plate in seen.plates), node[1], strict=True))

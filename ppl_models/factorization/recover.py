@@ -86,11 +86,12 @@ def inspected(
         if not callable(program):
             raise TypeError(f"found the {what} {program!r}, want a program: a function or a module that samples")
     Language = choose(programs, args, kwargs)
-    backend = Language(args, kwargs)
-    with backend.protected(programs):
-        if all(_runs(backend, program) for program in programs):
-            return work(backend)
-    backend = Language(args, kwargs, double=False)  # in the programs' own precision, with their own errors
+    for mode in Language.MODES[:-1]:
+        backend = Language(args, kwargs, **mode)
+        with backend.protected(programs):
+            if all(_runs(backend, program) for program in programs):
+                return work(backend)
+    backend = Language(args, kwargs, **Language.MODES[-1])  # the programs' own precision, with their own errors
     with backend.protected(programs):
         return work(backend)
 

@@ -24,6 +24,7 @@ class Recovered:
         latents: of the model, in its order.
         backend, program, points: what the model was run with.
         covariates: arguments, or parts of them, that the model reads and does not observe.
+        twins: copies of observed sites that are the same data.
         sampled: what of the model's the guide draws or computes, in its order.
         fixed: latents to whose factor the data are constants.
         determined: deterministic sites that are nodes, with those of their parents that they determine.
@@ -36,6 +37,7 @@ class Recovered:
     program: Callable
     points: Callable[[int], Point]
     covariates: tuple[str, ...] = ()
+    twins: Mapping[Node, set[Node]] = field(default_factory=dict)
     guide: Probed | None = None
     sampled: tuple[str, ...] = ()
     fixed: frozenset[Node] = frozenset()
@@ -61,24 +63,25 @@ class Recovered:
         if which == "model":
             names = [s.name for s in self.base if s.name in {*self.latents, *self.observed, *self.plus}]
             nodes = [node for name in names for node in self.base[name].nodes]
-            given = [(name, ()) for name in self.covariates]
+            given = [node for name in self.covariates for node in self.base[name].nodes]
             return _factorization(nodes, self.model, [n for n in nodes if n[0] in self.observed], given)
         nodes = [node for name in self.sampled for node in self.base[name].nodes]
         data = [node for name in self.observed for node in self.base[name].nodes]
-        data += [(name, ()) for name in self.covariates]
+        data += [node for name in self.covariates for node in self.base[name].nodes]
         rank = {seen.name: i for i, seen in enumerate(self.base)}
         return _factorization(nodes, self.guide, given=data, letter="q", rank=rank)
 
     def sites(self, which: str) -> Factorization:
         """The factorization of "model" or "guide" with one node for each site, its copies told apart nowhere."""
         fine = self.copies(which)
-        names = {label(node): node[0] for s in self.base for node in s.nodes} | {c: c for c in self.covariates}
+        names = {label(node): node[0] for s in self.base for node in s.nodes}
         parents: dict[str, dict[str, None]] = {}
         for node, found in fine.items():
             mine = parents.setdefault(names[node], {})
             mine.update((names[u], None) for u in found if names[u] != names[node])
-        order = [*(name for name in (s.name for s in self.base) if name not in self.observed), *self.observed]
-        order = [*(order if which == "guide" else [s.name for s in self.base]), *self.covariates]
+        sites = [s.name for s in self.base if s.kind != "covariate"]
+        order = [*(s for s in sites if s not in self.observed), *self.observed] if which == "guide" else sites
+        order = [*order, *self.covariates]
         return Factorization(
             {site: tuple(sorted(found, key=order.index)) for site, found in parents.items()},
             tuple(dict.fromkeys(names[u] for u in fine.observed)),

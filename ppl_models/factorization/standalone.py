@@ -6,7 +6,8 @@ import numpy as np
 
 from .graph import Factorization
 from .inspection import inspect_model
-from .probe import Point, another, changes, probe
+from .probe import Point, changes, probe
+from .redraw import another
 from .trial import Backend, Node
 
 

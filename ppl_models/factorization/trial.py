@@ -38,8 +38,8 @@ class Seen:
 
     Args:
         name: of the site.
-        kind: "latent", "observed", "factor" (observed, without a value), "determined" (a value without a density) or
-            "subsample".
+        kind: "latent", "observed", "factor" (observed, without a value), "determined" (a value without a density),
+            "covariate" (an argument that is never observed) or "subsample".
         value: (*batch, *event).
         signal: the log density, masked and scaled, (*batch,); of a determined site its computed value.
         plates: around it, outermost first.
@@ -49,7 +49,8 @@ class Seen:
         auxiliary: whether the program says that the site is none of the model's.
         marginal: whether the site is to be summed out.
         mute: whether the signal has the event dims of a value, as no density was to be had.
-        dims: of the event itself, where there are any.
+        states: all values of a finite support, (K, 1, ..., 1, *event).
+        joint: whether the entries of an event are bound to each other, as those of a simplex are.
     """
 
     name: str
@@ -63,6 +64,8 @@ class Seen:
     auxiliary: bool = False
     marginal: bool = False
     mute: bool = False
+    states: Callable[[], np.ndarray] | None = None
+    joint: bool = False
 
     @property
     def copies(self) -> list[Copy]:
@@ -101,6 +104,22 @@ class Seen:
         extra = self.event_dim if self.mute or self.kind == "determined" else 0
         return [copy for copy in self.copies if differs[self.at(differs, copy, extra)].any()]
 
+    def strays(self, other: "Seen", tolerance: float, own: Mapping[str, int]) -> str | None:
+        """A large plate in which a copy moved that is neither looked at nor the own one, given as plate -> index."""
+        if self.signal.shape != other.signal.shape:
+            return None
+        with np.errstate(invalid="ignore"):
+            differs = np.abs(other.signal - self.signal) > tolerance * (1 + np.abs(self.signal))
+        extra = self.event_dim if self.mute or self.kind == "determined" else 0
+        for plate in self.plates:
+            axis = differs.ndim + plate.dim - extra
+            if plate.name not in own or plate.size <= FEW or axis < 0 or differs.shape[axis] != plate.size:
+                continue
+            moved = set(np.flatnonzero(differs.any(tuple(i for i in range(differs.ndim) if i != axis))).tolist())
+            if moved - {*plate.indices, own[plate.name]}:
+                return plate.name
+        return None
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -129,6 +148,7 @@ class Backend(Protocol):
     tolerance: float
     leaves: list[np.ndarray]
     doubts: list[str]
+    opaque: bool
 
     @property
     def remarks(self) -> list[str]:

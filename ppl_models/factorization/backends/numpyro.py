@@ -31,12 +31,15 @@ class NumPyroBackend:
         double: whether parameters and data are converted to float64, and constants made in it.
     """
 
+    MODES = ({"double": True}, {"double": False})
+    opaque = False  # lists of numbers are data here, and objects that hold arrays are not taken
+
     def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any], double: bool = True) -> None:
         flat, self._spec = jax.tree.flatten((tuple(args), dict(kwargs)))
         self._where = [i for i, leaf in enumerate(flat) if _is_data(leaf)]
         self._flat = flat
         self.leaves = [_array(flat[i], double) for i in self._where]
-        self.tolerance = 1e-8 if double else 1e-5
+        self.tolerance = 1e-10 if double else 1e-5
         self.doubts: list[str] = []
         self._double, self._parameters = double, Parameters(double)
         self._plates: dict[str, tuple[Plate, ...]] = {}
@@ -242,6 +245,7 @@ class _Look(Messenger):
             bool(infer.get("is_auxiliary")),
             infer.get("enumerate") is not None,
             mute,
+            (lambda: _array(_bare(fn).enumerate_support(expand=False))) if fn.has_enumerate_support else None,
         )
 
 

@@ -14,10 +14,14 @@ from pyro.ops.provenance import detach_provenance, get_provenance, track_provena
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
+from torch.distributions import constraints
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..trial import Plate, Seen, Trial, Values
+from .torch_reach import reachable
 from .torch_state import Kept
+
+NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
 
 
 class PyroBackend:
@@ -26,36 +30,44 @@ class PyroBackend:
     Args:
         args, kwargs: of the programs.
         double: whether parameters, constants and data are converted to float64.
+        grad: whether gradients are recorded, for programs that take them.
     """
 
-    def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any], double: bool = True) -> None:
+    MODES = ({"double": True}, {"double": True, "grad": True}, {"double": False})
+
+    def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any], double: bool = True, grad: bool = False) -> None:
         flat, self._spec = tree_flatten((tuple(args), dict(kwargs)))
+        self._foreign = {i for i, leaf in enumerate(flat) if _numeric(leaf)}
+        flat = [torch.from_numpy(leaf) if i in self._foreign else leaf for i, leaf in enumerate(flat)]
         self._flat = [_copied(leaf, double) for leaf in flat]
         self._where = [i for i, leaf in enumerate(self._flat) if isinstance(leaf, Tensor)]
         self.leaves = [_array(self._flat[i]) for i in self._where]
         self._args, self._kwargs = args, kwargs
-        self.tolerance = 1e-8 if double else 1e-5
+        self.tolerance = 1e-10 if double else 1e-5
+        self.opaque = _opaque(flat)
+        self._grad = grad
         self.doubts: list[str] = []
         self._double, self._devices = double, {}
         self._kept: Kept | None = None
 
     def names_for(self, program: Callable) -> list[str]:
         """A name for each leaf: the parameter of the program that it is passed as, or is part of."""
+        args, kwargs = tree_unflatten([*range(len(self._flat))], self._spec)
         try:
-            bound = signature(getattr(program, "forward", program)).bind_partial(*self._args, **self._kwargs).arguments
+            bound = signature(getattr(program, "forward", program)).bind_partial(*args, **kwargs).arguments
         except (TypeError, ValueError):
-            bound = {f"arg{i}": arg for i, arg in enumerate((*self._args, *self._kwargs.values()))}
-        names = []
+            bound = {f"arg{i}": arg for i, arg in enumerate((*args, *kwargs.values()))}
+        names: dict[int, str] = {}
         for name, value in bound.items():
-            count = sum(isinstance(leaf, Tensor) for leaf in tree_flatten(value)[0])
-            names += [name] if count == 1 else [f"{name}.{i}" for i in range(count)]
-        return names
+            inside = [i for i in tree_flatten(value)[0] if i in self._where]
+            names |= {i: name if len(inside) == 1 else f"{name}.{k}" for k, i in enumerate(inside)}
+        return [names.get(i, f"arg{i}") for i in self._where]
 
     @property
     def remarks(self) -> list[str]:
         """What a reader should know of how the programs were run."""
         found = sorted(set(self._kept.training)) if self._kept else []
-        remarks = [f"{name} is in training mode, where it couples the rows; judged as in eval()" for name in found]
+        remarks = [f"{name} is in training mode, where it couples rows; judged as in eval()" for name in found]
         if not self._double:
             remarks.append("run in single precision, as the programs fail in double: faint dependences may be missed")
         return remarks
@@ -63,7 +75,10 @@ class PyroBackend:
     @contextmanager
     def protected(self, programs: Sequence[Callable]) -> Iterator[None]:
         """Whatever happens inside leaves parameters, stores, random numbers and modes as they were."""
-        self._kept = Kept(programs, self._double)
+        flat, _ = tree_flatten((tuple(self._args), dict(self._kwargs)))
+        self._kept = Kept(
+            [*programs, *(leaf for leaf in flat if not isinstance(leaf, Tensor))], self._double, self._grad
+        )
         with self._kept.held():
             yield
 
@@ -118,7 +133,8 @@ class PyroBackend:
         flat = list(self._flat)
         for k, (i, leaf) in enumerate(zip(self._where, leaves, strict=True)):
             leaf = leaf.to(self._flat[i].device)
-            flat[i] = track_provenance(leaf, names[k]) if names and names[k] else leaf
+            leaf = leaf.numpy() if i in self._foreign else leaf
+            flat[i] = track_provenance(leaf, names[k]) if names and names[k] and isinstance(leaf, Tensor) else leaf
         args, kwargs = tree_unflatten(flat, self._spec)
         program(*args, **kwargs)
 
@@ -161,7 +177,9 @@ class _Look(Messenger):
         else:
             kind = "factor" if site_is_factor(msg) else "observed" if msg["is_observed"] else "latent"
             try:
-                signal = scale_and_mask(fn.log_prob(value, *msg["args"]), msg["scale"], msg["mask"])
+                # a scale that is a number depends on nothing, and may make a density too faint to be seen to move
+                scale = msg["scale"] if isinstance(msg["scale"], Tensor) else 1.0
+                signal = scale_and_mask(fn.log_prob(value, *msg["args"]), scale, msg["mask"])
             except (KeyError, NotImplementedError, RuntimeError) as error:  # a flow that cannot be inverted
                 if kind != "latent":
                     raise error
@@ -178,7 +196,12 @@ class _Look(Messenger):
             bool(infer.get("is_auxiliary")),
             infer.get("enumerate") is not None,
             mute,
+            (lambda: _array(bare.enumerate_support(expand=False))) if bare.has_enumerate_support else None,
+            _is_joint(fn),
         )
+        if kind == "determined" and not infer.get("_deterministic") and (bare.log_density != 0).any():
+            density = Seen(f"{name} (density)", "factor", _array(value), _array(bare.log_density), plates)
+            self.sites[density.name] = density  # of a model a factor like any other; of a guide a Jacobian
 
 
 class _Sum(Messenger):
@@ -227,6 +250,26 @@ def _drawn(fn: Any, name: str, seed: int) -> Tensor:
     value = fn.sample()
     torch.set_rng_state(state)
     return value
+
+
+def _numeric(leaf: Any) -> bool:
+    """Whether it is an array that torch takes."""
+    return isinstance(leaf, np.ndarray) and leaf.dtype.name in NUMBERS
+
+
+def _is_joint(fn: Any) -> bool:
+    """Whether the entries of an event are bound to each other, as those of a simplex are."""
+    support = fn.support
+    while isinstance(support, type(constraints.real_vector)):
+        support = support.base_constraint
+    return support.event_dim > 0
+
+
+def _opaque(flat: Sequence[Any]) -> bool:
+    """Whether data may hide among the arguments: in objects that hold tensors, or in lists of numbers."""
+    others = [leaf for leaf in flat if not isinstance(leaf, Tensor)]
+    hidden = any(reachable([leaf])[1] for leaf in others if not callable(leaf))
+    return hidden or sum(isinstance(leaf, float) for leaf in others) > 2
 
 
 def _copied(leaf: Any, double: bool) -> Any:

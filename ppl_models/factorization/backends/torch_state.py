@@ -1,85 +1,33 @@
 """Run programs over torch as if they had never run: parameters, buffers, stores, random numbers and modes come back."""
 
-import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
-from functools import partial
 from typing import Any
 
 import pyro
 import torch
+from pyro.distributions.transforms import BatchNorm
 from pyro.util import get_rng_state, set_rng_state
 from torch import Tensor, nn
 
-LIBRARIES = ("torch", "pyro", "numpy", "builtins", "jax", "scipy")
+from .torch_reach import reachable, refill
+
 NOISE = 65_521  # a prime, so that no two rows of a weight matrix meet the same numbers
-PLAIN = (type(None), bool, int, float, complex, str, bytes, type, types.ModuleType, torch.dtype, torch.device)
 
-
-def reachable(roots: Iterable[Any]) -> tuple[list[nn.Module], list[Tensor]]:
-    """The modules and tensors that programs hold: attributes, closures, default arguments, globals they name."""
-    modules: list[nn.Module] = []
-    tensors: list[Tensor] = []
-    seen: set[int] = set()
-    stack, kept = list(roots), []
-    while stack and len(seen) < 100_000:
-        item = stack.pop()
-        if isinstance(item, PLAIN) or id(item) in seen:
-            continue
-        seen.add(id(item))
-        kept.append(item)  # a temporary that is let go could lend its id to another
-        if isinstance(item, Tensor):
-            tensors.append(item)
-        elif isinstance(item, dict):
-            stack.extend(list(item.values()))
-        elif isinstance(item, (list, tuple, set, frozenset)):
-            stack.extend(list(item))
-        elif isinstance(item, partial):
-            stack.extend([item.func, item.args, item.keywords])
-        elif isinstance(item, types.MethodType):
-            stack.extend([item.__self__, item.__func__])
-        elif isinstance(item, types.FunctionType):
-            stack.extend(_named(item))
-        elif isinstance(item, nn.Module):
-            modules.append(item)
-            stack.append(vars(item))
-        elif (type(item).__module__ or "").partition(".")[0] not in LIBRARIES and hasattr(item, "__dict__"):
-            stack.append(vars(item))
-    return modules, tensors
-
-
-def _named(function: types.FunctionType) -> list[Any]:
-    """What a function closes over, has as defaults or names among its globals."""
-    if (function.__module__ or "").partition(".")[0] in LIBRARIES:
-        return []
-    found = [cell.cell_contents for cell in function.__closure__ or () if not _empty(cell)]
-    found += [function.__defaults__, function.__kwdefaults__, getattr(function, "__wrapped__", None)]
-    codes = [function.__code__]
-    while codes:
-        code = codes.pop()
-        found += [function.__globals__[name] for name in code.co_names if name in function.__globals__]
-        codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
-    return found
-
-
-def _empty(cell: types.CellType) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018 (raises while a recursive function is being defined)
-    except ValueError:
-        return True
-    return False
+NOISE = 65_521  # a prime, so that no two rows of a weight matrix meet the same numbers
 
 
 class Kept:
     """Everything of the user's that a run may touch, taken down on entry and put back on exit.
 
     Between the two, tensors hold copies of their data (in double precision where asked), so that writing in place
-    changes nothing either; modules are in evaluation mode, Pyro validates nothing, and no gradients are recorded.
+    changes nothing either; modules are in evaluation mode, Pyro validates nothing, and gradients are recorded only
+    where asked.
     """
 
-    def __init__(self, programs: Iterable[Callable], double: bool) -> None:
-        self.programs, self.double = list(programs), double
+    def __init__(self, programs: Iterable[Callable], double: bool, grad: bool = False) -> None:
+        self.programs, self.double, self.grad = list(programs), double, grad
         self.tensors: dict[int, tuple[Tensor, Tensor, bool]] = {}
         self.parameters: list[tuple[Tensor, Tensor]] = []
         self.training: list[str] = []
@@ -90,16 +38,24 @@ class Kept:
         """Take down, let the caller run programs, and put back."""
         store, dtype, rng = pyro.get_param_store(), torch.get_default_dtype(), get_rng_state()
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-        modules, tensors = reachable(self.programs)
+        containers: list = []
+        modules, tensors = reachable(self.programs, containers)
+        flags = [(module, module.training) for module in modules]
+        for module in modules:
+            if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+                raise ValueError(
+                    f"found a {type(module).__name__} whose parameters its first call will make, want them made: an "
+                    "inspection leaves modules as they are; call the program once"
+                )
         attributes = [(m, _containers(m)) for m in modules]
-        norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._NormBase)]
+        norms = [m for m in modules if isinstance(m, (nn.modules.batchnorm._BatchNorm, BatchNorm))]
         self.training = [type(m).__name__ for m in norms if m.training]
         try:
             with (
                 store.scope(store.get_state()),
                 pyro.validation_enabled(False),
                 pyro.poutine.block(),
-                torch.no_grad(),
+                torch.set_grad_enabled(self.grad),
             ):
                 if self.double:
                     torch.set_default_dtype(torch.double)
@@ -113,8 +69,12 @@ class Kept:
                 tensor.data = original
                 if tensor.is_leaf and tensor.requires_grad != flag:  # Pyro's store wants gradients of all it is given
                     tensor.requires_grad_(flag)
+            for item, content in containers:
+                refill(item, content)
             for module, saved in attributes:
                 _restore(module, saved)
+            for module, flag in flags:
+                module.training = flag
             self.tensors, self.parameters = {}, []
             set_rng_state(rng)
             if cuda is not None:

@@ -16,7 +16,7 @@ INK, RED, GRAY, FAINT = "#1f2430", "#d01c28", "#9aa1ad", "#5b6475"
 SANS = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 SERIF = "'Latin Modern Roman', 'Times New Roman', 'Liberation Serif', 'DejaVu Serif', serif"
 MARGIN, LINE = 22.0, 15.0
-DENSE = 24  # beyond so many edges those from data are drawn fainter
+DENSE, PLAIN = 24, 200  # beyond so many edges those from data are drawn fainter; all are drawn straight
 LEGEND = {"plain": "present", "missing": "missing: the posterior needs it", "superfluous": "superfluous: it can go"}
 
 
@@ -111,12 +111,12 @@ def _graph(panel: Panel, at: Mapping[str, Point]) -> _Drawing:
     # The edges that matter most are the straightest: those found first.
     order = {"missing": 0, "plain": 1, "superfluous": 2}
     edges = sorted(dict.fromkeys(panel.edges), key=lambda edge: (edge[0] == edge[1], order[edge[2]], _span(edge, at)))
-    dense = len(edges) > DENSE
+    dense, plain = len(edges) > DENSE, len(edges) > PLAIN
     faint = {e: dense and e[2] == "plain" and e[0] in panel.observed and e[1] not in panel.observed for e in edges}
     router, curves, texts = Router(at, tags.values()), {}, []
     placed = [*tags.values(), *(_around(n, at[n]) for n in at)]
     for edge in edges:
-        curves[edge] = router.route(edge[0], edge[1], bundled=faint[edge])
+        curves[edge] = router.route(edge[0], edge[1], bundled=faint[edge], plain=plain)
         label = panel.labels.get(edge[:2]) or (None if panel.directed else panel.labels.get(edge[1::-1]))
         if label:
             placed.append(_beside(label, curves[edge], placed, curves.values()))

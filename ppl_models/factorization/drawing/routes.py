@@ -59,15 +59,16 @@ class Router:
         self.middle = (min(x for x, _ in at.values()) + max(x for x, _ in at.values())) / 2 if at else 0.0
         self.taken: list[set[tuple[int, int]]] = []
 
-    def route(self, u: str, v: str, bundled: bool = False) -> Curve:
+    def route(self, u: str, v: str, bundled: bool = False, plain: bool = False) -> Curve:
         """The way from u to v, from border to border: straight where it can be.
 
         Args:
             u: where it starts.
             v: where it ends; u for a loop.
             bundled: whether it may run along others, as one of many faint ones.
+            plain: whether it is straight, whatever lies in its way, for graphs too large to look for better.
         """
-        curves = self._loops(u) if u == v else self._curves(u, v)
+        curves = self._loops(u) if u == v else [c for c in self._curves(u, v) if c[0] == 0.0 or not plain]
         crowd = 0.0 if bundled else 8.0
         costs = [(cost + self._cost(curve, u, v, crowd), i) for i, (cost, curve) in enumerate(curves)]
         curve = curves[min(costs)[1]][1]
@@ -118,7 +119,12 @@ class Router:
     def _cost(self, curve: Curve, u: str, v: str, crowd: float) -> float:
         samples = [point(curve, t / 24) for t in range(1, 24)]
         hits = 0.0
+        left, right = min(x for x, _ in samples) - CLEAR, max(x for x, _ in samples) + CLEAR
+        top, bottom = min(y for _, y in samples) - CLEAR - HEIGHT, max(y for _, y in samples) + CLEAR + HEIGHT
         for node, center in self.at.items():
+            half = self.width[node] / 2
+            if not (left - half <= center[0] <= right + half and top <= center[1] <= bottom):
+                continue
             if node not in (u, v):
                 near = min(from_node(p, center, self.width[node]) for p in samples)
                 hits += 1000.0 * (near < 0) + 150.0 * (near < CLEAR)
