@@ -186,7 +186,7 @@ def _notes(found: Recovered, names: Names, posterior: nx.Graph | None) -> Iterab
             f"the guide reads no data for {', '.join(fixed)}: there the data are a fixed set of numbers, and what is "
             "learned holds for them alone"
         )
-    if names.closed:
+    if names.closed and not found.model.doubts:
         sites = dict.fromkeys(names.node[c][0] for c in names.closed)
         yield f"{', '.join(sites)}: no data that are passed as arguments, so always conditioned on"
     for plate in {plate for seen in found.base for plate in seen.plates}:

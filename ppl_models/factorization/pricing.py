@@ -24,7 +24,7 @@ def priced(
     The model is taken with its parameters as they are. Where no copy touches another, one datum is priced, else all.
     """
     nodes = _nodes(found)
-    joint = _joint(found, nodes)
+    joint = _joint(found, nodes, any(row.missing for row in rows))
     if joint is None:
         return rows, None
     from .gaussian import price  # scipy, for those who need it
@@ -65,12 +65,12 @@ def _nodes(found: Recovered) -> list[Node]:
     return [node for seen in sites for node in seen.nodes]
 
 
-def _joint(found: Recovered, nodes: list[Node]) -> Any:
+def _joint(found: Recovered, nodes: list[Node], missing: bool) -> Any:
     """The Gaussian of these nodes, or None."""
     base, density = found.base, getattr(found.backend, "density", None)
     sites = {name: base[name] for name, _ in nodes}
     if not nodes:
-        if all(seen.family in GAUSSIAN for seen in base.of("latent", "observed")):
+        if missing and all(seen.family in GAUSSIAN for seen in base.of("latent", "observed")):
             found.guide.notes.append(f"if the model is linear-Gaussian: prices need plates of at most {FEW} copies")
         return None
     if density is None or found.plus or base.of("factor") or any(s.family not in GAUSSIAN for s in sites.values()):

@@ -1,10 +1,12 @@
 """What of the user's a program over torch can reach: modules, tensors, containers, generators of random numbers."""
 
+import sys
+import sysconfig
 import types
 from collections import deque
 from collections.abc import Iterable
 from copy import copy
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,10 @@ import pyro.poutine.messenger
 import torch
 from torch import Tensor, nn
 
-LIBRARIES = ("torch", "pyro", "numpy", "builtins", "jax", "scipy")
+# What these hold in modules and classes is none of the user's; it is their objects that are looked into.
+LIBRARIES = ("torch", "pyro", "numpy", "builtins", "jax", "scipy", "ppl_models", "guides")
+CLOSED = ("torch", "pyro", "numpy", "builtins", "jax", "scipy")  # nor do their objects matter, but for modules
+ROOTS = tuple(sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib"))
 HOLDERS = (
     torch.distributions.Distribution,
     torch.distributions.Transform,
@@ -64,30 +69,38 @@ def reachable(roots: Iterable[Any], containers: list | None = None) -> tuple[lis
             stack.extend([vars(item), *_shared(type(item))])
         elif isinstance(item, HOLDERS):
             stack.append(vars(item))
-        elif (type(item).__module__ or "").partition(".")[0] not in LIBRARIES and hasattr(item, "__dict__"):
+        elif (type(item).__module__ or "").partition(".")[0] not in CLOSED and hasattr(item, "__dict__"):
             stack.extend([vars(item), *_shared(type(item))])
     return modules, tensors
 
 
+@cache
+def _installed(module: str | None) -> bool:
+    """Whether a module is of a library, so that its globals hold nothing of the user's."""
+    package = (module or "").partition(".")[0]
+    file = getattr(sys.modules.get(package), "__file__", None) or ""
+    return package in LIBRARIES or package in sys.builtin_module_names or file.startswith(ROOTS)
+
+
 def _shared(kind: type) -> list[Any]:
     """What the classes of an object hold and their methods name; a library's own hold nothing of the user's."""
-    mine = [c for c in kind.__mro__ if (c.__module__ or "").partition(".")[0] not in LIBRARIES]
+    mine = [c for c in kind.__mro__ if not _installed(c.__module__)]
     return [getattr(v, "__func__", v) for c in mine for v in vars(c).values()]
 
 
 def _named(function: types.FunctionType) -> list[Any]:
     """What a function closes over, has as defaults or names among its globals."""
-    if (function.__module__ or "").partition(".")[0] in LIBRARIES:
+    if (function.__module__ or "").partition(".")[0] in CLOSED:
         return []
     found = [cell.cell_contents for cell in function.__closure__ or () if not _empty(cell)]
     found += [function.__defaults__, function.__kwdefaults__, getattr(function, "__wrapped__", None)]
-    codes = [function.__code__]
+    codes = [] if _installed(function.__module__) else [function.__code__]
     while codes:
         code = codes.pop()
         named = [function.__globals__[name] for name in code.co_names if name in function.__globals__]
         found += named
         for item in named:  # net in nets.net, Model.net
-            if isinstance(item, types.ModuleType) and item.__name__.partition(".")[0] not in LIBRARIES:
+            if isinstance(item, types.ModuleType) and not _installed(item.__name__):
                 found += [vars(item)[name] for name in code.co_names if name in vars(item)]
             elif isinstance(item, type):
                 found += _shared(item)
