@@ -92,7 +92,8 @@ def by_element(found: Recovered, guide: Callable) -> Report:
 
 
 def _called(*programs: Callable) -> tuple[str, ...]:
-    return tuple(getattr(program, "__name__", type(program).__name__) for program in programs)
+    inner = [getattr(p, "func", getattr(p, "fn", p)) for p in programs]  # within a partial or a handler
+    return tuple(getattr(program, "__name__", type(program).__name__) for program in inner)
 
 
 def _shown(missing: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
@@ -195,5 +196,6 @@ def _notes(found: Recovered, names: Names, posterior: nx.Graph | None) -> Iterab
     if posterior and not nx.is_chordal(posterior):
         yield "the posterior graph has cycles without chords: no guide that draws site by site can be perfect"
     sampled = {*found.sampled} - {*found.plus}
-    yield from found.model.disagreements("the model", found.latents, {*found.latents, *found.observed})
-    yield from found.guide.disagreements("the guide", found.sampled, sampled)
+    if not found.plus:  # provenance looks through deterministic sites, which are nodes then
+        yield from found.model.disagreements("the model", found.latents, {*found.latents, *found.observed})
+        yield from found.guide.disagreements("the guide", found.sampled, sampled)

@@ -170,7 +170,8 @@ class _Look(Messenger):
         while isinstance(bare, (MaskedDistribution, torch.distributions.Independent)):
             bare = bare.base_dist
         event_dim, mute = fn.event_dim, False
-        if infer.get("_deterministic") or (isinstance(bare, Delta) and not msg["is_observed"]):
+        silent = isinstance(fn, MaskedDistribution) and fn._mask is False  # as reparametrized sites are left
+        if infer.get("_deterministic") or (isinstance(bare, Delta) and (silent or not msg["is_observed"])):
             kind, signal = "determined", computed if infer.get("_deterministic") else bare.v
             if infer.get("_deterministic"):  # its event dims are not known: the leftmost are those of the plates
                 event_dim = value.dim() - max((-plate.dim for plate in plates), default=0)
@@ -239,8 +240,10 @@ class _Tags(Messenger):
             except Exception:  # noqa: BLE001, S110 (a density that cannot be had; the value has told already)
                 pass
         self.found[name] = tags - {name}
-        value = detach_provenance(msg["value"])
-        msg["value"] = track_provenance(value, frozenset({name})) if value.numel() else value
+        value, own = detach_provenance(msg["value"]), frozenset({name})
+        if infer.get("_deterministic") or getattr(fn, "_mask", None) is False:  # what it is computed from counts, too
+            own |= get_provenance(msg["value"])
+        msg["value"] = track_provenance(value, own) if value.numel() else value
 
 
 def _drawn(fn: Any, name: str, seed: int) -> Tensor:
