@@ -251,6 +251,23 @@ def test_a_rare_state_counts(weights, state):
     wrong(mixed(lambda: dist.Categorical(weights), lambda k: k == state, partial(softmax, len(weights))), z=("k",))
 
 
+@pytest.mark.parametrize("state", [pytest.param(1, marks=UNSEEN), pytest.param(7, marks=UNSEEN)])
+def test_a_guide_that_reads_one_of_many_labels(state):
+    decoder, encoder = nn.Linear(2, 3), nn.Linear(4, 2)
+
+    def model(x, y):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", normal())
+            pyro.sample("y", dist.Categorical(logits=z[:, :1] * torch.arange(10)), obs=y)
+            pyro.sample("x", gaussian(decoder(z).tanh()), obs=x)
+
+    def guide(x, y):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", gaussian(encoder(torch.cat([x, (y == state)[:, None].to(x.dtype)], -1))))
+
+    sure(compare(model, guide, real(), torch.tensor([1, 2, 1])))
+
+
 @pytest.mark.parametrize("above", [1.0, pytest.param(3.0, marks=UNSEEN)])
 def test_rare_values_of_a_continuous_site_count(above):
     def model(x):

@@ -9,6 +9,7 @@ import numpy as np
 from .alignment import Alignment
 from .trial import Backend, Node, Seen, Trial, Values
 
+ROUNDING = 1e-14  # of double precision, in densities relative to 1 + their size
 LOOKS = 6  # how often, at least, a dependence is looked for: copies times rounds
 
 
@@ -76,6 +77,7 @@ class Troubles:
         failed: the program raised an error when they changed.
         blind: their densities were not finite wherever they were looked at.
         dynamic: they are there in some runs and not in others.
+        faint: (parent, child) where a change is so small that it may be one of rounding.
         strays: (parent, child, plate) where a copy that is not looked at moved, and none that is.
     """
 
@@ -83,6 +85,7 @@ class Troubles:
     blind: set[str] = field(default_factory=set)
     dynamic: set[str] = field(default_factory=set)
     strays: set[tuple[str, str, str]] = field(default_factory=set)
+    faint: set[tuple[str, str]] = field(default_factory=set)
 
     def told(self, what: str, but: Collection[str] = ()) -> list[str]:
         """Sentences about them, but for some sites."""
@@ -92,6 +95,10 @@ class Troubles:
             f"in the {what}, copies of {child!r} that were not looked at depend on others of {parent!r}: the plate "
             f"{plate!r} is large; pass three rows"
             for parent, child, plate in sorted(self.strays)
+        ]
+        said += [
+            f"in the {what}, {parent!r} moves {child!r} by so little that it may be rounding: bring them to one scale"
+            for parent, child in sorted(self.faint)
         ]
         return said + [
             f"the {what}'s density of {name!r} is not finite where it was looked at; try jitter=False"
@@ -177,12 +184,15 @@ def probe(
                     seen = replace(start[site], plates=base[site].plates)
                     found = seen.moved(other[site], backend.tolerance)
                     moved[source].update((site, copy) for copy in found)
+                    if not found and upper and backend.tolerance < ROUNDING * 1e5 and source[0] in upper.get(site, ()):
+                        troubles.faint |= {(source[0], site)} if seen.moved(other[site], ROUNDING) else set()
                     own = _indices(base, source)
                     if own and all(alike(base, source, (site, copy)) for copy in found):
                         plate = seen.strays(other[site], backend.tolerance, own)
                         troubles.strays |= {(source[0], site, plate)} if plate else set()
         if r + 1 == max(rounds.values()):
             again = {site for site in copies if _uneven(site, moved, base)}
+    troubles.faint -= {(source[0], name) for source, nodes in moved.items() for name, _ in nodes}
     troubles.blind |= {site for site in targets if site not in clear} if sources else set()
     return moved
 
