@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
-
 from .alignment import Alignment
 from .auxiliary import Contraction
-from .probe import Point, Probed, Troubles, changes, probe
+from .points import check_hidden, draw_point, first_runs, trace_tags
+from .probe import Change, Point, Probed, Troubles, changes, probe, reach_of
+from .rarities import crowds, look_at_crowds, look_far
 from .recovered import Recovered
 from .redraw import another
 from .roles import agrees, constants, determined
-from .trial import Backend, Trial
+from .trial import Backend, Node, Plate, Trial
+
+CHANCES = 8  # as often the model is run with other random numbers, to see whether it keeps its sites
 
 
 def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callable | None = None) -> Recovered:
@@ -20,14 +22,14 @@ def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callab
         ValueError: a model that observes nothing, or draws nothing.
     """
     leaves = backend.leaves
-    first, drawn = _first_runs(backend, model, guide)
+    first, drawn = first_runs(backend, model, guide)
     backend.settle()
     rows = {s.name: s.value for s in (*drawn.of("subsample"), *first.of("subsample"))}  # the same at every point
     cache: dict[int, Point] = {}
 
     def points(r: int) -> Point:
         if r not in cache:
-            cache[r] = _point(backend, model, guide, leaves, r, jitter, plus, rows)
+            cache[r] = draw_point(backend, model, guide, leaves, r, jitter, plus, rows)
         return cache[r]
 
     latents = tuple(seen.name for seen in first.of("latent"))
@@ -43,20 +45,24 @@ def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callab
     point = points(0)
     backend.jitter(point.jitter)
     base = backend.run(model, leaves, point.values, point.seed)
-    lost = [name for name in latents if name not in base.sites]
+    others = [backend.run(model, leaves, point.values, seed) for seed in range(1, CHANCES)]
+    lost = {name for trial in (base, *others) for name in {s.name for s in trial.of("latent")} ^ {*latents}}
     if lost:
         raise ValueError(
-            f"the model draws {lost[0]!r} in some runs and not in others, though all latents are held: it hangs on "
+            f"the model draws {min(lost)!r} in some runs and not in others, though all latents are held: it hangs on "
             "random numbers or parameters outside of its sample statements; draw those in sample statements"
         )
     alignment = Alignment(lambda changed: backend.run(model, changed, point.values, point.seed), leaves, base)
-    probed = Probed(base, upper=_tags(backend, model, alignment))
+    probed = Probed(base, upper=trace_tags(backend, model, alignment))
     sources = changes(base, [*latents, *plus, *(s.name for s in base.of("observed"))], leaves, alignment)
     targets = [*latents, *plus, *(s.name for s in base.of("observed", "factor"))]
     given, covariates = alignment.covariates(backend.names_for(model), base)
     base = probed.base = Trial({**given, **base.sites})
     troubles = Troubles()
-    moved = probe(backend, model, base, points, {**sources, **covariates}, targets, leaves, probed.upper, troubles)
+    crowd = crowds(base, [*latents, *plus, *(s.name for s in base.of("observed"))], leaves, alignment)
+    every = {**sources, **covariates}
+    moved = probe(backend, model, base, points, every, targets, leaves, probed.upper, troubles)
+    _rarities(backend, model, base, points, every, targets, moved, probed, troubles, crowd, alignment)
     order, twins = {s.name: i for i, s in enumerate(base)}, alignment.shared(base)
     for source, nodes in moved.items():
         for node in nodes - {source} - twins.get(source, set()):
@@ -88,7 +94,7 @@ def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callab
             f"the values observed at {name!r} combine several elements of the arguments, so that which data a guide "
             "reads cannot be told; pass the data as they are observed"
         )
-    _hidden(backend, model, base, point, leaves, targets, probed, "model")
+    check_hidden(backend, model, base, point, leaves, targets, probed, "model")
     probed.doubts += backend.doubts
     probed.doubts += troubles.told("model", but={name for name, _ in covariates})
     read = tuple(name for name in given if any(moved[node] for node in given[name].nodes))
@@ -124,7 +130,7 @@ def inspect_guide(found: Recovered, guide: Callable) -> None:
                 f"the guide never draws {name!r}, a latent of the model; draw it there, or mark it in the model as "
                 "summed out by infer={'enumerate': 'parallel'}"
             )
-    probed = found.guide = Probed(base, upper=_tags(backend, guide, found.alignment))
+    probed = found.guide = Probed(base, upper=trace_tags(backend, guide, found.alignment))
     for name in direct:
         mine, extra = base[name], base[name].event_dim if base[name].mute else 0
         for plate in found.base[name].plates:
@@ -146,7 +152,12 @@ def inspect_guide(found: Recovered, guide: Callable) -> None:
     data |= {node: change for node, change in known.items() if node[0] in found.covariates}
     sources = {**data, **changes(found.base, [n for n in found.sampled if n not in computed], leaves)}
     troubles, targets = Troubles(), [*direct, *plus]
+    names = [*dict.fromkeys(name for name, _ in data if found.base[name].kind == "observed")]
+    crowd = crowds(found.base, [*names, *(n for n in found.sampled if n not in computed)], leaves, found.alignment)
     moved = probe(backend, guide, found.base, found.points, sources, targets, leaves, probed.upper, troubles)
+    _rarities(
+        *(backend, guide, found.base, found.points, sources, targets, moved, probed, troubles, crowd, found.alignment)
+    )
     probed.doubts += troubles.told("guide")
     place = {name: i for i, name in enumerate(found.sampled)}
     for source, children in moved.items():
@@ -162,9 +173,29 @@ def inspect_guide(found: Recovered, guide: Callable) -> None:
             f"the guide draws the auxiliary site {drawn[0].name!r}: what summing it out leaves of the structure cannot "
             "be told from a graph"
         )
-    _hidden(backend, guide, base, point, leaves, direct, probed, "guide")
+    check_hidden(backend, guide, base, point, leaves, direct, probed, "guide")
     probed.doubts += backend.doubts
     found.fixed = constants(found, guide, data, computed)
+
+
+def _rarities(
+    backend: Backend,
+    program: Callable,
+    base: Trial,
+    points: Callable[[int], Point],
+    sources: Mapping[Node, Change],
+    targets: list[str],
+    moved: dict[Node, set[Node]],
+    probed: Probed,
+    troubles: Troubles,
+    crowd: Mapping[Node, tuple[Plate, Change]],
+    alignment: Alignment,
+) -> None:
+    """Look for what the probes of a program have missed."""
+    shared = set().union(*(owners for owners in alignment.owners() if len(owners) > 1))  # whose tags are all the same
+    reach = {s: t for s, t in reach_of(sources, targets, probed.upper).items() if s not in shared}
+    look_far(backend, program, base, points, sources, reach, backend.leaves, moved, troubles)
+    look_at_crowds(backend, program, base, points, crowd, targets, backend.leaves, moved, troubles)
 
 
 def _contract(
@@ -197,83 +228,3 @@ def _contract(
     for node, change in data.items():
         for latent in contraction.reads(change, points(0)):
             found.guide.add(node, latent)
-
-
-def _first_runs(backend: Backend, model: Callable, guide: Callable | None) -> tuple[Trial, Trial]:
-    """A first run of each; where the model cannot draw (an improper prior) it is given the guide's values."""
-    drawn = Trial() if guide is None else backend.run(guide, backend.leaves, {}, 0)
-    try:
-        return backend.run(model, backend.leaves, {}, 0), drawn
-    except NotImplementedError:
-        values = {s.name: s.value for s in drawn.of("latent", "determined")}
-        return backend.run(model, backend.leaves, values, 0), drawn
-
-
-def _point(
-    backend: Backend,
-    model: Callable,
-    guide: Callable | None,
-    leaves: list[np.ndarray],
-    r: int,
-    jitter: bool,
-    plus: tuple[str, ...],
-    rows: Mapping[str, np.ndarray],
-) -> Point:
-    """Values from the model, or from the guide where the model cannot draw, and others to change them to.
-
-    Parameters stay as they are where moving them leaves densities that are no numbers.
-    """
-
-    def drawn(seed: int) -> Trial:
-        try:
-            return backend.run(model, leaves, rows, seed)
-        except NotImplementedError:
-            trial = backend.run(guide, leaves, rows, seed)
-            held = {**rows, **{s.name: s.value for s in trial.of("latent", "determined")}}
-            return backend.run(model, leaves, held, seed)
-
-    for moved in (r, None) if jitter else (None,):
-        backend.jitter(moved)
-        trial = drawn(r)
-        held = {**rows, **{s.name: s.value for s in trial if s.kind == "latent" or s.name in plus}}
-        checked = [*trial, *(() if guide is None else backend.run(guide, leaves, held, r))]
-        if all(seen.finite for seen in checked if seen.kind != "determined"):
-            break
-    try:
-        others = {s.name: another(s) for s in trial if s.fresh is not None}
-        again = drawn(r + 1000) if plus else trial
-    except NotImplementedError:  # a density that cannot be drawn from
-        again = drawn(r + 1000)
-        others = {s.name: again[s.name].value for s in trial if s.fresh is not None}
-    return Point(moved, r, held, {**others, **{name: again[name].value for name in plus}})
-
-
-def _tags(backend: Backend, program: Callable, alignment: Alignment) -> dict[str, frozenset[str]] | None:
-    try:
-        return backend.tags(program, alignment.owners())
-    except Exception:  # noqa: BLE001 (tensors that carry tags are more than some code can take)
-        return None
-
-
-def _hidden(
-    backend: Backend,
-    program: Callable,
-    base: Trial,
-    point: Point,
-    leaves: list[np.ndarray],
-    targets: list[str],
-    probed: Probed,
-    what: str,
-) -> None:
-    """Doubt a program whose factors move although nothing that is known of has changed."""
-    backend.jitter(point.jitter)
-    for seed in (point.seed, point.seed + 77):
-        other = backend.run(program, leaves, point.values, seed)
-        for name in targets:
-            seen = base[name]
-            if name in other.sites and not seen.mute and seen.moved(other[name], backend.tolerance):
-                probed.doubts.append(
-                    f"the {what}'s factor of {name!r} depends on something that changes from run to run, as random "
-                    "numbers drawn outside of sample statements do"
-                )
-    probed.doubts[:] = dict.fromkeys(probed.doubts)

@@ -155,7 +155,7 @@ def probe(
     """
     targets, troubles = list(targets), Troubles() if troubles is None else troubles
     clear: set[str] = set()
-    reach = {site: {t for t in targets if site in upper.get(t, ())} for site, _ in sources} if upper else {}
+    reach = reach_of(sources, targets, upper)
     copies: dict[str, int] = {}
     for site, _ in sources:
         copies[site] = copies.get(site, 0) + 1
@@ -195,6 +195,13 @@ def probe(
     troubles.faint -= {(source[0], name) for source, nodes in moved.items() for name, _ in nodes}
     troubles.blind |= {site for site in targets if site not in clear} if sources else set()
     return moved
+
+
+def reach_of(
+    sources: Iterable[Node], targets: Iterable[str], upper: Mapping[str, frozenset[str]] | None
+) -> dict[str, set[str]]:
+    """By provenance, the targets that each source may move; nothing where it is not known."""
+    return {site: {t for t in targets if site in upper.get(t, ())} for site, _ in sources} if upper else {}
 
 
 def _found(site: str, reach: set[str], moved: dict[Node, set[Node]]) -> bool:

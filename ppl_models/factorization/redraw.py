@@ -1,8 +1,12 @@
 """Other values for a site than those of a run, from its own distribution."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from .trial import Seen
+
+MANY = 64  # so many states of a finite support are tried one by one
 
 
 def another(seen: Seen) -> np.ndarray:
@@ -16,6 +20,7 @@ def another(seen: Seen) -> np.ndarray:
         if not equal:
             break
         more = fitted(seen.fresh(), value.shape)
+        drawn = more.copy() if len(equal) == len(seen.copies) else drawn  # with copies that are not looked at
         for copy in equal:
             at = seen.at(value, copy, seen.event_dim)
             drawn[at] = more[at]
@@ -42,6 +47,32 @@ def _unlikely(seen: Seen, value: np.ndarray) -> np.ndarray | None:
     rows = value.reshape(-1, wide)
     place = (rows[:, None, :] == flat[None]).all(-1).argmax(-1)
     return flat[(place + 1) % len(flat)].reshape(value.shape).astype(value.dtype)
+
+
+def extremes(seen: Seen) -> Iterator[np.ndarray]:
+    """Values that draws are unlikely to be: all of a finite support, else far ones of the signs that it takes."""
+    value = np.array(seen.value)
+    if seen.fresh is None or not value.size or (seen.joint and seen.states is None):
+        return
+    if seen.states is not None:
+        states = seen.states()  # (K, 1, ..., 1, *event)
+        for state in states[:MANY]:
+            yield np.broadcast_to(state, value.shape).astype(value.dtype)
+        return
+    if np.array_equal(value, np.round(value)):
+        for more in (2, 5, 20):
+            yield (value + more).astype(value.dtype)
+        return
+    drawn = np.stack([value, *(fitted(seen.fresh(), value.shape) for _ in range(8))])
+    both = (drawn < 0).any() and (drawn > 0).any()
+    spread = drawn.std(0) + drawn.std()
+    for factor in (3.0, 10.0, 30.0):
+        if both:
+            yield (value + factor * spread).astype(value.dtype)
+            yield (value - factor * spread).astype(value.dtype)
+        else:
+            yield (value * factor).astype(value.dtype)
+            yield (value / factor).astype(value.dtype)
 
 
 def fitted(drawn: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

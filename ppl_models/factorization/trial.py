@@ -104,19 +104,26 @@ class Seen:
         extra = self.event_dim if self.mute or self.kind == "determined" else 0
         return [copy for copy in self.copies if differs[self.at(differs, copy, extra)].any()]
 
+    def rows(self, other: "Seen", tolerance: float, plate: Plate) -> set[int]:
+        """All indices in a plate, looked at or not, at which the signal of another run differs from this one's."""
+        if self.signal.shape != other.signal.shape:
+            return set()
+        with np.errstate(invalid="ignore"):
+            differs = np.abs(other.signal - self.signal) > tolerance * (1 + np.abs(self.signal))
+        extra = self.event_dim if self.mute or self.kind == "determined" else 0
+        axis = differs.ndim + plate.dim - extra
+        if axis < 0 or differs.shape[axis] != plate.size:
+            return set()
+        return set(np.flatnonzero(differs.any(tuple(i for i in range(differs.ndim) if i != axis))).tolist())
+
     def strays(self, other: "Seen", tolerance: float, own: Mapping[str, int]) -> str | None:
         """A large plate in which a copy moved that is neither looked at nor the own one, given as plate -> index."""
         if self.signal.shape != other.signal.shape:
             return None
-        with np.errstate(invalid="ignore"):
-            differs = np.abs(other.signal - self.signal) > tolerance * (1 + np.abs(self.signal))
-        extra = self.event_dim if self.mute or self.kind == "determined" else 0
         for plate in self.plates:
-            axis = differs.ndim + plate.dim - extra
-            if plate.name not in own or plate.size <= FEW or axis < 0 or differs.shape[axis] != plate.size:
+            if plate.name not in own or plate.size <= FEW:
                 continue
-            moved = set(np.flatnonzero(differs.any(tuple(i for i in range(differs.ndim) if i != axis))).tolist())
-            if moved - {*plate.indices, own[plate.name]}:
+            if self.rows(other, tolerance, plate) - {*plate.indices, own[plate.name]}:
                 return plate.name
         return None
 
