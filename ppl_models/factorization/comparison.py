@@ -113,9 +113,10 @@ def by_site(found: Recovered, program: Callable) -> Report:
     doubts = tuple(dict.fromkeys([*found.model.doubts, *found.guide.doubts]))
     posterior = model.posterior_graph([label(n) for n in names.latents])
     rows, gap = priced(found, rows, verdict, names) if not doubts else (rows, None)
+    minimal = verdict.faithful and not any(row.superfluous for row in rows)  # as told: a site's copies as one
     return Report(
         "site",
-        *((None, None, None) if doubts else (verdict.faithful, verdict.minimal, verdict.perfect)),
+        *((None, None, None) if doubts else (verdict.faithful, minimal, verdict.perfect)),
         rows,
         found.sites("model"),
         found.sites("guide"),

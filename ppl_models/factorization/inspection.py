@@ -10,6 +10,7 @@ from .rarities import crowds, look_at_crowds, look_far
 from .recovered import Recovered
 from .redraw import another
 from .roles import agrees, constants, determined
+from .telling import telling
 from .trial import Backend, Node, Plate, Trial
 
 CHANCES = 8  # as often the model is run with other random numbers, to see whether it keeps its sites
@@ -52,6 +53,7 @@ def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callab
             f"the model draws {min(lost)!r} in some runs and not in others, though all latents are held: it hangs on "
             "random numbers or parameters outside of its sample statements; draw those in sample statements"
         )
+    base, unseen = telling(backend, model, base, point, leaves, latents)
     alignment = Alignment(lambda changed: backend.run(model, changed, point.values, point.seed), leaves, base)
     probed = Probed(base, upper=trace_tags(backend, model, alignment))
     sources = changes(base, [*latents, *plus, *(s.name for s in base.of("observed"))], leaves, alignment)
@@ -96,6 +98,7 @@ def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callab
         )
     check_hidden(backend, model, base, point, leaves, targets, probed, "model")
     probed.doubts += backend.doubts
+    probed.doubts += unseen
     probed.doubts += troubles.told("model", but={name for name, _ in covariates})
     read = tuple(name for name in given if any(moved[node] for node in given[name].nodes))
     found = Recovered(probed, alignment, latents, backend, model, points, read, twins=twins)

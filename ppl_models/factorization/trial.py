@@ -25,11 +25,13 @@ class Plate:
     name: str
     dim: int
     size: int
+    more: tuple[int, ...] = ()
 
     @property
     def indices(self) -> tuple[int, ...]:
-        """The copies that are looked at."""
-        return tuple(range(self.size)) if self.size <= FEW else (0, self.size // 2, self.size - 1)
+        """The copies that are looked at: all of few, else the first, the middle, the last and what is in `more`."""
+        few = self.size <= FEW
+        return tuple(range(self.size)) if few else tuple(sorted({0, self.size // 2, self.size - 1, *self.more}))
 
 
 @dataclass(frozen=True)

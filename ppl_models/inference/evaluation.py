@@ -134,11 +134,13 @@ def _evaluate(
     device: torch.device | None,
 ) -> Evaluation:
     # as many rows as a pass may have: a plate of a given size takes no fewer than it draws
-    seen = check_pair("evaluate", model, guide, rows_of(columns, slice(0, min(n, max(rows, CHUNK))), device))
+    batch = rows_of(columns, slice(0, min(n, max(rows, CHUNK))), device)
+    seen = check_pair("evaluate", model, guide, batch)
     check_whole(seen)
     check_values(model, guide, columns, min(n, rows), device)
     scored = _has_bits(columns, seen)
-    few = rows_of(columns, slice(0, min(n, 5)), device)
+    # what has no row for each datum, or is of one fixed size, takes all the data or none
+    few = rows_of(columns, slice(0, n if terms(model, guide, batch).shared else min(n, 5)), device)
     nesting = plate_nesting(model, guide, few, {})  # with Pyro's validation on: bad data speak up here
     first = terms(model, guide, few)
     whole = bool(first.shared)
