@@ -1,12 +1,14 @@
 """Faithful inversion: for any model, a guide that can be exact, with the fewest parents for its order."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from ppl_models.factorization import Factorization, factorization
+from ppl_models.factorization import Factorization
 from ppl_models.factorization.graph import ORDERS
+from ppl_models.factorization.recover import examine
 
 from .conditionals import Conditionals, choose_parents
 from .families import Family
@@ -82,7 +84,12 @@ class Faithful(OrderedGuide):
                 f"guide Faithful: found amortized=False, but site {local[0]!r} has a value for each datum, which a "
                 "network of the data must give; leave it out, or try an autoguide of Pyro's"
             )
-        model_side = layout.factorization = factorization(model, *args)  # by running it, not by provenance alone
+        found, doubts = examine(model, args, {})
+        for doubt in doubts:
+            warnings.warn(f"guide Faithful: structure by provenance alone, as {doubt}", stacklevel=2)
+        if not doubts:
+            layout.factorization = found
+        model_side = layout.factorization
         barren = set(model_side.barren())
         inverse = [name for name in model_side.faithful_inverse(order).parents if name in sites]  # not the enumerated
         self.order = sorted(inverse, key=lambda n: (n in barren, 0 if n in barren else self._depth(n)))

@@ -48,6 +48,8 @@ class Layout:
         classical: bool = False,
         joint: bool = False,
     ) -> None:
+        if not callable(model):
+            raise TypeError(f"guide {guide}: found the model {model!r}, want a Pyro program, a function or a module")
         self.guide, self.model = guide, model
         # compact copies, so that no two arguments share memory and an observed value tells which one it came from
         args = tuple(_copy(a) if isinstance(a, Tensor) else a for a in args)
@@ -241,7 +243,10 @@ class Layout:
 
 def _run(model: Callable, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     with torch.no_grad(), pyro.poutine.block(), pyro.poutine.trace() as capture:
-        model(*args, **kwargs)
+        try:
+            model(*args, **kwargs)
+        except NotImplementedError as error:  # an ImproperUniform
+            raise ValueError(f"the model cannot be run: {error}; give the site a proper prior") from error
     return capture.trace
 
 

@@ -46,9 +46,11 @@ def inspect(
         for option, words in (("-m", extra), ("-g", more)):
             if words:
                 raise ValueError(f"{option} {words[0]!r}: want key=value; model and guide are named before the options")
+        folder = folder or Path("_".join(["inspection", *(names.slug(w.rpartition(":")[2]) for w in (model, guide))]))
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"--out {folder}: found a file, want a folder to write the report in; try another")
         report = inspect_pair(model, model_sizes, guide, chosen, data, rows, level, seed)
         out.print(str(report), markup=False)
-        folder = folder or Path("_".join(["inspection", *(names.slug(w.rpartition(":")[2]) for w in (model, guide))]))
         for path in write_report(report, folder):
             if not quiet:
                 out.print(Text.assemble("written  ", (str(path), "bold")))

@@ -68,7 +68,7 @@ def by_element(found: Recovered, guide: Callable) -> Report:
     data = set(factors.given)
     fixed = {z: always | (data if z.rpartition(".")[0] in fixed_sites else set()) for z in factors.parents}
     verdict = judge(model, factors, fixed)
-    doubts = tuple(dict.fromkeys([*found.model.doubts, *found.guide.doubts, *elements.doubts]))
+    doubts = (*found.doubts, *elements.doubts)
     coarse = by_site(found, guide)
     if coarse.faithful is False and verdict.faithful:
         lacks = "; ".join(f"{z} lacks {', '.join(us)}" for z, us in coarse.missing.items())
@@ -110,7 +110,7 @@ def by_site(found: Recovered, program: Callable) -> Report:
     determined = {label(node): [label(u) for u in known] for node, known in found.determined.items()}
     verdict = _without_twins(judge(model, guide, fixed, determined), found, names)
     rows = tuple(_merged(site, verdict, names) for site in found.sampled if site not in found.plus)
-    doubts = tuple(dict.fromkeys([*found.model.doubts, *found.guide.doubts]))
+    doubts = found.doubts
     posterior = model.posterior_graph([label(n) for n in names.latents])
     rows, gap = priced(found, rows, verdict, names) if not doubts else (rows, None)
     minimal = verdict.faithful and not any(row.superfluous for row in rows)  # as told: a site's copies as one
@@ -188,7 +188,7 @@ def _notes(found: Recovered, names: Names, posterior: nx.Graph | None) -> Iterab
             f"the guide reads no data for {', '.join(fixed)}: there the data are a fixed set of numbers, and what is "
             "learned holds for them alone"
         )
-    if names.closed and not found.model.doubts:
+    if names.closed and not found.unclear:
         sites = dict.fromkeys(names.node[c][0] for c in names.closed)
         yield f"{', '.join(sites)}: no data that are passed as arguments, so always conditioned on"
     for plate in {plate for seen in found.base for plate in seen.plates}:

@@ -80,30 +80,37 @@ def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callab
                     "joint density of the two"
                 )
     probed.doubts[:] = dict.fromkeys(probed.doubts)
-    if alignment.unread and any((index < 0).any() for index in alignment.index.values()):
-        names = backend.names_for(model)
-        read = ", ".join(dict.fromkeys(repr(names[k]) for k in alignment.unread))
-        probed.doubts.append(
-            f"the model takes no other values for {read} than those it was given: what it observes cannot be told"
-        )
-    if backend.opaque and alignment.closed:
-        probed.doubts.append(
-            f"the data of {alignment.closed[0]!r} are in no tensor or array among the arguments, but may be inside of "
-            "an object or a list; pass tensors"
-        )
-    for name in alignment.mixed:
-        probed.doubts.append(
-            f"the values observed at {name!r} combine several elements of the arguments, so that which data a guide "
-            "reads cannot be told; pass the data as they are observed"
-        )
     check_hidden(backend, model, base, point, leaves, targets, probed, "model")
     probed.doubts += backend.doubts
     probed.doubts += unseen
     probed.doubts += troubles.told("model", but={name for name, _ in covariates})
     read = tuple(name for name in given if any(moved[node] for node in given[name].nodes))
     found = Recovered(probed, alignment, latents, backend, model, points, read, twins=twins)
+    found.unclear = _unclear(backend, model, alignment)
     found.determined = determined(found, plus)
     return found
+
+
+def _unclear(backend: Backend, model: Callable, alignment: Alignment) -> list[str]:
+    """Why it is not clear which of the arguments the model observes, and so which data a guide reads."""
+    doubts: list[str] = []
+    if alignment.unread and any((index < 0).any() for index in alignment.index.values()):
+        names = backend.names_for(model)
+        read = ", ".join(dict.fromkeys(repr(names[k]) for k in alignment.unread))
+        doubts.append(
+            f"the model takes no other values for {read} than those it was given: what it observes cannot be told"
+        )
+    if backend.opaque and alignment.closed:
+        doubts.append(
+            f"the data of {alignment.closed[0]!r} are in no tensor or array among the arguments, but may be inside of "
+            "an object or a list; pass tensors"
+        )
+    for name in alignment.mixed:
+        doubts.append(
+            f"the values observed at {name!r} combine several elements of the arguments, so that which data a guide "
+            "reads cannot be told; pass the data as they are observed"
+        )
+    return doubts
 
 
 def inspect_guide(found: Recovered, guide: Callable) -> None:

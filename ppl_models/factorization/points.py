@@ -84,7 +84,7 @@ def check_hidden(
             seen = base[name]
             if name in other.sites and not seen.mute and seen.moved(other[name], backend.tolerance):
                 probed.doubts.append(
-                    f"the {what}'s factor of {name!r} depends on something that changes from run to run, as random "
-                    "numbers drawn outside of sample statements do"
+                    f"the {what}'s factor of {name!r} depends on something that changes from run to run: random "
+                    "numbers drawn outside of sample statements, or the subsample of another run of the model"
                 )
     probed.doubts[:] = dict.fromkeys(probed.doubts)

@@ -1,5 +1,6 @@
 """Factorizations recovered from running programs: provenance bounds them from above, interventions from below."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -37,11 +38,36 @@ def factorization(program: Callable, *args: Any, **kwargs: Any) -> Factorization
     Raises:
         TypeError: not a program.
         ValueError: a program without sample sites.
+
+    Warns:
+        UserWarning: the factorization is not certain, and why: sites that come and go, say.
     """
+    found, doubts = examine(program, args, kwargs)
+    for doubt in doubts:
+        warnings.warn(f"factorization: not certain, as {doubt}", stacklevel=2)
+    return found
+
+
+def examine(
+    program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Factorization, tuple[str, ...]]:
+    """The factorization of a program, and why it may not be certain."""
     model = getattr(program, "model", None)
-    if callable(model):
-        return recover(model, program, args, kwargs).sites("guide")
+    if callable(model) and _is_guide(program, args, kwargs):
+        found = recover(model, program, args, kwargs)
+        return found.sites("guide"), found.doubts
     return inspected(lambda backend: inspect_alone(backend, program), [program], args, kwargs)
+
+
+def _is_guide(program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a program with a `model` is that model's guide: one that observes nothing, or runs the model itself."""
+    if hasattr(program, "get_posterior"):
+        return True
+
+    def observes(backend: Backend) -> bool:
+        return bool(backend.run(program, backend.leaves, {}).of("observed", "factor"))
+
+    return not inspected(observes, [program], args, kwargs)
 
 
 def recover(

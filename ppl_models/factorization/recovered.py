@@ -25,6 +25,7 @@ class Recovered:
         backend, program, points: what the model was run with.
         covariates: arguments, or parts of them, that the model reads and does not observe.
         twins: copies of observed sites that are the same data.
+        unclear: why one cannot tell which data a guide reads.
         sampled: what of the model's the guide draws or computes, in its order.
         fixed: latents to whose factor the data are constants.
         determined: deterministic sites that are nodes, with those of their parents that they determine.
@@ -38,10 +39,17 @@ class Recovered:
     points: Callable[[int], Point]
     covariates: tuple[str, ...] = ()
     twins: Mapping[Node, set[Node]] = field(default_factory=dict)
+    unclear: list[str] = field(default_factory=list)
     guide: Probed | None = None
     sampled: tuple[str, ...] = ()
     fixed: frozenset[Node] = frozenset()
     determined: Mapping[Node, frozenset[Node]] = field(default_factory=dict)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why what was found is not certain, of the model and of a guide."""
+        more = [] if self.guide is None else [*self.unclear, *self.guide.doubts]
+        return tuple(dict.fromkeys([*self.model.doubts, *more]))
 
     @property
     def base(self) -> Trial:

@@ -6,20 +6,21 @@ import numpy as np
 
 from .graph import Factorization
 from .inspection import inspect_model
-from .probe import Point, changes, probe
+from .probe import Point, Troubles, changes, probe
 from .redraw import another
 from .trial import Backend, Node
 
 
-def inspect_alone(backend: Backend, program: Callable) -> Factorization:
-    """p of a program that observes something; else q of its latents given the arguments that it reads.
+def inspect_alone(backend: Backend, program: Callable) -> tuple[Factorization, tuple[str, ...]]:
+    """p of a program that observes something; else q of its latents given the arguments that it reads. And doubts.
 
     Raises:
         ValueError: a program without sample sites.
     """
     first = backend.run(program, backend.leaves, {})
     if first.of("observed", "factor"):
-        return inspect_model(backend, program, jitter=True).sites("model")
+        found = inspect_model(backend, program, jitter=True)
+        return found.sites("model"), found.doubts
     if not first.of("latent", "determined"):
         raise ValueError("the program drew nothing and observed nothing; is it a Pyro or NumPyro program?")
     backend.settle()
@@ -41,7 +42,8 @@ def inspect_alone(backend: Backend, program: Callable) -> Factorization:
         if backend.leaves[k].size
     }
     sources = {**changes(first, latents, backend.leaves), **arguments}
-    moved = probe(backend, program, first, points, sources, latents, backend.leaves)
+    troubles = Troubles()
+    moved = probe(backend, program, first, points, sources, latents, backend.leaves, troubles=troubles)
     parents: dict[str, set[str]] = {name: set() for name in latents}
     for (source, _), nodes in moved.items():
         for name, _ in nodes:
@@ -50,7 +52,8 @@ def inspect_alone(backend: Backend, program: Callable) -> Factorization:
     read = [name for name in names if any(name in found for found in parents.values())]
     order = [*latents, *read]
     ordered = {name: tuple(sorted(found, key=order.index)) for name, found in parents.items()}
-    return Factorization(ordered, given=tuple(read), letter="q" if read else "p")
+    found = Factorization(ordered, given=tuple(read), letter="q" if read else "p")
+    return found, tuple(troubles.told("program", but=names))
 
 
 def _other(leaves: list[np.ndarray], k: int, seed: int) -> list[np.ndarray]:
