@@ -12,6 +12,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ppl_models.factorization import Factorization
+from ppl_models.factorization.recover import provenance
 from ppl_models.parts.plates import data_plate
 
 from .evidence import Reading, Taken, covariate, elements, gather, is_part
@@ -270,8 +271,12 @@ def _factorization(model: Callable, args: tuple[Any, ...], latent: Mapping, obse
     try:
         with torch.no_grad(), pyro.poutine.block():
             found = get_dependencies(model, args)["prior_dependencies"]
-        parents = {site: tuple(u for u in found[site] if u != site and u in latent) for site in order}
-        return Factorization(parents, tuple(observed))
+        more = provenance(model, args)  # it sees factors, masks and what data depend on, too: more is never wrong
+        order += [site for site in more.observed if site not in order]
+        known = {site: {*found.get(site, ())} | {*more.parents.get(site, ())} for site in order}
+        places = [site for site in more.parents if site in order] + [s for s in order if s not in more.parents]
+        parents = {s: tuple(u for u in places[:i] if u in known[s]) for i, s in enumerate(places)}
+        return Factorization(parents, tuple(site for site in places if site not in latent))
     except Exception:  # noqa: BLE001 (a program may do anything with a tensor subclass): more parents are never wrong
         names = list(latent)
         everything = {site: tuple(names[: names.index(site)]) if site in latent else tuple(names) for site in order}

@@ -7,7 +7,7 @@ import torch
 from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 from torch import nn
 
-from guides import Faithful
+from guides import BottomUp, Faithful, SelfReflective
 from ppl_models.factorization import compare, factorization
 from ppl_models.inference import evaluate, fit
 
@@ -154,3 +154,17 @@ def test_faithful_refuses(model, error, says):
 
     with pytest.raises(error, match=says):
         Faithful(model or improper, torch.zeros(()))
+
+
+@pytest.mark.parametrize("guide", [BottomUp, SelfReflective])
+def test_factors_couple_what_all_guides_condition_on(guide):
+    """`pyro.factor` is a child of both, so that one needs the other, in either order."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            a, b = (pyro.sample(name, dist.Normal(0.0, 1.0)) for name in "ab")
+            pyro.factor("together", -((a - b) ** 2))
+            pyro.sample("x", dist.Normal(a, 1.0), obs=x)
+
+    x = torch.randn(3)
+    assert compare(model, guide(model, x, hidden=8), x).faithful

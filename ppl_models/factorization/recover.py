@@ -59,6 +59,26 @@ def examine(
     return inspected(lambda backend: inspect_alone(backend, program), [program], args, kwargs)
 
 
+def provenance(model: Callable, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Factorization:
+    """The factorization of a model by provenance alone: one run, no probing.
+
+    Quick, and for most code no edge too few; what a value computes but does not depend on is an edge, too.
+
+    Raises:
+        Exception: whatever a program does with a tensor that carries tags.
+    """
+
+    def work(backend: Backend) -> Factorization:
+        found = backend.run(model, backend.leaves, {})
+        tags = backend.tags(model, [frozenset()] * len(backend.leaves))
+        order = [seen.name for seen in found.of("latent", "observed", "factor")]
+        earlier = {site: order[:i] for i, site in enumerate(order)}
+        parents = {site: tuple(u for u in earlier[site] if u in tags.get(site, ())) for site in order}
+        return Factorization(parents, tuple(seen.name for seen in found.of("observed", "factor")))
+
+    return inspected(work, [model], args, kwargs or {})
+
+
 def _is_guide(program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether a program with a `model` is that model's guide: one that observes nothing, or runs the model itself."""
     if hasattr(program, "get_posterior"):
