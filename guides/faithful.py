@@ -44,7 +44,8 @@ class Faithful(OrderedGuide):
 
     Args:
         model: any Pyro model function with continuous latents.
-        args: an example batch, the model's arguments.
+        args: an example batch, the model's arguments, by position (`functools.partial` takes the others); a datum is a
+            row of them: documents first, then words.
         order: in which latents are sampled: "top-down" as in the model, "bottom-up" in its reverse, or "min-fill" with
             the fewest parents, nearly.
         family: "diagonal", "rank-one", "full" or "flow"; or a mapping latent -> family.
