@@ -306,3 +306,33 @@ def test_a_program_of_pyro_is_run_by_pyro():
     assert (torch.get_rng_state() == seed).all() and "scale" not in pyro.get_param_store()
     assert speaks([hidden], (X,), {}) and speaks([vae, encoder], (), {"x": X}) and speaks([theirs], (jnp.ones(1),), {})
     assert choose([vae], (X,), {}) is NumPyroBackend
+
+
+def test_linear_gaussian_models_are_priced_as_in_pyro():
+    """By differences here, by gradients there: the same two numbers, and those of the closed form."""
+    import pyro.distributions as pyro_dist
+
+    def model(language, distributions, x):
+        with language.plate("data", 3):
+            a = language.sample("a", distributions.Normal(0.0, 1.0))
+            b = language.sample("b", distributions.Normal(0.7 * a, 0.5))
+            language.sample("x", distributions.Normal(a + b, 0.8), obs=x)
+
+    def guide(language, distributions, x):
+        with language.plate("data", 3):
+            for name in "ab":
+                language.sample(name, distributions.Normal(x, 1.0))
+
+    x = np.array([0.1, 1.0, -2.0], np.float32)
+    reports = [
+        compare(lambda x: model(numpyro, dist, x), lambda x: guide(numpyro, dist, x), jnp.asarray(x)),
+        compare(lambda x: model(pyro, pyro_dist, x), lambda x: guide(pyro, pyro_dist, x), torch.from_numpy(x)),
+    ]
+    # precision of (a, b) given x: what b lacks without a is the information of a and b given x
+    precision = np.array(
+        [[1 + 0.49 / 0.25 + 1 / 0.64, -0.7 / 0.25 + 1 / 0.64], [-0.7 / 0.25 + 1 / 0.64, 1 / 0.25 + 1 / 0.64]]
+    )
+    lost = 0.5 * np.log(precision[0, 0] * precision[1, 1] / np.linalg.det(precision))
+    for report in reports:
+        assert report.gap.forward == pytest.approx(lost, abs=1e-8)
+        assert report.gap.elbo == pytest.approx(lost, abs=1e-6) and report.gap.per == "datum"

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from .graph import Factorization
 from .names import Names
 from .probe import alike
@@ -13,7 +15,7 @@ from .trial import FEW, Node
 from .verdict import Verdict
 
 GAUSSIAN = ("Normal", "MultivariateNormal", "LowRankMultivariateNormal", "RankOneNormal")
-MOST = 96  # coordinates
+MOST, FEWER = 96, 24  # coordinates; without gradients
 
 
 def priced(
@@ -67,24 +69,37 @@ def _nodes(found: Recovered) -> list[Node]:
 
 def _joint(found: Recovered, nodes: list[Node], missing: bool) -> Any:
     """The Gaussian of these nodes, or None."""
-    base, density = found.base, getattr(found.backend, "density", None)
+    base, density = found.base, getattr(found.backend, "density", None)  # with gradients, where there are any
     sites = {name: base[name] for name, _ in nodes}
     if not nodes:
         if missing and all(seen.family in GAUSSIAN for seen in base.of("latent", "observed")):
             found.guide.notes.append(f"if the model is linear-Gaussian: prices need plates of at most {FEW} copies")
         return None
-    if density is None or found.plus or base.of("factor") or any(s.family not in GAUSSIAN for s in sites.values()):
+    if found.plus or base.of("factor") or any(s.family not in GAUSSIAN for s in sites.values()):
         return None
     if any(u[0] in found.observed for v, us in found.model.parents.items() for u in us):
         return None  # data that later data read, perhaps from the arguments: out of reach of held values
     from .gaussian import linear_gaussian
+    from .quadratic import joint_by_differences
 
     places: dict[Node, tuple] = {(n, c): sites[n].at(sites[n].value, c, sites[n].event_dim) for n, c in nodes}
     sizes: Mapping[str, int] = {label(node): sites[node[0]].value[at].size for node, at in places.items()}
-    if sum(sizes.values()) > MOST or any(not size for size in sizes.values()):
+    if sum(sizes.values()) > (FEWER if density is None else MOST) or any(not size for size in sizes.values()):
         return None
     point = found.points(0)
     found.backend.jitter(None)
     held = {**point.values, **{name: seen.value for name, seen in sites.items()}}
-    log_density = density(found.program, held, places)
-    return linear_gaussian(log_density, sizes, [label(node) for node in nodes if node[0] in found.observed])
+    observed = [label(node) for node in nodes if node[0] in found.observed]
+    if density is not None:
+        return linear_gaussian(density(found.program, held, places), sizes, observed)
+
+    def summed(v: np.ndarray) -> float:
+        values, start = {name: np.array(value) for name, value in held.items()}, 0
+        for (name, _), at in places.items():
+            part = values[name][at]
+            values[name][at] = v[start : start + part.size].reshape(part.shape)
+            start += part.size
+        trial = found.backend.run(found.program, found.backend.leaves, values)
+        return float(sum(seen.signal.sum() for seen in trial.of("latent", "observed")))
+
+    return joint_by_differences(summed, sizes, observed)
