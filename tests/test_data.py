@@ -59,7 +59,7 @@ def idx_bytes(array: np.ndarray) -> bytes:
 def test_idx(tmp_path):
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     (tmp_path / "plain").write_bytes(idx_bytes(array))
-    (tmp_path / "zipped.gz").write_bytes(gzip.compress(idx_bytes(array)))
+    (tmp_path / "zipped.gz").write_bytes(gzip.compress(idx_bytes(array), mtime=0))
     for name in ("plain", "zipped.gz"):
         assert np.array_equal(readers.idx(tmp_path / name), array)
 
@@ -84,7 +84,7 @@ def test_amat(tmp_path):
     array = np.array([[0, 1, 1], [1, 0, 1]], np.uint8)
     text = b"0 1 1\n1 0 1\n"
     (tmp_path / "x.amat").write_bytes(text)
-    (tmp_path / "x.amat.gz").write_bytes(gzip.compress(text))
+    (tmp_path / "x.amat.gz").write_bytes(gzip.compress(text, mtime=0))
     for name in ("x.amat", "x.amat.gz"):
         assert np.array_equal(readers.amat(tmp_path / name), array)
     for damaged in (text[:-2], b"", b"0 1 2\n1 0 1\n", b"0 1 1\n1,0 1\n", b"0 1\n1 0 1\n"):
@@ -294,7 +294,7 @@ def tiny_mnist(root: Path, monkeypatch: pytest.MonkeyPatch, folder: str = "") ->
     arrays += [rng.integers(0, 256, (9, 28, 28), np.uint8), np.arange(9, dtype=np.uint8)]
     entry, sources, paths = catalogue.CATALOGUE["mnist"], [], []
     for source, array in zip(entry.sources, arrays, strict=True):
-        content = gzip.compress(idx_bytes(array))
+        content = gzip.compress(idx_bytes(array), mtime=0)
         path = root / folder / source.name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
