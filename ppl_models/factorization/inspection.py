@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping
 from .alignment import Alignment
 from .auxiliary import Contraction
 from .points import check_hidden, draw_point, first_runs, trace_tags
-from .probe import Change, Point, Probed, Troubles, changes, probe, reach_of
-from .rarities import crowds, look_at_crowds, look_far
+from .probe import Point, Probed, Troubles, changes, probe
+from .rarities import look_for_rarities
 from .recovered import Recovered
 from .redraw import another
 from .roles import agrees, constants, determined
 from .telling import telling
-from .trial import Backend, Node, Plate, Trial
+from .trial import Backend, Trial
 
 CHANCES = 8  # as often the model is run with other random numbers, to see whether it keeps its sites
 
@@ -61,10 +61,9 @@ def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callab
     given, covariates = alignment.covariates(backend.names_for(model), base)
     base = probed.base = Trial({**given, **base.sites})
     troubles = Troubles()
-    crowd = crowds(base, [*latents, *plus, *(s.name for s in base.of("observed"))], leaves, alignment)
     every = {**sources, **covariates}
     moved = probe(backend, model, base, points, every, targets, leaves, probed.upper, troubles)
-    _rarities(backend, model, base, points, every, targets, moved, probed, troubles, crowd, alignment)
+    look_for_rarities(backend, model, base, points, every, targets, moved, probed.upper, troubles, alignment)
     order, twins = {s.name: i for i, s in enumerate(base)}, alignment.shared(base)
     for source, nodes in moved.items():
         for node in nodes - {source} - twins.get(source, set()):
@@ -84,8 +83,9 @@ def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callab
     probed.doubts += backend.doubts
     probed.doubts += unseen
     probed.doubts += troubles.told("model", but={name for name, _ in covariates})
-    read = tuple(name for name in given if any(moved[node] for node in given[name].nodes))
-    found = Recovered(probed, alignment, latents, backend, model, points, read, twins=twins)
+    read = {name for name in given if any(moved[node] for node in given[name].nodes)}
+    known = {node: change for node, change in covariates.items() if node[0] in read}
+    found = Recovered(probed, alignment, latents, backend, model, points, known, twins)
     found.unclear = _unclear(backend, model, alignment)
     found.determined = determined(found, plus)
     return found
@@ -142,9 +142,9 @@ def inspect_guide(found: Recovered, guide: Callable) -> None:
             )
     probed = found.guide = Probed(base, upper=trace_tags(backend, guide, found.alignment))
     for name in direct:
-        mine, extra = base[name], base[name].event_dim if base[name].mute else 0
+        mine = base[name]
         for plate in found.base[name].plates:
-            axis = mine.signal.ndim + plate.dim - extra
+            axis = mine.signal.ndim + plate.dim - mine.signal_dim
             if plate.size > 1 and (axis < 0 or mine.signal.shape[axis] != plate.size):
                 probed.doubts.append(
                     f"the guide draws {name!r} as one event over the plate {plate.name!r} of the model: its copies "
@@ -157,17 +157,12 @@ def inspect_guide(found: Recovered, guide: Callable) -> None:
     found.sampled = tuple(s.name for s in base if s.name in nodes)
     data = changes(found.base, [s.name for s in found.base.of("observed")], leaves, found.alignment)
     data = {node: change for node, change in data.items() if found.alignment.elements(found.base[node[0]], node[1])}
-    observing = Trial({s.name: s for s in found.base if s.kind != "covariate"})
-    _, known = found.alignment.covariates(backend.names_for(found.program), observing)
-    data |= {node: change for node, change in known.items() if node[0] in found.covariates}
+    data |= found.given
     sources = {**data, **changes(found.base, [n for n in found.sampled if n not in computed], leaves)}
     troubles, targets = Troubles(), [*direct, *plus]
-    names = [*dict.fromkeys(name for name, _ in data if found.base[name].kind == "observed")]
-    crowd = crowds(found.base, [*names, *(n for n in found.sampled if n not in computed)], leaves, found.alignment)
-    moved = probe(backend, guide, found.base, found.points, sources, targets, leaves, probed.upper, troubles)
-    _rarities(
-        *(backend, guide, found.base, found.points, sources, targets, moved, probed, troubles, crowd, found.alignment)
-    )
+    arguments = guide, found.base, found.points, sources, targets
+    moved = probe(backend, *arguments, leaves, probed.upper, troubles)
+    look_for_rarities(backend, *arguments, moved, probed.upper, troubles, found.alignment)
     probed.doubts += troubles.told("guide")
     place = {name: i for i, name in enumerate(found.sampled)}
     for source, children in moved.items():
@@ -186,26 +181,6 @@ def inspect_guide(found: Recovered, guide: Callable) -> None:
     check_hidden(backend, guide, base, point, leaves, direct, probed, "guide")
     probed.doubts += backend.doubts
     found.fixed = constants(found, guide, data, computed)
-
-
-def _rarities(
-    backend: Backend,
-    program: Callable,
-    base: Trial,
-    points: Callable[[int], Point],
-    sources: Mapping[Node, Change],
-    targets: list[str],
-    moved: dict[Node, set[Node]],
-    probed: Probed,
-    troubles: Troubles,
-    crowd: Mapping[Node, tuple[Plate, Change]],
-    alignment: Alignment,
-) -> None:
-    """Look for what the probes of a program have missed."""
-    shared = set().union(*(owners for owners in alignment.owners() if len(owners) > 1))  # whose tags are all the same
-    reach = {s: t for s, t in reach_of(sources, targets, probed.upper).items() if s not in shared}
-    look_far(backend, program, base, points, sources, reach, backend.leaves, moved, troubles)
-    look_at_crowds(backend, program, base, points, crowd, targets, backend.leaves, moved, troubles)
 
 
 def _contract(

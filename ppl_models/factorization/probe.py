@@ -117,22 +117,21 @@ def held(point: Point, seen: Seen, node: Node, leaves: Sequence[np.ndarray]) -> 
     return leaves, {**point.values, seen.name: value}
 
 
+def change_of(seen: Seen, node: Node, leaves: Sequence[np.ndarray], alignment: Alignment | None = None) -> Change:
+    """How to change a copy of a site: of an observed one through the arguments, where it comes from there."""
+    if alignment is None or seen.kind != "observed" or not alignment.elements(seen, node[1]):
+        return lambda point: held(point, seen, node, leaves)
+    return lambda point: (
+        alignment.changed(seen, node[1], np.broadcast_to(point.others[seen.name], seen.value.shape)),
+        point.values,
+    )
+
+
 def changes(
     base: Trial, names: Iterable[str], leaves: Sequence[np.ndarray], alignment: Alignment | None = None
 ) -> dict[Node, Change]:
-    """How to change each copy of some sites: observed ones through the arguments, where they come from there."""
-    found: dict[Node, Change] = {}
-    for name in names:
-        seen = base[name]
-        for node in seen.nodes:
-            if alignment is not None and seen.kind == "observed" and alignment.elements(seen, node[1]):
-                found[node] = lambda point, s=seen, n=node: (
-                    alignment.changed(s, n[1], np.broadcast_to(point.others[s.name], s.value.shape)),
-                    point.values,
-                )
-            else:
-                found[node] = lambda point, s=seen, n=node: held(point, s, n, leaves)
-    return found
+    """How to change each copy of some sites."""
+    return {node: change_of(base[name], node, leaves, alignment) for name in names for node in base[name].nodes}
 
 
 def probe(

@@ -6,47 +6,56 @@ from dataclasses import replace
 import numpy as np
 
 from .alignment import Alignment
-from .probe import Change, Point, Troubles, alike, held
+from .probe import Change, Point, Troubles, alike, change_of, reach_of
 from .redraw import extremes
 from .trial import Backend, Node, Plate, Trial
 
 
-def crowds(
-    base: Trial, names: Iterable[str], leaves: Sequence[np.ndarray], alignment: Alignment | None = None
+def look_for_rarities(
+    backend: Backend,
+    program: Callable,
+    base: Trial,
+    points: Callable[[int], Point],
+    sources: Mapping[Node, Change],
+    targets: Sequence[str],
+    moved: dict[Node, set[Node]],
+    upper: Mapping[str, frozenset[str]] | None,
+    troubles: Troubles,
+    alignment: Alignment,
+) -> None:
+    """Look, after `probe`, for what it has missed: adds to what has `moved` and to the `troubles`."""
+    shared = set().union(*(owners for owners in alignment.owners() if len(owners) > 1))  # whose tags are all the same
+    reach = {site: found for site, found in reach_of(sources, targets, upper).items() if site not in shared}
+    _look_far(backend, program, base, points, sources, reach, moved, troubles)
+    names = [n for n in dict.fromkeys(site for site, _ in sources) if base[n].kind != "covariate"]
+    crowded = _crowds(base, names, backend.leaves, alignment)
+    _look_at_crowds(backend, program, base, points, crowded, targets, moved, troubles)
+
+
+def _crowds(
+    base: Trial, names: Iterable[str], leaves: Sequence[np.ndarray], alignment: Alignment
 ) -> dict[Node, tuple[Plate, Change]]:
     """How to change many copies at once of those that are not looked at, so that any two are told apart by some."""
     found: dict[Node, tuple[Plate, Change]] = {}
-    for name in names:
-        seen = base[name]
+    for seen in (base[name] for name in names):
         for plate in seen.plates:
             rest = sorted({*range(plate.size)} - {*plate.indices})
             for bit in range((plate.size - 1).bit_length()) if rest else ():
                 for side in (0, 1):
                     chosen = tuple(i for i in rest if i >> bit & 1 == side)
-                    copy = tuple(chosen if p is plate else p.indices[0] for p in seen.plates)
-                    if not chosen:
-                        continue
-                    if alignment is not None and seen.kind == "observed" and alignment.elements(seen, copy):
-                        found[name, copy] = (
-                            plate,
-                            lambda point, s=seen, c=copy: (
-                                alignment.changed(s, c, np.broadcast_to(point.others[s.name], s.value.shape)),
-                                point.values,
-                            ),
-                        )
-                    else:
-                        found[name, copy] = plate, lambda point, s=seen, c=copy: held(point, s, (s.name, c), leaves)
+                    node = seen.name, tuple(chosen if p is plate else p.indices[0] for p in seen.plates)
+                    if chosen:
+                        found[node] = plate, change_of(seen, node, leaves, alignment)
     return found
 
 
-def look_far(
+def _look_far(
     backend: Backend,
     program: Callable,
     base: Trial,
     points: Callable[[int], Point],
     sources: Mapping[Node, Change],
     reach: Mapping[str, set[str]],
-    leaves: Sequence[np.ndarray],
     moved: dict[Node, set[Node]],
     troubles: Troubles,
 ) -> None:
@@ -62,7 +71,7 @@ def look_far(
             continue
         if start is None:
             backend.jitter(point.jitter)
-            start = backend.run(program, leaves, point.values, point.seed)
+            start = backend.run(program, backend.leaves, point.values, point.seed)
         for value in extremes(base[site]):
             far = replace(point, others={**point.others, site: value})
             for source in filter(inert.get, mine):
@@ -79,14 +88,13 @@ def look_far(
     troubles.faint -= {(source[0], name) for source, nodes in moved.items() for name, _ in nodes}
 
 
-def look_at_crowds(
+def _look_at_crowds(
     backend: Backend,
     program: Callable,
     base: Trial,
     points: Callable[[int], Point],
     crowded: Mapping[Node, tuple[Plate, Change]],
     targets: Iterable[str],
-    leaves: Sequence[np.ndarray],
     moved: Mapping[Node, set[Node]],
     troubles: Troubles,
 ) -> None:
@@ -96,7 +104,7 @@ def look_at_crowds(
     for source, (plate, change) in crowded.items():
         if start is None:
             backend.jitter(point.jitter)
-            start = backend.run(program, leaves, point.values, point.seed)
+            start = backend.run(program, backend.leaves, point.values, point.seed)
         try:
             other = backend.run(program, *change(point), point.seed)
         except Exception:  # noqa: BLE001 (told of where single copies change)

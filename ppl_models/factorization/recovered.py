@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from .alignment import Alignment
 from .graph import Factorization
-from .probe import Point, Probed
+from .probe import Change, Point, Probed
 from .trial import Backend, Node, Trial
 
 
@@ -23,7 +23,7 @@ class Recovered:
         alignment: of the observed sites with the arguments.
         latents: of the model, in its order.
         backend, program, points: what the model was run with.
-        covariates: arguments, or parts of them, that the model reads and does not observe.
+        given: how to change each copy of the arguments that the model reads and does not observe.
         twins: copies of observed sites that are the same data.
         unclear: why one cannot tell which data a guide reads.
         sampled: what of the model's the guide draws or computes, in its order.
@@ -37,7 +37,7 @@ class Recovered:
     backend: Backend
     program: Callable
     points: Callable[[int], Point]
-    covariates: tuple[str, ...] = ()
+    given: Mapping[Node, Change] = field(default_factory=dict)
     twins: Mapping[Node, set[Node]] = field(default_factory=dict)
     unclear: list[str] = field(default_factory=list)
     guide: Probed | None = None
@@ -55,6 +55,11 @@ class Recovered:
     def base(self) -> Trial:
         """A run of the model."""
         return self.model.base
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """The arguments, or parts of them, that the model reads and does not observe."""
+        return tuple(dict.fromkeys(name for name, _ in self.given))
 
     @property
     def plus(self) -> tuple[str, ...]:

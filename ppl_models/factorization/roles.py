@@ -94,8 +94,7 @@ def _shared(found: Recovered, guide: Callable, sites: list[Seen], computed: Coll
     trial, shared = backend.run(guide, backend.leaves, values, point.seed), set()
     for seen in sites:
         mine = trial[seen.name]
-        extra = mine.event_dim if mine.mute or mine.kind == "determined" else 0
-        signals = [mine.signal[seen.at(mine.signal, copy, extra)] for copy in seen.copies]
+        signals = [mine.signal[seen.at(mine.signal, copy, mine.signal_dim)] for copy in seen.copies]
         alike = all(np.allclose(signals[0], s, rtol=1e-9, atol=1e-9) for s in signals[1:])
         joint = any(u[0] == seen.name for node in seen.nodes for u in found.guide.parents.get(node, ()))
         if alike and not joint and seen.name not in computed:

@@ -5,7 +5,7 @@ Arrays are NumPy's here, whatever the program computes with.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Protocol
 
@@ -93,35 +93,38 @@ class Seen:
         """Whether its signal is a number everywhere."""
         return bool(np.isfinite(self.signal).all())
 
+    @property
+    def signal_dim(self) -> int:
+        """How many dims of `signal` are the event's."""
+        return self.event_dim if self.mute or self.kind == "determined" else 0
+
+    def _differs(self, other: "Seen", tolerance: float) -> np.ndarray:
+        """Where the signal of another run, of the same shape, is not this one's."""
+        old, new = self.signal, other.signal
+        with np.errstate(invalid="ignore"):
+            return (np.abs(new - old) > tolerance * (1 + np.abs(old))) | (np.isfinite(old) != np.isfinite(new))
+
     def moved(self, other: "Seen", tolerance: float) -> list[Copy]:
         """The copies at which the signal of another run differs from this one's."""
         if self.signal.shape != other.signal.shape:
             return self.copies
-        old, new = self.signal, other.signal
-        with np.errstate(invalid="ignore"):
-            differs = np.abs(new - old) > tolerance * (1 + np.abs(old))
-        differs |= np.isfinite(old) != np.isfinite(new)
+        differs = self._differs(other, tolerance)
         if not differs.any():
             return []
-        extra = self.event_dim if self.mute or self.kind == "determined" else 0
-        return [copy for copy in self.copies if differs[self.at(differs, copy, extra)].any()]
+        return [copy for copy in self.copies if differs[self.at(differs, copy, self.signal_dim)].any()]
 
     def rows(self, other: "Seen", tolerance: float, plate: Plate) -> set[int]:
         """All indices in a plate, looked at or not, at which the signal of another run differs from this one's."""
         if self.signal.shape != other.signal.shape:
             return set()
-        with np.errstate(invalid="ignore"):
-            differs = np.abs(other.signal - self.signal) > tolerance * (1 + np.abs(self.signal))
-        extra = self.event_dim if self.mute or self.kind == "determined" else 0
-        axis = differs.ndim + plate.dim - extra
+        differs = self._differs(other, tolerance)
+        axis = differs.ndim + plate.dim - self.signal_dim
         if axis < 0 or differs.shape[axis] != plate.size:
             return set()
         return set(np.flatnonzero(differs.any(tuple(i for i in range(differs.ndim) if i != axis))).tolist())
 
     def strays(self, other: "Seen", tolerance: float, own: Mapping[str, int]) -> str | None:
         """A large plate in which a copy moved that is neither looked at nor the own one, given as plate -> index."""
-        if self.signal.shape != other.signal.shape:
-            return None
         for plate in self.plates:
             if plate.name not in own or plate.size <= FEW:
                 continue
@@ -145,10 +148,6 @@ class Trial:
     def of(self, *kinds: str) -> list[Seen]:
         """The sites of these kinds."""
         return [seen for seen in self if seen.kind in kinds]
-
-    def but(self, **seen: Seen) -> "Trial":
-        """The same with some sites replaced."""
-        return replace(self, sites={**self.sites, **seen})
 
 
 class Backend(Protocol):

@@ -15,8 +15,6 @@ from .torch_reach import reachable, refill
 
 NOISE = 65_521  # a prime, so that no two rows of a weight matrix meet the same numbers
 
-NOISE = 65_521  # a prime, so that no two rows of a weight matrix meet the same numbers
-
 
 class Kept:
     """Everything of the user's that a run may touch, taken down on entry and put back on exit.
@@ -61,7 +59,7 @@ class Kept:
                     torch.set_default_dtype(torch.double)
                 for module in modules:
                     module.training = False
-                self.detach([*tensors, *(t for _, t in _unconstrained(store))])
+                self.detach([*tensors, *_unconstrained(store)])
                 yield
         finally:
             torch.set_default_dtype(dtype)
@@ -95,7 +93,7 @@ class Kept:
         modules, tensors = reachable(self.programs)
         for module in modules:
             module.training = False
-        tensors += [t for _, t in _unconstrained(pyro.get_param_store())]
+        tensors += _unconstrained(pyro.get_param_store())
         self.detach(tensors)
         floats = {id(t): t for t in tensors if t.is_floating_point() and t.is_leaf}
         self.parameters = [(t, t.data) for t in floats.values() if t.requires_grad or isinstance(t, nn.Parameter)]
@@ -126,8 +124,8 @@ def _cycled(noise: Tensor, start: int, count: int) -> Tensor:
     return noise.repeat((start + count) // len(noise) + 1)[start : start + count]
 
 
-def _unconstrained(store: Any) -> list[tuple[str, Tensor]]:
-    return list(store.get_state()["params"].items())
+def _unconstrained(store: Any) -> list[Tensor]:
+    return list(store.get_state()["params"].values())
 
 
 def _containers(module: nn.Module) -> dict[str, tuple[Any, Any]]:
