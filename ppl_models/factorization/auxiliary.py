@@ -7,7 +7,7 @@ import networkx as nx
 import numpy as np
 
 from .probe import Point, Probed
-from .trial import Backend, Node, Seen, Trial
+from .trial import Backend, Node, Seen, Trial, Values
 
 MOST = 512  # elements of auxiliary sites that are looked at one by one
 
@@ -94,9 +94,7 @@ class Contraction:
         values = {**point.values}
         for node in nodes:
             for name, element in self.owned[node]:
-                value = np.array(values[name])
-                value.reshape(-1)[element] = np.broadcast_to(point.others[name], value.shape).reshape(-1)[element]
-                values[name] = value
+                values[name] = _changed(point, values, name, element)
         return self.backend.run(self.guide, self.leaves, values, point.seed)
 
     def _find_owners(self, point: Point) -> None:
@@ -106,9 +104,8 @@ class Contraction:
         reach: dict[tuple[str, int], list[Node]] = {}
         for name in self.auxiliary:
             for element in range(start[name].value.size):
-                value = np.array(point.values[name])
-                value.reshape(-1)[element] = np.broadcast_to(point.others[name], value.shape).reshape(-1)[element]
-                other = self.backend.run(self.guide, self.leaves, {**point.values, name: value}, point.seed)
+                values = {**point.values, name: _changed(point, point.values, name, element)}
+                other = self.backend.run(self.guide, self.leaves, values, point.seed)
                 reach[name, element] = [node for d in self.latents for node in self._moved(start, other, d)]
         for key, nodes in sorted(reach.items(), key=lambda item: len({name for name, _ in item[1]})):
             if not nodes:
@@ -144,6 +141,13 @@ class Contraction:
             component = nx.node_connected_component(coupled.subgraph(set(self.nodes) - earlier), v)
             for u in set().union(*(set(coupled[w]) for w in component)) & earlier:
                 found.add(u, v)
+
+
+def _changed(point: Point, values: Values, name: str, element: int) -> np.ndarray:
+    """A value with one element replaced by its other value."""
+    value = np.array(values[name])
+    value.reshape(-1)[element] = np.broadcast_to(point.others[name], value.shape).reshape(-1)[element]
+    return value
 
 
 def _total(seen: Seen) -> float:

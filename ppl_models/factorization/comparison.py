@@ -69,9 +69,9 @@ def by_element(found: Recovered, guide: Callable) -> Report:
     fixed = {z: always | (data if z.rpartition(".")[0] in fixed_sites else set()) for z in factors.parents}
     verdict = judge(model, factors, fixed)
     doubts = (*found.doubts, *elements.doubts)
-    coarse = by_site(found, guide)
-    if coarse.faithful is False and verdict.faithful:
-        lacks = "; ".join(f"{z} lacks {', '.join(us)}" for z, us in coarse.missing.items())
+    coarse = [row for row in _judged(found, names)[1] if row.missing]
+    if coarse and not found.doubts and verdict.faithful:
+        lacks = "; ".join(f"{row.site} lacks {', '.join(row.missing)}" for row in coarse)
         doubts += (f"in one datum nothing is missing, but by site the guide is unfaithful ({lacks}); see level 'site'",)
     rows = tuple(SiteRow(r.site, r.have, r.need, _shown(r.missing), r.superfluous) for r in verdict.rows)
     inside = _plates(found)
@@ -104,14 +104,9 @@ def _shown(missing: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]
 def by_site(found: Recovered, program: Callable) -> Report:
     """The report at the level of sites: all copies judged, then told of once for each site."""
     names = Names(found)
-    model, guide = found.copies("model"), found.copies("guide")
-    data = [*guide.given]
-    fixed = {label(node): {*names.closed, *(data if node in found.fixed else ())} for node in names.latents}
-    determined = {label(node): [label(u) for u in known] for node, known in found.determined.items()}
-    verdict = _without_twins(judge(model, guide, fixed, determined), found, names)
-    rows = tuple(_merged(site, verdict, names) for site in found.sampled if site not in found.plus)
+    verdict, rows = _judged(found, names)
     doubts = found.doubts
-    posterior = model.posterior_graph([label(n) for n in names.latents])
+    posterior = found.copies("model").posterior_graph([label(n) for n in names.latents])
     rows, gap = priced(found, rows, verdict, names) if not doubts else (rows, None)
     minimal = verdict.faithful and not any(row.superfluous for row in rows)  # as told: a site's copies as one
     return Report(
@@ -130,20 +125,26 @@ def by_site(found: Recovered, program: Callable) -> Report:
     )
 
 
-def _without_twins(verdict: Verdict, found: Recovered, names: Names) -> Verdict:
+def _judged(found: Recovered, names: Names) -> tuple[Verdict, tuple[SiteRow, ...]]:
+    """The verdict on all copies, and its rows with the copies of a site as one."""
+    guide = found.copies("guide")
+    fixed = {label(node): {*names.closed, *(guide.given if node in found.fixed else ())} for node in names.latents}
+    determined = {label(node): [label(u) for u in known] for node, known in found.determined.items()}
+    verdict = judge(found.copies("model"), guide, fixed, determined)
+    rows: dict[str, list[Row]] = {site: [] for site in found.sampled if site not in found.plus}
+    for row in verdict.rows:
+        rows[names.node[row.site][0]].append(_without_twins(row, found, names))
+    return verdict, tuple(_merged(site, mine, names) for site, mine in rows.items())
+
+
+def _without_twins(row: Row, found: Recovered, names: Names) -> Row:
     """Data that are observed twice are not superfluous where their twin is needed."""
-
-    def kept(row: Row) -> Row:
-        twins = {u: {label(t) for t in found.twins.get(names.node[u], ())} for u in row.superfluous}
-        return replace(row, superfluous=tuple(u for u in row.superfluous if not twins[u] & {*row.need}))
-
-    rows = tuple(map(kept, verdict.rows)) if found.twins else verdict.rows
-    return replace(verdict, rows=rows, minimal=verdict.faithful and not any(row.superfluous for row in rows))
+    twins = {u: {label(t) for t in found.twins.get(names.node[u], ())} for u in row.superfluous}
+    return replace(row, superfluous=tuple(u for u in row.superfluous if not twins[u] & {*row.need}))
 
 
-def _merged(site: str, verdict: Verdict, names: Names) -> SiteRow:
+def _merged(site: str, mine: Iterable[Row], names: Names) -> SiteRow:
     """The rows of all copies of a site as one."""
-    mine = [row for row in verdict.rows if names.node[row.site][0] == site]
 
     def called(row: Row, nodes: Iterable[str]) -> list[str]:
         return [names.seen_from(row.site, u) for u in nodes]

@@ -1,6 +1,7 @@
 """The elements of sites: which entries of a vector, an image or a sequence depend on which."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 
 import networkx as nx
@@ -160,11 +161,10 @@ class Elements:
     def _signals(self, trial: Trial, targets: Iterable[str]) -> dict[str, float]:
         found = {}
         for name in targets:
-            seen = trial[name]
+            seen = replace(trial[name], plates=self.base[name].plates)
             if seen.mute:
                 self.doubts.append(f"the density of {name!r} cannot be evaluated at a given value")
-            copy, plates = self.base[name].copies[0], self.base[name].plates
-            at = Seen(name, seen.kind, seen.signal, seen.signal, plates).at(seen.signal, copy, 0)
+            at = seen.at(seen.signal, seen.copies[0], 0)
             found[name] = float(seen.signal[at].sum())
         return found
 

@@ -30,7 +30,7 @@ def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callab
 
     def points(r: int) -> Point:
         if r not in cache:
-            cache[r] = draw_point(backend, model, guide, leaves, r, jitter, plus, rows)
+            cache[r] = draw_point(backend, model, guide, r, jitter, plus, rows)
         return cache[r]
 
     latents = tuple(seen.name for seen in first.of("latent"))
@@ -79,7 +79,7 @@ def inspect_model(backend: Backend, model: Callable, jitter: bool, guide: Callab
                     "joint density of the two"
                 )
     probed.doubts[:] = dict.fromkeys(probed.doubts)
-    check_hidden(backend, model, base, point, leaves, targets, probed, "model")
+    check_hidden(backend, model, base, point, targets, probed, "model")
     probed.doubts += backend.doubts
     probed.doubts += unseen
     probed.doubts += troubles.told("model", but={name for name, _ in covariates})
@@ -178,7 +178,7 @@ def inspect_guide(found: Recovered, guide: Callable) -> None:
             f"the guide draws the auxiliary site {drawn[0].name!r}: what summing it out leaves of the structure cannot "
             "be told from a graph"
         )
-    check_hidden(backend, guide, base, point, leaves, direct, probed, "guide")
+    check_hidden(backend, guide, base, point, direct, probed, "guide")
     probed.doubts += backend.doubts
     found.fixed = constants(found, guide, data, computed)
 

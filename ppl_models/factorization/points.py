@@ -1,60 +1,56 @@
 """Where a program is looked at: first runs, values to hold and to change, and what moves though nothing was changed."""
 
-from collections.abc import Callable, Mapping
-
-import numpy as np
+from collections.abc import Callable
 
 from .alignment import Alignment
 from .probe import Point, Probed
 from .redraw import another
-from .trial import Backend, Trial
+from .trial import Backend, Trial, Values
 
 
 def first_runs(backend: Backend, model: Callable, guide: Callable | None) -> tuple[Trial, Trial]:
-    """A first run of each; where the model cannot draw (an improper prior) it is given the guide's values."""
+    """A first run of each."""
     drawn = Trial() if guide is None else backend.run(guide, backend.leaves, {}, 0)
+    return _drawn(backend, model, guide, {}, 0), drawn
+
+
+def _drawn(backend: Backend, model: Callable, guide: Callable | None, rows: Values, seed: int) -> Trial:
+    """A run of the model; where it cannot draw (an improper prior) it is given the guide's values."""
     try:
-        return backend.run(model, backend.leaves, {}, 0), drawn
+        return backend.run(model, backend.leaves, rows, seed)
     except NotImplementedError:
-        values = {s.name: s.value for s in drawn.of("latent", "determined")}
-        return backend.run(model, backend.leaves, values, 0), drawn
+        if guide is None:
+            raise
+        trial = backend.run(guide, backend.leaves, rows, seed)
+        held = {**rows, **{s.name: s.value for s in trial.of("latent", "determined")}}
+        return backend.run(model, backend.leaves, held, seed)
 
 
 def draw_point(
     backend: Backend,
     model: Callable,
     guide: Callable | None,
-    leaves: list[np.ndarray],
     r: int,
     jitter: bool,
     plus: tuple[str, ...],
-    rows: Mapping[str, np.ndarray],
+    rows: Values,
 ) -> Point:
     """Values from the model, or from the guide where the model cannot draw, and others to change them to.
 
     Parameters stay as they are where moving them leaves densities that are no numbers.
     """
-
-    def drawn(seed: int) -> Trial:
-        try:
-            return backend.run(model, leaves, rows, seed)
-        except NotImplementedError:
-            trial = backend.run(guide, leaves, rows, seed)
-            held = {**rows, **{s.name: s.value for s in trial.of("latent", "determined")}}
-            return backend.run(model, leaves, held, seed)
-
     for moved in (r, None) if jitter else (None,):
         backend.jitter(moved)
-        trial = drawn(r)
+        trial = _drawn(backend, model, guide, rows, r)
         held = {**rows, **{s.name: s.value for s in trial if s.kind == "latent" or s.name in plus}}
-        checked = [*trial, *(() if guide is None else backend.run(guide, leaves, held, r))]
+        checked = [*trial, *(() if guide is None else backend.run(guide, backend.leaves, held, r))]
         if all(seen.finite for seen in checked if seen.kind != "determined"):
             break
     try:
         others = {s.name: another(s) for s in trial if s.fresh is not None}
-        again = drawn(r + 1000) if plus else trial
+        again = _drawn(backend, model, guide, rows, r + 1000) if plus else trial
     except NotImplementedError:  # a density that cannot be drawn from
-        again = drawn(r + 1000)
+        again = _drawn(backend, model, guide, rows, r + 1000)
         others = {s.name: again[s.name].value for s in trial if s.fresh is not None}
     return Point(moved, r, held, {**others, **{name: again[name].value for name in plus}})
 
@@ -71,7 +67,6 @@ def check_hidden(
     program: Callable,
     base: Trial,
     point: Point,
-    leaves: list[np.ndarray],
     targets: list[str],
     probed: Probed,
     what: str,
@@ -79,7 +74,7 @@ def check_hidden(
     """Doubt a program whose factors move although nothing that is known of has changed."""
     backend.jitter(point.jitter)
     for seed in (point.seed, point.seed + 77):
-        other = backend.run(program, leaves, point.values, seed)
+        other = backend.run(program, backend.leaves, point.values, seed)
         for name in targets:
             seen = base[name]
             if name in other.sites and not seen.mute and seen.moved(other[name], backend.tolerance):

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from inspect import signature
 from itertools import count
 from typing import Any
 from zlib import crc32
@@ -17,6 +16,7 @@ from numpyro.ops.provenance import eval_provenance
 from numpyro.primitives import Messenger
 
 from ..trial import Plate, Seen, Trial, Values
+from . import leaf_names
 from .numpyro_state import Parameters, kept, reachable, speaks as speaks
 
 
@@ -48,15 +48,7 @@ class NumPyroBackend:
     def names_for(self, program: Callable) -> list[str]:
         """A name for each leaf: the parameter of the program that it is passed as, or is part of."""
         args, kwargs = jax.tree.unflatten(self._spec, range(len(self._flat)))
-        try:
-            bound = signature(program).bind_partial(*args, **kwargs).arguments
-        except (TypeError, ValueError):
-            bound = {f"arg{i}": arg for i, arg in enumerate((*args, *kwargs.values()))}
-        names: dict[int, str] = {}
-        for name, value in bound.items():
-            inside = [i for i in jax.tree.leaves(value) if i in self._where]
-            names |= {i: name if len(inside) == 1 else f"{name}.{k}" for k, i in enumerate(inside)}
-        return [names.get(i, f"arg{i}") for i in self._where]
+        return leaf_names(program, args, kwargs, self._where, jax.tree.leaves)
 
     @property
     def remarks(self) -> list[str]:

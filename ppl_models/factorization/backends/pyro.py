@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch.distributions import constraints
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..trial import Plate, Seen, Trial, Values
+from . import leaf_names
 from .torch_reach import reachable
 from .torch_state import Kept
 
@@ -42,7 +42,6 @@ class PyroBackend:
         self._flat = [_copied(leaf, double) for leaf in flat]
         self._where = [i for i, leaf in enumerate(self._flat) if isinstance(leaf, Tensor)]
         self.leaves = [_array(self._flat[i]) for i in self._where]
-        self._args, self._kwargs = args, kwargs
         self.tolerance = 1e-10 if double else 1e-5
         self.opaque = _opaque(flat)
         self._grad = grad
@@ -53,15 +52,7 @@ class PyroBackend:
     def names_for(self, program: Callable) -> list[str]:
         """A name for each leaf: the parameter of the program that it is passed as, or is part of."""
         args, kwargs = tree_unflatten([*range(len(self._flat))], self._spec)
-        try:
-            bound = signature(getattr(program, "forward", program)).bind_partial(*args, **kwargs).arguments
-        except (TypeError, ValueError):
-            bound = {f"arg{i}": arg for i, arg in enumerate((*args, *kwargs.values()))}
-        names: dict[int, str] = {}
-        for name, value in bound.items():
-            inside = [i for i in tree_flatten(value)[0] if i in self._where]
-            names |= {i: name if len(inside) == 1 else f"{name}.{k}" for k, i in enumerate(inside)}
-        return [names.get(i, f"arg{i}") for i in self._where]
+        return leaf_names(program, args, kwargs, self._where, lambda value: tree_flatten(value)[0])
 
     @property
     def remarks(self) -> list[str]:
@@ -75,10 +66,8 @@ class PyroBackend:
     @contextmanager
     def protected(self, programs: Sequence[Callable]) -> Iterator[None]:
         """Whatever happens inside leaves parameters, stores, random numbers and modes as they were."""
-        flat, _ = tree_flatten((tuple(self._args), dict(self._kwargs)))
-        self._kept = Kept(
-            [*programs, *(leaf for leaf in flat if not isinstance(leaf, Tensor))], self._double, self._grad
-        )
+        others = [leaf for leaf in self._flat if not isinstance(leaf, Tensor)]
+        self._kept = Kept([*programs, *others], self._double, self._grad)
         with self._kept.held():
             yield
 
@@ -276,8 +265,6 @@ def _opaque(flat: Sequence[Any]) -> bool:
 
 
 def _copied(leaf: Any, double: bool) -> Any:
-    if isinstance(leaf, np.ndarray):
-        return leaf
     if not isinstance(leaf, Tensor):
         return leaf
     return leaf.detach().to(torch.double) if double and leaf.is_floating_point() else leaf.detach()
