@@ -29,6 +29,14 @@ Device = Annotated[str, opt(metavar="NAME", help="Where to compute: cpu, cuda, c
 Threads = Annotated[int | None, opt(min=1, metavar="N", help="CPU threads; torch's own choice by default.")]
 Quiet = Annotated[bool, opt("--quiet", "-q", help="Print results alone: no progress, no advice.")]
 Seed = Annotated[int, opt(min=0, metavar="N", help="Of weights, noise and shuffling.")]
+ModelName = Annotated[str, typer.Argument(help="A short name (`ppl-models list`) or mypkg.module:Name.")]
+ModelSizes = Annotated[
+    list[str] | None,
+    opt("-m", "--model", metavar="KEY=VALUE", help="A size of the model; repeatable.", show_default=False),
+]
+DataName = Annotated[
+    str, opt(metavar="NAME", help="A data set (`ppl-models list data`), folder:PATH, or a .npy or .npz file.")
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
 
 

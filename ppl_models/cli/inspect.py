@@ -8,20 +8,15 @@ from rich.text import Text
 
 from ..runs import names
 from ..runs.inspection import inspect_pair, write_report
-from .app import Debug, Quiet, Seed, app, opt, out, reported
+from .app import DataName, Debug, ModelName, ModelSizes, Quiet, Seed, app, opt, out, reported
 
 
 @app.command(no_args_is_help=True)
 def inspect(
-    model: Annotated[str, typer.Argument(help="A short name (`ppl-models list`) or mypkg.module:Name.")],
+    model: ModelName,
     guide: Annotated[str, typer.Argument(help="Likewise, pyro.infer.autoguide:AutoNormal among others.")],
-    data: Annotated[
-        str, opt(metavar="NAME", help="A data set (`ppl-models list data`), folder:PATH, or a .npy or .npz file.")
-    ] = "digits",
-    sizes: Annotated[
-        list[str] | None,
-        opt("-m", "--model", metavar="KEY=VALUE", help="A size of the model; repeatable.", show_default=False),
-    ] = None,
+    data: DataName = "digits",
+    sizes: ModelSizes = None,
     guide_sizes: Annotated[
         list[str] | None,
         opt("-g", "--guide", metavar="KEY=VALUE", help="A size of the guide; repeatable.", show_default=False),

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pyro
-import typer
 from rich.text import Text
 
 from .. import data as datasets
@@ -12,7 +11,21 @@ from ..runs import Training, names
 from ..runs.build import configuration
 from ..runs.pictures import picture_run
 from ..runs.training import evaluate_run, train as run_train
-from .app import Debug, Device, Quiet, Seed, Threads, app, opt, out, reported, set_threads
+from .app import (
+    DataName,
+    Debug,
+    Device,
+    ModelName,
+    ModelSizes,
+    Quiet,
+    Seed,
+    Threads,
+    app,
+    opt,
+    out,
+    reported,
+    set_threads,
+)
 
 USUAL = Training()
 N = {"min": 1, "metavar": "N", "rich_help_panel": "Training"}
@@ -22,7 +35,7 @@ EPOCHS = 25  # where neither epochs nor steps are given
 
 @app.command(no_args_is_help=True)
 def train(
-    model: Annotated[str, typer.Argument(help="A short name (`ppl-models list`) or mypkg.module:Name.")],
+    model: ModelName,
     guide: Annotated[
         list[str],
         opt(
@@ -33,13 +46,8 @@ def train(
             show_default=False,
         ),
     ],
-    data: Annotated[
-        str, opt(metavar="NAME", help="A data set (`ppl-models list data`), folder:PATH, or a .npy or .npz file.")
-    ] = "digits",
-    sizes: Annotated[
-        list[str] | None,
-        opt("-m", "--model", metavar="KEY=VALUE", help="A size of the model; repeatable.", show_default=False),
-    ] = None,
+    data: DataName = "digits",
+    sizes: ModelSizes = None,
     epochs: Annotated[float | None, opt(**X, help="How long.", show_default=str(EPOCHS))] = None,
     steps: Annotated[int | None, opt(**N, help="How long, instead of --epochs.", show_default=False)] = None,
     batch_size: Annotated[int, opt(**N, help="Rows a step.")] = USUAL.batch_size,

@@ -48,9 +48,7 @@ def factorization(program: Callable, *args: Any, **kwargs: Any) -> Factorization
     return found
 
 
-def examine(
-    program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[Factorization, tuple[str, ...]]:
+def examine(program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Factorization, tuple[str, ...]]:
     """The factorization of a program, and why it may not be certain."""
     model = getattr(program, "model", None)
     if callable(model) and _is_guide(program, args, kwargs):

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
-from functools import partial
 from typing import Any
 from zlib import crc32
 
@@ -18,6 +17,8 @@ import numpyro
 from numpyro.distributions import biject_to, constraints
 from numpyro.infer.autoguide import AutoGuide
 from numpyro.primitives import _PYRO_STACK, Messenger
+
+from .reach import closed_over, global_names, parts
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type, types.ModuleType, np.ndarray, np.generic, jax.Array)
 FOREIGN = ("builtins", "flax", "haiku", "jax", "jaxlib", "numpy", "numpyro", "pyro", "scipy", "torch")
@@ -43,16 +44,8 @@ def reachable(roots: Iterable[Any]) -> list[Any]:
         found[id(item)] = item
         if isinstance(item, PLAIN):
             continue
-        if isinstance(item, dict):
-            stack.extend(list(item.values()))
-        elif isinstance(item, (list, tuple, set, frozenset)):
-            stack.extend(list(item))
-        elif isinstance(item, partial):
-            stack.extend([item.func, item.args, item.keywords])
-        elif isinstance(item, types.MethodType):
-            stack.extend([item.__self__, item.__func__])
-        elif isinstance(item, types.FunctionType):
-            stack.extend(_named(item))
+        if (inside := parts(item, _named)) is not None:
+            stack.extend(inside)
         elif isinstance(item, (AutoGuide, Messenger)) or root(type(item)) not in FOREIGN:
             stack += [getattr(item, "__dict__", {}), vars(type(item)).get("__call__")]
     return list(found.values())
@@ -62,18 +55,7 @@ def _named(function: types.FunctionType) -> list[Any]:
     """What a function closes over, has as defaults or names among its globals."""
     if root(function) in FOREIGN:
         return []
-    found = [function.__defaults__, function.__kwdefaults__]
-    for cell in function.__closure__ or ():
-        try:
-            found.append(cell.cell_contents)
-        except ValueError:  # a recursive function that is being defined
-            pass
-    codes = [function.__code__]
-    while codes:
-        code = codes.pop()
-        found += [function.__globals__[name] for name in code.co_names if name in function.__globals__]
-        codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
-    return found
+    return closed_over(function) + [value for _, values in global_names(function) for value in values]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import types
 from collections import deque
 from collections.abc import Iterable
 from copy import copy
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ import pyro.nn
 import pyro.poutine.messenger
 import torch
 from torch import Tensor, nn
+
+from .reach import closed_over, global_names, parts
 
 # What these hold in modules and classes is none of the user's; it is their objects that are looked into.
 LIBRARIES = ("torch", "pyro", "numpy", "builtins", "jax", "scipy", "ppl_models", "guides")
@@ -51,16 +53,8 @@ def reachable(roots: Iterable[Any], containers: list | None = None) -> tuple[lis
             containers.append((item, stream_of(item)))
         if isinstance(item, Tensor):
             tensors.append(item)
-        elif isinstance(item, dict):
-            stack.extend(list(item.values()))
-        elif isinstance(item, (list, tuple, set, frozenset, deque)):
-            stack.extend(list(item))
-        elif isinstance(item, partial):
-            stack.extend([item.func, item.args, item.keywords])
-        elif isinstance(item, types.MethodType):
-            stack.extend([item.__self__, item.__func__])
-        elif isinstance(item, types.FunctionType):
-            stack.extend(_named(item))
+        elif (inside := parts(item, _named)) is not None:
+            stack.extend(inside)
         elif isinstance(item, nn.Module):
             modules.append(item)
             if isinstance(item, torch.jit.ScriptModule):
@@ -92,28 +86,15 @@ def _named(function: types.FunctionType) -> list[Any]:
     """What a function closes over, has as defaults or names among its globals."""
     if (function.__module__ or "").partition(".")[0] in CLOSED:
         return []
-    found = [cell.cell_contents for cell in function.__closure__ or () if not _empty(cell)]
-    found += [function.__defaults__, function.__kwdefaults__, getattr(function, "__wrapped__", None)]
-    codes = [] if _installed(function.__module__) else [function.__code__]
-    while codes:
-        code = codes.pop()
-        named = [function.__globals__[name] for name in code.co_names if name in function.__globals__]
-        found += named
-        for item in named:  # net in nets.net, Model.net
+    found = closed_over(function)
+    for names, values in () if _installed(function.__module__) else global_names(function):
+        found += values
+        for item in values:  # net in nets.net, Model.net
             if isinstance(item, types.ModuleType) and not _installed(item.__name__):
-                found += [vars(item)[name] for name in code.co_names if name in vars(item)]
+                found += [vars(item)[name] for name in names if name in vars(item)]
             elif isinstance(item, type):
                 found += _shared(item)
-        codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
     return found
-
-
-def _empty(cell: types.CellType) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018 (raises while a recursive function is being defined)
-    except ValueError:
-        return True
-    return False
 
 
 def stream_of(generator: Any) -> Any:

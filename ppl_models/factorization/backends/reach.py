@@ -1,0 +1,40 @@
+"""What a program holds, in any language: the steps from a container or a function to what is in it."""
+
+import types
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+
+def parts(item: Any, named: Callable[[types.FunctionType], list[Any]]) -> list[Any] | None:
+    """What a container, a partial, a method or a function (by `named`) holds; None for anything else."""
+    if isinstance(item, dict):
+        return list(item.values())
+    if isinstance(item, (list, tuple, set, frozenset, deque)):
+        return list(item)
+    if isinstance(item, partial):
+        return [item.func, item.args, item.keywords]
+    if isinstance(item, types.MethodType):
+        return [item.__self__, item.__func__]
+    return named(item) if isinstance(item, types.FunctionType) else None
+
+
+def closed_over(function: types.FunctionType) -> list[Any]:
+    """What a function closes over, has as defaults or wraps."""
+    found = [function.__defaults__, function.__kwdefaults__, getattr(function, "__wrapped__", None)]
+    for cell in function.__closure__ or ():
+        try:
+            found.append(cell.cell_contents)
+        except ValueError:  # a recursive function that is being defined
+            pass
+    return found
+
+
+def global_names(function: types.FunctionType) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
+    """For a function and each one defined in it, the names it uses and those of its globals that have one."""
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        yield code.co_names, [function.__globals__[name] for name in code.co_names if name in function.__globals__]
+        codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
