@@ -30,10 +30,14 @@ def test_own_model_ranks_the_guides_as_printed(capsys):
     assert all(abs(float(bounds[name]) - float(stated[name])) < 0.05 for name in bounds), bounds
 
 
-def test_report_is_as_printed(capsys):
-    exec(compile(INSPECTION, "README.md", "exec"), {})
+def test_report_is_as_printed_and_drawn(capsys):
+    scope: dict = {}
+    exec(compile(INSPECTION, "README.md", "exec"), scope)
     printed = [f"    {line}".rstrip() for line in capsys.readouterr().out.rstrip().splitlines()]
     assert "\n".join(printed) in README.read_text()
+    guide = guides.MeanField(scope["model"], scope["x"])
+    drawn = scope["compare"](scope["model"], guide, scope["x"]).svg()
+    assert (README.parent / "docs" / "inspection.svg").read_text() == f"{drawn}\n"
 
 
 def test_tables_name_every_model_and_guide():
