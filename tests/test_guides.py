@@ -12,7 +12,8 @@ from torch import Tensor
 
 from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective, families
 from ppl_models import DLGM, VAE, HierarchicalVAE, LinearGaussian, SeReVAE
-from ppl_models.inference.objectives import elbo, terms
+from ppl_models.inference.objectives import elbo
+from ppl_models.inference.terms import terms
 
 GUIDES = (MeanField, BottomUp, Ladder, SelfReflective, Faithful)
 FAMILIES = ("diagonal", "rank-one", "full")

@@ -9,5 +9,6 @@ from .checkpoint import (
     write_json as write_json,
 )
 from .evaluation import Evaluation as Evaluation, evaluate as evaluate
-from .objectives import Terms as Terms, elbo as elbo, plate_nesting as plate_nesting, terms as terms
+from .objectives import elbo as elbo
+from .terms import Terms as Terms, plate_nesting as plate_nesting, terms as terms
 from .training import Run as Run, fit as fit

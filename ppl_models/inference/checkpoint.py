@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .objectives import run_pair
+from .terms import run_pair
 
 FORMAT = "ppl-models 1"
 CHECKPOINT = "checkpoint.safetensors"

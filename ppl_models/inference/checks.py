@@ -12,7 +12,7 @@ from torch import Tensor
 from ppl_models.parts.plates import PARTICLES, is_deterministic, latents, observations
 
 from .batches import rows_of
-from .objectives import run_pair
+from .terms import run_pair
 
 CHUNK = 1000  # rows
 

@@ -14,9 +14,10 @@ from ppl_models.parts.plates import observations
 
 from .batches import columns_of, rows_of
 from .checks import CHUNK, check_pair, check_values, check_whole
-from .objectives import Terms, elbo, plate_nesting, terms
+from .objectives import elbo
 from .particles import vectorizes
 from .progress import Progress
+from .terms import Terms, plate_nesting, terms
 
 
 @dataclass

@@ -19,9 +19,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from .batches import batches_of, columns_of, rows_of
 from .checkpoint import CHECKPOINT, contents, prepared, save, write_json
 from .checks import check_loss, check_pair, check_values
-from .objectives import Terms, elbo, plate_nesting, terms
+from .objectives import elbo
 from .particles import vectorizes
 from .progress import Progress
+from .terms import Terms, plate_nesting, terms
 
 
 @dataclass

@@ -1,0 +1,214 @@
+"""One pass of a (model, guide) pair as `Terms`: what every objective is a function of."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine import Trace
+from pyro.poutine.guide import GuideMessenger
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+from torch.distributions import kl_divergence
+
+from ppl_models.parts.plates import PARTICLES, data_plate, is_deterministic, latents, observations
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What one pass of a pair gives, in nats, one number a datum.
+
+    Every tensor is (particles, n), or (particles, 1) for what is outside the data plate (`shared`): global latents, and
+    everything where there is no plate around the data. Scales and masks of the program are in the numbers.
+
+    Attributes:
+        log_likelihood: observed site -> log p(x | z).
+        log_p: latent site -> log p(z | parents).
+        log_q: latent site -> log q(z | ...).
+        kl: latent site -> KL(q || p) of the factor, in closed form where there is one, else log q - log p.
+        shared: the sites outside the data plate.
+        full_size: size of the data plate before subsampling, None where the program does not subsample.
+    """
+
+    log_likelihood: dict[str, Tensor]
+    log_p: dict[str, Tensor]
+    log_q: dict[str, Tensor]
+    kl: dict[str, Tensor]
+    shared: frozenset[str]
+    full_size: int | None = None
+
+    @property
+    def log_w(self) -> Tensor:
+        """log p(x, z) - log q(z | x), (particles, n) for local sites; shared sites are added to every datum."""
+        total = sum(self.log_likelihood.values())
+        for name in self.log_p:
+            total = total + self.log_p[name] - self.log_q[name]
+        return total
+
+
+def terms(
+    model: Callable,
+    guide: Callable,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    particles: int = 1,
+    nesting: int | None = None,
+    analytic: bool = True,
+) -> Terms:
+    """Run the pair once, with all particles in one vectorized pass, and collect its `Terms`.
+
+    No number is read on the way (no `.item()`), so a device is never made to wait.
+
+    Args:
+        model, guide: any Pyro programs; a `GuideMessenger` gives both traces in one pass.
+        args, kwargs: the arguments of both.
+        particles: draws of the guide, in a plate left of all others.
+        nesting: number of plate dims of the programs, needed for particles > 1; see `plate_nesting`.
+        analytic: take divergences in closed form where there is one.
+
+    Raises:
+        ValueError: the guide samples a site that the model lacks, lacks one that it needs, runs another model, or
+            observes something.
+    """
+    kwargs = kwargs or {}
+    if particles > 1 and nesting is None:
+        nesting = plate_nesting(model, guide, args, kwargs)
+    dim = None if particles == 1 else -1 - nesting
+    with pyro.plate(PARTICLES, particles, dim=dim) if dim else nullcontext():
+        model_trace, guide_trace, same_order = traces(model, guide, args, kwargs)
+    return collect(model_trace, guide_trace, dim, analytic and same_order, next(iter([*args, *kwargs.values()]), None))
+
+
+def run_pair(model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Trace, Trace]:
+    """(model trace, guide trace) of one run, subsample sites pruned; whether their latents agree is not looked at.
+
+    Raises:
+        ValueError: a guide built on another model (it has `model`, and is a `GuideMessenger` or has a `layout`), or one
+            that observes something other than a `pyro.factor`.
+    """
+    messenger = isinstance(guide, GuideMessenger)
+    # the `model` of an autoguide may be hidden in a poutine.block, that of another module may be anything
+    own = getattr(guide, "model", None) if messenger or hasattr(guide, "layout") else None
+    if own is not None and own != model:  # methods and functions compare by identity, too
+        raise ValueError(
+            f"the guide {type(guide).__name__} runs its own model, {_called(own)}, which is not the "
+            f"{_called(model)} it is paired with; build the guide on this model"
+        )
+    if messenger:
+        guide(*args, **kwargs)
+        model_trace, guide_trace = guide.get_traces()
+        return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+    # as contexts: `trace(fn)` would append a table of shapes to every message that a program raises
+    with poutine.trace() as capture:
+        guide(*args, **kwargs)
+    for name in observations(capture.trace):
+        raise ValueError(
+            f"the guide, {_called(guide)}, observes the site {name!r}; are model and guide in this order? A guide "
+            "draws every latent and observes nothing but a pyro.factor"
+        )
+    with poutine.trace() as replayed, poutine.replay(trace=capture.trace):
+        model(*args, **kwargs)
+    return prune_subsample_sites(replayed.trace), prune_subsample_sites(capture.trace)
+
+
+def traces(
+    model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Trace, Trace, bool]:
+    """(model trace, guide trace, whether both draw the latents in one order), subsample sites pruned."""
+    model_trace, guide_trace = run_pair(model, guide, args, kwargs)
+    if isinstance(guide, GuideMessenger):
+        return model_trace, guide_trace, True
+    needed, given = latents(model_trace), latents(guide_trace)
+    for name in given:
+        if name not in needed and not guide_trace.nodes[name]["infer"].get("is_auxiliary"):
+            raise ValueError(
+                f"the guide samples the site {name!r}, which the model does not draw (latents: {', '.join(needed)}); "
+                "build the guide on this model, and pass it the data it was built with"
+            )
+    for name in needed:
+        if name not in given:
+            raise ValueError(
+                f"the guide has no factor for the site {name!r} of the model (the guide samples: {', '.join(given)}); "
+                "build the guide on this model"
+            )
+    return model_trace, guide_trace, [n for n in given if n in needed] == needed
+
+
+def _called(program: Callable) -> str:
+    """A name of a program for messages, with the address that tells two instances apart."""
+    return f"{getattr(program, '__name__', type(program).__name__)} at {id(program):#x}"
+
+
+def collect(
+    model_trace: Trace, guide_trace: Trace, particle_dim: int | None, analytic: bool, first: Any = None
+) -> Terms:
+    """The `Terms` of a pair of traces; `first` is the first argument of the run, whose rows are the data."""
+    data = data_plate(model_trace, first)
+    shared: set[str] = set()
+
+    def reduce(name: str, value: Tensor, node: Mapping[str, Any]) -> Tensor:
+        value = scale_and_mask(value, node["scale"], node["mask"])
+        local = data is not None and any(f.name == data.name for f in node["cond_indep_stack"])
+        if not local:
+            shared.add(name)
+        return per_datum(value, data.dim if local else None, particle_dim)
+
+    likelihood, log_p, log_q, kl = {}, {}, {}, {}
+    for name, node in model_trace.nodes.items():
+        if node["type"] != "sample" or is_deterministic(node):
+            continue
+        if node["is_observed"]:
+            likelihood[name] = reduce(name, node["fn"].log_prob(node["value"]), node)
+            continue
+        q = guide_trace.nodes[name]
+        log_p[name] = reduce(name, node["fn"].log_prob(node["value"]), node)
+        log_q[name] = reduce(name, q["fn"].log_prob(q["value"]), q)
+        divergence = _divergence(q, node) if analytic else None
+        kl[name] = log_q[name] - log_p[name] if divergence is None else reduce(name, divergence, q)
+    for name, q in guide_trace.nodes.items():
+        if q["type"] == "sample" and name not in log_p and not is_deterministic(q):
+            # an auxiliary site or a factor of the guide: it has a density but no prior
+            log_q[name] = kl[name] = reduce(name, q["fn"].log_prob(q["value"]), q)
+            log_p[name] = torch.zeros_like(log_q[name])
+    full = None if data is None or data.full_size in (None, data.size) else data.full_size
+    return Terms(likelihood, log_p, log_q, kl, frozenset(shared), full)
+
+
+def _divergence(q: Mapping[str, Any], p: Mapping[str, Any]) -> Tensor | None:
+    """KL of two sites in closed form, None where there is none or where it would not be the mean of log q - log p."""
+    if q["mask"] is not p["mask"] or (q["scale"] is not p["scale"] and _number(q["scale"]) != _number(p["scale"])):
+        return None
+    try:
+        divergence = kl_divergence(q["fn"], p["fn"])
+    except NotImplementedError:
+        return None
+    return divergence if divergence.dim() <= max(len(q["fn"].batch_shape), len(p["fn"].batch_shape)) else None
+
+
+def _number(scale: Any) -> Any:
+    """A scale that can be compared without reading a tensor: tensors are compared by identity."""
+    return id(scale) if isinstance(scale, Tensor) else scale
+
+
+def per_datum(value: Tensor, data_dim: int | None, particle_dim: int | None) -> Tensor:
+    """Sum a log-density over every plate but data and particles: (particles, n), with 1 for what is not there."""
+    rank = max(-(data_dim or 0), -(particle_dim or 0))
+    value = value.reshape((1,) * max(rank - value.dim(), 0) + value.shape)
+    keep = {value.dim() + d for d in (data_dim, particle_dim) if d is not None}
+    drop = [d for d in range(value.dim()) if d not in keep]
+    value = value.sum(drop) if drop else value
+    if particle_dim is None:
+        value = value.unsqueeze(0)
+    return value if data_dim is not None else value.unsqueeze(-1)
+
+
+def plate_nesting(model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """How many dims the plates of a pair take: particles go left of them. Runs the pair once."""
+    with torch.no_grad(), poutine.block():
+        pair = traces(model, guide, args, kwargs)[:2]
+    nodes = [node for trace in pair for node in trace.nodes.values() if node["type"] == "sample"]
+    return max((-f.dim for node in nodes for f in node["cond_indep_stack"] if f.vectorized), default=0)
