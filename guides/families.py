@@ -6,16 +6,19 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import pyro.distributions as dist
 import torch
+from pyro import validation_enabled
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.transforms import AffineTransform, ReshapeTransform
 from torch.nn.functional import normalize, softplus
-from zuko.transforms import MonotonicRQSTransform
 
 from ppl_models.parts.distributions import RankOneNormal
 from ppl_models.parts.likelihoods import bounded_exp
 from ppl_models.parts.sizes import one_size
+
+with validation_enabled(dist.is_validation_enabled()):  # zuko turns it off for every distribution of the process
+    from zuko.transforms import MonotonicRQSTransform
 
 
 @runtime_checkable

@@ -131,6 +131,12 @@ def unsafe_loads(source: str, unpickler: bool = False) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("module", ["guides", "ppl_models.cli", "ppl_models.inference"])
+def test_importing_leaves_the_checks_of_distributions_on(module: str):
+    code = f"import {module}, pyro.distributions as d; print(d.is_validation_enabled(), d.Normal._validate_args)"
+    assert run(code).stdout.split() == ["True", "True"]
+
+
 def test_library_unpickles_nothing():
     found = {name(path): unsafe_loads(path.read_text(), path == READERS) for path in LIBRARY}
     assert {module: lines for module, lines in found.items() if lines} == {}
