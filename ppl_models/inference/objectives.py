@@ -1,6 +1,15 @@
-"""Objectives: small pure functions of the `Terms` of one pass."""
+"""Objectives: small pure functions of the `Terms` of one pass, each a bound in nats per datum to be maximized.
 
+Any `objective(terms, beta=1.0, data_size=None) -> scalar` is one; give options with `functools.partial`:
+`partial(free_bits, nats=0.5, per="unit")`. None of them reads a number, so that a device is never made to wait.
+"""
+
+from collections.abc import Callable
+from math import log
+
+import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from .terms import Terms
 
@@ -13,14 +22,14 @@ def elbo(terms: Terms, beta: float | Tensor = 1.0, data_size: int | None = None)
     A shared site (a global latent) counts once for the whole data set: its term is divided by `data_size`.
 
     Args:
-        terms: of one pass.
+        terms: of one pass; with `analytic` they hold divergences in closed form, else sampled ones.
         beta: weight of the divergences, below 1 during a warm-up.
         data_size: number of data of which the pass saw a batch; by default what it saw.
 
-    Source: Kingma & Welling 2014, eq. 3; warm-up by Bowman et al. 2016 (arXiv 1511.06349).
+    Source: Kingma & Welling 2014 (arXiv 1312.6114), eq. 3; warm-up by Bowman et al. 2016 (arXiv 1511.06349); beta as a
+    constant by Higgins et al. 2017, eq. 4.
     """
     sites = [(n, t) for n, t in terms.log_likelihood.items()] + [(n, -beta * t) for n, t in terms.kl.items()]
-    seen = max(t.shape[1] for _, t in sites)
     local, shared = 0.0, 0.0
     for name, value in sites:
         if name in terms.shared:
@@ -28,5 +37,149 @@ def elbo(terms: Terms, beta: float | Tensor = 1.0, data_size: int | None = None)
         else:
             local = local + value.mean(0).sum()
     # a program that subsamples has scaled its local terms up to its full size already
-    local = local / (terms.full_size or seen)
-    return local + shared / (terms.full_size or data_size or seen)
+    size = terms.full_size or terms.seen
+    return local / size + shared / (terms.full_size or data_size or size)
+
+
+def free_bits(
+    terms: Terms, beta: float | Tensor = 1.0, data_size: int | None = None, *, nats: float = 0.5, per: str = "layer"
+) -> Tensor:
+    """The evidence lower bound in which no group of latents gains by a divergence below `nats`, in nats per datum.
+
+        E_q [log p(x | z)] - beta * sum_j max(nats, mean_n KL_jn),       mean over data and particles inside the maximum
+
+    The gradient of a group below the floor is zero: it may use that many nats for nothing. `beta` weighs the floored
+    divergences, so that a warm-up changes no floor. A shared site has one divergence, and so one floor, for all data:
+    max(nats, KL) / data_size. Auxiliary sites of the guide have no prior and no floor.
+
+    Args:
+        terms, beta, data_size: as for `elbo`.
+        nats: the floor of a group.
+        per: "layer", a group for each latent site, or "unit", one for each coordinate (see `Terms.kl_units`).
+
+    Raises:
+        ValueError: another word for per, a negative floor; per="unit" with a factor that is no product.
+
+    Source: Kingma et al. 2016 (arXiv 1606.04934), appendix C.8, eq. 15.
+    """
+    _at_least_zero("free_bits", nats=nats)
+    return _floored("free_bits", terms, beta, data_size, per, lambda kl: kl.clamp(min=nats))
+
+
+def soft_free_bits(
+    terms: Terms,
+    beta: float | Tensor = 1.0,
+    data_size: int | None = None,
+    *,
+    nats: float = 0.5,
+    width: float = 0.1,
+    per: str = "layer",
+) -> Tensor:
+    """`free_bits` with a smooth maximum, a scalar in nats per datum.
+
+        E_q [log p(x | z)] - beta * sum_j { nats + width log(1 + exp[(mean_n KL_jn - nats) / width]) }
+
+    The weight of a group's divergence is sigmoid((KL_j - nats) / width) instead of a step from 0 to 1: 1/2 at the
+    floor, within 5% of its end three widths from it. It is above `free_bits`' penalty, by at most width log 2.
+
+    Chen et al. also replace the step by a weight of each group between 0 and 1, but one that is a state: raised or
+    lowered by a tenth after every step. Here the weight is a function of the divergence, so that an objective stays a
+    pure function, with nothing to checkpoint; this form is ours.
+
+    Args:
+        terms, beta, data_size, nats, per: as for `free_bits`.
+        width: of the transition, in nats.
+
+    Raises:
+        ValueError: as for `free_bits`; a width that is not positive.
+
+    Source: after the "soft free bits" of Chen et al. 2017 (arXiv 1611.02731), appendix.
+    """
+    _at_least_zero("soft_free_bits", nats=nats)
+    if not width > 0:
+        raise ValueError(f"soft_free_bits: found width={width}, want more than 0; free_bits has a sharp floor")
+    return _floored(
+        "soft_free_bits", terms, beta, data_size, per, lambda kl: nats + softplus(kl - nats, beta=1 / width)
+    )
+
+
+def importance_weighted(terms: Terms, beta: float | Tensor = 1.0, data_size: int | None = None) -> Tensor:
+    """The importance-weighted bound of K particles, a scalar in nats per datum.
+
+        log 1/K sum_k w_k,      log w_k = log p(x | z_k) + beta * [log p(z_k) - log q(z_k | x)],       mean over data
+
+    It is `elbo` (sampled) for K = 1 and rises to log p(x) with K. With a shared site (a global latent) all data are one
+    datum with one weight, and the bound is divided by their number. `beta` tempers the weights; at 1, and only there,
+    this is a bound on the evidence.
+
+    Args:
+        terms: of one pass with K particles.
+        beta: weight of the divergences, below 1 during a warm-up.
+        data_size: as for `elbo`.
+
+    Raises:
+        ValueError: shared sites, and a pass that saw some of the data only.
+
+    Source: Burda et al. 2016 (arXiv 1509.00519), eq. 8.
+    """
+    log_w, size = log_weights(terms, beta, data_size)
+    return (torch.logsumexp(log_w, 0) - log(len(log_w))).sum() / size
+
+
+def log_weights(terms: Terms, beta: float | Tensor = 1.0, data_size: int | None = None) -> tuple[Tensor, int]:
+    """(log w of every particle and datum, (particles, n), the number that their sum over data is divided by).
+
+    Weights of one datum each, whatever a subsampling program scales its terms by; (particles, 1) with shared sites.
+
+    Raises:
+        ValueError: as for `importance_weighted`.
+    """
+    seen, names = terms.seen, {*terms.log_likelihood, *terms.kl}
+    parts = [(n, t) for n, t in terms.log_likelihood.items()]
+    parts += [(n, beta * (terms.log_p[n] - terms.log_q[n])) for n in terms.log_p]
+    if not terms.shared:
+        log_w = sum(t for _, t in parts)
+        return (log_w if terms.full_size is None else log_w * (seen / terms.full_size)), seen
+    if terms.shared >= names:  # no plate around the data: one datum, whatever the length of the arguments
+        return sum(t for _, t in parts), data_size or 1
+    if terms.full_size is not None or data_size not in (None, seen):
+        raise ValueError(
+            f"importance_weighted: found the sites {', '.join(sorted(terms.shared))} outside the data plate and "
+            f"{seen} of {terms.full_size or data_size} data; all data have one weight then, want every datum in every "
+            "pass; take a batch of all the data, or elbo"
+        )
+    return sum(t.sum(1, keepdim=True) for _, t in parts), seen
+
+
+def _floored(
+    called: str,
+    terms: Terms,
+    beta: float | Tensor,
+    data_size: int | None,
+    per: str,
+    floor: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """The bound with `floor` applied to the mean divergence of every group."""
+    if per not in ("layer", "unit"):
+        raise ValueError(f"{called}: found per={per!r}, want 'layer' or 'unit'")
+    size = terms.full_size or terms.seen
+    whole = terms.full_size or data_size or size
+    total = 0.0
+    for name, value in terms.log_likelihood.items():
+        total = total + value.mean(0).sum() / (whole if name in terms.shared else size)
+    units = {name: value.unsqueeze(-1) for name, value in terms.kl.items()} if per == "layer" else terms.kl_units
+    for name, value in terms.kl.items():
+        shared = name in terms.shared
+        if name in terms.auxiliary:
+            penalty = value.mean(0).sum() / (whole if shared else size)
+        else:
+            groups = units[name].mean(0).sum(0)
+            penalty = floor(groups).sum() / whole if shared else floor(groups / size).sum()
+        total = total - beta * penalty
+    return total
+
+
+def _at_least_zero(called: str, **values: float) -> None:
+    for name, value in values.items():
+        if not value >= 0:
+            raise ValueError(f"{called}: found {name}={value}, want at least 0")

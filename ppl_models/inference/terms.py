@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyro
@@ -13,9 +13,10 @@ from pyro.poutine import Trace
 from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from ppl_models.parts.plates import PARTICLES, data_plate, is_deterministic, latents, observations
+
+from .divergences import divergence, per_unit, unit_divergence
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Terms:
         kl: latent site -> KL(q || p) of the factor, in closed form where there is one, else log q - log p.
         shared: the sites outside the data plate.
         full_size: size of the data plate before subsampling, None where the program does not subsample.
+        auxiliary: the sites of `kl` that only the guide has (auxiliary latents, factors): a density, but no prior.
+        units: gives `kl_units`; they cost nothing until something asks for them.
     """
 
     log_likelihood: dict[str, Tensor]
@@ -40,6 +43,27 @@ class Terms:
     kl: dict[str, Tensor]
     shared: frozenset[str]
     full_size: int | None = None
+    auxiliary: frozenset[str] = frozenset()
+    units: Callable[[], dict[str, Tensor]] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def kl_units(self) -> dict[str, Tensor]:
+        """Latent site -> divergence of each unit, (particles, n, units); the units sum to `kl`.
+
+        The units of a site are the coordinates of its event, times its plates other than data and particles. Under a
+        transform that factor and prior share, they are those of the bases.
+
+        Raises:
+            ValueError: a factor or prior that is not a product over coordinates.
+        """
+        if self.units is None:
+            raise ValueError("these Terms were put together without units; take those of `terms(model, guide, ...)`")
+        return self.units()
+
+    @property
+    def seen(self) -> int:
+        """How many data the pass saw: 1 where there is no plate around them."""
+        return max(t.shape[1] for t in (*self.log_likelihood.values(), *self.kl.values()))
 
     @property
     def log_w(self) -> Tensor:
@@ -157,7 +181,7 @@ def collect(
             shared.add(name)
         return per_datum(value, data.dim if local else None, particle_dim)
 
-    likelihood, log_p, log_q, kl = {}, {}, {}, {}
+    likelihood, log_p, log_q, kl, pairs = {}, {}, {}, {}, {}
     for name, node in model_trace.nodes.items():
         if node["type"] != "sample" or is_deterministic(node):
             continue
@@ -167,31 +191,48 @@ def collect(
         q = guide_trace.nodes[name]
         log_p[name] = reduce(name, node["fn"].log_prob(node["value"]), node)
         log_q[name] = reduce(name, q["fn"].log_prob(q["value"]), q)
-        divergence = _divergence(q, node) if analytic else None
-        kl[name] = log_q[name] - log_p[name] if divergence is None else reduce(name, divergence, q)
+        closed = divergence(q, node) if analytic else None
+        kl[name] = log_q[name] - log_p[name] if closed is None else reduce(name, closed, q)
+        pairs[name] = q, node
     for name, q in guide_trace.nodes.items():
         if q["type"] == "sample" and name not in log_p and not is_deterministic(q):
             # an auxiliary site or a factor of the guide: it has a density but no prior
             log_q[name] = kl[name] = reduce(name, q["fn"].log_prob(q["value"]), q)
             log_p[name] = torch.zeros_like(log_q[name])
     full = None if data is None or data.full_size in (None, data.size) else data.full_size
-    return Terms(likelihood, log_p, log_q, kl, frozenset(shared), full)
+
+    def units() -> dict[str, Tensor]:
+        dims = {name: None if name in shared else data.dim for name in pairs}
+        return {n: per_unit(*unit_divergence(n, *pairs[n], analytic), dims[n], particle_dim) for n in pairs}
+
+    return Terms(likelihood, log_p, log_q, kl, frozenset(shared), full, frozenset(kl.keys() - pairs.keys()), units)
 
 
-def _divergence(q: Mapping[str, Any], p: Mapping[str, Any]) -> Tensor | None:
-    """KL of two sites in closed form, None where there is none or where it would not be the mean of log q - log p."""
-    if q["mask"] is not p["mask"] or (q["scale"] is not p["scale"] and _number(q["scale"]) != _number(p["scale"])):
-        return None
-    try:
-        divergence = kl_divergence(q["fn"], p["fn"])
-    except NotImplementedError:
-        return None
-    return divergence if divergence.dim() <= max(len(q["fn"].batch_shape), len(p["fn"].batch_shape)) else None
+def concatenated(found: Sequence[Terms]) -> Terms:
+    """Several passes over the same data as one of all their particles."""
+    if len(found) == 1:
+        return found[0]
+    counts = [max(t.shape[0] for t in (*f.log_likelihood.values(), *f.kl.values())) for f in found]
 
+    def join(of: Callable[[Terms], dict[str, Tensor]]) -> dict[str, Tensor]:
+        tables = [of(f) for f in found]
+        # what does not depend on the particles has one row for all of them
+        return {
+            name: torch.cat([t[name].expand(k, *t[name].shape[1:]) for t, k in zip(tables, counts, strict=True)])
+            for name in tables[0]
+        }
 
-def _number(scale: Any) -> Any:
-    """A scale that can be compared without reading a tensor: tensors are compared by identity."""
-    return id(scale) if isinstance(scale, Tensor) else scale
+    first = found[0]
+    return Terms(
+        join(lambda f: f.log_likelihood),
+        join(lambda f: f.log_p),
+        join(lambda f: f.log_q),
+        join(lambda f: f.kl),
+        first.shared,
+        first.full_size,
+        first.auxiliary,
+        lambda: join(lambda f: f.kl_units),
+    )
 
 
 def per_datum(value: Tensor, data_dim: int | None, particle_dim: int | None) -> Tensor:

@@ -1,0 +1,233 @@
+"""What an optimizer minimizes: an objective of a pair, its gradient estimators, and the same as a loss of Pyro's."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.infer.elbo import ELBO
+from torch import Tensor, nn
+
+from ppl_models.parts.plates import latents
+
+from .doubly import Cut, doubly_reparametrized
+from .objectives import elbo, importance_weighted
+from .particles import vectorizes
+from .terms import Terms, concatenated, plate_nesting, terms, traces
+
+Objective = Callable[..., Tensor]
+GRADIENTS = "reparametrized", "doubly-reparametrized"
+
+
+def estimate(
+    objective: Objective,
+    model: Callable,
+    guide: Callable,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    beta: float | Tensor = 1.0,
+    data_size: int | None = None,
+    particles: int = 1,
+    passes: int = 1,
+    nesting: int | None = None,
+    analytic: bool = True,
+    gradient: str = "reparametrized",
+) -> tuple[Tensor, list[Terms]]:
+    """(the negative objective, to be minimized, in nats per datum; the `Terms` of each pass it was made of).
+
+    The passes are one sample of particles * passes draws, so that a bound keeps its K however they are run.
+
+    "reparametrized" differentiates the objective along its draws. "doubly-reparametrized" has the value of
+    `importance_weighted` and another gradient of the same mean, without the guide's score: with w~_k = w_k / sum_j w_j,
+
+        sum_k  w~_k d log p(x, z_k) + c_k (d log w_k / d z_k) d z_k,      c_k = (1 - beta) w~_k + beta w~_k^2
+
+    where the first d is at fixed draws, over the parameters of p, and the last over all that the draws depend on. The
+    draws of all latents are one vector: it holds for factors that condition on each other, and where the guide shares
+    parameters with the prior. As K grows the plain gradient of a guide drowns in its noise (Rainforth et al. 2018,
+    arXiv 1802.04537), and this one stands out from it; what is the guide's alone has no gradient at all, not only on
+    average, where the guide is exact.
+
+    Args:
+        objective: of `Terms`, to be maximized.
+        model, guide, args, kwargs: the pair and its arguments; latents must be reparametrized.
+        beta, data_size: see the objective.
+        particles: draws in one vectorized pass; see `vectorizes`.
+        passes: how many such passes.
+        nesting: see `terms`.
+        analytic: divergences in closed form where there is one.
+        gradient: the word. Doubly reparametrized, no datum's draws may act on another's weight (as they do through
+            batch normalization behind a latent), and nothing may scale or mask latents but plates that subsample.
+
+    Raises:
+        ValueError: another word; "doubly-reparametrized" with another objective or with a latent that is not
+            reparametrized; see `terms` and the objective.
+
+    Source: Tucker et al. 2019 (arXiv 1810.04152); for hierarchies Bauer & Mnih 2021 (arXiv 2101.11046), whose second
+    gradient, for the prior's own score, is not taken here. c_k for beta below 1 is ours, by the same derivation.
+    """
+    doubly = _doubly(objective, gradient)
+
+    def run() -> Terms:
+        return terms(model, guide, args, kwargs, particles, nesting, analytic)
+
+    if not doubly or not torch.is_grad_enabled():
+        found = [run() for _ in range(passes)]
+        return -objective(concatenated(found), beta, data_size), found
+    found, drawn = [], []
+    for _ in range(passes):
+        with Cut() as cut:
+            found.append(run())
+        drawn.append(cut.drawn)
+    return -doubly_reparametrized(found, drawn, beta, data_size), found
+
+
+def _doubly(objective: Objective, gradient: str) -> bool:
+    if gradient not in GRADIENTS:
+        raise ValueError(f"found gradient={gradient!r}, want one of {', '.join(map(repr, GRADIENTS))}")
+    if gradient != "reparametrized" and objective is not importance_weighted:
+        called = getattr(objective, "__name__", repr(objective))
+        raise ValueError(
+            f"found gradient={gradient!r} with the objective {called}, want importance_weighted: of the others the "
+            "gradient is 'reparametrized'"
+        )
+    return gradient != "reparametrized"
+
+
+class Loss(ELBO):
+    """An objective as a loss of Pyro's: for `pyro.infer.SVI`, or as a module for any torch optimizer.
+
+        loss = -size * objective,      size: what the pass saw, or the full size of a plate that subsamples
+
+    in nats over the batch, the scale of `pyro.infer.Trace_ELBO`, for which it is a drop-in: `Loss()` has its mean, and
+    the value of `TraceMeanField_ELBO`. No number is read on the way but the one that `loss` and `loss_and_grads`
+    return, so that a device waits once a step.
+
+        SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), Loss(importance_weighted, particles=8)).step(x)
+        Loss(elbo)(model, guide)(x).backward()
+
+    The first time that it meets a pair it looks at it, with the generators and running statistics left as they were:
+    particles run in one vectorized pass if the programs are right with one, else (and with keyword arguments) one by
+    one. Its attribute `beta` may be set between steps.
+
+    Args:
+        objective: of `Terms`: `elbo`, `partial(free_bits, nats=1.0)`, `importance_weighted`, or one of yours.
+        particles, analytic, beta, gradient: see `estimate`.
+        data_size: number of data of which the pass saw a batch, where the program does not subsample; global latents
+            then weigh batch / data_size.
+
+    Raises:
+        TypeError: an objective that cannot be called.
+        ValueError: particles below 1, see `estimate`; when called, a latent that is not reparametrized.
+
+    >>> import torch
+    >>> from ppl_models import VAE
+    >>> from guides import MeanField
+    >>> model, x = VAE(event=4, latent=2, hidden=8), torch.eye(4)
+    >>> module = Loss(elbo, particles=3)(model, MeanField(model, x, hidden=8))
+    >>> optimizer = torch.optim.Adam(module.parameters())
+    >>> module(x).backward()
+    >>> optimizer.step()
+    """
+
+    def __init__(
+        self,
+        objective: Objective = elbo,
+        *,
+        particles: int = 1,
+        analytic: bool = True,
+        beta: float | Tensor = 1.0,
+        data_size: int | None = None,
+        gradient: str = "reparametrized",
+    ) -> None:
+        if not callable(objective):
+            raise TypeError(f"Loss: found objective={objective!r}, want a function of Terms; try elbo")
+        if isinstance(objective, (type, ELBO)):
+            called = getattr(objective, "__name__", type(objective).__name__)
+            raise TypeError(f"Loss: found {called}, want a function of Terms; a loss of Pyro's needs no Loss around it")
+        if particles < 1:
+            raise ValueError(f"Loss: found particles={particles}, want at least 1")
+        _doubly(objective, gradient)
+        super().__init__(num_particles=particles)
+        self.objective, self.gradient, self.analytic = objective, gradient, analytic
+        self.beta, self.data_size = beta, data_size
+        self._seen: tuple[Any, Any, _Look] | None = None
+
+    def _get_trace(self, model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        return traces(model, guide, args, kwargs)[:2]
+
+    def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
+        """The loss, in nats over the batch, without gradients."""
+        with torch.no_grad():
+            return self.differentiable_loss(model, guide, *args, **kwargs).item()
+
+    def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
+        """The loss as a scalar tensor, in nats over the batch, whose gradient is that of the estimator."""
+        if self._seen is None or self._seen[0] != model or self._seen[1] != guide:
+            self._seen = model, guide, _look(model, guide, args, kwargs, self.num_particles)
+        nesting, vectorized, rough = self._seen[2]
+        if rough is not None and torch.is_grad_enabled():
+            raise ValueError(rough)
+        many = (self.num_particles, 1) if vectorized else (1, self.num_particles)
+        value, found = estimate(
+            self.objective,
+            model,
+            guide,
+            args,
+            kwargs,
+            beta=self.beta,
+            data_size=self.data_size,
+            particles=many[0],
+            passes=many[1],
+            nesting=nesting,
+            analytic=self.analytic,
+            gradient=self.gradient,
+        )
+        seen = found[0]
+        alone = seen.shared >= seen.log_likelihood.keys() | seen.kl.keys()
+        return value * (seen.full_size or (self.data_size if alone and self.data_size else seen.seen))
+
+    def loss_and_grads(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
+        """The loss, in nats over the batch; its gradient is added to that of the parameters."""
+        value = self.differentiable_loss(model, guide, *args, **kwargs)
+        if value.requires_grad:
+            value.backward(retain_graph=self.retain_graph)
+        return value.item()
+
+
+_Look = tuple[int, bool, str | None]
+
+
+def _look(model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any], particles: int) -> _Look:
+    """(plate nesting, whether particles run in one pass, why no gradient can be taken or None) of a pair."""
+    places = {x.device for x in (*args, *kwargs.values()) if isinstance(x, Tensor)}
+    devices = [place for place in places if place.type == "cuda"]
+    with torch.random.fork_rng(devices), torch.no_grad(), poutine.block(), _evaluating(model, guide):
+        guide_trace = traces(model, guide, args, kwargs)[1]
+        nesting = plate_nesting(model, guide, args, kwargs)
+        vectorized = particles > 1 and not kwargs and vectorizes(model, guide, args, nesting) is None
+    rough = next((n for n in latents(guide_trace) if not guide_trace.nodes[n]["fn"].has_rsample), None)
+    if rough is None:
+        return nesting, vectorized, None
+    kind = type(guide_trace.nodes[rough]["fn"]).__name__
+    return (
+        nesting,
+        vectorized,
+        f"Loss: the guide draws the site {rough!r} from a {kind}, not reparametrized, so that no gradient goes through "
+        "the draw; take pyro.infer.Trace_ELBO(), which does without, or sum a discrete site out with TraceEnum_ELBO",
+    )
+
+
+@contextmanager
+def _evaluating(*programs: Any) -> Iterator[None]:
+    """Inside, modules are in evaluation mode: looking moves no running statistics."""
+    modes = {m: m.training for program in programs if isinstance(program, nn.Module) for m in program.modules()}
+    for module in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

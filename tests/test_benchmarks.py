@@ -1,0 +1,190 @@
+"""The benchmarks compare like with like: the codes by hand and in NumPyro are the same pairs, and the commands run."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from benchmarks import by_hand, scaling, step, table
+from benchmarks.evaluate import by_hand as importance_bound
+from benchmarks.timing import in_turns, ratio
+from benchmarks.workloads import WORKLOADS, ladder, sere_vae, vae
+from ppl_models.inference import elbo, evaluate, terms
+
+SMALL = {
+    "vae": vae(latent=3, hidden=8, batch=5, pixels=12),
+    "ladder": ladder(layers=3, latent=3, hidden=8, batch=5, pixels=12),
+    "sere-vae": sere_vae(layers=3, latent=3, hidden=8, batch=5, pixels=13),
+}
+
+
+def built(name, dtype=torch.float64):
+    """(workload, model, guide, x), away from the initial weights, many of which are zero."""
+    workload = SMALL[name]
+    model, guide, x = workload.build()
+    with torch.no_grad():
+        for p in [*model.parameters(), *guide.parameters()]:
+            p.add_(0.2 * torch.randn_like(p))
+    return workload, model.to(dtype), guide.to(dtype), x.to(dtype)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("analytic", [True, False])
+def test_the_bound_by_hand_is_ours_draw_for_draw(name, analytic):
+    workload, model, guide, x = built(name)
+    bound = workload.hand(model, guide)
+    torch.manual_seed(1)
+    ours = elbo(terms(model, guide, (x,), analytic=analytic))
+    torch.manual_seed(1)
+    hand = bound(x, analytic=analytic).mean()
+    assert hand.item() == pytest.approx(ours.item(), rel=1e-12)
+    theirs = torch.autograd.grad(ours, list(bound.parameters()))
+    for mine, other in zip(torch.autograd.grad(hand, list(bound.parameters())), theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_by_hand_trains_every_parameter_of_the_pair(name):
+    workload, model, guide, _ = built(name)
+    mine = {id(p) for p in workload.hand(model, guide).parameters()}
+    assert mine == {id(p) for p in [*model.parameters(), *guide.parameters()]}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_importance_weights_by_hand_are_those_of_evaluate(name):
+    workload, model, guide, x = built(name)
+    torch.manual_seed(1)
+    ours = terms(model, guide, (x,), particles=7, nesting=1).log_w
+    torch.manual_seed(1)
+    torch.testing.assert_close(workload.hand(model, guide)(x, 7, analytic=False), ours, rtol=1e-10, atol=1e-10)
+
+
+def test_the_bound_of_the_loop_is_that_of_evaluate():
+    workload, model, guide, x = built("vae")
+    hand = importance_bound(workload.hand(model, guide), x, particles=20_000, rows=40_000)
+    found = evaluate(model, guide, x, particles=20_000, progress=False)
+    # 20 repetitions of the loop spread by 0.010 nats, so the difference of two by 0.014: four of these
+    assert hand == pytest.approx(found.nll, abs=0.06)
+
+
+def test_a_divergence_by_hand_is_that_of_torch():
+    m, s, loc, scale = torch.rand(4, 3, 2, dtype=torch.float64).add(0.1)
+    q, p = torch.distributions.Normal(m, s), torch.distributions.Normal(loc, scale)
+    torch.testing.assert_close(by_hand.kl_normal(m, s, loc, scale), torch.distributions.kl_divergence(q, p).sum(-1))
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("reuse", [True, False])
+def test_numpyro_has_the_pair_site_by_site(name, reuse):
+    pytest.importorskip("jax")
+    numpyro = pytest.importorskip("numpyro")
+    import jax
+
+    from benchmarks import by_numpyro
+
+    _, model, guide, x = built(name, torch.float32)
+    options = {"reuse": reuse} if name != "vae" else {}
+    fitted, state, rows = by_numpyro.svi(model, guide, x, **options)
+    params = fitted.get_params(state)
+    run = numpyro.handlers.seed(numpyro.handlers.substitute(fitted.guide, params), jax.random.PRNGKey(0))
+    q = numpyro.handlers.trace(run).get_trace(rows)
+    replayed = numpyro.handlers.replay(numpyro.handlers.substitute(fitted.model, params), q)
+    p = numpyro.handlers.trace(replayed).get_trace(rows)
+    latents = [site for site in q if q[site]["type"] == "sample" and site != "data"]
+
+    # the same noise in the code by hand: both draw m + s * noise, so the noise is (value - m) / s
+    noise = [(q[s]["value"] - q[s]["fn"].base_dist.loc) / q[s]["fn"].base_dist.scale for s in latents]
+    queue = [torch.tensor(jax.device_get(e).tolist()) for e in noise]
+    bound = SMALL[name].hand(model, guide)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(by_hand.torch, "randn", lambda *args, **kwargs: queue.pop(0))
+        hand = bound(x, analytic=False)
+    log_w = sum(p[s]["fn"].log_prob(p[s]["value"]) for s in p if p[s]["type"] == "sample" and s != "data")
+    log_w = log_w - sum(q[s]["fn"].log_prob(q[s]["value"]) for s in latents)
+    torch.testing.assert_close(hand, torch.tensor(jax.device_get(log_w).tolist()), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_numpyro_trains_what_we_train_on_the_same_scale(name):
+    pytest.importorskip("jax")
+    pytest.importorskip("numpyro")
+    import jax
+    import jax.numpy as jnp
+
+    from benchmarks import by_numpyro
+
+    workload, model, guide, x = built(name, torch.float32)
+    fitted, state, rows = by_numpyro.svi(model, guide, x)
+    params = fitted.get_params(state)
+    count = sum(p.numel() for p in {*model.parameters(), *guide.parameters()})
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == count
+    keys = jax.random.split(jax.random.PRNGKey(0), 500)
+    losses = jax.jit(jax.vmap(lambda k: fitted.loss.loss(k, params, fitted.model, fitted.guide, rows)))(keys)
+    bound = workload.hand(model, guide)
+    with torch.no_grad():
+        draws = -bound(x, 500).mean(1)
+    error = (float(jnp.var(losses)) / 500 + draws.var().item() / 500) ** 0.5
+    assert float(losses.mean()) == pytest.approx(draws.mean().item(), abs=4 * error)
+
+
+def test_turns_and_ratios():
+    calls = []
+    times = in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=3, warm=2)
+    assert {name: len(t) for name, t in times.items()} == {"a": 3, "b": 3}
+    assert calls.count("a") == calls.count("b") == 5
+    assert ratio([2.0, 6.0, 30.0], [1.0, 2.0, 3.0]) == 3
+
+
+def test_a_line_through_costs():
+    exact = scaling.line([1, 2, 4], [3.0, 5.0, 9.0])
+    assert (exact["intercept"], exact["slope"], exact["r2"]) == pytest.approx((1, 2, 1))
+    assert scaling.line([1, 2, 3], [1.0, 2.0, 6.0])["worst"] == pytest.approx(0.5)
+
+
+def test_the_command_of_a_step(tmp_path):
+    file = tmp_path / "step.json"
+    names = ["hand-eager", "ours-eager", "pyro-svi", "hand-graphs"]
+    given = ["--workload=toy", "--threads=1", "--rounds=1", "--steps=1", f"--json={file}"]
+    command = [sys.executable, "-m", "benchmarks.step", *given, *(f"--variant={name}" for name in names)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ}).stdout
+    found = json.loads(file.read_text())["step"]
+    rows = found[0]["workloads"]["toy"]
+    assert rows["hand-eager"]["ratio"] == 1
+    assert rows["ours-eager"]["ms"] > 0 and rows["pyro-svi"]["setup_s"] > 0
+    assert rows["hand-graphs"] == {"note": "CUDA graphs want a CUDA device"}
+    assert "ours, eager" in printed and table.step_table(found[0]) in printed
+
+
+def test_numpyro_in_turns():
+    pytest.importorskip("jax")
+    pytest.importorskip("numpyro")
+    rows = step.measure(SMALL["vae"], ["hand-eager", "numpyro-jit", "numpyro-scan"], rounds=1, steps=2)
+    assert rows["numpyro-jit"]["ratio"] > 0 and rows["numpyro-scan"]["ratio"] > 0
+
+
+def test_scaling_and_its_plot(tmp_path):
+    small = {"layers": 2, "latent": 2, "hidden": 8, "batch": 2}
+    sweeps = {
+        axis: scaling.sweep("ladder", axis, ["hand-eager", "ours-eager"], 1, 1, sizes, **small)
+        for axis, sizes in {"layers": (1, 2, 3), "latents": (2, 3), "particles": (1, 2)}.items()
+    }
+    assert sweeps["layers"]["lines"]["ours-eager"]["r2"] <= 1
+    found = {"about": {}, "families": {"ladder": sweeps}}
+    scaling.plot(found, tmp_path / "scaling.png")
+    assert (tmp_path / "scaling.png").stat().st_size > 1000
+    assert "ms a layer" in table.scaling_table(found)
+
+
+def test_every_workload_has_its_size():
+    _, _, x = WORKLOADS["toy"].build()
+    assert x.shape == (4, 784)
+    assert {name: w.batch for name, w in WORKLOADS.items()} == {
+        "sere-vae": 128,
+        "ladder-32": 32,
+        "ladder-256": 256,
+        "vae": 128,
+        "toy": 4,
+    }
