@@ -8,8 +8,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import by_hand, scaling, step, table
-from benchmarks.evaluate import by_hand as importance_bound
+from benchmarks import by_hand, evaluate as images, scaling, step, table
 from benchmarks.timing import in_turns, ratio
 from benchmarks.workloads import WORKLOADS, ladder, sere_vae, vae
 from ppl_models.inference import elbo, evaluate, terms
@@ -64,7 +63,7 @@ def test_importance_weights_by_hand_are_those_of_evaluate(name):
 
 def test_the_bound_of_the_loop_is_that_of_evaluate():
     workload, model, guide, x = built("vae")
-    hand = importance_bound(workload.hand(model, guide), x, particles=20_000, rows=40_000)
+    hand = images.by_hand(workload.hand(model, guide), x, particles=20_000, rows=40_000)
     found = evaluate(model, guide, x, particles=20_000, progress=False)
     # 20 repetitions of the loop spread by 0.010 nats, so the difference of two by 0.014: four of these
     assert hand == pytest.approx(found.nll, abs=0.06)
@@ -163,6 +162,24 @@ def test_numpyro_in_turns():
     pytest.importorskip("numpyro")
     rows = step.measure(SMALL["vae"], ["hand-eager", "numpyro-jit", "numpyro-scan"], rounds=1, steps=2)
     assert rows["numpyro-jit"]["ratio"] > 0 and rows["numpyro-scan"]["ratio"] > 0
+
+
+def test_images_a_second():
+    found = images.measure("toy", images=4, particles=6, rows=12, rounds=1, device="cpu", show=False)
+    assert min(found["hand"], found["evaluate"], found["ratio"]) > 0
+    # the toy at its start: no draw is 30 nats from the mean of about 590
+    assert found["nll_hand"] == pytest.approx(found["nll_evaluate"], abs=30)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_command_of_memory(tmp_path):
+    file = tmp_path / "memory.json"
+    command = [sys.executable, "-m", "benchmarks.memory", "--workload=vae", "--variant=hand-eager", f"--json={file}"]
+    subprocess.run(command, check=True, capture_output=True)
+    row = json.loads(file.read_text())["memory"][0]["workloads"]["vae"]["hand-eager"]
+    # at the least its weights, their gradients and two moments, in single precision
+    model, guide, _ = WORKLOADS["vae"].build()
+    assert row["step_mb"] > 4 * 4 * sum(p.numel() for p in {*model.parameters(), *guide.parameters()}) / 2**20
 
 
 def test_scaling_and_its_plot(tmp_path):

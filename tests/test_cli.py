@@ -1,8 +1,13 @@
 """The command line as a user meets it: folders that are whole, runs that can be rebuilt, errors of one line."""
 
 import json
+import random
 import re
 import shlex
+import signal
+import subprocess
+import sys
+import time
 import xml.etree.ElementTree
 from pathlib import Path
 
@@ -10,11 +15,13 @@ import matplotlib.image
 import numpy as np
 import pyro
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 import ppl_models.runs.training
 from ppl_models.cli import app
-from ppl_models.inference import evaluate
+from ppl_models.inference import evaluate, write_atomically
+from ppl_models.inference.checkpoint import CHECKPOINT, read
 from ppl_models.runs import load_run, names
 
 SMALL = "train sere-vae -g self-reflective -m layers=2 -m latent=2 -m hidden=8 -g hidden=8 --steps 8 --evaluate 4 -q"
@@ -107,6 +114,10 @@ def complaint(line: str) -> str:
     return text
 
 
+def files(folder: str) -> set[str]:
+    return {path.name for path in Path(folder).iterdir()} - {"checkpoint.previous.safetensors"}
+
+
 def content(path: str) -> dict:
     return json.loads(Path(path).read_text())
 
@@ -134,7 +145,7 @@ def test_help_shows_an_example(command):
 
 def test_a_run_is_whole_and_rebuilds_to_the_same_numbers():
     call(f"{SMALL} --out run --seed 3")
-    assert {path.name for path in Path("run").iterdir()} == FILES
+    assert files("run") == FILES
     config, found = content("run/config.json"), content("run/evaluation.json")
     assert config["model"]["sizes"] == {
         "event": 64, "layers": 2, "latent": 2, "hidden": 8, "depth": 1, "likelihood": "bernoulli", "network": "mlp",
@@ -178,7 +189,7 @@ def test_sample_writes_the_pictures_asked_for():
 def test_demo_compares_guides_from_the_same_weights():
     text = call("demo --steps 3 --out demo").stdout
     for guide in ("mean-field", "ladder", "self-reflective"):
-        assert guide in text and {path.name for path in Path("demo", guide).iterdir()} == FILES
+        assert guide in text and files(f"demo/{guide}") == FILES
     assert {path.name for path in Path("demo").iterdir()} == {
         "mean-field", "ladder", "self-reflective", "bounds.json", "comparison.png",
     }  # fmt: skip
@@ -260,12 +271,17 @@ def test_data_that_are_no_images_are_said_so():
         ("train {}:model -m width=3 -g ladder", "is no class, so it takes no sizes; found width"),
         ("train {}:heavy -g {}:guide --transform none --lr 1e30", "the loss is"),
         ("train vae -g {}:Guide -g width=3", "'z'"),
+        ("train", "found neither a MODEL nor --resume RUN, want one of them"),
+        ("train vae", "-g: found no name of a guide, want one of"),
+        ("train --resume nowhere -q", "there is no run folder nowhere"),
+        ("train --resume . -q", "is no run folder: it has no config.json"),
+        ("train vae -g ladder --lr 0.1 --resume run", "--resume: found MODEL, -g, --lr too, but run says it all"),
         ("evaluate nowhere", "there is no run folder nowhere"),
         ("sample .", "is no run folder: it has no config.json"),
     ],
 )  # fmt: skip
 def test_mistakes_are_told_in_one_line_and_leave_nothing(package, line, message):
-    short = " --steps 4 -q" if line.startswith("train") and "--steps" not in line else ""
+    short = " --steps 4 -q" if line.startswith("train") and not {"--steps", "--resume"} & set(line.split()) else ""
     assert message in complaint(line.replace("{}", package) + short)
 
 
@@ -275,6 +291,24 @@ def test_an_existing_folder_is_left_alone():
     assert "run exists already" in complaint(f"{SMALL} --out run")
     assert Path("run/notes.txt").read_text() == "mine"
     assert "run/notes.txt exists already" in complaint(f"{SMALL} --out run/notes.txt")
+    Path("run/checkpoint.safetensors").write_text("of another run")
+    result = call(f"{SMALL} --out run", code=1)
+    assert "run exists already" in result.stderr and "kept" not in result.stdout
+    # an empty one is used, and is there still if nothing comes of it
+    Path("empty").mkdir()
+    assert "the loss is" in complaint("train vae -g ladder --lr 1e30 --clip 0 --steps 9 -q --out empty")
+    assert not any(Path("empty").iterdir())
+
+
+def test_what_others_put_into_a_run_stays(monkeypatch):
+    def noted(*args, folder, **kwargs):
+        assert {path.name for path in folder.iterdir()} == {"config.json", "example.safetensors"}
+        (folder / "notes.txt").write_text("mine")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ppl_models.runs.training, "fit", noted)
+    call(f"{SMALL} --out run", code=130)
+    assert [path.name for path in Path("run").iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.parametrize("saved", [False, True])
@@ -290,8 +324,95 @@ def test_an_interrupted_training_keeps_its_last_checkpoint(monkeypatch, saved):
     assert "interrupted" in result.stderr
     if saved:
         assert "kept in deep/run" in result.stdout and load_run("deep/run").history[-1]["step"] == 8
+        assert "ppl-models train --resume deep/run" in result.stdout
     else:
         assert not Path("deep").exists()
+
+
+def assert_same_runs(one: str, two: str) -> None:
+    """Weights, state of the training, history and evaluation, bit for bit."""
+    first, second = (read(Path(folder, CHECKPOINT)) for folder in (one, two))
+    for part in ("weights", "training"):
+        a, b = getattr(first, part), getattr(second, part)
+        assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+    assert content(f"{one}/evaluation.json") == content(f"{two}/evaluation.json")
+    first, second = ([{**row, "seconds": 0} for row in load_run(folder).history] for folder in (one, two))
+    assert first == second
+
+
+class Killed(BaseException):
+    """The end of a process: nothing gets hold of it, and nothing is tidied up."""
+
+
+LONGER = "train sere-vae -g self-reflective -m layers=2 -m latent=2 -m hidden=8 -g hidden=8 --epochs 4 --evaluate 4 -q"
+
+
+@pytest.mark.parametrize("moment", ["before the first", "in the second", "after the third"])
+def test_a_killed_run_goes_on_to_the_same_end(monkeypatch, moment):
+    call(f"{LONGER} --validation --transform binarize --out whole")
+    number = {"before the first": 1, "in the second": 2, "after the third": 3}[moment]
+    real, count = write_atomically, [0]
+
+    def killing(path, write, previous=None):
+        if Path(path).name != CHECKPOINT:
+            return real(path, write, previous)
+        count[0] += 1
+        if count[0] != number or moment.startswith("after"):
+            real(path, write, previous)
+        if count[0] == number:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ppl_models.inference.checkpoint.write_atomically", killing)
+        if number == 1:  # a killed process does not remove what it has started
+            patch.setattr("ppl_models.runs.folder._remove_started", lambda *args: None)
+        with pytest.raises(Killed):
+            CliRunner().invoke(app, shlex.split(f"{LONGER} --validation --transform binarize --out run"))
+    if number == 1:
+        assert "run has no checkpoint yet (killed before the first)" in complaint("sample run")
+    torch.rand(7), pyro.clear_param_store()  # another process has another state
+    call("train --resume run --evaluate 4 -q")
+    assert_same_runs("whole", "run")
+    assert len(load_run("run").history) == 4
+    # at its end there is nothing left to do, and that is what resuming does
+    call("train --resume run --evaluate 4 -q")
+    assert content("whole/evaluation.json") == content("run/evaluation.json")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_processes_killed_at_any_moment_come_to_the_same_end():
+    """SIGKILL after SIGKILL, at moments drawn at random from the first file on, until the run is through."""
+    python, line = [sys.executable, "-m", "ppl_models"], f"{LONGER} --threads 1".replace("--epochs 4", "--epochs 60")
+    subprocess.run([*python, *shlex.split(f"{line} --out whole")], check=True)
+    moments, words, steps = random.Random(0), shlex.split(f"{line} --out run"), []
+    for _ in range(8):
+        before = {file: file.stat().st_mtime_ns for file in Path("run").glob("*")}
+        process = subprocess.Popen([*python, *words])
+        while process.poll() is None and before == {f: f.stat().st_mtime_ns for f in Path("run").glob("[a-z]*")}:
+            time.sleep(0.001)  # until it writes
+        time.sleep(moments.uniform(0, 0.5))
+        process.kill()
+        process.wait()
+        steps.append(read(Path("run", CHECKPOINT)).about["step"] if Path("run", CHECKPOINT).exists() else 0)
+        words = shlex.split("train --resume run --evaluate 4 -q --threads 1")
+    assert steps == sorted(steps) and len(set(steps)) > 3, steps
+    subprocess.run([*python, *words], check=True)
+    assert_same_runs("whole", "run")
+    assert files("run") == files("whole")
+
+
+def test_resuming_what_cannot_be_resumed(trained):
+    path, config = trained / CHECKPOINT, trained / "config.json"
+    tensors, text = path.read_bytes(), config.read_text()
+    path.write_bytes(tensors[:-1])
+    assert "run/checkpoint.safetensors is truncated" in complaint("train --resume run -q")
+    path.rename(trained / "checkpoint.previous.safetensors")
+    assert "rename that one to go on from it" in complaint("train --resume run -q")
+    whole = json.loads(text)
+    del whole["training"]
+    config.write_text(json.dumps(whole))
+    assert "config.json is damaged: it lacks 'training'" in complaint("train --resume run -q")
 
 
 def test_debug_shows_where():
@@ -328,9 +449,24 @@ def test_damaged_folders_are_named(trained):
     checkpoint.write_bytes(b"\x80\x04pickle")
     assert "no safetensors file" in complaint("sample run")
     checkpoint.unlink()
-    assert "run is no whole run: no checkpoint" in complaint("sample run")
-    checkpoint.write_bytes(tensors)
-    call("sample run --n 2")
+    missing = "run has no checkpoint yet (killed before the first); resume it with ppl-models train --resume run"
+    assert missing in complaint("sample run")
+    previous = trained / "checkpoint.previous.safetensors"
+    for damaged_bytes in (None, tensors[:-1], tensors[:-1] + b"?"):
+        previous.write_bytes(tensors)
+        if damaged_bytes is not None:
+            checkpoint.write_bytes(damaged_bytes)
+        message = complaint("sample run")
+        assert "run/checkpoint.safetensors" in message and "the previous checkpoint, run/" in message
+        assert "is whole: load that one, or rename it to checkpoint.safetensors" in message
+        run = load_run("run", checkpoint=previous.name)
+        assert run.history[-1]["step"] == 8
+        previous.rename(checkpoint)
+        call("sample run --n 2")
+    (trained / "example.safetensors").write_bytes(tensors)
+    assert "example.safetensors lacks the tensor 'example.rows'" in complaint("sample run")
+    (trained / "example.safetensors").unlink()
+    assert "run is no whole run: no checkpoint at run/example.safetensors" in complaint("sample run")
 
 
 def test_a_run_loads_without_its_data(trained, monkeypatch):

@@ -4,18 +4,19 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pyro
+import typer
 from rich.text import Text
 
 from .. import data as datasets
-from ..runs import Training, names
+from ..inference import CHECKPOINT
+from ..runs import LoadedRun, Training, names
 from ..runs.build import configuration
 from ..runs.pictures import picture_run
-from ..runs.training import evaluate_run, train as run_train
+from ..runs.training import evaluate_run, resume as run_resume, train as run_train
 from .app import (
     DataName,
     Debug,
     Device,
-    ModelName,
     ModelSizes,
     Quiet,
     Seed,
@@ -31,13 +32,18 @@ USUAL = Training()
 N = {"min": 1, "metavar": "N", "rich_help_panel": "Training"}
 X = {"min": 0, "metavar": "X", "rich_help_panel": "Training"}
 EPOCHS = 25  # where neither epochs nor steps are given
+ANEW = {"resume", "evaluate", "threads", "device", "quiet", "debug"}  # what a resumed run is not told by its folder
 
 
 @app.command(no_args_is_help=True)
 def train(
-    model: ModelName,
+    ctx: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A short name (`ppl-models list`) or mypkg.module:Name.", show_default=False),
+    ] = None,
     guide: Annotated[
-        list[str],
+        list[str] | None,
         opt(
             "-g",
             "--guide",
@@ -45,7 +51,7 @@ def train(
             help="Name of the guide, and its sizes; repeatable.",
             show_default=False,
         ),
-    ],
+    ] = None,
     data: DataName = "digits",
     sizes: ModelSizes = None,
     epochs: Annotated[float | None, opt(**X, help="How long.", show_default=str(EPOCHS))] = None,
@@ -75,6 +81,10 @@ def train(
     folder: Annotated[
         Path | None, opt("--out", metavar="PATH", help="Folder of the run.", show_default="runs/NAMES_TIME")
     ] = None,
+    resume: Annotated[
+        Path | None,
+        opt(metavar="RUN", help="Go on with the run in this folder instead, as it was started.", show_default=False),
+    ] = None,
     evaluate: Annotated[
         int,
         opt(min=0, metavar="K", help="Importance samples of the evaluation on all test data afterwards; 0 for none."),
@@ -88,12 +98,24 @@ def train(
 
     -g takes the guide's name and its sizes, -m the model's sizes; event, likelihood and image shape follow the data.
 
+    A run that was stopped or killed goes on with --resume from its last checkpoint, to the same end bit for bit (CPU).
+
     Example: [bold]ppl-models train sere-vae -g self-reflective --data mnist -m layers=10 -g hidden=200[/]
     """
     with reported(debug):
         set_threads(threads)
         pyro.clear_param_store()
-        named, guide_sizes = names.parse(guide, "-g")
+        if resume is not None:
+            if others := others_given(ctx):
+                raise ValueError(f"--resume: found {', '.join(others)} too, but {resume} says it all; leave it out")
+            if not quiet:
+                out.print(f"going on with {resume}")
+            run = run_resume(resume, device, progress=not quiet)
+            finish(run, run.load_data()[-1], run.config["seed"], evaluate, quiet)
+            return
+        if model is None:
+            raise ValueError("train: found neither a MODEL nor --resume RUN, want one of them; try ppl-models list")
+        named, guide_sizes = names.parse(guide or (), "-g")
         extra, model_sizes = names.parse(sizes or (), "-m")
         if len(named) != 1:
             found = f"{len(named)} names ({', '.join(named)})" if named else "no name"
@@ -111,18 +133,32 @@ def train(
         if not quiet:
             rows = ", ".join(f"{count} {part}" for part, count in config["data"]["rows"].items())
             out.print(f"{model} with {named[0]} on {data} ({rows}), seed {seed}; to be written to {folder}")
+        fresh = not (folder / CHECKPOINT).exists()
         try:
             run = run_train(config, parts, folder, device, progress=not quiet)
         except BaseException:
-            if (folder / "checkpoint.safetensors").is_file():
-                out.print(f"the last checkpoint before the end is kept in {folder}")
+            if fresh and (folder / CHECKPOINT).is_file():
+                out.print(f"the last checkpoint before the end is kept in {folder}", markup=False)
+                out.print(f"go on from it with: ppl-models train --resume {folder}", markup=False, style="dim")
             raise
-        if evaluate:
-            out.print(str(evaluate_run(run, parts[-1], evaluate, progress=not quiet)), markup=False)
-        pyro.set_rng_seed(seed)
-        for note in picture_run(run, parts[-1][:20].to(device)):
-            out.print(note, markup=False, style="dim")
-        out.print(Text.assemble("run  ", (str(folder), "bold")))
-        if not quiet:
-            out.print(f"next: ppl-models evaluate {folder} --particles 1000", style="dim")
-            out.print(f"      ppl-models sample {folder} --n 100", style="dim")
+        finish(run, parts[-1], seed, evaluate, quiet)
+
+
+def others_given(ctx: typer.Context) -> list[str]:
+    """What the command line has that a resumed run takes from its folder, as it is written there."""
+    sources = {p: ctx.get_parameter_source(p.name) for p in ctx.command.params if p.name not in ANEW}
+    given = [p for p, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    return [p.opts[0] if p.param_type_name == "option" else p.name.upper() for p in given]
+
+
+def finish(run: LoadedRun, test: datasets.Data, seed: int, particles: int, quiet: bool) -> None:
+    """Evaluate and picture a run that is trained, and say what could come next."""
+    if particles:
+        out.print(str(evaluate_run(run, test, particles, progress=not quiet)), markup=False)
+    pyro.set_rng_seed(seed)
+    for note in picture_run(run, test[:20].to(run.example.device)):
+        out.print(note, markup=False, style="dim")
+    out.print(Text.assemble("run  ", (str(run.folder), "bold")))
+    if not quiet:
+        out.print(f"next: ppl-models evaluate {run.folder} --particles 1000", style="dim")
+        out.print(f"      ppl-models sample {run.folder} --n 100", style="dim")

@@ -1,4 +1,4 @@
-"""Run folders: whole or not there, and rebuilt by `load_run` without a pickle."""
+"""Run folders: started, trained, resumed, and rebuilt by `load_run` without a pickle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.data import Data
-from ppl_models.inference import CHECKPOINT, contents, load, save, write_json
+from ppl_models.inference.checkpoint import CHECKPOINT, PREVIOUS, contents, load, read, save, write_json
+from ppl_models.inference.files import remove_stale
 
 from .build import FORMAT, build_pair, load_parts
 
@@ -33,6 +34,7 @@ class LoadedRun:
         folder: where it lies.
         example: the rows of data that the guide was built on.
         seconds: how long the training took, where it has just taken place.
+        checkpoint: the file in the folder that holds the weights.
     """
 
     model: Callable
@@ -41,6 +43,7 @@ class LoadedRun:
     folder: Path
     example: Tensor = field(repr=False)
     seconds: float | None = None
+    checkpoint: str = CHECKPOINT
 
     def load_data(self, name: str | None = None) -> tuple[Data, ...]:
         """The data it was trained on, (train, test) or (train, validation, test), or another set by name."""
@@ -48,44 +51,88 @@ class LoadedRun:
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """The records of the training."""
-        return json.loads((self.folder / HISTORY).read_text())["history"]
+        """The records of the training up to the checkpoint."""
+        about = read(self.folder / self.checkpoint).about
+        return about["history"] if "history" in about else json.loads((self.folder / HISTORY).read_text())["history"]
 
 
-def load_run(folder: str | Path, device: str | torch.device = "cpu") -> LoadedRun:
+def load_run(folder: str | Path, device: str | torch.device = "cpu", checkpoint: str | Path | None = None) -> LoadedRun:
     """Rebuild the pair of a run from its folder alone: neither data nor the arguments of the training are needed.
 
     The model and guide named in its configuration are imported (yours must be importable), built with the sizes that
     are written there, and given the tensors of the checkpoint. Nothing is unpickled.
 
+    Args:
+        folder: of the run.
+        device: where to have it.
+        checkpoint: another file in the folder than the last checkpoint: "checkpoint.previous.safetensors".
+
     Raises:
-        ValueError: no run folder, or one that is truncated, damaged or of code that is not there any more; the message
-            names the file.
+        ValueError: no run folder, one without a checkpoint yet, or one that is truncated, damaged or of code that is
+            not there any more; the message names the file.
     """
-    folder = Path(folder)
-    config = _config(folder)
+    folder, name = Path(folder), Path(checkpoint or CHECKPOINT).name
+    config = read_config(folder)
+    if checkpoint is None and not any((folder / held).exists() for held in (CHECKPOINT, PREVIOUS)):
+        raise ValueError(
+            f"{folder} has no checkpoint yet (killed before the first); "
+            f"resume it with ppl-models train --resume {folder}"
+        )
+    with config_errors(folder):
+        rows = read_example(folder, config)
+        model, guide = build_pair(config, rows, device)
+        load(folder / name, contents(model, guide, (rows.to(device),)))
+    for program in (model, guide):
+        if isinstance(program, nn.Module):
+            program.eval()
+    return LoadedRun(model, guide, config, folder, rows.to(device), checkpoint=name)
+
+
+@contextmanager
+def config_errors(folder: Path) -> Iterator[None]:
+    """What goes wrong inside, where a configuration is used, as a ValueError that names its file."""
     try:
-        width, count = prod(config["data"]["shape"]), config["data"]["example"]
-        rows = _Rows(torch.zeros(count, width))
-        load(folder / EXAMPLE, {"example": rows})
-        model, guide = build_pair(config, rows.rows, device)
-        load(folder / CHECKPOINT, contents(model, guide, (rows.rows.to(device),)))
+        yield
     except FileNotFoundError as error:
         raise ValueError(f"{folder} is no whole run: {error}") from None
     except KeyError as error:
         raise ValueError(f"{folder / CONFIG} is damaged: it lacks {error}") from None
     except (TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{folder / CONFIG} is damaged: {error}") from error
-    for program in (model, guide):
-        if isinstance(program, nn.Module):
-            program.eval()
-    return LoadedRun(model, guide, config, folder, rows.rows.to(device))
+
+
+def read_example(folder: Path, config: Mapping[str, Any]) -> Tensor:
+    """The rows of data that the guide of a run was built on."""
+    rows = _Rows(torch.zeros(config["data"]["example"], prod(config["data"]["shape"])))
+    load(folder / EXAMPLE, {"example": rows})
+    return rows.rows
 
 
 def write_start(folder: Path, config: Mapping[str, Any], example: Tensor) -> None:
     """Write what is known before the training: the configuration and the example rows."""
     save(folder / EXAMPLE, {"example": _Rows(example)})
     write_json(folder / CONFIG, config)
+
+
+@contextmanager
+def started(folder: Path, config: Mapping[str, Any], example: Tensor) -> Iterator[None]:
+    """Inside, `folder` is that of a run: it has configuration and example rows since it has that name.
+
+    If the block ends by an error or an interruption before there is a checkpoint, what the run wrote is removed again.
+    A killed process leaves a run without a checkpoint, which can be resumed from its start.
+
+    Raises:
+        ValueError: there is something at `folder` already.
+    """
+    empty, made = folder.is_dir(), _missing_parents(folder)
+    with staged(folder, proof=CONFIG) as staging:
+        write_start(staging, config, example)
+    try:
+        yield
+    except BaseException:
+        if not (folder / CHECKPOINT).exists():
+            _remove_started(folder, [] if empty else [folder, *made])
+        raise
 
 
 @contextmanager
@@ -101,7 +148,7 @@ def staged(folder: Path, proof: str = CHECKPOINT) -> Iterator[Path]:
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists already; choose another folder (--out) or remove it")
-    made = [parent for parent in (folder.absolute().parent, *folder.absolute().parents) if not parent.exists()]
+    made = _missing_parents(folder)
     staging = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     staging.mkdir(parents=True)
     try:
@@ -111,9 +158,27 @@ def staged(folder: Path, proof: str = CHECKPOINT) -> Iterator[Path]:
             os.replace(staging, folder)
         else:
             shutil.rmtree(staging)
-            for parent in dict.fromkeys(made):
-                if not any(parent.iterdir()):
-                    parent.rmdir()
+            _remove_empty(made)
+
+
+def _missing_parents(folder: Path) -> list[Path]:
+    """From within."""
+    return [parent for parent in folder.absolute().parents if not parent.exists()]
+
+
+def _remove_started(folder: Path, made: list[Path]) -> None:
+    """What a run has written before its first checkpoint; what others wrote to its folder stays."""
+    written = (CONFIG, EXAMPLE, HISTORY)
+    remove_stale(folder, CHECKPOINT, PREVIOUS, *written)
+    for name in written:
+        (folder / name).unlink(missing_ok=True)
+    _remove_empty(made)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 class _Rows(nn.Module):
@@ -122,7 +187,12 @@ class _Rows(nn.Module):
         self.register_buffer("rows", rows)
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """What `config.json` holds.
+
+    Raises:
+        ValueError: no run folder, or a file that is none of ours.
+    """
     path = folder / CONFIG
     if not folder.is_dir():
         raise ValueError(f"there is no run folder {folder}")

@@ -1,4 +1,4 @@
-"""From a configuration to a run folder."""
+"""From a configuration to a run folder, and from a run folder on to the end of its training."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import pyro
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ppl_models.data import Data
 from ppl_models.inference import Evaluation, evaluate, fit, write_json
 
 from . import names
-from .build import build_pair
-from .folder import LoadedRun, staged, write_start
+from .build import build_pair, load_parts
+from .folder import LoadedRun, config_errors, read_config, read_example, started
 
 
 def train(
@@ -30,7 +30,7 @@ def train(
     Args:
         config: of `build.configuration`.
         parts: (train, test), or (train, validation, test).
-        folder: must not exist, or be empty; it appears when there is a checkpoint.
+        folder: must not exist, or be empty; it appears at once, and goes if there is an error before a checkpoint.
         device: where to train.
         progress: show a bar.
 
@@ -39,23 +39,60 @@ def train(
     """
     pyro.set_rng_seed(config["seed"])
     example = parts[0][: config["data"]["example"]]
-    with staged(Path(folder)) as staging:
-        model, guide = build_pair(config, example, device)
-        write_start(staging, config, example)
-        result = fit(
-            model,
-            guide,
-            parts[0].to(device),
-            validation=parts[1].to(device) if len(parts) == 3 else None,
-            folder=staging,
-            seed=config["seed"],
-            progress=progress,
-            **config["training"],
-        )
-    for program in (model, guide):
+    with started(Path(folder), config, example):
+        pair = build_pair(config, example, device)
+        return _fitted(pair, config, parts, Path(folder), example, device, progress)
+
+
+def resume(folder: str | Path, device: str | torch.device = "cpu", progress: bool = True) -> LoadedRun:
+    """Go on with a run from its last checkpoint to the end, as if it had never stopped; without one, from the start.
+
+    Data, pair and all arguments are those that its configuration names. On the CPU the result is that of the
+    uninterrupted run, bit for bit.
+
+    Args:
+        folder: of the run.
+        device: where to train.
+        progress: show a bar.
+
+    Raises:
+        ValueError: no run folder, a damaged file in it (the message names it, and offers the previous checkpoint), data
+            that are not there or not the same any more, and what `fit` objects to.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    with config_errors(folder):
+        parts = load_parts(config)
+        example = read_example(folder, config)
+        pair, _ = build_pair(config, example, device), config["training"]
+    return _fitted(pair, config, parts, folder, example, device, progress, resume=True)
+
+
+def _fitted(
+    pair: tuple[Any, Any],
+    config: Mapping[str, Any],
+    parts: tuple[Data, ...],
+    folder: Path,
+    example: Tensor,
+    device: str | torch.device,
+    progress: bool,
+    **how: bool,
+) -> LoadedRun:
+    """The pair once `fit` is done with it, as a run."""
+    result = fit(
+        *pair,
+        parts[0].to(device),
+        validation=parts[1].to(device) if len(parts) == 3 else None,
+        folder=folder,
+        seed=config["seed"],
+        progress=progress,
+        **config["training"],
+        **how,
+    )
+    for program in pair:
         if isinstance(program, nn.Module):
             program.eval()
-    return LoadedRun(model, guide, dict(config), Path(folder), example.to(device), result.seconds)
+    return LoadedRun(*pair, dict(config), folder, example.to(device), result.seconds)
 
 
 def evaluate_run(

@@ -1,0 +1,111 @@
+"""Tables for the README from what the benchmarks wrote: `python -m benchmarks.table step.json memory.json ...`."""
+
+import argparse
+import json
+from pathlib import Path
+
+WORDS = {
+    "pyro-svi": "Pyro SVI as shipped",
+    "hand-eager": "PyTorch by hand, eager",
+    "hand-compiled": "PyTorch by hand, `torch.compile`",
+    "hand-graphs": "PyTorch by hand, CUDA graphs",
+    "numpyro-jit": "NumPyro, `jit(update)`",
+    "numpyro-scan": "NumPyro, `lax.scan`",
+    "ours-eager": "ours, eager",
+    "ours-compiled": "ours, compiled",
+}
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Markdown, the columns aligned so that it reads as text, too."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = [head, ["-" * width for width in widths], *rows]
+    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines)
+
+
+def named(about: dict) -> str:
+    """The machine in one line."""
+    versions = ", ".join(f"{name} {about[name]}" for name in ("torch", "pyro-ppl", "jax", "numpyro") if name in about)
+    device = f", {about['device']}" if about.get("device", "cpu") != "cpu" else ""
+    return f"{about['processor']}, {about['cores']} cores{device}, Python {about['python']}, {versions}"
+
+
+def threads(about: dict) -> str:
+    """The setting of a run."""
+    count = about["threads"]
+    return ("CUDA, " if about["device"] != "cpu" else "") + (f"{count} threads" if count > 1 else "1 thread")
+
+
+def step_table(found: dict) -> str:
+    """One row a variant: ms, ratio to the eager step by hand, to the best rival, set-up seconds."""
+    head = ["workload", threads(found["about"]), "ms a step", "by hand = 1", "best rival = 1", "set-up, s"]
+    memory = any("peak_mb" in row for rows in found["workloads"].values() for row in rows.values())
+    head += ["peak MB"] if memory else []
+    lines = []
+    for workload, rows in found["workloads"].items():
+        for name, row in rows.items():
+            cells = [workload, WORDS[name]]
+            if "ms" not in row:
+                lines.append(cells + [row["note"]] + [""] * (len(head) - 3))
+                continue
+            cells.append(f"{row['ms']:.2f}")
+            cells.append(f"{row['ratio']:.2f}" if "ratio" in row else "")
+            best = f"{row['ratio_best']:.2f} of {WORDS[row['best_rival']]}" if "ratio_best" in row else ""
+            cells += [best, f"{row['setup_s']:.1f}"]
+            if memory:
+                cells.append(f"{row['peak_mb']:.1f}" if "peak_mb" in row else "")
+            lines.append(cells)
+    return table(head, lines)
+
+
+def memory_table(found: dict) -> str:
+    """One row a variant: peak of the steps and of the whole run, above a process that has its imports."""
+    lines = []
+    for workload, rows in found["workloads"].items():
+        for name, row in rows.items():
+            numbers = [row["note"], ""] if "note" in row else [f"{row['step_mb']:.0f}", f"{row['all_mb']:.0f}"]
+            lines.append([workload, WORDS[name], *numbers])
+    return table(["workload", threads(found["about"]), "peak of the steps, MB", "with set-up, MB"], lines)
+
+
+def evaluate_table(found: dict) -> str:
+    """One row a workload: images a second by hand and by `evaluate`, and the ratio of their times."""
+    head = ["workload", "importance samples", "by hand, images/s", "`evaluate`, images/s", "time, by hand = 1"]
+    lines = [
+        [w, str(found["about"]["particles"]), f"{r['hand']:.2f}", f"{r['evaluate']:.2f}", f"{r['ratio']:.3f}"]
+        for w, r in found["workloads"].items()
+    ]
+    return table(head, lines)
+
+
+def scaling_table(found: dict) -> str:
+    """One row a size: ms of each variant."""
+    texts = []
+    for family, sweeps in found["families"].items():
+        for axis, sweep in sweeps.items():
+            head = [f"{family}: {axis}", *(f"{WORDS[name]}, ms" for name in sweep["ms"])]
+            lines = [[str(v), *(f"{ms[i]:.2f}" for ms in sweep["ms"].values())] for i, v in enumerate(sweep["sizes"])]
+            texts.append(table(head, lines))
+            for name, line in sweep.get("lines", {}).items():
+                texts[-1] += (
+                    f"\n\n{WORDS[name]}: {line['intercept']:.2f} + {line['slope']:.2f} ms a layer, "
+                    f"R^2 = {line['r2']:.4f}, no point further than {100 * line['worst']:.1f} % from the line"
+                )
+    return "\n\n".join(texts)
+
+
+TABLES = {"step": step_table, "memory": memory_table, "evaluate": evaluate_table, "scaling": scaling_table}
+
+
+def main() -> None:
+    """Print the tables of the files."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", nargs="+", type=Path)
+    for file in parser.parse_args().files:
+        for kind, runs in json.loads(file.read_text()).items():
+            for found in runs:
+                print(f"{named(found['about'])}.\n\n{TABLES[kind](found)}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Timing in turns: what is compared runs side by side in every round, so that what else the machine does hits all."""
+
+import os
+import platform
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from statistics import median
+from time import perf_counter
+
+
+def in_turns(work: Mapping[str, Callable[[], object]], rounds: int, warm: int = 1) -> dict[str, list[float]]:
+    """Seconds of each piece of work in each round, in an order drawn anew for every round; the first ones do not count.
+
+    Each piece must wait for what it has started (a device, a thread) before it returns.
+    """
+    order, shuffle = list(work), random.Random(0).shuffle
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for i in range(-warm, rounds):
+        shuffle(order)
+        for name in order:
+            start = perf_counter()
+            work[name]()
+            if i >= 0:
+                times[name].append(perf_counter() - start)
+    return times
+
+
+def ratio(times: list[float], base: list[float]) -> float:
+    """The median over the rounds of the ratio to what ran in the same round."""
+    return median(t / b for t, b in zip(times, base, strict=True))
+
+
+def machine(device: str = "cpu") -> dict[str, str]:
+    """What ran it: processor, device, and the versions that matter."""
+    about = {"processor": processor(), "cores": str(os.cpu_count()), "python": platform.python_version()}
+    if device == "cuda":
+        import torch
+
+        about["device"] = torch.cuda.get_device_name()
+    for package in ("torch", "pyro-ppl", "jax", "numpyro"):
+        try:
+            about[package] = version(package)
+        except PackageNotFoundError:
+            about[package] = "absent"
+    return about
+
+
+def processor() -> str:
+    """The processor by name, as Linux tells it, else as Python does."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def on_threads(threads: int, module: str, args: list[str], environment: Mapping[str, str] | None = None) -> None:
+    """Run `python -m module args` confined to so many of the cores that this process may use.
+
+    A process of its own, because XLA sizes its pools once, by the cores it finds that it may use.
+
+    Raises:
+        subprocess.CalledProcessError: it fails.
+    """
+    fixed = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **(environment or {})}
+    command = [sys.executable, "-m", module, *args]
+    if not hasattr(os, "sched_setaffinity"):
+        subprocess.run(command, env={**os.environ, **fixed}, check=True)
+        return
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, sorted(allowed)[-threads:])  # a child starts with what its parent has
+        subprocess.run(command, env={**os.environ, **fixed}, check=True)
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,67 @@
+"""Parameters and their moments laid side by side, so that one loop updates many."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from .slots import Slots, merged
+
+SMALL = 16_384  # elements: what is smaller shares a buffer
+
+
+class Buffers:
+    """The lists of `Slots` as few tensors: small ones are views of one buffer."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.slots = slots
+        self.groups = merged(slots.parameters, SMALL)
+        # on CUDA each starts at a multiple of 64 bytes, as matrix products like it
+        self.pads = [-p.numel() % 16 if p.is_cuda else 0 for p in slots.parameters]
+        self.starts: dict[int, int] = {}
+        for group in self.groups:
+            start = 0
+            for i in group:
+                self.starts[i] = start
+                start += slots.parameters[i].numel() + self.pads[i]
+        self.lists: dict[str, list[Tensor]] = {}
+        for kind, tensors in slots.lists().items():
+            self.lists[kind] = [self._merge(kind, tensors, group) for group in self.groups]
+
+    @torch.no_grad()
+    def _merge(self, kind: str, tensors: list[Tensor], group: list[int]) -> Tensor:
+        if len(group) == 1:
+            return tensors[group[0]].data  # no view, which the compiler would take for an alias
+        whole = torch.cat([pad(tensors[i].detach().flatten(), (0, self.pads[i])) for i in group])
+        for i, part in zip(group, self.parts(whole, group), strict=True):
+            if kind == "parameter":
+                tensors[i].data = part
+            else:
+                tensors[i] = part
+        return whole
+
+    def parts(self, whole: Tensor, group: list[int]) -> list[Tensor]:
+        """The views of a buffer that are its tensors, detached, each in its own shape."""
+        if len(group) == 1:
+            return [whole]
+        shapes = [(self.starts[i], self.slots.parameters[i]) for i in group]
+        return [whole[start : start + p.numel()].view(p.shape) for start, p in shapes]
+
+    def joined(self, gradients: Sequence[Tensor], group: list[int]) -> Tensor:
+        """Gradients of the tensors of a buffer as the buffer's."""
+        if len(group) == 1:
+            return gradients[group[0]]
+        flat = [gradients[i].reshape(-1) for i in group]
+        return torch.cat([pad(g, (0, self.pads[i])) if self.pads[i] else g for i, g in zip(group, flat, strict=True)])
+
+    @torch.no_grad()
+    def release(self) -> None:
+        """Move what was merged to memory of its own."""
+        for kind, tensors in self.slots.lists().items():
+            for group in self.groups:
+                for i in group if len(group) > 1 else ():
+                    if kind == "parameter":
+                        tensors[i].data = tensors[i].data.clone()
+                    else:
+                        tensors[i] = tensors[i].clone()

@@ -1,0 +1,78 @@
+"""A step captured once (programs, gradient, AdamW, moving average), compiled by Inductor, on CUDA replayed as a graph."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from .buffers import Buffers
+from .capture import NotCapturable
+from .graph import Graph
+from .step import Eager, Now
+
+PATIENCE = 20  # eager steps that a further shape of batch takes before it is captured as well
+GRAPHS = 4  # shapes that are captured at most
+
+
+class Compiled:
+    """Steps replayed from graphs, one a shape of batch, with the eager step where there is none.
+
+    The numbers are those of the eager step with the same generator, up to rounding. The first shape is captured at
+    once; another one (a last, smaller batch) runs eagerly until it has been seen `PATIENCE` times, and at most `GRAPHS`
+    are captured, so that data of ever new shapes do not compile for ever. A program that cannot be captured, or whose
+    captured step does not repeat the eager one, runs eagerly, and `reason` says why in one line.
+
+    Small parameters are moved side by side into one buffer, so that their update is one loop; `release` gives each its
+    own memory back.
+
+    Args:
+        eager: the step to capture.
+        say: is given the one line, once.
+    """
+
+    def __init__(self, eager: Eager, say: Callable[[str], None] = lambda line: None) -> None:
+        self.eager, self.say = eager, say
+        self.reason: str | None = None
+        self.graphs: dict[Any, Graph] = {}
+        self.seen: dict[Any, int] = {}
+        self.buffers: Buffers | None = None
+
+    def __call__(self, batches: Sequence[Sequence[Any]], now: Now) -> Tensor:
+        """Take one step; as `Eager.__call__`."""
+        keys = {tuple(_shape(x) for x in batch) for batch in batches}
+        key = keys.pop() if len(keys) == 1 else None
+        if self.reason is None and key is not None and self._ready(key, batches, now):
+            return self.graphs[key](batches, now)
+        return self.eager(batches, now)
+
+    def _ready(self, key: Any, batches: Sequence[Sequence[Any]], now: Now) -> bool:
+        """Whether there is a graph for batches of this shape, which is made if it is due."""
+        if key in self.graphs:
+            return True
+        self.seen[key] = self.seen.get(key, 0) + 1
+        if len(self.graphs) >= GRAPHS or (self.graphs and self.seen[key] <= PATIENCE):
+            return False
+        try:
+            if self.buffers is None:
+                self.buffers = Buffers(self.eager.slots)
+            whole = len(batches) == 1 and self.eager.group is None
+            graph = Graph(self.eager, self.buffers, batches[0], whole)
+            graph.check(batches[0], now)
+        except NotCapturable as why:
+            self.reason = str(why)
+            self.release()
+            self.say(f"steps run uncompiled: {self.reason}")
+            return False
+        self.graphs[key] = graph
+        return True
+
+    def release(self) -> None:
+        """Give every parameter memory of its own again, and let the graphs go."""
+        self.graphs = {}
+        if self.buffers is not None:
+            self.buffers.release()
+            self.buffers = None
+
+
+def _shape(x: Any) -> Any:
+    return (tuple(x.shape), x.dtype, x.device) if isinstance(x, Tensor) else type(x)

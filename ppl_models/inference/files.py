@@ -1,0 +1,82 @@
+"""Files that are whole or not there: written aside, flushed, renamed."""
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, write: Callable[[Path], None], previous: Path | None = None) -> None:
+    """Call `write(temporary)` beside `path`, flush what it wrote to the disk, and rename it to `path`.
+
+    The file of that name is the old one or the new one at every moment, whatever happens in between; the old one is
+    then kept under the name `previous`, if one is given. What killed processes left of earlier attempts is removed.
+    """
+    path = Path(path)
+    remove_stale(path.parent, path.name, *([previous.name] if previous else []))
+    temporary, kept = _temporary(path), _temporary(previous) if previous and path.is_file() else None
+    try:
+        write(temporary)
+        _flush(temporary)
+        if kept:
+            try:
+                os.link(path, kept)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(path, kept)
+                _flush(kept)
+        os.replace(temporary, path)
+        if kept:  # only now: until here the one before it was the previous one, and no moment has a single version
+            os.replace(kept, previous)
+        with suppress(PermissionError):  # Windows opens no folders
+            _flush(path.parent)
+    finally:
+        for leftover in filter(None, (temporary, kept)):
+            leftover.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file atomically."""
+    text = json.dumps(content, indent=2, allow_nan=True) + "\n"
+    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def remove_stale(folder: Path, *names: str) -> None:
+    """Remove what attempts to write these files left in `folder` if their process is gone, or is this one."""
+    pattern = re.compile(rf"\.({'|'.join(map(re.escape, names))})\.(\d+)\.tmp")
+    for file in Path(folder).iterdir():
+        if (found := pattern.fullmatch(file.name)) and not _alive(int(found[2])):
+            file.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def _alive(pid: int) -> bool:
+    """Whether another process of this number runs; where that cannot be asked, yes."""
+    if pid == os.getpid() or os.name != "posix":
+        return pid != os.getpid()
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _flush(path: Path) -> None:
+    """Down to the disk, a file or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that flush no folders
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,242 @@
+"""One captured step: a graph of all that it does to tensors, compiled, and replayed on batches of one shape."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from math import sqrt
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from .buffers import Buffers
+from .capture import NotCapturable, capture
+from .step import Eager, Now, negative
+
+
+class Graph:
+    """The step of `Eager` on batches of one shape, as one compiled function of tensors.
+
+    What changes from step to step comes in as tensors: the batch, and the learning rate, the weight of divergences and
+    the rest of `Now` as one vector. Parameters, moments and averages are written where they lie. With a group of
+    processes there are two functions, of the gradient and of the update, and the averaging between them; likewise where
+    several batches make a step.
+
+    Args:
+        eager: the step, whose programs are captured.
+        buffers: its parameters.
+        batch: of the step that is due.
+        whole: one function, or two.
+
+    Raises:
+        NotCapturable: the programs cannot be captured or compiled, or an argument of theirs is no tensor.
+    """
+
+    def __init__(self, eager: Eager, buffers: Buffers, batch: Sequence[Any], whole: bool = True) -> None:
+        for i, x in enumerate(batch):
+            if not isinstance(x, Tensor):
+                raise NotCapturable(f"argument {i + 1} of the programs is no tensor but {type(x).__name__}")
+        self.eager, self.buffers, self.whole = eager, buffers, whole
+        self.device = eager.slots.parameters[0].device
+        wide = any(p.dtype == torch.float64 for p in eager.slots.parameters)
+        self.dtype = torch.float64 if wide else torch.float32
+        self.scalars = torch.zeros(6, dtype=self.dtype, device=self.device)
+        self.batch = [x.clone() for x in batch] if self.device.type == "cuda" else list(batch)
+        state = [t for each in buffers.lists.values() for t in each]
+        with pyro.validation_enabled(False):
+            if whole:
+                inputs = [*state, self.scalars, eager.halted, *self.batch]
+                self.functions = [Function(self._step, inputs, buffers, len(self.batch))]
+            else:
+                found = Function(self._gradient, [*state, self.scalars, *self.batch], buffers, len(self.batch))
+                zeros = [torch.zeros_like(t) for t in buffers.lists["parameter"]]
+                told = torch.zeros(2, dtype=self.dtype, device=self.device)
+                inputs = [*state, self.scalars, eager.halted, told, *zeros]
+                self.functions = [found, Function(self._apply, inputs, buffers, len(zeros) + 1)]
+
+    def __call__(self, batches: Sequence[Sequence[Any]], now: Now) -> Tensor:
+        """Take the step; as `Eager.__call__`."""
+        recipe, taken = self.eager.recipe, now.step + 1
+        first, second = recipe.betas
+        scale = now.lr / (1 - first**taken)
+        values = [now.beta, now.lr * recipe.weight_decay, scale, 1 / sqrt(1 - second**taken)]
+        values.append(recipe.average_weight(now.step))
+        self.scalars.copy_(torch.tensor([*values, 0.0], dtype=self.dtype), non_blocking=True)
+        if self.whole:
+            (outcome,) = self.functions[0](batches[0])
+            return outcome
+        sums: list[Tensor] = []
+        for batch in batches:
+            found = self.functions[0](batch)
+            sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else [t.clone() for t in found]
+        for total in sums if len(batches) > 1 else ():
+            total /= len(batches)
+        if self.eager.group is not None:
+            self.eager.group.average_(sums)
+        (outcome,) = self.functions[1](sums)
+        return outcome
+
+    def check(self, batch: Sequence[Any], now: Now) -> None:
+        """Try the step, and leave no trace of it.
+
+        Raises:
+            NotCapturable: its loss is not that of the eager step from the same state of the generators.
+        """
+        eager, cuda = self.eager, [self.device] if self.device.type == "cuda" else []
+        touched = {id(t): t for function in self.functions for t in function.fixed}.values()
+        with torch.no_grad():
+            before = [t.clone() for t in touched]
+            with torch.random.fork_rng(cuda), pyro.validation_enabled(False):
+                expected = negative(eager.recipe, eager.model, eager.guide, batch, now.beta)[0]
+        with torch.no_grad():
+            for tensor, kept in zip(touched, before, strict=True):
+                tensor.copy_(kept)
+            with torch.random.fork_rng(cuda):
+                group, eager.group = eager.group, None
+                try:
+                    found = self([batch], now)[0].clone()
+                finally:
+                    eager.group = group
+            for tensor, kept in zip(touched, before, strict=True):
+                tensor.copy_(kept)
+        rough = 2e-2 if eager.recipe.precision is not None else 1e-3
+        close = torch.isclose(found, expected.to(found), rtol=rough, atol=rough)
+        if not bool(close | ~torch.isfinite(expected)):
+            raise NotCapturable(
+                f"the captured step has the loss {found.item():.6g} where the eager one has {expected.item():.6g}; do the "
+                "programs do something else at every run?"
+            )
+        for function in self.functions:
+            if cuda:
+                function.record()
+
+    def _gradient(self, *flat: Tensor) -> tuple[Tensor, ...]:
+        """(loss and bound, gradients of the buffers) as a function of all that changes."""
+        eager, parameters = self.eager, self.eager.slots.parameters
+        count = sum(map(len, self.buffers.lists.values()))
+        scalars, batch = flat[count], flat[-len(self.batch) :]
+        beta = scalars[0] if eager.beta is None else eager.beta
+        with torch.enable_grad():
+            value, bound, _ = negative(eager.recipe, eager.model, eager.guide, batch, beta)
+            gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+        self.used = [g is not None for g in gradients]
+        whole = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
+        joined = [self.buffers.joined(whole, group) for group in self.buffers.groups]
+        return torch.stack([value.detach(), bound.detach()]).to(self.dtype), *joined
+
+    def _step(self, *flat: Tensor) -> tuple[Tensor]:
+        told, *gradients = self._gradient(*flat)
+        return self._update(flat, told, gradients)
+
+    def _apply(self, *flat: Tensor) -> tuple[Tensor]:
+        count = sum(map(len, self.buffers.lists.values()))
+        return self._update(flat, flat[count + 2], flat[count + 3 :])
+
+    def _update(self, flat: Sequence[Tensor], told: Tensor, gradients: Sequence[Tensor]) -> tuple[Tensor]:
+        """AdamW and the moving average, written in place where the step is good; returns the outcome of the step."""
+        recipe, rest = self.eager.recipe, list(flat)
+        lists = {kind: [rest.pop(0) for _ in each] for kind, each in self.buffers.lists.items()}
+        _, decay, scale, root, weight, _ = rest[0].unbind()
+        halted = rest[1]
+        norm = told.new_zeros(())
+        if recipe.clip is not None or recipe.skip is not None:
+            norm = sum(g.square().sum().to(told.dtype) for g in gradients).sqrt()
+        good = torch.isfinite(told[0] + norm) & ~halted
+        if recipe.skip is None:
+            halted.copy_(halted | ~good)
+        else:
+            good = good & (norm <= recipe.skip)
+        shrink = None if recipe.clip is None or recipe.clip == float("inf") else (recipe.clip / (norm + 1e-6)).clamp(max=1)
+        first, second = recipe.betas
+        for k, gradient in enumerate(gradients):
+            p, m, v = lists["parameter"][k], lists["exp_avg"][k], lists["exp_avg_sq"][k]
+            g = gradient if shrink is None else gradient * shrink.to(gradient.dtype)
+            m_new = m + (1 - first) * (g - m)
+            v_new = second * v + (1 - second) * g * g
+            p_new = p - decay * p if recipe.weight_decay else p
+            p_new = p_new - scale * m_new / (v_new.sqrt() * root + recipe.eps)
+            p_new = torch.where(good, p_new, p)
+            m.copy_(torch.where(good, m_new, m))
+            v.copy_(torch.where(good, v_new, v))
+            if "average" in lists:
+                average = lists["average"][k]
+                average.copy_(torch.where(good, average + weight * (p_new - average), average))
+            p.copy_(p_new)
+        return (torch.where(good, torch.cat([told, norm[None], torch.ones_like(told[:1])]), 0.0),)
+
+
+class Function:
+    """A compiled function of tensors, most of which stay where they are: only the last few change from call to call."""
+
+    def __init__(
+        self, function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor], buffers: Buffers, changing: int
+    ) -> None:
+        graph, held = capture(function, inputs)
+        held = _parameters_as_views(graph, held, buffers)
+        self.fixed, self.given = [*inputs[:-changing], *held], len(inputs) - changing
+        self.static, self.replayed, self.outputs = list(inputs[-changing:]), None, ()
+        self.run = _compiled(graph, [*inputs, *held])
+
+    def __call__(self, changing: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Its outputs; on CUDA they are overwritten by the next call."""
+        if self.replayed is None:
+            return self.run(*self.fixed[: self.given], *changing, *self.fixed[self.given :])
+        for place, x in zip(self.static, changing, strict=True):
+            place.copy_(x, non_blocking=True)
+        self.replayed.replay()
+        return self.outputs
+
+    def record(self) -> None:
+        """Record the kernels of a call as a CUDA graph. All that it reads and writes must stay where it is.
+
+        It has run before, on the stream of the caller, so that nothing is compiled or tuned inside the recording; and
+        the state of the default generator is the graph's own business.
+        """
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.outputs = self.run(*self.fixed[: self.given], *self.static, *self.fixed[self.given :])
+        self.replayed = graph
+
+
+def _parameters_as_views(graph: GraphModule, held: list[Tensor], buffers: Buffers) -> list[Tensor]:
+    """Let a graph read parameters out of their buffers, its first inputs; returns what else it holds."""
+    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    place = {id(p): (k, i) for k, group in enumerate(buffers.groups) for i in group for p in [buffers.slots.parameters[i]]}
+    kept = []
+    for node, tensor in zip(inputs[-len(held) :] if held else (), held, strict=True):
+        if id(tensor) not in place:
+            kept.append(tensor)
+            continue
+        k, i = place[id(tensor)]
+        source = inputs[k]
+        if len(buffers.groups[k]) > 1:
+            start, size = buffers.starts[i], tensor.numel()
+            with graph.graph.inserting_after(inputs[-1]):
+                part = graph.graph.call_function(torch.ops.aten.slice.Tensor, (source, 0, start, start + size))
+            with graph.graph.inserting_after(part):
+                source = graph.graph.call_function(torch.ops.aten.view.default, (part, list(tensor.shape)))
+        node.replace_all_uses_with(source)
+    for node, tensor in zip(inputs[-len(held) :] if held else (), held, strict=True):
+        if id(tensor) in place:
+            graph.graph.erase_node(node)
+    graph.recompile()
+    return kept
+
+
+def _compiled(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
+    """A graph compiled by Inductor."""
+    options: dict[str, Any] = {"fallback_random": True}  # the draws of eager mode
+    if inputs[0].device.type == "cpu":
+        # the host part in C++ too, compiled apart from the kernels: half the time to compile, a few percent of a step
+        options |= {"cpp_wrapper": True, "cpp_wrapper_build_separate": True}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            from torch import _inductor  # not before it is needed: its import takes a second
+
+            return _inductor.compile(graph, list(inputs), options=options)
+        except Exception as error:  # noqa: BLE001 (no compiler, or an operation that it does not know)
+            line = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
+            raise NotCapturable(f"Inductor could not compile the step ({line.strip()[:160]})") from error

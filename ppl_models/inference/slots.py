@@ -1,0 +1,101 @@
+"""Parameters beside what an optimizer and a moving average keep of each: one list each, in one order."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Slots:
+    """The trainable tensors of a pair by name, each with the moments of Adam and, if wanted, its moving average.
+
+    The tensors may be moved to other memory (`compiled.py` lays small ones side by side): everything here goes through
+    the lists, and `parameters` hold their values wherever they lie.
+
+    Args:
+        named: name -> trainable tensor; each tensor once.
+        average: whether to keep a moving average of each.
+    """
+
+    def __init__(self, named: Mapping[str, Tensor], average: bool) -> None:
+        self.names, self.parameters = list(named), list(named.values())
+        self.exp_avg = [torch.zeros_like(p, memory_format=torch.preserve_format) for p in self.parameters]
+        self.exp_avg_sq = [torch.zeros_like(p, memory_format=torch.preserve_format) for p in self.parameters]
+        self.averages = [p.detach().clone() for p in self.parameters] if average else []
+        self.swapped_in = False
+
+    def lists(self) -> dict[str, list[Tensor]]:
+        """The lists by name, those that there are."""
+        found = {"parameter": self.parameters, "exp_avg": self.exp_avg, "exp_avg_sq": self.exp_avg_sq}
+        return found | ({"average": self.averages} if self.averages else {})
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor as "list.name", sharing memory: what a checkpoint keeps."""
+        return {f"{kind}.{n}": t.detach() for kind, each in self.lists().items() for n, t in zip(self.names, each)}  # noqa: B905
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Copy back, in place, what `state` gave.
+
+        Raises:
+            ValueError: a tensor that is missing or of another shape or dtype; nothing is copied then.
+        """
+        own = self.state()
+        for key, tensor in own.items():
+            found = state.get(key)
+            if found is None or found.shape != tensor.shape or found.dtype != tensor.dtype:
+                told = "nothing" if found is None else f"{tuple(found.shape)} of {found.dtype}"
+                raise ValueError(
+                    f"training state of {key!r}: found {told}, want {tuple(tensor.shape)} of {tensor.dtype}; resume with "
+                    "the model, the guide and the arguments that the run was started with"
+                )
+        for key, tensor in own.items():
+            tensor.copy_(state[key])
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange parameters and averages, if there are any."""
+        for p, average in zip(self.parameters, self.averages, strict=False):
+            kept = p.clone()
+            p.copy_(average)
+            average.copy_(kept)
+        self.swapped_in = not self.swapped_in
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the parameters hold their moving averages, if there are any; outside, their own values again."""
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()
+
+
+def trainable(saved: Mapping[str, nn.Module | Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Every trainable tensor of what a checkpoint keeps (`checkpoint.contents`) once, by its name there.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for label, held in saved.items():
+        tensors: Any = held.named_parameters() if isinstance(held, nn.Module) else held.items()
+        for name, tensor in tensors:
+            if tensor.requires_grad and id(tensor) not in seen:
+                seen.add(id(tensor))
+                found[f"{label}.{name}"] = tensor
+    if not found:
+        raise ValueError("fit: model and guide have no trainable parameter; is everything frozen?")
+    return found
+
+
+def merged(tensors: Sequence[Tensor], least: int) -> list[list[int]]:
+    """Which tensors go into one buffer: all below `least` elements of a dtype and device together, others alone."""
+    groups: dict[Any, list[int]] = {}
+    for i, t in enumerate(tensors):
+        alone = t.numel() >= least or not t.is_contiguous() or t.layout != torch.strided
+        groups.setdefault(i if alone else (t.dtype, t.device), []).append(i)
+    return list(groups.values())

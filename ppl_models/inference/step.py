@@ -1,0 +1,217 @@
+"""One step of a training, run as it stands: loss, gradient, guard, AdamW and moving average."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer.elbo import ELBO
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.overrides import TorchFunctionMode
+
+from .distributed import Group
+from .losses import Objective, estimate
+from .objectives import elbo, importance_weighted
+from .slots import Slots
+from .terms import Terms, concatenated
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a step does, but for what changes from step to step (`Now`).
+
+    Attributes:
+        objective, gradient, particles, passes, nesting, analytic: see `losses.estimate`.
+        data_size: number of data of which a step sees a batch.
+        loss: one of Pyro's own ELBOs in place of the objective, divided by the rows of the batch.
+        weight_decay, betas, eps: of AdamW.
+        clip: bound on the norm of the gradient; None: the norm is not even computed.
+        skip: a step whose gradient has a larger norm, or is not finite, is not taken; None: not finite is an error.
+        ema: decay of the moving average, None for none.
+        precision: dtype of matrix products and convolutions, None for that of their arguments.
+    """
+
+    objective: Objective = elbo
+    gradient: str = "reparametrized"
+    particles: int = 1
+    passes: int = 1
+    nesting: int | None = None
+    analytic: bool = True
+    data_size: int | None = None
+    loss: ELBO | None = None
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    clip: float | None = inf
+    skip: float | None = None
+    ema: float | None = None
+    precision: torch.dtype | None = None
+
+    def average_weight(self, step: int) -> float:
+        """How much of the newest parameters goes into the moving average at a step, counted from 0."""
+        return 1.0 if self.ema is None else 1 - min(self.ema, (1 + step) / (10 + step))
+
+
+@dataclass(frozen=True)
+class Now:
+    """What changes from step to step: the step, counted from 0, the learning rate and the weight of divergences."""
+
+    step: int
+    lr: float
+    beta: float | Tensor = 1.0
+
+
+class LowPrecision(TorchFunctionMode):
+    """Matrix products and convolutions in `dtype`, their results in single precision again.
+
+    So that densities, sums and divergences are never computed in half precision, whatever the program does with the
+    results: `torch.autocast` alone would hand bfloat16 logits to the likelihood.
+    """
+
+    _products = frozenset(
+        {
+            *(torch.nn.functional.linear, torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm),
+            *(Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__, Tensor.mm, Tensor.bmm, torch.einsum),
+            *(torch.conv1d, torch.conv2d, torch.conv3d, torch.nn.functional.bilinear),
+            *(torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d),
+        }
+    )
+
+    def __init__(self, dtype: torch.dtype, device_type: str) -> None:
+        super().__init__()
+        # no cache of casts: within a captured step they are part of the graph
+        self.autocast = torch.autocast(device_type, dtype, cache_enabled=False)
+
+    def __torch_function__(
+        self, func: Callable, types: Sequence[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func not in self._products:
+            return func(*args, **(kwargs or {}))
+        with self.autocast:
+            result = func(*args, **(kwargs or {}))
+        return result.float() if result.dtype in (torch.bfloat16, torch.float16) else result
+
+
+def negative(
+    recipe: Recipe, model: Callable, guide: Callable, batch: Sequence[Any], beta: float | Tensor
+) -> tuple[Tensor, Tensor, list[Terms]]:
+    """(what is minimized, the bound on the nll, the terms of both) on a batch, in nats per datum."""
+    if recipe.loss is not None:
+        value = recipe.loss.differentiable_loss(model, guide, *batch) / len(batch[0])
+        return value, value, []
+    device = next((x.device.type for x in batch if isinstance(x, Tensor)), "cpu")
+    with ExitStack() as stack:
+        if recipe.precision is not None:
+            stack.enter_context(LowPrecision(recipe.precision, device))
+        value, found = estimate(
+            recipe.objective,
+            model,
+            guide,
+            batch,
+            beta=beta,
+            data_size=recipe.data_size,
+            particles=recipe.particles,
+            passes=recipe.passes,
+            nesting=recipe.nesting,
+            analytic=recipe.analytic,
+            gradient=recipe.gradient,
+        )
+        whole = isinstance(beta, float | int) and beta == 1
+        if whole and recipe.objective in (elbo, importance_weighted):
+            return value, value, found
+        plain = importance_weighted if recipe.objective is importance_weighted else elbo
+        return value, -plain(concatenated(found), 1.0, recipe.data_size), found
+
+
+class Eager:
+    """Steps run by Python, operation by operation.
+
+    Args:
+        model, guide: the pair.
+        slots: its parameters.
+        recipe: what a step does.
+        beta: the weight of divergences where it never changes, None where `Now` says it.
+        group: of the processes that train together, None for one.
+
+    Attributes:
+        halted: set by the first step that was not finite, after which none is taken; a GPU is not asked at each step.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        guide: Callable,
+        slots: Slots,
+        recipe: Recipe,
+        beta: float | None = 1.0,
+        group: Group | None = None,
+    ) -> None:
+        self.model, self.guide, self.slots, self.recipe = model, guide, slots, recipe
+        self.beta, self.group = beta, group
+        fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in slots.parameters)
+        self.optimizer = torch.optim.AdamW(
+            slots.parameters, lr=1.0, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay, fused=fused
+        )
+        self.halted = torch.zeros((), dtype=torch.bool, device=slots.parameters[0].device)  # by what is not finite
+        self.steps: int | None = None  # that the optimizer has counted
+        self.found: list[Terms] = []  # of the last batch, for the message of an error
+
+    def __call__(self, batches: Sequence[Sequence[Any]], now: Now) -> Tensor:
+        """Take one step on batches, whose gradients are averaged.
+
+        Returns:
+            (4,): loss, bound on the nll, norm of the gradient (0 where it is not computed), each 0 if the step was not
+            taken, and whether it was.
+        """
+        slots, recipe = self.slots, self.recipe
+        self.optimizer.zero_grad(set_to_none=True)
+        values, bounds = [], []
+        with pyro.validation_enabled(False):
+            for batch in batches:
+                value, bound, self.found = negative(recipe, self.model, self.guide, batch, now.beta)
+                if not value.requires_grad:
+                    raise ValueError("fit: the loss depends on no trainable parameter; is all that it reads frozen?")
+                (value / len(batches) if len(batches) > 1 else value).backward()
+                values.append(value.detach())
+                bounds.append(bound.detach())
+        told = torch.stack([sum(values) / len(batches), sum(bounds) / len(batches)])
+        gradients = [p.grad for p in slots.parameters if p.grad is not None]
+        if self.group is not None:
+            self.group.average_([*gradients, told])
+        norm = told.new_zeros(())
+        if recipe.clip is not None or recipe.skip is not None:
+            norm = nn.utils.clip_grad_norm_(slots.parameters, inf if recipe.clip is None else recipe.clip)
+        good = torch.isfinite(told[0] + norm) & ~self.halted
+        if recipe.skip is None:
+            self.halted |= ~good
+        else:
+            good = good & (norm <= recipe.skip)
+        if self.update(good, now) and slots.averages:
+            average = get_ema_multi_avg_fn(1 - recipe.average_weight(now.step))
+            average(slots.averages, [p.detach() for p in slots.parameters], now.step)
+        return torch.where(good, torch.cat([told, norm[None].to(told), torch.ones_like(told[:1])]), 0.0)
+
+    def update(self, good: Tensor, now: Now) -> bool:
+        """One AdamW update where `good`; whether the parameters may have moved. A GPU decides for itself."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = now.lr
+        if self.steps != now.step:  # the first one, resumed, or others were taken by a captured step
+            self.set_steps(now.step)
+        self.steps = now.step + 1
+        if good.device.type == "cuda" and self.optimizer.defaults["fused"]:
+            self.optimizer.grad_scale, self.optimizer.found_inf = None, (~good).float()
+        elif not good:
+            return False
+        self.optimizer.step()
+        return True
+
+    def set_steps(self, steps: int) -> None:
+        """Tell the optimizer where the moments lie, and after how many steps."""
+        slots, fused = self.slots, self.optimizer.defaults["fused"]
+        for p, first, second in zip(slots.parameters, slots.exp_avg, slots.exp_avg_sq, strict=True):
+            count = torch.tensor(float(steps), device=p.device if fused else "cpu")
+            self.optimizer.state[p] = {"step": count, "exp_avg": first, "exp_avg_sq": second}

@@ -1,0 +1,240 @@
+"""Training by several processes: what they tell each other, and who takes which rows. Two of them, by torchrun."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ppl_models.inference.batches import Batches
+from ppl_models.inference.distributed import Group, current, seed_of, shut_down
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN = """
+import sys, warnings
+warnings.simplefilter("error")
+import torch
+from safetensors.torch import save_file
+from ppl_models.data import Binarize, Data
+from ppl_models.inference.batches import Batches
+from ppl_models.inference.distributed import current, seed_of, shut_down
+"""
+
+WORK = """
+device = sys.argv[2]
+group = current(device)
+assert group == current(device), "connected once"
+rank, found = group.rank, {}
+on = dict(device=group.device)
+found["group"] = torch.tensor([rank, group.world, group.is_main])
+
+# means: one flat tensor where it lies, many in one message a dtype, those that are not contiguous too
+flat = torch.arange(4.0, **on) + rank
+at = flat.data_ptr()
+group.average_([flat])
+assert flat.data_ptr() == at
+weight = torch.nn.Parameter(torch.full((2, 3), float(rank), **on))
+many = [weight, torch.arange(6.0, **on).view(2, 3).T * rank, torch.full((), 1.0 + rank, dtype=torch.float64, **on)]
+group.average_(many)
+group.average_([])
+found |= {"flat": flat, **{f"many{i}": t.detach().clone().contiguous() for i, t in enumerate(many)}}
+try:
+    group.average_([torch.zeros(2, dtype=torch.int64)])
+except TypeError as error:
+    assert "want floating numbers" in str(error)
+
+# from rank 0
+whole = torch.arange(5) * (1 + 10 * rank)
+mixed = [weight, torch.full((2,), rank, dtype=torch.int64, **on), torch.tensor([rank == 0])]
+with torch.no_grad():
+    weight.fill_(7.0 + rank)
+group.broadcast_([whole])
+group.broadcast_(mixed)
+found |= {"whole": whole, **{f"mixed{i}": t.detach().clone() for i, t in enumerate(mixed)}}
+
+# to rank 0
+for name, n in (("equal", 3), ("longer", 2 + rank)):
+    gathered = group.gather_bytes(torch.full((n,), rank + 1, dtype=torch.uint8))
+    assert (gathered is None) == (rank == 1)
+    found |= {f"{name}{i}": t for i, t in enumerate(gathered or ())}
+found["mean"] = torch.tensor(group.mean(0.1 + rank), dtype=torch.float64)
+group.barrier()
+
+# rows: of 22, batches of 5 by two processes are two an epoch, and two rows are left
+torch.manual_seed(seed_of(0, rank))
+found["noise"] = torch.rand(3)
+torch.manual_seed(seed_of(0, rank))
+rows = torch.arange(22)
+values = torch.full((22, 40), 128, dtype=torch.uint8)
+columns = (rows, Data(values, (40,), 256, Binarize(256), "grey"))
+for workers in (0, 1):
+    batches = Batches(columns, 5, group.device, workers=workers, group=group)
+    assert batches.per_epoch == 2
+    taken = [tuple(t.clone() for t in next(batches)) for _ in range(3)]
+    state, generator = batches.state(), torch.get_rng_state()
+    on_device = torch.cuda.get_rng_state() if device == "cuda" else None
+    taken += [tuple(t.clone() for t in next(batches)) for _ in range(3)]
+    found |= {f"rows{workers}": torch.stack([x for x, _ in taken]), f"binary{workers}": taken[0][1]}
+    found[f"order{workers}"] = state["order"]
+    batches.close()
+    # each process continues from its own state
+    torch.rand(5)
+    again = Batches(columns, 5, group.device, workers=workers, group=group)
+    again.restore(state)
+    torch.set_rng_state(generator)
+    if on_device is not None:
+        torch.cuda.set_rng_state(on_device)
+    for batch in taken[3:]:
+        assert all(torch.equal(a, b) for a, b in zip(batch, next(again), strict=True))
+    again.close()
+# all rows at once: in their order, which no one draws
+before = torch.get_rng_state()
+found["all"] = next(Batches((rows,), 11, group.device, group=group))[0]
+assert torch.equal(before, torch.get_rng_state())
+try:
+    Batches((rows,), 12, group=group)
+except ValueError as error:
+    assert "at least 24 for 2 processes of batch_size=12; try batch_size=11" in str(error)
+save_file({name: t.cpu() for name, t in found.items()}, f"{sys.argv[1]}/{rank}.safetensors")
+shut_down()
+shut_down()
+"""
+
+DEATH = """
+group = current("cpu")
+group.barrier()
+if group.rank == 1:
+    raise ValueError("rank 1 is gone")
+group.barrier()
+print("never here")
+"""
+
+
+def torchrun(folder: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Two processes on this machine that run a script."""
+    script = folder / "script.py"
+    script.write_text(BEGIN + 'if __name__ == "__main__":\n' + textwrap.indent(code, "    "))
+    environment = {name: v for name, v in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    return subprocess.run(
+        [*command, str(folder), *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+    )
+
+
+@pytest.fixture(
+    scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
+)  # one run, many looks at what it left
+def ranks(request, tmp_path_factory) -> list[dict[str, Tensor]]:
+    if request.param == "cuda" and torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    folder = tmp_path_factory.mktemp("ranks")
+    done = torchrun(folder, WORK, request.param)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr and "Traceback" not in done.stderr, done.stderr
+    return [load_file(folder / f"{rank}.safetensors") for rank in range(2)]
+
+
+def test_ranks(ranks):
+    assert [r["group"].tolist() for r in ranks] == [[0, 2, 1], [1, 2, 0]]
+
+
+def test_means(ranks):
+    for found in ranks:
+        assert found["flat"].tolist() == [0.5, 1.5, 2.5, 3.5]
+        assert (found["many0"] == 0.5).all() and torch.equal(found["many1"], torch.arange(6.0).view(2, 3).T / 2)
+        assert found["many2"] == 1.5 and found["many2"].shape == ()
+        assert found["mean"] == pytest.approx(0.6, abs=1e-15)
+
+
+def test_what_rank_0_has_all_have(ranks):
+    for found in ranks:
+        assert found["whole"].tolist() == [0, 1, 2, 3, 4]
+        assert (
+            (found["mixed0"] == 7).all() and found["mixed1"].tolist() == [0, 0] and found["mixed2"].tolist() == [True]
+        )
+
+
+def test_what_all_have_rank_0_gets(ranks):
+    assert [ranks[0][f"equal{i}"].tolist() for i in range(2)] == [[1, 1, 1], [2, 2, 2]]
+    assert [ranks[0][f"longer{i}"].tolist() for i in range(2)] == [[1, 1], [2, 2, 2]]
+    assert "equal0" not in ranks[1]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_every_row_once_an_epoch_over_all_ranks(ranks, workers: int):
+    rows = torch.stack([found[f"rows{workers}"] for found in ranks])  # rank, step, row
+    assert rows.shape == (2, 6, 5)
+    epochs = [rows[:, i : i + 2].flatten().tolist() for i in (0, 2, 4)]
+    assert all(len(set(epoch)) == 20 for epoch in epochs) and epochs[0] != epochs[1]
+    # rank r of step i takes order[(2 i + r) 5 : (2 i + r + 1) 5]
+    one, other = (found[f"order{workers}"] for found in ranks)
+    assert torch.equal(one, other)
+    assert torch.equal(rows[:, 2:4].transpose(0, 1).flatten(), one[:20])
+    if not workers:  # rank 0 draws the order as one process does
+        torch.manual_seed(0)
+        alone = Batches((torch.arange(22),), 5)
+        assert torch.equal(rows[:, :2].transpose(0, 1).flatten(), torch.cat([next(alone)[0] for _ in range(4)]))
+
+
+def test_noise_of_each_rank_is_its_own(ranks):
+    assert not torch.equal(ranks[0]["noise"], ranks[1]["noise"])
+    for workers in (0, 1):
+        assert not torch.equal(*(found[f"binary{workers}"] for found in ranks))
+
+
+def test_all_rows_keep_their_order(ranks):
+    assert torch.cat([found["all"] for found in ranks]).tolist() == list(range(22))
+
+
+def test_the_death_of_one_ends_all(tmp_path):
+    start = time.perf_counter()
+    done = torchrun(tmp_path, DEATH)
+    assert done.returncode != 0 and "rank 1 is gone" in done.stderr and "never here" not in done.stdout
+    assert time.perf_counter() - start < 100
+
+
+# In one process
+
+
+def test_without_torchrun_there_is_no_group(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert current() is None and current("cpu") is None
+    shut_down()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("RANK", "0")
+    assert current() is None
+    assert not torch.distributed.is_initialized()
+
+
+def test_more_processes_than_devices(monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "64", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "64"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match="found 64 processes and . CUDA devices .*torchrun --nproc-per-node"):
+        current("cuda")
+    assert not torch.distributed.is_initialized()
+
+
+def test_seeds():
+    assert seed_of(0, 0) == 0 and seed_of(2**40, 0) == 2**40
+    seeds = {seed_of(seed, rank) for seed in range(50) for rank in range(1, 50)}
+    assert len(seeds) == 50 * 49 and all(0 <= seed < 2**32 for seed in seeds)
+    assert len({seed >> 24 for seed in seeds}) == 256  # and mixed, not counted on
+    with pytest.raises(ValueError, match="found seed=-1 and rank=0"):
+        seed_of(-1, 0)
+
+
+def test_what_cannot_be_sent():
+    group = Group(0, 2, torch.device("cpu"))
+    with pytest.raises(TypeError, match=r"average_: found a tensor of torch.int64, want floating"):
+        group.average_([torch.zeros(2), torch.arange(2)])
+    for wrong in (torch.zeros(2), torch.zeros(2, 2, dtype=torch.uint8)):
+        with pytest.raises(TypeError, match=r"gather_bytes: found .* want uint8 of \(n,\)"):
+            group.gather_bytes(wrong)
