@@ -21,11 +21,10 @@ from pyro.infer.autoguide import AutoNormal
 from torch import Tensor, nn
 from torch.distributions import constraints, kl_divergence
 
-import ppl_models.inference.training as training
 from guides import BottomUp, MeanField
 from ppl_models import VAE
 from ppl_models.data import Data, Identity
-from ppl_models.inference import elbo, fit, load, terms
+from ppl_models.inference import elbo, fit, load, loop, losses, terms
 from ppl_models.parts import Program
 
 
@@ -142,7 +141,7 @@ def reseeded(monkeypatch, seed: int) -> None:
         pyro.set_rng_seed(seed)
         return terms(*args, **kwargs)
 
-    monkeypatch.setattr(training, "terms", wrapped)
+    monkeypatch.setattr(losses, "terms", wrapped)
 
 
 @pytest.mark.parametrize("warmup", [0, 4])
@@ -383,7 +382,7 @@ def test_particles_run_one_by_one_where_a_program_needs_it():
         ({"steps": 1, "every": 0}, "found every=0"),
         ({"steps": 1, "lr": 0.0}, "found lr=0.0, want more than 0"),
         ({"steps": 1, "lr": math.nan}, "found lr=nan"),
-        ({"steps": 1, "schedule": "linear"}, "found schedule 'linear', want 'cosine' or 'constant'"),
+        ({"steps": 1, "schedule": "linear"}, "found schedule 'linear', want 'cosine', 'constant' or a function"),
         ({"steps": 1, "warmup": -1}, "found warmup=-1"),
         ({"steps": 1, "clip": 0}, "found clip=0, want more than 0, or None"),
         ({"steps": 1, "ema": 1.0}, "found ema=1.0, want 0 <= ema < 1"),
@@ -598,7 +597,8 @@ def test_a_failure_midway_keeps_the_checkpoint_and_the_pair(tmp_path, how, kind,
     model, bomb, x = pair()[0], Bomb(6, how), rows()
     with pytest.raises(kind, match=words):
         quiet(model, bomb, x, steps=10, every=2, ema=0.5, folder=tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.safetensors", "history.json"]
+    names = ["checkpoint.previous.safetensors", "checkpoint.safetensors", "history.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
     history = json.loads((tmp_path / "history.json").read_text())["history"]
     assert [r["step"] for r in history] == [2, 4]
     twin, other = VAE(8, 2, hidden=8), Bomb(0, "")
@@ -623,7 +623,7 @@ def test_interrupted_validation_leaves_the_average_once(monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "_bound", interrupt)
+    monkeypatch.setattr(loop.Loop, "_bound", interrupt)
     one = pair()
     with pytest.raises(KeyboardInterrupt):
         quiet(model, guide, rows(), steps=4, every=2, ema=0.5, validation=rows(), schedule="constant")

@@ -9,6 +9,21 @@ from .checkpoint import (
     write_json as write_json,
 )
 from .evaluation import Evaluation as Evaluation, evaluate as evaluate
-from .objectives import elbo as elbo
+from .losses import Loss as Loss
+from .objectives import (
+    elbo as elbo,
+    free_bits as free_bits,
+    importance_weighted as importance_weighted,
+    soft_free_bits as soft_free_bits,
+)
+from .run import Callback as Callback, Run as Run
+from .schedules import (
+    Constant as Constant,
+    Cosine as Cosine,
+    Cyclic as Cyclic,
+    Exponential as Exponential,
+    Linear as Linear,
+)
+from .stepping import TrainingStep as TrainingStep, training_step as training_step
 from .terms import Terms as Terms, plate_nesting as plate_nesting, terms as terms
-from .training import Run as Run, fit as fit
+from .training import fit as fit

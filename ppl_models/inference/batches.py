@@ -1,6 +1,6 @@
 """Rows of data for programs: checked once, shuffled, moved to where the parameters are."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -45,18 +45,6 @@ def columns_of(data: Any, name: str) -> tuple[Any, ...]:
 def rows_of(columns: Sequence[Any], index: slice | Tensor, device: torch.device | None) -> tuple[Any, ...]:
     """These rows of every column, on `device`; with None where they lie."""
     return tuple(_moved(column[index], device) for column in columns)
-
-
-def batches_of(columns: Sequence[Any], batch_size: int, device: torch.device | None) -> Iterator[tuple[Any, ...]]:
-    """Shuffled batches without end; the rest of an epoch that fills no batch is left for the next shuffle.
-
-    A batch of all the data keeps their order. The shuffles are drawn from torch's global generator of the CPU.
-    """
-    size = len(columns[0])
-    while True:
-        order = torch.randperm(size) if batch_size < size else torch.arange(size)
-        for i in range(0, size - batch_size + 1, batch_size):
-            yield rows_of(columns, order[i : i + batch_size], device)
 
 
 class Batches:
@@ -123,12 +111,16 @@ class Batches:
         self._position, self._seed = self.per_epoch, 0
         self._orders = {_CPU: torch.arange(size)}  # one order, on every device where rows are taken
         self._started = False  # whether the workers are at this position
+        self._ahead: tuple[Any, ...] | None = None  # a batch that was looked at
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> tuple[Any, ...]:
         """The rows of the next batch, one entry a column; what a column raises leaves the position as it was."""
+        if self._ahead is not None:
+            batch, self._ahead = self._ahead, None
+            return batch
         if self._position == self.per_epoch:
             self._begin()
         if self._loader is None:
@@ -137,6 +129,12 @@ class Batches:
             batch = tuple(_moved(rows, self._device) for rows in self._from_workers())
         self._position += 1
         return batch
+
+    def peek(self) -> tuple[Any, ...]:
+        """The batch that is next, which stays the next one; no `state` is to be taken before it has been."""
+        if self._ahead is None:
+            self._ahead = next(self)
+        return self._ahead
 
     def state(self) -> dict[str, Tensor]:
         """What continues exactly from here, together with the states of the generators at this moment.
@@ -173,7 +171,7 @@ class Batches:
                 "drawn otherwise; continue as you began (any number of workers above 0 is the same)"
             )
         self._orders, self._position, self._seed = {_CPU: order}, position, int(state.get("seed", 0))
-        self._started = False
+        self._started, self._ahead = False, None
 
     def close(self) -> None:
         """End the workers, if there are any; a batch that is asked for later starts new ones."""

@@ -5,8 +5,10 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.infer import TraceEnum_ELBO
 from pyro.infer.elbo import ELBO
 from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_models.parts.plates import PARTICLES, is_deterministic, latents, observations
@@ -76,6 +78,15 @@ def check_loss(loss: Any) -> None:
         raise TypeError(f"fit: loss is a {type(loss).__name__}, want an objective of Pyro's; {working}")
     if not callable(getattr(loss, "differentiable_loss", None)):
         raise ValueError(f"fit: loss {type(loss).__name__} has no differentiable_loss; {working}")
+
+
+def check_enumeration(loss: Any, guide: Callable) -> None:
+    """Raise ValueError for `TraceEnum_ELBO` with a guide that runs the model: Pyro enumerates without."""
+    if isinstance(loss, TraceEnum_ELBO) and isinstance(poutine.unwrap(guide), Messenger):
+        raise ValueError(
+            f"fit: TraceEnum_ELBO takes no guide that runs the model, as {type(guide).__name__} does; take one in an "
+            "order of its own (BottomUp), or Trace_ELBO()"
+        )
 
 
 def check_values(

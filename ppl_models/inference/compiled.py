@@ -1,4 +1,4 @@
-"""A step captured once (programs, gradient, AdamW, moving average), compiled by Inductor, on CUDA replayed as a graph."""
+"""Steps replayed from captured graphs, one a shape of batch, with the eager step where there is none."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ GRAPHS = 4  # shapes that are captured at most
 
 
 class Compiled:
-    """Steps replayed from graphs, one a shape of batch, with the eager step where there is none.
+    """The whole step (programs, gradient, AdamW, moving average) captured once and replayed compiled.
 
     The numbers are those of the eager step with the same generator, up to rounding. The first shape is captured at
     once; another one (a last, smaller batch) runs eagerly until it has been seen `PATIENCE` times, and at most `GRAPHS`

@@ -45,6 +45,11 @@ class Progress:
         else:
             self.console.print(f"step {step}/{self.total}  loss {loss:.2f}  nll {nll:.2f}", highlight=False)
 
+    def say(self, line: str) -> None:
+        """Print a line of its own."""
+        if self.enabled:
+            self.console.print(line, highlight=False, markup=False)
+
     def __enter__(self) -> Self:
         self.bar.__enter__()
         return self

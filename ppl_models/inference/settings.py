@@ -1,4 +1,4 @@
-"""The arguments of `fit` that say how a pair is trained: checked once, and written down so that a run can be resumed."""
+"""The arguments of `fit` that say how a pair is trained: checked once, and written down, for a run to be resumed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields

@@ -32,8 +32,10 @@ class Slots:
         return found | ({"average": self.averages} if self.averages else {})
 
     def state(self) -> dict[str, Tensor]:
-        """Every tensor as "list.name", sharing memory: what a checkpoint keeps."""
-        return {f"{kind}.{n}": t.detach() for kind, each in self.lists().items() for n, t in zip(self.names, each)}  # noqa: B905
+        """Every tensor as "list.name", sharing memory, whether parameters and averages are exchanged or not."""
+        other = {"parameter": "average", "average": "parameter"} if self.swapped_in and self.averages else {}
+        lists = {other.get(kind, kind): each for kind, each in self.lists().items()}
+        return {f"{k}.{n}": t.detach() for k, each in lists.items() for n, t in zip(self.names, each, strict=True)}
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -48,8 +50,8 @@ class Slots:
             if found is None or found.shape != tensor.shape or found.dtype != tensor.dtype:
                 told = "nothing" if found is None else f"{tuple(found.shape)} of {found.dtype}"
                 raise ValueError(
-                    f"training state of {key!r}: found {told}, want {tuple(tensor.shape)} of {tensor.dtype}; resume with "
-                    "the model, the guide and the arguments that the run was started with"
+                    f"training state of {key!r}: found {told}, want {tuple(tensor.shape)} of {tensor.dtype}; resume "
+                    "with the model, the guide and the arguments that the run was started with"
                 )
         for key, tensor in own.items():
             tensor.copy_(state[key])

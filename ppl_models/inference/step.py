@@ -158,7 +158,8 @@ class Eager:
         )
         self.halted = torch.zeros((), dtype=torch.bool, device=slots.parameters[0].device)  # by what is not finite
         self.steps: int | None = None  # that the optimizer has counted
-        self.found: list[Terms] = []  # of the last batch, for the message of an error
+        self.value: Tensor | None = None  # of the last batch, with its terms, for the message of an error
+        self.found: list[Terms] = []
 
     def __call__(self, batches: Sequence[Sequence[Any]], now: Now) -> Tensor:
         """Take one step on batches, whose gradients are averaged.
@@ -176,7 +177,8 @@ class Eager:
                 if not value.requires_grad:
                     raise ValueError("fit: the loss depends on no trainable parameter; is all that it reads frozen?")
                 (value / len(batches) if len(batches) > 1 else value).backward()
-                values.append(value.detach())
+                self.value = value.detach()
+                values.append(self.value)
                 bounds.append(bound.detach())
         told = torch.stack([sum(values) / len(batches), sum(bounds) / len(batches)])
         gradients = [p.grad for p in slots.parameters if p.grad is not None]

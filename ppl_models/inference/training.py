@@ -1,45 +1,31 @@
 """`fit`: train any (model, guide) pair on any data."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import chain
-from math import cos, inf, pi
-from numbers import Integral
+from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import pyro
 import torch
 from pyro.infer.elbo import ELBO
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from .batches import batches_of, columns_of, rows_of
-from .checkpoint import CHECKPOINT, contents, prepared, save, write_json
-from .checks import check_loss, check_pair, check_values
+from . import distributed, modes
+from .batches import Batches, columns_of, rows_of
+from .checkpoint import CHECKPOINT, contents, prepared
+from .checks import check_enumeration, check_pair, check_values
+from .distributed import Group
+from .loop import Loop
+from .losses import Objective
 from .objectives import elbo
 from .particles import vectorizes
-from .progress import Progress
-from .terms import Terms, plate_nesting, terms
-
-
-@dataclass
-class Run:
-    """What a training left behind.
-
-    Attributes:
-        history: one record an epoch (or every `every` steps): step; loss and nll (bound), means over the steps since
-            the record before in nats per datum; valid, the bound on validation data if there are any; seconds since the
-            start.
-        folder: where the checkpoint and the history were written, or None.
-        seconds: wall-clock time of the whole training.
-    """
-
-    history: list[dict[str, float]] = field(default_factory=list)
-    folder: Path | None = None
-    seconds: float = 0.0
+from .run import Callback, Run, as_sequence
+from .schedules import Constant
+from .settings import PRECISIONS, Settings
+from .slots import Slots, trainable
+from .state import fingerprint
+from .step import Eager, Recipe
+from .terms import plate_nesting
 
 
 def fit(
@@ -51,45 +37,73 @@ def fit(
     epochs: float | None = None,
     batch_size: int = 128,
     lr: float = 1e-3,
-    schedule: str = "cosine",
+    schedule: str | Callable[[int], float] = "cosine",
     weight_decay: float = 0.0,
     warmup: int = 0,
+    beta: float | Callable[[int], float] = 1.0,
     clip: float | None = 100.0,
+    skip: float | None = None,
     ema: float | None = 0.999,
     particles: int = 1,
     analytic: bool = True,
+    objective: Objective = elbo,
+    gradient: str = "reparametrized",
     loss: ELBO | None = None,
+    accumulate: int = 1,
+    precision: str = "float32",
+    compile: str | bool = "auto",
     validation: Any = None,
+    patience: int | None = None,
+    callbacks: Callback | Sequence[Callback] | None = None,
     folder: str | Path | None = None,
+    resume: bool = False,
     every: int | None = None,
+    workers: int = 0,
     seed: int | None = None,
     progress: bool = True,
 ) -> Run:
-    """Maximize the ELBO of a pair by stochastic gradient steps, with one fused AdamW over all its parameters.
+    """Maximize a bound of a pair by stochastic gradient steps, with one AdamW over all its parameters.
 
-    However it ends, by an error or Ctrl-C too, the pair is left with the (averaged) parameters of the steps done.
+    However it ends, by an error or Ctrl-C too, the pair is left with the (averaged) parameters of the steps done. Under
+    `torchrun` every process calls it alike: each trains on its share of the data, with noise of its own.
 
     Args:
         model, guide: any Pyro programs with reparametrized latents (others with a `loss`); parameters of modules and of
             `pyro.param` are trained, frozen ones (`requires_grad_(False)`) are not. For the time of the call modules
             are in training mode, a wholly frozen one in evaluation mode; for the validation all are in evaluation mode.
         data: rows, a tensor or anything with a length that tensors index (`ppl_models.data.Data`); a tuple of such for
-            a model of several arguments. It is drawn from in shuffled batches, which are moved to the modules' device.
-        steps, epochs: how long; exactly one of them. An epoch is `len(data) // batch_size` steps.
-        batch_size: rows a step. Larger than the data: all of them, in their order.
-        lr, schedule, weight_decay: of AdamW; "cosine" lets the rate fall to zero, "constant" does not.
+            a model of several arguments. It is drawn from in shuffled batches, on the modules' device where it fits.
+        steps, epochs: how long; exactly one of them. An epoch is `len(data) // batch_size` batches.
+        batch_size: rows a batch (of each process). Larger than the data: all of them, in their order.
+        lr, schedule, weight_decay: of AdamW; "cosine" lets the rate fall to zero, "constant" does not, and a function
+            of the step (`schedules`) gives its factor.
         warmup: steps over which the weight of the divergences rises linearly from 0 to 1.
+        beta: that weight, or a function of the step, counted from 0 (`schedules.Cyclic(2000)`).
         clip: bound on the norm of the gradient, None for none.
+        skip: leave a step out whose gradient has a larger norm, or is not finite; None: the latter is an error.
         ema: decay of the moving average of the parameters that the pair is left with, min(ema, (1 + t) / (10 + t)) at
             step t = 0, 1, ...; None to keep the last ones.
         particles: draws a step, in one vectorized pass if the programs are right with one, else one by one.
         analytic: divergences in closed form where there is one (less noise), or all sampled.
-        loss: one of Pyro's own ELBOs instead (`pyro.infer.Trace_ELBO()`, `TraceEnum_ELBO()`, ...): then warmup,
-            particles and analytic are its business and must keep their defaults.
+        objective, gradient: of `objectives` and `losses.estimate`: `importance_weighted`, `partial(free_bits, nats=1)`.
+        loss: one of Pyro's own ELBOs instead (`pyro.infer.Trace_ELBO()`, `TraceEnum_ELBO()`, ...): then objective,
+            gradient, beta, warmup, particles, analytic and precision are its business and must keep their defaults.
+        accumulate: batches whose gradients are averaged for one step.
+        precision: "bfloat16" computes matrix products and convolutions so, and all else in single precision.
+        compile: capture the step once and replay it compiled, with the same numbers up to rounding. It takes half a
+            minute on a CPU; "auto" does so from 5000 steps on, on CUDA from 500. Where a program cannot be captured,
+            it runs as it stands and `Run.notes` says why.
         validation: data of the same kind: the bound on them is recorded with every record.
+        patience: stop after so many records without a better bound on the validation data, and leave the pair as it was
+            at the best.
+        callbacks: called with the `Run` after every record; one that returns True ends the training.
         folder: where to write checkpoint.safetensors and history.json with every record, atomically. It must not hold
-            a checkpoint; a new one is removed if there was no record.
+            a checkpoint, but to resume; a new one is removed if there was no record.
+        resume: go on from the checkpoint in the folder, if there is one, as if there had been no interruption: model,
+            guide, data and arguments must be those that it was started with.
         every: steps between records, an epoch by default.
+        workers: processes that make batches (`torch.utils.data.DataLoader`), for data that are slow to index; scripts
+            then need `if __name__ == "__main__":`.
         seed: of the noise and the shuffling; None continues the global generator.
         progress: show a bar with loss, nll (bound) and time left.
 
@@ -100,191 +114,87 @@ def fit(
         TypeError: data that have no length or that tensors do not index; a loss that is no objective of Pyro's.
         ValueError: arguments that contradict each other; data that are empty or not finite, or a value in any row that
             the model does not take; a pair without parameters, in the wrong order, or with latents that are not
-            reparametrized; a loss without gradients; a folder that cannot be written to; a loss or gradient that is not
-            finite (the message names the first site whose term is not; that step is not taken, and files are left as
-            the last record wrote them).
+            reparametrized; a loss without gradients; a folder that cannot be written to, or to resume that holds
+            another run or a damaged file; a loss or gradient that is not finite (the message names the first site whose
+            term is not; that step is not taken, and files are left as the last record wrote them).
     """
-    if (steps is None) == (epochs is None):
-        raise ValueError(f"fit: found steps={steps} and epochs={epochs}, want exactly one of them")
-    if schedule not in ("cosine", "constant"):
-        raise ValueError(f"fit: found schedule {schedule!r}, want 'cosine' or 'constant'")
-    _at_least_one(steps=steps, batch_size=batch_size, particles=particles, every=every)
-    _in_range(0 < lr < inf, f"lr={lr}, want more than 0")
-    _in_range(epochs is None or 0 < epochs < inf, f"epochs={epochs}, want more than 0")
-    _in_range(weight_decay >= 0, f"weight_decay={weight_decay}, want at least 0")
-    _in_range(warmup >= 0, f"warmup={warmup}, want a number of steps, at least 0")
-    _in_range(clip is None or clip > 0, f"clip={clip}, want more than 0, or None for no bound")
-    _in_range(ema is None or 0 <= ema < 1, f"ema={ema}, want 0 <= ema < 1, or None for no average")
-    if loss is not None and (warmup, particles, analytic) != (0, 1, True):
-        raise ValueError("fit: with a loss of Pyro's, warmup, particles and analytic are not used; set them there")
-    if loss is not None:
-        check_loss(loss)
+    settings = Settings(
+        *(steps, epochs, batch_size, lr, schedule, weight_decay, warmup, beta, clip, skip, ema, particles, analytic),
+        *(objective, gradient, loss, accumulate, precision, patience, every, seed, compile),
+    )
+    if patience is not None and validation is None:
+        raise ValueError(f"fit: found patience={patience} without validation data, want some to judge by")
+    if resume and folder is None:
+        raise ValueError("fit: found resume=True without a folder, want the one to go on from")
+    check_enumeration(loss, guide)
+    called = as_sequence(callbacks)
     columns = columns_of(data, "fit: data")
     held_out = None if validation is None else columns_of(validation, "fit: validation")
-    if seed is not None:
-        pyro.set_rng_seed(seed)
-    size = len(columns[0])
-    batch_size = min(batch_size, size)
-    per_epoch = size // batch_size
-    total = steps if steps is not None else max(round(epochs * per_epoch), 1)
-    every = every or min(per_epoch, total)
     programs = {name: p for name, p in (("model", model), ("guide", guide)) if isinstance(p, nn.Module)}
+    device = next((p.device for program in programs.values() for p in program.parameters()), None)
+    group = distributed.current(device or torch.device("cpu"))
+    _seed(seed, group)
     run = Run(folder=None if folder is None else Path(folder))
-    start = perf_counter()
 
-    with prepared(run.folder):
-        with _mode(programs.values(), training=False):  # looking does not move running statistics
-            device = next((p.device for program in programs.values() for p in program.parameters()), None)
-            batches = batches_of(columns, batch_size, device)
-            example = next(batches)
-            check_pair("fit", model, guide, example, reparametrized=loss is None)
+    with prepared(run.folder if group is None or group.is_main else None, resume):
+        with modes.set_to(list(programs.values()), training=False):  # looking does not move running statistics
+            size = len(columns[0])
+            rows = max(min(batch_size, size // (1 if group is None else group.world)), 1)
+            batches = Batches(columns, rows, device, workers=workers, group=group)
             # with Pyro's validation on: bad data speak up here, once; a loss of Pyro's finds its own nesting
+            there = run.folder is not None and resume and (run.folder / CHECKPOINT).exists()
+            example = rows_of(columns, slice(0, rows), device) if there else batches.peek()
+            check_pair("fit", model, guide, example, reparametrized=loss is None)
             nesting = plate_nesting(model, guide, example, {}) if loss is None else None
             saved = contents(model, guide, example)
-            params = _trainable(saved)
-            for rows in (columns, held_out):
-                if rows is not None:
-                    check_values(model, guide, rows, min(batch_size, len(rows[0])), device)
-            passes, draws = 1, particles
-            if particles > 1:
-                with torch.no_grad():
-                    if vectorizes(model, guide, example, nesting) is not None:
-                        passes, draws = particles, 1
-        averaged = [p.detach().clone() for p in params] if ema is not None else []
-        optimizer = torch.optim.AdamW(params, lr=lr, weight_decay=weight_decay, fused=True)
-        sums, since = torch.zeros(2, device=params[0].device), 0
-        training, averaging = _mode(programs.values(), training=True), _averaged_at_last(params, averaged)
-
-        with training, averaging, pyro.validation_enabled(False), Progress(total, progress) as bar:
-            for step in range(total):
-                batch = example if step == 0 else next(batches)
-                for group in optimizer.param_groups:
-                    group["lr"] = lr * (0.5 * (1 + cos(pi * step / total)) if schedule == "cosine" else 1.0)
-                found: list[Terms] = []
-                if loss is None:
-                    beta = min(1.0, (step + 1) / warmup) if warmup else 1.0
-                    found = [terms(model, guide, batch, None, draws, nesting, analytic) for _ in range(passes)]
-                    value = -sum(elbo(f, beta, size) for f in found) / passes
-                    nll = value if beta == 1 else -sum(elbo(f, 1.0, size) for f in found) / passes
-                else:
-                    value = nll = loss.differentiable_loss(model, guide, *batch) / len(batch[0])
-                optimizer.zero_grad(set_to_none=True)
-                if not value.requires_grad:
-                    raise ValueError("fit: the loss depends on no trainable parameter; is all that it reads frozen?")
-                value.backward()
-                norm = nn.utils.clip_grad_norm_(params, inf if clip is None else clip)
-                if not torch.isfinite(value + norm):
-                    raise ValueError(_diagnose(step, value, found, batch))
-                optimizer.step()
-                if averaged:
-                    get_ema_multi_avg_fn(min(ema, (1 + step) / (10 + step)))(averaged, params, step)
-                sums, since = sums + torch.stack([value.detach(), nll.detach()]), since + 1
-                if bar.due(step + 1):
-                    bar.advance(step + 1, *(sums / since).tolist())
-                if (step + 1) % every == 0 or step + 1 == total:
-                    record = dict(zip(("loss", "nll"), (sums / since).tolist(), strict=True))
-                    sums, since = torch.zeros_like(sums), 0
-                    with _swapped(params, averaged):
-                        if held_out is not None:
-                            with _mode(programs.values(), training=False):
-                                record["valid"] = _bound(model, guide, held_out, batch_size, device, loss)
-                        run.history.append({"step": step + 1, **record, "seconds": perf_counter() - start})
-                        if run.folder is not None:
-                            save(run.folder / CHECKPOINT, saved)
-                            write_json(run.folder / "history.json", {"history": run.history})
-    run.seconds = perf_counter() - start
+            slots = Slots(trainable(saved), average=ema is not None)
+            for each in (columns, held_out):
+                if each is not None:
+                    check_values(model, guide, each, min(rows, len(each[0])), device)
+            with torch.no_grad():
+                one_by_one = particles > 1 and vectorizes(model, guide, example, nesting) is not None
+        if group is not None:
+            group.broadcast_(_tensors(saved))
+            slots = Slots(trainable(saved), average=ema is not None)
+        recipe = Recipe(
+            objective=objective,
+            gradient=gradient,
+            particles=1 if one_by_one else particles,
+            passes=particles if one_by_one else 1,
+            nesting=nesting,
+            analytic=analytic,
+            data_size=size,
+            loss=loss,
+            weight_decay=weight_decay,
+            clip=inf if clip is None else clip,
+            skip=skip,
+            ema=ema,
+            precision=PRECISIONS[precision],
+        )
+        betas = settings.betas()
+        eager = Eager(model, guide, slots, recipe, betas.value if isinstance(betas, Constant) else None, group)
+        total = settings.total(batches.per_epoch)
+        every = every or min(max(batches.per_epoch // accumulate, 1), total)
+        about = {"data": fingerprint(columns)} if folder is not None else {}
+        pair = list(programs.values())
+        loop = Loop(settings, total, every, eager, batches, held_out, saved, pair, run, called, group, about)
+        if there:
+            loop.resume()
+        loop(progress)
     return run
 
 
-def _at_least_one(**counts: int | None) -> None:
-    for name, value in counts.items():
-        if value is not None and (not isinstance(value, Integral) or value < 1):
-            raise ValueError(f"fit: found {name}={value}, want an integer of at least 1")
+def _seed(seed: int | None, group: Group | None) -> None:
+    """Seed the generators: each process of a group differently, whether there is a seed or not."""
+    if group is not None:
+        drawn = torch.randint(2**31, (1,), dtype=torch.int64) if seed is None else torch.tensor([seed])
+        group.broadcast_([drawn])
+        pyro.set_rng_seed(distributed.seed_of(int(drawn), group.rank))
+    elif seed is not None:
+        pyro.set_rng_seed(seed)
 
 
-def _in_range(good: bool, text: str) -> None:
-    if not good:
-        raise ValueError(f"fit: found {text}")
-
-
-def _trainable(saved: Mapping[str, Any]) -> list[Tensor]:
-    """Every trainable tensor of what a checkpoint keeps, once."""
-    held = [p.parameters() if isinstance(p, nn.Module) else p.values() for p in saved.values()]
-    params = [p for p in dict.fromkeys(chain.from_iterable(held)) if p.requires_grad]
-    if not params:
-        raise ValueError("fit: model and guide have no trainable parameter; is everything frozen?")
-    return params
-
-
-@contextmanager
-def _mode(programs: Iterable[nn.Module], training: bool) -> Iterator[None]:
-    """Inside, programs are in this mode (a wholly frozen one never trains); outside, every module in its own again."""
-    before = {module: module.training for program in programs for module in program.modules()}
-    for program in programs:
-        program.train(training and any(p.requires_grad for p in program.parameters()))
-    try:
-        yield
-    finally:
-        for module, mode in before.items():
-            module.training = mode
-
-
-@contextmanager
-def _averaged_at_last(params: list[Tensor], averaged: list[Tensor]) -> Iterator[None]:
-    """The parameters end as their moving averages, if there are any, however the block ends."""
-    try:
-        yield
-    finally:
-        _swap(params, averaged)
-
-
-@contextmanager
-def _swapped(params: list[Tensor], averaged: list[Tensor]) -> Iterator[None]:
-    """Inside, the parameters hold their moving averages, if there are any; outside, their own values again."""
-    _swap(params, averaged)
-    try:
-        yield
-    finally:
-        _swap(params, averaged)
-
-
-@torch.no_grad()
-def _swap(params: list[Tensor], averaged: list[Tensor]) -> None:
-    for p, average in zip(params, averaged, strict=False):  # no averages: nothing to do
-        kept = p.clone()
-        p.copy_(average)
-        average.copy_(kept)
-
-
-@torch.no_grad()
-def _bound(
-    model: Callable,
-    guide: Callable,
-    columns: Sequence[Any],
-    batch_size: int,
-    device: torch.device | None,
-    loss: ELBO | None,
-) -> float:
-    """Mean negative ELBO over data, one draw each, or the mean of Pyro's `loss`."""
-    size, total = len(columns[0]), 0.0
-    for i in range(0, size, batch_size):
-        batch = rows_of(columns, slice(i, i + batch_size), device)
-        if loss is None:
-            total -= elbo(terms(model, guide, batch), data_size=size).item() * len(batch[0])
-        else:
-            total += float(loss.loss(model, guide, *batch))
-    return total / size
-
-
-def _diagnose(step: int, value: Tensor, found: Sequence[Terms], batch: Sequence[Any]) -> str:
-    """What is not finite: the data of the batch, a term of the loss, or the gradient alone."""
-    finite = bool(torch.isfinite(value))
-    text = f"fit: the {'gradient is not finite' if finite else f'loss is {value.item()}'} at step {step + 1}"
-    if not all(torch.isfinite(x).all() for x in batch if isinstance(x, Tensor)):
-        return text + ": the batch has NaN or infinite values; look at the data and their transform"
-    sites = [(f"divergence of site {n!r}", t) for f in found for n, t in f.kl.items()]
-    sites += [(f"log p of the observed site {n!r}", t) for f in found for n, t in f.log_likelihood.items()]
-    bad = [name for name, t in sites if not torch.isfinite(t).all()]
-    if bad:
-        text += f"; the first term that is not finite is the {bad[0]}"
-    return text + "; try a smaller lr, clip=1, or warmup, and look at the data"
+def _tensors(saved: Mapping[str, Any]) -> list[Tensor]:
+    """Every tensor that a checkpoint keeps, once."""
+    held = [m.state_dict(keep_vars=True) if isinstance(m, nn.Module) else m for m in saved.values()]
+    return [t.detach() for t in dict.fromkeys(t for each in held for t in each.values())]

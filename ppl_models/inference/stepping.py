@@ -1,0 +1,131 @@
+"""`training_step`: one optimizer step of a pair, for a training loop of your own."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from pyro.infer.elbo import ELBO
+from torch import Tensor
+
+from .checkpoint import contents
+from .checks import check_enumeration, check_loss, check_pair
+from .compiled import Compiled
+from .losses import Objective
+from .modes import diagnosis
+from .objectives import elbo
+from .particles import vectorizes
+from .settings import PRECISIONS
+from .slots import Slots, trainable
+from .step import Eager, Now, Recipe
+from .terms import plate_nesting
+
+
+class TrainingStep:
+    """Calls take one step each: draw, loss, gradient, AdamW (see `training_step`).
+
+    Attributes:
+        lr: the learning rate, to be set between steps.
+        steps: how many were taken.
+        slots: parameters, moments and averages by name.
+        notes: why steps run uncompiled, if they do though they were to be compiled.
+    """
+
+    def __init__(self, eager: Eager, compile: bool, lr: float) -> None:
+        self.eager, self.slots, self.lr, self.steps = eager, eager.slots, lr, 0
+        self.notes: list[str] = []
+        self._step: Eager | Compiled = Compiled(eager, self.notes.append) if compile else eager
+
+    def __call__(self, *args: Any) -> Tensor:
+        """Take a step on a batch, the arguments of the programs; returns its loss, nats per datum, not waited for.
+
+        A step that is not finite is not taken, nor is any after it, and its loss is 0; `check` says so.
+        """
+        outcome = self._step([args], Now(self.steps, self.lr, self.eager.beta))
+        self.steps += 1
+        self._last = args
+        return outcome[0]
+
+    def check(self) -> None:
+        """Raise ValueError if a step was not finite, with the site that was not. On a GPU it waits for the steps."""
+        if bool(self.eager.halted):
+            raise ValueError(diagnosis(self.eager, Now(self.steps - 1, self.lr, self.eager.beta), self._last))
+
+    def close(self) -> None:
+        """Give every parameter memory of its own again and let the graphs go; the step may be used again."""
+        if isinstance(self._step, Compiled):
+            self._step.release()
+
+
+def training_step(
+    model: Callable,
+    guide: Callable,
+    args: Sequence[Any],
+    *,
+    compile: bool = False,
+    lr: float = 1e-3,
+    weight_decay: float = 0.0,
+    clip: float | None = None,
+    ema: float | None = None,
+    particles: int = 1,
+    analytic: bool = True,
+    beta: float = 1.0,
+    objective: Objective = elbo,
+    gradient: str = "reparametrized",
+    loss: ELBO | None = None,
+    data_size: int | None = None,
+    precision: str = "float32",
+) -> TrainingStep:
+    """The step that `fit` takes, for a training loop of your own.
+
+        step = training_step(model, guide, (x[:64],), compile=True)
+        for batch in batches:
+            step(batch)
+
+    Args:
+        model, guide: the pair, in the mode that it is to be trained in.
+        args: an example batch, run once to see what there is.
+        compile: capture the step at its first call, and replay it.
+        data_size: number of data of which a batch is a part, for programs with global latents; the batch by default.
+        lr, weight_decay, clip, ema, particles, analytic, beta, objective, gradient, loss, precision: as for `fit`; without
+            clip the norm of the gradient is not computed.
+
+    Raises:
+        ValueError: as `fit`.
+
+    >>> import torch
+    >>> from guides import MeanField
+    >>> from ppl_models import VAE
+    >>> model, x = VAE(event=4, latent=2, hidden=8), torch.eye(4)
+    >>> step = training_step(model, MeanField(model, x, hidden=8), (x,), lr=1e-2)
+    >>> losses = [step(x).item() for _ in range(100)]
+    >>> sum(losses[-10:]) < sum(losses[:10])
+    True
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"training_step: found precision={precision!r}, want one of {', '.join(PRECISIONS)}")
+    if loss is not None:
+        check_loss(loss)
+        check_enumeration(loss, guide)
+    args = tuple(args)
+    check_pair("training_step", model, guide, args, reparametrized=loss is None)
+    devices = {x.device for x in args if isinstance(x, Tensor) and x.device.type == "cuda"}
+    with torch.random.fork_rng(devices), torch.no_grad():
+        nesting = plate_nesting(model, guide, args, {}) if loss is None else None
+        saved = contents(model, guide, args)
+        alone = particles > 1 and vectorizes(model, guide, args, nesting) is not None
+    recipe = Recipe(
+        objective=objective,
+        gradient=gradient,
+        particles=1 if alone else particles,
+        passes=particles if alone else 1,
+        nesting=nesting,
+        analytic=analytic,
+        data_size=data_size,
+        loss=loss,
+        weight_decay=weight_decay,
+        clip=clip,
+        ema=ema,
+        precision=PRECISIONS[precision],
+    )
+    slots = Slots(trainable(saved), average=ema is not None)
+    return TrainingStep(Eager(model, guide, slots, recipe, beta), compile, lr)
