@@ -24,7 +24,7 @@ from torch.distributions import constraints, kl_divergence
 from guides import BottomUp, MeanField
 from ppl_models import VAE
 from ppl_models.data import Data, Identity
-from ppl_models.inference import elbo, fit, load, loop, losses, terms
+from ppl_models.inference import elbo, fit, load, loop, losses, terms, training
 from ppl_models.parts import Program
 
 
@@ -141,7 +141,8 @@ def reseeded(monkeypatch, seed: int) -> None:
         pyro.set_rng_seed(seed)
         return terms(*args, **kwargs)
 
-    monkeypatch.setattr(losses, "terms", wrapped)
+    for module in (losses, loop):
+        monkeypatch.setattr(module, "terms", wrapped)
 
 
 @pytest.mark.parametrize("warmup", [0, 4])

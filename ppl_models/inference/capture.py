@@ -71,8 +71,9 @@ def reason(error: BaseException) -> str:
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if operation is None and "aten." in text:
         operation = next(w.strip("(),:;'\"") for w in text.split() if w.strip("(),:;'\"").startswith("aten."))
-    if operation is not None and "_local_scalar_dense" in operation:
-        what = "the value of a tensor is read in Python (aten._local_scalar_dense: item(), float(), or an if on it)"
+    read = type(error).__name__.startswith("GuardOnDataDependent") or "_local_scalar_dense" in (operation or "")
+    if read:
+        what = "the value of a tensor is read in Python (item(), float(), or an if on it: aten._local_scalar_dense)"
     elif operation is not None:
         what = f"{operation.removesuffix('.default')} has no static graph"
     else:
@@ -81,8 +82,8 @@ def reason(error: BaseException) -> str:
     outside = [f for f in frames if not _is_ours(f.filename)]
     if not outside:
         return what
-    place = outside[-1]
-    return f"{what}, at {Path(place.filename).name}:{place.lineno}: {place.line}"
+    place, path = outside[-1], Path(outside[-1].filename)
+    return f"{what}, at {path.parent.name}/{path.name}:{place.lineno}: {place.line}"
 
 
 def _is_ours(filename: str) -> bool:

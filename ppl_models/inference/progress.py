@@ -48,7 +48,7 @@ class Progress:
     def say(self, line: str) -> None:
         """Print a line of its own."""
         if self.enabled:
-            self.console.print(line, highlight=False, markup=False)
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         self.bar.__enter__()
