@@ -15,7 +15,7 @@ from . import encoders, families
 from .evidence import Reading
 from .families import Family, Spread, gaussian_base, reshaped, unwrapped
 from .layout import Layout
-from .sites import Site, features, is_real
+from .sites import Site, features
 
 Parents = str | Mapping[str, Sequence[str]]
 
@@ -127,7 +127,7 @@ class Conditionals(nn.Module):
     def encode(self, evidence: Mapping[Reading, Tensor]) -> dict[str, Tensor]:
         """Features of the evidence by latent, run once for all of them; read in the dtype of the networks."""
         encoded: dict[str, Tensor] = {}
-        dtype = next(self.parameters()).dtype
+        dtype = next(self.parameters()).dtype if evidence else None
         for reading, module in zip(self.layout.sizes, self.encoders, strict=True):
             encoded |= module(evidence[reading].to(dtype))
         return encoded
@@ -138,10 +138,10 @@ class Conditionals(nn.Module):
         inputs = [encoded[name]] if name in encoded else []
         for parent in (self.layout.latents[u] for u in self.parents[name]):
             value = values[parent.name]
-            if not is_real(parent.support):
+            if not parent.is_real:
                 value = biject_to(parent.support).inv(value)
             inputs.append(features(value, len(parent.unconstrained_shape), parent.plates, site.keep))
-        raw = self.get_submodule(_key(name))(*inputs)
+        raw = getattr(self, _key(name))(*inputs)
         if site.joint:  # one factor for all copies: no dims of theirs
             ones = min(site.rank, raw.dim() - 1)
             return raw.reshape(raw.shape[: raw.dim() - 1 - ones] + raw.shape[-1:])
@@ -159,7 +159,7 @@ class Conditionals(nn.Module):
         sizes = {plate.dim: plate.size for plate in site.private} if site.joint else {}
         copies = tuple(sizes.get(dim, 1) for dim in range(-site.rank, 0)) if site.joint else ()
         q = reshaped(self.families[name].around(raw, 0.0, scale), (*copies, *site.unconstrained_shape))
-        q = q if is_real(site.support) else dist.TransformedDistribution(q, [biject_to(site.support).with_cache()])
+        q = q if site.is_real else dist.TransformedDistribution(q, [biject_to(site.support).with_cache()])
         return Spread(q, site.loose + len(copies)) if site.loose or copies else q
 
     def residual(self, name: str, raw: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:

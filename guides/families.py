@@ -13,7 +13,7 @@ from torch.distributions import constraints
 from torch.distributions.transforms import AffineTransform, ReshapeTransform
 from torch.nn.functional import normalize, softplus
 
-from ppl_models.parts.distributions import RankOneNormal
+from ppl_models.parts.distributions import RankOneNormal, diagonal_normal
 from ppl_models.parts.likelihoods import bounded_exp
 from ppl_models.parts.sizes import one_size
 
@@ -58,7 +58,7 @@ class Diagonal:
     def around(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
         """m = loc + shift, s = scale * exp(r), |r| < 5."""
         shift, log_scale = raw.chunk(2, -1)
-        return dist.Normal(loc + shift, scale * bounded_exp(log_scale)).to_event(1)
+        return diagonal_normal(loc + shift, scale * bounded_exp(log_scale))
 
     def merged(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
         """1/s^2 = 1/v + 1/scale^2, m = (estimate/v + loc/scale^2) s^2 with v = softplus(.) + 1e-5, a variance.
@@ -68,7 +68,7 @@ class Diagonal:
         estimate, spread = raw.chunk(2, -1)
         tau, prior = 1 / (softplus(spread) + 1e-5), scale.square().reciprocal()
         precision = tau + prior
-        return dist.Normal((estimate * tau + loc * prior) / precision, precision.rsqrt()).to_event(1)
+        return diagonal_normal((estimate * tau + loc * prior) / precision, precision.rsqrt())
 
 
 class RankOne:
@@ -277,6 +277,8 @@ def gaussian_base(prior: TorchDistributionMixin) -> tuple[Tensor, Tensor, tuple[
         prior = prior.base_dist
     # event dims that only a transform gives meaning to (a base without Independent) belong to the batch of the Normal
     extra = max([extra, *(t.domain.event_dim for t in transforms)])
+    if extra == 1:
+        return prior.loc, prior.scale, tuple(prior.loc.shape[-1:]), transforms
     shape = tuple(prior.loc.shape[prior.loc.dim() - extra :])
     batch = prior.loc.shape[: prior.loc.dim() - extra]
     return prior.loc.reshape(*batch, -1), prior.scale.reshape(*batch, -1), shape, transforms

@@ -93,23 +93,28 @@ class TopDownGuide(GuideMessenger, Program, ABC):
         return self.factors.raw(name, self._encode(), values)
 
     def _pyro_sample(self, msg: dict) -> None:
-        if site_is_subsample(msg) and msg["name"] in self._subsamples:  # the evidence was read at these indices
-            msg["value"], msg["done"] = self._subsamples[msg["name"]], True
-        elif not msg["is_observed"] and not site_is_subsample(msg) and msg["name"] not in self.layout.latents:
+        if msg["is_observed"]:
+            return
+        if site_is_subsample(msg):
+            if msg["name"] in self._subsamples:  # the evidence was read at these indices
+                msg["value"], msg["done"] = self._subsamples[msg["name"]], True
+        elif msg["name"] not in self.layout.latents:
             raise ValueError(
                 f"guide {type(self).__name__}: the model drew the site {msg['name']!r}, which it did not draw on the "
                 f"example (latents: {', '.join(self.layout.latents)}); observe it, or build the guide on an example "
                 "where it is latent"
             )
-        elif not msg["is_observed"] and not site_is_subsample(msg):
+        else:
             prior = msg["fn"]
             posterior = self.get_posterior(msg["name"], prior)
             if isinstance(prior, MaskedDistribution):
                 posterior = posterior.mask(prior._mask)
             # either may lack the particles: a prior that reads no latent, a factor that reads the evidence alone
-            shape = torch.broadcast_shapes(prior.batch_shape, posterior.batch_shape)
-            msg["infer"]["prior"] = prior if prior.batch_shape == shape else prior.expand(shape)
-            msg["fn"] = posterior if posterior.batch_shape == shape else posterior.expand(shape)
+            if prior.batch_shape != posterior.batch_shape:
+                shape = torch.broadcast_shapes(prior.batch_shape, posterior.batch_shape)
+                prior = prior if prior.batch_shape == shape else prior.expand(shape)
+                posterior = posterior if posterior.batch_shape == shape else posterior.expand(shape)
+            msg["infer"]["prior"], msg["fn"] = prior, posterior
 
     @abstractmethod
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -41,17 +42,22 @@ class Site:
     loose: int = 0
     joint: bool = False
 
-    @property
+    @cached_property
     def rank(self) -> int:
         """How many dims its plates take, gaps included."""
         return max((-plate.dim for plate in self.plates), default=0)
 
-    @property
+    @cached_property
     def private(self) -> tuple[Plate, ...]:
         """The plates it does not share with the data."""
         return tuple(plate for plate in self.plates if plate.name not in self.keep)
 
-    @property
+    @cached_property
+    def is_real(self) -> bool:
+        """Whether its support is all of R^n."""
+        return is_real(self.support)
+
+    @cached_property
     def unconstrained_shape(self) -> tuple[int, ...]:
         """Event shape of the values once mapped to all of R^n."""
         return tuple(biject_to(self.support).inverse_shape(torch.Size(self.event_shape)))

@@ -11,7 +11,7 @@ from ppl_models.parts import Program
 README = Path(__file__).parents[1] / "README.md"
 
 
-COLLECTION, OWN, INSPECTION = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+COLLECTION, OWN, TRAINING, INSPECTION = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
 
 
 def test_example_of_the_collection_runs(capsys):
@@ -28,6 +28,17 @@ def test_own_model_ranks_the_guides_as_printed(capsys):
     assert list(bounds) == list(stated)
     # 500 data, 100 particles: the Monte Carlo error of a bound is below 0.01; 0.05 leaves room for other hardware
     assert all(abs(float(bounds[name]) - float(stated[name])) < 0.05 for name in bounds), bounds
+
+
+def test_training_is_captured_and_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    exec(compile(TRAINING, "README.md", "exec"), scope)
+    assert scope["run"].history[-1]["valid"] < scope["run"].history[0]["valid"]
+    assert not [note for note in scope["run"].notes if "uncompiled" in note]
+    done = scope["run"].history
+    exec(compile(TRAINING, "README.md", "exec"), scope)  # there is nothing left to do
+    assert scope["run"].history == done
 
 
 def test_report_is_as_printed_and_drawn(capsys):

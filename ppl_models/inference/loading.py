@@ -8,6 +8,7 @@ memory, and a script has to start its work under `if __name__ == "__main__":`.
 
 import multiprocessing
 import random
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ class Loader:
             sampler=self._plan,
             num_workers=workers,
             collate_fn=_as_it_is,
+            worker_init_fn=_deaf,
             pin_memory=pin,
             multiprocessing_context=context,
             generator=torch.Generator(),  # the global one, which it would draw from at every start, is not touched
@@ -108,3 +110,8 @@ class _Batches(Dataset):
 
 def _as_it_is(batch: tuple[Any, ...]) -> tuple[Any, ...]:
     return batch
+
+
+def _deaf(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal: the training ends its workers itself, once it has saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -65,6 +65,7 @@ class Loop:
         self.slots, self.device = eager.slots, eager.slots.parameters[0].device
         self.step: Eager | Compiled = eager
         self.done, self.since, self.before, self.stopped = 0, 0, 0.0, False
+        self.kept = -1  # the step that the checkpoint is of
         self.tally = torch.zeros(4, device=self.device)
         self.best: list[Tensor] = []
         self.best_bound, self.worse = float("inf"), 0
@@ -89,7 +90,10 @@ class Loop:
             while self.done < self.total and not self.stopped:
                 batches = [next(self.batches) for _ in range(self.settings.accumulate)]
                 now = Now(self.done, self.settings.lr * rates(self.done), betas(self.done))
-                self.tally += self.step(batches, now)
+                outcome = self.step(batches, now)
+                self.tally += outcome
+                if self.settings.skip is not None and self.device.type == "cpu" and not outcome[3]:
+                    self.eager.steps = None  # a step left out counts for AdamW's corrections, as after a resume
                 self.done, self.since = self.done + 1, self.since + 1
                 due = self.done % self.every == 0 or self.done == self.total
                 if due or bar.due(self.done) or self.device.type != "cuda" or self.done % LOOK == 0:
@@ -100,10 +104,6 @@ class Loop:
                     self._record(bar)
                 if asked:
                     self._interrupted(asked[0], bar)
-            if self.stopped and self.best and self.run.folder is not None:
-                with self.slots.averaged():
-                    self._use_best()
-                    self._save()
 
     def _means(self) -> list[float]:
         return (self.tally / self.tally[3].clamp(min=1)).tolist()
@@ -126,6 +126,8 @@ class Loop:
                     f"skip={self.settings.skip} or not finite; try a larger skip, a smaller lr, or look at the data"
                 )
         self.tally, self.since = torch.zeros_like(self.tally), 0
+        if self.group is not None:  # running statistics of each process's own rows: those of rank 0 are kept
+            self.group.broadcast_(list(dict.fromkeys(b for program in self.programs for b in program.buffers())))
         with self.slots.averaged():
             with modes.set_to(self.programs, training=False):
                 if self.held_out is not None:
@@ -181,9 +183,13 @@ class Loop:
         return total / size if self.group is None else self.group.mean(total * world / size)
 
     def _save(self) -> None:
-        """Write the checkpoint, whole, and the history beside it for people; the parameters are the averages now."""
+        """Write the checkpoint, whole, and the history beside it for people; the parameters are the averages now.
+
+        At the end of a training with `patience` its weights are the best ones, as those of the pair will be.
+        """
         if self.run.folder is None:
             return
+        self.kept = self.done
         own = {**rng_state(self.device), **self.batches.state()}
         mine = torch.frombuffer(bytearray(packed({k: v.cpu() for k, v in own.items()})), dtype=torch.uint8)
         each = [mine] if self.group is None else self.group.gather_bytes(mine)
@@ -200,10 +206,23 @@ class Loop:
             "history": self.run.history,
             "settings": self.settings.to_dict(),
             "stopped": self.stopped,
+            "notes": [self.run.notes[-1]] if self.stopped else [],
             "best": [self.best_bound, self.worse] if self.best else None,
             "world": len(each),
         }
-        save(self.run.folder / CHECKPOINT, self.saved, state, about)
+        over = self.best and (self.stopped or self.done == self.total)
+        if over:
+            state = {name: tensor.clone() for name, tensor in state.items()}
+            last = [p.detach().clone() for p in self.slots.parameters]
+            self._set(self.best)
+        try:
+            save(self.run.folder / CHECKPOINT, self.saved, state, about)
+        finally:
+            if over:
+                self._set(last)
+        self._write_history()
+
+    def _write_history(self) -> None:
         write_json(self.run.folder / "history.json", {"history": self.run.history})
 
     def resume(self) -> None:
@@ -215,8 +234,12 @@ class Loop:
         path = self.run.folder / CHECKPOINT
         state, about = load_training(path)
         compared(self.settings.to_dict(), about["settings"])
-        if about["data"] != self.about["data"]:
-            raise ValueError(f"fit: the data are not those that the run in {self.run.folder} was started with")
+        for name, told in (("data", "data"), ("validation", "validation data")):
+            if about[name] != self.about[name]:
+                raise ValueError(
+                    f"fit: the {told} are not those that the run in {self.run.folder} was started with; resume with "
+                    "the same, or choose another folder"
+                )
         world = 1 if self.group is None else self.group.world
         if about["world"] != world:
             raise ValueError(
@@ -227,7 +250,8 @@ class Loop:
         self.slots.restore(state)
         self.tally.copy_(state["tally"])
         self.done, self.since, self.before = about["step"], about["since"], about["seconds"]
-        self.stopped = about["stopped"]
+        self.kept, self.stopped = self.done, about["stopped"]
+        self.run.notes += about["notes"]
         self.run.history[:] = about["history"]
         if about["best"] is not None:
             self.best_bound, self.worse = about["best"]
@@ -235,13 +259,18 @@ class Loop:
         own = unpacked(state[f"process.{0 if self.group is None else self.group.rank}"].numpy().tobytes())
         self.batches.restore({k: v for k, v in own.items() if k in ("order", "position", "seed")})
         set_rng_state(own, self.device)
+        if self.is_main:
+            self._write_history()  # a kill may have come between the two files
 
     def _interrupted(self, end: BaseException, bar: Progress) -> None:
         """Save where it is, between two steps, and let the signal have its way."""
         if self.run.folder is not None:
-            with self.slots.averaged():
-                self._save()
-            self._note(f"interrupted after step {self.done}, saved; go on with resume=True and {self.run.folder}", bar)
+            if self.kept != self.done:
+                with self.slots.averaged():
+                    self._save()
+            line = f"interrupted after step {self.done}, saved; go on with resume=True and {self.run.folder}"
+            self._note(line, bar)
+            end.add_note(line)  # where there is no bar, the traceback says it
         raise end
 
     def _note(self, line: str, bar: Progress) -> None:
@@ -249,15 +278,15 @@ class Loop:
         bar.say(line)
 
     @torch.no_grad()
-    def _use_best(self) -> None:
-        for p, best in zip(self.slots.parameters, self.best, strict=False):
-            p.copy_(best)
+    def _set(self, values: Sequence[Tensor]) -> None:
+        for p, value in zip(self.slots.parameters, values, strict=True):
+            p.copy_(value)
 
     def _leave(self) -> None:
         """Leave the pair with its averages, or the best of them, in memory of its own."""
         self.slots.swap()
-        if self.stopped or self.done == self.total:
-            self._use_best()
+        if self.best and (self.stopped or self.done == self.total):
+            self._set(self.best)
         if isinstance(self.step, Compiled):
             self.step.release()
         self.batches.close()

@@ -29,10 +29,17 @@ def elbo(terms: Terms, beta: float | Tensor = 1.0, data_size: int | None = None)
     Source: Kingma & Welling 2014 (arXiv 1312.6114), eq. 3; warm-up by Bowman et al. 2016 (arXiv 1511.06349); beta as a
     constant by Higgins et al. 2017, eq. 4.
     """
-    sites = [(n, t) for n, t in terms.log_likelihood.items()] + [(n, -beta * t) for n, t in terms.kl.items()]
+    one = isinstance(beta, float | int) and beta == 1
+    sums: dict[tuple[bool, torch.Size], Tensor] = {}  # sites of one shape are added up before they are reduced
+    for name, value in terms.log_likelihood.items():
+        key = name in terms.shared, value.shape
+        sums[key] = sums[key] + value if key in sums else value
+    for name, value in terms.kl.items():
+        key, value = (name in terms.shared, value.shape), value if one else beta * value
+        sums[key] = sums[key] - value if key in sums else -value
     local, shared = 0.0, 0.0
-    for name, value in sites:
-        if name in terms.shared:
+    for (outside, _), value in sums.items():
+        if outside:
             shared = shared + value.mean(0).sum()
         else:
             local = local + value.mean(0).sum()

@@ -1,8 +1,9 @@
 """One pass of a (model, guide) pair as `Terms`: what every objective is a function of."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pyro
@@ -16,7 +17,30 @@ from torch import Tensor
 
 from ppl_models.parts.plates import PARTICLES, data_plate, is_deterministic, latents, observations
 
-from .divergences import divergence, per_unit, unit_divergence
+from .divergences import divergence, log_density, per_unit, unit_divergence
+
+
+class Late(Mapping):
+    """Tensors by name, each computed when it is first asked for, with gradients if there were any at the start.
+
+    Args:
+        made: name -> what computes the tensor.
+    """
+
+    def __init__(self, made: Mapping[str, Callable[[], Tensor]]) -> None:
+        self._made, self._known, self._grad = made, {}, torch.is_grad_enabled()
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._known:
+            with torch.set_grad_enabled(self._grad):
+                self._known[name] = self._made[name]()
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
 
 
 @dataclass(frozen=True)
@@ -28,8 +52,8 @@ class Terms:
 
     Attributes:
         log_likelihood: observed site -> log p(x | z).
-        log_p: latent site -> log p(z | parents).
-        log_q: latent site -> log q(z | ...).
+        log_p: latent site -> log p(z | parents); of a pass, computed when it is first asked for.
+        log_q: latent site -> log q(z | ...), likewise: an objective of divergences in closed form pays for neither.
         kl: latent site -> KL(q || p) of the factor, in closed form where there is one, else log q - log p.
         shared: the sites outside the data plate.
         full_size: size of the data plate before subsampling, None where the program does not subsample.
@@ -38,8 +62,8 @@ class Terms:
     """
 
     log_likelihood: dict[str, Tensor]
-    log_p: dict[str, Tensor]
-    log_q: dict[str, Tensor]
+    log_p: Mapping[str, Tensor]
+    log_q: Mapping[str, Tensor]
     kl: dict[str, Tensor]
     shared: frozenset[str]
     full_size: int | None = None
@@ -124,8 +148,7 @@ def run_pair(model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapp
         )
     if messenger:
         guide(*args, **kwargs)
-        model_trace, guide_trace = guide.get_traces()
-        return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+        return guide.get_traces()  # subsample sites pruned
     # as contexts: `trace(fn)` would append a table of shapes to every message that a program raises
     with poutine.trace() as capture:
         guide(*args, **kwargs)
@@ -172,40 +195,48 @@ def collect(
 ) -> Terms:
     """The `Terms` of a pair of traces; `first` is the first argument of the run, whose rows are the data."""
     data = data_plate(model_trace, first)
-    shared: set[str] = set()
 
-    def reduce(name: str, value: Tensor, node: Mapping[str, Any]) -> Tensor:
-        value = scale_and_mask(value, node["scale"], node["mask"])
-        local = data is not None and any(f.name == data.name for f in node["cond_indep_stack"])
-        if not local:
-            shared.add(name)
-        return per_datum(value, data.dim if local else None, particle_dim)
+    def local(node: Mapping[str, Any]) -> bool:
+        return data is not None and any(f.name == data.name for f in node["cond_indep_stack"])
 
-    likelihood, log_p, log_q, kl, pairs = {}, {}, {}, {}, {}
+    def reduce(value: Tensor, node: Mapping[str, Any]) -> Tensor:
+        scale, mask = node["scale"], node["mask"]
+        if mask is not None or isinstance(scale, Tensor) or scale != 1:
+            value = scale_and_mask(value, scale, mask)
+        return per_datum(value, data.dim if local(node) else None, particle_dim)
+
+    def density(node: Mapping[str, Any]) -> Tensor:
+        return reduce(log_density(node["fn"], node["value"]), node)
+
+    likelihood, drawn, pairs = {}, {}, {}
     for name, node in model_trace.nodes.items():
-        if node["type"] != "sample" or is_deterministic(node):
-            continue
+        if node["type"] == "sample" and not is_deterministic(node):
+            drawn[name] = node
+    # auxiliary sites and factors of the guide have a density but no prior
+    others = {n: q for n, q in guide_trace.nodes.items() if q["type"] == "sample" and n not in drawn}
+    others = {n: q for n, q in others.items() if not is_deterministic(q)}
+    nodes = [*drawn.items(), *others.items(), *((n, q) for n, q in guide_trace.nodes.items() if n in drawn)]
+    shared = frozenset(name for name, node in nodes if not local(node))
+    for name, node in drawn.items():
         if node["is_observed"]:
-            likelihood[name] = reduce(name, node["fn"].log_prob(node["value"]), node)
-            continue
-        q = guide_trace.nodes[name]
-        log_p[name] = reduce(name, node["fn"].log_prob(node["value"]), node)
-        log_q[name] = reduce(name, q["fn"].log_prob(q["value"]), q)
-        closed = divergence(q, node) if analytic else None
-        kl[name] = log_q[name] - log_p[name] if closed is None else reduce(name, closed, q)
-        pairs[name] = q, node
-    for name, q in guide_trace.nodes.items():
-        if q["type"] == "sample" and name not in log_p and not is_deterministic(q):
-            # an auxiliary site or a factor of the guide: it has a density but no prior
-            log_q[name] = kl[name] = reduce(name, q["fn"].log_prob(q["value"]), q)
-            log_p[name] = torch.zeros_like(log_q[name])
+            likelihood[name] = density(node)
+        else:
+            pairs[name] = guide_trace.nodes[name], node
+    log_q = Late({n: partial(density, q) for n, q in [*((n, q) for n, (q, _) in pairs.items()), *others.items()]})
+    log_p = {n: partial(density, p) for n, (_, p) in pairs.items()}
+    log_p = Late(log_p | {n: lambda n=n: torch.zeros_like(log_q[n]) for n in others})
+    kl = {}
+    for name, (q, p) in pairs.items():
+        closed = divergence(q, p) if analytic else None
+        kl[name] = log_q[name] - log_p[name] if closed is None else reduce(closed, q)
+    kl |= {name: log_q[name] for name in others}
     full = None if data is None or data.full_size in (None, data.size) else data.full_size
 
     def units() -> dict[str, Tensor]:
         dims = {name: None if name in shared else data.dim for name in pairs}
         return {n: per_unit(*unit_divergence(n, *pairs[n], analytic), dims[n], particle_dim) for n in pairs}
 
-    return Terms(likelihood, log_p, log_q, kl, frozenset(shared), full, frozenset(kl.keys() - pairs.keys()), units)
+    return Terms(likelihood, log_p, log_q, kl, shared, full, frozenset(others), units)
 
 
 def concatenated(found: Sequence[Terms]) -> Terms:
@@ -214,34 +245,37 @@ def concatenated(found: Sequence[Terms]) -> Terms:
         return found[0]
     counts = [max(t.shape[0] for t in (*f.log_likelihood.values(), *f.kl.values())) for f in found]
 
-    def join(of: Callable[[Terms], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def join(of: Callable[[Terms], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
         tables = [of(f) for f in found]
-        # what does not depend on the particles has one row for all of them
-        return {
-            name: torch.cat([t[name].expand(k, *t[name].shape[1:]) for t, k in zip(tables, counts, strict=True)])
-            for name in tables[0]
-        }
+
+        def joined(name: str) -> Tensor:
+            # what does not depend on the particles has one row for all of them
+            rows = [t[name].expand(k, *t[name].shape[1:]) for t, k in zip(tables, counts, strict=True)]
+            return torch.cat(rows)
+
+        return Late({name: partial(joined, name) for name in tables[0]})
 
     first = found[0]
     return Terms(
-        join(lambda f: f.log_likelihood),
+        dict(join(lambda f: f.log_likelihood)),
         join(lambda f: f.log_p),
         join(lambda f: f.log_q),
-        join(lambda f: f.kl),
+        dict(join(lambda f: f.kl)),
         first.shared,
         first.full_size,
         first.auxiliary,
-        lambda: join(lambda f: f.kl_units),
+        lambda: dict(join(lambda f: f.kl_units)),
     )
 
 
 def per_datum(value: Tensor, data_dim: int | None, particle_dim: int | None) -> Tensor:
     """Sum a log-density over every plate but data and particles: (particles, n), with 1 for what is not there."""
     rank = max(-(data_dim or 0), -(particle_dim or 0))
-    value = value.reshape((1,) * max(rank - value.dim(), 0) + value.shape)
+    if value.dim() < rank:
+        value = value.reshape((1,) * (rank - value.dim()) + value.shape)
     keep = {value.dim() + d for d in (data_dim, particle_dim) if d is not None}
-    drop = [d for d in range(value.dim()) if d not in keep]
-    value = value.sum(drop) if drop else value
+    if len(keep) < value.dim():
+        value = value.sum([d for d in range(value.dim()) if d not in keep])
     if particle_dim is None:
         value = value.unsqueeze(0)
     return value if data_dim is not None else value.unsqueeze(-1)

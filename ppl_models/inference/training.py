@@ -143,6 +143,7 @@ def fit(
             batches = Batches(columns, rows, device, workers=workers, group=group)
             # with Pyro's validation on: bad data speak up here, once; a loss of Pyro's finds its own nesting
             there = run.folder is not None and resume and (run.folder / CHECKPOINT).exists()
+            _agreed(there, run.folder, group)
             example = rows_of(columns, slice(0, rows), device) if there else batches.peek()
             check_pair("fit", model, guide, example, reparametrized=loss is None)
             nesting = plate_nesting(model, guide, example, {}) if loss is None else None
@@ -175,7 +176,8 @@ def fit(
         eager = Eager(model, guide, slots, recipe, betas.value if isinstance(betas, Constant) else None, group)
         total = settings.total(batches.per_epoch)
         every = every or min(max(batches.per_epoch // accumulate, 1), total)
-        about = {"data": fingerprint(columns)} if folder is not None else {}
+        known = {"data": columns, "validation": held_out} if folder is not None else {}
+        about = {name: None if each is None else fingerprint(each) for name, each in known.items()}
         pair = list(programs.values())
         loop = Loop(settings, total, every, eager, batches, held_out, saved, pair, run, called, group, about)
         if there:
@@ -192,6 +194,15 @@ def _seed(seed: int | None, group: Group | None) -> None:
         pyro.set_rng_seed(distributed.seed_of(int(drawn), group.rank))
     elif seed is not None:
         pyro.set_rng_seed(seed)
+
+
+def _agreed(there: bool, folder: Path | None, group: Group | None) -> None:
+    """Raise ValueError where some processes see a checkpoint and others do not."""
+    if group is not None and group.mean(float(there)) not in (0.0, 1.0):
+        raise ValueError(
+            f"fit: process {group.rank} finds {'a' if there else 'no'} {CHECKPOINT} in {folder}, and others find it "
+            "otherwise; all processes want the same folder, on a file system that they share"
+        )
 
 
 def _tensors(saved: Mapping[str, Any]) -> list[Tensor]:

@@ -25,7 +25,20 @@ class StandardNormal(nn.Module):
 
     def forward(self) -> dist.Independent:
         """The distribution, event shape (n,)."""
-        return dist.Normal(self.loc, self.scale).to_event(1)
+        return diagonal_normal(self.loc, self.scale)
+
+
+def diagonal_normal(loc: Tensor, scale: Tensor) -> dist.Independent:
+    """N(loc, diag scale^2) over vectors: `dist.Normal(loc, scale).to_event(1)`.
+
+    While validation is off, parameters of one shape are taken as they are, where the constructor makes a view of each.
+    """
+    if loc.shape != scale.shape or dist.Normal._validate_args:
+        return dist.Normal(loc, scale).to_event(1)
+    normal = dist.Normal.__new__(dist.Normal)
+    normal.loc, normal.scale = loc, scale
+    torch.distributions.Distribution.__init__(normal, loc.shape)  # as torch's own `Normal.expand` does
+    return dist.Independent(normal, 1)
 
 
 class RankOneNormal(TorchDistribution):

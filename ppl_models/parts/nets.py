@@ -83,10 +83,11 @@ class Net(nn.Module):
         """(*batch, n_i) each -> (*batch, output); batches broadcast. Without inputs: (output,)."""
         if self.constant is not None:
             return self.constant
-        h = self.first[0](inputs[0])
-        for layer, x in zip(self.first[1:], inputs[1:], strict=True):
-            h = h + layer(x)
-        return h if self.last is None else self.last(self.blocks(h))
+        h = None
+        for layer, x in zip(self.first, inputs, strict=True):
+            h = layer(x) if h is None else h + layer(x)
+        last = self.last
+        return h if last is None else last(self.blocks(h))
 
 
 class ConvBlock(nn.Module):
