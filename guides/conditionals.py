@@ -127,7 +127,7 @@ class Conditionals(nn.Module):
     def encode(self, evidence: Mapping[Reading, Tensor]) -> dict[str, Tensor]:
         """Features of the evidence by latent, run once for all of them; read in the dtype of the networks."""
         encoded: dict[str, Tensor] = {}
-        dtype = next(self.parameters()).dtype if evidence else None
+        dtype = getattr(self, _key(next(iter(self.parents)))).bias.dtype
         for reading, module in zip(self.layout.sizes, self.encoders, strict=True):
             encoded |= module(evidence[reading].to(dtype))
         return encoded

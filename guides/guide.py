@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ppl_models.parts.program import Program
 
 from .conditionals import Conditionals
+from .evidence import Taken
 from .layout import Layout
 
 
@@ -64,26 +65,28 @@ class TopDownGuide(GuideMessenger, Program, ABC):
                 )
         self._encoded: dict[str, Tensor] | None = None
         self._subsamples: dict[str, Tensor] = {}
+        self._taken: list[Taken] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample the latents given the model's arguments: {site: value}."""
         self._encoded, self._subsamples = None, {}
         self.args_kwargs = args, kwargs
         try:
-            if self.layout.given(args, kwargs) is None:
+            self._taken = self.layout.given(args, kwargs)
+            if self._taken is None:
                 self._encode()  # by a run of the model, which cannot take place within another
             with self:
                 self.collect_parameters()  # into the trace: `Trace_ELBO` goes backward only if it sees parameters there
                 self.model(*args, **kwargs)
         finally:
             del self.args_kwargs
-            self._encoded, self._subsamples = None, {}
+            self._encoded, self._subsamples, self._taken = None, {}, None
         return {name: self.trace.nodes[name]["value"] for name in self.layout.latents if name in self.trace.nodes}
 
     def _encode(self) -> dict[str, Tensor]:
         if self._encoded is None:  # else at the first latent: by then the model itself has looked at its data
             args, kwargs = self.args_kwargs
-            evidence, self._subsamples, _ = self.layout.evidence(args, kwargs, inside=True)
+            evidence, self._subsamples, _ = self.layout.evidence(args, kwargs, True, self._taken)
             self._encoded = self.factors.encode(evidence)
         return self._encoded
 

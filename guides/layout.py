@@ -197,13 +197,18 @@ class Layout:
         return seen
 
     def evidence(
-        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], inside: bool = False
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        inside: bool = False,
+        taken: list[Taken] | None = None,
     ) -> tuple[dict[Reading, Tensor], dict[str, Tensor], dict[str, int]]:
         """What a run observes: one tensor (*plates, features) for each `reading`, its subsamples and sizes of plates.
 
         Arguments whose rows the model observes, if only in part, are read whole, or less what only sites observe that
         the latent does not read. Discrete values are read as numbers.
-        `inside` a run of the model it cannot be run again: then it must be `given` by the arguments.
+        `inside` a run of the model it cannot be run again: then it must be `given` by the arguments. `taken` is what
+        they gave, where that is known.
 
         Raises:
             ValueError: the run observes nothing (no data were passed), or data of another size than the example's.
@@ -211,12 +216,12 @@ class Layout:
         subsamples: dict[str, Tensor] = {}
         if all(site.is_global for site in self.latents.values()) and not self.draws_subsamples:
             return {}, subsamples, {}
-        taken = self.given(args, kwargs)
+        taken = self.given(args, kwargs) if taken is None else list(taken)
         if taken is None:
             nodes = _run(self.model, args, kwargs).nodes
             subsamples = {n: node["value"] for n, node in nodes.items() if site_is_subsample(node)}
             taken = self._seen(nodes)
-        given = self._by_index(args, kwargs)
+        given = self._by_index(args, kwargs) if self.covariates else {}
         for i in self.covariates:
             if not isinstance(given.get(i), Tensor):
                 raise ValueError(

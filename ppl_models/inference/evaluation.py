@@ -144,6 +144,7 @@ def _evaluate(
     few = rows_of(columns, slice(0, n if terms(model, guide, batch).shared else min(n, 5)), device)
     nesting = plate_nesting(model, guide, few, {})  # with Pyro's validation on: bad data speak up here
     first = terms(model, guide, few)
+    _ = first.log_w  # and draws outside the support of their prior, whose densities are computed when asked for
     whole = bool(first.shared)
     # without a plate around the data there is but one datum, whatever the length of the arguments
     units = 1 if first.shared >= first.log_likelihood.keys() | first.kl.keys() else n
@@ -169,9 +170,10 @@ def _evaluate(
                 if found.full_size is not None:  # all the data at once, where it is more than was looked at
                     check_whole(check_pair("evaluate", model, guide, batch))
                 log_w = _total(found) if whole else found.log_w
-                parts.append((log_w, elbo(found, data_size=units).item(), _divergences(found, units)))
+                parts.append((log_w, *_numbers(found, units)))
                 done += 1
-                bar.advance(done, -parts[-1][1], _nll(log_w).mean().item() / (units if whole else 1))
+                if bar.due(done):
+                    bar.advance(done, -parts[-1][1], _nll(log_w).mean().item() / (units if whole else 1))
             log_w = torch.cat([part[0] for part in parts])
             weights = [chunk / particles for chunk in chunks]
             bounds.append(count * sum(w * part[1] for w, part in zip(weights, parts, strict=True)))
@@ -207,10 +209,13 @@ def _total(found: Terms) -> Tensor:
     return sum(t.sum(1, keepdim=True) for t in signed)
 
 
-def _divergences(found: Terms, n: int) -> dict[str, float]:
-    """Mean divergence of each latent, in nats per datum; a shared one counts once for all n data."""
-    means = {site: value.mean().item() for site, value in found.kl.items()}
-    return {site: value / n if site in found.shared else value for site, value in means.items()}
+def _numbers(found: Terms, n: int) -> tuple[float, dict[str, float]]:
+    """(ELBO, mean divergence of each latent), in nats per datum; a shared one counts once for all n data."""
+    # read at once, so that a device waits once
+    tensors = [elbo(found, data_size=n), *(value.mean() for value in found.kl.values())]
+    bound, *means = torch.stack([t.double() for t in tensors]).tolist()
+    kl = zip(found.kl, means, strict=True)
+    return bound, {site: value / n if site in found.shared else value for site, value in kl}
 
 
 def _has_bits(columns: Sequence[Any], trace: Trace) -> bool:

@@ -197,7 +197,7 @@ def collect(
     data = data_plate(model_trace, first)
 
     def local(node: Mapping[str, Any]) -> bool:
-        return data is not None and any(f.name == data.name for f in node["cond_indep_stack"])
+        return data is not None and data.name in [f.name for f in node["cond_indep_stack"]]
 
     def reduce(value: Tensor, node: Mapping[str, Any]) -> Tensor:
         scale, mask = node["scale"], node["mask"]
