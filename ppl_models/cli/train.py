@@ -1,5 +1,8 @@
 """ppl-models train."""
 
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,9 +11,10 @@ import typer
 from rich.text import Text
 
 from .. import data as datasets
-from ..inference import CHECKPOINT
+from ..inference import CHECKPOINT, distributed
+from ..inference.distributed import Group
 from ..runs import LoadedRun, Training, names
-from ..runs.build import configuration
+from ..runs.build import configuration, launcher
 from ..runs.pictures import picture_run
 from ..runs.training import evaluate_run, resume as run_resume, train as run_train
 from .app import (
@@ -72,6 +76,31 @@ def train(
     clip: Annotated[float, opt(**X, help="Bound on the norm of the gradient; 0 for none.")] = USUAL.clip,
     ema: Annotated[float, opt(**X, max=1, help="Decay of the average of weights; 0 for none.")] = USUAL.ema,
     particles: Annotated[int, opt(**N, help="Draws a step.")] = USUAL.particles,
+    accumulate: Annotated[int, opt(**N, help="Batches a step, whose gradients are averaged.")] = USUAL.accumulate,
+    skip: Annotated[
+        float | None, opt(**X, help="Leave steps out whose gradient has a larger norm.", show_default="none")
+    ] = USUAL.skip,
+    precision: Annotated[
+        Literal["float32", "bfloat16"],
+        opt(metavar="WORD", rich_help_panel="Training", help="Of matrix products: float32 or bfloat16."),
+    ] = USUAL.precision,
+    compile: Annotated[
+        bool | None,
+        opt(
+            "--compile/--no-compile",
+            rich_help_panel="Training",
+            help="Capture the step once and replay it compiled.",
+            show_default="where it pays",
+        ),
+    ] = None,
+    workers: Annotated[int, opt(**N | {"min": 0}, help="Processes that make batches; 0 for none.")] = USUAL.workers,
+    patience: Annotated[
+        int | None,
+        opt(**N, help="Stop after so many records without a better bound on --validation.", show_default="never"),
+    ] = USUAL.patience,
+    tensorboard: Annotated[
+        bool, opt("--tensorboard", rich_help_panel="Training", help="Write curves to RUN/tensorboard.")
+    ] = USUAL.tensorboard,
     seed: Seed = 0,
     transform: Annotated[str, opt(metavar="WORD", help="default, binarize, dequantize, logit or none.")] = "default",
     image_size: Annotated[
@@ -100,18 +129,26 @@ def train(
 
     A run that was stopped or killed goes on with --resume from its last checkpoint, to the same end bit for bit (CPU).
 
+    On several CPUs or GPUs: torchrun --nproc-per-node N -m ppl_models train ... With --max-restarts it goes on by
+    itself with the run in --out.
+
     Example: [bold]ppl-models train sere-vae -g self-reflective --data mnist -m layers=10 -g hidden=200[/]
     """
     with reported(debug):
         set_threads(threads)
         pyro.clear_param_store()
+        group = distributed.current(device)
+        if group is not None and not group.is_main:
+            quiet, out.quiet = True, True
         if resume is not None:
             if others := others_given(ctx):
                 raise ValueError(f"--resume: found {', '.join(others)} too, but {resume} says it all; leave it out")
             if not quiet:
                 out.print(f"going on with {resume}")
-            run = run_resume(resume, device, progress=not quiet)
-            finish(run, run.load_data()[-1], run.config["seed"], evaluate, quiet)
+            with kept(resume, group):
+                run = run_resume(resume, device, progress=not quiet)
+            if group is None or group.is_main:
+                finish(run, run.load_data()[-1], run.config["seed"], evaluate, quiet)
             return
         if model is None:
             raise ValueError("train: found neither a MODEL nor --resume RUN, want one of them; try ppl-models list")
@@ -125,23 +162,35 @@ def train(
         training = Training(
             EPOCHS if epochs is None and steps is None else epochs,
             *(steps, batch_size, lr, schedule, weight_decay, warmup, clip or None, ema or None, particles),
+            *(accumulate, skip, precision, "auto" if compile is None else compile, workers, patience, tensorboard),
         )
         parts = datasets.load(data, validation=validation, transform=transform, size=image_size)
         pair = (model, model_sizes, named[0], guide_sizes)
-        config = configuration(*pair, data, parts, training, seed, transform, validation, image_size)
+        processes = 1 if group is None else group.world
+        config = configuration(*pair, data, parts, training, seed, transform, validation, image_size, processes)
         folder = folder or Path("runs") / names.stamped(model, named[0], data)
         if not quiet:
             rows = ", ".join(f"{count} {part}" for part, count in config["data"]["rows"].items())
             out.print(f"{model} with {named[0]} on {data} ({rows}), seed {seed}; to be written to {folder}")
-        fresh = not (folder / CHECKPOINT).exists()
-        try:
+        with kept(folder, group):
             run = run_train(config, parts, folder, device, progress=not quiet)
-        except BaseException:
-            if fresh and (folder / CHECKPOINT).is_file():
-                out.print(f"the last checkpoint before the end is kept in {folder}", markup=False)
-                out.print(f"go on from it with: ppl-models train --resume {folder}", markup=False, style="dim")
-            raise
-        finish(run, parts[-1], seed, evaluate, quiet)
+        if group is None or group.is_main:
+            finish(run, parts[-1], seed, evaluate, quiet)
+
+
+@contextmanager
+def kept(folder: Path, group: Group | None) -> Iterator[None]:
+    """Say of a training that ends early, but has saved something, how to go on."""
+    path = folder / CHECKPOINT
+    before = path.stat().st_mtime_ns if path.is_file() else None
+    try:
+        yield
+    except BaseException:
+        if path.is_file() and path.stat().st_mtime_ns != before:
+            words = shlex.join([*launcher(1 if group is None else group.world), "train", "--resume", str(folder)])
+            out.print(f"the last checkpoint before the end is kept in {folder}", markup=False)
+            out.print(f"go on from it with: {words}", markup=False, style="dim")
+        raise
 
 
 def others_given(ctx: typer.Context) -> list[str]:

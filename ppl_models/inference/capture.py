@@ -2,18 +2,78 @@
 
 import random
 import traceback
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import CellType, FunctionType, MethodType
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+READ = "the value of a tensor is read in Python (item(), float(), or an if on it: aten._local_scalar_dense)"
+CHANGES = "changes in Python at every run, which no graph does"
+DEEP = 4  # functions in closures of functions, as wrappers make them
 
 
 class NotCapturable(Exception):
     """Why a program cannot be captured, in one line."""
+
+
+class Watch(TorchDispatchMode):
+    """Sees every operation of a capture: refuses what needs values, and puts back what is written for real.
+
+    Torch would trace a read value or a shape made of values as an unknown number, which no CUDA graph can replay; and
+    it performs what is done in place to tensors from outside (a counter of batches) while it traces.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [*args, *(kwargs or {}).values()]
+        refused = NotCapturable(f"{str(func).removesuffix('.default')} has no static graph")
+        if torch.Tag.data_dependent_output in func.tags:
+            if any(isinstance(x, Tensor) and getattr(x, "constant", None) is None for x in _flat(given)):
+                raise NotCapturable(READ) if func is torch.ops.aten._local_scalar_dense.default else refused
+        if func._schema.is_mutable:
+            for x in _flat(given):
+                if isinstance(x, Tensor) and not isinstance(x, FakeTensor) and id(x) not in self.written:
+                    with _disable_current_modes(), torch.no_grad():
+                        self.written[id(x)] = x, x.clone()
+        result = func(*args, **(kwargs or {}))
+        for x in _flat([result]) if torch.Tag.dynamic_output_shape in func.tags else ():
+            if isinstance(x, Tensor) and any(isinstance(n, torch.SymInt) for n in x.shape):
+                raise refused
+        return result
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give what was written its values of before."""
+        for tensor, before in self.written.values():
+            tensor.copy_(before)
+
+
+class Values(TorchFunctionMode):
+    """Refuses to hand a tensor's values to Python or NumPy, where `Watch` would not see it; and checks no values.
+
+    Distributions made while Pyro's validation was on (the priors of PyroSample) check every value that they score.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.tolist, Tensor.numpy, Tensor.__array__):
+            raise NotCapturable(f"the values of a tensor leave for Python ({func.__name__}())")
+        if func is torch._is_all_true:  # what distributions ask
+            return True
+        return func(*args, **(kwargs or {}))
 
 
 def capture(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> tuple[GraphModule, list[Tensor]]:
@@ -29,12 +89,19 @@ def capture(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor])
     """
     drawn = random.getstate(), np.random.get_state()
     rng = torch.random.get_rng_state()
+    watch = Watch()
+
+    def watched(*flat: Tensor) -> Sequence[Tensor]:
+        with watch, Values():
+            return function(*flat)
+
     try:
-        graph = make_fx(function, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+        graph = make_fx(watched, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
     except Exception as error:  # noqa: BLE001 (whatever a program does that cannot be captured: eager steps will tell)
         raise NotCapturable(reason(error)) from error
     finally:
         torch.random.set_rng_state(rng)
+        watch.restore()
     if drawn[0] != random.getstate() or str(drawn[1]) != str(np.random.get_state()):
         random.setstate(drawn[0])
         np.random.set_state(drawn[1])
@@ -52,6 +119,8 @@ def _lifted(graph: GraphModule) -> list[Tensor]:
         tensor = graph
         for name in node.target.split("."):
             tensor = getattr(tensor, name)
+        if isinstance(tensor, torch.Generator):
+            raise NotCapturable("the programs draw from a generator of their own, which a graph cannot repeat")
         if not isinstance(tensor, Tensor):
             raise NotCapturable(f"the graph holds {type(tensor).__name__} {node.target!r}, which is no tensor")
         if id(tensor) not in places:
@@ -67,23 +136,33 @@ def _lifted(graph: GraphModule) -> list[Tensor]:
 
 def reason(error: BaseException) -> str:
     """What stood in the way of a capture, in one line: the operation and where the program asked for it."""
+    if isinstance(error, NotCapturable):
+        return str(error) + _place(error)
     operation = next((str(a) for a in (*error.args, getattr(error, "func", None)) if str(a).startswith("aten.")), None)
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if operation is None and "aten." in text:
         operation = next(w.strip("(),:;'\"") for w in text.split() if w.strip("(),:;'\"").startswith("aten."))
     read = type(error).__name__.startswith("GuardOnDataDependent") or "_local_scalar_dense" in (operation or "")
     if read:
-        what = "the value of a tensor is read in Python (item(), float(), or an if on it: aten._local_scalar_dense)"
+        what = READ
     elif operation is not None:
         what = f"{operation.removesuffix('.default')} has no static graph"
     else:
         what = f"{type(error).__name__}: {text[:160]}"
-    frames = traceback.extract_tb(error.__traceback__)
-    outside = [f for f in frames if not _is_ours(f.filename)]
+    return what + _place(error)
+
+
+def _place(error: BaseException) -> str:
+    """Where a program, or a library that it uses, asked for what failed."""
+    outside = [f for f in traceback.extract_tb(error.__traceback__) if not _is_ours(f.filename)]
     if not outside:
-        return what
+        return ""
     place, path = outside[-1], Path(outside[-1].filename)
-    return f"{what}, at {path.parent.name}/{path.name}:{place.lineno}: {place.line}"
+    return f", at {path.parent.name}/{path.name}:{place.lineno}: {place.line}"
+
+
+def _flat(given: Sequence[Any]) -> list[Any]:
+    return [x for each in given for x in (each if isinstance(each, list | tuple) else [each])]
 
 
 def _is_ours(filename: str) -> bool:
@@ -92,3 +171,129 @@ def _is_ours(filename: str) -> bool:
     if "torch" in path.parts and "site-packages" in path.parts:
         return True
     return path.parent == Path(__file__).parent or filename.startswith("<")
+
+
+class Attributes:
+    """A snapshot of the attributes of programs, to see what a run changed, and to undo it.
+
+    A captured step replays what a run did to tensors, and nothing that it did in Python. So what is carried from run to
+    run there must be found, and tensors without values that a capture left behind must go.
+
+    Args:
+        programs: modules or functions; of functions also the modules and variables that they close over.
+    """
+
+    def __init__(self, *programs: Callable) -> None:
+        self.modules: list[tuple[nn.Module, dict[str, Any]]] = []
+        self.cells: list[tuple[str, CellType, Any]] = []
+        seen: set[int] = set()
+        values: list[Any] = []
+        for program in programs:
+            _reach(program, seen, DEEP, self.modules, self.cells, values)
+        self.contents = [(v, v.copy()) for v in values if type(v) in (list, dict, set, deque)]
+        self.drawn = [(v, _state(v)) for v in values if _state(v) is not None]
+
+    def restore(self, read: Iterable[Tensor] = ()) -> str | None:
+        """Undo every change; what one run carried to the next in Python, in one line, or None.
+
+        A number or a buffer that a run replaces is carried, and so is any tensor that it replaces and has `read`. What
+        it only writes (its last latent, for a look at it) is not.
+        """
+        held, carried = {id(t) for t in read}, None
+        for generator, before in self.drawn:
+            if str(before) != str(_state(generator)):
+                carried = "the programs draw from a generator of their own, which a graph cannot repeat"
+                _set_state(generator, before)
+        for value, before in self.contents:
+            if not _same(value, before):
+                for name, old in before.items() if isinstance(before, dict) else ():
+                    now = value.get(name)
+                    if now is not old and (isinstance(old, int | float) or id(old) in held or _registered(self, value)):
+                        carried = carried or f"{name!r} of a program {CHANGES}"
+                value.clear()
+                value.update(before) if isinstance(value, dict | set) else value.extend(before)
+        for module, before in self.modules:
+            now = vars(module)
+            for name in [name for name in now if name not in before]:
+                del now[name]
+            for name, old in before.items():
+                if now.get(name, self) is not old:
+                    if _carries(old, now.get(name), held):
+                        carried = carried or f"{type(module).__name__}.{name} {CHANGES}"
+                    now[name] = old
+        for name, cell, old in self.cells:
+            if cell.cell_contents is not old:
+                if _carries(old, cell.cell_contents, held):
+                    carried = carried or f"the variable {name!r} of a program {CHANGES}"
+                cell.cell_contents = old
+        return carried
+
+
+def _state(value: Any) -> Any:
+    """The state of a generator of Python's or NumPy's, None for anything else."""
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if isinstance(value, np.random.RandomState):
+        return value.get_state(legacy=False)
+    return value.bit_generator.state if isinstance(value, np.random.Generator) else None
+
+
+def _set_state(generator: Any, state: Any) -> None:
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    else:
+        (generator.setstate if isinstance(generator, random.Random) else generator.set_state)(state)
+
+
+def _carries(old: Any, new: Any, held: set[int]) -> bool:
+    if isinstance(old, Tensor):
+        return id(old) in held
+    return isinstance(old, int | float | str) and not (type(new) is type(old) and new == old)
+
+
+def _registered(attributes: Attributes, container: Any) -> bool:
+    """Whether a container is that of the parameters or buffers of a module."""
+    return any(container is vars(m)["_buffers"] or container is vars(m)["_parameters"] for m, _ in attributes.modules)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if len(a) != len(b):
+        return False
+    if isinstance(a, Mapping):
+        return all(k in b and a[k] is b[k] for k in a)
+    return a == b if isinstance(a, set) else all(x is y for x, y in zip(a, b, strict=True))
+
+
+def _reach(
+    found: Any,
+    seen: set[int],
+    deep: int,
+    modules: list[tuple[nn.Module, dict[str, Any]]],
+    cells: list[tuple[str, CellType, Any]],
+    values: list[Any],
+) -> None:
+    """Add the modules and variables that a program is made of, and all values that these hold."""
+    values.append(found)
+    if id(found) in seen or deep < 0:
+        return
+    seen.add(id(found))
+    inner: list[Any] = []
+    if isinstance(found, nn.Module):
+        modules.append((found, dict(vars(found))))
+        for child in found.children():  # however deep
+            _reach(child, seen, deep, modules, cells, values)
+        inner = [v for k, v in vars(found).items() if k != "_modules"]
+    elif isinstance(found, partial):
+        inner = [found.func]
+    elif isinstance(found, MethodType):
+        inner = [found.__self__, found.__func__]
+    elif isinstance(found, FunctionType):
+        for name, cell in zip(found.__code__.co_freevars, found.__closure__ or (), strict=True):
+            try:
+                cells.append((name, cell, cell.cell_contents))
+            except ValueError:  # not yet assigned
+                continue
+            inner.append(cell.cell_contents)
+        inner += [found.__globals__.get(name) for name in found.__code__.co_names]
+    for value in inner:
+        _reach(value, seen, deep - 1, modules, cells, values)

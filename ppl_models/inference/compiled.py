@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from .buffers import Buffers
-from .capture import NotCapturable
+from .capture import Attributes, NotCapturable
 from .graph import Graph
 from .step import Eager, Now
 
@@ -52,17 +52,27 @@ class Compiled:
         self.seen[key] = self.seen.get(key, 0) + 1
         if len(self.graphs) >= GRAPHS or (self.graphs and self.seen[key] <= PATIENCE):
             return False
+        if self.eager.recipe.loss is not None and self.eager.steps is None:
+            return False  # one of Pyro's losses looks at the pair when it first meets it, which no capture may do
+        before = Attributes(self.eager.model, self.eager.guide)
         try:
             if self.buffers is None:
                 self.buffers = Buffers(self.eager.slots)
+                self.eager.steps = None  # the moments lie elsewhere now
             whole = len(batches) == 1 and self.eager.group is None
-            graph = Graph(self.eager, self.buffers, batches[0], whole)
-            graph.check(batches[0], now)
+            # detached: one tensor given as two arguments is two inputs of the graph
+            example = [x.detach() if isinstance(x, Tensor) else x for x in batches[0]]
+            graph = Graph(self.eager, self.buffers, example, whole)
+            if (carried := before.restore(t for function in graph.functions for t in function.fixed)) is not None:
+                raise NotCapturable(carried)
+            graph.check(example, now)
         except NotCapturable as why:
             self.reason = str(why)
             self.release()
             self.say(f"steps run uncompiled: {self.reason}")
             return False
+        finally:
+            before.restore()
         self.graphs[key] = graph
         return True
 
@@ -72,7 +82,9 @@ class Compiled:
         if self.buffers is not None:
             self.buffers.release()
             self.buffers = None
+            self.eager.steps = None  # the moments lie elsewhere now
 
 
 def _shape(x: Any) -> Any:
-    return (tuple(x.shape), x.dtype, x.device) if isinstance(x, Tensor) else type(x)
+    # with the strides, which the compiled code takes for granted
+    return (tuple(x.shape), x.stride(), x.dtype, x.device) if isinstance(x, Tensor) else type(x)

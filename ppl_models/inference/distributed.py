@@ -97,6 +97,12 @@ class Group:
         """Return once every process has come here; work queued on a CUDA device is not waited for."""
         dist.all_reduce(torch.zeros(1))  # by gloo: nccl's own barrier would take up a device
 
+    def agreed(self, value: bool) -> bool:
+        """What rank 0 says, on all ranks."""
+        told = torch.tensor([value])
+        self.broadcast_([told])
+        return bool(told)
+
     def mean(self, value: float) -> float:
         """The mean of a number over the processes, 1/world sum_r value_r, in double precision."""
         total = torch.tensor([value], dtype=torch.float64)
@@ -137,9 +143,18 @@ def current(device: torch.device | str | None = None) -> Group | None:
         torch.cuda.set_device(local)
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if here <= devices and dist.is_nccl_available() else "gloo"
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        dist.init_process_group(backend, store=_store(), rank=rank, world_size=world, timeout=TIMEOUT)
         atexit.register(shut_down)
     return Group(rank, world, torch.device(kind, local) if kind == "cuda" else torch.device(kind))
+
+
+def _store() -> dist.Store:
+    """Where the processes find each other: torchrun's, in which each of its restarts has a place of its own.
+
+    In one place a process may find the address of one that died before the restart, and try to reach that.
+    """
+    store = next(dist.rendezvous("env://", timeout=TIMEOUT))[0]
+    return dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
 def shut_down() -> None:

@@ -57,7 +57,9 @@ def log_density(fn: Distribution, value: Tensor) -> Tensor:
         value = value.expand(_joint(value.shape, bernoulli.logits.shape))
         return -binary_cross_entropy_with_logits(bernoulli.logits.expand(value.shape), value, reduction="none").sum(-1)
     else:  # the terms of the cross entropy, of which those of the values are the same for all particles
-        density = logsigmoid(bernoulli.logits) - (1 - _once(value)) * bernoulli.logits
+        density, others = logsigmoid(bernoulli.logits), (1 - _once(value)) * bernoulli.logits
+        # in place: another tensor of all particles and pixels costs as much as the subtraction
+        density = density.sub_(others) if density.shape == others.shape else density - others
     shape = _joint(value.shape[:-1], fn.batch_shape)
     density = density.sum(-1)
     return density if density.shape == shape else density.expand(shape)

@@ -1,6 +1,5 @@
 """One captured step: a graph of all that it does to tensors, compiled, and replayed on batches of one shape."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from math import sqrt
 from typing import Any
@@ -12,6 +11,7 @@ from torch.fx import GraphModule
 
 from .buffers import Buffers
 from .capture import NotCapturable, capture
+from .inductor import compiled
 from .step import Eager, Now, negative
 
 
@@ -104,8 +104,8 @@ class Graph:
         close = torch.isclose(found, expected.to(found), rtol=rough, atol=rough)
         if not bool(close | ~torch.isfinite(expected)):
             raise NotCapturable(
-                f"the captured step has the loss {found.item():.6g} where the eager one has {expected.item():.6g}; do the "
-                "programs do something else at every run?"
+                f"the captured step has the loss {found.item():.6g} where the eager one has {expected.item():.6g}; do "
+                "the programs do something else at every run?"
             )
         for function in self.functions:
             if cuda:
@@ -147,7 +147,9 @@ class Graph:
             halted.copy_(halted | ~good)
         else:
             good = good & (norm <= recipe.skip)
-        shrink = None if recipe.clip is None or recipe.clip == float("inf") else (recipe.clip / (norm + 1e-6)).clamp(max=1)
+        shrink = None
+        if recipe.clip is not None and recipe.clip != float("inf"):
+            shrink = (recipe.clip / (norm + 1e-6)).clamp(max=1)
         first, second = recipe.betas
         for k, gradient in enumerate(gradients):
             p, m, v = lists["parameter"][k], lists["exp_avg"][k], lists["exp_avg_sq"][k]
@@ -176,7 +178,7 @@ class Function:
         held = _parameters_as_views(graph, held, buffers)
         self.fixed, self.given = [*inputs[:-changing], *held], len(inputs) - changing
         self.static, self.replayed, self.outputs = list(inputs[-changing:]), None, ()
-        self.run = _compiled(graph, [*inputs, *held])
+        self.run = compiled(graph, [*inputs, *held])
 
     def __call__(self, changing: Sequence[Tensor]) -> Sequence[Tensor]:
         """Its outputs; on CUDA they are overwritten by the next call."""
@@ -203,7 +205,8 @@ class Function:
 def _parameters_as_views(graph: GraphModule, held: list[Tensor], buffers: Buffers) -> list[Tensor]:
     """Let a graph read parameters out of their buffers, its first inputs; returns what else it holds."""
     inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
-    place = {id(p): (k, i) for k, group in enumerate(buffers.groups) for i in group for p in [buffers.slots.parameters[i]]}
+    parameters = buffers.slots.parameters
+    place = {id(parameters[i]): (k, i) for k, group in enumerate(buffers.groups) for i in group}
     kept = []
     for node, tensor in zip(inputs[-len(held) :] if held else (), held, strict=True):
         if id(tensor) not in place:
@@ -223,20 +226,3 @@ def _parameters_as_views(graph: GraphModule, held: list[Tensor], buffers: Buffer
             graph.graph.erase_node(node)
     graph.recompile()
     return kept
-
-
-def _compiled(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
-    """A graph compiled by Inductor."""
-    options: dict[str, Any] = {"fallback_random": True}  # the draws of eager mode
-    if inputs[0].device.type == "cpu":
-        # the host part in C++ too, compiled apart from the kernels: half the time to compile, a few percent of a step
-        options |= {"cpp_wrapper": True, "cpp_wrapper_build_separate": True}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        try:
-            from torch import _inductor  # not before it is needed: its import takes a second
-
-            return _inductor.compile(graph, list(inputs), options=options)
-        except Exception as error:  # noqa: BLE001 (no compiler, or an operation that it does not know)
-            line = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
-            raise NotCapturable(f"Inductor could not compile the step ({line.strip()[:160]})") from error

@@ -162,7 +162,7 @@ class Loop:
                     name = getattr(callback, "__name__", type(callback).__name__)
                     self._note(f"stopped at step {self.done} by the callback {name}", bar)
             set_rng_state(kept, self.device)
-        if self.callbacks and self.group is not None:
+        if self.group is not None:
             self.stopped = self.group.mean(float(self.stopped)) > 0
 
     @torch.no_grad()

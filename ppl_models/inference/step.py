@@ -192,8 +192,12 @@ class Eager:
             self.halted |= ~good
         else:
             good = good & (norm <= recipe.skip)
-        if self.update(good, now) and slots.averages:
-            average = get_ema_multi_avg_fn(1 - recipe.average_weight(now.step))
+        moved, weight = self.update(good, now), recipe.average_weight(now.step)
+        if moved and recipe.skip is not None and good.device.type == "cuda":  # which has not said whether they moved
+            for average, p in zip(slots.averages, slots.parameters, strict=False):
+                average.lerp_(p.detach(), (weight * good).to(p.dtype))
+        elif moved and slots.averages:
+            average = get_ema_multi_avg_fn(1 - weight)
             average(slots.averages, [p.detach() for p in slots.parameters], now.step)
         return torch.where(good, torch.cat([told, norm[None].to(told), torch.ones_like(told[:1])]), 0.0)
 
@@ -207,8 +211,12 @@ class Eager:
         if good.device.type == "cuda" and self.optimizer.defaults["fused"]:
             self.optimizer.grad_scale, self.optimizer.found_inf = None, (~good).float()
         elif not good:
+            self.set_steps(self.steps)  # steps that are left out count, as in a captured or resumed run
             return False
         self.optimizer.step()
+        if good.device.type == "cuda" and self.optimizer.defaults["fused"] and self.recipe.skip is not None:
+            counts = [self.optimizer.state[p]["step"] for p in self.slots.parameters if p.grad is not None]
+            torch._foreach_add_(counts, self.optimizer.found_inf)  # which the kernel took off
         return True
 
     def set_steps(self, steps: int) -> None:

@@ -43,7 +43,7 @@ class TrainingStep:
         outcome = self._step([args], Now(self.steps, self.lr, self.eager.beta))
         self.steps += 1
         self._last = args
-        return outcome[0]
+        return outcome[0].clone()  # on a GPU the next step of the graph writes to the same place
 
     def check(self) -> None:
         """Raise ValueError if a step was not finite, with the site that was not. On a GPU it waits for the steps."""
@@ -86,8 +86,8 @@ def training_step(
         args: an example batch, run once to see what there is.
         compile: capture the step at its first call, and replay it.
         data_size: number of data of which a batch is a part, for programs with global latents; the batch by default.
-        lr, weight_decay, clip, ema, particles, analytic, beta, objective, gradient, loss, precision: as for `fit`; without
-            clip the norm of the gradient is not computed.
+        lr, weight_decay, clip, ema, particles, analytic, beta, objective, gradient, loss, precision: as for `fit`;
+            without clip the norm of the gradient is not computed.
 
     Raises:
         ValueError: as `fit`.

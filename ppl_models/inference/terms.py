@@ -36,6 +36,9 @@ class Late(Mapping):
                 self._known[name] = self._made[name]()
         return self._known[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._made  # where a Mapping would ask for the tensor
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._made)
 

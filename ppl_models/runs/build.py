@@ -30,7 +30,8 @@ EXAMPLE_ROWS = 3
 class Training:
     """How long and how fast: the arguments of `ppl_models.inference.fit`, with the defaults of the command line.
 
-    Exactly one of epochs and steps. `warmup=None` is 4000 steps, at most a quarter of all.
+    Exactly one of epochs and steps. `warmup=None` is 4000 steps, at most a quarter of all. `tensorboard` writes curves
+    to the folder of that name in the run's.
     """
 
     epochs: float | None = None
@@ -43,12 +44,20 @@ class Training:
     clip: float | None = 100.0
     ema: float | None = 0.999
     particles: int = 1
+    accumulate: int = 1
+    skip: float | None = None
+    precision: str = "float32"
+    compile: bool | str = "auto"
+    workers: int = 0
+    patience: int | None = None
+    tensorboard: bool = False
 
-    def settled(self, size: int) -> Training:
+    def settled(self, size: int, processes: int = 1) -> Training:
         """The same with every open choice made, for `size` rows of training data."""
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"found epochs={self.epochs} and steps={self.steps}, want one of them")
-        total = self.steps if self.epochs is None else round(self.epochs * (size // min(self.batch_size, size)))
+        rows = max(min(self.batch_size, size // processes), 1) * processes
+        total = self.steps if self.epochs is None else round(self.epochs * (size // rows) / self.accumulate)
         return replace(self, warmup=min(4000, total // 4) if self.warmup is None else self.warmup)
 
 
@@ -64,12 +73,17 @@ def configuration(
     transform: str = "default",
     validation: bool = False,
     image_size: int | None = None,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """Everything a run depends on, as JSON: sizes include those taken from the data and the defaults of the classes.
 
     Raises:
-        ValueError: unknown names or sizes.
+        ValueError: unknown names or sizes, or patience without validation data.
     """
+    if training.patience is not None and not validation:
+        raise ValueError(
+            f"found patience={training.patience} without validation data, want some to judge by; add --validation"
+        )
     train = parts[0]
     sizes = {"model": dict(model_sizes), "guide": dict(guide_sizes)}
     programs = {"model": names.resolve("model", model), "guide": names.resolve("guide", guide)}
@@ -85,6 +99,7 @@ def configuration(
     low, high = (float(train.values.min()), float(train.values.max())) if train.levels is None else (0.0, 1.0)
     kind = type(train.transform).__name__
     words = _command(model, model_sizes, guide, guide_sizes, data, training, seed, transform, validation, image_size)
+    words = [*launcher(processes), *words]
     return {
         "format": FORMAT,
         "command": shlex.join(words),
@@ -102,7 +117,7 @@ def configuration(
             "example": min(EXAMPLE_ROWS, len(train)),
             "rows": {part.name.rpartition(" ")[2]: len(part) for part in parts},
         },
-        "training": asdict(training.settled(len(train))),
+        "training": asdict(training.settled(len(train), processes)),
         "seed": seed,
         "versions": _versions(),
     }
@@ -159,6 +174,12 @@ def likelihood_of(data: Data) -> str:
     return "gaussian"
 
 
+def launcher(processes: int) -> list[str]:
+    """How a command starts: the program itself, or torchrun with so many processes."""
+    many = ["torchrun", "--nproc-per-node", str(processes), "-m", "ppl_models"]
+    return many if processes > 1 else ["ppl-models"]
+
+
 def _command(
     model: str,
     model_sizes: Mapping[str, Any],
@@ -172,7 +193,7 @@ def _command(
     image_size: int | None,
 ) -> list[str]:
     """The words that make this run again; what is as by default is left out."""
-    words = ["ppl-models", "train", model, "-g", guide, "--data", _absolute(data)]
+    words = ["train", model, "-g", guide, "--data", _absolute(data)]
     for option, sizes in (("-m", model_sizes), ("-g", guide_sizes)):
         for key, value in sizes.items():
             words += [option, f"{key}={value if isinstance(value, str) else repr(value)}"]
@@ -181,7 +202,9 @@ def _command(
         if key in ("epochs", "steps") and value is None:
             continue
         if value != usual[key]:
-            words += [f"--{key.replace('_', '-')}", str(0 if value is None else value)]
+            option = key.replace("_", "-")
+            flag = [f"--{option}" if value else f"--no-{option}"]
+            words += flag if isinstance(value, bool) else [f"--{option}", str(0 if value is None else value)]
     words += ["--transform", transform] if transform != "default" else []
     words += ["--validation"] if validation else []
     words += ["--image-size", str(image_size)] if image_size is not None else []

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.data import Data
-from ppl_models.inference import Evaluation, evaluate, fit, write_json
+from ppl_models.inference import Evaluation, distributed, evaluate, fit, write_json
+from ppl_models.inference.distributed import Group
+from ppl_models.inference.tensorboard import TensorBoard
 
 from . import names
 from .build import build_pair, load_parts
-from .folder import LoadedRun, config_errors, read_config, read_example, started
+from .folder import CONFIG, LoadedRun, config_errors, read_config, read_example, started
 
 
 def train(
@@ -27,6 +32,9 @@ def train(
 ) -> LoadedRun:
     """Build the pair of a configuration, fit it, and leave configuration, history and checkpoint in a folder.
 
+    Under torchrun every process calls it alike, and that of rank 0 alone writes. Started once more by torchrun
+    (`--max-restarts`), it goes on with the run in the folder, if that has the same configuration.
+
     Args:
         config: of `build.configuration`.
         parts: (train, test), or (train, validation, test).
@@ -37,18 +45,29 @@ def train(
     Raises:
         ValueError: what the programs, the data or `fit` object to.
     """
+    group = distributed.current(device)
+    if group is not None and group.agreed(restarted(folder, config)):
+        return resume(folder, device, progress)
     pyro.set_rng_seed(config["seed"])
     example = parts[0][: config["data"]["example"]]
-    with started(Path(folder), config, example):
-        pair = build_pair(config, example, device)
-        return _fitted(pair, config, parts, Path(folder), example, device, progress)
+    writes = group is None or group.is_main
+    with started(Path(folder), config, example) if writes else nullcontext():
+        pair = build_pair(config, example, device if group is None else group.device)
+        return _fitted(pair, config, parts, Path(folder), example, group, device, progress)
+
+
+def restarted(folder: str | Path, config: Mapping[str, Any]) -> bool:
+    """Whether torchrun has started this process once more, and the folder holds what the time before began."""
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) < 1 or not (Path(folder) / CONFIG).is_file():
+        return False
+    return read_config(Path(folder)) == json.loads(json.dumps(config))
 
 
 def resume(folder: str | Path, device: str | torch.device = "cpu", progress: bool = True) -> LoadedRun:
     """Go on with a run from its last checkpoint to the end, as if it had never stopped; without one, from the start.
 
     Data, pair and all arguments are those that its configuration names. On the CPU the result is that of the
-    uninterrupted run, bit for bit.
+    uninterrupted run, bit for bit. Under torchrun every process calls it alike, as many as began.
 
     Args:
         folder: of the run.
@@ -60,12 +79,12 @@ def resume(folder: str | Path, device: str | torch.device = "cpu", progress: boo
             that are not there or not the same any more, and what `fit` objects to.
     """
     folder = Path(folder)
-    config = read_config(folder)
+    config, group = read_config(folder), distributed.current(device)
     with config_errors(folder):
         parts = load_parts(config)
         example = read_example(folder, config)
-        pair, _ = build_pair(config, example, device), config["training"]
-    return _fitted(pair, config, parts, folder, example, device, progress, resume=True)
+        pair, _ = build_pair(config, example, device if group is None else group.device), config["training"]
+    return _fitted(pair, config, parts, folder, example, group, device, progress, resume=True)
 
 
 def _fitted(
@@ -74,19 +93,24 @@ def _fitted(
     parts: tuple[Data, ...],
     folder: Path,
     example: Tensor,
+    group: Group | None,
     device: str | torch.device,
     progress: bool,
     **how: bool,
 ) -> LoadedRun:
     """The pair once `fit` is done with it, as a run."""
+    arguments = dict(config["training"])
+    curves = arguments.pop("tensorboard", False)
+    device = device if group is None else group.device
     result = fit(
         *pair,
-        parts[0].to(device),
+        parts[0] if arguments.get("workers") else parts[0].to(device),  # workers take rows on the CPU
         validation=parts[1].to(device) if len(parts) == 3 else None,
+        callbacks=TensorBoard(folder / "tensorboard") if curves else None,
         folder=folder,
         seed=config["seed"],
         progress=progress,
-        **config["training"],
+        **arguments,
         **how,
     )
     for program in pair:

@@ -1,0 +1,45 @@
+"""Records of a training shown by TensorBoard: an option, as its package is one."""
+
+import weakref
+from numbers import Real
+from pathlib import Path
+
+from .run import Run
+
+
+class TensorBoard:
+    """A callback that writes every number of every record as a curve over the steps.
+
+        fit(model, guide, data, epochs=10, callbacks=TensorBoard("logs/mine"))
+
+    Nothing is written before the first record. Where a training was resumed, what an earlier process had written from
+    that step on is hidden. Look at the curves with `tensorboard --logdir logs`.
+
+    Args:
+        folder: where the event files go, one a process.
+
+    Raises:
+        ValueError: the package `tensorboard` is not installed.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter  # it takes a second to import
+        except ImportError as error:
+            raise ValueError(
+                f"TensorBoard: found no package to write its files with ({error}), want tensorboard; install it with "
+                "pip install 'ppl-models[tensorboard]', or leave the callback out: the run is in history.json too"
+            ) from None
+        self.folder, self._new, self._writer = Path(folder), SummaryWriter, None
+
+    def __call__(self, run: Run) -> None:
+        """Write the newest record."""
+        record = run.history[-1]
+        step = int(record["step"])
+        if self._writer is None:
+            self._writer = self._new(str(self.folder), purge_step=step)
+            weakref.finalize(self, self._writer.close)
+        for name, value in record.items():
+            if name != "step" and isinstance(value, Real):
+                self._writer.add_scalar(name, value, step)
+        self._writer.flush()
