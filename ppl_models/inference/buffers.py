@@ -55,6 +55,11 @@ class Buffers:
         flat = [gradients[i].reshape(-1) for i in group]
         return torch.cat([pad(g, (0, self.pads[i])) if self.pads[i] else g for i, g in zip(group, flat, strict=True)])
 
+    def marks(self, group: list[int], chosen: list[bool], like: Tensor) -> Tensor:
+        """A buffer of ones where the chosen tensors lie, zeros elsewhere."""
+        sizes = [self.slots.parameters[i].numel() + self.pads[i] for i in group]
+        return torch.cat([like.new_full((n,), float(one)) for n, one in zip(sizes, chosen, strict=True)])
+
     @torch.no_grad()
     def release(self) -> None:
         """Move what was merged to memory of its own."""

@@ -152,11 +152,15 @@ class Graph:
             shrink = (recipe.clip / (norm + 1e-6)).clamp(max=1)
         first, second = recipe.betas
         for k, gradient in enumerate(gradients):
+            used = [self.used[i] for i in self.buffers.groups[k]]
+            if not any(used):  # as in the eager step, whose optimizer leaves out what has no gradient
+                continue
             p, m, v = lists["parameter"][k], lists["exp_avg"][k], lists["exp_avg_sq"][k]
             g = gradient if shrink is None else gradient * shrink.to(gradient.dtype)
             m_new = m + (1 - first) * (g - m)
             v_new = second * v + (1 - second) * g * g
-            p_new = p - decay * p if recipe.weight_decay else p
+            shrunk = decay if all(used) else decay * self.buffers.marks(self.buffers.groups[k], used, p)
+            p_new = p - shrunk * p if recipe.weight_decay else p
             p_new = p_new - scale * m_new / (v_new.sqrt() * root + recipe.eps)
             p_new = torch.where(good, p_new, p)
             m.copy_(torch.where(good, m_new, m))

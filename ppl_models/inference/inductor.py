@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, no_grad
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from .capture import NotCapturable
 
@@ -24,6 +26,9 @@ CPU: dict[str, Any] = {
 def compiled(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
     """A graph compiled by Inductor, which draws as eager operations do.
 
+    Inductor keeps what it compiled on disk and finds it again by the graph: a second run of the same programs, one that
+    is resumed for instance, starts in seconds. It does so only for inputs with an environment of shapes, static here.
+
     Raises:
         NotCapturable: Inductor cannot compile it.
     """
@@ -35,7 +40,9 @@ def compiled(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Sequ
         try:
             from torch import _inductor  # not before it is needed: its import takes a second
 
-            return _inductor.compile(graph, list(inputs), options=options)
+            mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+            shapes = [mode.from_tensor(t, static_shapes=True) for t in inputs]
+            return _inductor.compile(graph, shapes, options=options)
         except Exception as error:  # noqa: BLE001 (no compiler, or an operation that it does not know)
             line = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
             raise NotCapturable(f"Inductor could not compile the step ({line.strip()[:160]})") from error
