@@ -211,6 +211,18 @@ def test_convolutions_are_given_the_image():
     assert load_run("run").model.event == 64 and not Path("run/evaluation.json").exists()
 
 
+def test_how_steps_are_taken_is_written_down_and_repeated():
+    more = "--accumulate 2 --skip 1e6 --precision bfloat16 --no-compile --patience 3 --validation"
+    call(f"{SMALL} --out run {more}")
+    config = content("run/config.json")
+    found = {name: config["training"][name] for name in ("accumulate", "skip", "precision", "compile", "patience")}
+    assert found == {"accumulate": 2, "skip": 1e6, "precision": "bfloat16", "compile": False, "patience": 3}
+    assert all(word in config["command"] for word in more.replace("1e6", "1000000.0").split()), config["command"]
+    call("train --resume run --evaluate 0 -q")
+    assert "found patience=3 without validation data" in complaint(f"{SMALL} --out other --patience 3")
+    assert "skipped" in load_run("run").history[-1]
+
+
 def test_validation_data_are_recorded():
     call(f"{SMALL} --out run --validation")
     assert "valid" in load_run("run").history[-1] and content("run/config.json")["data"]["rows"]["validation"] == 297

@@ -312,10 +312,8 @@ def test_a_longer_training_goes_on_where_it_ended(tmp_path):
         assert_equal(want, train(name, tmp_path / name / "short", steps=24, **more))
 
 
-@pytest.mark.parametrize("name", ["dynamic data", "workers"])
-def test_a_compiled_training_comes_to_the_same_end(name, tmp_path, monkeypatch):
-    if name == "workers":
-        pytest.skip("as dynamic data: the step does not know where its batch is from")
+def test_a_compiled_training_comes_to_the_same_end(tmp_path, monkeypatch):
+    name = "dynamic data"
     want = train(name, tmp_path / "whole", compile=True)
     for count in (8, 13):
         with monkeypatch.context() as patch:
@@ -449,9 +447,7 @@ def environment() -> dict[str, str]:
 
 
 def begin(words: list[str], **how: Any) -> subprocess.Popen:
-    return subprocess.Popen(
-        words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how
-    )
+    return subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
 
 
 def killings(case: str, tmp_path: Path, kills: int, seed: int, **more: Any) -> dict[str, Any]:
@@ -504,7 +500,7 @@ def test_killed_at_six_random_moments(tmp_path):
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 @pytest.mark.parametrize(("case", "every"), [("dynamic data", 1), ("running statistics", 3)])
 def test_killed_at_thirty_random_moments(case, every, tmp_path):
-    found = killings(case, tmp_path, 30, seed=1, steps=60 * every, every=every)
+    found = killings(case, tmp_path, 30, seed=1, steps=150 * every, every=every)
     print(found)
     assert found["kills"] == 30 and max(found["steps"]) > 30 and found["at start"] < 30
 

@@ -147,6 +147,7 @@ def train(
                 out.print(f"going on with {resume}")
             with kept(resume, group):
                 run = run_resume(resume, device, progress=not quiet)
+            distributed.shut_down()  # the others are done: what follows is rank 0's
             if group is None or group.is_main:
                 finish(run, run.load_data()[-1], run.config["seed"], evaluate, quiet)
             return
@@ -174,6 +175,7 @@ def train(
             out.print(f"{model} with {named[0]} on {data} ({rows}), seed {seed}; to be written to {folder}")
         with kept(folder, group):
             run = run_train(config, parts, folder, device, progress=not quiet)
+        distributed.shut_down()  # the others are done: what follows is rank 0's
         if group is None or group.is_main:
             finish(run, parts[-1], seed, evaluate, quiet)
 
