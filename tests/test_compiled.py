@@ -28,8 +28,9 @@ from torch.distributions import constraints
 from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective
 from ppl_models import DLGM, VAE, HierarchicalVAE, LinearGaussian, SeReVAE
 from ppl_models.inference import Loss, compiled, elbo, fit, free_bits, graph, importance_weighted
+from ppl_models.inference.attributes import Attributes
 from ppl_models.inference.batches import Batches
-from ppl_models.inference.capture import Attributes, NotCapturable, capture
+from ppl_models.inference.capture import NotCapturable, capture
 from ppl_models.inference.schedules import Cyclic, Exponential
 from ppl_models.inference.stepping import training_step
 

@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
+from .attributes import Attributes
 from .buffers import Buffers
-from .capture import Attributes, NotCapturable
+from .capture import NotCapturable
 from .graph import Graph
 from .step import Eager, Now
 

@@ -1,6 +1,6 @@
 """One captured step: a graph of all that it does to tensors, compiled, and replayed on batches of one shape."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import sqrt
 from typing import Any
 
@@ -90,26 +90,38 @@ class Graph:
             with torch.random.fork_rng(cuda), pyro.validation_enabled(False):
                 expected = negative(eager.recipe, eager.model, eager.guide, batch, now.beta)[0]
         with torch.no_grad():
-            for tensor, kept in zip(touched, before, strict=True):
-                tensor.copy_(kept)
+            _put_back(touched, before)
             with torch.random.fork_rng(cuda):
                 group, eager.group = eager.group, None
                 try:
-                    found = self([batch], now)[0].clone()
+                    found, _, _, taken = self([batch], now).unbind()
+                    waits = bool(cuda) and self._waits(batch, now)
                 finally:
                     eager.group = group
-            for tensor, kept in zip(touched, before, strict=True):
-                tensor.copy_(kept)
+            _put_back(touched, before)
         rough = 2e-2 if eager.recipe.precision is not None else 1e-3
         close = torch.isclose(found, expected.to(found), rtol=rough, atol=rough)
-        if not bool(close | ~torch.isfinite(expected)):
+        left_out = taken == 0 if eager.recipe.skip is not None else torch.zeros_like(close)  # which tells no loss
+        if not bool(close | left_out | ~torch.isfinite(expected)):
             raise NotCapturable(
                 f"the captured step has the loss {found.item():.6g} where the eager one has {expected.item():.6g}; do "
                 "the programs do something else at every run?"
             )
-        for function in self.functions:
-            if cuda:
-                function.record()
+        for function in self.functions if cuda and not waits else ():
+            function.record(self.device)
+
+    def _waits(self, batch: Sequence[Any], now: Now) -> bool:
+        """Whether a step waits for the device (a copy from the host, a check of a Cholesky factor), which a recording
+        may not: one that fails would leave the generator in the middle of it. It then runs compiled, unrecorded."""
+        mode = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            self([batch], now)
+        except RuntimeError:
+            return True
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+        return False
 
     def _gradient(self, *flat: Tensor) -> tuple[Tensor, ...]:
         """(loss and bound, gradients of the buffers) as a function of all that changes."""
@@ -180,6 +192,7 @@ class Function:
     ) -> None:
         graph, held = capture(function, inputs)
         held = _parameters_as_views(graph, held, buffers)
+        held = _on_device(graph, held, buffers.slots.parameters[0].device)
         self.fixed, self.given = [*inputs[:-changing], *held], len(inputs) - changing
         self.static, self.replayed, self.outputs = list(inputs[-changing:]), None, ()
         self.run = compiled(graph, [*inputs, *held])
@@ -193,17 +206,35 @@ class Function:
         self.replayed.replay()
         return self.outputs
 
-    def record(self) -> None:
+    def record(self, device: torch.device) -> None:
         """Record the kernels of a call as a CUDA graph. All that it reads and writes must stay where it is.
 
         It has run before, on the stream of the caller, so that nothing is compiled or tuned inside the recording; and
         the state of the default generator is the graph's own business.
         """
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self.outputs = self.run(*self.fixed[: self.given], *self.static, *self.fixed[self.given :])
+        with torch.cuda.device(device):  # a stream of another device would record nothing, and take the step
+            torch.cuda.synchronize()
+            graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+            # other threads (of NCCL, of loaders that pin memory) may go on meanwhile
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                self.outputs = self.run(*self.fixed[: self.given], *self.static, *self.fixed[self.given :])
         self.replayed = graph
+
+
+@torch.no_grad()
+def _put_back(tensors: Iterable[Tensor], before: Sequence[Tensor]) -> None:
+    """Give tensors their values of before; those that have them, among them views that no one can write, stay alone."""
+    for tensor, kept in zip(tensors, before, strict=True):
+        if not torch.equal(tensor, kept):
+            tensor.copy_(kept)
+
+
+def _on_device(graph: GraphModule, held: list[Tensor], device: torch.device) -> list[Tensor]:
+    """Constants that programs make of numbers at every run (`torch.tensor(0.5, device=...)`), copied there once."""
+    nodes = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    fresh = torch.ops.aten.lift_fresh_copy.default
+    made = [node.users and all(user.target is fresh for user in node.users) for node in nodes[len(nodes) - len(held) :]]
+    return [t.to(device) if each else t for t, each in zip(held, made, strict=True)]
 
 
 def _parameters_as_views(graph: GraphModule, held: list[Tensor], buffers: Buffers) -> list[Tensor]:
