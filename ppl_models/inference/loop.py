@@ -90,10 +90,7 @@ class Loop:
             while self.done < self.total and not self.stopped:
                 batches = [next(self.batches) for _ in range(self.settings.accumulate)]
                 now = Now(self.done, self.settings.lr * rates(self.done), betas(self.done))
-                outcome = self.step(batches, now)
-                self.tally += outcome
-                if self.settings.skip is not None and self.device.type == "cpu" and not outcome[3]:
-                    self.eager.steps = None  # a step left out counts for AdamW's corrections, as after a resume
+                self.tally += self.step(batches, now)
                 self.done, self.since = self.done + 1, self.since + 1
                 due = self.done % self.every == 0 or self.done == self.total
                 if due or bar.due(self.done) or self.device.type != "cuda" or self.done % LOOK == 0:

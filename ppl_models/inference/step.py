@@ -170,7 +170,7 @@ class Eager:
         """
         slots, recipe = self.slots, self.recipe
         self.optimizer.zero_grad(set_to_none=True)
-        values, bounds = [], []
+        values, bounds, self.found = [], [], []  # what the last step held is let go before this one needs its own
         with pyro.validation_enabled(False):
             for batch in batches:
                 value, bound, self.found = negative(recipe, self.model, self.guide, batch, now.beta)
