@@ -447,6 +447,8 @@ def environment() -> dict[str, str]:
 
 
 def begin(words: list[str], **how: Any) -> subprocess.Popen:
+    # a shell's background jobs ignore SIGINT, and hand that on
+    how["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
 
 
