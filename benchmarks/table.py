@@ -37,25 +37,36 @@ def threads(about: dict) -> str:
 
 
 def step_table(found: dict) -> str:
-    """One row a variant: ms, ratio to the eager step by hand, to the best rival, set-up seconds."""
-    head = ["workload", threads(found["about"]), "ms a step", "by hand = 1", "best rival = 1", "set-up, s"]
-    memory = any("peak_mb" in row for rows in found["workloads"].values() for row in rows.values())
-    head += ["peak MB"] if memory else []
-    lines = []
-    for workload, rows in found["workloads"].items():
-        for name, row in rows.items():
-            cells = [workload, WORDS[name]]
-            if "ms" not in row:
-                lines.append(cells + [row["note"]] + [""] * (len(head) - 3))
-                continue
-            cells.append(f"{row['ms']:.2f}")
-            cells.append(f"{row['ratio']:.2f}" if "ratio" in row else "")
-            best = f"{row['ratio_best']:.2f} of {WORDS[row['best_rival']]}" if "ratio_best" in row else ""
-            cells += [best, f"{row['setup_s']:.1f}"]
-            if memory:
-                cells.append(f"{row['peak_mb']:.1f}" if "peak_mb" in row else "")
-            lines.append(cells)
-    return table(head, lines)
+    """One row a variant, one column a workload: ms a step and the ratio to the eager step by hand; set-up below."""
+    workloads = found["workloads"]
+    names = [name for name in WORDS if any("ms" in rows.get(name, {}) for rows in workloads.values())]
+
+    def row(label: str, cell) -> list[str]:
+        return [label, *(cell(rows) for rows in workloads.values())]
+
+    def timed(name: str):
+        def cell(rows: dict) -> str:
+            r = rows.get(name, {})
+            ratio = f", {r['ratio']:.2f}" if "ratio" in r else ""
+            return f"{r['ms']:.2f} ms{ratio}" if "ms" in r else r.get("note", "")
+
+        return cell
+
+    def best(rows: dict) -> str:
+        r = rows.get("ours-compiled", {})
+        return f"{r['ratio_best']:.3f} of {WORDS[r['best_rival']]}" if "ratio_best" in r else ""
+
+    lines = [row(WORDS[name], timed(name)) for name in names]
+    lines += [row("ours, compiled, to the best rival", best)] if any(best(rows) for rows in workloads.values()) else []
+    for key, unit, label in (("setup_s", "s", "set-up"), ("peak_mb", "MB", "peak")):
+        for name in names:
+            if any(key in rows.get(name, {}) for rows in workloads.values()):
+
+                def cell(rows: dict, name=name, key=key, unit=unit) -> str:
+                    return f"{rows[name][key]:.1f} {unit}" if key in rows.get(name, {}) else ""
+
+                lines.append(row(f"{label}: {WORDS[name]}", cell))
+    return table([threads(found["about"]), *workloads], lines)
 
 
 def memory_table(found: dict) -> str:

@@ -2,6 +2,7 @@
 
 from .checkpoint import (
     CHECKPOINT as CHECKPOINT,
+    PREVIOUS as PREVIOUS,
     contents as contents,
     load as load,
     save as save,
@@ -25,5 +26,6 @@ from .schedules import (
     Linear as Linear,
 )
 from .stepping import TrainingStep as TrainingStep, training_step as training_step
+from .tensorboard import TensorBoard as TensorBoard
 from .terms import Terms as Terms, plate_nesting as plate_nesting, terms as terms
 from .training import fit as fit

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .attributes import Attributes
 from .buffers import Buffers
@@ -41,10 +41,15 @@ class Compiled:
     def __call__(self, batches: Sequence[Sequence[Any]], now: Now) -> Tensor:
         """Take one step; as `Eager.__call__`."""
         keys = {tuple(_shape(x) for x in batch) for batch in batches}
-        key = keys.pop() if len(keys) == 1 else None
+        key = (keys.pop(), *self._modes()) if len(keys) == 1 else None
         if self.reason is None and key is not None and self._ready(key, batches, now):
             return self.graphs[key](batches, now)
         return self.eager(batches, now)
+
+    def _modes(self) -> list[bool]:
+        """Whether the programs are in training mode: a graph is of one."""
+        programs = (self.eager.model, self.eager.guide)
+        return [program.training for program in programs if isinstance(program, nn.Module)]
 
     def _ready(self, key: Any, batches: Sequence[Sequence[Any]], now: Now) -> bool:
         """Whether there is a graph for batches of this shape, which is made if it is due."""
@@ -69,11 +74,16 @@ class Compiled:
             graph.check(example, now)
         except NotCapturable as why:
             self.reason = str(why)
+        finally:
+            before.restore()
+        # processes that average their gradients lay them out alike: all replay, or none
+        group = self.eager.group
+        if group is not None and group.mean(float(self.reason is None)) < 1 and self.reason is None:
+            self.reason = "another process cannot capture its step"
+        if self.reason is not None:
             self.release()
             self.say(f"steps run uncompiled: {self.reason}")
             return False
-        finally:
-            before.restore()
         self.graphs[key] = graph
         return True
 

@@ -82,7 +82,8 @@ def training_step(
             step(batch)
 
     Args:
-        model, guide: the pair, in the mode that it is to be trained in.
+        model, guide: the pair, in the mode that it is to be trained in. A captured step is that of the numbers which
+            the programs held in Python at its first call.
         args: an example batch, run once to see what there is.
         compile: capture the step at its first call, and replay it.
         data_size: number of data of which a batch is a part, for programs with global latents; the batch by default.

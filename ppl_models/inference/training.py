@@ -119,8 +119,28 @@ def fit(
             term is not; that step is not taken, and files are left as the last record wrote them).
     """
     settings = Settings(
-        *(steps, epochs, batch_size, lr, schedule, weight_decay, warmup, beta, clip, skip, ema, particles, analytic),
-        *(objective, gradient, loss, accumulate, precision, patience, every, seed, compile),
+        steps=steps,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        schedule=schedule,
+        weight_decay=weight_decay,
+        warmup=warmup,
+        beta=beta,
+        clip=clip,
+        skip=skip,
+        ema=ema,
+        particles=particles,
+        analytic=analytic,
+        objective=objective,
+        gradient=gradient,
+        loss=loss,
+        accumulate=accumulate,
+        precision=precision,
+        patience=patience,
+        every=every,
+        seed=seed,
+        compile=compile,
     )
     if patience is not None and validation is None:
         raise ValueError(f"fit: found patience={patience} without validation data, want some to judge by")

@@ -7,3 +7,4 @@ print(evaluate(run.model, run.guide, test))
 
 from .build import Training as Training
 from .folder import LoadedRun as LoadedRun, load_run as load_run
+from .training import resume as resume
