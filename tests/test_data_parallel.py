@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ppl_models import VAE
 from ppl_models.inference import fit
 from ppl_models.inference.checkpoint import CHECKPOINT, PREVIOUS, read
-from ppl_models.inference.distributed import current
+from ppl_models.inference.distributed import current, shut_down
 from ppl_models.inference.loop import Loop
 from ppl_models.inference.step import Eager
 from ppl_models.runs import load_run
@@ -137,6 +137,7 @@ def killed_once(folder: Path) -> None:
     if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" and int(os.environ["RANK"]) == rank:
         deadly(patch, count)
     train(folder / "elastic", validation=rows(31, 2))
+    shut_down()  # together: a process that leaves long before another may be taken for one that failed
     (folder / f"restarts{os.environ['RANK']}").write_text(os.environ["TORCHELASTIC_RESTART_COUNT"])
 
 
@@ -251,7 +252,8 @@ def test_as_many_processes_as_began(done):
 
 def test_torchrun_starts_again_and_the_end_is_the_same(done):
     torchrun(done, [script(done, killed_once)], restarts=2)
-    assert [(done / f"restarts{rank}").read_text() for rank in range(2)] == ["1", "1"]
+    told = {(done / f"restarts{rank}").read_text() for rank in range(2)}
+    assert len(told) == 1 and told <= {"1", "2"}  # torchrun may start a finished training once more
     assert_same(done / "whole", done / "elastic")
 
 

@@ -447,9 +447,13 @@ def environment() -> dict[str, str]:
 
 
 def begin(words: list[str], **how: Any) -> subprocess.Popen:
-    # a shell's background jobs ignore SIGINT, and hand that on
-    how["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(words, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
+    # a shell's background jobs ignore SIGINT and hand that on; one that has a handler starts anew
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(words, env=environment(), text=True, **pipes, **how)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def killings(case: str, tmp_path: Path, kills: int, seed: int, **more: Any) -> dict[str, Any]:
