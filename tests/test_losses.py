@@ -5,7 +5,6 @@ import functools
 import gc
 import math
 import weakref
-from collections.abc import Iterator
 from functools import partial
 
 import pyro
@@ -39,12 +38,7 @@ OBJECTIVES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def double() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.double)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def rows(n: int = 6, event: int = 4, seed: int = 1) -> Tensor:

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from functools import partial
 
 import pyro
@@ -18,13 +17,7 @@ from ppl_models.inference.objectives import elbo, free_bits, importance_weighted
 from ppl_models.inference.schedules import Constant, Cosine, Cyclic, Exponential, Linear, from_dict, to_dict
 from ppl_models.inference.terms import Terms, concatenated, terms
 
-
-@pytest.fixture(autouse=True)
-def double() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.double)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def by_hand(**changed) -> Terms:

@@ -1,6 +1,7 @@
 """What is looked at once, before the work starts: the pair, the loss, and the values of every row."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from pyro.infer import TraceEnum_ELBO
 from pyro.infer.elbo import ELBO
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_models.parts.plates import PARTICLES, is_deterministic, latents, observations
 
@@ -32,7 +33,7 @@ def check_pair(name: str, model: Callable, guide: Callable, args: Sequence[Any],
         ValueError: a model that observes nothing, a guide that observes something (they may be swapped), or a latent
             that is not reparametrized; the message names the site.
     """
-    with _forked(args), torch.no_grad(), poutine.block():
+    with forked(args), torch.no_grad(), poutine.block():
         model_trace, guide_trace = run_pair(model, guide, args, {})
     sites = [node for node in model_trace.nodes.values() if node["type"] == "sample"]
     if not any(node["is_observed"] and not is_deterministic(node) for node in sites):
@@ -112,7 +113,7 @@ def check_values(
         return
     stored = all(isinstance(c if isinstance(c, Tensor) else getattr(c, "values", None), Tensor) for c in columns)
     n = len(columns[0]) if stored else min(len(columns[0]), max(size, CHUNK))
-    with _forked([device]), torch.no_grad(), poutine.block():
+    with forked([device]), torch.no_grad(), poutine.block():
         try:
             for i in range(0, n, CHUNK):
                 with poutine.trace() as capture:
@@ -130,7 +131,20 @@ def _score(trace: Trace) -> None:
         node["fn"].log_prob(node["value"])
 
 
-def _forked(places: Sequence[Any]) -> Any:
+def forked(places: Iterable[Any]) -> Any:
     """The global generators, of the CPU and of the CUDA devices among tensors or devices, as before afterwards."""
-    devices = {getattr(place, "device", place) for place in places}
-    return torch.random.fork_rng([d for d in devices if isinstance(d, torch.device) and d.type == "cuda"])
+    found = [getattr(place, "device", place) for place in places]
+    return torch.random.fork_rng({d for d in found if isinstance(d, torch.device) and d.type == "cuda"})
+
+
+@contextmanager
+def evaluating(*programs: Any) -> Iterator[None]:
+    """Inside, modules are in evaluation mode: looking moves no running statistics; outside, each in its own again."""
+    modes = {m: m.training for program in programs if isinstance(program, nn.Module) for m in program.modules()}
+    for module in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -1,6 +1,7 @@
 """`evaluate`: how well a (model, guide) pair explains data, with one call for any pair."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from math import log
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from ppl_models.parts.plates import observations
 
 from .batches import columns_of, rows_of
-from .checks import CHUNK, check_pair, check_values, check_whole
+from .checks import CHUNK, check_pair, check_values, check_whole, evaluating, forked
 from .objectives import elbo
 from .particles import vectorizes
 from .progress import Progress
@@ -106,21 +107,13 @@ def evaluate(
         )
     columns = columns_of(data, "evaluate: data")
     n = len(columns[0])
-    modules = [m for program in (model, guide) if isinstance(program, nn.Module) for m in program.modules()]
-    modes = [m.training for m in modules]
-    places = list(dict.fromkeys(p.device for m in modules for p in m.parameters()))
-    devices = [place for place in places if place.type == "cuda"]
-    with torch.random.fork_rng(devices, enabled=seed is not None), torch.no_grad():
+    modules = [program for program in (model, guide) if isinstance(program, nn.Module)]
+    places = list(dict.fromkeys(p.device for module in modules for p in module.parameters()))
+    with nullcontext() if seed is None else forked(places), torch.no_grad(), evaluating(*modules):
         if seed is not None:
             torch.manual_seed(seed)
-        try:
-            for module in modules:
-                module.training = False
-            device = places[0] if places else None
-            return _evaluate(model, guide, columns, n, particles, rows, vectorize, progress, device)
-        finally:
-            for module, mode in zip(modules, modes, strict=True):
-                module.training = mode
+        device = places[0] if places else None
+        return _evaluate(model, guide, columns, n, particles, rows, vectorize, progress, device)
 
 
 def _evaluate(

@@ -41,7 +41,7 @@ class Graph:
         self.device = eager.slots.parameters[0].device
         wide = any(p.dtype == torch.float64 for p in eager.slots.parameters)
         self.dtype = torch.float64 if wide else torch.float32
-        self.scalars = torch.zeros(6, dtype=self.dtype, device=self.device)
+        self.scalars = torch.zeros(5, dtype=self.dtype, device=self.device)
         self.batch = [x.clone() for x in batch] if self.device.type == "cuda" else list(batch)
         state = [t for each in buffers.lists.values() for t in each]
         with pyro.validation_enabled(False):
@@ -62,7 +62,7 @@ class Graph:
         scale = now.lr / (1 - first**taken)
         values = [now.beta, now.lr * recipe.weight_decay, scale, 1 / sqrt(1 - second**taken)]
         values.append(recipe.average_weight(now.step))
-        self.scalars.copy_(torch.tensor([*values, 0.0], dtype=self.dtype), non_blocking=True)
+        self.scalars.copy_(torch.tensor(values, dtype=self.dtype), non_blocking=True)
         if self.whole:
             (outcome,) = self.functions[0](batches[0])
             return outcome
@@ -149,7 +149,7 @@ class Graph:
         """AdamW and the moving average, written in place where the step is good; returns the outcome of the step."""
         recipe, rest = self.eager.recipe, list(flat)
         lists = {kind: [rest.pop(0) for _ in each] for kind, each in self.buffers.lists.items()}
-        _, decay, scale, root, weight, _ = rest[0].unbind()
+        _, decay, scale, root, weight = rest[0].unbind()
         halted = rest[1]
         norm = told.new_zeros(())
         if recipe.clip is not None or recipe.skip is not None:

@@ -1,16 +1,16 @@
 """What an optimizer minimizes: an objective of a pair, its gradient estimators, and the same as a loss of Pyro's."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from pyro import poutine
 from pyro.infer.elbo import ELBO
-from torch import Tensor, nn
+from torch import Tensor
 
 from ppl_models.parts.plates import latents
 
+from .checks import evaluating, forked
 from .doubly import Cut, doubly_reparametrized
 from .objectives import elbo, importance_weighted
 from .particles import vectorizes
@@ -202,9 +202,7 @@ _Look = tuple[int, bool, str | None]
 
 def _look(model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any], particles: int) -> _Look:
     """(plate nesting, whether particles run in one pass, why no gradient can be taken or None) of a pair."""
-    places = {x.device for x in (*args, *kwargs.values()) if isinstance(x, Tensor)}
-    devices = [place for place in places if place.type == "cuda"]
-    with torch.random.fork_rng(devices), torch.no_grad(), poutine.block(), _evaluating(model, guide):
+    with forked([*args, *kwargs.values()]), torch.no_grad(), poutine.block(), evaluating(model, guide):
         guide_trace = traces(model, guide, args, kwargs)[1]
         nesting = plate_nesting(model, guide, args, kwargs)
         vectorized = particles > 1 and not kwargs and vectorizes(model, guide, args, nesting) is None
@@ -218,16 +216,3 @@ def _look(model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping
         f"Loss: the guide draws the site {rough!r} from a {kind}, not reparametrized, so that no gradient goes through "
         "the draw; take pyro.infer.Trace_ELBO(), which does without, or sum a discrete site out with TraceEnum_ELBO",
     )
-
-
-@contextmanager
-def _evaluating(*programs: Any) -> Iterator[None]:
-    """Inside, modules are in evaluation mode: looking moves no running statistics."""
-    modes = {m: m.training for program in programs if isinstance(program, nn.Module) for m in program.modules()}
-    for module in modes:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -8,7 +8,7 @@ from pyro.infer.elbo import ELBO
 from torch import Tensor
 
 from .checkpoint import contents
-from .checks import check_enumeration, check_loss, check_pair
+from .checks import check_enumeration, check_loss, check_pair, forked
 from .compiled import Compiled
 from .losses import Objective
 from .modes import diagnosis
@@ -109,8 +109,7 @@ def training_step(
         check_enumeration(loss, guide)
     args = tuple(args)
     check_pair("training_step", model, guide, args, reparametrized=loss is None)
-    devices = {x.device for x in args if isinstance(x, Tensor) and x.device.type == "cuda"}
-    with torch.random.fork_rng(devices), torch.no_grad():
+    with forked(args), torch.no_grad():
         nesting = plate_nesting(model, guide, args, {}) if loss is None else None
         saved = contents(model, guide, args)
         alone = particles > 1 and vectorizes(model, guide, args, nesting) is not None
