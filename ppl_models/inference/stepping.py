@@ -7,17 +7,15 @@ import torch
 from pyro.infer.elbo import ELBO
 from torch import Tensor
 
-from .checkpoint import contents
 from .checks import check_enumeration, check_loss, check_pair, forked
 from .compiled import Compiled
+from .look import look_at
 from .losses import Objective
 from .modes import diagnosis
 from .objectives import elbo
-from .particles import vectorizes
 from .settings import PRECISIONS
 from .slots import Slots, trainable
 from .step import Eager, Now, Recipe
-from .terms import plate_nesting
 
 
 class TrainingStep:
@@ -110,15 +108,13 @@ def training_step(
     args = tuple(args)
     check_pair("training_step", model, guide, args, reparametrized=loss is None)
     with forked(args), torch.no_grad():
-        nesting = plate_nesting(model, guide, args, {}) if loss is None else None
-        saved = contents(model, guide, args)
-        alone = particles > 1 and vectorizes(model, guide, args, nesting) is not None
+        seen = look_at(model, guide, args, particles, loss)
     recipe = Recipe(
         objective=objective,
         gradient=gradient,
-        particles=1 if alone else particles,
-        passes=particles if alone else 1,
-        nesting=nesting,
+        particles=seen.particles,
+        passes=seen.passes,
+        nesting=seen.nesting,
         analytic=analytic,
         data_size=data_size,
         loss=loss,
@@ -127,5 +123,5 @@ def training_step(
         ema=ema,
         precision=PRECISIONS[precision],
     )
-    slots = Slots(trainable(saved), average=ema is not None)
+    slots = Slots(trainable(seen.saved), average=ema is not None)
     return TrainingStep(Eager(model, guide, slots, recipe, beta), compile, lr)

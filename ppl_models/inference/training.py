@@ -12,20 +12,19 @@ from torch import Tensor, nn
 
 from . import distributed, modes
 from .batches import Batches, columns_of, rows_of
-from .checkpoint import CHECKPOINT, contents, prepared
+from .checkpoint import CHECKPOINT, prepared
 from .checks import check_enumeration, check_pair, check_values
 from .distributed import Group
+from .look import look_at
 from .loop import Loop
 from .losses import Objective
 from .objectives import elbo
-from .particles import vectorizes
 from .run import Callback, Run, as_sequence
 from .schedules import Constant
 from .settings import PRECISIONS, Settings
 from .slots import Slots, trainable
 from .state import fingerprint
 from .step import Eager, Recipe
-from .terms import plate_nesting
 
 
 def fit(
@@ -161,28 +160,25 @@ def fit(
             size = len(columns[0])
             rows = max(min(batch_size, size // (1 if group is None else group.world)), 1)
             batches = Batches(columns, rows, device, workers=workers, group=group)
-            # with Pyro's validation on: bad data speak up here, once; a loss of Pyro's finds its own nesting
             there = run.folder is not None and resume and (run.folder / CHECKPOINT).exists()
             _agreed(there, run.folder, group)
             example = rows_of(columns, slice(0, rows), device) if there else batches.peek()
             check_pair("fit", model, guide, example, reparametrized=loss is None)
-            nesting = plate_nesting(model, guide, example, {}) if loss is None else None
-            saved = contents(model, guide, example)
+            seen = look_at(model, guide, example, particles, loss)
+            saved = seen.saved
             slots = Slots(trainable(saved), average=ema is not None)
             for each in (columns, held_out):
                 if each is not None:
                     check_values(model, guide, each, min(rows, len(each[0])), device)
-            with torch.no_grad():
-                one_by_one = particles > 1 and vectorizes(model, guide, example, nesting) is not None
         if group is not None:
             group.broadcast_(_tensors(saved))
             slots = Slots(trainable(saved), average=ema is not None)
         recipe = Recipe(
             objective=objective,
             gradient=gradient,
-            particles=1 if one_by_one else particles,
-            passes=particles if one_by_one else 1,
-            nesting=nesting,
+            particles=seen.particles,
+            passes=seen.passes,
+            nesting=seen.nesting,
             analytic=analytic,
             data_size=size,
             loss=loss,
