@@ -125,6 +125,9 @@ def all_of_it(folder: Path) -> None:
     for seed in SEEDS:
         note(f"seed{seed}", train(seed=seed, norm=False, steps=100, every=10))
     found["line"] = fitted_line(15)
+    shut_down()
+    threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    (folder / f"threads_of_{group.rank}.json").write_text(json.dumps([name for name in threads if "gloo" in name]))
     save_file(found, folder / f"{group.rank}.safetensors")
     (folder / f"{group.rank}.json").write_text(json.dumps(histories))
 
@@ -207,6 +210,11 @@ def test_rank_0_alone_writes(done):
     assert not (done / "of_rank_1").exists()
     about = read(done / "of_rank_0" / CHECKPOINT)
     assert about.about["world"] == 2 and {"process.0", "process.1"} <= about.training.keys()
+
+
+def test_no_thread_of_the_group_is_left_behind(done):
+    """One that outlives the interpreter may abort the process as it ends, which torchrun takes for a failure."""
+    assert [json.loads((done / f"threads_of_{rank}.json").read_text()) for rank in range(2)] == [[], []]
 
 
 def test_ended_and_gone_on_it_is_the_same(done, ranks, histories):

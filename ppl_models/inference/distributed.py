@@ -6,6 +6,7 @@ Every process runs the same program; a collective below is called by all of them
 """
 
 import atexit
+import importlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -142,6 +143,9 @@ def current(device: torch.device | str | None = None) -> Group | None:
     if kind == "cuda":
         torch.cuda.set_device(local)
     if not dist.is_initialized():
+        # Optimizers import it. Imported while there is a group it holds it, whose threads then outlive `shut_down` and
+        # may abort the process when the interpreter ends before them.
+        importlib.import_module("torch._dynamo")
         backend = "cpu:gloo,cuda:nccl" if here <= devices and dist.is_nccl_available() else "gloo"
         dist.init_process_group(backend, store=_store(), rank=rank, world_size=world, timeout=TIMEOUT)
         atexit.register(shut_down)
