@@ -1,9 +1,5 @@
 """Inference networks q(z | x), named by their structure and swappable on any model."""
 
-from .bottom_up import BottomUp as BottomUp
-from .conditionals import Conditionals as Conditionals, choose_parents as choose_parents
-from .faithful import Faithful as Faithful
-from .guide import OrderedGuide as OrderedGuide, TopDownGuide as TopDownGuide
-from .ladder import Ladder as Ladder
-from .mean_field import MeanField as MeanField
-from .self_reflective import SelfReflective as SelfReflective
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

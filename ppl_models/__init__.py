@@ -1,7 +1,5 @@
 """Deep generative models as Pyro programs, with guides (package `guides`) named by their structure."""
 
-from .dlgm import DLGM as DLGM
-from .hierarchical_vae import HierarchicalVAE as HierarchicalVAE
-from .linear_gaussian import LinearGaussian as LinearGaussian
-from .sere_vae import SeReVAE as SeReVAE
-from .vae import VAE as VAE
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

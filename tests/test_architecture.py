@@ -84,8 +84,7 @@ def exports(package: ModuleType) -> dict[str, object]:
     return {
         export: value
         for export, value in public.items()
-        if (inspect.isclass(value) or inspect.isfunction(value))
-        and value.__module__.partition(".")[0] in ROOTS
+        if (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__.partition(".")[0] in ROOTS
     }
 
 

@@ -21,9 +21,7 @@ from torch.utils.data import DataLoader
 from ppl_models import data
 from ppl_models.data import catalogue, fetch, readers, splits
 
-STORE = Path(
-    os.environ.get("PPL_MODELS_DATA") or Path(__file__).resolve().parents[1] / ".." / "shared" / "data"
-)
+STORE = Path(os.environ.get("PPL_MODELS_DATA") or Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
 
 
 @pytest.fixture
@@ -51,9 +49,7 @@ def one_line(error: pytest.ExceptionInfo) -> str:
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
-    return (
-        b"\x00\x00\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}i", *array.shape) + array.tobytes()
-    )
+    return b"\x00\x00\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}i", *array.shape) + array.tobytes()
 
 
 def test_idx(tmp_path):
@@ -119,9 +115,7 @@ class Malicious:
 def test_cifar_batch():
     pixels = np.random.default_rng(0).integers(0, 256, (3, 3072), np.uint8)
     labels = np.array([7, 0, 9], np.uint8)
-    official = rebuild_cifar10.pickled(
-        "training batch 1 of 5", labels, pixels, [b"a.png", b"b.png", b"c.png"]
-    )
+    official = rebuild_cifar10.pickled("training batch 1 of 5", labels, pixels, [b"a.png", b"b.png", b"c.png"])
     modern = pickle.dumps({"data": pixels, "labels": labels.tolist()}, protocol=4)
     for content in (official, modern):
         found, found_labels = readers.cifar_batch(content)
@@ -319,9 +313,7 @@ def test_wrong_hash(tmp_path, monkeypatch):
     path = tiny_mnist(tmp_path, monkeypatch)[2]
     data.load("mnist")
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(
-        ValueError, match=f"{path.name}: found sha256:.*want sha256:.*'mnist'.*truncated"
-    ) as error:
+    with pytest.raises(ValueError, match=f"{path.name}: found sha256:.*want sha256:.*'mnist'.*truncated") as error:
         data.load("mnist")
     one_line(error)
 
@@ -383,9 +375,7 @@ def test_cifar_archive(tmp_path, monkeypatch):
     inside.mkdir()
     for i, batch in enumerate(entry.sources[1:]):
         pixels = np.full((2, 3072), i, np.uint8)
-        (inside / batch.name).write_bytes(
-            rebuild_cifar10.pickled("x", np.full(2, i, np.uint8), pixels, [b"a", b"b"])
-        )
+        (inside / batch.name).write_bytes(rebuild_cifar10.pickled("x", np.full(2, i, np.uint8), pixels, [b"a", b"b"]))
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(inside, inside.name)
     (inside / "data_batch_1").unlink()
@@ -401,9 +391,7 @@ def test_cifar_archive(tmp_path, monkeypatch):
 
 def test_import_is_light():
     code = "import sys, ppl_models.data; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"sklearn", "scipy", "PIL", "pooch", "requests", "matplotlib"} & set(loaded)
 
 
@@ -542,12 +530,7 @@ def test_bits_per_dim_of_logits(alpha):
     # The formula of the MAF paper, written out.
     nll = torch.linspace(-50, 50, 40, dtype=torch.float64)
     s = torch.sigmoid(y)
-    wanted = (
-        nll / (12 * math.log(2))
-        - math.log2(1 - 2 * alpha)
-        + 8
-        + (s.log2() + torch.sigmoid(-y).log2()).mean(-1)
-    )
+    wanted = nll / (12 * math.log(2)) - math.log2(1 - 2 * alpha) + 8 + (s.log2() + torch.sigmoid(-y).log2()).mean(-1)
     assert torch.allclose(d.bits_per_dim(nll, y), wanted, atol=1e-9)
     # Uniform levels, carried to the logits by the change of variables: 8 bits again.
     uniform = d.transform.log_abs_det(y)
@@ -623,9 +606,7 @@ def test_omniglot(stored):
     train, test = data.load("omniglot", transform="none")
     assert (len(train), len(test), train.shape) == (19280, 13180, (1, 28, 28))
     assert train.labels.max() == 963 and (test.labels.min(), test.labels.max()) == (964, 1622)
-    bitmaps = readers.arrays(stored / "OMNIGLOT" / "images_background.npz")["images"][:5].reshape(
-        -1, 105, 105
-    )
+    bitmaps = readers.arrays(stored / "OMNIGLOT" / "images_background.npz")["images"][:5].reshape(-1, 105, 105)
     # Area averaging keeps the amount of ink, up to rounding to 256 levels.
     ink = torch.from_numpy((~bitmaps).mean((1, 2)))
     assert torch.allclose(train[:100].double().mean(-1), ink, atol=0.5 / 255)

@@ -6,7 +6,7 @@ import torch
 
 from guides import BottomUp, Ladder, MeanField, SelfReflective
 from ppl_models import LinearGaussian
-from ppl_models.inference.terms import Terms, terms
+from ppl_models.inference.single_pass import Terms, terms
 from ppl_models.inference.training import fit
 
 SKIPS = {

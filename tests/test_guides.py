@@ -13,7 +13,7 @@ from torch import Tensor
 from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective, families
 from ppl_models import DLGM, VAE, HierarchicalVAE, LinearGaussian, SeReVAE
 from ppl_models.inference.objectives import elbo
-from ppl_models.inference.terms import terms
+from ppl_models.inference.single_pass import terms
 
 GUIDES = (MeanField, BottomUp, Ladder, SelfReflective, Faithful)
 FAMILIES = ("diagonal", "rank-one", "full")

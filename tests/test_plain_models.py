@@ -11,7 +11,7 @@ from torch.distributions import MultivariateNormal, constraints
 
 from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective
 from ppl_models.inference.objectives import elbo
-from ppl_models.inference.terms import terms
+from ppl_models.inference.single_pass import terms
 from ppl_models.inference.training import fit
 
 GUIDES = (MeanField, BottomUp, Ladder, SelfReflective, Faithful)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from guides import BottomUp, Ladder, MeanField, SelfReflective
 from ppl_models import VAE, HierarchicalVAE, LinearGaussian, SeReVAE
-from ppl_models.inference.terms import terms
+from ppl_models.inference.single_pass import terms
 from ppl_models.inference.training import fit
 
 GUIDES = (MeanField, BottomUp, Ladder, SelfReflective)

@@ -12,7 +12,7 @@ from guides import Ladder
 from ppl_models import HierarchicalVAE
 from ppl_models.inference.divergences import divergence, log_density
 from ppl_models.inference.objectives import elbo
-from ppl_models.inference.terms import Late, terms
+from ppl_models.inference.single_pass import Late, terms
 from ppl_models.parts.bijectors import RankOneAffine
 from ppl_models.parts.distributions import diagonal_normal
 

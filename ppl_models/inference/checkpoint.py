@@ -15,7 +15,7 @@ from safetensors.torch import load as parse, save as serialize
 from torch import Tensor, nn
 
 from .files import remove_stale, write_atomically as write_atomically, write_json as write_json
-from .terms import run_pair
+from .single_pass import run_pair
 
 FORMAT, WEIGHTS_ALONE = "ppl-models 2", "ppl-models 1"
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from .objectives import importance_weighted, log_weights
-from .terms import Terms, concatenated
+from .single_pass import Terms, concatenated
 
 
 class Cut(Messenger):

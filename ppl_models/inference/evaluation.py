@@ -18,7 +18,7 @@ from .checks import CHUNK, check_pair, check_values, check_whole, evaluating, fo
 from .objectives import elbo
 from .particles import vectorizes
 from .progress import Progress
-from .terms import Terms, plate_nesting, terms
+from .single_pass import Terms, plate_nesting, terms
 
 
 @dataclass

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .checkpoint import contents
 from .particles import vectorizes
-from .terms import plate_nesting
+from .single_pass import plate_nesting
 
 
 class Look(NamedTuple):

@@ -19,9 +19,9 @@ from .objectives import elbo
 from .progress import Progress
 from .run import Callback, Run
 from .settings import Settings, compared
+from .single_pass import terms
 from .state import rng_state, set_rng_state
 from .step import Eager, Now
-from .terms import terms
 
 LOOK = 50  # steps after which a GPU is asked whether all went well
 

@@ -14,7 +14,7 @@ from .checks import evaluating, forked
 from .doubly import Cut, doubly_reparametrized
 from .objectives import elbo, importance_weighted
 from .particles import vectorizes
-from .terms import Terms, concatenated, plate_nesting, terms, traces
+from .single_pass import Terms, concatenated, plate_nesting, terms, traces
 
 Objective = Callable[..., Tensor]
 GRADIENTS = "reparametrized", "doubly-reparametrized"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl_models.parts.plates import PARTICLES
 
-from .terms import Terms, collect, traces
+from .single_pass import Terms, collect, traces
 
 
 class Substitute(Messenger):

@@ -43,4 +43,3 @@ def as_sequence(callbacks: Callback | Sequence[Callback] | None) -> list[Callbac
         if not callable(callback):
             raise TypeError(f"fit: found the callback {callback!r}, want a function of the Run")
     return found
-

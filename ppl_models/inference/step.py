@@ -16,8 +16,8 @@ from torch.overrides import TorchFunctionMode
 from .distributed import Group
 from .losses import Objective, estimate
 from .objectives import elbo, importance_weighted
+from .single_pass import Terms, concatenated
 from .slots import Slots
-from .terms import Terms, concatenated
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,7 @@ class LowPrecision(TorchFunctionMode):
         # no cache of casts: within a captured step they are part of the graph
         self.autocast = torch.autocast(device_type, dtype, cache_enabled=False)
 
-    def __torch_function__(
-        self, func: Callable, types: Sequence[type], args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Callable, types: Sequence[type], args: Any = (), kwargs: Any = None) -> Any:
         if func not in self._products:
             return func(*args, **(kwargs or {}))
         with self.autocast:

@@ -1,15 +1,5 @@
 """What models and guides are built of: programs, networks, bijections, distributions, likelihoods, sizes."""
 
-from .bijectors import ConditionalRankOneAffine as ConditionalRankOneAffine, RankOneAffine as RankOneAffine
-from .distributions import DiscretizedLogistic as DiscretizedLogistic, RankOneNormal as RankOneNormal
-from .likelihoods import (
-    Bernoulli as Bernoulli,
-    Gaussian as Gaussian,
-    Logistic as Logistic,
-    check_data as check_data,
-    likelihood as likelihood,
-    rows as rows,
-)
-from .nets import Block as Block, ConvEncoder as ConvEncoder, ConvNet as ConvNet, Net as Net
-from .program import Program as Program
-from .sizes import all_sizes as all_sizes, event_size as event_size, one_size as one_size
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -30,7 +30,7 @@ def catalogue(kind: str) -> dict[str, type]:
     """
     package = importlib.import_module(PACKAGES[kind])
     found = {}
-    for value in vars(package).values():
+    for value in (getattr(package, name) for name in package.__all__):
         if inspect.isclass(value) and issubclass(value, Program) and not inspect.isabstract(value):
             home, _, stem = value.__module__.rpartition(".")
             if home == package.__name__:

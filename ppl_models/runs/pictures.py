@@ -12,7 +12,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_models import data as datasets
-from ppl_models.inference.terms import traces
+from ppl_models.inference.single_pass import traces
 from ppl_models.views import plots
 
 from . import names

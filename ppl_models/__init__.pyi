@@ -1,0 +1,5 @@
+from .dlgm import DLGM as DLGM
+from .hierarchical_vae import HierarchicalVAE as HierarchicalVAE
+from .linear_gaussian import LinearGaussian as LinearGaussian
+from .sere_vae import SeReVAE as SeReVAE
+from .vae import VAE as VAE

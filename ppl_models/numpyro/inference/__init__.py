@@ -1,0 +1,5 @@
+"""Train and evaluate any (model, guide) pair of NumPyro programs."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,5 @@
+"""What the NumPyro models and guides are built of: programs, networks, bijections, distributions, likelihoods."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
