@@ -28,7 +28,7 @@ def name(path: Path) -> str:
 
 def is_port(path: Path) -> bool:
     """Whether a file belongs to the NumPyro half, which needs JAX."""
-    return path.parent.name == "numpyro" or path.stem.startswith("numpyro")
+    return "numpyro" in path.parts or path.stem.startswith("numpyro")
 
 
 MODULES = [name(path) for path in LIBRARY if path.stem != "__main__" and not is_port(path)]
@@ -62,10 +62,46 @@ def test_module_imports(module: str):
 
 @pytest.mark.parametrize("package", ROOTS)
 def test_import_is_light(package: str):
-    code = f"import {package}, sys; print(*(heavy for heavy in {HEAVY} if heavy in sys.modules))"
+    code = f"from {package} import *; import sys; print(*(heavy for heavy in {HEAVY} if heavy in sys.modules))"
     imported = run(code)
     assert imported.returncode == 0, imported.stderr
     assert imported.stdout.split() == []
+
+
+# The ports
+
+
+PORTS = ("guides.numpyro", "ppl_models.numpyro", "ppl_models.numpyro.inference", "ppl_models.numpyro.parts")
+WITHOUT_JAX = "import sys; sys.modules.update(jax=None, numpyro=None, equinox=None, optax=None)"
+
+
+@pytest.mark.parametrize("package", PORTS)
+def test_ports_are_imported_without_torch(package: str):
+    imported = run(f"from {package} import *; import sys; print('torch' in sys.modules, 'jax' in sys.modules)")
+    assert imported.stdout.split() == ["False", "True"], imported.stderr
+
+
+@pytest.mark.parametrize("package", ["guides.numpyro", "ppl_models.numpyro"])
+def test_without_the_extra_one_line_says_how_to_get_it(package: str):
+    imported = run(f"{WITHOUT_JAX}; import {package}")
+    assert imported.returncode == 1
+    assert imported.stderr.splitlines()[-1].endswith("which is not installed; try: pip install 'ppl-models[numpyro]'")
+
+
+def test_all_else_is_there_without_the_extra():
+    names = "from ppl_models import *; from guides import *; from ppl_models.inference import *; import ppl_models.cli"
+    imported = run(f"{WITHOUT_JAX}; {names}; import ppl_models.views, ppl_models.runs; print(VAE, Ladder, fit)")
+    assert imported.returncode == 0, imported.stderr
+
+
+@pytest.mark.parametrize("package", [*ROOTS, *PORTS, "ppl_models.inference", "ppl_models.parts"])
+def test_no_public_name_is_that_of_a_submodule(package: str):
+    """A name that is given when it is asked for would be hidden by the submodule once something imports that."""
+    folder = ROOT.joinpath(*package.split("."))
+    submodules = {path.stem for path in folder.iterdir() if path.suffix == ".py" or path.is_dir()}
+    if any(is_port(path) for path in folder.glob("*.py")):
+        pytest.importorskip("jax")
+    assert not submodules & set(importlib.import_module(package).__all__)
 
 
 # How a file looks
@@ -132,7 +168,7 @@ def unsafe_loads(source: str, unpickler: bool = False) -> list[str]:
 
 @pytest.mark.parametrize("module", ["guides", "ppl_models.cli", "ppl_models.inference"])
 def test_importing_leaves_the_checks_of_distributions_on(module: str):
-    code = f"import {module}, pyro.distributions as d; print(d.is_validation_enabled(), d.Normal._validate_args)"
+    code = f"from {module} import *; import pyro.distributions as d; print(d.is_validation_enabled(), d.Normal._validate_args)"
     assert run(code).stdout.split() == ["True", "True"]
 
 
