@@ -6,9 +6,11 @@ from typing import Annotated
 import pyro
 
 from ..runs import load_run
+from ..runs.build import backend_of
+from ..runs.folder import read_config
 from ..runs.pictures import picture_samples
 from ..runs.training import evaluate_run
-from .app import Debug, Device, Quiet, RunFolder, Seed, Threads, app, opt, out, reported, set_threads
+from .app import Backend, Debug, Device, Quiet, RunFolder, Seed, Threads, app, opt, out, reported, set_threads
 
 
 @app.command(no_args_is_help=True)
@@ -16,6 +18,10 @@ def evaluate(
     folder: RunFolder,
     particles: Annotated[int, opt(min=1, help="Importance samples a datum.")] = 1000,
     data: Annotated[str | None, opt(help="Other data than it was trained on.", show_default=False)] = None,
+    backend: Annotated[
+        Backend | None,
+        opt(help="Have the pair in this language, with the same weights.", show_default="that of the training"),
+    ] = None,
     seed: Seed = 0,
     threads: Threads = None,
     device: Device = "cpu",
@@ -24,13 +30,13 @@ def evaluate(
 ) -> None:
     """Bound the log-likelihood of all test data under a trained run: ELBO, NLL, divergence of each layer.
 
-    Writes evaluation.json in the run's folder (evaluation_NAME.json for other data).
+    Writes evaluation.json in the run's folder (evaluation_NAME.json for other data, or in another backend).
 
     Example: [bold]ppl-models evaluate runs/mine --particles 1000[/]
     """
     with reported(debug):
-        set_threads(threads)
-        run = load_run(folder, device)
+        set_threads(threads, backend or backend_of(read_config(folder)))
+        run = load_run(folder, device, backend=backend)
         test = run.load_data(data)[-1]
         out.print(str(evaluate_run(run, test, particles, seed, data, progress=not quiet)), markup=False)
 

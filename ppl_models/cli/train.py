@@ -14,10 +14,12 @@ from .. import data as datasets
 from ..inference import CHECKPOINT, distributed
 from ..inference.distributed import Group
 from ..runs import LoadedRun, Training, names
-from ..runs.build import configuration, launcher
+from ..runs.build import backend_of, configuration, launcher
+from ..runs.folder import read_config
 from ..runs.pictures import picture_run
 from ..runs.training import evaluate_run, resume as run_resume, train as run_train
 from .app import (
+    Backend,
     DataName,
     Debug,
     Device,
@@ -101,6 +103,7 @@ def train(
     tensorboard: Annotated[
         bool, opt("--tensorboard", rich_help_panel="Training", help="Write curves to RUN/tensorboard.")
     ] = USUAL.tensorboard,
+    backend: Annotated[Backend, opt(help="Language of the pair: the collection's, or its NumPyro ports.")] = "pyro",
     seed: Seed = 0,
     transform: Annotated[str, opt(metavar="WORD", help="default, binarize, dequantize, logit or none.")] = "default",
     image_size: Annotated[
@@ -132,10 +135,11 @@ def train(
     On several CPUs or GPUs: torchrun --nproc-per-node N -m ppl_models train ... With --max-restarts it goes on by
     itself with the run in --out.
 
+    With --backend numpyro the ports are trained, by one process; either backend evaluates what the other has trained.
+
     Example: [bold]ppl-models train sere-vae -g self-reflective --data mnist -m layers=10 -g hidden=200[/]
     """
     with reported(debug):
-        set_threads(threads)
         pyro.clear_param_store()
         group = distributed.current(device)
         if group is not None and not group.is_main:
@@ -143,6 +147,7 @@ def train(
         if resume is not None:
             if others := others_given(ctx):
                 raise ValueError(f"--resume: found {', '.join(others)} too, but {resume} says it all; leave it out")
+            set_threads(threads, backend_of(read_config(resume)))
             if not quiet:
                 out.print(f"going on with {resume}")
             with kept(resume, group):
@@ -151,13 +156,16 @@ def train(
             if group is None or group.is_main:
                 finish(run, run.load_data()[-1], run.config["seed"], evaluate, quiet)
             return
+        set_threads(threads, backend)
         if model is None:
             raise ValueError("train: found neither a MODEL nor --resume RUN, want one of them; try ppl-models list")
         named, guide_sizes = names.parse(guide or (), "-g")
         extra, model_sizes = names.parse(sizes or (), "-m")
         if len(named) != 1:
             found = f"{len(named)} names ({', '.join(named)})" if named else "no name"
-            raise ValueError(f"-g: found {found} of a guide, want one of {', '.join(names.catalogue('guide'))}")
+            raise ValueError(
+                f"-g: found {found} of a guide, want one of {', '.join(names.catalogue('guide', backend))}"
+            )
         if extra:
             raise ValueError(f"-m {extra[0]!r}: want key=value, the model is {model!r} already")
         training = Training(
@@ -168,7 +176,9 @@ def train(
         parts = datasets.load(data, validation=validation, transform=transform, size=image_size)
         pair = (model, model_sizes, named[0], guide_sizes)
         processes = 1 if group is None else group.world
-        config = configuration(*pair, data, parts, training, seed, transform, validation, image_size, processes)
+        config = configuration(
+            *pair, data, parts, training, seed, transform, validation, image_size, processes, backend
+        )
         folder = folder or Path("runs") / names.stamped(model, named[0], data)
         if not quiet:
             rows = ", ".join(f"{count} {part}" for part, count in config["data"]["rows"].items())
@@ -207,7 +217,8 @@ def finish(run: LoadedRun, test: datasets.Data, seed: int, particles: int, quiet
     if particles:
         out.print(str(evaluate_run(run, test, particles, progress=not quiet)), markup=False)
     pyro.set_rng_seed(seed)
-    for note in picture_run(run, test[:20].to(run.example.device)):
+    examples = test[:20] if run.backend == "numpyro" else test[:20].to(run.example.device)
+    for note in picture_run(run, examples):
         out.print(note, markup=False, style="dim")
     out.print(Text.assemble("run  ", (str(run.folder), "bold")))
     if not quiet:

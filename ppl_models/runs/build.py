@@ -74,6 +74,7 @@ def configuration(
     validation: bool = False,
     image_size: int | None = None,
     processes: int = 1,
+    backend: str = "pyro",
 ) -> dict[str, Any]:
     """Everything a run depends on, as JSON: sizes include those taken from the data and the defaults of the classes.
 
@@ -86,7 +87,7 @@ def configuration(
         )
     train = parts[0]
     sizes = {"model": dict(model_sizes), "guide": dict(guide_sizes)}
-    programs = {"model": names.resolve("model", model), "guide": names.resolve("guide", guide)}
+    programs = {"model": names.resolve("model", model, backend), "guide": names.resolve("guide", guide, backend)}
     shape = list(train.shape) if len(train.shape) == 3 else None
     for kind, (given, found) in {"model": (0, _of_data(train, sizes["model"])), "guide": (2, {"image": shape})}.items():
         label = f"{kind} {model if kind == 'model' else guide!r}"
@@ -99,12 +100,13 @@ def configuration(
     low, high = (float(train.values.min()), float(train.values.max())) if train.levels is None else (0.0, 1.0)
     kind = type(train.transform).__name__
     words = _command(model, model_sizes, guide, guide_sizes, data, training, seed, transform, validation, image_size)
-    words = [*launcher(processes), *words]
+    words = [*launcher(processes), *words, *(["--backend", backend] if backend != "pyro" else [])]
     return {
         "format": FORMAT,
         "command": shlex.join(words),
-        "model": {"name": model, "import": names.import_string("model", model), "sizes": sizes["model"]},
-        "guide": {"name": guide, "import": names.import_string("guide", guide), "sizes": sizes["guide"]},
+        "backend": backend,
+        "model": {"name": model, "import": names.import_string("model", model, backend), "sizes": sizes["model"]},
+        "guide": {"name": guide, "import": names.import_string("guide", guide, backend), "sizes": sizes["guide"]},
         "data": {
             "name": _absolute(data),
             "transform": transform,
@@ -119,16 +121,25 @@ def configuration(
         },
         "training": asdict(training.settled(len(train), processes)),
         "seed": seed,
-        "versions": _versions(),
+        "versions": _versions(backend),
     }
 
 
 def build_pair(config: Mapping[str, Any], example: Tensor, device: str | torch.device = "cpu") -> tuple[Any, Any]:
     """The untrained (model, guide) of a configuration; the seed makes their first weights repeatable.
 
+    Args:
+        config: of `configuration`; its backend is that of the pair.
+        example: rows of data.
+        device: where to have it.
+
     Raises:
         ValueError: code that is not there, sizes that do not fit, a device that is not there.
     """
+    if backend_of(config) == "numpyro":
+        from . import numpyro as ports
+
+        return ports.build_pair(config, example, device)
     try:
         example = example.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -136,6 +147,27 @@ def build_pair(config: Mapping[str, Any], example: Tensor, device: str | torch.d
     pyro.set_rng_seed(config["seed"])
     model = _program("model", config["model"], (), device)
     return model, _program("guide", config["guide"], (model, example), device)
+
+
+def backend_of(config: Mapping[str, Any]) -> str:
+    """ "pyro" or "numpyro"; runs from before there was a choice are Pyro's."""
+    return config.get("backend", "pyro")
+
+
+def in_backend(config: Mapping[str, Any], backend: str | None) -> dict[str, Any]:
+    """The configuration with the same programs of another backend; as it is for None or its own.
+
+    Raises:
+        ValueError: a backend that is none, or programs whose ports are not known.
+    """
+    if backend not in (None, *names.BACKENDS):
+        raise ValueError(f"found backend {backend!r}, want {' or '.join(names.BACKENDS)}")
+    if backend in (None, backend_of(config)):
+        return dict(config)
+    pair = {}
+    for kind in ("model", "guide"):
+        pair[kind] = {**config[kind], "import": names.translated(kind, config[kind]["import"], backend)}
+    return {**config, "backend": backend, **pair}
 
 
 def load_parts(config: Mapping[str, Any], name: str | None = None) -> tuple[Data, ...]:
@@ -152,7 +184,7 @@ def _program(kind: str, chosen: Mapping[str, Any], args: tuple[Any, ...], device
     names.check_sizes(label, found, chosen["sizes"], len(args))
     if inspect.isclass(found):
         args = args[:1] if issubclass(found, AutoGuide) else args  # Pyro's own look at the data when first called
-        found = names.build(label, found, args, _tuples(chosen["sizes"]))
+        found = names.build(label, found, args, names.tuples(chosen["sizes"]))
     return found.to(device) if isinstance(found, nn.Module) else found
 
 
@@ -218,9 +250,9 @@ def _absolute(name: str) -> str:
     return str(Path(name).expanduser().resolve()) if name.endswith((".npy", ".npz")) else name
 
 
-def _versions() -> dict[str, str | None]:
+def _versions(backend: str) -> dict[str, str | None]:
     found: dict[str, str | None] = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in ("pyro-ppl", "ppl-models"):
+    for package in ("pyro-ppl", "ppl-models") if backend == "pyro" else ("jax", "numpyro", "equinox", "ppl-models"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:  # run from a checkout that is not installed
@@ -234,10 +266,3 @@ def _is_json(value: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
-
-
-def _tuples(value: Any) -> Any:
-    """JSON knows lists alone; sizes are tuples."""
-    if isinstance(value, Mapping):
-        return {key: _tuples(item) for key, item in value.items()}
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -57,7 +57,7 @@ def demo(
             write_json(run.folder / "evaluation.json", {"data": "digits", **found.to_dict()})
             pyro.set_rng_seed(seed)
             picture_run(run, parts[-1][:20])
-            shown[guide] = reconstruct(run.model, run.guide, parts[-1][:10])
+            shown[guide] = reconstruct(run, parts[-1][:10])
             rows[guide] = {
                 "elbo": found.elbo,
                 "nll": found.nll,

@@ -19,7 +19,7 @@ from ppl_models.data import Data
 from ppl_models.inference.checkpoint import CHECKPOINT, PREVIOUS, contents, load, read, save, write_json
 from ppl_models.inference.files import remove_stale
 
-from .build import FORMAT, build_pair, load_parts
+from .build import FORMAT, backend_of, build_pair, in_backend, load_parts
 
 CONFIG, EXAMPLE, HISTORY = "config.json", "example.safetensors", "history.json"
 
@@ -32,7 +32,7 @@ class LoadedRun:
         model, guide: the programs, in evaluation mode where they are modules.
         config: what `config.json` holds.
         folder: where it lies.
-        example: the rows of data that the guide was built on.
+        example: the rows of data that the guide was built on, in the arrays of the backend.
         seconds: how long the training took, where it has just taken place.
         checkpoint: the file in the folder that holds the weights.
     """
@@ -41,9 +41,14 @@ class LoadedRun:
     guide: Callable
     config: dict[str, Any]
     folder: Path
-    example: Tensor = field(repr=False)
+    example: Any = field(repr=False)
     seconds: float | None = None
     checkpoint: str = CHECKPOINT
+
+    @property
+    def backend(self) -> str:
+        """The language of the pair, "pyro" or "numpyro"."""
+        return backend_of(self.config)
 
     def load_data(self, name: str | None = None) -> tuple[Data, ...]:
         """The data it was trained on, (train, test) or (train, validation, test), or another set by name."""
@@ -56,7 +61,12 @@ class LoadedRun:
         return about["history"] if "history" in about else json.loads((self.folder / HISTORY).read_text())["history"]
 
 
-def load_run(folder: str | Path, device: str | torch.device = "cpu", checkpoint: str | Path | None = None) -> LoadedRun:
+def load_run(
+    folder: str | Path,
+    device: str | torch.device = "cpu",
+    checkpoint: str | Path | None = None,
+    backend: str | None = None,
+) -> LoadedRun:
     """Rebuild the pair of a run from its folder alone: neither data nor the arguments of the training are needed.
 
     The model and guide named in its configuration are imported (yours must be importable), built with the sizes that
@@ -66,6 +76,7 @@ def load_run(folder: str | Path, device: str | torch.device = "cpu", checkpoint:
         folder: of the run.
         device: where to have it.
         checkpoint: another file in the folder than the last checkpoint: "checkpoint.previous.safetensors".
+        backend: "pyro" or "numpyro": have the pair in this language, whichever it was trained in; None for that one.
 
     Raises:
         ValueError: no run folder, one without a checkpoint yet, or one that is truncated, damaged or of code that is
@@ -79,8 +90,13 @@ def load_run(folder: str | Path, device: str | torch.device = "cpu", checkpoint:
             f"resume it with ppl-models train --resume {folder}"
         )
     with config_errors(folder):
-        rows = read_example(folder, config)
+        config, rows = in_backend(config, backend), read_example(folder, config)
         model, guide = build_pair(config, rows, device)
+        if backend_of(config) == "numpyro":
+            from . import numpyro as ports
+
+            model, guide = ports.loaded(folder / name, model, guide, device)
+            return LoadedRun(model, guide, config, folder, ports.array(rows), checkpoint=name)
         load(folder / name, contents(model, guide, (rows.to(device),)))
     for program in (model, guide):
         if isinstance(program, nn.Module):

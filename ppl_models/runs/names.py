@@ -13,9 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ppl_models.parts import Program
-
 PACKAGES = {"model": "ppl_models", "guide": "guides"}
+BACKENDS = ("pyro", "numpyro")
 _POSITIONAL = (
     inspect.Parameter.POSITIONAL_ONLY,
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
@@ -23,30 +22,36 @@ _POSITIONAL = (
 )
 
 
-def catalogue(kind: str) -> dict[str, type]:
+def package_of(kind: str, backend: str = "pyro") -> str:
+    """Where the models or guides of a backend are."""
+    return PACKAGES[kind] if backend == "pyro" else f"{PACKAGES[kind]}.{backend}"
+
+
+def catalogue(kind: str, backend: str = "pyro") -> dict[str, type]:
     """Short name -> class of every model or guide of the collection: the concrete programs its package exports.
 
-    The short name is the name of the file: `ppl_models/sere_vae.py` is "sere-vae".
+    The short name is the name of the file: `ppl_models/sere_vae.py` is "sere-vae", and so is its port.
     """
-    package = importlib.import_module(PACKAGES[kind])
+    package = importlib.import_module(package_of(kind, backend))
+    program = importlib.import_module(f"{package_of('model', backend)}.parts").Program
     found = {}
     for value in (getattr(package, name) for name in package.__all__):
-        if inspect.isclass(value) and issubclass(value, Program) and not inspect.isabstract(value):
+        if inspect.isclass(value) and issubclass(value, program) and not inspect.isabstract(value):
             home, _, stem = value.__module__.rpartition(".")
             if home == package.__name__:
                 found[stem.replace("_", "-")] = value
     return dict(sorted(found.items()))
 
 
-def import_string(kind: str, name: str) -> str:
+def import_string(kind: str, name: str, backend: str = "pyro") -> str:
     """ "package.module:Attribute" of a short name; an import string is passed through.
 
     Raises:
         ValueError: neither a short name nor of that form; the nearest name is suggested.
     """
-    known = catalogue(kind)
+    known = catalogue(kind, backend)
     if name in known:
-        return f"{PACKAGES[kind]}:{known[name].__name__}"
+        return f"{package_of(kind, backend)}:{known[name].__name__}"
     if ":" in name:
         return name
     near = nearest(name, [*known, *(value.__name__ for value in known.values())])
@@ -57,13 +62,31 @@ def import_string(kind: str, name: str) -> str:
     )
 
 
-def resolve(kind: str, name: str) -> Any:
+def translated(kind: str, string: str, backend: str) -> str:
+    """The import string of the same program in another backend.
+
+    Raises:
+        ValueError: a program that is not of the collection: only its author knows its port.
+
+    >>> translated("guide", "guides:Ladder", "numpyro"), translated("model", "ppl_models.numpyro:VAE", "pyro")
+    ('guides.numpyro:Ladder', 'ppl_models:VAE')
+    """
+    package, _, path = string.partition(":")
+    if package not in {package_of(kind, known) for known in BACKENDS}:
+        raise ValueError(
+            f"{kind} {string!r}: found a program of your own, want one of the collection, whose port in {backend} is "
+            f"known; try the backend that the run was trained with"
+        )
+    return f"{package_of(kind, backend)}:{path}"
+
+
+def resolve(kind: str, name: str, backend: str = "pyro") -> Any:
     """The object behind a short name or an import string: a class to be built, or a program to be used as it is.
 
     Raises:
         ValueError: it cannot be found or imported, or is no program.
     """
-    string = import_string(kind, name)
+    string = import_string(kind, name, backend)
     module_name, _, path = string.partition(":")
     try:
         found = importlib.import_module(module_name)
@@ -72,7 +95,7 @@ def resolve(kind: str, name: str) -> Any:
             raise
         raise ValueError(
             f"{kind} {name!r}: there is no module {error.name!r} here or among the installed ones; an import string is "
-            f"mypkg.module:Name, and short names are {', '.join(catalogue(kind))}"
+            f"mypkg.module:Name, and short names are {', '.join(catalogue(kind, backend))}"
         ) from None
     except (ValueError, TypeError):  # "a..b", ":Name"
         raise ValueError(f"{kind} {name!r}: want an import string mypkg.module:Name") from None
@@ -121,13 +144,16 @@ def parse(words: Sequence[str], option: str) -> tuple[list[str], dict[str, Any]]
 def sizes_of(program: Any, given: int) -> dict[str, Any]:
     """What may be chosen when a class is built: name -> default, `inspect.Parameter.empty` where there is none.
 
-    The first `given` positional parameters are filled in by the caller: none of a model, model and data of a guide.
+    The first `given` positional parameters are filled in by the caller: none of a model, model and data of a guide. So
+    is the random `key` of a NumPyro program.
     """
     parameters = list(inspect.signature(program).parameters.values())
     left, found = given, {}
     for parameter in parameters:
         if left and parameter.kind in _POSITIONAL and (parameter.default is parameter.empty):
             left = 0 if parameter.kind is parameter.VAR_POSITIONAL else left - 1
+        elif parameter.name == "key" and parameter.kind is parameter.KEYWORD_ONLY:
+            continue
         elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             found[parameter.name] = parameter.default
     return found
@@ -151,13 +177,20 @@ def check_sizes(label: str, program: Any, sizes: Mapping[str, Any], given: int) 
             )
 
 
-def build(label: str, program: Callable, args: Sequence[Any], sizes: Mapping[str, Any]) -> Any:
-    """An object of a class; TypeErrors of its constructor are told as what the user chose."""
+def build(label: str, program: Callable, args: Sequence[Any], sizes: Mapping[str, Any], **more: Any) -> Any:
+    """An object of a class; TypeErrors of its constructor are told as what the user chose.
+
+    Args:
+        label: what to call it in messages.
+        program: the class.
+        args, more: what the caller gives it.
+        sizes: what the user has chosen.
+    """
     missing = [n for n, d in sizes_of(program, len(args)).items() if d is inspect.Parameter.empty and n not in sizes]
     if missing:
         raise ValueError(f"{label} has no default for {', '.join(missing)}; give {missing[0]}=VALUE")
     try:
-        return program(*args, **sizes)
+        return program(*args, **sizes, **more)
     except (TypeError, ZeroDivisionError, RuntimeError, AttributeError, IndexError) as error:
         chosen = ", ".join(f"{key}={value!r}" for key, value in sizes.items())
         raise ValueError(f"{label} cannot be built with {chosen or 'no sizes'}: {error}") from error
@@ -177,6 +210,13 @@ def told(program: type) -> tuple[str, str, str]:
     source = home or re.search(r"^Source: (.*?)(?:(?<! al)\. (?=[A-Z])|\n\n|\Z)", text, re.S | re.M)
     formula = re.split(r" {3,}", formula)[0].rstrip(",")
     return text.partition("\n")[0], formula, " ".join(source.group(1).split()) if source else ""
+
+
+def tuples(value: Any) -> Any:
+    """JSON knows lists alone; sizes are tuples."""
+    if isinstance(value, Mapping):
+        return {key: tuples(item) for key, item in value.items()}
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
 def short(data: str) -> str:

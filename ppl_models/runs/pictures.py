@@ -19,31 +19,38 @@ from . import names
 from .folder import LoadedRun
 
 
-def generate(model: Callable, example: Tensor, n: int, draws: bool = False) -> Tensor:
-    """Rows of n data drawn from a model: all its sites are drawn, whatever it observes.
+def generate(run: LoadedRun, n: int, draws: bool = False) -> Tensor:
+    """Rows of n data drawn from the model of a run: all its sites are drawn, whatever it observes.
 
     Args:
-        model: any Pyro program of one argument.
-        example: rows it would observe; they give the number and the width of the data alone.
+        run: its model takes one argument; its example rows give the number and the width of the data alone.
         n: how many.
         draws: values of the observed sites instead of the means of their distributions.
 
     Returns:
         (n, D). Where the data are several sites, they follow each other (or are joined by `model.join`).
     """
-    x = example[torch.arange(n, device=example.device) % len(example)]
+    if run.backend == "numpyro":
+        from . import numpyro as ports
+
+        return _rows(run, ports.generated(run, n, draws))
+    x = run.example[torch.arange(n, device=run.example.device) % len(run.example)]
     with torch.no_grad():
-        trace = poutine.trace(poutine.uncondition(model)).get_trace(x)
+        trace = poutine.trace(poutine.uncondition(run.model)).get_trace(x)
     found = {name: node for name, node in trace.nodes.items() if node["type"] == "sample"}
-    return _rows(model, {n: v for n, v in found.items() if v["infer"].get("was_observed")}, x, draws)
+    return _rows(run, _parts({n: v for n, v in found.items() if v["infer"].get("was_observed")}, len(x), draws))
 
 
-def reconstruct(model: Callable, guide: Callable, x: Tensor) -> Tensor:
+def reconstruct(run: LoadedRun, x: Tensor) -> Tensor:
     """Means of the data given latents drawn by the guide, (n, D); what reads other data reads the observed ones."""
+    if run.backend == "numpyro":
+        from . import numpyro as ports
+
+        return _rows(run, ports.reconstructed(run, x))
     with torch.no_grad():
-        trace, _, _ = traces(model, guide, (x,), {})
+        trace, _, _ = traces(run.model, run.guide, (x,), {})
     observed = {n: v for n, v in trace.nodes.items() if v["type"] == "sample" and v["is_observed"]}
-    return _rows(model, observed, x, draws=False)
+    return _rows(run, _parts(observed, len(x), draws=False))
 
 
 def is_image(config: Mapping[str, Any]) -> bool:
@@ -69,7 +76,7 @@ def picture_samples(run: LoadedRun, n: int, path: Path, draws: bool = False) -> 
     """
     if not is_image(run.config):
         raise ValueError(_no_image(run.config))
-    rows = generate(run.model, run.example, n, draws)
+    rows = generate(run, n, draws)
     above = f"{title(run)}: samples ({'draws' if draws else 'means'})"
     figure = plots.image_grid(to_unit(run.config, rows), run.config["data"]["shape"], title=above)
     return plots.save_figure(figure, path)
@@ -84,7 +91,7 @@ def picture_run(run: LoadedRun, x: Tensor) -> list[str]:
     shape = run.config["data"]["shape"]
 
     def reconstructions() -> None:
-        means = reconstruct(run.model, run.guide, x)
+        means = reconstruct(run, x)
         above = f"{title(run)}: reconstructions of test data"
         figure = plots.reconstructions(to_unit(run.config, x), to_unit(run.config, means), shape, title=above)
         plots.save_figure(figure, run.folder / "reconstructions.png")
@@ -120,21 +127,32 @@ def _no_image(config: Mapping[str, Any]) -> str:
     return f"no pictures of the data: a row has shape {shape}, an image is (1 or 3, height, width)"
 
 
-def _rows(model: Callable, nodes: Mapping[str, Any], x: Tensor, draws: bool) -> Tensor:
-    """Values or means of the data's sites as rows of the width of x."""
-    width = prod(x.shape[1:])
+def _parts(nodes: Mapping[str, Any], n: int, draws: bool) -> dict[str, Tensor]:
+    """Values or means of those of the data's sites that have a row for each of n data."""
     parts: dict[str, Tensor] = {}
     for name, node in nodes.items():
-        if node["value"].numel() and node["value"].dim() and len(node["value"]) == len(x):
+        if node["value"].numel() and node["value"].dim() and len(node["value"]) == n:
             value = node["value"] if draws else _mean(node["fn"])
-            parts[name] = value.expand(node["value"].shape).reshape(len(x), -1)
+            parts[name] = value.expand(node["value"].shape).reshape(n, -1)
+    return parts
+
+
+def _rows(run: LoadedRun, parts: Mapping[str, Tensor]) -> Tensor:
+    """The sites' values as rows of the width of the data."""
+    width = prod(run.example.shape[1:])
     for part in parts.values():
         if part.shape[1] == width:
             return part
     if sum(part.shape[1] for part in parts.values()) != width:
         found = ", ".join(f"{name} {tuple(part.shape[1:])}" for name, part in parts.items())
         raise ValueError(f"the observed sites ({found or 'none of them local'}) do not make rows of {width} values")
-    return model.join(list(parts.values())) if hasattr(model, "join") else torch.cat(list(parts.values()), -1)
+    if not hasattr(run.model, "join"):
+        return torch.cat(list(parts.values()), -1)
+    if run.backend == "numpyro":
+        from . import numpyro as ports
+
+        return ports.joined(run.model, list(parts.values()))
+    return run.model.join(list(parts.values()))
 
 
 def _mean(distribution: Any) -> Tensor:

@@ -19,7 +19,7 @@ from ppl_models.inference.distributed import Group
 from ppl_models.inference.tensorboard import TensorBoard
 
 from . import names
-from .build import build_pair, load_parts
+from .build import backend_of, build_pair, load_parts
 from .folder import CONFIG, LoadedRun, config_errors, read_config, read_example, started
 
 
@@ -99,19 +99,23 @@ def _fitted(
     **how: bool,
 ) -> LoadedRun:
     """The pair once `fit` is done with it, as a run."""
-    arguments = dict(config["training"])
+    arguments = {**config["training"], **how, "folder": folder, "seed": config["seed"], "progress": progress}
     curves = arguments.pop("tensorboard", False)
+    arguments["callbacks"] = TensorBoard(folder / "tensorboard") if curves else None
+    held_out = parts[1] if len(parts) == 3 else None
+    if backend_of(config) == "numpyro":
+        from . import numpyro as ports
+
+        if group is not None:
+            raise ValueError(f"found {group.world} processes, NumPyro pairs are trained by one; start without torchrun")
+        result = ports.fit(pair, parts[0], held_out, device, **arguments)
+        return LoadedRun(result.model, result.guide, dict(config), folder, ports.array(example), result.seconds)
     device = device if group is None else group.device
     result = fit(
         *pair,
         parts[0] if arguments.get("workers") else parts[0].to(device),  # workers take rows on the CPU
-        validation=parts[1].to(device) if len(parts) == 3 else None,
-        callbacks=TensorBoard(folder / "tensorboard") if curves else None,
-        folder=folder,
-        seed=config["seed"],
-        progress=progress,
+        validation=None if held_out is None else held_out.to(device),
         **arguments,
-        **how,
     )
     for program in pair:
         if isinstance(program, nn.Module):
@@ -120,7 +124,12 @@ def _fitted(
 
 
 def evaluate_run(
-    run: LoadedRun, test: Data, particles: int, seed: int = 0, other: str | None = None, progress: bool = True
+    run: LoadedRun,
+    test: Data,
+    particles: int,
+    seed: int = 0,
+    other: str | None = None,
+    progress: bool = True,
 ) -> Evaluation:
     """Bound the log-likelihood of all of `test`, and write evaluation.json in the folder of the run.
 
@@ -129,13 +138,22 @@ def evaluate_run(
         test: data to evaluate on.
         particles: importance samples a datum.
         seed: of the draws.
-        other: name of the data if they are not the run's own; the file is then evaluation_NAME.json.
+        other: name of the data if they are not the run's own; the file is then evaluation_NAME.json, and likewise
+            evaluation_BACKEND.json in another backend than that of the training.
         progress: show a bar.
     """
-    found = evaluate(
-        run.model, run.guide, test.to(run.example.device), particles=particles, seed=seed, progress=progress
-    )
-    foreign = other is not None and names.short(other) != names.short(run.config["data"]["name"])
-    file = f"evaluation_{names.slug(names.short(other))}.json" if foreign else "evaluation.json"
-    write_json(run.folder / file, {"data": test.name, "seed": seed, **found.to_dict()})
+    how = {"particles": particles, "seed": seed, "progress": progress}
+    if run.backend == "numpyro":
+        from . import numpyro as ports
+
+        found = ports.evaluate(run, test, **how)
+    else:
+        found = evaluate(run.model, run.guide, test.to(run.example.device), **how)
+    words = ["evaluation"]
+    if other is not None and names.short(other) != names.short(run.config["data"]["name"]):
+        words.append(names.slug(names.short(other)))
+    if run.backend != backend_of(read_config(run.folder)):
+        words.append(run.backend)
+    about = {"data": test.name, "seed": seed, "backend": run.backend}
+    write_json(run.folder / f"{'_'.join(words)}.json", {**about, **found.to_dict()})
     return found
