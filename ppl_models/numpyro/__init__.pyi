@@ -1,0 +1,6 @@
+from .dlgm import DLGM as DLGM
+from .hierarchical_vae import HierarchicalVAE as HierarchicalVAE
+from .linear_gaussian import LinearGaussian as LinearGaussian
+from .sere_vae import SeReVAE as SeReVAE
+from .vae import VAE as VAE
+from .weights import from_torch as from_torch, like_torch as like_torch, to_torch as to_torch

@@ -1,9 +1,5 @@
-"""Arrays and records in, figures out; matplotlib is imported when the first figure is made."""
+"""Arrays and records in, figures and ArviZ objects out; matplotlib and ArviZ are imported when the first is made."""
 
-from .plots import (
-    comparison as comparison,
-    history as history,
-    image_grid as image_grid,
-    reconstructions as reconstructions,
-    save_figure as save_figure,
-)
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,12 @@
+from .checkpoint import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS, load as load
+from .evaluation import evaluate as evaluate
+from .losses import estimate as estimate
+from .objectives import (
+    elbo as elbo,
+    free_bits as free_bits,
+    importance_weighted as importance_weighted,
+    soft_free_bits as soft_free_bits,
+)
+from .run import Run as Run
+from .single_pass import Terms as Terms, terms as terms
+from .training import fit as fit

@@ -1,1 +1,17 @@
-from .program import Program as Program, named_parameters as named_parameters, with_parameters as with_parameters
+from .bijectors import ConditionalRankOneAffine as ConditionalRankOneAffine, RankOneAffine as RankOneAffine
+from .distributions import DiscretizedLogistic as DiscretizedLogistic, RankOneNormal as RankOneNormal
+from .likelihoods import (
+    Bernoulli as Bernoulli,
+    Gaussian as Gaussian,
+    Logistic as Logistic,
+    check_data as check_data,
+    likelihood as likelihood,
+    rows as rows,
+)
+from .nets import Block as Block, ConvEncoder as ConvEncoder, ConvNet as ConvNet, Net as Net
+from .program import (
+    Program as Program,
+    named_constants as named_constants,
+    named_parameters as named_parameters,
+    with_parameters as with_parameters,
+)

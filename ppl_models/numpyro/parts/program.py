@@ -14,12 +14,25 @@ from numpyro.contrib.module import eqx_module
 T = TypeVar("T", bound=eqx.Module)
 
 
+class Constant(eqx.Module):
+    """A number that no transformation of JAX sees, so that none trains or traces it: a 0-dimensional buffer of torch.
+
+    Args:
+        value: the number, kept in the type of a NumPy scalar if it is one, else in JAX's own precision.
+    """
+
+    value: np.floating = eqx.field(static=True)
+
+    def __init__(self, value: float | np.floating) -> None:
+        self.value = value if isinstance(value, np.generic) else np.asarray(value, jnp.result_type(float))[()]
+
+
 class Program(eqx.Module):
     """An `equinox.Module` whose `forward` is a NumPyro program.
 
     Called, it registers its parameters (the floating JAX arrays in it) by `numpyro.contrib.module.eqx_module`, as one
-    param "<class>$params", and runs `forward` with those that inference has put in their place. NumPy arrays in it are
-    constants, as buffers are in torch.
+    param "<class>$params", and runs `forward` with those that inference has put in their place. A `Constant` in it is
+    none of them, as buffers are none in torch.
 
     Under `jax.jit` and `jax.grad` a program is a pytree like any other Equinox module.
     """
@@ -28,6 +41,11 @@ class Program(eqx.Module):
     def param(self) -> str:
         """Name of the `numpyro.param` that holds the parameters, which `eqx_module` gives it."""
         return f"{type(self).__name__}$params"
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of its parameters, and so of the data it takes."""
+        return next(iter(named_parameters(self).values())).dtype
 
     def own(self) -> Self:
         """The program without what is not its own to train (a guide's model)."""
@@ -51,36 +69,57 @@ def named_parameters(module: eqx.Module) -> dict[str, jax.Array]:
 
     Of a program those of its own alone: a guide's are without its model's.
     """
-    own = module.own() if isinstance(module, Program) else module
-    leaves, _ = tree_flatten_with_path(own)
-    return {_name(path): leaf for path, leaf in leaves if eqx.is_inexact_array(leaf)}
+    leaves, _ = _flat(module)
+    return {name: leaf for name, leaf in leaves if eqx.is_inexact_array(leaf)}
+
+
+def named_constants(module: eqx.Module) -> dict[str, np.floating]:
+    """The constants of a module by name, as torch calls its persistent buffers: "likelihood.scale"."""
+    leaves, _ = _flat(module)
+    return {name: leaf.value for name, leaf in leaves if isinstance(leaf, Constant)}
 
 
 def with_parameters(module: T, values: Mapping[str, Any]) -> T:
-    """The module with other values of all its parameters, in their dtypes.
+    """The module with other values of all its parameters, and of those constants that are given.
+
+    Floating arrays keep their type: nothing is rounded.
 
     Raises:
         ValueError: a parameter that is missing, that the module does not have, or of another shape.
     """
-    own = module.own() if isinstance(module, Program) else module
-    leaves, structure = tree_flatten_with_path(own)
-    names = [_name(path) if eqx.is_inexact_array(leaf) else None for path, leaf in leaves]
+    leaves, structure = _flat(module)
     called = type(module).__name__
-    for name in sorted(set(values) ^ {name for name in names if name is not None}):
+    parameters, known = named_parameters(module), {*named_parameters(module), *named_constants(module)}
+    for name in sorted((set(values) - known) | (set(parameters) - set(values))):
         side = "found no" if name not in values else "found the"
         raise ValueError(f"{called}: {side} parameter {name!r}; build the module with the sizes the values are of")
     new = []
-    for name, (_, leaf) in zip(names, leaves, strict=True):
-        if name is not None:
-            if np.shape(values[name]) != leaf.shape:
-                found = np.shape(values[name])
-                raise ValueError(f"{called}: parameter {name!r} is {found}, want {leaf.shape}; build it with its sizes")
-            leaf = jnp.asarray(values[name], leaf.dtype)
+    for name, leaf in leaves:
+        if name in known and name in values:
+            found, want = np.shape(values[name]), np.shape(parameters.get(name, 0.0))
+            if found != want:
+                raise ValueError(f"{called}: parameter {name!r} is {found}, want {want}; build it with its sizes")
+            leaf = _like(leaf, values[name])
         new.append(leaf)
     restored = jax.tree_util.tree_unflatten(structure, new)
     return module.restored(restored) if isinstance(module, Program) else restored
 
 
+def _like(leaf: jax.Array | Constant, value: Any) -> jax.Array | Constant:
+    """The value in the place of a leaf."""
+    if isinstance(leaf, Constant):
+        return Constant(np.asarray(value)[()])
+    return jnp.asarray(value) if eqx.is_inexact_array_like(value) else jnp.asarray(value, leaf.dtype)
+
+
+def _flat(module: eqx.Module) -> tuple[list[tuple[str, Any]], Any]:
+    """The leaves of a module, or of what is a program's own, by name, constants among them; and its structure."""
+    own = module.own() if isinstance(module, Program) else module
+    leaves, structure = tree_flatten_with_path(own, is_leaf=lambda node: isinstance(node, Constant))
+    return [(_name(path), leaf) for path, leaf in leaves], structure
+
+
 def _name(path: tuple[Any, ...]) -> str:
+    """A field called `children` is a dict of submodules that have no attribute each: their keys alone are in names."""
     keys = {GetAttrKey: "name", DictKey: "key", SequenceKey: "idx"}
-    return ".".join(str(getattr(key, keys[type(key)])) for key in path)
+    return ".".join(str(getattr(key, keys[type(key)])) for key in path if key != GetAttrKey("children"))

@@ -1,0 +1,268 @@
+"""Families of one factor over R^n, of numbers that a network gives: alone, around a prior or merged with it."""
+
+from math import prod
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import Array
+from jax.nn import softplus
+from jax.scipy.linalg import solve_triangular
+from numpyro.distributions import Distribution, constraints
+from numpyro.distributions.transforms import AbsTransform, AffineTransform, ReshapeTransform
+
+from ppl_models.numpyro.parts.distributions import RankOneNormal, diagonal_normal
+from ppl_models.numpyro.parts.likelihoods import bounded_exp
+from ppl_models.parts.sizes import one_size
+
+from .splines import MonotonicSpline
+
+
+@runtime_checkable
+class Family(Protocol):
+    """A family over R^n; `raw` are `count` unbounded numbers a network gives, (*batch, count)."""
+
+    def count(self, n: int, merged: bool = False) -> int:
+        """How many raw numbers a factor over R^n takes, alone or merged with a prior."""
+        ...
+
+    def around(self, raw: Array, loc: Array | float, scale: Array | float) -> Distribution:
+        """The density that raw = 0 leaves at N(loc, scale^2): raw shifts the mean and shapes the covariance."""
+        ...
+
+    def merged(self, raw: Array, loc: Array, scale: Array) -> Distribution:
+        """The product, normalized, of the estimate that raw encodes and the prior N(loc, scale^2)."""
+        ...
+
+
+def _diagonal_matrix(diagonal: Array) -> Array:
+    """(*batch, n) -> (*batch, n, n)."""
+    return diagonal[..., None] * jnp.eye(diagonal.shape[-1], dtype=diagonal.dtype)
+
+
+def _tril(diagonal: Array, below: Array) -> Array:
+    """(*batch, n) and (*batch, n (n - 1) / 2) -> a lower triangular matrix, (*batch, n, n)."""
+    rows, columns = jnp.tril_indices(diagonal.shape[-1], -1)
+    return _diagonal_matrix(diagonal).at[..., rows, columns].set(below)
+
+
+class Diagonal:
+    """Independent entries: N(m, diag s^2)."""
+
+    def count(self, n: int, merged: bool = False) -> int:
+        """2 n: a mean and a log scale each."""
+        return 2 * n
+
+    def around(self, raw: Array, loc: Array | float, scale: Array | float) -> Distribution:
+        """m = loc + shift, s = scale * exp(r), |r| < 5."""
+        shift, log_scale = jnp.split(raw, 2, -1)
+        return diagonal_normal(loc + shift, scale * bounded_exp(log_scale))
+
+    def merged(self, raw: Array, loc: Array, scale: Array) -> Distribution:
+        """1/s^2 = 1/v + 1/scale^2, m = (estimate/v + loc/scale^2) s^2 with v = softplus(.) + 1e-5, a variance.
+
+        Source: Sonderby et al. 2016 (arXiv 1602.02282), eq. 17 to 19.
+        """
+        estimate, spread = jnp.split(raw, 2, -1)
+        tau, prior = 1 / (softplus(spread) + 1e-5), 1 / jnp.square(scale)
+        precision = tau + prior
+        return diagonal_normal((estimate * tau + loc * prior) / precision, jax.lax.rsqrt(precision))
+
+
+class RankOne:
+    """Precision diagonal plus rank one: C^-1 = diag(d) + u u^T (Rezende et al. 2014)."""
+
+    def count(self, n: int, merged: bool = False) -> int:
+        """3 n: a mean, a log scale and a vector entry each."""
+        return 3 * n
+
+    def around(self, raw: Array, loc: Array | float, scale: Array | float) -> Distribution:
+        """m = loc + shift, d = exp(-2 r) / scale^2, u = vector / scale."""
+        shift, log_scale, vector = jnp.split(raw, 3, -1)
+        return RankOneNormal(loc + shift, (scale * bounded_exp(log_scale)) ** -2, vector / scale)
+
+    def merged(self, raw: Array, loc: Array, scale: Array) -> Distribution:
+        """C^-1 = diag(d + 1/scale^2) + u u^T, m = shift + C loc/scale^2; see `Full.merged` for the shift."""
+        shift, spread, u = jnp.split(raw, 3, -1)
+        prior = 1 / jnp.square(scale)
+        d = softplus(spread) + 1e-5 + prior
+        h = loc * prior / d
+        ratio = u / d
+        eta = 1 / (1 + (u * ratio).sum(-1, keepdims=True))
+        return RankOneNormal(shift + h - eta * ratio * (u * h).sum(-1, keepdims=True), d, u)
+
+
+class Full:
+    """Any covariance, by its Cholesky factor."""
+
+    def count(self, n: int, merged: bool = False) -> int:
+        """A mean, and the log diagonal and the rest of a Cholesky factor; a square root of any form where merged."""
+        return n + n * n if merged else 2 * n + n * (n - 1) // 2
+
+    def around(self, raw: Array, loc: Array | float, scale: Array | float) -> Distribution:
+        """m = loc + shift, L = diag(scale) (diag(exp r) + strictly lower part)."""
+        n = int(((9 + 8 * raw.shape[-1]) ** 0.5 - 3) / 2 + 0.5)  # solves 2 n + n (n - 1) / 2 = size
+        shift, log_diagonal, below = jnp.split(raw, [n, 2 * n], -1)
+        tril = jnp.asarray(scale, raw.dtype)[..., None] * _tril(bounded_exp(log_diagonal), below)
+        return dist.MultivariateNormal(loc + shift, scale_tril=tril)
+
+    def merged(self, raw: Array, loc: Array, scale: Array) -> Distribution:
+        """P = T T^T + diag(1/scale^2), m = shift + P^-1 loc/scale^2; T any square matrix, 0.7 I at raw = 0.
+
+        The estimate has precision T T^T and information P shift. See `guides.families.Full.merged` for why T is square.
+        """
+        n = loc.shape[-1]
+        shift, root = raw[..., :n], raw[..., n:].reshape(*raw.shape[:-1], n, n) + 0.7 * jnp.eye(n, dtype=raw.dtype)
+        prior = 1 / jnp.square(scale)
+        precision = root @ root.mT + _diagonal_matrix(prior)
+        lower = jnp.linalg.cholesky(precision)
+        column = jnp.broadcast_to((loc * prior)[..., None], (*precision.shape[:-1], 1))
+        pulled = solve_triangular(lower, solve_triangular(lower, column, lower=True), lower=True, trans=1)[..., 0]
+        return dist.MultivariateNormal(shift + pulled, precision_matrix=precision)
+
+
+class Flow:
+    """Any marginals, tied by the copula of a Gaussian: a correlated base, a monotone spline and a scale for each entry.
+
+        z_i = m_i + s_i f_i(y_i),    y ~ N(0, R),    R = L L^T a correlation matrix,    f_i a spline on [-5, 5]
+
+    Beyond its knots each f_i is the identity, so the tails are those of a Gaussian. With f_i the identity it is `Full`.
+
+    Args:
+        bins: of each spline.
+
+    Source: the splines by Durkan et al. 2019 (arXiv 1906.04032), as in zuko; Gaussian copulas by Han et al. 2016
+    (arXiv 1506.05860).
+    """
+
+    bound = 5.0
+
+    def __init__(self, bins: int = 8) -> None:
+        self.bins = one_size("Flow", "bins", bins, least=2)
+
+    def count(self, n: int, merged: bool = False) -> int:
+        """A mean and a log scale each, the correlations, and 3 bins - 1 numbers a spline."""
+        return 2 * n + n * (n - 1) // 2 + n * (3 * self.bins - 1)
+
+    def around(self, raw: Array, loc: Array | float, scale: Array | float) -> Distribution:
+        """m = loc + shift, s = scale * exp(r), |r| < 5."""
+        k, size = self.bins, raw.shape[-1]
+        half = 3 * k + 0.5  # solves n^2 / 2 + half n = size
+        n = round((half * half + 2 * size) ** 0.5 - half)
+        shift, log_scale, below, splines = jnp.split(raw, [n, 2 * n, 2 * n + n * (n - 1) // 2], -1)
+        splines = splines.reshape(*splines.shape[:-1], n, 3 * k - 1)
+        widths, heights, slopes = jnp.split(splines, [k, 2 * k], -1)
+        tril = _tril(jnp.ones_like(shift), below)
+        tril = tril / jnp.linalg.norm(tril, axis=-1, keepdims=True)  # rows of length 1, or more before
+        base = dist.MultivariateNormal(jnp.zeros_like(shift), scale_tril=tril)
+        spline = MonotonicSpline(widths, heights, slopes, self.bound)
+        affine = AffineTransform(loc + shift, scale * bounded_exp(log_scale))
+        return dist.TransformedDistribution(base, [spline, affine])
+
+    def merged(self, raw: Array, loc: Array, scale: Array) -> Distribution:
+        """It has no precision to add up. Raises ValueError."""
+        raise ValueError("family 'flow': it has no product with a prior, want a Gaussian; try 'full'")
+
+
+FAMILIES: dict[str, Family] = {"diagonal": Diagonal(), "rank-one": RankOne(), "full": Full(), "flow": Flow()}
+
+
+def family(spec: str | Family, n: int, guide: str, merged: bool = False) -> Family:
+    """A family by name, or the object itself. Over R^1 all but a `Flow` are "diagonal", with analytic divergences.
+
+    Raises:
+        ValueError: an unknown name, an object without the methods of a `Family`, or a flow that is to be `merged`.
+    """
+    known = spec in FAMILIES if isinstance(spec, str) else isinstance(spec, Family) and not isinstance(spec, type)
+    if not known:
+        raise ValueError(
+            f"guide {guide}: found family {spec!r}, want one of {', '.join(map(repr, FAMILIES))}, an object with "
+            "count, around and merged, or a mapping latent -> family"
+        )
+    found = FAMILIES[spec] if isinstance(spec, str) else spec
+    if isinstance(found, Flow) and merged:
+        raise ValueError(
+            f"guide {guide}: found family 'flow', which has no product with a prior, want a Gaussian; try 'full', or "
+            "SelfReflective with the flow"
+        )
+    return FAMILIES["diagonal"] if n == 1 and not isinstance(found, Flow) else found
+
+
+def reshaped(q: Distribution, shape: tuple[int, ...]) -> Distribution:
+    """A distribution over vectors of size n as one over events of `shape`, n entries in all."""
+    if q.event_shape == shape:
+        return q
+    if isinstance(q, dist.Independent) and isinstance(q.base_dist, dist.Normal):
+        batch = q.batch_shape
+        return dist.Normal(q.base_dist.loc.reshape(batch + shape), q.base_dist.scale.reshape(batch + shape)).to_event(
+            len(shape)
+        )
+    return dist.TransformedDistribution(q, [ReshapeTransform(shape, q.event_shape)])
+
+
+class Spread(Distribution):
+    """A joint density whose first event dims go by the name of batch dims, as in a program without plates.
+
+    Each index of them has an equal share of the log-density, so that the sum, which is all that counts, is right.
+
+    Args:
+        joint: the density.
+        dims: how many of its event dims.
+    """
+
+    arg_constraints: ClassVar[dict] = {}
+    pytree_data_fields = ("joint",)
+    pytree_aux_fields = ("dims",)
+
+    def __init__(self, joint: Distribution, dims: int) -> None:
+        self.joint, self.dims = joint, dims
+        shape = joint.event_shape
+        super().__init__(joint.batch_shape + shape[:dims], shape[dims:], validate_args=False)
+
+    @property
+    def has_rsample(self) -> bool:
+        """Whether the joint density's draws are reparametrized."""
+        return self.joint.has_rsample
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """That of one index of the batch dims."""
+        support = self.joint.support
+        while support.event_dim > len(self.event_shape) and hasattr(support, "base_constraint"):
+            support = support.base_constraint
+        return constraints.independent(support, len(self.event_shape) - support.event_dim)
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """A draw of the joint density, (*sample_shape, *batch_shape, *event_shape)."""
+        return self.joint.sample(key, sample_shape)
+
+    def log_prob(self, value: Array, intermediates: list[Any] | None = None) -> Array:
+        """The log-density in equal shares, (*sample_shape, *batch_shape)."""
+        shares = self.joint.event_shape[: self.dims]
+        total = self.joint.log_prob(value) / prod(shares)
+        return jnp.broadcast_to(total.reshape(*total.shape, *[1] * self.dims), (*total.shape, *shares))
+
+
+def gaussian_base(prior: Distribution) -> tuple[Array, Array, tuple[int, ...], list] | None:
+    """What a prior is made of if it is a diagonal Gaussian pushed through bijections: (loc, scale, shape, transforms).
+
+    loc and scale are vectors (*batch, n) of the base, `shape` is the base's event shape. None for any other prior.
+    """
+    transforms: list = []
+    extra, whole = 0, prior.shape()
+    while type(prior) is not dist.Normal:
+        if isinstance(prior, dist.Independent):
+            extra += prior.reinterpreted_batch_ndims
+        elif isinstance(prior, dist.TransformedDistribution):
+            if any(isinstance(t, AbsTransform) for t in prior.transforms):  # a folded normal
+                return None
+            transforms, whole = [*prior.transforms, *transforms], prior.base_dist.shape()
+        elif not isinstance(prior, (dist.MaskedDistribution, dist.ExpandedDistribution)):
+            return None
+        prior = prior.base_dist
+    # event dims that only a transform gives meaning to (a base without Independent) belong to the batch of the Normal
+    extra = max([extra, *(t.domain.event_dim for t in transforms)])
+    loc, scale = jnp.broadcast_to(prior.loc, whole), jnp.broadcast_to(prior.scale, whole)
+    shape, batch = whole[len(whole) - extra :], whole[: len(whole) - extra]
+    return loc.reshape(*batch, -1), scale.reshape(*batch, -1), tuple(shape), transforms

@@ -1,0 +1,268 @@
+"""The two abstract guides: one that follows the model's order, and one that samples in an order of its own."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, Self, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from jax import Array
+from numpyro.contrib.module import eqx_module
+from numpyro.distributions import Distribution, TransformedDistribution
+from numpyro.primitives import Messenger
+
+from ppl_models.numpyro.parts.program import Program
+
+from .conditionals import Conditionals
+from .evidence import Taken
+from .layout import Layout
+from .sites import mask_of, unwrapped
+
+M = TypeVar("M", bound=eqx.Module)
+Trace = dict[str, dict[str, Any]]
+
+
+def placed(module: M, model: Callable, args: Sequence[Any]) -> M:
+    """The module in the dtype for a guide's parameters: that of the model's, or of the example if it has none."""
+    arrays = [leaf for leaf in jax.tree.leaves((model, args)) if eqx.is_inexact_array_like(leaf)]
+    found = next((a.dtype for a in arrays if hasattr(a, "dtype") and jnp.issubdtype(a.dtype, jnp.floating)), None)
+    dtype = jax.dtypes.canonicalize_dtype(found or float)
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, module)
+
+
+class TopDownGuide(Program):
+    """A guide that runs the model itself and replaces each prior by a posterior as its site is reached.
+
+    A concrete guide sets `self.factors` in its constructor, as `placed(Conditionals(...), model, args)`, and says in
+    `get_posterior(name, prior, run)` what a factor is; it may use the prior's own parameters, `run.raw(name)` (its
+    network of evidence and parents) and `run.upstream_value(name)`.
+
+    The model's parameters are in the run of the guide under the name they have in the model, which NumPyro shares, and
+    not among the guide's own. `traces` gives both traces of one pass. Latents inside `numpyro.contrib.control_flow.scan`
+    cannot be intercepted.
+
+    Args:
+        model: any NumPyro model function. A guide's parameters are made in the dtype of the model's.
+        args: an example batch, run through the model to learn sites, shapes, plates and parents; it also gives the
+            dtype where the model has no parameters.
+
+    Raises:
+        ValueError: nothing latent, nothing observed, a discrete latent, enumerated or not, or one in a scan; when
+            called, a run without data, with data of another size, or with a latent that the example did not have.
+    """
+
+    factors: eqx.AbstractVar[Conditionals]
+    model: Callable
+    layout: Layout = eqx.field(static=True)
+
+    def __init__(self, model: Callable, *args: Any) -> None:
+        self.model, self.layout = model, Layout(type(self).__name__, model, args)
+        for name in self.layout.factorization.latents:
+            if name not in self.layout.latents:
+                raise ValueError(
+                    f"guide {type(self).__name__}: found the enumerated site {name!r}, want none: NumPyro enumerates "
+                    "with guides that do not run the model; try BottomUp, with TraceEnum_ELBO"
+                )
+        for name in self.layout.scanned:
+            raise ValueError(
+                f"guide {type(self).__name__}: found the site {name!r} in a scan, where nothing can take the place of "
+                "its prior; write the loop in Python, or take a guide with an order of its own (Faithful, BottomUp)"
+            )
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The latents as the model draws them."""
+        return tuple(self.layout.latents)
+
+    def own(self) -> Self:
+        """The guide without its model."""
+        return _without_model(self)
+
+    def restored(self, own: Self) -> Self:
+        """The guide with other parameters and its own model."""
+        return with_model(own, self.model)
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Array]:
+        """Sample the latents given the model's arguments: {site: value}."""
+        with TopDown(self, args, kwargs) as run:
+            self.model(*args, **kwargs)
+        return {name: run.values[name] for name in self.order if name in run.values}
+
+    def traces(self, *args: Any, **kwargs: Any) -> tuple[Trace, Trace]:
+        """(model trace, guide trace) of one run, as `numpyro.handlers.trace` records them; call it where a guide is.
+
+        A latent's site has its prior in the one and its posterior in the other. Where both are pushed through the same
+        bijections, the prior's `intermediates` are those of the draw, so that its density needs no inverse.
+        """
+        bound = self.restored(eqx_module(type(self).__name__, self.own()))
+        with TopDown(bound, args, kwargs), numpyro.handlers.trace() as both:
+            bound.model(*args, **kwargs)
+        guide = {name: both[name] for name in self.order if name in both}
+        priors = {name: _with_prior(site) for name, site in guide.items()}
+        return {name: priors.get(name, site) for name, site in both.items()}, guide
+
+    @abstractmethod
+    def get_posterior(self, name: str, prior: Distribution, run: "TopDown") -> Distribution:
+        """The factor of site `name`, in place of `prior`, whose parameters are those of the upstream samples."""
+
+
+class TopDown(Messenger):
+    """The handler under which a guide runs the model: latents get posteriors, what is observed stays within.
+
+    The prior of a site, in the batch shape of its posterior, is left in `msg["infer"]["prior"]`.
+
+    Args:
+        guide: the guide, its parameters those of the run.
+        args, kwargs: of the model.
+    """
+
+    def __init__(self, guide: TopDownGuide, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__()
+        self.guide, self.args, self.kwargs = guide, args, kwargs
+        self.values: dict[str, Array] = {}
+        self._encoded: dict[str, Array] | None = None
+        self._subsamples: dict[str, tuple[Array, int]] = {}
+        self._taken: list[Taken] | None = guide.layout.given(args, kwargs)
+
+    def __enter__(self) -> Self:
+        if self._taken is None:
+            self._encode()  # by a run of the model, which cannot take place within another
+        super().__enter__()
+        return self
+
+    def _encode(self) -> dict[str, Array]:
+        if self._encoded is None:  # else at the first latent: by then the model itself has looked at its data
+            given = self.guide.model, self.args, self.kwargs
+            evidence, self._subsamples, _ = self.guide.layout.evidence(*given, True, self._taken)
+            self._encoded = self.guide.factors.encode(evidence)
+        return self._encoded
+
+    def raw(self, name: str) -> Array:
+        """The numbers that the network of `name` gives for this run's evidence and upstream values."""
+        values = {u: self.upstream_value(u) for u in self.guide.factors.parents[name]}
+        return self.guide.factors.raw(name, self._encode(), values)
+
+    def upstream_value(self, name: str) -> Array:
+        """What has been drawn at the latent `name`."""
+        return self.values[name]
+
+    def process_message(self, msg: dict) -> None:
+        """Replace the prior of a latent; what is observed or deterministic is hidden from handlers around the guide."""
+        kind, name = msg["type"], msg.get("name")
+        if kind == "plate" and name in self._subsamples:
+            msg["value"] = self._subsamples[name][0]  # the evidence was read at these indices
+        elif kind == "deterministic" or (kind == "sample" and msg["is_observed"]):
+            msg["stop"] = True
+        elif kind == "sample":
+            layout, prior = self.guide.layout, msg["fn"]
+            if name not in layout.latents:
+                raise ValueError(
+                    f"guide {layout.guide}: the model drew the site {name!r}, which it did not draw on the example "
+                    f"(latents: {', '.join(layout.latents)}); observe it, or build the guide on an example where it is "
+                    "latent"
+                )
+            posterior = self.guide.get_posterior(name, prior, self)
+            mask = mask_of(prior)
+            posterior = posterior if mask is None else posterior.mask(mask)
+            # either may lack particles or plates: a prior that reads no latent, a factor that has one set of numbers
+            shape = jnp.broadcast_shapes(prior.batch_shape, posterior.batch_shape)
+            msg["infer"] = {**msg["infer"], "prior": prior.expand(shape)}
+            msg["fn"] = posterior.expand(shape)
+
+    def postprocess_message(self, msg: dict) -> None:
+        """Remember what is drawn, and bring the prior into the plates around the guide."""
+        if msg["type"] == "sample" and not msg["is_observed"]:
+            self.values[msg["name"]] = msg["value"]
+            prior = msg["infer"]["prior"]
+            msg["infer"]["prior"] = prior.expand(jnp.broadcast_shapes(prior.batch_shape, msg["fn"].batch_shape))
+
+
+class OrderedGuide(Program):
+    """A guide that samples the latents in an order of its own, each in the plates the model draws it in.
+
+    A concrete guide sets `self.order` and `self.factors` in its constructor, the latter as for `TopDownGuide`. Where
+    nothing is in a plate, batch dims are taken for event dims: `Normal(jnp.zeros(8), 1)` is one factor over R^8.
+
+    Args:
+        model, args: as for `TopDownGuide`.
+        classical: where nothing is in a plate, take every latent for global (free parameters, the data constants).
+
+    Raises:
+        ValueError: as for `TopDownGuide`, but an enumerated latent is left to `numpyro.infer.TraceEnum_ELBO`; a mask or
+            a scale on a latent.
+    """
+
+    factors: eqx.AbstractVar[Conditionals]
+    order: eqx.AbstractVar[tuple[str, ...]]
+    model: Callable
+    layout: Layout = eqx.field(static=True)
+
+    @abstractmethod
+    def __init__(self, model: Callable, *args: Any, classical: bool = False) -> None:
+        self.model = model
+        self.layout = Layout(type(self).__name__, model, args, loose=True, classical=classical, joint=True)
+        for name, how in self.layout.altered.items():
+            raise ValueError(
+                f"guide {type(self).__name__}: site {name!r} has a {how} in the model, which a guide with an order of "
+                "its own cannot follow; take one in the model's order (SelfReflective, Ladder, MeanField)"
+            )
+
+    def own(self) -> Self:
+        """The guide without its model."""
+        return _without_model(self)
+
+    def restored(self, own: Self) -> Self:
+        """The guide with other parameters and its own model."""
+        return with_model(own, self.model)
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Array]:
+        """Sample the latents given the model's arguments: {site: value}."""
+        evidence, subsamples, sizes = self.layout.evidence(self.model, args, kwargs)
+        if Distribution._validate_args:
+            for array in evidence.values():
+                if not isinstance(array, jax.core.Tracer) and not np.isfinite(array).all():
+                    sites = ", ".join(self.layout.evidence_sites)
+                    raise ValueError(f"guide {type(self).__name__}: NaN or infinite values observed (sites {sites})")
+        plates: dict[str, numpyro.plate] = {}
+        encoded = self.factors.encode(evidence)
+        values: dict[str, Array] = {}
+        indices = {name: index for name, (index, _) in subsamples.items()}
+        for name in self.order:
+            with ExitStack() as stack:
+                site = self.layout.latents[name]
+                for plate in site.plates:
+                    if plate.name not in plates:
+                        size = sizes.get(plate.name, plate.size) if plate.name in site.keep else plate.size
+                        index, size = subsamples.get(plate.name, (None, size))
+                        count = None if index is None else len(index)
+                        with numpyro.handlers.substitute(data=indices):
+                            plates[plate.name] = numpyro.plate(plate.name, size, count, dim=plate.dim)
+                    stack.enter_context(plates[plate.name])
+                q = self.factors.free(name, self.factors.raw(name, encoded, values))
+                values[name] = numpyro.sample(name, q)
+        return values
+
+
+def with_model(guide: M, model: Callable) -> M:
+    """The guide with another model of the same structure in place of its own: the trained one, say."""
+    return eqx.tree_at(lambda guide: guide.model, guide, model, is_leaf=lambda x: x is None)
+
+
+def _without_model(guide: M) -> M:
+    return eqx.tree_at(lambda guide: guide.model, guide, None)
+
+
+def _with_prior(site: dict[str, Any]) -> dict[str, Any]:
+    prior, drawn = site["infer"]["prior"], site["intermediates"]
+    base, posterior, intermediates = unwrapped(prior), unwrapped(site["fn"]), []
+    if drawn and isinstance(base, TransformedDistribution) and isinstance(posterior, TransformedDistribution):
+        n = len(base.transforms)
+        if len(posterior.transforms) >= n and all(
+            a is b for a, b in zip(base.transforms, posterior.transforms[-n:], strict=True)
+        ):
+            intermediates = drawn[-n:]
+    return {**site, "fn": prior, "intermediates": intermediates}

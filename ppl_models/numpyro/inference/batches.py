@@ -1,0 +1,118 @@
+"""Rows of data for NumPyro programs: checked once, and in an order that depends on the seed and the step alone."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ..data import Rows, rows_of
+
+ROWS = 1000  # that a fingerprint reads
+
+
+def columns_of(data: Any, name: str) -> tuple[Rows, ...]:
+    """The arguments that data stand for: a tuple of columns with equally many rows, at least one, of finite values.
+
+    Args:
+        data: an array of rows (of NumPy, JAX, or what NumPy makes one of), a `ppl_models.data.Data`, the `Rows` of one,
+            or a tuple of such, one an argument.
+        name: what an error calls them, "fit: data".
+
+    Raises:
+        TypeError: data that are no arrays of numbers with rows.
+        ValueError: no rows, columns of different lengths, NaN or infinite values.
+    """
+    columns = tuple(_column(column, name) for column in (data if isinstance(data, tuple) else (data,)))
+    lengths = [len(column) for column in columns]
+    if not lengths or min(lengths) == 0 or len(set(lengths)) > 1:
+        raise ValueError(f"{name}: found lengths {lengths}, want equal lengths of at least 1")
+    for column in columns:
+        finite = np.isfinite(np.asarray(column.values))
+        if not finite.all():
+            row = int(np.flatnonzero(~finite.reshape(len(finite), -1).all(1))[0])
+            raise ValueError(f"{name}: NaN or infinite values (first in row {row}); clean or drop these rows")
+    return columns
+
+
+def drawn(columns: Sequence[Rows], values: Sequence[Array], key: Array) -> tuple[Array, ...]:
+    """What a model sees of stored values, one entry a column; noise of the data set is drawn here."""
+    keys = jax.random.split(key, len(columns))
+    return tuple(c.transform(k, jnp.asarray(v)) for c, v, k in zip(columns, values, keys, strict=True))
+
+
+class Order:
+    """Which rows each batch takes: shuffled anew in each epoch, whose rest that fills no batch is left out.
+
+    It is a function of the seed and the number of the batch, so there is nothing to remember. If a batch is all the
+    data, their order is kept.
+
+    Attributes:
+        per_epoch: batches an epoch.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int) -> None:
+        self.per_epoch = size // batch_size
+        self._size, self._batch_size, self._seed = size, batch_size, seed
+        self._known = -1, np.arange(size)  # the last epoch asked for, and its order
+
+    def rows(self, batch: int) -> np.ndarray:
+        """(batch_size,), the rows of a batch, counted from 0 over all epochs."""
+        epoch, position = divmod(batch, self.per_epoch)
+        if self._batch_size < self._size and self._known[0] != epoch:
+            self._known = epoch, np.random.default_rng([self._seed, epoch]).permutation(self._size)
+        return self._known[1][position * self._batch_size : (position + 1) * self._batch_size]
+
+
+def fingerprint(columns: Sequence[Rows]) -> str:
+    """A digest of at most about a thousand rows of each column, evenly spaced, and of its shape and transform.
+
+    >>> x = np.arange(12.0).reshape(4, 3)
+    >>> fingerprint(columns_of(x, "x")) == fingerprint(columns_of(x.copy(), "x"))
+    True
+    >>> fingerprint(columns_of(x, "x")) == fingerprint(columns_of(x + 1, "x"))
+    False
+    """
+    digest = hashlib.sha256()
+    for column in columns:
+        values = np.asarray(column.values)
+        count = min(len(values), ROWS)
+        index = sorted({i * (len(values) - 1) // max(count - 1, 1) for i in range(count)})
+        digest.update(np.ascontiguousarray(values[index]).tobytes())
+        transform = getattr(column.transform, "func", column.transform)
+        options = getattr(column.transform, "keywords", {})
+        told = [values.shape, str(values.dtype), transform.__name__, options]
+        digest.update(json.dumps(told).encode())
+    return digest.hexdigest()
+
+
+def _column(column: Any, name: str) -> Rows:
+    if isinstance(column, Rows):
+        return column
+    if hasattr(column, "values") and hasattr(column, "transform"):
+        return rows_of(column)
+    array = None if isinstance(column, list | str | dict) else column if isinstance(column, Array) else _array(column)
+    if array is None or array.ndim == 0 or jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        found = "a scalar" if array is not None and array.ndim == 0 else type(column).__name__
+        raise TypeError(
+            f"{name}: found {found}, want an array of rows, a Data, or a tuple of such, one an argument; try "
+            "np.stack(rows)"
+        )
+    return Rows(array, _as_they_are, False, None)
+
+
+def _array(column: Any) -> np.ndarray | None:
+    """What NumPy makes of it, if these are numbers."""
+    try:
+        array = np.asarray(column)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+    return array if array.dtype.kind in "biufc" else None
+
+
+def _as_they_are(key: Array, values: Array) -> Array:
+    return values

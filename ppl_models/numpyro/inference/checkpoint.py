@@ -1,0 +1,103 @@
+"""Checkpoints of NumPyro pairs: the files of `ppl_models.inference`, which either library reads.
+
+"model.*" and "guide.*" are the parameters of `Program`s, by the names that torch calls them; "params.*" are those of
+other functions, as `SVI.get_params` gives them.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from numpyro import handlers
+from safetensors.numpy import load as parse, save as serialize
+
+from ppl_models.inference import container
+from ppl_models.inference.container import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS, Checkpoint
+from ppl_models.inference.files import remove_stale, write_atomically
+
+from ..parts.program import Program, with_parameters
+
+
+def save(path: Path, weights: Mapping[str, Any], training: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Write weights and the state of a training to one file, atomically and with a digest of all of it.
+
+    The file that was there is kept as the previous one, unless it is damaged. Equal contents are equal bytes.
+
+    Args:
+        path: the file.
+        weights: arrays by name, "model.*", "guide.*" and "params.*".
+        training: any arrays by name.
+        about: what JSON knows: step, history, settings.
+
+    Raises:
+        TypeError: an `about` that JSON does not know.
+    """
+    path = Path(path)
+    arrays = {**weights, **{f"training.{name}": value for name, value in training.items()}}
+    text = container.described(about)
+    content = serialize({name: np.array(a, order="C") for name, a in arrays.items()}, {"format": container.FORMAT})
+    head, body = container.sealed(content, text)
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            file.write(head)
+            file.write(body)
+
+    remove_stale(path.parent, container.previous_of(path).name)
+    write_atomically(path, write, container.kept_as(path))
+
+
+def read(path: Path) -> Checkpoint:
+    """All that a checkpoint of either library holds, in NumPy arrays, once it is known to be whole.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a truncated, damaged or foreign file; the message offers the previous one, if that is whole.
+    """
+    return container.read(path, parse)
+
+
+def load(path: Path, model: Callable, guide: Callable) -> tuple[Callable, Callable]:
+    """The pair with the weights of a checkpoint that either library wrote.
+
+    `Program`s are new ones, of which a guide's model is the new model; other functions get what NumPyro's fit saved of
+    theirs by `handlers.substitute`.
+
+    Args:
+        path: the file.
+        model, guide: the pair, built with the sizes that it was saved with.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a truncated, damaged or foreign file, or one of other programs: the first difference is named; the
+            "params" of Pyro functions, which are of no meaning in NumPyro.
+    """
+    found = read(path)
+    if any(name.startswith("params.") for name in found.weights) and found.about.get("backend") != "numpyro":
+        raise ValueError(
+            f"{path} holds the params of Pyro functions, which NumPyro ones have no use for; load it there"
+        )
+    plain = {k.removeprefix("params."): v for k, v in found.weights.items() if k.startswith("params.")}
+    loaded = []
+    for label, program in (("model", model), ("guide", guide)):
+        own = {k.removeprefix(f"{label}."): v for k, v in found.weights.items() if k.startswith(f"{label}.")}
+        if isinstance(program, Program):
+            program = _loaded(path, label, program, own)
+        elif own:
+            raise ValueError(f"{path} holds the weights of a {label} that is a Program, found {program!r}")
+        elif plain:
+            program = handlers.substitute(program, data=plain)
+        loaded.append(program)
+    model, guide = loaded
+    if isinstance(guide, Program) and isinstance(model, Program) and isinstance(getattr(guide, "model", None), Program):
+        guide = eqx.tree_at(lambda program: program.model, guide, model)
+    return model, guide
+
+
+def _loaded(path: Path, label: str, program: Program, values: Mapping[str, np.ndarray]) -> Program:
+    try:
+        return with_parameters(program, values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None

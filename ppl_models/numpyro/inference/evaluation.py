@@ -1,0 +1,179 @@
+"""`evaluate`: how well a (model, guide) pair of NumPyro programs explains data, with one call for any pair."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from math import log, nan
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, random
+from jax.scipy.special import logsumexp
+
+from ppl_models.inference.figures import Evaluation
+from ppl_models.inference.progress import Progress
+
+from ..data import Rows
+from .batches import columns_of, drawn
+from .checks import check_pair, check_values, check_whole
+from .objectives import elbo
+from .parameters import find
+from .plates import Trace, observations
+from .single_pass import Terms, terms
+
+# what a pass gives: log w, (particles, n) or (particles, 1); the bound; the mean divergence of each site
+Pass = tuple[Array, Array, dict[str, Array]]
+
+
+def evaluate(
+    model: Callable,
+    guide: Callable,
+    data: Any,
+    *,
+    particles: int = 1000,
+    rows: int = 20_000,
+    vectorize: str | bool = "auto",
+    seed: int | None = 0,
+    progress: bool = True,
+) -> Evaluation:
+    """Bound the log-likelihood of data under a pair.
+
+        elbo = mean_n mean_k [log p(x_n | z_k) - KL],      nll = -mean_n log 1/K sum_k p(x_n, z_k) / q(z_k | x_n)
+
+    See `ppl_models.inference.evaluate`, whose arguments and numbers these are. Passes are compiled, once for each
+    number of rows and particles.
+
+    Args:
+        model, guide: any NumPyro programs: of a training, those of its `Run`; of `SVI`, those with their parameters by
+            `handlers.substitute(model, svi.get_params(state))`.
+        data: an array of rows, a `ppl_models.data.Data`, or a tuple of such.
+        particles: K, importance samples a datum.
+        rows: how many (datum, particle) rows go through the programs at once; at least all the data where the program
+            has global latents.
+        vectorize: run particles in one pass of `jax.vmap`, as "auto" does; False runs them one by one.
+        seed: of the draws; None draws one.
+        progress: show a bar.
+
+    Raises:
+        ValueError: no data, particles or rows below 1, another word for vectorize; a model that subsamples its data; a
+            model that observes nothing or a guide that does (are they swapped?); a value in any row that the model does
+            not take; what the programs themselves raise.
+
+    Source: Burda et al. 2016 (arXiv 1509.00519), eq. 8 and section 5.
+
+    >>> import numpyro, numpyro.distributions as dist
+    >>> def model(x):
+    ...     with numpyro.plate("data", len(x)):
+    ...         z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+    ...         numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+    >>> def guide(x):
+    ...     with numpyro.plate("data", len(x)):
+    ...         numpyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+    >>> print(evaluate(model, guide, np.array([-1.0, 2.0, 0.5]), particles=10, progress=False))
+    ELBO                  -1.772  nats per datum
+    NLL           1.703 +- 0.286  nats per datum, 10 importance samples
+    KL z                   0.315  nats
+    data                       3
+    """
+    if particles < 1 or rows < 1 or vectorize not in ("auto", True, False):
+        raise ValueError(
+            f"evaluate: found particles={particles}, rows={rows}, vectorize={vectorize!r}; want particles and rows "
+            "of at least 1, and 'auto', True or False"
+        )
+    columns = columns_of(data, "evaluate: data")
+    n = len(columns[0])
+    key = random.key(int(np.random.default_rng().integers(2**31)) if seed is None else seed)
+    few = drawn(columns, _rows(columns, 0, min(n, rows)), key)
+    free, parameters = find(model, guide, few, key)
+    params = parameters.constrained(free)
+    seen = check_pair("evaluate", model, guide, few, params)
+    check_whole(seen)
+    check_values("evaluate", model, guide, columns, min(n, rows), params)
+    whole = bool(_shape(model, guide, few, params).shared)
+    size = n if whole else max(1, min(n, rows // (1 if vectorize is False else particles)))
+    for count in {size, n % size or size}:  # a program may subsample batches of some sizes only
+        batch = drawn(columns, _rows(columns, 0, count), key)
+        check_whole(check_pair("evaluate", model, guide, batch, params))
+    shape = _shape(model, guide, drawn(columns, _rows(columns, 0, size), key), params)
+    # without a plate around the data there is but one datum, whatever the length of the arguments
+    units = 1 if shape.shared >= shape.log_likelihood.keys() | shape.kl.keys() else n
+    at_once = 1 if vectorize is False else min(particles, max(1, rows // size))
+    chunks = [min(at_once, particles - k) for k in range(0, particles, at_once)]
+    bits_of = columns[0].bits if _has_bits(columns, seen) and not whole else None
+
+    @partial(jax.jit, static_argnums=3)
+    def run(params: Mapping[str, Any], batch: Sequence[Array], key: Array, chunk: int) -> Pass:
+        found = terms(model, guide, batch, particles=chunk, key=key, params=params)
+        log_w = _total(found) if whole else found.log_w
+        kl = {s: v.mean() / (units if s in found.shared else 1) for s, v in found.kl.items()}
+        return log_w, elbo(found, data_size=units), kl
+
+    log_ws, bounds, kls, bits, done = [], 0.0, dict.fromkeys(shape.kl, 0.0), [], 0
+    with Progress(-(-n // size) * len(chunks), enabled=progress) as bar:
+        for i, start in enumerate(range(0, n, size)):
+            of_data, of_pass = random.split(random.fold_in(key, i))
+            batch = drawn(columns, _rows(columns, start, size), of_data)
+            count, parts = len(batch[0]), []
+            for k, chunk in enumerate(chunks):
+                log_w, bound, kl = run(params, batch, random.fold_in(of_pass, k), chunk)
+                parts.append(log_w)
+                # nothing is waited for here, but to show it
+                bounds += bound * (count * chunk / particles)
+                kls = {site: total + kl[site] * (count * chunk / particles) for site, total in kls.items()}
+                done += 1
+                if bar.due(done):
+                    bar.advance(done, -float(bound), float(_nll(log_w).mean()) / (units if whole else 1))
+            log_w = jnp.concatenate(parts)
+            log_ws.append(log_w if whole else _nll(log_w))
+            bits.append(None if bits_of is None else bits_of(log_ws[-1], batch[0]))
+    notes = []
+    if whole:
+        log_w = np.asarray(log_ws[0][:, 0], np.float64)
+        ratios = np.exp(log_w - log_w.max())
+        error = ratios.std(ddof=1) / ratios.mean() / particles**0.5 / units if particles > 1 else nan
+        nll = float(_nll(log_ws[0])[0]) / units
+        notes.append(
+            "no plate around the data: they count as one datum"
+            if units == 1
+            else "latents or data outside the data plate: all data count as one datum, numbers are divided by n"
+        )
+    else:
+        each = np.concatenate([np.asarray(part, np.float64) for part in log_ws])
+        nll, error = each.mean(), each.std(ddof=1) / n**0.5 if n > 1 else nan
+    bits_per_dim = None if bits_of is None else float(np.concatenate([np.asarray(b) for b in bits]).mean())
+    kl = {site: float(total) / n for site, total in kls.items()}
+    return Evaluation(float(bounds) / n, float(nll), float(error), kl, bits_per_dim, particles, n, notes)
+
+
+def _rows(columns: Sequence[Rows], start: int, count: int) -> list[Any]:
+    return [column.values[start : start + count] for column in columns]
+
+
+def _nll(log_w: Array) -> Array:
+    """-log mean_k w_k, (particles, n) -> (n,)."""
+    return log(len(log_w)) - logsumexp(log_w, 0)
+
+
+def _total(found: Terms) -> Array:
+    """log w of all data as one datum, (particles, 1)."""
+    signed = [*found.log_likelihood.values(), *found.log_p.values(), *(-q for q in found.log_q.values())]
+    return sum(t.sum(1, keepdims=True) for t in signed)
+
+
+def _shape(model: Callable, guide: Callable, batch: Sequence[Array], params: Mapping[str, Any]) -> Terms:
+    """The `Terms` of an abstract pass: sites and shapes, no numbers."""
+    kept: list[Terms] = []
+
+    def run(params: Mapping[str, Any], batch: Sequence[Array]) -> None:
+        kept.append(terms(model, guide, batch, key=random.key(0), params=params))
+
+    jax.eval_shape(run, params, tuple(batch))
+    return kept[-1]
+
+
+def _has_bits(columns: Sequence[Rows], trace: Trace) -> bool:
+    """Whether bits per dimension mean something: one column whose kind, mass or density, is that of the likelihood."""
+    if len(columns) > 1 or columns[0].bits is None:
+        return False
+    return all(trace[site]["fn"].support.is_discrete == columns[0].discrete for site in observations(trace))

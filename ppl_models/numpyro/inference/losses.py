@@ -1,0 +1,106 @@
+"""What an optimizer minimizes: an objective of a pair with its gradient, or one of NumPyro's own ELBOs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+from jax import Array
+from jax.lax import stop_gradient
+from jax.nn import softmax
+from numpyro.distributions import Delta, Distribution
+
+from .objectives import importance_weighted, log_weights
+from .single_pass import Terms, single, stacked, terms, traces
+
+Objective = Callable[..., Array]
+GRADIENTS = "reparametrized", "doubly-reparametrized"
+
+
+def estimate(
+    objective: Objective,
+    model: Callable,
+    guide: Callable,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    key: Array,
+    params: Mapping[str, Any],
+    beta: float | Array = 1.0,
+    data_size: int | None = None,
+    particles: int = 1,
+    analytic: bool = True,
+    gradient: str = "reparametrized",
+) -> tuple[Array, Terms]:
+    """(the negative objective, to be minimized, in nats per datum; the `Terms` that it was made of).
+
+    Differentiate it with respect to `params`. "doubly-reparametrized" has the value of `importance_weighted` and
+    another gradient of the same mean, without the guide's score: with w~_k = w_k / sum_j w_j,
+
+        sum_k  w~_k d log p(x, z_k) + c_k (d log w_k / d z_k) d z_k,      c_k = (1 - beta) w~_k + beta w~_k^2
+
+    See `ppl_models.inference.losses.estimate`. Here it is the gradient of
+
+        sum_k  w~_k log w_k(params of p, draws fixed) + c_k log w_k(params fixed, draws),       w~_k and c_k fixed
+
+    Args:
+        objective: of `Terms`, to be maximized.
+        model, guide, args, kwargs, key, params, particles, analytic: see `terms`; latents must be reparametrized.
+        beta, data_size: see the objective.
+        gradient: the word.
+
+    Raises:
+        ValueError: another word; "doubly-reparametrized" with another objective; see `terms` and the objective.
+
+    Source: Tucker et al. 2019 (arXiv 1810.04152); for hierarchies Bauer & Mnih 2021 (arXiv 2101.11046).
+    """
+    if not is_doubly(objective, gradient):
+        found = terms(model, guide, args, kwargs, particles, analytic, key=key, params=params)
+        return -objective(found, beta, data_size), found
+    keys = key[None] if particles == 1 else jax.random.split(key, particles)
+    fixed = stop_gradient(params)
+
+    def draw(key: Array) -> dict[str, Array]:
+        sites = traces(model, guide, args, kwargs, key=key, params=params)[1]
+        drawn = {name: site for name, site in sites.items() if site["type"] == "sample"}
+        # a point mass is no draw but a parameter, or a function of other draws
+        return {n: s["value"] for n, s in drawn.items() if not s["is_observed"] and not _is_point(s["fn"])}
+
+    def run(params: Mapping[str, Any], held: Mapping[str, Array]) -> Terms:
+        def at(key: Array, held: Mapping[str, Array]) -> Terms:
+            return single(model, guide, args, kwargs, key=key, params=params, analytic=analytic, held=held)
+
+        return stacked(at, keys, held)
+
+    draws = jax.tree.map(lambda t: t[None], draw(keys[0])) if particles == 1 else jax.vmap(draw)(keys)
+    at_draws = run(params, stop_gradient(draws))
+    scores = {name: stop_gradient(q) if name in draws else q for name, q in at_draws.log_q.items()}
+    log_w, size = log_weights(replace(at_draws, log_q=scores), beta, data_size)
+    along, _ = log_weights(run(fixed, draws), beta, data_size)
+    share = stop_gradient(softmax(log_w, 0))
+    surrogate = (share * log_w + share * (1 - beta + beta * share) * along).sum() / size
+    value = stop_gradient(objective(at_draws, beta, data_size))
+    return -(value + surrogate - stop_gradient(surrogate)), at_draws
+
+
+def is_doubly(objective: Objective, gradient: str) -> bool:
+    """Whether the gradient is the doubly-reparametrized one.
+
+    Raises:
+        ValueError: another word, or an objective that has no such gradient.
+    """
+    if gradient not in GRADIENTS:
+        raise ValueError(f"found gradient={gradient!r}, want one of {', '.join(map(repr, GRADIENTS))}")
+    if gradient != "reparametrized" and objective is not importance_weighted:
+        called = getattr(objective, "__name__", repr(objective))
+        raise ValueError(
+            f"found gradient={gradient!r} with the objective {called}, want importance_weighted: of the others the "
+            "gradient is 'reparametrized'"
+        )
+    return gradient != "reparametrized"
+
+
+def _is_point(fn: Distribution) -> bool:
+    while not isinstance(fn, Delta) and hasattr(fn, "base_dist") and not hasattr(fn, "transforms"):
+        fn = fn.base_dist
+    return isinstance(fn, Delta)

@@ -1,0 +1,135 @@
+"""The parameters of a pair of NumPyro programs: found, made unconstrained for an optimizer, and named for files."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.tree_util import keystr, tree_flatten_with_path
+from numpyro import handlers
+from numpyro.distributions import biject_to, constraints
+
+from ..parts.program import Program, named_parameters
+
+Params = dict[str, Any]  # name of a numpyro.param -> array, or a pytree of arrays
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What is known of the `numpyro.param`s of a pair, but for their values.
+
+    Attributes:
+        transforms: param -> the bijection from the reals onto its support.
+        names: param -> the names of its arrays, in the order of its leaves: "model.decoder.first.0.weight" and
+            "guide. ..." of `Program`s, as torch calls them, and "params.<param>. ..." of all others.
+    """
+
+    transforms: dict[str, Callable]
+    names: dict[str, list[str]]
+
+    def constrained(self, free: Params) -> Params:
+        """The values that programs see, of those that an optimizer moves."""
+        return {name: self.transforms[name](value) for name, value in free.items()}
+
+    def named(self, params: Params) -> dict[str, Array]:
+        """Every array by its name."""
+        pairs = [zip(self.names[param], jax.tree.leaves(value), strict=True) for param, value in params.items()]
+        return {name: leaf for each in pairs for name, leaf in each}
+
+    def restored(self, like: Params, arrays: Mapping[str, Any]) -> Params:
+        """Params of the structure of `like`, of arrays by their names.
+
+        Raises:
+            ValueError: an array that is missing or of another shape or dtype.
+        """
+        own = self.named(like)
+        for name, value in own.items():
+            found = arrays.get(name)
+            if found is None or found.shape != value.shape or found.dtype != value.dtype:
+                told = "nothing" if found is None else f"{found.shape} of {found.dtype}"
+                raise ValueError(
+                    f"training state of {name!r}: found {told}, want {value.shape} of {value.dtype}; resume with the "
+                    "model, the guide and the arguments that the run was started with"
+                )
+        return {
+            param: jax.tree.unflatten(jax.tree.structure(value), [jnp.asarray(arrays[n]) for n in self.names[param]])
+            for param, value in like.items()
+        }
+
+    def programs(self, model: Callable, guide: Callable, params: Params) -> tuple[Callable, Callable]:
+        """The pair with these (constrained) values.
+
+        `Program`s are new ones, the model inside a guide too; other functions get theirs by `handlers.substitute`.
+        """
+        trained = _trained(model, params)
+        new = _trained(guide, params)
+        own = getattr(guide, "model", None)
+        if isinstance(guide, Program) and isinstance(own, Program):
+            new = eqx.tree_at(lambda program: program.model, new, _trained(own, params))
+        return trained, new
+
+
+def find(model: Callable, guide: Callable, args: Sequence[Any], key: Array) -> tuple[Params, Parameters]:
+    """(the values that the params of a pair start from, unconstrained; what is known of them), of one run of it.
+
+    Raises:
+        ValueError: model and guide that share one name for parameters of their own; state of `numpyro_mutable`.
+    """
+    _check_names(model, guide)
+    transforms = {}
+
+    @jax.jit  # one compilation of next to nothing, where eagerly every operation of the programs would be one
+    def start(key: Array, args: Sequence[Any]) -> Params:
+        keys = jax.random.split(key)
+        with handlers.trace() as guide_trace, handlers.seed(rng_seed=keys[0]):
+            guide(*args)
+        first = {name: site["value"] for name, site in guide_trace.items() if site["type"] == "param"}
+        with handlers.trace() as model_trace, handlers.seed(rng_seed=keys[1]), handlers.substitute(data=first):
+            with handlers.replay(trace=guide_trace):
+                model(*args)
+        values = {}
+        for site in (*model_trace.values(), *guide_trace.values()):
+            name = site.get("name")
+            if site["type"] == "mutable":
+                raise ValueError(
+                    f"the programs keep the state {name!r} from run to run (numpyro_mutable), which is not carried "
+                    "here; pass it as an argument, or normalize without running statistics"
+                )
+            if site["type"] == "param" and name not in values:
+                transforms[name] = biject_to(site["kwargs"].get("constraint", constraints.real))
+                values[name] = transforms[name].inv(site["value"])
+        # numbers of Python are of no fixed type: a step would compile twice
+        return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), values)
+
+    values = start(key, tuple(args))
+    names = {name: _names(f"params.{name}", value) for name, value in values.items()}
+    for label, program in (("model", model), ("guide", guide)):
+        if isinstance(program, Program) and program.param in names:
+            names[program.param] = [f"{label}.{name}" for name in named_parameters(program)]
+    return values, Parameters(transforms, names)
+
+
+def _trained(program: Callable, params: Params) -> Callable:
+    if not isinstance(program, Program):
+        return handlers.substitute(program, data=params) if params else program
+    if program.param not in params:
+        return program
+    constants = eqx.partition(program.own(), eqx.is_inexact_array)[1]
+    return program.restored(eqx.combine(params[program.param], constants))
+
+
+def _names(start: str, value: Any) -> list[str]:
+    paths = [keystr(path, simple=True, separator=".") for path, _ in tree_flatten_with_path(value)[0]]
+    return [f"{start}.{path}" if path else start for path in paths]
+
+
+def _check_names(model: Callable, guide: Callable) -> None:
+    """Raise ValueError for two programs of one class: NumPyro goes by name, and would train them as one."""
+    if isinstance(model, Program) and isinstance(guide, Program) and model.param == guide.param:
+        raise ValueError(
+            f"model and guide are both of a class {type(model).__name__}, and their parameters would be one, "
+            f"{model.param!r}; rename one of the classes"
+        )

@@ -1,0 +1,247 @@
+"""One pass of a (model, guide) pair of NumPyro programs as `Terms`: what every objective is a function of."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from jax import Array
+from numpyro import handlers
+
+from ..parts.program import Program
+from .divergences import divergence, log_density, per_datum, per_unit, scaled, unit_divergence
+from .plates import Trace, data_plate, is_local, latents, observations
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What one pass of a pair gives, in nats, one number a datum; see `ppl_models.inference.Terms`.
+
+    Every array is (particles, n), or (particles, 1) for what is outside the data plate (`shared`). Scales and masks of
+    the program are in the numbers.
+
+    Attributes:
+        log_likelihood: observed site -> log p(x | z).
+        log_p: latent site -> log p(z | parents).
+        log_q: latent site -> log q(z | ...).
+        kl: latent site -> KL(q || p) of the factor, in closed form where there is one, else log q - log p.
+        shared: the sites outside the data plate.
+        full_size: size of the data plate before subsampling, None where the program does not subsample.
+        auxiliary: the sites of `kl` that only the guide has (auxiliary latents, factors): a density, but no prior.
+        units: gives `kl_units`.
+    """
+
+    log_likelihood: dict[str, Array]
+    log_p: dict[str, Array]
+    log_q: dict[str, Array]
+    kl: dict[str, Array]
+    shared: frozenset[str]
+    full_size: int | None = None
+    auxiliary: frozenset[str] = frozenset()
+    units: Callable[[], dict[str, Array]] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def kl_units(self) -> dict[str, Array]:
+        """Latent site -> divergence of each unit, (particles, n, units); the units sum to `kl`.
+
+        Raises:
+            ValueError: a factor or prior that is not a product over coordinates.
+        """
+        if self.units is None:
+            raise ValueError("these Terms were put together without units; take those of `terms(model, guide, ...)`")
+        return self.units()
+
+    @property
+    def seen(self) -> int:
+        """How many data the pass saw: 1 where there is no plate around them."""
+        return max(t.shape[1] for t in (*self.log_likelihood.values(), *self.kl.values()))
+
+    @property
+    def log_w(self) -> Array:
+        """log p(x, z) - log q(z | x), (particles, n) for local sites; shared sites are added to every datum."""
+        total = sum(self.log_likelihood.values())
+        for name in self.log_p:
+            total = total + self.log_p[name] - self.log_q[name]
+        return total
+
+
+def terms(
+    model: Callable,
+    guide: Callable,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    particles: int = 1,
+    analytic: bool = True,
+    *,
+    key: Array,
+    params: Mapping[str, Any] | None = None,
+) -> Terms:
+    """Run the pair once, with all particles in one pass of `jax.vmap`, and collect its `Terms`.
+
+    It can be jitted and differentiated with respect to `params` and `args`.
+
+    Args:
+        model, guide: any NumPyro programs; a guide with a method `traces` gives both traces in one pass.
+        args, kwargs: the arguments of both.
+        particles: draws of the guide.
+        analytic: take divergences in closed form where there is one and where both programs draw in one order.
+        key: of the draws.
+        params: values of `numpyro.param`s by name, as `SVI.get_params` gives them; by default what they start from.
+
+    Raises:
+        ValueError: the guide samples a site that the model lacks, lacks one that it needs, runs another model, or
+            observes something.
+
+    >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
+    >>> def model(x):
+    ...     with numpyro.plate("data", len(x)):
+    ...         z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+    ...         numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+    >>> def guide(x):
+    ...     with numpyro.plate("data", len(x)):
+    ...         numpyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+    >>> found = terms(model, guide, (jnp.zeros(3),), particles=5, key=jax.random.key(0))
+    >>> found.log_w.shape, f"{found.log_w.std():.3f}"  # the exact posterior: all weights are equal
+    ((5, 3), '0.000')
+    """
+    at = {"params": params or {}, "analytic": analytic}
+    if particles == 1:
+        return stacked(lambda k: single(model, guide, args, kwargs, key=k, **at), key[None])
+    return stacked(lambda k: single(model, guide, args, kwargs, key=k, **at), jax.random.split(key, particles))
+
+
+def stacked(run: Callable[..., Terms], *inputs: Any) -> Terms:
+    """One `Terms` of many particles: of `run` mapped over the first axis of the inputs."""
+    kept: list[tuple[Terms, str | None]] = []
+
+    def arrays(*each: Any) -> tuple[dict[str, Array], ...]:
+        found = run(*each)
+        try:
+            units, reason = found.kl_units, None
+        except ValueError as error:  # to be raised if it is ever asked for
+            units, reason = {}, str(error)
+        kept.append((found, reason))
+        return found.log_likelihood, found.log_p, found.log_q, found.kl, units
+
+    count = jax.tree.leaves(inputs)[0].shape[0]
+    if count == 1:  # not mapped: programs may do what only plain arrays can, and it is what it is without particles
+        tables = jax.tree.map(lambda t: t[None], arrays(*jax.tree.map(lambda leaf: leaf[0], inputs)))
+    else:
+        tables = jax.vmap(arrays)(*inputs)
+    (found, reason), (*numbers, units) = kept[-1], tables
+
+    def by_unit() -> dict[str, Array]:
+        if reason is not None:
+            raise ValueError(reason)
+        return units
+
+    return Terms(*numbers, found.shared, found.full_size, found.auxiliary, by_unit)
+
+
+def single(
+    model: Callable,
+    guide: Callable,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    key: Array,
+    params: Mapping[str, Any],
+    analytic: bool,
+    held: Mapping[str, Array] | None = None,
+) -> Terms:
+    """The `Terms` of one particle, whose arrays have no axis of particles yet; with the latents in `held` at values."""
+    model_trace, guide_trace, alike = traces(model, guide, args, kwargs, key=key, params=params, held=held)
+    return collect(model_trace, guide_trace, analytic and alike, next(iter([*args, *(kwargs or {}).values()]), None))
+
+
+def traces(
+    model: Callable,
+    guide: Callable,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    key: Array,
+    params: Mapping[str, Any],
+    held: Mapping[str, Array] | None = None,
+) -> tuple[Trace, Trace, bool]:
+    """(model trace, guide trace, whether both draw the latents in one order) of one run."""
+    _check_model(model, guide)
+    kwargs, keys = kwargs or {}, jax.random.split(key)
+    given = {**params, **(held or {})}
+    if isinstance(guide, Program) and callable(getattr(guide, "traces", None)):  # one that runs its own model: one pass
+        with handlers.seed(rng_seed=keys[0]), handlers.substitute(data=given):
+            return *guide.traces(*args, **kwargs), True
+    with handlers.trace() as guide_trace, handlers.seed(rng_seed=keys[0]), handlers.substitute(data=given):
+        guide(*args, **kwargs)
+    for name in observations(guide_trace):
+        raise ValueError(
+            f"the guide, {called(guide)}, observes the site {name!r}; are model and guide in this order? A guide "
+            "draws every latent and observes nothing but a numpyro.factor"
+        )
+    with handlers.trace() as model_trace, handlers.seed(rng_seed=keys[1]), handlers.substitute(data=dict(params)):
+        with handlers.replay(trace=guide_trace):
+            model(*args, **kwargs)
+    needed, drawn = latents(model_trace), latents(guide_trace)
+    for name in drawn:
+        if name not in needed and not guide_trace[name]["infer"].get("is_auxiliary"):
+            raise ValueError(
+                f"the guide samples the site {name!r}, which the model does not draw (latents: {', '.join(needed)}); "
+                "build the guide on this model, and pass it the data it was built with"
+            )
+    for name in needed:
+        if name not in drawn:
+            raise ValueError(
+                f"the guide has no factor for the site {name!r} of the model (the guide samples: {', '.join(drawn)}); "
+                "build the guide on this model"
+            )
+    return model_trace, guide_trace, [name for name in drawn if name in needed] == needed
+
+
+def collect(model_trace: Trace, guide_trace: Trace, analytic: bool, first: Any = None) -> Terms:
+    """The `Terms` of a pair of traces; `first` is the first argument of the run, whose rows are the data."""
+    data = data_plate(model_trace, first)
+
+    def dim(site: Mapping[str, Any]) -> int | None:
+        return data.dim if is_local(site, data) else None
+
+    def density(site: Mapping[str, Any]) -> Array:
+        return per_datum(scaled(log_density(site), site), dim(site))
+
+    drawn = {name: site for name, site in model_trace.items() if site["type"] == "sample"}
+    # auxiliary sites and factors of the guide have a density but no prior
+    others = {n: q for n, q in guide_trace.items() if q["type"] == "sample" and n not in drawn}
+    sites = [*drawn.items(), *others.items(), *((n, q) for n, q in guide_trace.items() if n in drawn)]
+    shared = frozenset(name for name, site in sites if not is_local(site, data))
+    pairs = {n: (guide_trace[n], site) for n, site in drawn.items() if not site["is_observed"]}
+    log_q = {n: density(q) for n, q in [*((n, q) for n, (q, _) in pairs.items()), *others.items()]}
+    log_p = {n: density(p) for n, (_, p) in pairs.items()} | {n: 0 * log_q[n] for n in others}
+    kl = {}
+    for name, (q, p) in pairs.items():
+        closed = divergence(q, p) if analytic else None
+        kl[name] = log_q[name] - log_p[name] if closed is None else per_datum(scaled(closed, q), dim(q))
+    kl |= {name: log_q[name] for name in others}
+    full = None if data is None or data.full_size == data.size else data.full_size
+
+    def units() -> dict[str, Array]:
+        dims = {name: None if name in shared else data.dim for name in pairs}
+        return {n: per_unit(*unit_divergence(n, *pairs[n], analytic), dims[n]) for n in pairs}
+
+    likelihood = {name: density(site) for name, site in drawn.items() if site["is_observed"]}
+    return Terms(likelihood, log_p, log_q, kl, shared, full, frozenset(others), units)
+
+
+def called(program: Callable) -> str:
+    """A name of a program for messages, with the address that tells two instances apart."""
+    return f"{getattr(program, '__name__', type(program).__name__)} at {id(program):#x}"
+
+
+def _check_model(model: Callable, guide: Callable) -> None:
+    """Raise ValueError for a guide that holds a model of another make than the one it is paired with."""
+    own = getattr(guide, "model", None) if isinstance(guide, Program) else None
+    if not isinstance(own, Program) or not isinstance(model, Program) or own is model:
+        return
+    if jax.tree.structure(own) != jax.tree.structure(model):
+        raise ValueError(
+            f"the guide {type(guide).__name__} runs its own model, {called(own)}, which is not the "
+            f"{called(model)} it is paired with; build the guide on this model"
+        )

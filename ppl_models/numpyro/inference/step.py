@@ -1,0 +1,238 @@
+"""Steps of a training: loss, gradient, guard, AdamW and moving average, many of them in one call of a device."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, random
+
+from ppl_models.inference.schedules import Constant
+
+from ..data import Rows
+from .batches import Order, drawn
+from .losses import estimate
+from .objectives import elbo, importance_weighted
+from .packing import Packing
+from .parameters import Parameters, Params
+from .settings import PRECISIONS, Settings
+from .single_pass import Terms
+
+Packed = tuple[Array, ...]
+BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
+LONGEST, LARGEST = 512, 2**20  # steps of a block, and rows that it takes in all
+
+
+class State(NamedTuple):
+    """What a step changes, in unconstrained parameters, each of them packed (see `Packing`).
+
+    Attributes:
+        params, exp_avg, exp_avg_sq: parameters, with the moments of Adam.
+        average: their moving average, None for none.
+        tally: (4,), sums over the steps taken of loss, bound on the nll, norm of the gradient and 1.
+        halted: whether a step was not finite, after which none is taken.
+    """
+
+    params: Packed
+    exp_avg: Packed
+    exp_avg_sq: Packed
+    average: Packed | None
+    tally: Array
+    halted: Array
+
+    @property
+    def left(self) -> Packed:
+        """The parameters that a pair is left with: the averages, if there are any."""
+        return self.params if self.average is None else self.average
+
+
+def begun(params: Packed, average: bool) -> State:
+    """The state before the first step."""
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return State(params, zeros, zeros, params if average else None, jnp.zeros(4), jnp.zeros((), bool))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a training as a function of `State`, and the loss that it takes.
+
+    Attributes:
+        model, guide: the pair.
+        parameters, packing: what is known of its parameters, and how they are packed.
+        columns: the data.
+        settings: the arguments of the training.
+        key: of all its noise.
+    """
+
+    model: Callable
+    guide: Callable
+    parameters: Parameters
+    packing: Packing
+    columns: Sequence[Rows]
+    settings: Settings
+    key: Array
+
+    def values(self, free: Packed) -> Params:
+        """The values that programs see."""
+        return self.parameters.constrained(self.packing.unpacked(free))
+
+    def negative(self, free: Packed, rows: Sequence[Array], key: Array, beta: float | Array) -> tuple[Array, Any]:
+        """(what is minimized, (the bound on the nll, the terms of both)) on stored rows, in nats per datum."""
+        settings, size = self.settings, len(self.columns[0])
+        keys = random.split(key)
+        batch, params = drawn(self.columns, rows, keys[0]), self.values(free)
+        if settings.loss is not None:
+            value = settings.loss.loss(keys[1], params, self.model, self.guide, *batch) / len(batch[0])
+            return value, (value, None)
+        value, found = estimate(
+            settings.objective,
+            self.model,
+            self.guide,
+            batch,
+            key=keys[1],
+            params=params,
+            beta=beta,
+            data_size=size,
+            particles=settings.particles,
+            analytic=settings.analytic,
+            gradient=settings.gradient,
+        )
+        if isinstance(beta, float) and beta == 1 and settings.objective in (elbo, importance_weighted):
+            return value, (value, found)
+        plain = importance_weighted if settings.objective is importance_weighted else elbo
+        return value, (-plain(found, 1.0, size), found)
+
+    def beta(self, now: Mapping[str, Array]) -> float | Array:
+        """The weight of the divergences: a number where it never changes."""
+        betas = self.settings.betas()
+        return betas.value if isinstance(betas, Constant) else now["beta"]
+
+    def batch(self, stored: Sequence[Array], now: Mapping[str, Array], i: int | Array) -> tuple[list[Array], Array]:
+        """(the stored rows of the i-th batch of a step, the key of its noise)."""
+        return [v[now["rows"][i]] for v in stored], random.fold_in(random.fold_in(self.key, now["step"]), i)
+
+    def __call__(self, state: State, now: Mapping[str, Array], stored: Sequence[Array]) -> State:
+        """Take a step on batches, whose gradients are averaged.
+
+        Args:
+            state: before it.
+            now: step, counted from 0; lr; beta; weight, of the newest parameters in the average; corrections of the
+                moments of Adam; rows (accumulate, batch_size).
+            stored: the values of the data.
+        """
+        settings, count = self.settings, self.settings.accumulate
+
+        def gradient(i: int | Array) -> tuple[Array, Packed]:
+            rows, key = self.batch(stored, now, i)
+            run = jax.value_and_grad(lambda p: _leading(self.negative(p, rows, key, self.beta(now))), has_aux=True)
+            (value, bound), slopes = run(state.params)
+            return jnp.stack([value, bound]), slopes
+
+        if count == 1:
+            told, slopes = gradient(0)
+        else:
+            first, rest = gradient(0), jnp.arange(1, count)
+            add = lambda total, i: (jax.tree.map(jnp.add, total, gradient(i)), None)  # noqa: E731
+            told, slopes = jax.tree.map(lambda t: t / count, jax.lax.scan(add, first, rest)[0])
+        norm = jnp.sqrt(sum(jnp.sum(g.astype(told.dtype) ** 2) for g in jax.tree.leaves(slopes)))
+        good = jnp.isfinite(told[0] + norm) & ~state.halted
+        halted = state.halted | ~good if settings.skip is None else state.halted
+        good = good if settings.skip is None else good & (norm <= settings.skip)
+        if settings.clip is not None:
+            factor = jnp.minimum(1.0, settings.clip / (norm + 1e-6))  # as torch's clip_grad_norm_
+            slopes = jax.tree.map(lambda g: g * factor.astype(g.dtype), slopes)
+        moved = self._moved(state, slopes, now)
+        outcome = jnp.concatenate([told, norm[None].astype(told.dtype), jnp.ones(1, told.dtype)])
+        taken = State(*moved, state.tally + outcome, halted)
+        kept = state._replace(halted=halted)
+        return jax.tree.map(lambda new, old: jnp.where(good, new, old), taken, kept)
+
+    def _moved(self, state: State, slopes: Packed, now: Mapping[str, Array]) -> tuple[Any, ...]:
+        """(parameters, their two moments, their average) after AdamW, as torch computes it."""
+        one, two = BETAS
+        exp_avg = jax.tree.map(lambda m, g: one * m + (1 - one) * g, state.exp_avg, slopes)
+        exp_avg_sq = jax.tree.map(lambda v, g: two * v + (1 - two) * g**2, state.exp_avg_sq, slopes)
+
+        def move(p: Array, m: Array, v: Array) -> Array:
+            lr, first, second = (now[name].astype(p.dtype) for name in ("lr", "first", "second"))
+            return p * (1 - lr * self.settings.weight_decay) - lr / first * m / (jnp.sqrt(v / second) + EPS)
+
+        params = jax.tree.map(move, state.params, exp_avg, exp_avg_sq)
+        if state.average is None:
+            return params, exp_avg, exp_avg_sq, None
+        average = jax.tree.map(lambda a, p: a + now["weight"].astype(p.dtype) * (p - a), state.average, params)
+        return params, exp_avg, exp_avg_sq, average
+
+    def terms(
+        self, state: State, now: Mapping[str, Array], stored: Sequence[Array]
+    ) -> list[tuple[Array, Terms | None]]:
+        """(loss, terms) of each batch of a step again, for the message of an error."""
+        batches = [self.batch(stored, now, i) for i in range(self.settings.accumulate)]
+        found = [self.negative(state.params, rows, key, self.beta(now)) for rows, key in batches]
+        return [(value, terms) for value, (_, terms) in found]
+
+
+class Blocks:
+    """Many steps in one call: a loop on the device, compiled once for any number of steps.
+
+    So the numbers do not depend on where a block begins or ends: a run goes on after any step as if it had not stopped.
+
+    Args:
+        step: the step.
+        order: of the rows.
+        total: steps of the training.
+    """
+
+    def __init__(self, step: Step, order: Order, total: int) -> None:
+        settings = step.settings
+        self.step, self.order, self.settings = step, order, settings
+        self.stored = [jnp.asarray(column.values) for column in step.columns]
+        batch = order.rows(0)
+        rows = len(batch) * settings.accumulate
+        self.looped = settings.compile is not False
+        self.capacity = max(min(LONGEST, total, LARGEST // rows), 1) if self.looped else 1
+        self.betas, self.rates = settings.betas(), settings.rates(total)
+        self._run = jax.jit(self._loop if self.looped else self._once)
+
+    def __call__(self, state: State, first: int, count: int) -> tuple[State, int]:
+        """(the state after steps `first`, `first` + 1, ..., how many were tried: `count`, or less if one halted)."""
+        table = [self.now(step) for step in range(first, first + count)]
+        empty = self.capacity - count
+        stacked = {name: np.stack([now[name] for now in table] + [table[-1][name]] * empty) for name in table[0]}
+        with jax.default_matmul_precision(PRECISIONS[self.settings.precision]):
+            state, done = self._run(state, stacked, np.int32(count), self.stored)
+        return state, int(done)
+
+    def now(self, step: int) -> dict[str, np.ndarray]:
+        """What changes from step to step: see `Step.__call__`."""
+        count, settings = self.settings.accumulate, self.settings
+        numbers = {
+            "lr": settings.lr * self.rates(step),
+            "beta": self.betas(step),
+            "weight": settings.average_weight(step),
+            "first": 1 - BETAS[0] ** (step + 1),
+            "second": 1 - BETAS[1] ** (step + 1),
+        }
+        rows = np.stack([self.order.rows(step * count + i) for i in range(count)])
+        floats = {name: np.asarray(value, jnp.zeros(()).dtype) for name, value in numbers.items()}
+        return {**floats, "step": np.int32(step), "rows": rows.astype(np.int32)}
+
+    def _loop(self, state: State, table: Mapping[str, Array], count: Array, stored: Sequence[Array]) -> Any:
+        def more(carry: tuple[State, Array]) -> Array:
+            return (carry[1] < count) & ~carry[0].halted
+
+        def take(carry: tuple[State, Array]) -> tuple[State, Array]:
+            state, i = carry
+            return self.step(state, {name: column[i] for name, column in table.items()}, stored), i + 1
+
+        return jax.lax.while_loop(more, take, (state, jnp.int32(0)))
+
+    def _once(self, state: State, table: Mapping[str, Array], count: Array, stored: Sequence[Array]) -> Any:
+        return self.step(state, {name: column[0] for name, column in table.items()}, stored), count
+
+
+def _leading(told: tuple[Array, tuple[Array, Any]]) -> tuple[Array, Array]:
+    value, (bound, _) = told
+    return value, bound

@@ -1,0 +1,87 @@
+"""Layers as torch has them, with its names, its shapes and its distributions of initial weights."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.nn import silu
+
+
+class Linear(eqx.Module):
+    """x W^T + b, W (output, inputs), b (output,), over any leading dimensions: `torch.nn.Linear`.
+
+    Weights and biases start uniform on +-1 / sqrt(inputs).
+    """
+
+    weight: Array
+    bias: Array | None
+
+    def __init__(self, inputs: int, output: int, bias: bool = True, *, key: Array) -> None:
+        keys = jax.random.split(key)
+        self.weight = _uniform(keys[0], (output, inputs), inputs)
+        self.bias = _uniform(keys[1], (output,), inputs) if bias else None
+
+    def __call__(self, x: Array) -> Array:
+        """(*batch, inputs) -> (*batch, output)."""
+        y = jnp.matmul(x, self.weight.T)
+        return y if self.bias is None else y + self.bias
+
+
+class LayerNorm(eqx.Module):
+    """w (x - mean) / sqrt(variance + 1e-5) + b over the last dimension: `torch.nn.LayerNorm`."""
+
+    weight: Array
+    bias: Array
+
+    def __init__(self, width: int) -> None:
+        self.weight, self.bias = jnp.ones(width), jnp.zeros(width)
+
+    def __call__(self, x: Array) -> Array:
+        """(*batch, width) -> the same."""
+        centered = x - x.mean(-1, keepdims=True)
+        return centered * lax.rsqrt(jnp.square(centered).mean(-1, keepdims=True) + 1e-5) * self.weight + self.bias
+
+
+class Conv(eqx.Module):
+    """Two-dimensional cross-correlation, weight (output, inputs, k, k), bias (output,): `torch.nn.Conv2d`."""
+
+    weight: Array
+    bias: Array
+    stride: int = eqx.field(static=True)
+    padding: int = eqx.field(static=True)
+
+    def __init__(self, inputs: int, output: int, kernel: int, stride: int = 1, padding: int = 0, *, key: Array) -> None:
+        keys = jax.random.split(key)
+        self.weight = _uniform(keys[0], (output, inputs, kernel, kernel), inputs * kernel**2)
+        self.bias = _uniform(keys[1], (output,), inputs * kernel**2)
+        self.stride, self.padding = stride, padding
+
+    def __call__(self, x: Array) -> Array:
+        """(n, inputs, height, width) -> (n, output, height', width')."""
+        stride, padding = (self.stride,) * 2, [(self.padding,) * 2] * 2
+        return lax.conv_general_dilated(x, self.weight, stride, padding) + self.bias[:, None, None]
+
+
+class Silu(eqx.Module):
+    """x sigmoid(x), as a layer: it keeps its place, and so the numbers of those after it, as in torch."""
+
+    def __call__(self, x: Array) -> Array:
+        """Any shape -> the same."""
+        return silu(x)
+
+
+def interpolate(x: Array, size: Sequence[int]) -> Array:
+    """The nearest neighbour on another grid, row i from row floor(i * old / new): (n, c, *old) -> (n, c, *size)."""
+    for axis, new in zip((-2, -1), size, strict=True):
+        old = x.shape[axis]
+        # in single precision, as torch computes it: the product may fall short of a whole number
+        index = np.arange(new, dtype=np.float32) * (np.float32(old) / np.float32(new))
+        x = x if old == new else jnp.take(x, np.minimum(index.astype(int), old - 1), axis)
+    return x
+
+
+def _uniform(key: Array, shape: tuple[int, ...], fan: int) -> Array:
+    return jax.random.uniform(key, shape, minval=-(fan**-0.5), maxval=fan**-0.5)

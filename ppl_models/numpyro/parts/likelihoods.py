@@ -1,0 +1,224 @@
+"""Likelihoods p(x | parameters): from a network's output to a distribution over the observed rows."""
+
+from collections.abc import Sequence
+from math import inf, prod
+from numbers import Integral
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array
+from jax.nn import sigmoid
+from numpyro.util import not_jax_tracer
+
+from .distributions import DiscretizedLogistic, FloatBernoulli
+from .program import Constant
+
+
+def check_count(n: int) -> int:
+    """Return `n` if it is a number of data that can be generated.
+
+    Raises:
+        ValueError: not an integer, or below 1.
+    """
+    if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"n: found {n!r}, want the number of data to generate, an integer of at least 1; try n=1")
+    return int(n)
+
+
+def check_data(x: Array, event: int | Sequence[int], name: str = "x", dtype: np.dtype | None = None) -> Array:
+    """Return `x` if it is a non-empty batch of finite rows of shape `event`; say what is wrong otherwise.
+
+    Values are read only while NumPyro's validation is on, and where there are any: not under `jax.jit`; type and shape
+    always. A NumPy array counts as what JAX takes it for: float64 is float32 unless `jax_enable_x64` is set.
+
+    Raises:
+        TypeError: not an array, not of a floating type, or not of `dtype` (the model's own) if that is given.
+        ValueError: an empty batch, rows of another shape, NaN or infinite entries.
+    """
+    event = (event,) if isinstance(event, int) else tuple(event)
+    if not isinstance(x, jax.Array | np.ndarray):
+        raise TypeError(f"site {name!r}: found a {type(x).__name__}, want a float array; try jnp.asarray(...)")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"site {name!r}: found dtype {x.dtype}, want a float array; try {name}.astype(float)")
+    found = jax.dtypes.canonicalize_dtype(x.dtype)
+    if dtype is not None and found != dtype:
+        raise TypeError(f"site {name!r}: found dtype {found}, want the model's {dtype}; try {name}.astype({dtype})")
+    if x.ndim == 0 or x.shape[1:] != event:
+        want = ", ".join(["n", *map(str, event)])
+        if x.shape == event:
+            hint = f"try {name}[None]"
+        elif x.ndim > 2 and prod(x.shape[1:]) == prod(event):
+            hint = f"try {name}.reshape(len({name}), -1)"
+        else:
+            hint = "build the model for this size"
+        raise ValueError(f"site {name!r}: found shape {x.shape}, want ({want}); {hint}")
+    if len(x) == 0:
+        raise ValueError(f"site {name!r}: the batch is empty (shape {x.shape}), want at least one row")
+    values = _readable(x)
+    if values is not None and not np.isfinite(values).all():
+        row = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(1))[0]
+        raise ValueError(f"site {name!r}: NaN or infinite values (first in row {row}); clean or drop these rows")
+    return x
+
+
+def _readable(x: Array) -> np.ndarray | None:
+    """The values of x where they are known and NumPyro's validation is on."""
+    # not by JAX: within `jax.jit` it would compute with known numbers too as if they were unknown
+    return np.asarray(x) if dist.Distribution._validate_args and not_jax_tracer(x) else None
+
+
+def rows(x: Array | None, n: int, event: int, likelihood: eqx.Module, dtype: np.dtype) -> int:
+    """How many data a run of a model has: the rows of x, once they are checked, or `n` if it generates.
+
+    Args:
+        x: rows (n, event), or None.
+        n: read where x is None.
+        event, likelihood, dtype: the model's own.
+
+    Raises:
+        TypeError, ValueError: see `check_data`, `check_count` and the likelihood's `check`.
+    """
+    if x is None:
+        return check_count(n)
+    check_data(x, event, dtype=dtype)
+    likelihood.check(x)
+    return len(x)
+
+
+class Bernoulli(eqx.Module):
+    """Binary pixels: x_i ~ Bernoulli(sigmoid(logits_i)), independent; one number a pixel."""
+
+    count: ClassVar[int] = 1
+
+    def __call__(self, params: Array) -> dist.Distribution:
+        """The distribution of rows (*batch, D) from logits (*batch, D)."""
+        return FloatBernoulli(params).to_event(1)
+
+    def mean(self, params: Array) -> Array:
+        """E[x] given the parameters, (*batch, D)."""
+        return sigmoid(params)
+
+    def check(self, x: Array, name: str = "x") -> None:
+        """Raise ValueError unless every value is 0 or 1 (read where `check_data` reads them)."""
+        values = _readable(x)
+        if values is not None:
+            bad = values[(values != 0) & (values != 1)]
+            if bad.size:
+                raise ValueError(
+                    f"site {name!r}: found the value {bad[0].item():.4g}, a Bernoulli likelihood wants 0 or 1; "
+                    "binarize the data (transform='binarize') or use likelihood='gaussian' or 'logistic'"
+                )
+
+
+class Gaussian(eqx.Module):
+    """Real values: x_i ~ N(loc_i, scale_i^2), the scale given once and for all or learned for each value.
+
+    With `scale=None` a network gives (loc, log scale) and the log scale is kept in [-5, 5] by a tanh.
+    """
+
+    scale: Constant | None
+
+    def __init__(self, scale: float | None = None) -> None:
+        if scale is not None and not 0 < scale < inf:
+            raise ValueError(f"found scale {scale}, want a positive finite number, or none to learn it")
+        self.scale = None if scale is None else Constant(scale)
+
+    @property
+    def count(self) -> int:
+        """Numbers a value."""
+        return 2 if self.scale is None else 1
+
+    def __call__(self, params: Array) -> dist.Distribution:
+        """The distribution of rows (*batch, D) from (*batch, count * D)."""
+        if self.scale is not None:
+            return dist.Normal(params, float(self.scale.value)).to_event(1)
+        loc, log_scale = jnp.split(params, 2, -1)
+        return dist.Normal(loc, bounded_exp(log_scale)).to_event(1)
+
+    def mean(self, params: Array) -> Array:
+        """E[x] given the parameters, (*batch, D)."""
+        return params if self.scale is not None else jnp.split(params, 2, -1)[0]
+
+    def check(self, x: Array, name: str = "x") -> None:
+        """Any finite value will do."""
+
+
+class Logistic(eqx.Module):
+    """Grey levels k / (levels - 1): a logistic density integrated over the bin of each level.
+
+    Source: Salimans et al. 2017, "PixelCNN++" (arXiv 1701.05517), eq. 2, with one component.
+    """
+
+    count: ClassVar[int] = 2
+    levels: int = eqx.field(static=True)
+
+    def __init__(self, levels: int = 256) -> None:
+        if levels < 2:
+            raise ValueError(f"found {levels} levels, want at least 2")
+        self.levels = int(levels)
+
+    def __call__(self, params: Array) -> dist.Distribution:
+        """The distribution of rows (*batch, D) in [0, 1] from (loc, log scale), (*batch, 2 D)."""
+        loc, log_scale = jnp.split(params, 2, -1)
+        # 0.5 and 0.1 are where an untrained network's zeros should point: mid grey, a wide bin
+        return DiscretizedLogistic(0.5 + loc, 0.1 * bounded_exp(log_scale), self.levels).to_event(1)
+
+    def mean(self, params: Array) -> Array:
+        """The location, clipped to [0, 1], (*batch, D)."""
+        return jnp.clip(0.5 + jnp.split(params, 2, -1)[0], 0, 1)
+
+    def check(self, x: Array, name: str = "x") -> None:
+        """Raise ValueError unless every value is one of the levels (read where `check_data` reads them)."""
+        values = _readable(x)
+        if values is not None:
+            k = values * (self.levels - 1)
+            bad = values[(values < 0) | (values > 1) | (np.abs(k - k.round()) > 1e-3)]
+            if bad.size:
+                raise ValueError(
+                    f"site {name!r}: found the value {bad[0].item():.4g}, a discretized logistic with {self.levels} "
+                    f"levels wants k / {self.levels - 1}; scale the data (transform='none') or use "
+                    "likelihood='gaussian'"
+                )
+
+
+def bounded_exp(log_scale: Array, bound: float = 5.0) -> Array:
+    """exp(bound * tanh(s / bound)): a scale that neither vanishes nor explodes, in [e^-bound, e^bound]."""
+    return jnp.exp(bound * jnp.tanh(log_scale / bound))
+
+
+def likelihood(spec: str | eqx.Module, owner: str = "") -> eqx.Module:
+    """A likelihood by name: "bernoulli", "gaussian" (learned scale), "gaussian:0.1" (fixed), "logistic:256".
+
+    A module is passed through: it needs `count` (numbers a value), `__call__(params) -> distribution`,
+    `mean(params)` and `check(x, name)`. `owner` is the model it is for, for messages.
+
+    Raises:
+        ValueError: an unknown name, a number that does not parse, or a module that lacks one of these.
+    """
+    prefix = f"{owner}: " if owner else ""
+    if isinstance(spec, eqx.Module):
+        lacking = [name for name in ("__call__", "mean", "check") if not callable(getattr(spec, name, None))]
+        if not isinstance(getattr(spec, "count", None), Integral) or lacking:
+            raise ValueError(
+                f"{prefix}likelihood: found a {type(spec).__name__}, want a module with count (an integer), __call__, "
+                "mean and check; take ppl_models.numpyro.parts.Bernoulli as an example"
+            )
+        return spec
+    name, colon, number = str(spec).partition(":")
+    try:
+        if name == "bernoulli" and not colon:
+            return Bernoulli()
+        if name == "gaussian":
+            return Gaussian(float(number) if colon else None)
+        if name == "logistic":
+            return Logistic(int(number) if colon else 256)
+    except ValueError as error:
+        raise ValueError(f"{prefix}likelihood {spec!r}: {error}") from None
+    raise ValueError(
+        f"{prefix}likelihood: found {spec!r}, want 'bernoulli', 'gaussian', 'gaussian:SCALE' or 'logistic:LEVELS', or "
+        "a module"
+    )

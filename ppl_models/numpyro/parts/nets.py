@@ -1,0 +1,245 @@
+"""Networks: residual perceptrons and convolutions that broadcast over leading dimensions.
+
+Every network takes several inputs and adds their first linear images instead of concatenating them: an input
+that lacks the particle dimension (the evidence) is then read once, not once a particle.
+
+Weights have the names and the shapes that they have in torch, and initially its distributions. A tuple stands where
+torch has a `Sequential`, and activations keep their places in it.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
+from typing import Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.nn import silu
+
+from .layers import Conv as Conv, LayerNorm as LayerNorm, Linear as Linear, Silu as Silu, interpolate as interpolate
+
+
+class Block(eqx.Module):
+    """Pre-normalized residual block h + W2 silu(W1 LayerNorm(h)); W2 starts at zero, so it starts as identity."""
+
+    norm: LayerNorm
+    inner: Linear
+    outer: Linear
+
+    def __init__(self, width: int, *, key: Array) -> None:
+        keys = jax.random.split(key)
+        self.norm = LayerNorm(width)
+        self.inner = Linear(width, width, key=keys[0])
+        self.outer = _zeros(Linear(width, width, key=keys[1]))
+
+    def __call__(self, h: Array) -> Array:
+        """(*batch, width) -> (*batch, width)."""
+        return h + self.outer(silu(self.inner(self.norm(h))))
+
+
+class Net(eqx.Module):
+    """Residual perceptron of several inputs.
+
+        h = sum_i W_i x_i + b;   h <- Block(h), depth times;   output = W h + c        (W LayerNorm(h) + c with norm)
+
+    Without `norm` the path of the linear layers is never squashed, so linear maps are learned exactly; with it the
+    output stays bounded however large the inputs, which a chain of many such networks needs. `depth=0` is one linear
+    map, with nothing to normalize; without inputs the output is a free parameter.
+
+    Args:
+        inputs: width of each input; none of them for a free parameter.
+        output: width of the output.
+        hidden: width of the blocks.
+        depth: number of blocks.
+        gain: factor on the initial weights of the last layer; small ones start the output near its bias.
+        norm: normalize the last hidden layer.
+        key: of the initial weights.
+    """
+
+    first: tuple[Linear, ...]
+    blocks: tuple[Block | LayerNorm, ...]
+    last: Linear | None
+    constant: Array | None
+
+    def __init__(
+        self,
+        inputs: Sequence[int],
+        output: int,
+        hidden: int = 256,
+        depth: int = 1,
+        gain: float = 1.0,
+        norm: bool = False,
+        *,
+        key: Array,
+    ) -> None:
+        if any(n < 1 for n in (*inputs, output, hidden)) or depth < 0:
+            raise ValueError(
+                f"network: found inputs {tuple(inputs)}, output {output}, hidden {hidden}, depth {depth}; "
+                "want positive widths and depth >= 0"
+            )
+        deep = bool(inputs) and depth > 0
+        keys = iter(jax.random.split(key, len(inputs) + depth + 1))
+        width = hidden if deep else output
+        first = [Linear(n, width, bias=i == 0, key=next(keys)) for i, n in enumerate(inputs)]
+        self.first = tuple(first if deep else (_scaled(layer, gain) for layer in first))
+        blocks = [Block(hidden, key=next(keys)) for _ in range(depth if deep else 0)]
+        self.blocks = (*blocks, LayerNorm(hidden)) if norm and deep else tuple(blocks)
+        self.last = _scaled(Linear(hidden, output, key=next(keys)), gain) if deep else None
+        self.constant = None if inputs else gain * 0.1 * jax.random.normal(next(keys), (output,))
+
+    @property
+    def bias(self) -> Array:
+        """The bias of the output, (output,)."""
+        return _bias(self)
+
+    def with_bias(self, value: Array) -> Self:
+        """The same network with another bias of the output: where an initial value is put."""
+        return eqx.tree_at(_bias, self, value)
+
+    def __call__(self, *inputs: Array) -> Array:
+        """(*batch, n_i) each -> (*batch, output); batches broadcast. Without inputs: (output,)."""
+        if self.constant is not None:
+            return self.constant
+        h = None
+        for layer, x in zip(self.first, inputs, strict=True):
+            h = layer(x) if h is None else h + layer(x)
+        if self.last is None:
+            return h
+        for block in self.blocks:
+            h = block(h)
+        return self.last(h)
+
+
+class ConvBlock(eqx.Module):
+    """Residual block h + conv(silu(conv(silu(h)))), 3 x 3, the second convolution starting at zero."""
+
+    inner: Conv
+    outer: Conv
+
+    def __init__(self, channels: int, *, key: Array) -> None:
+        keys = jax.random.split(key)
+        self.inner = Conv(channels, channels, 3, padding=1, key=keys[0])
+        self.outer = _zeros(Conv(channels, channels, 3, padding=1, key=keys[1]))
+
+    def __call__(self, h: Array) -> Array:
+        """(n, channels, height, width) -> the same."""
+        return h + self.outer(silu(self.inner(silu(h))))
+
+
+class ConvEncoder(eqx.Module):
+    """Images, given as flat rows, to feature vectors: strided convolutions with residual blocks, then a linear layer.
+
+    Args:
+        image: (channels, height, width) of a row.
+        output: number of features.
+        channels: of the first convolution; doubled at each halving of the image.
+        depth: residual blocks at each resolution.
+        key: of the initial weights.
+    """
+
+    layers: tuple[Conv | ConvBlock | Silu, ...]
+    last: Linear
+    image: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(self, image: Sequence[int], output: int, channels: int = 16, depth: int = 1, *, key: Array) -> None:
+        self.image = tuple(image)
+        key, own = jax.random.split(key)
+        layers: list[Conv | ConvBlock | Silu] = [Conv(image[0], channels, 3, padding=1, key=own)]
+        height, width = image[1:]
+        while max(height, width) > 7:
+            key, own, *keys = jax.random.split(key, depth + 2)
+            layers += [*(ConvBlock(channels, key=k) for k in keys), Silu()]
+            layers += [Conv(channels, 2 * channels, 3, stride=2, padding=1, key=own)]
+            channels, height, width = 2 * channels, (height + 1) // 2, (width + 1) // 2
+        own, *keys = jax.random.split(key, depth + 1)
+        self.layers = (*layers, *(ConvBlock(channels, key=k) for k in keys), Silu())
+        self.last = Linear(channels * height * width, output, key=own)
+
+    def __call__(self, x: Array) -> Array:
+        """(*batch, channels * height * width) -> (*batch, output)."""
+        h = x.reshape(-1, *self.image)
+        for layer in self.layers:
+            h = layer(h)
+        return self.last(h.reshape(len(h), -1)).reshape(*x.shape[:-1], -1)
+
+
+class ConvNet(eqx.Module):
+    """Vectors, and optionally an image, to an image: the residual-convolutional counterpart of `Net`.
+
+    The vectors give a small map by a linear layer, which is enlarged (nearest neighbour) with residual blocks at each
+    size; an image input, resized to the output, joins by a 3 x 3 convolution before the blocks of the last size.
+
+    Args:
+        inputs: width of each vector.
+        image: (channels, height, width) of the output.
+        context: (channels, height, width) of an image input, given as flat rows, or None.
+        channels: of the last map; doubled at each halving.
+        depth: residual blocks at each size.
+        key: of the initial weights.
+    """
+
+    first: tuple[Linear, ...]
+    blocks: tuple[ConvBlock, ...]
+    narrow: tuple[Conv, ...]
+    join: Conv | None
+    last: Conv
+    depth: int = eqx.field(static=True)
+    context: tuple[int, ...] | None = eqx.field(static=True)
+    sizes: tuple[tuple[int, ...], ...] = eqx.field(static=True)
+    start: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        inputs: Sequence[int],
+        image: Sequence[int],
+        context: Sequence[int] | None = None,
+        channels: int = 16,
+        depth: int = 1,
+        *,
+        key: Array,
+    ) -> None:
+        self.depth, self.context = depth, None if context is None else tuple(context)
+        sizes = [tuple(image[1:])]
+        while max(sizes[-1]) > 7:
+            sizes.append(tuple((s + 1) // 2 for s in sizes[-1]))
+        self.sizes = tuple(sizes[::-1])
+        widths = [min(channels * 2**i, 128) for i in range(len(sizes))][::-1]
+        self.start = (widths[0], *self.sizes[0])
+        keys = iter(jax.random.split(key, len(inputs) + (depth + 1) * len(widths) + 1))
+        self.first = tuple(Linear(n, prod(self.start), i == 0, key=next(keys)) for i, n in enumerate(inputs))
+        self.blocks = tuple(ConvBlock(w, key=next(keys)) for w in widths for _ in range(depth))
+        self.narrow = tuple(Conv(a, b, 1, key=next(keys)) for a, b in pairwise(widths))
+        self.join = None if context is None else Conv(context[0], widths[-1], 3, padding=1, key=next(keys))
+        self.last = Conv(widths[-1], image[0], 3, padding=1, key=next(keys))
+
+    def __call__(self, *inputs: Array) -> Array:
+        """Vectors (*batch, n_i), then the flat context (*batch, c h w) if there is one -> (*batch, C * H * W)."""
+        vectors = inputs if self.join is None else inputs[:-1]
+        h = sum(layer(v) for layer, v in zip(self.first, vectors, strict=True))
+        batch = h.shape[:-1] if self.join is None else jnp.broadcast_shapes(h.shape[:-1], inputs[-1].shape[:-1])
+        h = jnp.broadcast_to(h, (*batch, h.shape[-1])).reshape(-1, *self.start)
+        for i, size in enumerate(self.sizes):
+            if i:
+                h = interpolate(self.narrow[i - 1](h), size)
+            if self.join is not None and i == len(self.sizes) - 1:
+                c = jnp.broadcast_to(inputs[-1], (*batch, inputs[-1].shape[-1])).reshape(-1, *self.context)
+                h = h + self.join(interpolate(c, size))
+            for block in self.blocks[i * self.depth : (i + 1) * self.depth]:
+                h = block(h)
+        return self.last(silu(h)).reshape(*batch, -1)
+
+
+def _zeros(layer: Linear | Conv) -> Linear | Conv:
+    return jax.tree.map(jnp.zeros_like, layer)
+
+
+def _scaled(layer: Linear, gain: float) -> Linear:
+    return eqx.tree_at(lambda layer: layer.weight, layer, layer.weight * gain)
+
+
+def _bias(net: Net) -> Array:
+    if net.constant is not None:
+        return net.constant
+    return net.first[0].bias if net.last is None else net.last.bias

@@ -1,0 +1,156 @@
+"""The self-reflective VAE's generative model (Apostolopoulou, Rosenfeld, Dubrawski 2020, arXiv 2007.05166)."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from math import prod
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jax import Array
+
+from ..parts.sizes import event_size, one_size
+from .parts import likelihoods
+from .parts.bijectors import ConditionalRankOneAffine
+from .parts.distributions import diagonal_normal
+from .parts.nets import ConvNet, Net
+from .parts.program import Program
+
+
+class SeReVAE(Program):
+    """Hierarchy of layers that each draw a code and a block of the data, with amortized bijections between the codes.
+
+        p(x, z) = p(z1) p(x1 | z1)  prod_{l=2..L}  p(zl | z{l-1}) p(xl | zl, x{l-1})
+
+    The data are cut into L blocks. Layer l draws eps_l ~ N(mu_l, sigma_l^2) and pushes it through its bijection,
+    z_l = c_l + (diag(d_l) + u_l u_l^T) eps_l; mu_l, sigma_l, c_l, d_l, u_l are networks of z_{l-1} (constants: l = 1).
+    The sample site is z_l itself, a transformed distribution, so that a guide can share the bijection by taking the
+    prior's own transform. Block l has parameters gamma_l(z_l) + dgamma_l(x_{l-1}, z_l): a first estimate from the code
+    and a correction that has read the previous block (the observed one when x is given, else the sampled one).
+
+    Shapes: x (n, event), z_l (n, latent); sites z1..zL, and x1..xL with event sizes `model.blocks`.
+
+    Args:
+        event: number of values in a row of x, or its shape: (channels, height, width) for `network="conv"`.
+        layers: L. Blocks are equal but the last, which takes the rest: 9 x 78 + 82 for 784 in 10.
+        latent: size of each z_l.
+        hidden: width of the networks that give data; those between codes have a quarter of it. Of a "conv" hidden // 16
+            (at least 4) are the channels of the last map.
+        depth: residual blocks in each network, at least one; of a "conv" at each size of the map.
+        likelihood: see `parts.likelihoods.likelihood`.
+        network: "mlp", or "conv" (blocks are then bands of rows of the image, so that they stay two-dimensional).
+        key: of the initial weights, a `jax.random.key`.
+
+    Raises:
+        ValueError: sizes that are none; more layers than values (or rows); no depth; an unknown network; x of the wrong
+            width, outside the likelihood's support, not finite, empty.
+
+    Source: sections 3 and 4, eq. 3; table 1 for 10 layers of 10 latents. Networks and initialization are ours: the
+    paper leaves them open.
+
+    >>> SeReVAE(784, layers=10, latent=10, key=jax.random.key(0)).blocks
+    (78, 78, 78, 78, 78, 78, 78, 78, 78, 82)
+
+    >>> from ppl_models.factorization import factorization
+    >>> f = factorization(SeReVAE(event=6, layers=3, latent=2, hidden=8, key=jax.random.key(0)), jnp.eye(6)[:3])
+    >>> print(f)
+    p(z1) p(x1 | z1) p(z2 | z1) p(x2 | x1, z2) p(z3 | z2) p(x3 | x2, z3)
+    >>> print(f.faithful_inverse())
+    q(z1 | x1, x2, x3) q(z2 | z1, x1, x2, x3) q(z3 | z2, x2, x3)
+    """
+
+    priors: tuple[Net, ...]
+    bijectors: tuple[ConditionalRankOneAffine, ...]
+    estimates: tuple[Net | ConvNet, ...]
+    corrections: tuple[Net | ConvNet, ...]
+    likelihood: eqx.Module
+    event: int = eqx.field(static=True)
+    image: tuple[int, ...] | None = eqx.field(static=True)
+    layers: int = eqx.field(static=True)
+    latent: int = eqx.field(static=True)
+    heights: tuple[int, ...] = eqx.field(static=True)
+    blocks: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        event: int | Sequence[int] = 784,
+        layers: int = 10,
+        latent: int = 10,
+        hidden: int = 256,
+        depth: int = 1,
+        likelihood: str | eqx.Module = "bernoulli",
+        network: str = "mlp",
+        *,
+        key: Array,
+    ) -> None:
+        self.event, self.image = event_size("SeReVAE", event, network)
+        self.layers = layers = one_size("SeReVAE", "layers", layers)
+        self.latent = latent = one_size("SeReVAE", "latent", latent)
+        hidden = one_size("SeReVAE", "hidden", hidden)
+        # at least one: the normalization inside bounds z_l, since u(z) enters squared and multiplies along the chain
+        depth = one_size("SeReVAE", "depth", depth)
+        units = self.event if self.image is None else self.image[1]
+        if layers > units:
+            raise ValueError(f"SeReVAE: found {layers} layers for {units} rows or values, want 1 to {units}")
+        self.likelihood = likelihoods.likelihood(likelihood, "SeReVAE")
+        k = self.likelihood.count
+        self.heights = (*[units // layers] * (layers - 1), units - units // layers * (layers - 1))
+        shapes = [(h,) if self.image is None else (self.image[0], h, self.image[2]) for h in self.heights]
+        self.blocks = tuple(prod(shape) for shape in shapes)
+        small = max(hidden // 4, 1)
+        priors, bijectors, estimates, corrections = [], [], [], []
+        for i, (shape, own) in enumerate(zip(shapes, jax.random.split(key, layers), strict=True)):
+            above = [latent] if i else []
+            keys = jax.random.split(own, 4)
+            priors.append(Net(above, 2 * latent, small, depth, gain=0.1 if i else 0.0, norm=True, key=keys[0]))
+            bijectors.append(ConditionalRankOneAffine(latent, above, small, depth, key=keys[1]))
+            if self.image is not None:
+                channels, out = max(hidden // 16, 4), (k * shape[0], *shape[1:])
+                estimates.append(ConvNet([latent], out, channels=channels, depth=depth, key=keys[2]))
+                if i:
+                    corrections.append(ConvNet([latent], out, shapes[i - 1], channels, depth, key=keys[3]))
+            else:
+                estimates.append(Net([latent], k * shape[0], hidden, depth, norm=True, key=keys[2]))
+                if i:
+                    inputs = [latent, self.blocks[i - 1]]
+                    corrections.append(Net(inputs, k * shape[0], hidden, depth, norm=True, key=keys[3]))
+        self.priors, self.bijectors = tuple(priors), tuple(bijectors)
+        self.estimates, self.corrections = tuple(estimates), tuple(corrections)
+
+    def forward(self, x: Array | None = None, n: int = 1) -> Array:
+        """Observe the rows of x (n, event), or generate n of them; returns them."""
+        n = likelihoods.rows(x, n, self.event, self.likelihood, self.dtype)
+        observed = [None] * self.layers if x is None else self.cut(x)
+        drawn = []
+        with numpyro.plate("data", n):
+            above = []
+            for i in range(self.layers):
+                # p(zl | z{l-1}): eps_l ~ N(mu, sigma^2) pushed through the bijection
+                loc, log_scale = jnp.split(self.priors[i](*above), 2, -1)
+                eps = diagonal_normal(loc, likelihoods.bounded_exp(log_scale))
+                z = numpyro.sample(f"z{i + 1}", dist.TransformedDistribution(eps, [self.bijectors[i](*above)]))
+                # p(xl | zl, x{l-1})
+                params = self.estimates[i](z)
+                if i:
+                    params = params + self.corrections[i - 1](z, drawn[-1])
+                drawn.append(numpyro.sample(f"x{i + 1}", self.likelihood(params), obs=observed[i]))
+                above = [z]
+        return self.join(drawn) if x is None else x
+
+    def cut(self, x: Array) -> list[Array]:
+        """The blocks of rows x (*batch, event): consecutive values, or bands of rows of an image."""
+        if self.image is None:
+            return jnp.split(x, list(accumulate(self.blocks[:-1])), -1)
+        bands = jnp.split(x.reshape(*x.shape[:-1], *self.image), list(accumulate(self.heights[:-1])), -2)
+        return [band.reshape(*x.shape[:-1], -1) for band in bands]
+
+    def join(self, blocks: Sequence[Array]) -> Array:
+        """The rows (*batch, event) of their blocks."""
+        if self.image is None:
+            return jnp.concatenate(blocks, -1)
+        channels, _, width = self.image
+        bands = [block.reshape(*block.shape[:-1], channels, -1, width) for block in blocks]
+        image = jnp.concatenate(bands, -2)
+        return image.reshape(*image.shape[:-3], -1)

@@ -1,0 +1,84 @@
+"""The variational autoencoder's generative model (Kingma & Welling 2014, arXiv 1312.6114)."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import numpyro
+from jax import Array
+
+from ..parts.sizes import event_size, one_size
+from .parts import likelihoods
+from .parts.distributions import StandardNormal
+from .parts.nets import ConvNet, Net
+from .parts.program import Program
+
+
+class VAE(Program):
+    """One latent vector with a standard normal prior, decoded by a network.
+
+        p(x, z) = p(z) p(x | z),      z ~ N(0, I),      x ~ likelihood(net(z))
+
+    Shapes: x (n, event), z (n, latent); sites z1 and x.
+
+    Args:
+        event: number of values in a row of x, or its shape: (channels, height, width) for `network="conv"`.
+        latent: size of z1.
+        hidden: width of the network; of a "conv" hidden // 16 (at least 4) are the channels of the last map.
+        depth: residual blocks in it; of a "conv" at each size of the map.
+        likelihood: "bernoulli", "gaussian", "gaussian:SCALE" or "logistic:LEVELS"; see `parts.likelihoods.likelihood`.
+        network: "mlp" or "conv".
+        key: of the initial weights, a `jax.random.key`.
+
+    Raises:
+        ValueError: sizes that are none; an unknown network or likelihood; x of the wrong width, outside the support,
+            not finite, empty.
+
+    Source: Kingma & Welling 2014, section 3 and appendix C.
+
+    >>> import jax
+    >>> from numpyro.handlers import seed
+    >>> model = VAE(event=(1, 8, 8), latent=5, network="conv", key=jax.random.key(0))
+    >>> seed(model, jax.random.key(1))(n=3).shape
+    (3, 64)
+
+    >>> from ppl_models.factorization import factorization
+    >>> print(factorization(VAE(event=4, latent=2, hidden=8, key=jax.random.key(0)), jax.numpy.eye(4)[:3]))
+    p(z1) p(x | z1)
+    """
+
+    decoder: Net | ConvNet
+    likelihood: eqx.Module
+    prior: StandardNormal
+    event: int = eqx.field(static=True)
+    latent: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        event: int | Sequence[int] = 784,
+        latent: int = 50,
+        hidden: int = 256,
+        depth: int = 1,
+        likelihood: str | eqx.Module = "bernoulli",
+        network: str = "mlp",
+        *,
+        key: Array,
+    ) -> None:
+        self.event, image = event_size("VAE", event, network)
+        self.latent, hidden = one_size("VAE", "latent", latent), one_size("VAE", "hidden", hidden)
+        depth = one_size("VAE", "depth", depth, least=0)
+        self.likelihood = likelihoods.likelihood(likelihood, "VAE")
+        if image is None:
+            self.decoder = Net([self.latent], self.likelihood.count * self.event, hidden, depth, norm=True, key=key)
+        else:
+            channels = (self.likelihood.count * image[0], *image[1:])
+            self.decoder = ConvNet([self.latent], channels, channels=max(hidden // 16, 4), depth=depth, key=key)
+        self.prior = StandardNormal(self.latent)
+
+    def forward(self, x: Array | None = None, n: int = 1) -> Array:
+        """Observe the rows of x (n, event), or generate n of them; returns them."""
+        n = likelihoods.rows(x, n, self.event, self.likelihood, self.dtype)
+        with numpyro.plate("data", n):
+            # p(z)
+            z = numpyro.sample("z1", self.prior())
+            # p(x | z)
+            return numpyro.sample("x", self.likelihood(self.decoder(z)), obs=x)

@@ -1,0 +1,77 @@
+"""Weights between torch and JAX, by name and without loss; the one file of the ports that knows torch."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .parts.program import named_constants, named_parameters, with_parameters
+
+T = TypeVar("T", bound=eqx.Module)
+
+
+def from_torch(source: nn.Module | Mapping[str, Tensor]) -> dict[str, jax.Array]:
+    """The parameters and persistent buffers of a torch module, or its `state_dict`, as JAX arrays of the same types.
+
+    A guide's are without its model's, as its `state_dict` is. Copies: neither side sees what becomes of the other.
+
+    Raises:
+        ValueError: values of a type that JAX would round, float64 unless `jax_enable_x64` is set.
+
+    >>> from ppl_models import VAE
+    >>> sorted(from_torch(VAE(event=4, latent=2, depth=0, likelihood="gaussian:0.1")))
+    ['decoder.first.0.bias', 'decoder.first.0.weight', 'likelihood.scale']
+    """
+    state = source.state_dict() if isinstance(source, nn.Module) else source
+    return {name: _to_jax(name, tensor.detach().cpu()) for name, tensor in state.items()}
+
+
+def to_torch(source: eqx.Module | Mapping[str, jax.Array]) -> dict[str, Tensor]:
+    """The inverse of `from_torch`: what `torch.nn.Module.load_state_dict` takes, from a module or arrays by name.
+
+    Of a module the parameters and the constants; of a guide its own. Copies, on the CPU, of the same types.
+
+    >>> from ppl_models.numpyro import VAE
+    >>> {name: tuple(t.shape) for name, t in to_torch(VAE(event=4, latent=2, depth=0, key=jax.random.key(0))).items()}
+    {'decoder.first.0.weight': (4, 2), 'decoder.first.0.bias': (4,)}
+    """
+    values = {**named_parameters(source), **named_constants(source)} if isinstance(source, eqx.Module) else source
+    return {name: _to_torch(np.asarray(value)) for name, value in values.items()}
+
+
+def like_torch(module: T, source: nn.Module | Mapping[str, Tensor]) -> T:
+    """The module with the weights of a torch module of the same sizes: `with_parameters(module, from_torch(source))`.
+
+    Raises:
+        ValueError: see `from_torch` and `parts.program.with_parameters`.
+
+    >>> from ppl_models import VAE
+    >>> from ppl_models.numpyro import VAE as Port
+    >>> sizes = {"event": 4, "latent": 2, "hidden": 8}
+    >>> model = like_torch(Port(**sizes, key=jax.random.key(0)), VAE(**sizes))
+    """
+    return with_parameters(module, from_torch(source))
+
+
+def _to_jax(name: str, tensor: Tensor) -> jax.Array:
+    # NumPy has no bfloat16 of its own: the same bits, read as the one that JAX brings
+    if tensor.dtype == torch.bfloat16:
+        return jnp.array(tensor.view(torch.int16).numpy().view(jnp.bfloat16), copy=True)
+    array = tensor.numpy()
+    if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
+        raise ValueError(
+            f"weights: {name!r} is {array.dtype}, which JAX rounds; call jax.config.update('jax_enable_x64', True) "
+            "first, or pass the torch module's .float()"
+        )
+    return jnp.array(array, copy=True)
+
+
+def _to_torch(array: np.ndarray) -> Tensor:
+    if array.dtype == jnp.bfloat16:
+        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(array.copy())
