@@ -13,6 +13,7 @@ WORDS = {
     "numpyro-scan": "NumPyro, `lax.scan`",
     "ours-eager": "ours, eager",
     "ours-compiled": "ours, compiled",
+    "numpyro-port": "NumPyro, the port",
 }
 
 
@@ -105,7 +106,28 @@ def scaling_table(found: dict) -> str:
     return "\n\n".join(texts)
 
 
-TABLES = {"step": step_table, "memory": memory_table, "evaluate": evaluate_table, "scaling": scaling_table}
+def pairs_table(found: dict) -> str:
+    """One row a pair: ms of Pyro's eager step, of the compiled one and of the port, with the ratios to the first."""
+
+    def cell(row: dict) -> str:
+        return f"{row['ms']:.2f} ms, {row['ratio']:.2f}" if "ms" in row else row["note"]
+
+    lines = [
+        [model, guide, *(cell(rows[name]) for name in rows)]
+        for model, guides in found["pairs"].items()
+        for guide, rows in guides.items()
+    ]
+    names = next(iter(next(iter(found["pairs"].values())).values()))
+    return table(["model", f"guide, {threads(found['about'])}", *(WORDS[name] for name in names)], lines)
+
+
+TABLES = {
+    "step": step_table,
+    "memory": memory_table,
+    "evaluate": evaluate_table,
+    "scaling": scaling_table,
+    "pairs": pairs_table,
+}
 
 
 def main() -> None:

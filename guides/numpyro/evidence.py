@@ -118,7 +118,7 @@ def elements(places: np.ndarray, batch: tuple[int, ...], argument: tuple[int, ..
     if places.shape[:k] != batch or argument[:k] != batch:
         return None
     width = int(np.prod(argument[k:]))
-    rows = np.arange(int(np.prod(batch))).reshape(*batch, *[1] * (places.ndim - k))
+    rows = np.arange(int(np.prod(batch))).reshape((*batch, *[1] * (places.ndim - k)))
     return frozenset((places % width).ravel().tolist()) if (places // width == rows).all() else None
 
 

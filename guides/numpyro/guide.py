@@ -42,7 +42,7 @@ class TopDownGuide(Program):
     network of evidence and parents) and `run.upstream_value(name)`.
 
     The model's parameters are in the run of the guide under the name they have in the model, which NumPyro shares, and
-    not among the guide's own. `traces` gives both traces of one pass. Latents inside `numpyro.contrib.control_flow.scan`
+    not among the guide's own. `traces` gives both traces of one pass. Latents in a `numpyro.contrib.control_flow.scan`
     cannot be intercepted.
 
     Args:
@@ -253,7 +253,7 @@ def with_model(guide: M, model: Callable) -> M:
 
 
 def _without_model(guide: M) -> M:
-    return eqx.tree_at(lambda guide: guide.model, guide, None)
+    return guide if guide.model is None else eqx.tree_at(lambda guide: guide.model, guide, None)
 
 
 def _with_prior(site: dict[str, Any]) -> dict[str, Any]:

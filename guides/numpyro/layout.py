@@ -54,7 +54,7 @@ class Layout:
         self._names = list(signature(getattr(model, "forward", model)).parameters)
         self._origins = origins(lambda *given: observed_values(run(model, given, {})), args)
         try:  # shapes are all that is needed of most models: a run that computes nothing
-            jax.evalshape_of(lambda: self._learn(model, args))
+            jax.eval_shape(lambda: self._learn(model, args))
         except Exception:  # noqa: BLE001 (bounds of a support, a branch on data; or an error, which is then raised)
             self._learn(model, args)
         self.factorization = factorization(model, args, self._drawn, self._observed)
@@ -127,7 +127,7 @@ class Layout:
             taken += [covariate(name, a, self._rows, None) for name, a in zip(names, others, strict=bool(names))]
             self.sizes |= {reading: t.shape[-1] for reading, t in gather(taken, self._readings).items()}
 
-        jax.evalshape_of(sizes, [t.value for t in self._shapes[0]], self._shapes[1] if covariates else [])
+        jax.eval_shape(sizes, [t.value for t in self._shapes[0]], self._shapes[1] if covariates else [])
 
     def called(self, i: int) -> str:
         """The name of an argument that is no site's: that of the parameter it is passed as."""
@@ -141,7 +141,7 @@ class Layout:
     def _find_sources(
         self, args: tuple[Any, ...], observed: Mapping[str, Any]
     ) -> dict[int, tuple[bool, dict[str, frozenset[int]]]] | None:
-        """The arguments whose rows are what the model observes, whole or in parts: index -> (floats?, elements by site).
+        """The arguments whose rows are what the model observes, whole or in parts: index -> (floats, elements by site).
 
         None if a value is no such part of an argument: then the model itself is run to see what it observes.
         """

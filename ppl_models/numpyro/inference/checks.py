@@ -56,7 +56,7 @@ def check_pair(
         fn = guide_trace[site]["fn"]
         if not fn.has_rsample:
             raise ValueError(
-                f"{name}: the guide draws the site {site!r} from a {type(fn).__name__}, not reparametrized, so that no "
+                f"{name}: the guide draws the site {site!r} from a {type(_innermost(fn)).__name__}, not reparametrized, so that no "
                 "gradient goes through the draw; pass loss=numpyro.infer.TraceGraph_ELBO(), which does without"
             )
     return model_trace

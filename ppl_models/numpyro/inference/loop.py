@@ -22,9 +22,10 @@ from .checkpoint import CHECKPOINT, read, save
 from .diagnosis import diagnosis
 from .interrupts import interrupts
 from .objectives import elbo
+from .parameters import Params
 from .run import Run
 from .single_pass import terms
-from .step import Blocks, Packed, State
+from .step import Blocks, State
 
 PATIENCE = 0.2  # seconds that a block of steps is to take, so that a bar moves and Ctrl-C is heard
 
@@ -62,7 +63,7 @@ class Loop:
         self.constants = {f"{label}.{name}": value for label, each in held.items() for name, value in each.items()}
         self.done, self.since, self.before, self.stopped = 0, 0, 0.0, False
         self.kept = -1  # the step that the checkpoint is of
-        self.best: Packed | None = None
+        self.best: Params | None = None
         self.best_bound, self.worse = float("inf"), 0
         self.length = 1  # steps of a block, as many as take long enough to look up
         self.start = perf_counter()
@@ -152,15 +153,15 @@ class Loop:
             total += float(self._bounds(self.state.left, rows, random.fold_in(key, i)))
         return total / size
 
-    def _bounded(self, free: Packed, rows: Sequence[Array], key: Array) -> Array:
+    def _bounded(self, free: Params, rows: Sequence[Array], key: Array) -> Array:
         keys, step = random.split(key), self.step
-        batch, params = drawn(self.held_out, rows, keys[0]), step.values(free)
+        batch, params = drawn(self.held_out, rows, keys[0]), self.parameters.constrained(free)
         if self.settings.loss is not None:
             return self.settings.loss.loss(keys[1], params, step.model, step.guide, *batch)
         found = terms(step.model, step.guide, batch, key=keys[1], params=params)
         return -elbo(found, data_size=len(self.held_out[0])) * len(batch[0])
 
-    def _last(self) -> Packed:
+    def _last(self) -> Params:
         """What the pair is left with: at the end of a training with `patience` the best there was."""
         over = self.best is not None and (self.stopped or self.done == self.total)
         return self.best if over else self.state.left
@@ -169,11 +170,7 @@ class Loop:
         """Write the checkpoint, whole, and the history beside it for people."""
         if self.run.folder is None:
             return
-        self.kept, step = self.done, self.step
-
-        def named(packed: Packed) -> dict[str, Array]:
-            return self.parameters.named(step.packing.unpacked(packed))
-
+        self.kept, named = self.done, self.parameters.named
         lists = {kind: getattr(self.state, kind) for kind in ("params", "exp_avg", "exp_avg_sq", "average")}
         lists["best"] = self.best
         training = {
@@ -191,7 +188,7 @@ class Loop:
             "notes": [self.run.notes[-1]] if self.stopped else [],
             "best": [self.best_bound, self.worse] if self.best is not None else None,
         }
-        weights = {**self.constants, **self.parameters.named(step.values(self._last()))}
+        weights = {**self.constants, **named(self.parameters.constrained(self._last()))}
         save(self.run.folder / CHECKPOINT, weights, {**training, "tally": self.state.tally}, about)
         self._write_history()
 
@@ -213,12 +210,9 @@ class Loop:
                     "the same, or choose another folder"
                 )
 
-        packing = self.step.packing
-        like = packing.unpacked(self.state.params)
-
-        def restored(kind: str) -> Packed:
+        def restored(kind: str) -> Params:
             own = {n.removeprefix(f"{kind}."): a for n, a in training.items() if n.startswith(f"{kind}.")}
-            return packing.packed(self.parameters.restored(like, own))
+            return self.parameters.restored(self.state.params, own)
 
         kinds = ["params", "exp_avg", "exp_avg_sq"] + (["average"] if self.state.average is not None else [])
         self.state = self.state._replace(**{kind: restored(kind) for kind in kinds})
@@ -245,9 +239,9 @@ class Loop:
         self.run.notes.append(line)
         bar.say(line)
 
-    def _fill(self, free: Packed) -> None:
+    def _fill(self, free: Params) -> None:
         """Give the run the pair with these parameters."""
-        self.run.params = self.step.values(free)
+        self.run.params = self.parameters.constrained(free)
         self.run.model, self.run.guide = self.parameters.programs(self.step.model, self.step.guide, self.run.params)
 
     def _leave(

@@ -15,18 +15,16 @@ from ..data import Rows
 from .batches import Order, drawn
 from .losses import estimate
 from .objectives import elbo, importance_weighted
-from .packing import Packing
 from .parameters import Parameters, Params
 from .settings import PRECISIONS, Settings
 from .single_pass import Terms
 
-Packed = tuple[Array, ...]
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
 LONGEST, LARGEST = 512, 2**20  # steps of a block, and rows that it takes in all
 
 
 class State(NamedTuple):
-    """What a step changes, in unconstrained parameters, each of them packed (see `Packing`).
+    """What a step changes, in unconstrained parameters.
 
     Attributes:
         params, exp_avg, exp_avg_sq: parameters, with the moments of Adam.
@@ -35,20 +33,20 @@ class State(NamedTuple):
         halted: whether a step was not finite, after which none is taken.
     """
 
-    params: Packed
-    exp_avg: Packed
-    exp_avg_sq: Packed
-    average: Packed | None
+    params: Params
+    exp_avg: Params
+    exp_avg_sq: Params
+    average: Params | None
     tally: Array
     halted: Array
 
     @property
-    def left(self) -> Packed:
+    def left(self) -> Params:
         """The parameters that a pair is left with: the averages, if there are any."""
         return self.params if self.average is None else self.average
 
 
-def begun(params: Packed, average: bool) -> State:
+def begun(params: Params, average: bool) -> State:
     """The state before the first step."""
     zeros = jax.tree.map(jnp.zeros_like, params)
     return State(params, zeros, zeros, params if average else None, jnp.zeros(4), jnp.zeros((), bool))
@@ -60,7 +58,7 @@ class Step:
 
     Attributes:
         model, guide: the pair.
-        parameters, packing: what is known of its parameters, and how they are packed.
+        parameters: what is known of its parameters.
         columns: the data.
         settings: the arguments of the training.
         key: of all its noise.
@@ -69,20 +67,15 @@ class Step:
     model: Callable
     guide: Callable
     parameters: Parameters
-    packing: Packing
     columns: Sequence[Rows]
     settings: Settings
     key: Array
 
-    def values(self, free: Packed) -> Params:
-        """The values that programs see."""
-        return self.parameters.constrained(self.packing.unpacked(free))
-
-    def negative(self, free: Packed, rows: Sequence[Array], key: Array, beta: float | Array) -> tuple[Array, Any]:
+    def negative(self, free: Params, rows: Sequence[Array], key: Array, beta: float | Array) -> tuple[Array, Any]:
         """(what is minimized, (the bound on the nll, the terms of both)) on stored rows, in nats per datum."""
         settings, size = self.settings, len(self.columns[0])
         keys = random.split(key)
-        batch, params = drawn(self.columns, rows, keys[0]), self.values(free)
+        batch, params = drawn(self.columns, rows, keys[0]), self.parameters.constrained(free)
         if settings.loss is not None:
             value = settings.loss.loss(keys[1], params, self.model, self.guide, *batch) / len(batch[0])
             return value, (value, None)
@@ -124,7 +117,7 @@ class Step:
         """
         settings, count = self.settings, self.settings.accumulate
 
-        def gradient(i: int | Array) -> tuple[Array, Packed]:
+        def gradient(i: int | Array) -> tuple[Array, Params]:
             rows, key = self.batch(stored, now, i)
             run = jax.value_and_grad(lambda p: _leading(self.negative(p, rows, key, self.beta(now))), has_aux=True)
             (value, bound), slopes = run(state.params)
@@ -149,7 +142,7 @@ class Step:
         kept = state._replace(halted=halted)
         return jax.tree.map(lambda new, old: jnp.where(good, new, old), taken, kept)
 
-    def _moved(self, state: State, slopes: Packed, now: Mapping[str, Array]) -> tuple[Any, ...]:
+    def _moved(self, state: State, slopes: Params, now: Mapping[str, Array]) -> tuple[Any, ...]:
         """(parameters, their two moments, their average) after AdamW, as torch computes it."""
         one, two = BETAS
         exp_avg = jax.tree.map(lambda m, g: one * m + (1 - one) * g, state.exp_avg, slopes)

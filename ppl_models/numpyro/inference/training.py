@@ -18,7 +18,6 @@ from .checks import check_pair, check_values
 from .loop import Loop
 from .losses import Objective
 from .objectives import elbo
-from .packing import Packing
 from .parameters import find
 from .run import Run
 from .settings import Settings, compared
@@ -189,12 +188,11 @@ def fit(
         every = every or min(max(order.per_epoch // accumulate, 1), total)
         known = {"data": columns, "validation": held_out} if folder is not None else {}
         about = {name: None if each is None else fingerprint(each) for name, each in known.items()}
-        packing = Packing(free)
-        step = Step(model, guide, parameters, packing, columns, settings, keys[2])
+        step = Step(model, guide, parameters, columns, settings, keys[2])
         blocks = Blocks(step, order, total)
         loop = Loop(
             blocks,
-            begun(packing.packed(free), ema is not None),
+            begun(free, ema is not None),
             total,
             every,
             held_out,

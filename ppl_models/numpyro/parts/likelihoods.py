@@ -46,7 +46,7 @@ def check_data(x: Array, event: int | Sequence[int], name: str = "x", dtype: np.
         raise TypeError(f"site {name!r}: found dtype {x.dtype}, want a float array; try {name}.astype(float)")
     found = jax.dtypes.canonicalize_dtype(x.dtype)
     if dtype is not None and found != dtype:
-        raise TypeError(f"site {name!r}: found dtype {found}, want the model's {dtype}; try {name}.astype({dtype})")
+        raise TypeError(f"site {name!r}: found dtype {found}, want the model's {dtype}; try {name}.astype('{dtype}')")
     if x.ndim == 0 or x.shape[1:] != event:
         want = ", ".join(["n", *map(str, event)])
         if x.shape == event:
@@ -135,7 +135,7 @@ class Gaussian(eqx.Module):
     def __call__(self, params: Array) -> dist.Distribution:
         """The distribution of rows (*batch, D) from (*batch, count * D)."""
         if self.scale is not None:
-            return dist.Normal(params, float(self.scale.value)).to_event(1)
+            return dist.Normal(params, self.scale.number).to_event(1)
         loc, log_scale = jnp.split(params, 2, -1)
         return dist.Normal(loc, bounded_exp(log_scale)).to_event(1)
 

@@ -21,10 +21,17 @@ class Constant(eqx.Module):
         value: the number, kept in the type of a NumPy scalar if it is one, else in JAX's own precision.
     """
 
-    value: np.floating = eqx.field(static=True)
+    number: float = eqx.field(static=True)
+    type: str = eqx.field(static=True)
 
     def __init__(self, value: float | np.floating) -> None:
-        self.value = value if isinstance(value, np.generic) else np.asarray(value, jnp.result_type(float))[()]
+        scalar = value if isinstance(value, np.generic) else np.asarray(value, jnp.result_type(float))
+        self.number, self.type = float(scalar), scalar.dtype.name
+
+    @property
+    def value(self) -> np.floating:
+        """The number, a scalar of its type."""
+        return np.asarray(self.number, jnp.dtype(self.type))[()]
 
 
 class Program(eqx.Module):
