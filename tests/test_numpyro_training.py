@@ -70,17 +70,22 @@ START = {
 }
 
 
+def begin(name):
+    # a copy: JAX remembers what it has made of an array of NumPy, the precision included
+    return jnp.asarray(START[name].copy())
+
+
 def model(x):
-    w = numpyro.param("W", jnp.asarray(START["W"]))
-    s = numpyro.param("s", jnp.asarray(START["s"]), constraint=dist.constraints.positive)
+    w = numpyro.param("W", begin("W"))
+    s = numpyro.param("s", begin("s"), constraint=dist.constraints.positive)
     with numpyro.plate("data", len(x)):
         z = numpyro.sample("z", dist.Normal(jnp.zeros(2), 1.0).to_event(1))
         numpyro.sample("x", dist.Normal(z @ w, s).to_event(1), obs=x)
 
 
 def guide(x):
-    v = numpyro.param("V", jnp.asarray(START["V"]))
-    r = numpyro.param("r", jnp.asarray(START["r"]), constraint=dist.constraints.positive)
+    v = numpyro.param("V", begin("V"))
+    r = numpyro.param("r", begin("r"), constraint=dist.constraints.positive)
     with numpyro.plate("data", len(x)):
         numpyro.sample("z", dist.Normal(x @ v, r).to_event(1))
 
@@ -172,7 +177,7 @@ def nothing(x):
         ((guide, nothing), {}, "the guide has no factor for the site 'z' of the model"),
         ((model, late), {}, "the guide samples the site 'more', which the model does not draw"),
         ((nothing_drawn, nothing), {}, "no trainable parameter"),
-        ((discrete, discrete_guide), {}, "'k' from a BernoulliLogits, not reparametrized.* TraceGraph_ELBO"),
+        ((discrete, discrete_guide), {}, "'k' from a BernoulliLogits, not reparametrized.*TraceGraph_ELBO"),
         ((stateful, guide), {}, r"keep the state 'state' from run to run \(numpyro_mutable\)"),
         ((bits, nothing), {}, r"the site 'x' observes values outside the support .*\(first in row 0\)"),
     ],

@@ -1,5 +1,6 @@
 from .dlgm import DLGM as DLGM
 from .hierarchical_vae import HierarchicalVAE as HierarchicalVAE
+from .inference import Run as Run, evaluate as evaluate, fit as fit
 from .linear_gaussian import LinearGaussian as LinearGaussian
 from .sere_vae import SeReVAE as SeReVAE
 from .vae import VAE as VAE
