@@ -23,13 +23,13 @@ class Faithful(OrderedGuide):
 
     A chain of two layers, sampled from the data up:
 
-        >>> import pyro, pyro.distributions as dist, torch
+        >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
         >>> def model(x):
-        ...     with pyro.plate("data", len(x)):
-        ...         z1 = pyro.sample("z1", dist.Normal(0.0, 1.0))
-        ...         z2 = pyro.sample("z2", dist.Normal(z1, 1.0))
-        ...         pyro.sample("x", dist.Normal(z2, 1.0), obs=x)
-        >>> print(Faithful(model, torch.zeros(3), order="bottom-up").factorization)
+        ...     with numpyro.plate("data", len(x)):
+        ...         z1 = numpyro.sample("z1", dist.Normal(0.0, 1.0))
+        ...         z2 = numpyro.sample("z2", dist.Normal(z1, 1.0))
+        ...         numpyro.sample("x", dist.Normal(z2, 1.0), obs=x)
+        >>> print(Faithful(model, jnp.zeros(3), order="bottom-up", key=jax.random.key(0)).factorization)
         q(z2 | x) q(z1 | z2)
 
     Global latents, outside the plate of the data, are sampled first in every order: they cannot be given one value for

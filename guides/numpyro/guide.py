@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from copy import copy
 from typing import Any, Self, TypeVar
 
 import equinox as eqx
@@ -80,7 +81,7 @@ class TopDownGuide(Program):
 
     def own(self) -> Self:
         """The guide without its model."""
-        return _without_model(self)
+        return with_model(self, None)
 
     def restored(self, own: Self) -> Self:
         """The guide with other parameters and its own model."""
@@ -213,7 +214,7 @@ class OrderedGuide(Program):
 
     def own(self) -> Self:
         """The guide without its model."""
-        return _without_model(self)
+        return with_model(self, None)
 
     def restored(self, own: Self) -> Self:
         """The guide with other parameters and its own model."""
@@ -247,13 +248,11 @@ class OrderedGuide(Program):
         return values
 
 
-def with_model(guide: M, model: Callable) -> M:
+def with_model(guide: M, model: Callable | None) -> M:
     """The guide with another model of the same structure in place of its own: the trained one, say."""
-    return eqx.tree_at(lambda guide: guide.model, guide, model, is_leaf=lambda x: x is None)
-
-
-def _without_model(guide: M) -> M:
-    return guide if guide.model is None else eqx.tree_at(lambda guide: guide.model, guide, None)
+    new = copy(guide)
+    object.__setattr__(new, "model", model)  # as Equinox itself fills a module
+    return new
 
 
 def _with_prior(site: dict[str, Any]) -> dict[str, Any]:

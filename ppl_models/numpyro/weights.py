@@ -1,21 +1,25 @@
-"""Weights between torch and JAX, by name and without loss; the one file of the ports that knows torch."""
+"""Weights between torch and JAX, by name and without loss; the one file of the ports that knows torch.
+
+It is imported when weights are converted, so that a program which has none of torch's needs no torch.
+"""
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from .parts.program import named_constants, named_parameters, with_parameters
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 T = TypeVar("T", bound=eqx.Module)
 
 
-def from_torch(source: nn.Module | Mapping[str, Tensor]) -> dict[str, jax.Array]:
+def from_torch(source: "nn.Module | Mapping[str, Tensor]") -> dict[str, jax.Array]:
     """The parameters and persistent buffers of a torch module, or its `state_dict`, as JAX arrays of the same types.
 
     A guide's are without its model's, as its `state_dict` is. Copies: neither side sees what becomes of the other.
@@ -27,11 +31,11 @@ def from_torch(source: nn.Module | Mapping[str, Tensor]) -> dict[str, jax.Array]
     >>> sorted(from_torch(VAE(event=4, latent=2, depth=0, likelihood="gaussian:0.1")))
     ['decoder.first.0.bias', 'decoder.first.0.weight', 'likelihood.scale']
     """
-    state = source.state_dict() if isinstance(source, nn.Module) else source
+    state = source if isinstance(source, Mapping) else source.state_dict()
     return {name: _to_jax(name, tensor.detach().cpu()) for name, tensor in state.items()}
 
 
-def to_torch(source: eqx.Module | Mapping[str, jax.Array]) -> dict[str, Tensor]:
+def to_torch(source: eqx.Module | Mapping[str, jax.Array]) -> "dict[str, Tensor]":
     """The inverse of `from_torch`: what `torch.nn.Module.load_state_dict` takes, from a module or arrays by name.
 
     Of a module the parameters and the constants; of a guide its own. Copies, on the CPU, of the same types.
@@ -44,7 +48,7 @@ def to_torch(source: eqx.Module | Mapping[str, jax.Array]) -> dict[str, Tensor]:
     return {name: _to_torch(np.asarray(value)) for name, value in values.items()}
 
 
-def like_torch(module: T, source: nn.Module | Mapping[str, Tensor]) -> T:
+def like_torch(module: T, source: "nn.Module | Mapping[str, Tensor]") -> T:
     """The module with the weights of a torch module of the same sizes: `with_parameters(module, from_torch(source))`.
 
     Raises:
@@ -58,7 +62,9 @@ def like_torch(module: T, source: nn.Module | Mapping[str, Tensor]) -> T:
     return with_parameters(module, from_torch(source))
 
 
-def _to_jax(name: str, tensor: Tensor) -> jax.Array:
+def _to_jax(name: str, tensor: "Tensor") -> jax.Array:
+    import torch
+
     # NumPy has no bfloat16 of its own: the same bits, read as the one that JAX brings
     if tensor.dtype == torch.bfloat16:
         return jnp.array(tensor.view(torch.int16).numpy().view(jnp.bfloat16), copy=True)
@@ -71,7 +77,9 @@ def _to_jax(name: str, tensor: Tensor) -> jax.Array:
     return jnp.array(array, copy=True)
 
 
-def _to_torch(array: np.ndarray) -> Tensor:
+def _to_torch(array: np.ndarray) -> "Tensor":
+    import torch
+
     if array.dtype == jnp.bfloat16:
         return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
     return torch.from_numpy(array.copy())

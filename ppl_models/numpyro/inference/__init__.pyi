@@ -7,6 +7,7 @@ from .objectives import (
     importance_weighted as importance_weighted,
     soft_free_bits as soft_free_bits,
 )
+from .reference import Reference as Reference, nuts as nuts
 from .run import Run as Run
 from .single_pass import Terms as Terms, terms as terms
 from .training import fit as fit

@@ -53,10 +53,10 @@ def check_pair(
             "order? If so, pass it the data that it observes"
         )
     for site in latents(guide_trace) if reparametrized else ():
-        fn = guide_trace[site]["fn"]
+        fn = _innermost(guide_trace[site]["fn"])
         if not fn.has_rsample:
             raise ValueError(
-                f"{name}: the guide draws the site {site!r} from a {type(_innermost(fn)).__name__}, not reparametrized, so that no "
+                f"{name}: the guide draws the site {site!r} from a {type(fn).__name__}, not reparametrized, so that no "
                 "gradient goes through the draw; pass loss=numpyro.infer.TraceGraph_ELBO(), which does without"
             )
     return model_trace

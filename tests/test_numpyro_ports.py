@@ -1,0 +1,181 @@
+"""No program of the collection without its port, and no port without parity: of every pair, with the same noise."""
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numpyro")
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import torch
+from jax.flatten_util import ravel_pytree
+
+import ppl_models.inference as torch_side
+from ppl_models.factorization import compare
+from ppl_models.inference.single_pass import terms as torch_terms
+from ppl_models.numpyro import from_torch, like_torch
+from ppl_models.numpyro.inference import elbo, terms
+from ppl_models.numpyro.parts.program import named_parameters
+from ppl_models.runs import names
+
+ROOT = Path(__file__).parents[1]
+KEY, WIDTH, ROWS = jax.random.key(0), 6, 4
+SIZES = {  # of every model: without an entry its parity is not tested, and the enumeration below fails
+    "vae": {"event": WIDTH, "latent": 2, "hidden": 4},
+    "dlgm": {"event": WIDTH, "latent": (2, 2), "hidden": 4},
+    "hierarchical-vae": {"event": WIDTH, "latent": (2, 2), "hidden": 4},
+    "sere-vae": {"event": WIDTH, "layers": 2, "latent": 2, "hidden": 8},
+    "linear-gaussian": {"event": WIDTH, "latent": (2, 2)},
+}
+PARTS = ("bijectors", "distributions", "likelihoods", "nets")
+GUIDE_SIZES = {name: {"hidden": 4} for name in names.catalogue("guide")}
+PAIRS = [(model, guide) for model in names.catalogue("model") for guide in names.catalogue("guide")]
+
+
+# every program has a port
+
+
+@pytest.mark.parametrize("kind", ["model", "guide"])
+def test_every_program_has_a_port_and_every_port_a_program(kind):
+    ours, ports = names.catalogue(kind), names.catalogue(kind, "numpyro")
+    assert ours.keys() == ports.keys()
+    for name, program in ours.items():
+        port = ports[name]
+        assert port.__name__ == program.__name__
+        stem = name.replace("-", "_")
+        assert port.__module__ == f"{names.package_of(kind, 'numpyro')}.{stem}"
+        mine, theirs = inspect.signature(program).parameters, dict(inspect.signature(port).parameters)
+        key = theirs.pop("key")
+        assert key.kind is key.KEYWORD_ONLY and key.default is key.empty
+        generator = {"generator"} if name == "linear-gaussian" else set()  # torch's way to say which numbers are drawn
+        assert list(theirs) == [p for p in mine if p not in generator], name
+        assert all(theirs[p].default == mine[p].default and theirs[p].kind == mine[p].kind for p in theirs), name
+
+
+def test_every_model_is_among_those_that_are_compared():
+    assert SIZES.keys() == names.catalogue("model").keys()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_parts_have_ports(part):
+    """Every public class and function of a file of parts is in the file of that name."""
+    ours = importlib.import_module(f"ppl_models.parts.{part}")
+    ports = importlib.import_module(f"ppl_models.numpyro.parts.{part}")
+    mine = {
+        name
+        for name, value in vars(ours).items()
+        if (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__ == ours.__name__
+    }
+    assert not {name for name in mine if not name.startswith("_") and not hasattr(ports, name)}
+
+
+def test_files_of_guides_and_models_are_called_alike():
+    for package in ("guides", "ppl_models"):
+        files = {path.name for path in (ROOT / package).glob("*.py")} - {"__main__.py"}
+        ports = {path.name for path in (ROOT / package / "numpyro").glob("*.py")}
+        assert files <= ports, f"{package}: no port of {', '.join(sorted(files - ports))}"
+
+
+# parity of every pair
+
+
+class Noise:
+    """Standard normal draws for both languages: the first one asked for, the second, ..."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        monkeypatch.setattr(jax.random, "normal", lambda key, shape=(), dtype=float: jnp.asarray(self(shape)))
+        for place in ("normal", "multivariate_normal"):
+            monkeypatch.setattr(
+                importlib.import_module(f"torch.distributions.{place}"),
+                "_standard_normal",
+                lambda shape, dtype, device: torch.tensor(self(shape)),
+            )
+
+    def __call__(self, shape: tuple[int, ...]) -> np.ndarray:
+        self.count += 1
+        return np.random.default_rng([self.count, *shape]).normal(size=tuple(shape))
+
+
+@pytest.fixture
+def wide(double: None) -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+def rows(model: str) -> torch.Tensor:
+    x = torch.rand(ROWS, WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.double)
+    return x if model == "linear-gaussian" else (x < 0.5).double()
+
+
+def built(model: str, guide: str) -> tuple[tuple, tuple, torch.Tensor]:
+    """((Pyro model, guide), (NumPyro model, guide) of the same weights, data)."""
+    torch.manual_seed(0)
+    x = rows(model)
+    p = names.catalogue("model")[model](**SIZES[model])
+    q = names.catalogue("guide")[guide](p, x[:3], **GUIDE_SIZES[guide])
+    for parameter in (*p.parameters(), *q.parameters()):  # what starts at zero hides mistakes
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    port = like_torch(names.catalogue("model", "numpyro")[model](**SIZES[model], key=KEY), p)
+    example = jnp.asarray(x[:3].numpy())
+    port_guide = names.catalogue("guide", "numpyro")[guide](port, example, **GUIDE_SIZES[guide], key=KEY)
+    return (p, q), (port, like_torch(port_guide, q)), x
+
+
+@pytest.mark.parametrize(("model", "guide"), PAIRS)
+def test_the_bound_and_its_gradient_are_those_of_torch(wide, monkeypatch, model, guide):
+    """Same weights, same noise: terms by site to 1e-10, the ELBO and all gradients to 1e-8, in double precision."""
+    (p, q), (port, port_guide), x = built(model, guide)
+    with monkeypatch.context() as patch:
+        Noise(patch)
+        found = torch_terms(p, q, (x,))
+        bound = torch_side.elbo(found)
+    bound.backward()
+    arrays = {"p": eqx.filter(port, eqx.is_inexact_array), "q": eqx.filter(port_guide.own(), eqx.is_inexact_array)}
+
+    def value(arrays: dict) -> tuple[jax.Array, dict]:
+        params = {port.param: arrays["p"], port_guide.param: arrays["q"]}
+        mine = terms(port, port_guide, (jnp.asarray(x.numpy()),), key=KEY, params=params)
+        return elbo(mine), {"kl": mine.kl, "x": mine.log_likelihood, "log_p": mine.log_p, "log_q": mine.log_q}
+
+    with monkeypatch.context() as patch:
+        Noise(patch)
+        compiled = jax.jit(
+            jax.value_and_grad(value, has_aux=True), compiler_options={"xla_backend_optimization_level": 0}
+        )
+        (mine, told), slopes = compiled(arrays)
+    np.testing.assert_allclose(mine, bound.item(), rtol=1e-10)
+    theirs = {"kl": found.kl, "x": found.log_likelihood, "log_p": found.log_p, "log_q": found.log_q}
+    for kind, sites in theirs.items():
+        assert told[kind].keys() == sites.keys()
+        for site in sites:
+            expected = sites[site].detach().numpy()
+            np.testing.assert_allclose(told[kind][site], expected, rtol=1e-10, atol=1e-11, err_msg=f"{kind} {site}")
+    for module, port_module, slope in ((p, port, slopes["p"]), (q, port_guide.own(), slopes["q"])):
+        carried = from_torch(
+            {k: torch.zeros_like(v) if v.grad is None else v.grad for k, v in module.named_parameters()}
+        )
+        gradients = named_parameters(slope)
+        assert gradients.keys() == carried.keys() == named_parameters(port_module).keys()
+        largest = max(float(abs(g).max()) for g in carried.values())
+        for name, gradient in gradients.items():
+            np.testing.assert_allclose(gradient, carried[name], rtol=1e-8, atol=1e-9 * largest, err_msg=name)
+    assert np.isfinite(ravel_pytree(slopes)[0]).all()
+
+
+@pytest.mark.parametrize("model", names.catalogue("model"))
+def test_the_recovered_factorization_is_the_same(model):
+    guide = "self-reflective" if model != "dlgm" else "mean-field"
+    x = rows(model).float()
+    p = names.catalogue("model")[model](**SIZES[model])
+    q = names.catalogue("guide")[guide](p, x[:3], **GUIDE_SIZES[guide])
+    port = like_torch(names.catalogue("model", "numpyro")[model](**SIZES[model], key=KEY), p)
+    port_guide = names.catalogue("guide", "numpyro")[guide](port, x[:3].numpy(), **GUIDE_SIZES[guide], key=KEY)
+    mine, theirs = compare(port, port_guide, jnp.asarray(x[:3].numpy())), compare(p, q, x[:3])
+    assert (mine.verdict, str(mine.model), str(mine.guide)) == (theirs.verdict, str(theirs.model), str(theirs.guide))
