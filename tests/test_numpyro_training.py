@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -349,10 +350,10 @@ def test_twenty_steps_are_those_of_torch(wide, monkeypatch, name):
 
 
 def test_twenty_steps_of_the_collection_are_those_of_torch(wide, monkeypatch):
-    x = (np.random.default_rng(0).random((16, 6)) < 0.5).astype(float)
-    theirs = TorchModel(event=6, layers=2, latent=2, hidden=4)
+    x = (np.random.default_rng(0).random((16, WIDTH)) < 0.5).astype(float)
+    theirs = TorchModel(event=WIDTH, layers=2, latent=2, hidden=4)
     their_guide = TorchGuide(theirs, torch.tensor(x[:3]), hidden=4)
-    ours = SeReVAE(event=6, layers=2, latent=2, hidden=4, key=jax.random.key(0))
+    ours = SeReVAE(event=WIDTH, layers=2, latent=2, hidden=4, key=jax.random.key(0))
     our_guide = SelfReflective(ours, jnp.asarray(x[:3]), hidden=4, key=jax.random.key(0))
     ours, our_guide = with_parameters(ours, from_torch(theirs)), with_parameters(our_guide, from_torch(their_guide))
     options = {"steps": STEPS, "lr": 0.02, "every": 1, "seed": 0, "progress": False, "batch_size": 100}
@@ -361,8 +362,8 @@ def test_twenty_steps_of_the_collection_are_those_of_torch(wide, monkeypatch):
     found = fit(ours, our_guide, x, **options)
     np.testing.assert_allclose([r["loss"] for r in found.history], [r["loss"] for r in want.history], rtol=1e-9)
     for trained, like in ((found.model, theirs), (found.guide, their_guide)):
-        for name, value in from_torch(like).items():
-            np.testing.assert_allclose(named_parameters(trained)[name], value, rtol=1e-7, atol=1e-12, err_msg=name)
+        for name, value in from_torch(like).items():  # Adam makes something of a gradient of 1e-17
+            np.testing.assert_allclose(named_parameters(trained)[name], value, rtol=1e-7, atol=1e-8, err_msg=name)
     np.testing.assert_array_equal(*(jax.tree.leaves(m)[0] for m in (found.model, found.guide.model)))
 
 
@@ -383,7 +384,7 @@ def test_the_doubly_reparametrized_gradient_is_that_of_torch(wide, monkeypatch, 
         site = traces(model, guide, (x,), key=each, params=parameters.constrained(free))[1]["z"]
         base = site["fn"].base_dist
         noise.append((site["value"] - base.loc) / base.scale)
-    monkeypatch.setattr(torch.distributions.normal, "_standard_normal", lambda *a: torch.tensor(np.stack(noise)))
+    monkeypatch.setattr(torch.distributions.normal, "_standard_normal", lambda *_, **__: torch.tensor(np.stack(noise)))
     torch_model(torch.tensor(x)), torch_guide(torch.tensor(x))
     data = (torch.tensor(x),)
     want, _ = torch_estimate(torch_objectives.importance_weighted, torch_model, torch_guide, data, nesting=1, **options)
@@ -452,7 +453,7 @@ def test_a_linear_gaussian_pair_comes_to_its_evidence():
         with numpyro.plate("data", len(x)):
             numpyro.sample("z", dist.Normal(x @ v, r))
 
-    run = quiet(factor, linear, x, steps=3000, batch_size=400, lr=0.03)
+    run = quiet(factor, linear, x, steps=1500, batch_size=400, lr=0.05)
     w, s = np.asarray(run.params["w"], float), np.asarray(run.params["s"], float)
     law = torch.distributions.MultivariateNormal(
         torch.zeros(WIDTH).double(), torch.tensor(np.outer(w, w) + np.diag(s**2))
@@ -479,9 +480,14 @@ def test_a_run_holds_the_pair_and_the_programs_that_it_was_given_are_as_before()
         moved = [not np.array_equal(value, was[name]) for name, value in named_parameters(program).items()]
         assert sum(moved) > len(moved) / 2  # not what is behind a layer of zeros yet
     # params under the names of NumPyro say the same as the programs do
-    given = {"key": jax.random.key(2), "params": run.params}
-    a, b = terms(one, two, (x,), **given), terms(run.model, run.guide, (x,), key=given["key"])
+    free, known = find(run.model, run.guide, (x,), jax.random.key(0))
+    given = (run.params, known.constrained(free))
+    a, b = (terms(one, two, (x,), key=jax.random.key(2), params=params) for params in given)
     np.testing.assert_allclose(a.log_w, b.log_w, rtol=1e-6)
+    # a guide with another copy of the model takes the weights of the one that it is paired with
+    c = terms(run.model, eqx.tree_at(lambda g: g.model, run.guide, one), (x,), key=jax.random.key(2))
+    d = terms(run.model, run.guide, (x,), key=jax.random.key(2))
+    np.testing.assert_array_equal(c.log_w, d.log_w)
     svi = SVI(run.model, run.guide, numpyro.optim.Adam(1e-3), TraceMeanField_ELBO())
     state = svi.update(svi.init(jax.random.key(0), x), x)[0]
     assert set(svi.get_params(state)) == set(run.params)
@@ -544,7 +550,7 @@ def test_global_latents_count_once(wide):
         numpyro.sample("theta", dist.Normal(numpyro.param("loc", 0.0), r))
 
     x = 1 + rows(200).astype(float)
-    run = quiet(shared, free, x, steps=3000, batch_size=20, lr=0.02)
+    run = quiet(shared, free, x, steps=2000, batch_size=20, lr=0.02)
     scale = 201**-0.5
     assert float(run.params["loc"]) == pytest.approx(x[:, 0].sum() / 201, abs=0.02)
     assert float(run.params["scale"]) == pytest.approx(scale, rel=0.1)
@@ -647,7 +653,7 @@ def bomb(patch, owner, name, after, count):
 
 
 def collection():
-    one = SeReVAE(event=WIDTH, layers=1, latent=1, hidden=4, likelihood="gaussian:0.5", key=jax.random.key(0))
+    one = SeReVAE(event=WIDTH, layers=2, latent=2, hidden=4, likelihood="gaussian:0.5", key=jax.random.key(0))
     return one, SelfReflective(one, rows(3), hidden=4, key=jax.random.key(1))
 
 
@@ -703,15 +709,14 @@ def test_ended_at_many_places_it_comes_to_the_same_end(name, tmp_path, monkeypat
                 ended.append(place)
     assert len(ended) >= 2, ended
     found = train(name, broken)
-    jax.tree.map(np.testing.assert_array_equal, want.params, found.params)
+    for mine, its in zip(jax.tree.leaves(want.params), jax.tree.leaves(found.params), strict=True):
+        np.testing.assert_array_equal(mine, its)
     assert untimed(want.history) == untimed(found.history) and want.notes == found.notes
     assert_same(whole, broken)
     assert {path.name for path in broken.iterdir()} == {CHECKPOINT, PREVIOUS, "history.json"}
     # what is loaded from the folder is what the pair was left with
     pair = CASES[name][0]()
     one, two = load(broken / CHECKPOINT, *pair)
-    start = find(one, two, (rows(3),), jax.random.key(0))
-    jax.tree.map(np.testing.assert_array_equal, start[1].constrained(start[0]).keys(), want.params.keys())
     key = jax.random.key(5)
     a, b = terms(one, two, (rows(3),), key=key), terms(found.model, found.guide, (rows(3),), key=key)
     np.testing.assert_allclose(a.log_w, b.log_w, rtol=1e-6)

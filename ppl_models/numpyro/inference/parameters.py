@@ -13,6 +13,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
 from ..parts.program import Program, named_parameters
+from .single_pass import weights
 
 Params = dict[str, Any]  # name of a numpyro.param -> array, or a pytree of arrays
 
@@ -84,9 +85,10 @@ def find(model: Callable, guide: Callable, args: Sequence[Any], key: Array) -> t
     @jax.jit  # one compilation of next to nothing, where eagerly every operation of the programs would be one
     def start(key: Array, args: Sequence[Any]) -> Params:
         keys = jax.random.split(key)
-        with handlers.trace() as guide_trace, handlers.seed(rng_seed=keys[0]):
+        first = weights(model)
+        with handlers.trace() as guide_trace, handlers.seed(rng_seed=keys[0]), handlers.substitute(data=first):
             guide(*args)
-        first = {name: site["value"] for name, site in guide_trace.items() if site["type"] == "param"}
+        first |= {name: site["value"] for name, site in guide_trace.items() if site["type"] == "param"}
         with handlers.trace() as model_trace, handlers.seed(rng_seed=keys[1]), handlers.substitute(data=first):
             with handlers.replay(trace=guide_trace):
                 model(*args)

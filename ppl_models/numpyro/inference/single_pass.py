@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import equinox as eqx
 import jax
 from jax import Array
 from numpyro import handlers
@@ -166,7 +167,7 @@ def traces(
 ) -> tuple[Trace, Trace, bool]:
     """(model trace, guide trace, whether both draw the latents in one order) of one run."""
     _check_model(model, guide)
-    kwargs, keys = kwargs or {}, jax.random.split(key)
+    kwargs, keys, params = kwargs or {}, jax.random.split(key), {**weights(model), **params}
     given = {**params, **(held or {})}
     if isinstance(guide, Program) and callable(getattr(guide, "traces", None)):  # one that runs its own model: one pass
         with handlers.seed(rng_seed=keys[0]), handlers.substitute(data=given):
@@ -178,7 +179,7 @@ def traces(
             f"the guide, {called(guide)}, observes the site {name!r}; are model and guide in this order? A guide "
             "draws every latent and observes nothing but a numpyro.factor"
         )
-    with handlers.trace() as model_trace, handlers.seed(rng_seed=keys[1]), handlers.substitute(data=dict(params)):
+    with handlers.trace() as model_trace, handlers.seed(rng_seed=keys[1]), handlers.substitute(data=params):
         with handlers.replay(trace=guide_trace):
             model(*args, **kwargs)
     needed, drawn = latents(model_trace), latents(guide_trace)
@@ -228,6 +229,11 @@ def collect(model_trace: Trace, guide_trace: Trace, analytic: bool, first: Any =
 
     likelihood = {name: density(site) for name, site in drawn.items() if site["is_observed"]}
     return Terms(likelihood, log_p, log_q, kl, shared, full, frozenset(others), units)
+
+
+def weights(model: Callable) -> dict[str, Any]:
+    """The weights of a `Program` under its `numpyro.param`: those that a guide with a copy of the model is to take."""
+    return {model.param: eqx.filter(model.own(), eqx.is_inexact_array)} if isinstance(model, Program) else {}
 
 
 def called(program: Callable) -> str:

@@ -17,7 +17,6 @@ from .losses import estimate
 from .objectives import elbo, importance_weighted
 from .parameters import Parameters, Params
 from .settings import PRECISIONS, Settings
-from .single_pass import Terms
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
 LONGEST, LARGEST = 512, 2**20  # steps of a block, and rows that it takes in all
@@ -158,13 +157,18 @@ class Step:
         average = jax.tree.map(lambda a, p: a + now["weight"].astype(p.dtype) * (p - a), state.average, params)
         return params, exp_avg, exp_avg_sq, average
 
-    def terms(
-        self, state: State, now: Mapping[str, Array], stored: Sequence[Array]
-    ) -> list[tuple[Array, Terms | None]]:
-        """(loss, terms) of each batch of a step again, for the message of an error."""
-        batches = [self.batch(stored, now, i) for i in range(self.settings.accumulate)]
-        found = [self.negative(state.params, rows, key, self.beta(now)) for rows, key in batches]
-        return [(value, terms) for value, (_, terms) in found]
+    def finite(self, state: State, now: Mapping[str, Array], stored: Sequence[Array]) -> tuple[Array, dict[str, Array]]:
+        """(the loss of a step again, what it is made of -> whether that is finite), for the message of an error."""
+        values, told = [], {}
+        for i in range(self.settings.accumulate):
+            rows, key = self.batch(stored, now, i)
+            value, (_, found) = self.negative(state.params, rows, key, self.beta(now))
+            values.append(value)
+            if found is not None:
+                sites = [(f"divergence of site {name!r}", term) for name, term in found.kl.items()]
+                sites += [(f"log p of the observed site {name!r}", t) for name, t in found.log_likelihood.items()]
+                told |= {name: jnp.isfinite(term).all() & told.get(name, True) for name, term in sites}
+        return sum(values) / len(values), told
 
 
 class Blocks:

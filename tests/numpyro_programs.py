@@ -1,0 +1,146 @@
+"""Programs in both languages, each one function, for the tests that hold the guides of one against the other's."""
+
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions
+import pyro
+import pyro.distributions
+import torch
+from numpyro import handlers
+from pyro import poutine
+from torch import Tensor
+
+TORCH = SimpleNamespace(
+    sample=pyro.sample, plate=pyro.plate, dist=pyro.distributions, ones=torch.ones, mask=lambda m: poutine.mask(mask=m)
+)
+JAX = SimpleNamespace(
+    sample=numpyro.sample,
+    plate=numpyro.plate,
+    dist=numpyro.distributions,
+    ones=jnp.ones,
+    mask=lambda m: handlers.mask(mask=m),
+)
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.double)
+
+
+def schools(x, s, p):
+    mu = p.sample("mu", p.dist.Normal(0 * p.ones(1), 10 * p.ones(1)))
+    tau = p.sample("tau", p.dist.HalfCauchy(25 * p.ones(1)))
+    eta = p.sample("eta", p.dist.Normal(0 * p.ones(8), p.ones(8)))
+    p.sample("obs", p.dist.Normal(mu + tau * eta, s), obs=x)
+
+
+def schools_in_a_plate(x, s, p):
+    mu = p.sample("mu", p.dist.Normal(0.0, 5.0))
+    tau = p.sample("tau", p.dist.HalfCauchy(5.0))
+    with p.plate("schools", len(x)):
+        eta = p.sample("eta", p.dist.Normal(0.0, 1.0))
+        p.sample("y", p.dist.Normal(mu + tau * eta, s), obs=x)
+
+
+def groups(x, y, p):
+    center = p.sample("center", p.dist.Normal(0.0, 2.0).expand([2]).to_event(1))
+    spread = p.sample("spread", p.dist.HalfNormal(1.0).expand([2]).to_event(1))
+    scale = p.sample("scale", p.dist.HalfNormal(1.0))
+    with p.plate("groups", len(y)):
+        b = p.sample("b", p.dist.Normal(center[..., None, :], spread[..., None, :]).to_event(1))
+        p.sample("y", p.dist.Normal((x * b[..., None, :]).sum(-1), scale[..., None, None]).to_event(1), obs=y)
+
+
+def chains(x, p):
+    step, z = p.sample("step", p.dist.HalfNormal(1.0)), 0.0
+    with p.plate("data", len(x)):
+        for t in range(x.shape[1]):
+            z = p.sample(f"z{t}", p.dist.Normal(z, step))
+            p.sample(f"x{t}", p.dist.Normal(z, 1.0), obs=x[:, t])
+
+
+def copies(x, p):
+    chains(x + 1.0, p)
+
+
+def one_chain(x, p):
+    z = 0.0
+    for t in range(len(x)):
+        z = p.sample(f"z{t}", p.dist.Normal(z, 1.0))
+        p.sample(f"x{t}", p.dist.Normal(z, 1.0), obs=x[t])
+
+
+def topics(x, p):
+    with p.plate("topics", 2):
+        phi = p.sample("phi", p.dist.Dirichlet(p.ones(5)))
+    with p.plate("documents", len(x)):
+        theta = p.sample("theta", p.dist.Dirichlet(p.ones(2)))
+        rate = (theta[..., None, :] @ phi)[..., 0, :]
+        p.sample("x", p.dist.Normal(rate, 0.1).to_event(1), obs=x)
+
+
+def bounded(x, p):
+    a = p.sample("a", p.dist.Beta(2.0, 2.0))
+    u = p.sample("u", p.dist.Uniform(-p.ones(2), 3 * p.ones(2)).to_event(1))
+    with p.plate("data", len(x)):
+        z = p.sample("z", p.dist.Uniform(0.0, 1.0))
+        p.sample("x", p.dist.Normal((a + z)[..., None] * u[..., None, :], 1.0).to_event(1), obs=x)
+
+
+def covariates(x, t, p):
+    with p.plate("data", len(x)):
+        a = p.sample("a", p.dist.Normal(t, 1.0))
+        b = p.sample("b", p.dist.Normal(a, 1.0))
+        p.sample("x", p.dist.Normal(b, 1.0), obs=x)
+
+
+def partly(x, p):
+    """The last column is a covariate."""
+    with p.plate("data", len(x)):
+        a = p.sample("a", p.dist.Normal(x[:, 2], 1.0))
+        p.sample("x0", p.dist.Normal(a, 1.0), obs=x[:, 0])
+        p.sample("x1", p.dist.Normal(a, 1.0), obs=x[:, 1])
+
+
+def inner(x, p):
+    with p.plate("data", len(x), dim=-2):
+        u = p.sample("u", p.dist.LogNormal(0.0, 1.0))
+        with p.plate("time", x.shape[1], dim=-1):
+            v = p.sample("v", p.dist.Normal(u, 1.0))
+            p.sample("x", p.dist.Normal(v, 1.0), obs=x)
+
+
+def within(x, p):
+    """A latent with copies of its own for each datum."""
+    with p.plate("data", len(x), dim=-1):
+        w = p.sample("w", p.dist.Normal(0.0, 1.0))
+        with p.plate("copies", 3, dim=-2):
+            v = p.sample("v", p.dist.LogNormal(w, 1.0))
+        p.sample("x", p.dist.Normal(v.sum(-2), 1.0), obs=x)
+
+
+def masked(x, p):
+    with p.plate("data", len(x)):
+        with p.mask(x > 0):
+            z = p.sample("z", p.dist.Normal(0.0, 1.0))
+        p.sample("x", p.dist.Normal(z, 1.0), obs=x)
+
+
+ORDERED = ("BottomUp", "Faithful")
+TOP_DOWN = ("MeanField", "SelfReflective")
+PLAIN = {
+    "schools": (schools, (noise(8), 1 + noise(8).abs()), ORDERED),
+    "schools-plate": (schools_in_a_plate, (noise(8), 1 + noise(8).abs()), (*TOP_DOWN, *ORDERED)),
+    "groups": (groups, (noise(6, 4, 2), noise(6, 4)), (*TOP_DOWN, *ORDERED)),
+    "chains": (chains, (noise(6, 3),), (*TOP_DOWN, *ORDERED)),
+    "copies": (copies, (noise(6, 3),), (*TOP_DOWN, *ORDERED)),
+    "one-chain": (one_chain, (noise(3),), (*TOP_DOWN, *ORDERED)),
+    "topics": (topics, (noise(6, 5).abs(),), (*TOP_DOWN, *ORDERED)),
+    "bounded": (bounded, (noise(6, 2),), (*TOP_DOWN, *ORDERED)),
+    "covariates": (covariates, (noise(6), noise(6)), (*TOP_DOWN, *ORDERED)),
+    "partly": (partly, (noise(6, 3),), (*TOP_DOWN, *ORDERED)),
+    "inner": (inner, (noise(4, 3),), ("Ladder", *TOP_DOWN, *ORDERED)),
+    "within": (within, (noise(4),), ("Ladder", *TOP_DOWN, *ORDERED)),
+    "masked": (masked, (noise(6),), ("Ladder", *TOP_DOWN)),
+}
