@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions
 import pyro
@@ -144,3 +145,25 @@ PLAIN = {
     "within": (within, (noise(4),), ("Ladder", *TOP_DOWN, *ORDERED)),
     "masked": (masked, (noise(6),), ("Ladder", *TOP_DOWN)),
 }
+
+# NumPyro alone
+
+X = np.linspace(-1.0, 1.0, 10).reshape(5, 2)
+
+
+def two(x, names=("a", "b")):
+    with numpyro.plate("data", len(x)):
+        first = numpyro.sample(names[0], numpyro.distributions.Normal(jnp.zeros(2), 1.0).to_event(1))
+        second = numpyro.sample(names[1], numpyro.distributions.Normal(first, 1.0).to_event(1))
+        numpyro.sample("x", numpyro.distributions.Normal(second, 1.0).to_event(1), obs=x)
+
+
+def normal(name, *args, **options):
+    return numpyro.sample(name, numpyro.distributions.Normal(*args), **options)
+
+
+def weighted(x):
+    with numpyro.plate("data", len(x)):
+        with handlers.scale(scale=0.5):
+            z = normal("z", 0.0, 1.0)
+        normal("x", z, 1.0, obs=x[:, 0])
