@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -41,6 +41,14 @@ class Reference:
     r_hat: dict[str, np.ndarray] = field(repr=False)
     ess: dict[str, np.ndarray] = field(repr=False)
     notes: list[str]
+
+    @classmethod
+    def of(cls, samples: dict[str, np.ndarray], stats: dict[str, np.ndarray]) -> Self:
+        """Look at draws, (chains, draws, *shape), and at what the sampler says of them."""
+        with np.errstate(invalid="ignore", divide="ignore"):  # of what is the same in all draws
+            r_hat = {name: np.asarray(split_gelman_rubin(value)) for name, value in samples.items()}
+            ess = {name: np.asarray(effective_sample_size(value)) for name, value in samples.items()}
+        return cls(samples, stats, r_hat, ess, _notes(stats, r_hat))
 
     @property
     def divergences(self) -> int:
@@ -99,9 +107,9 @@ def nuts(
     >>> def model(x):
     ...     z = numpyro.sample("z", dist.Normal(0.0, 1.0))
     ...     numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
-    >>> found = nuts(model, 2.0, warmup=200, draws=200)
+    >>> found = nuts(model, 2.0, warmup=300, draws=700)
     >>> found.samples["z"].shape, found.divergences, found.notes
-    ((4, 200), 0, [])
+    ((4, 700), 0, [])
     >>> mean, error = found.mean("z")
     >>> bool(abs(mean - 1.0) < 4 * error)
     True
@@ -129,10 +137,7 @@ def nuts(
     extra = sampler.get_extra_fields(group_by_chain=True)
     stats = {told: np.asarray(extra[name]) for name, told in STATS.items()}
     stats["lp"] = -stats["lp"]
-    with np.errstate(invalid="ignore"):  # of what is the same in all draws, as a deterministic site may be
-        r_hat = {name: np.asarray(split_gelman_rubin(value)) for name, value in samples.items()}
-        ess = {name: np.asarray(effective_sample_size(value)) for name, value in samples.items()}
-    return Reference(samples, stats, r_hat, ess, _notes(stats, r_hat))
+    return Reference.of(samples, stats)
 
 
 def _check(model: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
