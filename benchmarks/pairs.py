@@ -67,7 +67,6 @@ def numpyro_steps(model: str, guide: str) -> Callable[[int], None]:
 
     from ppl_models.numpyro import like_torch
     from ppl_models.numpyro.inference.batches import Order, columns_of
-    from ppl_models.numpyro.inference.packing import Packing
     from ppl_models.numpyro.inference.parameters import find
     from ppl_models.numpyro.inference.settings import Settings
     from ppl_models.numpyro.inference.step import Blocks, Step, begun
@@ -82,9 +81,8 @@ def numpyro_steps(model: str, guide: str) -> Callable[[int], None]:
         steps=10**6, batch_size=BATCH, lr=LR, schedule="constant", weight_decay=0.0, clip=None, ema=None
     )
     free, parameters = find(program, port, (rows,), keys[2])
-    packing = Packing(free)
-    step = Step(program, port, parameters, packing, columns_of(rows, "rows"), settings, keys[3])
-    blocks, state, done = Blocks(step, Order(BATCH, BATCH, 0), settings.steps), begun(packing.packed(free), False), 0
+    step = Step(program, port, parameters, columns_of(rows, "rows"), settings, keys[3])
+    blocks, state, done = Blocks(step, Order(BATCH, BATCH, 0), settings.steps), begun(free, False), 0
 
     def run(steps: int) -> None:
         nonlocal state, done

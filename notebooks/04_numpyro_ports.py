@@ -32,11 +32,9 @@ warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm would l
 warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing a major refactor", category=FutureWarning)
 
 import arviz as az
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
-import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pyro
@@ -80,8 +78,8 @@ guide = guides.SelfReflective(model, train[:3], hidden=64)
 run = inference.fit(model, guide, train, steps=budget(1000), batch_size=64, lr=5e-3, seed=0, progress=False)
 
 # %% [markdown]
-# The port takes the same arguments, and a `key` for its initial weights. An Equinox module does not change: `like_torch`
-# gives a new one with the weights of the torch module.
+# The port takes the same arguments, and a `key` for its initial weights. An Equinox module does not change:
+# `like_torch` gives a new one with the weights of the torch module.
 
 # %%
 keys = jax.random.split(jax.random.key(0))
@@ -89,9 +87,9 @@ port = like_torch(ppl_models.numpyro.SeReVAE(**sizes, key=keys[0]), model)
 x = jnp.asarray(test[:8].numpy())
 port_guide = like_torch(guides.numpyro.SelfReflective(port, x[:3], hidden=64, key=keys[1]), guide)
 
-back = to_torch(port)
-print(sum(v.size for v in jax.tree.leaves(eqx.filter(port, eqx.is_inexact_array))), "weights;",
-      "carried over and back they are", "equal" if all(torch.equal(back[k], v) for k, v in model.state_dict().items()) else "not equal")  # fmt: skip
+back, state = to_torch(port), model.state_dict()
+same = all(torch.equal(back[name], value) for name, value in state.items())
+print(f"{sum(v.numel() for v in state.values())} weights; carried over and back all bits are the same: {same}")
 
 # %% [markdown]
 # The same latents give the same log-density at every site. Single precision agrees to six or seven digits; the tests
@@ -201,7 +199,8 @@ print(amortized.groups())
 print(amortized.sample_stats.pareto_k.to_series().round(2).to_string())
 
 # %%
-az.plot_forest([exact, amortized], model_names=["NUTS", "guide"], var_names=["z1"], combined=True, figsize=(7, 3.5));
+az.plot_forest([exact, amortized], model_names=["NUTS", "guide"], var_names=["z1"], combined=True, figsize=(7, 3.5))
+plt.show()
 
 # %% [markdown]
 # The two coordinates of a code depend on each other given the image; a mean-field guide cannot say so. Blue: NUTS.
@@ -216,17 +215,20 @@ az.plot_pair(
     amortized, var_names=["z1"], coords={"data": ["first"]}, kind="scatter", ax=axes,
     scatter_kwargs={"alpha": 0.25, "color": "C1", "label": "guide"},
 )  # fmt: skip
-axes.legend();
+axes.legend()
+plt.show()
 
 # %% [markdown]
 # The chains of NUTS agree (rank plot), and what the model predicts of the data, drawn from the guide's posterior, looks
 # like them (posterior predictive check):
 
 # %%
-az.plot_rank(exact, var_names=["z1"], coords={"data": ["first"]}, figsize=(8, 2.5));
+az.plot_rank(exact, var_names=["z1"], coords={"data": ["first"]}, figsize=(8, 2.5))
+plt.show()
 
 # %%
-az.plot_ppc(amortized, num_pp_samples=budget(50, 10), kind="cumulative", figsize=(6, 3), random_seed=0);
+az.plot_ppc(amortized, num_pp_samples=budget(50, 10), kind="cumulative", figsize=(6, 3), random_seed=0)
+plt.show()
 
 # %% [markdown]
 # k-hat tells too narrow from too wide. We shrink and widen the guide's scale: a narrow guide misses the posterior's
@@ -285,7 +287,8 @@ label = {"coords": {"school": schools}}
 guessed = to_arviz(fitted.model, fitted.guide, arguments, draws=budget(1000, 50), chains=4, seed=0, **label)
 sampled = az.from_dict(posterior=truth.samples, dims={"theta": ["school"]}, **label)
 print(f"pareto_k {float(guessed.sample_stats.pareto_k):.2f}")
-az.plot_forest([sampled, guessed], model_names=["NUTS", "Faithful"], combined=True, figsize=(7, 5));
+az.plot_forest([sampled, guessed], model_names=["NUTS", "Faithful"], combined=True, figsize=(7, 5))
+plt.show()
 
 # %% [markdown]
 # The expected log predictive density of a school left out, by PSIS-LOO: ArviZ takes the guide's draws for the

@@ -8,10 +8,11 @@ import sys
 import pytest
 import torch
 
-from benchmarks import by_hand, evaluate as images, scaling, step, table
+from benchmarks import by_hand, evaluate as images, pairs, scaling, step, table
 from benchmarks.timing import in_turns, ratio
 from benchmarks.workloads import WORKLOADS, ladder, sere_vae, vae
 from ppl_models.inference import elbo, evaluate, terms
+from ppl_models.runs import names
 
 SMALL = {
     "vae": vae(latent=3, hidden=8, batch=5, pixels=12),
@@ -162,6 +163,20 @@ def test_numpyro_in_turns():
     pytest.importorskip("numpyro")
     rows = step.measure(SMALL["vae"], ["hand-eager", "numpyro-jit", "numpyro-scan"], rounds=1, steps=2)
     assert rows["numpyro-jit"]["ratio"] > 0 and rows["numpyro-scan"]["ratio"] > 0
+
+
+def test_the_command_of_pairs(tmp_path):
+    """Every pair is one of the catalogue; one of them runs, in all variants that need no C++ compiler."""
+    pytest.importorskip("numpyro")
+    assert pairs.SIZES.keys() == names.catalogue("model").keys()
+    file = tmp_path / "pairs.json"
+    given = ["--model=linear-gaussian", "--guide=mean-field", "--rounds=2", "--steps=2", f"--json={file}"]
+    command = [sys.executable, "-m", "benchmarks.pairs", *given]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (found,) = json.loads(file.read_text())["pairs"]
+    row = found["pairs"]["linear-gaussian"]["mean-field"]
+    assert row.keys() == pairs.VARIANTS.keys() and row["numpyro-port"]["ms"] > 0 and row["ours-eager"]["ratio"] == 1
+    assert table.pairs_table(found) in printed
 
 
 def test_images_a_second():

@@ -452,7 +452,7 @@ def test_a_linear_gaussian_pair_comes_to_its_evidence():
         with numpyro.plate("data", len(x)):
             numpyro.sample("z", dist.Normal(x @ v, r))
 
-    run = quiet(factor, linear, x, steps=1500, batch_size=400, lr=0.05)
+    run = quiet(factor, linear, x, steps=1000, batch_size=400, lr=0.08)
     w, s = np.asarray(run.params["w"], float), np.asarray(run.params["s"], float)
     law = torch.distributions.MultivariateNormal(
         torch.zeros(WIDTH).double(), torch.tensor(np.outer(w, w) + np.diag(s**2))
@@ -508,8 +508,7 @@ def test_programs_of_one_class_are_refused():
 def test_losses_of_numpyro(loss):
     run = quiet(model, guide, rows(), loss=loss, steps=200, validation=rows(8, 2))
     assert run.history[-1]["loss"] < run.history[0]["loss"]
-    plain = quiet(model, guide, rows(), steps=200, validation=rows(8, 2))
-    assert run.history[-1]["valid"] == pytest.approx(plain.history[-1]["valid"], abs=0.5)
+    assert run.history[-1]["valid"] < run.history[0]["valid"]
 
 
 def test_discrete_latents_train_with_a_loss_that_takes_them():
@@ -667,6 +666,7 @@ CASES = {
             "particles": 2,
             "accumulate": 2,
             "skip": 50.0,
+            "precision": "bfloat16",
             "ema": None,
             "compile": False,
         },

@@ -4,6 +4,5 @@ from importlib.util import find_spec
 
 for _name in ("jax", "numpyro", "equinox", "optax"):
     if find_spec(_name) is None:
-        raise ModuleNotFoundError(
-            f"the NumPyro ports need {_name}, which is not installed; try: pip install 'ppl-models[numpyro]'", name=_name
-        )
+        told = f"the NumPyro ports need {_name}, which is not installed; try: pip install 'ppl-models[numpyro]'"
+        raise ModuleNotFoundError(told, name=_name)

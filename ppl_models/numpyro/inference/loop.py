@@ -92,7 +92,8 @@ class Loop:
         if bool(state.halted):
             first = self.done + tried - 1
             self.state, self.done, self.since = state, first, self.since + tried - 1
-            raise ValueError(diagnosis(self.step, state, first, self.blocks.now(first), self.blocks.stored))
+            now = {name: column[0] for name, column in self.blocks.table(first, 1, 1).items()}
+            raise ValueError(diagnosis(self.step, state, first, now, self.blocks.stored))
         self.state, self.done, self.since = state, self.done + count, self.since + count
         if perf_counter() - began < PATIENCE / 2:
             self.length = min(2 * self.length, self.blocks.capacity)

@@ -191,30 +191,31 @@ class Blocks:
         self.looped = settings.compile is not False
         self.capacity = max(min(LONGEST, total, LARGEST // rows), 1) if self.looped else 1
         self.betas, self.rates = settings.betas(), settings.rates(total)
+        self._float = jnp.zeros(()).dtype
         self._run = jax.jit(self._loop if self.looped else self._once)
 
     def __call__(self, state: State, first: int, count: int) -> tuple[State, int]:
         """(the state after steps `first`, `first` + 1, ..., how many were tried: `count`, or less if one halted)."""
-        table = [self.now(step) for step in range(first, first + count)]
-        empty = self.capacity - count
-        stacked = {name: np.stack([now[name] for now in table] + [table[-1][name]] * empty) for name in table[0]}
+        table = self.table(first, count, self.capacity)
         with jax.default_matmul_precision(PRECISIONS[self.settings.precision]):
-            state, done = self._run(state, stacked, np.int32(count), self.stored)
+            state, done = self._run(state, table, np.int32(count), self.stored)
         return state, int(done)
 
-    def now(self, step: int) -> dict[str, np.ndarray]:
-        """What changes from step to step: see `Step.__call__`."""
-        count, settings = self.settings.accumulate, self.settings
+    def table(self, first: int, count: int, length: int) -> dict[str, np.ndarray]:
+        """What changes from step to step (see `Step.__call__`), a row for each; up to `length` the last one again."""
+        steps, each = range(first, first + count), self.settings.accumulate
         numbers = {
-            "lr": settings.lr * self.rates(step),
-            "beta": self.betas(step),
-            "weight": settings.average_weight(step),
-            "first": 1 - BETAS[0] ** (step + 1),
-            "second": 1 - BETAS[1] ** (step + 1),
+            "lr": [self.settings.lr * self.rates(step) for step in steps],
+            "beta": [self.betas(step) for step in steps],
+            "weight": [self.settings.average_weight(step) for step in steps],
+            "first": [1 - BETAS[0] ** (step + 1) for step in steps],
+            "second": [1 - BETAS[1] ** (step + 1) for step in steps],
         }
-        rows = np.stack([self.order.rows(step * count + i) for i in range(count)])
-        floats = {name: np.asarray(value, jnp.zeros(()).dtype) for name, value in numbers.items()}
-        return {**floats, "step": np.int32(step), "rows": rows.astype(np.int32)}
+        table = {name: np.array(column, self._float) for name, column in numbers.items()}
+        table["step"] = np.arange(first, first + count, dtype=np.int32)
+        rows = [self.order.rows(batch) for batch in range(first * each, (first + count) * each)]
+        table["rows"] = np.stack(rows).astype(np.int32).reshape(count, each, -1)
+        return {n: np.concatenate([column, np.repeat(column[-1:], length - count, 0)]) for n, column in table.items()}
 
     def _loop(self, state: State, table: Mapping[str, Array], count: Array, stored: Sequence[Array]) -> Any:
         def more(carry: tuple[State, Array]) -> Array:
