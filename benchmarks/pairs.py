@@ -21,6 +21,7 @@ from time import perf_counter
 import torch
 
 from ppl_models.inference import training_step
+from ppl_models.inference.settings import Settings
 from ppl_models.runs import names
 
 from .table import pairs_table
@@ -67,8 +68,8 @@ def numpyro_steps(model: str, guide: str) -> Callable[[int], None]:
 
     from ppl_models.numpyro import like_torch
     from ppl_models.numpyro.inference.batches import Order, columns_of
+    from ppl_models.numpyro.inference.objectives import elbo
     from ppl_models.numpyro.inference.parameters import find
-    from ppl_models.numpyro.inference.settings import Settings
     from ppl_models.numpyro.inference.step import Blocks, Step, begun
 
     numpyro.enable_validation(False)
@@ -78,7 +79,7 @@ def numpyro_steps(model: str, guide: str) -> Callable[[int], None]:
     port = names.catalogue("guide", "numpyro")[guide](program, rows[:3], hidden=WIDTH, key=keys[1])
     port = like_torch(port, second)
     settings = Settings(
-        steps=10**6, batch_size=BATCH, lr=LR, schedule="constant", weight_decay=0.0, clip=None, ema=None
+        elbo, steps=10**6, batch_size=BATCH, lr=LR, schedule="constant", weight_decay=0.0, clip=None, ema=None
     )
     free, parameters = find(program, port, (rows,), keys[2])
     step = Step(program, port, parameters, columns_of(rows, "rows"), settings, keys[3])

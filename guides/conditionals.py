@@ -15,51 +15,8 @@ from . import encoders, families
 from .evidence import Reading
 from .families import Family, Spread, gaussian_base, reshaped, unwrapped
 from .layout import Layout
+from .parents import Parents as Parents, check_latent, choose_parents as choose_parents
 from .sites import Site, features
-
-Parents = str | Mapping[str, Sequence[str]]
-
-
-def choose_parents(layout: Layout, order: Sequence[str], parents: Parents) -> dict[str, tuple[str, ...]]:
-    """Which of the latents sampled before it each latent is given, in a guide that samples in `order`.
-
-    "needed": those that the exact posterior depends on, no more (`Factorization.needed_parents`); "all": every earlier
-    one; "previous": the one sampled just before; "none"; or a mapping latent -> names (a latent left out gets none).
-    A global latent is given globals only.
-
-    Raises:
-        ValueError: an unknown word or latent, a bare string for names, or a parent that is not sampled before its
-            child.
-    """
-    words = ("needed", "all", "previous", "none")
-    known = parents in words if isinstance(parents, str) else isinstance(parents, Mapping)
-    if not known:
-        raise ValueError(f"guide {layout.guide}: found parents={parents!r}, want one of {words} or a mapping")
-    if not isinstance(parents, str):
-        for name in parents:
-            _check_latent(layout, "parents", name)
-            if isinstance(parents[name], str):
-                raise ValueError(
-                    f"guide {layout.guide}: found parents[{name!r}] = {parents[name]!r}, want a tuple of names; try "
-                    f"({parents[name]!r},)"
-                )
-    chosen: dict[str, tuple[str, ...]] = {}
-    for i, name in enumerate(order):
-        earlier = [u for u in order[:i] if layout.latents[u].is_global or not layout.latents[name].is_global]
-        if not isinstance(parents, str):
-            wanted = tuple(parents.get(name, ()))
-            late = [u for u in wanted if u not in earlier]
-            if late:
-                raise ValueError(
-                    f"guide {layout.guide}: parents[{name!r}] has {late[0]!r}, which this guide does not sample before "
-                    f"it; it can be given {', '.join(earlier) or 'nothing'}"
-                )
-        elif parents == "needed":
-            wanted = tuple(u for u in layout.factorization.needed_parents(name, earlier) if u in earlier)
-        else:
-            wanted = {"all": tuple(earlier), "previous": tuple(earlier[-1:]), "none": ()}[parents]
-        chosen[name] = wanted
-    return chosen
 
 
 class Conditionals(nn.Module):
@@ -99,7 +56,7 @@ class Conditionals(nn.Module):
         hidden = one_size(f"guide {layout.guide}", "hidden", hidden)
         depth = one_size(f"guide {layout.guide}", "depth", depth, least=0)
         for name in family if isinstance(family, Mapping) else ():
-            _check_latent(layout, "family", name)
+            check_latent(layout, "family", name)
         self.layout, self.parents, self.tame = layout, dict(parents), tame
         self.families: dict[str, Family] = {}
         self.encoders = nn.ModuleList()
@@ -189,14 +146,6 @@ class Conditionals(nn.Module):
         return ValueError(
             f"guide {self.layout.guide}: site {name!r} has a {prior} prior, precision weighting wants a diagonal "
             "Gaussian (transformed or not); try SelfReflective, BottomUp or MeanField"
-        )
-
-
-def _check_latent(layout: Layout, argument: str, name: str) -> None:
-    if name not in layout.latents:
-        raise ValueError(
-            f"guide {layout.guide}: {argument} names the site {name!r}, want one of the latents "
-            f"{', '.join(layout.latents)}"
         )
 
 

@@ -33,6 +33,7 @@ from guides.numpyro import MeanField, SelfReflective
 from ppl_models import VAE as TorchVAE, SeReVAE as TorchModel
 from ppl_models.inference import Cyclic, Linear
 from ppl_models.inference.losses import estimate as torch_estimate
+from ppl_models.inference.settings import Settings
 from ppl_models.inference.single_pass import Terms as TorchTerms
 from ppl_models.inference.step import Eager
 from ppl_models.numpyro import VAE, SeReVAE
@@ -41,7 +42,6 @@ from ppl_models.numpyro.inference.checkpoint import CHECKPOINT, PREVIOUS, read
 from ppl_models.numpyro.inference.loop import Loop
 from ppl_models.numpyro.inference.losses import estimate
 from ppl_models.numpyro.inference.parameters import find
-from ppl_models.numpyro.inference.settings import Settings
 from ppl_models.numpyro.inference.single_pass import Terms, terms, traces
 from ppl_models.numpyro.inference.step import Blocks, Step, begun
 from ppl_models.numpyro.parts.program import named_constants, named_parameters, with_parameters
@@ -420,7 +420,7 @@ def test_at_the_exact_posterior_the_doubly_reparametrized_gradient_has_no_noise(
 def test_an_update_is_that_of_optax(wide):
     free, parameters = find(model, guide, (jnp.asarray(rows()),), jax.random.key(0))
     slopes = jax.tree.map(lambda p: jnp.cos(7 * p), free)
-    step = Step(model, guide, parameters, (), Settings(steps=9, weight_decay=0.1), jax.random.key(0))
+    step = Step(model, guide, parameters, (), Settings(objectives.elbo, steps=9, weight_decay=0.1), jax.random.key(0))
     optimizer = optax.adamw(0.01, weight_decay=0.1)
     ours, theirs, state = begun(free, False), free, optimizer.init(free)
     for t in range(3):

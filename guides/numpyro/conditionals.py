@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 from jax import Array
 from numpyro.distributions import Distribution, biject_to
 
+from guides.parents import Parents as Parents, check_latent, choose_parents as choose_parents
 from ppl_models.numpyro.parts.nets import Net
 from ppl_models.parts.sizes import one_size
 
@@ -17,50 +18,6 @@ from .evidence import Reading
 from .families import Family, Spread, gaussian_base, reshaped
 from .layout import Layout
 from .sites import Site, Table, features, unwrapped
-
-Parents = str | Mapping[str, Sequence[str]]
-
-
-def choose_parents(layout: Layout, order: Sequence[str], parents: Parents) -> dict[str, tuple[str, ...]]:
-    """Which of the latents sampled before it each latent is given, in a guide that samples in `order`.
-
-    "needed": those that the exact posterior depends on, no more (`Factorization.needed_parents`); "all": every earlier
-    one; "previous": the one sampled just before; "none"; or a mapping latent -> names (a latent left out gets none).
-    A global latent is given globals only.
-
-    Raises:
-        ValueError: an unknown word or latent, a bare string for names, or a parent that is not sampled before its
-            child.
-    """
-    words = ("needed", "all", "previous", "none")
-    known = parents in words if isinstance(parents, str) else isinstance(parents, Mapping)
-    if not known:
-        raise ValueError(f"guide {layout.guide}: found parents={parents!r}, want one of {words} or a mapping")
-    if not isinstance(parents, str):
-        for name in parents:
-            _check_latent(layout, "parents", name)
-            if isinstance(parents[name], str):
-                raise ValueError(
-                    f"guide {layout.guide}: found parents[{name!r}] = {parents[name]!r}, want a tuple of names; try "
-                    f"({parents[name]!r},)"
-                )
-    chosen: dict[str, tuple[str, ...]] = {}
-    for i, name in enumerate(order):
-        earlier = [u for u in order[:i] if layout.latents[u].is_global or not layout.latents[name].is_global]
-        if not isinstance(parents, str):
-            wanted = tuple(parents.get(name, ()))
-            late = [u for u in wanted if u not in earlier]
-            if late:
-                raise ValueError(
-                    f"guide {layout.guide}: parents[{name!r}] has {late[0]!r}, which this guide does not sample before "
-                    f"it; it can be given {', '.join(earlier) or 'nothing'}"
-                )
-        elif parents == "needed":
-            wanted = tuple(u for u in layout.factorization.needed_parents(name, earlier) if u in earlier)
-        else:
-            wanted = {"all": tuple(earlier), "previous": tuple(earlier[-1:]), "none": ()}[parents]
-        chosen[name] = wanted
-    return chosen
 
 
 class Conditionals(eqx.Module):
@@ -110,7 +67,7 @@ class Conditionals(eqx.Module):
         hidden = one_size(f"guide {layout.guide}", "hidden", hidden)
         depth = one_size(f"guide {layout.guide}", "depth", depth, least=0)
         for name in family if isinstance(family, Mapping) else ():
-            _check_latent(layout, "family", name)
+            check_latent(layout, "family", name)
         self.layout, self.parents, self.tame = layout, Table(parents), tame
         keys = iter(jax.random.split(key, len(layout.sizes) + len(layout.latents)))
         found, widths, chosen, networks = [], {}, {}, {}
@@ -200,14 +157,6 @@ class Conditionals(eqx.Module):
         return ValueError(
             f"guide {self.layout.guide}: site {name!r} has a {prior} prior, precision weighting wants a diagonal "
             "Gaussian (transformed or not); try SelfReflective, BottomUp or MeanField"
-        )
-
-
-def _check_latent(layout: Layout, argument: str, name: str) -> None:
-    if name not in layout.latents:
-        raise ValueError(
-            f"guide {layout.guide}: {argument} names the site {name!r}, want one of the latents "
-            f"{', '.join(layout.latents)}"
         )
 
 

@@ -15,6 +15,7 @@ from .batches import Batches, rows_of
 from .checkpoint import CHECKPOINT, load, load_training, save, write_json
 from .compiled import Compiled
 from .distributed import Group
+from .interrupts import interrupts
 from .objectives import elbo
 from .progress import Progress
 from .run import Callback, Run
@@ -84,9 +85,9 @@ class Loop:
             stack.enter_context(modes.set_to(self.programs, training=True))
             stack.enter_context(pyro.validation_enabled(False))
             bar = stack.enter_context(Progress(self.total, progress and self.is_main))
-            if self.settings.captured(self.total, self.device):
+            if self.settings.captured(self.total, self.device.type):
                 self.step = Compiled(self.eager, lambda line: self._note(line, bar))
-            asked = stack.enter_context(modes.interrupts(self.group is None))
+            asked = stack.enter_context(interrupts(self.group is None))
             while self.done < self.total and not self.stopped:
                 batches = [next(self.batches) for _ in range(self.settings.accumulate)]
                 now = Now(self.done, self.settings.lr * rates(self.done), betas(self.done))

@@ -14,10 +14,10 @@ from .checks import evaluating, forked
 from .doubly import Cut, doubly_reparametrized
 from .objectives import elbo, importance_weighted
 from .particles import vectorizes
+from .settings import GRADIENTS
 from .single_pass import Terms, concatenated, plate_nesting, terms, traces
 
 Objective = Callable[..., Tensor]
-GRADIENTS = "reparametrized", "doubly-reparametrized"
 
 
 def estimate(

@@ -7,15 +7,10 @@ from math import inf
 from numbers import Integral
 from typing import Any
 
-import torch
-from pyro.infer.elbo import ELBO
-
-from .checks import check_loss
-from .losses import GRADIENTS, Objective
-from .objectives import elbo
 from .schedules import Constant, Cosine, Linear, to_dict
 
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+GRADIENTS = "reparametrized", "doubly-reparametrized"
+PRECISIONS = "float32", "bfloat16"
 # Steps from which a capture pays on a CPU (it takes about half a minute) and on a GPU. By the number of steps and not
 # by the clock, so that a resumed run decides alike.
 WORTHWHILE = {"cpu": 5000, "cuda": 500}
@@ -23,13 +18,13 @@ WORTHWHILE = {"cpu": 5000, "cuda": 500}
 
 @dataclass(frozen=True)
 class Settings:
-    """See `ppl_models.inference.fit`, whose arguments these are.
+    """See `ppl_models.inference.fit`, whose arguments these are, and those of `ppl_models.numpyro.fit`.
 
     Raises:
-        TypeError: a loss that is no objective of Pyro's.
         ValueError: values out of their range, or that contradict each other.
     """
 
+    objective: Callable
     steps: int | None = None
     epochs: float | None = None
     batch_size: int = 128
@@ -43,9 +38,8 @@ class Settings:
     ema: float | None = 0.999
     particles: int = 1
     analytic: bool = True
-    objective: Objective = elbo
     gradient: str = "reparametrized"
-    loss: ELBO | None = None
+    loss: Any = None
     accumulate: int = 1
     precision: str = "float32"
     patience: int | None = None
@@ -77,14 +71,20 @@ class Settings:
         self._check(self.compile in ("auto", True, False), "compile", "'auto', True or False")
         if self.warmup and self.beta != 1.0:
             raise ValueError(f"fit: found warmup={self.warmup} and beta={self.beta}, want one; try beta=Linear(steps)")
+
+    def check_alone(self, usual: Callable, whose: str) -> None:
+        """Raise ValueError if there is a loss of a library's, and something set that is then the loss's business.
+
+        Args:
+            usual: the objective where none is asked for.
+            whose: the library, for the message.
+        """
         ours = (self.warmup, self.beta, self.particles, self.analytic, self.objective, self.gradient, self.precision)
-        if self.loss is not None and ours != (0, 1.0, 1, True, elbo, "reparametrized", "float32"):
+        if self.loss is not None and ours != (0, 1.0, 1, True, usual, "reparametrized", "float32"):
             raise ValueError(
-                "fit: with a loss of Pyro's, objective, gradient, beta, warmup, particles, analytic and precision are "
-                "not used; set them there"
+                f"fit: with a loss of {whose}'s, objective, gradient, beta, warmup, particles, analytic and precision "
+                "are not used; set them there"
             )
-        if self.loss is not None:
-            check_loss(self.loss)
 
     def _check(self, good: bool, name: str, want: str) -> None:
         if not good:
@@ -106,15 +106,24 @@ class Settings:
             return self.schedule
         return Cosine(total) if self.schedule == "cosine" else Constant()
 
-    def captured(self, total: int, device: torch.device) -> bool:
-        """Whether steps are to be captured."""
+    def captured(self, total: int, kind: str) -> bool:
+        """Whether steps of torch are to be captured, on a kind of device."""
         if self.compile == "auto":
-            return total >= WORTHWHILE.get(device.type, inf)
+            return total >= WORTHWHILE.get(kind, inf)
         return bool(self.compile)
+
+    def average_weight(self, step: int) -> float:
+        """How much of the newest parameters goes into the moving average at a step, counted from 0."""
+        return average_weight(self.ema, step)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON; functions by their names and options."""
         return {field.name: told(getattr(self, field.name)) for field in fields(self)}
+
+
+def average_weight(ema: float | None, step: int) -> float:
+    """1 - min(ema, (1 + step) / (10 + step)), so that an average soon forgets where it began; 1 where there is none."""
+    return 1.0 if ema is None else 1 - min(ema, (1 + step) / (10 + step))
 
 
 def told(value: Any) -> Any:

@@ -16,8 +16,11 @@ from torch.overrides import TorchFunctionMode
 from .distributed import Group
 from .losses import Objective, estimate
 from .objectives import elbo, importance_weighted
+from .settings import average_weight
 from .single_pass import Terms, concatenated
 from .slots import Slots
+
+DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # of matrix products and convolutions, by `Settings.precision`
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Recipe:
 
     def average_weight(self, step: int) -> float:
         """How much of the newest parameters goes into the moving average at a step, counted from 0."""
-        return 1.0 if self.ema is None else 1 - min(self.ema, (1 + step) / (10 + step))
+        return average_weight(self.ema, step)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ from .look import look_at
 from .losses import Objective
 from .modes import diagnosis
 from .objectives import elbo
-from .settings import PRECISIONS
 from .slots import Slots, trainable
-from .step import Eager, Now, Recipe
+from .step import DTYPES, Eager, Now, Recipe
 
 
 class TrainingStep:
@@ -100,8 +99,8 @@ def training_step(
     >>> sum(losses[-10:]) < sum(losses[:10])
     True
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"training_step: found precision={precision!r}, want one of {', '.join(PRECISIONS)}")
+    if precision not in DTYPES:
+        raise ValueError(f"training_step: found precision={precision!r}, want one of {', '.join(DTYPES)}")
     if loss is not None:
         check_loss(loss)
         check_enumeration(loss, guide)
@@ -121,7 +120,7 @@ def training_step(
         weight_decay=weight_decay,
         clip=clip,
         ema=ema,
-        precision=PRECISIONS[precision],
+        precision=DTYPES[precision],
     )
     slots = Slots(trainable(seen.saved), average=ema is not None)
     return TrainingStep(Eager(model, guide, slots, recipe, beta), compile, lr)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from . import distributed, modes
 from .batches import Batches, columns_of, rows_of
 from .checkpoint import CHECKPOINT, prepared
-from .checks import check_enumeration, check_pair, check_values
+from .checks import check_enumeration, check_loss, check_pair, check_values
 from .distributed import Group
 from .look import look_at
 from .loop import Loop
@@ -21,10 +21,10 @@ from .losses import Objective
 from .objectives import elbo
 from .run import Callback, Run, as_sequence
 from .schedules import Constant
-from .settings import PRECISIONS, Settings
+from .settings import Settings
 from .slots import Slots, trainable
 from .state import fingerprint
-from .step import Eager, Recipe
+from .step import DTYPES, Eager, Recipe
 
 
 def fit(
@@ -141,6 +141,9 @@ def fit(
         seed=seed,
         compile=compile,
     )
+    settings.check_alone(elbo, "Pyro")
+    if loss is not None:
+        check_loss(loss)
     if patience is not None and validation is None:
         raise ValueError(f"fit: found patience={patience} without validation data, want some to judge by")
     if resume and folder is None:
@@ -186,7 +189,7 @@ def fit(
             clip=inf if clip is None else clip,
             skip=skip,
             ema=ema,
-            precision=PRECISIONS[precision],
+            precision=DTYPES[precision],
         )
         betas = settings.betas()
         eager = Eager(model, guide, slots, recipe, betas.value if isinstance(betas, Constant) else None, group)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpyro import handlers
+from numpyro.infer.elbo import ELBO
 
 from ..data import Rows
 from .batches import drawn
@@ -15,6 +16,15 @@ from .plates import Trace, data_plate, is_local, latents, observations, subsampl
 from .single_pass import traces
 
 CHUNK = 1000  # rows
+
+
+def check_loss(loss: Any) -> None:
+    """Raise TypeError unless `loss` is one of NumPyro's objectives."""
+    working = "Trace_ELBO, TraceMeanField_ELBO and TraceGraph_ELBO work"
+    if isinstance(loss, type):
+        raise TypeError(f"fit: loss is the class {loss.__name__}, want an instance; try {loss.__name__}()")
+    if not isinstance(loss, ELBO):
+        raise TypeError(f"fit: loss is a {type(loss).__name__}, want an objective of NumPyro's; {working}")
 
 
 def check_pair(

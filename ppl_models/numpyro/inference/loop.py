@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array, random
 
 from ppl_models.inference.files import write_json
+from ppl_models.inference.interrupts import interrupts
 from ppl_models.inference.progress import Progress
 from ppl_models.inference.run import Callback
 
@@ -20,7 +21,6 @@ from ..parts.program import Program, named_constants
 from .batches import drawn
 from .checkpoint import CHECKPOINT, read, save
 from .diagnosis import diagnosis
-from .interrupts import interrupts
 from .objectives import elbo
 from .parameters import Params
 from .run import Run

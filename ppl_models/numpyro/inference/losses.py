@@ -10,11 +10,12 @@ from jax.lax import stop_gradient
 from jax.nn import softmax
 from numpyro.distributions import Delta, Distribution
 
+from ppl_models.inference.settings import GRADIENTS
+
 from .objectives import importance_weighted, log_weights
 from .single_pass import Terms, single, stacked, terms, traces
 
 Objective = Callable[..., Array]
-GRADIENTS = "reparametrized", "doubly-reparametrized"
 
 
 def estimate(

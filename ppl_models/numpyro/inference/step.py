@@ -10,13 +10,13 @@ import numpy as np
 from jax import Array, random
 
 from ppl_models.inference.schedules import Constant
+from ppl_models.inference.settings import Settings
 
 from ..data import Rows
 from .batches import Order, drawn
 from .losses import estimate
 from .objectives import elbo, importance_weighted
 from .parameters import Parameters, Params
-from .settings import PRECISIONS, Settings
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
 LONGEST, LARGEST = 512, 2**20  # steps of a block, and rows that it takes in all
@@ -197,7 +197,7 @@ class Blocks:
     def __call__(self, state: State, first: int, count: int) -> tuple[State, int]:
         """(the state after steps `first`, `first` + 1, ..., how many were tried: `count`, or less if one halted)."""
         table = self.table(first, count, self.capacity)
-        with jax.default_matmul_precision(PRECISIONS[self.settings.precision]):
+        with jax.default_matmul_precision(self.settings.precision):
             state, done = self._run(state, table, np.int32(count), self.stored)
         return state, int(done)
 

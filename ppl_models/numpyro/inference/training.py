@@ -11,16 +11,16 @@ from numpyro.infer.elbo import ELBO
 
 from ppl_models.inference.container import prepared
 from ppl_models.inference.run import Callback, as_sequence
+from ppl_models.inference.settings import Settings, compared
 
 from .batches import Order, columns_of, drawn, fingerprint
 from .checkpoint import CHECKPOINT, read
-from .checks import check_pair, check_values
+from .checks import check_loss, check_pair, check_values
 from .loop import Loop
-from .losses import Objective
+from .losses import Objective, is_doubly
 from .objectives import elbo
 from .parameters import find
 from .run import Run
-from .settings import Settings, compared
 from .step import Blocks, Step, begun
 
 
@@ -154,6 +154,11 @@ def fit(
         seed=seed,
         compile=compile,
     )
+    if loss is None:
+        is_doubly(objective, gradient)
+    else:
+        check_loss(loss)
+        settings.check_alone(elbo, "NumPyro")
     if patience is not None and validation is None:
         raise ValueError(f"fit: found patience={patience} without validation data, want some to judge by")
     if resume and folder is None:

@@ -8,13 +8,13 @@ from typing import Any
 
 
 @contextmanager
-def interrupts() -> Iterator[list[BaseException]]:
+def interrupts(wanted: bool = True) -> Iterator[list[BaseException]]:
     """Inside, Ctrl-C and SIGTERM do not break a step: what they would raise is in the list, until one comes again.
 
-    Only the main thread of a process may do so; elsewhere signals are as ever.
+    Only the main thread of a process may do so; elsewhere, or where it is not wanted, signals are as ever.
     """
     asked: list[BaseException] = []
-    if threading.current_thread() is not threading.main_thread():
+    if not wanted or threading.current_thread() is not threading.main_thread():
         yield asked
         return
 
