@@ -12,6 +12,7 @@ from torch.distributions import MultivariateNormal
 from .parts.likelihoods import check_count, check_data
 from .parts.program import Program
 from .parts.sizes import all_sizes, event_size
+from .parts.structure import parents_of
 
 STRUCTURES = ("mean-field", "top-down", "bottom-up")
 FAMILIES = ("full", "diagonal")
@@ -68,7 +69,7 @@ class LinearGaussian(Program):
         latent = all_sizes("LinearGaussian", "latent", latent)
         self.latents = tuple(f"z{layer}" for layer in range(1, len(latent) + 1))
         self.sizes = {**dict(zip(self.latents, latent, strict=True)), "x": self.event}
-        self.parents = _parents(self.latents, {} if parents is None else parents)
+        self.parents = parents_of(self.latents, {} if parents is None else parents)
         self.weight = nn.ParameterDict()  # "z2_z1": W of the edge z1 -> z2, (size of z2, size of z1)
         self.log_scale = nn.ParameterDict()
         self.bias = nn.ParameterDict()
@@ -219,29 +220,3 @@ def _positive(triangle: Tensor) -> Tensor:
 
 def _parameter(value: Tensor) -> nn.Parameter:
     return nn.Parameter(value.to(torch.get_default_device(), torch.get_default_dtype()))
-
-
-def _parents(latents: tuple[str, ...], given: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """The parents of every site in model order: the given ones, else those in the chain."""
-    sites = (*latents, "x")
-    for site in given:
-        if site not in sites:
-            raise ValueError(
-                f"LinearGaussian: found parents of {site!r}, which is no site, want some of {', '.join(sites)}; rename "
-                "the key of parents, or give latent another length"
-            )
-    parents = {}
-    for place, site in enumerate(sites):
-        earlier = latents[:place]
-        names = given.get(site, earlier[-1:])
-        want = f"want earlier latents ({', '.join(earlier) or 'there are none'}), each once"
-        prefix = f"LinearGaussian: found parents of {site!r} {names!r}, {want}"
-        if isinstance(names, str):
-            raise ValueError(f"{prefix}; try a tuple, ({names!r},)")
-        for name in names:
-            if name not in earlier:
-                raise ValueError(f"{prefix}; drop {name!r}, or number the latents in generation order")
-        if len(set(names)) != len(names):
-            raise ValueError(f"{prefix}; drop the repeats")
-        parents[site] = tuple(names)
-    return parents

@@ -11,6 +11,7 @@ from jax.scipy.linalg import solve_triangular
 from numpyro.distributions import Independent, MultivariateNormal
 
 from ..parts.sizes import all_sizes, event_size
+from ..parts.structure import parents_of
 from .parts.distributions import diagonal_normal
 from .parts.likelihoods import check_count, check_data
 from .parts.program import Program
@@ -75,7 +76,7 @@ class LinearGaussian(Program):
         latent = all_sizes("LinearGaussian", "latent", latent)
         self.latents = tuple(f"z{layer}" for layer in range(1, len(latent) + 1))
         sizes = {**dict(zip(self.latents, latent, strict=True)), "x": self.event}
-        self.edges = _edges(self.latents, {} if parents is None else parents)
+        self.edges = tuple(parents_of(self.latents, {} if parents is None else parents).items())
         self.weight, self.log_scale, self.bias = {}, {}, {}
         for site, names in self.edges:
             key, own, *keys = jax.random.split(key, 2 + len(names))
@@ -232,29 +233,3 @@ def _log_det(triangle: Array) -> Array:
 def _positive(triangle: Array) -> Array:
     """The same square, T T^T, with a positive diagonal."""
     return triangle * jnp.sign(jnp.diagonal(triangle))
-
-
-def _edges(latents: tuple[str, ...], given: Mapping[str, Sequence[str]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Every site in model order with its parents: the given ones, else those in the chain."""
-    sites = (*latents, "x")
-    for site in given:
-        if site not in sites:
-            raise ValueError(
-                f"LinearGaussian: found parents of {site!r}, which is no site, want some of {', '.join(sites)}; rename "
-                "the key of parents, or give latent another length"
-            )
-    parents = {}
-    for place, site in enumerate(sites):
-        earlier = latents[:place]
-        names = given.get(site, earlier[-1:])
-        want = f"want earlier latents ({', '.join(earlier) or 'there are none'}), each once"
-        prefix = f"LinearGaussian: found parents of {site!r} {names!r}, {want}"
-        if isinstance(names, str):
-            raise ValueError(f"{prefix}; try a tuple, ({names!r},)")
-        for name in names:
-            if name not in earlier:
-                raise ValueError(f"{prefix}; drop {name!r}, or number the latents in generation order")
-        if len(set(names)) != len(names):
-            raise ValueError(f"{prefix}; drop the repeats")
-        parents[site] = tuple(names)
-    return tuple(parents.items())
