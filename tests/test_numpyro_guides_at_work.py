@@ -191,3 +191,24 @@ def test_masks_and_scales_of_the_model_are_those_of_the_guide():
     assert ((site["fn"].log_prob(site["value"]) == 0) == (x <= 0)).all()
     site = handlers.trace(handlers.seed(guides.MeanField(weighted, X, key=KEY), KEY)).get_trace(X)["z"]
     assert site["scale"] == 0.5 and site["infer"]["prior"].batch_shape == site["fn"].batch_shape == (5,)
+
+
+@pytest.mark.parametrize("guide", ["MeanField", "SelfReflective"])
+def test_a_guide_is_replayed(guide):
+    """Its densities at draws of another run: NumPyro's own way to ask for them."""
+    model, x = models.HierarchicalVAE(2, (2, 2), 4, likelihood="gaussian", key=KEY), jnp.asarray(X)
+    q = getattr(guides, guide)(model, x, hidden=4, key=KEY)
+    drawn = handlers.trace(handlers.seed(q, 1)).get_trace(x)
+    again = handlers.trace(handlers.seed(handlers.replay(q, drawn), 2)).get_trace(x)
+    for name in ("z1", "z2"):
+        np.testing.assert_array_equal(again[name]["value"], drawn[name]["value"])
+        densities = [site["fn"].log_prob(site["value"]) for site in (again[name], drawn[name])]
+        np.testing.assert_allclose(*densities, rtol=1e-12)
+        assert again[name]["infer"]["prior"].batch_shape == drawn[name]["infer"]["prior"].batch_shape
+
+
+def test_a_pair_in_the_wrong_order_is_told():
+    model = models.VAE(2, 2, 4, likelihood="gaussian", key=KEY)
+    q = guides.MeanField(model, jnp.asarray(X), hidden=4, key=KEY)
+    with pytest.raises(ValueError, match="the guide, VAE at .*, observes the site 'x'; are model and guide in this"):
+        models.fit(q, model, X, steps=2, progress=False)

@@ -346,3 +346,8 @@ def test_wrong_weights():
         like_torch(small, theirs)
     with pytest.raises(ValueError, match="VAE: found the parameter 'decoder.blocks.1.bias'; build the module with"):
         like_torch(ports.VAE(4, 2, 8, depth=2, key=KEY), theirs)
+
+
+def test_without_a_key_one_is_asked_for():
+    with pytest.raises(ValueError, match="VAE: found no random key to draw with, want one; try numpyro.handlers.seed"):
+        ports.VAE(event=4, latent=2, hidden=4, key=jax.random.key(0))(n=2)

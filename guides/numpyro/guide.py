@@ -125,6 +125,7 @@ class TopDown(Messenger):
         super().__init__()
         self.guide, self.args, self.kwargs = guide, args, kwargs
         self.values: dict[str, Array] = {}
+        self._priors: dict[str, Distribution] = {}
         self._encoded: dict[str, Array] | None = None
         self._subsamples: dict[str, tuple[Array, int]] = {}
         self._taken: list[Taken] | None = guide.layout.given(args, kwargs)
@@ -171,15 +172,16 @@ class TopDown(Messenger):
             posterior = posterior if mask is None else posterior.mask(mask)
             # either may lack particles or plates: a prior that reads no latent, a factor that has one set of numbers
             shape = jnp.broadcast_shapes(prior.batch_shape, posterior.batch_shape)
-            msg["infer"] = {**msg["infer"], "prior": prior.expand(shape)}
+            msg["infer"], self._priors[name] = {**msg["infer"]}, prior.expand(shape)
             msg["fn"] = posterior.expand(shape)
 
     def postprocess_message(self, msg: dict) -> None:
         """Remember what is drawn, and bring the prior into the plates around the guide."""
         if msg["type"] == "sample" and not msg["is_observed"]:
             self.values[msg["name"]] = msg["value"]
-            prior = msg["infer"]["prior"]
-            msg["infer"]["prior"] = prior.expand(jnp.broadcast_shapes(prior.batch_shape, msg["fn"].batch_shape))
+            prior = self._priors[msg["name"]]
+            shape = jnp.broadcast_shapes(prior.batch_shape, msg["fn"].batch_shape)
+            msg["infer"]["prior"] = prior.expand(shape)  # only now: a replay around the guide brings its own
 
 
 class OrderedGuide(Program):

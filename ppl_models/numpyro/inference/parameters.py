@@ -13,7 +13,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
 from ..parts.program import Program, named_parameters
-from .single_pass import weights
+from .single_pass import check_order, weights
 
 Params = dict[str, Any]  # name of a numpyro.param -> array, or a pytree of arrays
 
@@ -88,6 +88,7 @@ def find(model: Callable, guide: Callable, args: Sequence[Any], key: Array) -> t
         first = weights(model)
         with handlers.trace() as guide_trace, handlers.seed(rng_seed=keys[0]), handlers.substitute(data=first):
             guide(*args)
+        check_order(guide, guide_trace)
         first |= {name: site["value"] for name, site in guide_trace.items() if site["type"] == "param"}
         with handlers.trace() as model_trace, handlers.seed(rng_seed=keys[1]), handlers.substitute(data=first):
             with handlers.replay(trace=guide_trace):

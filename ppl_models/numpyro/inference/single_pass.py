@@ -174,11 +174,7 @@ def traces(
             return *guide.traces(*args, **kwargs), True
     with handlers.trace() as guide_trace, handlers.seed(rng_seed=keys[0]), handlers.substitute(data=given):
         guide(*args, **kwargs)
-    for name in observations(guide_trace):
-        raise ValueError(
-            f"the guide, {called(guide)}, observes the site {name!r}; are model and guide in this order? A guide "
-            "draws every latent and observes nothing but a numpyro.factor"
-        )
+    check_order(guide, guide_trace)
     with handlers.trace() as model_trace, handlers.seed(rng_seed=keys[1]), handlers.substitute(data=params):
         with handlers.replay(trace=guide_trace):
             model(*args, **kwargs)
@@ -234,6 +230,15 @@ def collect(model_trace: Trace, guide_trace: Trace, analytic: bool, first: Any =
 def weights(model: Callable) -> dict[str, Any]:
     """The weights of a `Program` under its `numpyro.param`: those that a guide with a copy of the model is to take."""
     return {model.param: eqx.filter(model.own(), eqx.is_inexact_array)} if isinstance(model, Program) else {}
+
+
+def check_order(guide: Callable, trace: Trace) -> None:
+    """Raise ValueError if the trace of a guide observes something: then it may be the model."""
+    for name in observations(trace):
+        raise ValueError(
+            f"the guide, {called(guide)}, observes the site {name!r}; are model and guide in this order? A guide "
+            "draws every latent and observes nothing but a numpyro.factor"
+        )
 
 
 def called(program: Callable) -> str:

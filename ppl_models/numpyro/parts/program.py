@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import DictKey, GetAttrKey, SequenceKey, tree_flatten_with_path
 from numpyro.contrib.module import eqx_module
+from numpyro.primitives import _PYRO_STACK
 
 T = TypeVar("T", bound=eqx.Module)
 
@@ -63,7 +64,16 @@ class Program(eqx.Module):
         return own
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Register the parameters, then run `forward`."""
+        """Register the parameters, then run `forward`.
+
+        Raises:
+            ValueError: no effect handler is around it, so that there is nothing to draw with.
+        """
+        if not _PYRO_STACK:
+            called = type(self).__name__
+            raise ValueError(
+                f"{called}: found no random key to draw with, want one; try numpyro.handlers.seed(program, key)(...)"
+            )
         return self.restored(eqx_module(type(self).__name__, self.own())).forward(*args, **kwargs)
 
     @abstractmethod
