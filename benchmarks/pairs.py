@@ -126,7 +126,7 @@ def options() -> argparse.ArgumentParser:
     """What the command takes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", action="append", choices=SIZES, help="repeatable; all by default")
-    parser.add_argument("--guide", action="append", help="repeatable; all by default")
+    parser.add_argument("--guide", action="append", choices=names.catalogue("guide"), help="repeatable; all by default")
     parser.add_argument("--threads", default="1", help="a number, or all")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=20, help="steps of a block")

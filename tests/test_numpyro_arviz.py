@@ -21,6 +21,7 @@ from numpyro.infer.util import log_density
 
 import guides.numpyro as guides
 import ppl_models.numpyro as models
+from guides.numpyro.guide import with_model
 from ppl_models.inference.diagnostics import khat
 from ppl_models.views import to_arviz
 from ppl_models.views.draws import SAMPLED
@@ -317,3 +318,14 @@ def test_no_torch_is_needed():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_the_guide_takes_the_weights_of_the_model_it_is_drawn_with():
+    """A top-down guide holds a copy of the model: with another of its make, its draws follow that one's priors."""
+    sizes, x = {"event": 4, "latent": (2, 2), "hidden": 4}, np.eye(4, dtype=np.float32)[:3]
+    one, other = (models.HierarchicalVAE(**sizes, key=jax.random.key(i)) for i in (0, 1))
+    guide = guides.Ladder(one, x, hidden=4, key=jax.random.key(2))
+    same, changed = (to_arviz(m, guide, x, draws=8, groups="posterior").posterior.z2.values for m in (one, other))
+    again = to_arviz(other, with_model(guide, other), x, draws=8, groups="posterior").posterior.z2.values
+    assert (same != changed).any()
+    np.testing.assert_allclose(changed, again, rtol=1e-6)

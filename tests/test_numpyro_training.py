@@ -44,7 +44,7 @@ from ppl_models.numpyro.inference.losses import estimate
 from ppl_models.numpyro.inference.parameters import find
 from ppl_models.numpyro.inference.single_pass import Terms, terms, traces
 from ppl_models.numpyro.inference.step import Blocks, Step, begun
-from ppl_models.numpyro.parts.program import named_constants, named_parameters, with_parameters
+from ppl_models.numpyro.parts.program import Program, named_constants, named_parameters, with_parameters
 from ppl_models.numpyro.weights import from_torch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -808,3 +808,62 @@ def test_saving_keeps_scalars_and_says_what_json_does_not_know(tmp_path):
     assert found.weights["params.s"].shape == () and found.about == {"step": 1}
     with pytest.raises(TypeError, match="save: about is not JSON"):
         checkpoint.save(tmp_path / "c", {}, {}, {"step": object()})
+
+
+# what a review found
+
+
+def tree_model(x):
+    loc = numpyro.param("tree", {"a": jnp.zeros(()), "b": jnp.zeros(2)})
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Normal(loc["a"] + loc["b"].sum(), 1.0))
+        numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def tree_guide(x):
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("z", dist.Normal(x / 2 + numpyro.param("shift", 0.0), 0.7))
+
+
+def test_params_that_are_trees_are_loaded(tmp_path):
+    x = np.linspace(1.0, 3.0, 20)
+    run = fit(tree_model, tree_guide, x, steps=20, lr=0.1, folder=tmp_path / "run", progress=False, seed=0)
+    loaded, _ = load(tmp_path / "run" / CHECKPOINT, tree_model, tree_guide)
+    trace = numpyro.handlers.trace(numpyro.handlers.seed(loaded, 0)).get_trace(x)
+    found, want = trace["tree"]["value"], run.params["tree"]
+    assert float(want["a"]) > 0.1
+    jax.tree.map(np.testing.assert_array_equal, found, want)
+
+
+class Odd(Program):
+    weight: jax.Array
+
+    def forward(self, x):
+        with numpyro.plate("data", len(x)):
+            z = numpyro.sample("z", dist.Normal(self.weight + numpyro.param("more", 0.0), 1.0))
+            numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def whole_number(x):
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("z", dist.Normal(x + numpyro.param("count", 0), 1.0))
+
+
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        (
+            (Odd(jnp.zeros(())), tree_guide),
+            "found the param 'more' in a run of the Program Odd, want its",
+        ),
+        ((tree_model, whole_number), "found the param 'count' of int32, want floating numbers"),
+    ],
+)
+def test_params_that_would_be_lost_or_have_no_gradient_are_refused(pair, words):
+    with pytest.raises(ValueError, match=words):
+        fit(*pair, np.linspace(1.0, 3.0, 20), steps=2, progress=False)
+
+
+def test_frames_are_arrays():
+    frame = pytest.importorskip("pandas").Series(np.linspace(1.0, 3.0, 20))
+    assert fit(tree_model, tree_guide, frame, steps=2, progress=False).history

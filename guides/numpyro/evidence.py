@@ -119,7 +119,7 @@ def elements(places: np.ndarray, batch: tuple[int, ...], argument: tuple[int, ..
         return None
     width = int(np.prod(argument[k:]))
     rows = np.arange(int(np.prod(batch))).reshape((*batch, *[1] * (places.ndim - k)))
-    return frozenset((places % width).ravel().tolist()) if (places // width == rows).all() else None
+    return frozenset(np.unique(places % width).tolist()) if (places // width == rows).all() else None
 
 
 def origins(observe: Callable[..., Mapping[str, Any]], args: Sequence[Any]) -> dict[str, Origin] | None:

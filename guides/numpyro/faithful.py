@@ -50,7 +50,7 @@ class Faithful(OrderedGuide):
         order: in which latents are sampled: "top-down" as in the model, "bottom-up" in its reverse, or "min-fill" with
             the fewest parents, nearly.
         family: "diagonal", "rank-one", "full" or "flow"; or a mapping latent -> family.
-        encoder: see `guides.encoders.encoder`; each latent's network reads those observed sites that it needs.
+        encoder: see `guides.numpyro.encoders.encoder`; each latent's network reads those observed sites that it needs.
         hidden, depth: width and residual blocks of the networks.
         image: (channels, height, width) of a row, for `encoder="conv"`.
         key: of the initial weights, a `jax.random.key`.

@@ -24,7 +24,7 @@ class MeanField(TopDownGuide):
         args: an example batch, the model's arguments.
         family: "diagonal", "rank-one" or "full"; or a mapping latent -> family. With "rank-one" on a `DLGM` it is the
             recognition model of Rezende et al. 2014.
-        encoder: see `guides.encoders.encoder`.
+        encoder: see `guides.numpyro.encoders.encoder`.
         hidden, depth: width and residual blocks of the networks.
         image: (channels, height, width) of a row, for `encoder="conv"`.
         key: of the initial weights, a `jax.random.key`.

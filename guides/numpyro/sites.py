@@ -120,7 +120,7 @@ def read_site(
     plates = tuple(Plate(f.name, f.dim, f.size, full[f.name]) for f in reversed(node["cond_indep_stack"]))
     names = frozenset(plate.name for plate in plates)
     if data is None:
-        return Site(node["name"], tuple(fn.event_shape), fn.support, plates, names)
+        return Site(node["name"], tuple(fn.event_shape), None, plates, names)  # of data nobody asks for the support
     event = tuple(fn.shape() if loose else fn.event_shape)
     support = _support(guide, node, again, event)
     keep = names & data if rows is None or rows in names else frozenset()

@@ -96,7 +96,8 @@ def _psis(raw: np.ndarray) -> tuple[np.ndarray, float, float, int]:
     if size < LEAST:
         k = np.nan
     elif len(tail) < LEAST:
-        k = np.inf if len(tail) else 0.0
+        # a few draws above all others: nothing is left of the others, or they are equal and not far below
+        k = np.inf if len(tail) and cutoff < np.log(1e-8) else 0.0
     else:
         k, sigma = fit_pareto(np.exp(log_w[tail]) - np.exp(cutoff))
         if np.isfinite(k) and sigma > 0:

@@ -96,7 +96,7 @@ def load_run(
             from . import numpyro as ports
 
             model, guide = ports.loaded(folder / name, model, guide, device)
-            return LoadedRun(model, guide, config, folder, ports.array(rows), checkpoint=name)
+            return LoadedRun(model, guide, config, folder, ports.array(rows, device), checkpoint=name)
         load(folder / name, contents(model, guide, (rows.to(device),)))
     for program in (model, guide):
         if isinstance(program, nn.Module):

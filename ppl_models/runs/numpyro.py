@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,15 @@ def placed(device: str | torch.device) -> Iterator[None]:
         yield
 
 
-def array(rows: Tensor) -> jax.Array:
-    """Rows of torch as an array of JAX."""
-    return jnp.asarray(rows.detach().cpu().numpy())
+def array(rows: Tensor, device: str | torch.device | None = None) -> jax.Array:
+    """Rows of torch as an array of JAX, on a device or the one in use."""
+    with nullcontext() if device is None else placed(device):
+        return jnp.asarray(rows.detach().cpu().numpy())
+
+
+def _where(run: LoadedRun) -> Any:
+    """Inside, JAX computes on the device of a run."""
+    return jax.default_device(next(iter(run.example.devices())))
 
 
 def build_pair(config: Mapping[str, Any], example: Any, device: str | torch.device = "cpu") -> tuple[Any, Any]:
@@ -74,23 +80,25 @@ def fit(pair: tuple[Any, Any], train: Data, validation: Data | None, device: str
 
 def evaluate(run: LoadedRun, test: Data, **how: Any) -> Evaluation:
     """See `ppl_models.numpyro.evaluate`; on the device of the run."""
-    with jax.default_device(next(iter(run.example.devices()))):
+    with _where(run):
         return evaluate_pair(run.model, run.guide, rows_of(test), **how)
 
 
 def generated(run: LoadedRun, n: int, draws: bool) -> dict[str, Tensor]:
     """Observed site -> n values drawn from the model (or means of their distributions), whatever it observes."""
-    x = run.example[jnp.arange(n) % len(run.example)]
-    trace = handlers.trace(handlers.seed(handlers.uncondition(run.model), _key())).get_trace(x)
+    with _where(run):
+        x = run.example[jnp.arange(n) % len(run.example)]
+        trace = handlers.trace(handlers.seed(handlers.uncondition(run.model), _key())).get_trace(x)
     observed = {name: site for name, site in trace.items() if site.get("infer", {}).get("was_observed")}
     return _parts(observed, n, draws)
 
 
 def reconstructed(run: LoadedRun, rows: Tensor) -> dict[str, Tensor]:
     """Observed site -> the mean of its distribution given latents that the guide has drawn."""
-    x = array(rows)
-    drawn = handlers.trace(handlers.seed(run.guide, _key())).get_trace(x)
-    trace = handlers.trace(handlers.seed(handlers.replay(run.model, drawn), _key())).get_trace(x)
+    with _where(run):
+        x = array(rows)
+        drawn = handlers.trace(handlers.seed(run.guide, _key())).get_trace(x)
+        trace = handlers.trace(handlers.seed(handlers.replay(run.model, drawn), _key())).get_trace(x)
     observed = {name: site for name, site in trace.items() if site["type"] == "sample" and site["is_observed"]}
     return _parts(observed, len(x), draws=False)
 
@@ -115,11 +123,11 @@ def _parts(sites: Mapping[str, Mapping[str, Any]], n: int, draws: bool) -> dict[
 
 
 def _mean(site: Mapping[str, Any]) -> jax.Array:
-    """The mean of a site's distribution, or its value where there is none."""
+    """The mean of a site's distribution, or a draw where there is none."""
     try:
         return site["fn"].mean
     except NotImplementedError:
-        return site["value"]
+        return site["fn"].sample(_key())
 
 
 def _program(kind: str, chosen: Mapping[str, Any], args: tuple[Any, ...], key: jax.Array) -> Callable:

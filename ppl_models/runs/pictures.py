@@ -1,4 +1,4 @@
-"""What a pair makes of images: samples and reconstructions of any two Pyro programs."""
+"""What a pair makes of images: samples and reconstructions of any two programs."""
 
 from __future__ import annotations
 

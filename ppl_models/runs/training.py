@@ -109,7 +109,7 @@ def _fitted(
         if group is not None:
             raise ValueError(f"found {group.world} processes, NumPyro pairs are trained by one; start without torchrun")
         result = ports.fit(pair, parts[0], held_out, device, **arguments)
-        return LoadedRun(result.model, result.guide, dict(config), folder, ports.array(example), result.seconds)
+        return LoadedRun(result.model, result.guide, dict(config), folder, ports.array(example, device), result.seconds)
     device = device if group is None else group.device
     result = fit(
         *pair,

@@ -74,7 +74,7 @@ def to_arviz(
         coords: dim -> labels; whole numbers by default.
         rows: how many (datum, draw) rows go through the programs at once.
         seed: of the draws; the global generators are as before afterwards. None continues the global generator, of
-            torch or of NumPy.
+            torch or of NumPy, and resamples anew each time.
 
     Returns:
         An `arviz.InferenceData` (ArviZ 0.x) or an `xarray.DataTree` (1.x). Its attributes name the library, the model

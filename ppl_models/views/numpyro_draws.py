@@ -11,6 +11,8 @@ from numpyro import handlers
 from numpyro.distributions import Delta, Distribution, ExpandedDistribution, Independent, MaskedDistribution, Unit
 from numpyro.primitives import Messenger
 
+from ppl_models.numpyro.inference.single_pass import check_model, weights
+
 from .draws import (
     PREDICTIVE,
     Around,
@@ -102,7 +104,8 @@ class _Pair:
     ) -> None:
         self.model, self.guide, self.args, self.groups = model, guide, args, groups
         # what the first run finds: a parameter that a program draws would be another one in every run
-        self.params: dict[str, Any] = dict(params)
+        self.params: dict[str, Any] = {**weights(model), **params}  # a guide's copy of the model takes the model's own
+        check_model(model, guide)
         first, second = jax.random.split(key)
         q = self._trace(guide, first)
         self._keep(q)

@@ -93,7 +93,7 @@ def fingerprint(columns: Sequence[Rows]) -> str:
 def _column(column: Any, name: str) -> Rows:
     if isinstance(column, Rows):
         return column
-    if hasattr(column, "values") and hasattr(column, "transform"):
+    if hasattr(column, "levels") and hasattr(column, "discrete"):  # a `Data`; a frame of pandas has values, too
         return rows_of(column)
     array = None if isinstance(column, list | str | dict) else column if isinstance(column, Array) else _array(column)
     if array is None or array.ndim == 0 or jnp.issubdtype(array.dtype, jax.dtypes.prng_key):

@@ -5,10 +5,13 @@ other functions, as `SVI.get_params` gives them.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
 from safetensors.numpy import load as parse, save as serialize
@@ -18,6 +21,7 @@ from ppl_models.inference.container import CHECKPOINT as CHECKPOINT, PREVIOUS as
 from ppl_models.inference.files import remove_stale, write_atomically
 
 from ..parts.program import Program, with_parameters
+from .parameters import names_of
 
 
 def save(path: Path, weights: Mapping[str, Any], training: Mapping[str, Any], about: Mapping[str, Any]) -> None:
@@ -88,7 +92,7 @@ def load(path: Path, model: Callable, guide: Callable) -> tuple[Callable, Callab
         elif own:
             raise ValueError(f"{path} holds the weights of a {label} that is a Program, found {program!r}")
         elif plain:
-            program = handlers.substitute(program, data=plain)
+            program = handlers.substitute(program, substitute_fn=partial(_filled, plain))
         loaded.append(program)
     model, guide = loaded
     if isinstance(guide, Program) and isinstance(model, Program) and isinstance(getattr(guide, "model", None), Program):
@@ -101,3 +105,14 @@ def _loaded(path: Path, label: str, program: Program, values: Mapping[str, np.nd
         return with_parameters(program, values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _filled(saved: Mapping[str, Any], site: Mapping[str, Any]) -> Any:
+    """The value of a param, an array or a tree of them, from arrays by name; None for what is none, or not saved."""
+    if site["type"] != "param":
+        return None
+    value = site["fn"](*site["args"], **site["kwargs"])  # what it starts from, for its structure
+    names = names_of(site["name"], value)
+    if not set(names) <= saved.keys():
+        return None
+    return jax.tree.unflatten(jax.tree.structure(value), [jnp.asarray(saved[name]) for name in names])

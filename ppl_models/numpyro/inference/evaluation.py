@@ -110,7 +110,8 @@ def evaluate(
         return log_w, elbo(found, data_size=units), kl
 
     log_ws, bounds, kls, bits, done = [], 0.0, dict.fromkeys(shape.kl, 0.0), [], 0
-    with Progress(-(-n // size) * len(chunks), enabled=progress) as bar:
+    # in full single precision, where a GPU would round products further
+    with jax.default_matmul_precision("float32"), Progress(-(-n // size) * len(chunks), enabled=progress) as bar:
         for i, start in enumerate(range(0, n, size)):
             of_data, of_pass = random.split(random.fold_in(key, i))
             batch = drawn(columns, _rows(columns, start, size), of_data)

@@ -151,7 +151,8 @@ class Loop:
         key = random.fold_in(random.fold_in(self.step.key, 2**31 - 1), self.done)
         for i in range(0, size, self.settings.batch_size):
             rows = [column.values[i : i + self.settings.batch_size] for column in self.held_out]
-            total += float(self._bounds(self.state.left, rows, random.fold_in(key, i)))
+            with jax.default_matmul_precision(self.settings.precision):
+                total += float(self._bounds(self.state.left, rows, random.fold_in(key, i)))
         return total / size
 
     def _bounded(self, free: Params, rows: Sequence[Array], key: Array) -> Array:

@@ -1,6 +1,6 @@
 """The parameters of a pair of NumPyro programs: found, made unconstrained for an optimizer, and named for files."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +79,7 @@ def find(model: Callable, guide: Callable, args: Sequence[Any], key: Array) -> t
     Raises:
         ValueError: model and guide that share one name for parameters of their own; state of `numpyro_mutable`.
     """
-    _check_names(model, guide)
+    _checknames_of(model, guide)
     transforms = {}
 
     @jax.jit  # one compilation of next to nothing, where eagerly every operation of the programs would be one
@@ -93,6 +93,8 @@ def find(model: Callable, guide: Callable, args: Sequence[Any], key: Array) -> t
         with handlers.trace() as model_trace, handlers.seed(rng_seed=keys[1]), handlers.substitute(data=first):
             with handlers.replay(trace=guide_trace):
                 model(*args)
+        _check_own(model, model_trace, {guide.param} if isinstance(guide, Program) else set())
+        _check_own(guide, guide_trace, model_trace.keys())
         values = {}
         for site in (*model_trace.values(), *guide_trace.values()):
             name = site.get("name")
@@ -102,13 +104,19 @@ def find(model: Callable, guide: Callable, args: Sequence[Any], key: Array) -> t
                     "here; pass it as an argument, or normalize without running statistics"
                 )
             if site["type"] == "param" and name not in values:
+                for leaf in jax.tree.leaves(site["value"]):
+                    if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+                        raise ValueError(
+                            f"fit: found the param {name!r} of {jnp.result_type(leaf)}, want floating numbers, which "
+                            "have gradients; try 0.0 for 0"
+                        )
                 transforms[name] = biject_to(site["kwargs"].get("constraint", constraints.real))
                 values[name] = transforms[name].inv(site["value"])
         # numbers of Python are of no fixed type: a step would compile twice
         return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), values)
 
     values = start(key, tuple(args))
-    names = {name: _names(f"params.{name}", value) for name, value in values.items()}
+    names = {name: names_of(f"params.{name}", value) for name, value in values.items()}
     for label, program in (("model", model), ("guide", guide)):
         if isinstance(program, Program) and program.param in names:
             names[program.param] = [f"{label}.{name}" for name in named_parameters(program)]
@@ -124,15 +132,25 @@ def _trained(program: Callable, params: Params) -> Callable:
     return program.restored(eqx.combine(params[program.param], constants))
 
 
-def _names(start: str, value: Any) -> list[str]:
+def names_of(start: str, value: Any) -> list[str]:
     paths = [keystr(path, simple=True, separator=".") for path, _ in tree_flatten_with_path(value)[0]]
     return [f"{start}.{path}" if path else start for path in paths]
 
 
-def _check_names(model: Callable, guide: Callable) -> None:
+def _checknames_of(model: Callable, guide: Callable) -> None:
     """Raise ValueError for two programs of one class: NumPyro goes by name, and would train them as one."""
     if isinstance(model, Program) and isinstance(guide, Program) and model.param == guide.param:
         raise ValueError(
             f"model and guide are both of a class {type(model).__name__}, and their parameters would be one, "
             f"{model.param!r}; rename one of the classes"
         )
+
+
+def _check_own(program: Callable, trace: Mapping[str, Any], others: Collection[str]) -> None:
+    """Raise ValueError for a `Program` that makes params in its run: they would be trained, but be no part of it."""
+    for name, site in trace.items() if isinstance(program, Program) else ():
+        if site["type"] == "param" and name != program.param and name not in others:
+            raise ValueError(
+                f"fit: found the param {name!r} in a run of the Program {type(program).__name__}, want its arrays in "
+                "its fields; make it one, or write the program as a function"
+            )

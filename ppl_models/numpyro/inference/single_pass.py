@@ -166,7 +166,7 @@ def traces(
     held: Mapping[str, Array] | None = None,
 ) -> tuple[Trace, Trace, bool]:
     """(model trace, guide trace, whether both draw the latents in one order) of one run."""
-    _check_model(model, guide)
+    check_model(model, guide)
     kwargs, keys, params = kwargs or {}, jax.random.split(key), {**weights(model), **params}
     given = {**params, **(held or {})}
     if isinstance(guide, Program) and callable(getattr(guide, "traces", None)):  # one that runs its own model: one pass
@@ -246,7 +246,7 @@ def called(program: Callable) -> str:
     return f"{getattr(program, '__name__', type(program).__name__)} at {id(program):#x}"
 
 
-def _check_model(model: Callable, guide: Callable) -> None:
+def check_model(model: Callable, guide: Callable) -> None:
     """Raise ValueError for a guide that holds a model of another make than the one it is paired with."""
     own = getattr(guide, "model", None) if isinstance(guide, Program) else None
     if not isinstance(own, Program) or not isinstance(model, Program) or own is model:

@@ -39,8 +39,9 @@ class Program(eqx.Module):
     """An `equinox.Module` whose `forward` is a NumPyro program.
 
     Called, it registers its parameters (the floating JAX arrays in it) by `numpyro.contrib.module.eqx_module`, as one
-    param "<class>$params", and runs `forward` with those that inference has put in their place. A `Constant` in it is
-    none of them, as buffers are none in torch.
+    param "<class>$params" (two programs of one class in one run would share it: put one of them in a
+    `numpyro.handlers.scope`), and runs `forward` with those that inference has put in their place. A `Constant` in it
+    is none of them, as buffers are none in torch.
 
     Under `jax.jit` and `jax.grad` a program is a pytree like any other Equinox module.
     """
@@ -99,7 +100,7 @@ def named_constants(module: eqx.Module) -> dict[str, np.floating]:
 def with_parameters(module: T, values: Mapping[str, Any]) -> T:
     """The module with other values of all its parameters, and of those constants that are given.
 
-    Floating arrays keep their type: nothing is rounded.
+    Floating arrays keep their type, as far as JAX has it: float64 wants `jax_enable_x64`.
 
     Raises:
         ValueError: a parameter that is missing, that the module does not have, or of another shape.
