@@ -235,6 +235,7 @@ plt.show()
 # tails, which weights then have to make up for, and a wide one wastes draws but misses nothing.
 
 # %%
+factors = (0.4, 1.0, 2.0)
 
 
 def scaled(factor):
@@ -250,7 +251,7 @@ def scaled(factor):
     return program
 
 
-for factor in (0.4, 1.0, 2.0):
+for factor in factors:
     found = to_arviz(vae.model, scaled(factor), digits, draws=budget(2000, 60), groups="posterior", seed=0)
     print(f"scale x {factor}: pareto_k " + ", ".join(f"{k:5.2f}" for k in found.sample_stats.pareto_k.values))
 
