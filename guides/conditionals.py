@@ -12,10 +12,10 @@ from ppl_models.parts.nets import Net
 from ppl_models.parts.sizes import one_size
 
 from . import encoders, families
-from .evidence import Reading
 from .families import Family, Spread, gaussian_base, reshaped, unwrapped
 from .layout import Layout
 from .parents import Parents as Parents, check_latent, choose_parents as choose_parents
+from .readings import Reading, network_of
 from .sites import Site, features
 
 
@@ -74,7 +74,7 @@ class Conditionals(nn.Module):
             self.families[name] = families.family(spec, n, layout.guide, merged)
             count = self.families[name].count(n, merged)
             outputs = count if site.joint else copies * count
-            self.add_module(_key(name), Net(inputs, outputs, hidden, depth, gain, norm=tame and site.is_global))
+            self.add_module(network_of(name), Net(inputs, outputs, hidden, depth, gain, norm=tame and site.is_global))
 
     @staticmethod
     def _width(parent: Site, child: Site) -> int:
@@ -84,7 +84,7 @@ class Conditionals(nn.Module):
     def encode(self, evidence: Mapping[Reading, Tensor]) -> dict[str, Tensor]:
         """Features of the evidence by latent, run once for all of them; read in the dtype of the networks."""
         encoded: dict[str, Tensor] = {}
-        dtype = getattr(self, _key(next(iter(self.parents)))).bias.dtype
+        dtype = getattr(self, network_of(next(iter(self.parents)))).bias.dtype
         for reading, module in zip(self.layout.sizes, self.encoders, strict=True):
             encoded |= module(evidence[reading].to(dtype))
         return encoded
@@ -98,7 +98,7 @@ class Conditionals(nn.Module):
             if not parent.is_real:
                 value = biject_to(parent.support).inv(value)
             inputs.append(features(value, len(parent.unconstrained_shape), parent.plates, site.keep))
-        raw = getattr(self, _key(name))(*inputs)
+        raw = getattr(self, network_of(name))(*inputs)
         if site.joint:  # one factor for all copies: no dims of theirs
             ones = min(site.rank, raw.dim() - 1)
             return raw.reshape(raw.shape[: raw.dim() - 1 - ones] + raw.shape[-1:])
@@ -147,8 +147,3 @@ class Conditionals(nn.Module):
             f"guide {self.layout.guide}: site {name!r} has a {prior} prior, precision weighting wants a diagonal "
             "Gaussian (transformed or not); try SelfReflective, BottomUp or MeanField"
         )
-
-
-def _key(name: str) -> str:
-    """The name of a factor's network: no dots, which separate modules, and another one for each site."""
-    return f"q_{name}" if "." not in name else "dotted_" + name.replace("~", "~0").replace(".", "~1")

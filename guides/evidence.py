@@ -1,21 +1,14 @@
 """What a latent reads of the data: observed values, or elements of the rows of arguments, as one feature tensor."""
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .sites import Plate, Site, features
-
-
-class Reading(NamedTuple):
-    """What latents with the same evidence tensor share: the plates they are in, and the observed sites they read."""
-
-    keep: frozenset[str]
-    sites: tuple[str, ...]
+from .readings import Plate, Reading, kept_elements
+from .sites import Site, features
 
 
 class Taken(NamedTuple):
@@ -66,21 +59,8 @@ def _read(taken: Taken, sites: tuple[str, ...]) -> tuple[Tensor | None, int]:
     if all(name in sites for name, _ in inside):
         return value, event_dim
     row = value.flatten(-event_dim) if event_dim else value.unsqueeze(-1)
-    kept = _kept(row.shape[-1], inside, sites)
+    kept = kept_elements(row.shape[-1], inside, sites)
     return None if kept is None else row[..., kept], 1
-
-
-@lru_cache(maxsize=4096)
-def _kept(
-    width: int, inside: tuple[tuple[str, frozenset[int]], ...], sites: tuple[str, ...]
-) -> slice | list[int] | None:
-    """Which elements of a row of `width` are left without those that only other sites than `sites` observe."""
-    wanted = frozenset().union(*(elements for name, elements in inside if name in sites))
-    others = frozenset().union(*(elements for name, elements in inside if name not in sites)) - wanted
-    kept = [i for i in range(width) if i not in others]
-    if not kept:
-        return None
-    return slice(kept[0], kept[-1] + 1) if kept[-1] - kept[0] == len(kept) - 1 else kept
 
 
 def is_part(value: Tensor, argument: Tensor, batch: tuple[int, ...]) -> bool:

@@ -15,9 +15,10 @@ from ppl_models.factorization import Factorization
 from ppl_models.factorization.recover import provenance
 from ppl_models.parts.plates import data_plate
 
-from .evidence import Reading, Taken, covariate, elements, gather, is_part
+from .evidence import Taken, covariate, elements, gather, is_part
 from .families import gaussian_base, unwrapped
-from .sites import Plate, altered, bounds, check_latent, read_site
+from .readings import Plate, Reading
+from .sites import altered, bounds, check_latent, read_site
 
 
 class Layout:

@@ -12,15 +12,7 @@ from pyro.distributions import MaskedDistribution
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
-
-@dataclass(frozen=True)
-class Plate:
-    """A plate as one run of the model entered it: sizes are those of the example."""
-
-    name: str
-    dim: int
-    size: int
-    full_size: int
+from .readings import Plate
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,7 @@ from torch.distributions import MultivariateNormal
 from .parts.likelihoods import check_count, check_data
 from .parts.program import Program
 from .parts.sizes import all_sizes, event_size
-from .parts.structure import parents_of
-
-STRUCTURES = ("mean-field", "top-down", "bottom-up")
-FAMILIES = ("full", "diagonal")
+from .parts.structure import FAMILIES as FAMILIES, STRUCTURES as STRUCTURES, check_gap, parents_of
 
 
 class LinearGaussian(Program):
@@ -153,9 +150,7 @@ class LinearGaussian(Program):
         the optimum is the same amortized and datum by datum; "top-down" and "bottom-up" are exact when full.
         Raises `ValueError` for other words.
         """
-        for name, found, words in (("structure", structure, STRUCTURES), ("family", family, FAMILIES)):
-            if found not in words:
-                raise ValueError(f"LinearGaussian.gap: found {name} {found!r}, want {' or '.join(map(repr, words))}")
+        check_gap(structure, family)
         # Lambda = W^T W with W = Q R, columns in the order of elimination: R_ll^T R_ll is what is left for
         # layer l once the layers before it are integrated out, and W_l^T W_l is block l of Lambda itself.
         blocks, whitening = self.blocks(), self._whitening()

@@ -10,11 +10,11 @@ from jax import Array
 from numpyro.distributions import Distribution, biject_to
 
 from guides.parents import Parents as Parents, check_latent, choose_parents as choose_parents
+from guides.readings import Reading, network_of
 from ppl_models.numpyro.parts.nets import Net
 from ppl_models.parts.sizes import one_size
 
 from . import encoders, families
-from .evidence import Reading
 from .families import Family, Spread, gaussian_base, reshaped
 from .layout import Layout
 from .sites import Site, Table, features, unwrapped
@@ -84,7 +84,7 @@ class Conditionals(eqx.Module):
             chosen[name] = families.family(spec, n, layout.guide, merged)
             count = chosen[name].count(n, merged)
             outputs, norm = count if site.joint else copies * count, tame and site.is_global
-            networks[_key(name)] = Net(inputs, outputs, hidden, depth, gain, norm, key=next(keys))
+            networks[network_of(name)] = Net(inputs, outputs, hidden, depth, gain, norm, key=next(keys))
         self.encoders, self.children, self.families = tuple(found), networks, Table(chosen)
 
     @staticmethod
@@ -109,7 +109,7 @@ class Conditionals(eqx.Module):
             if not parent.is_real:
                 value = biject_to(parent.support).inv(value)
             inputs.append(features(value, len(parent.unconstrained_shape), parent.plates, site.keep))
-        raw = self.children[_key(name)](*inputs)
+        raw = self.children[network_of(name)](*inputs)
         if site.joint:  # one factor for all copies: no dims of theirs
             ones = min(site.rank, raw.ndim - 1)
             return raw.reshape(raw.shape[: raw.ndim - 1 - ones] + raw.shape[-1:])
@@ -158,8 +158,3 @@ class Conditionals(eqx.Module):
             f"guide {self.layout.guide}: site {name!r} has a {prior} prior, precision weighting wants a diagonal "
             "Gaussian (transformed or not); try SelfReflective, BottomUp or MeanField"
         )
-
-
-def _key(name: str) -> str:
-    """The name of a factor's network: no dots, which separate modules, and another one for each site."""
-    return f"q_{name}" if "." not in name else "dotted_" + name.replace("~", "~0").replace(".", "~1")

@@ -1,7 +1,7 @@
 """What a latent reads of the data: observed values, or elements of the rows of arguments, as one feature array."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,17 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .sites import Plate, Site, features
+from guides.readings import Plate, Reading, kept_elements
+
+from .sites import Site, features
 
 # operations whose result lies in the memory of what they are given, in torch: each element keeps its value
 VIEWS = ("broadcast_in_dim", "copy", "reshape", "slice", "split", "squeeze", "stop_gradient", "transpose")
-
-
-class Reading(NamedTuple):
-    """What latents with the same evidence array share: the plates they are in, and the observed sites they read."""
-
-    keep: frozenset[str]
-    sites: tuple[str, ...]
 
 
 class Taken(NamedTuple):
@@ -89,21 +84,10 @@ def _read(taken: Taken, sites: tuple[str, ...]) -> tuple[Array | None, int]:
         return value, event_dim
     value = jnp.asarray(value)
     row = value.reshape(*value.shape[: value.ndim - event_dim], -1) if event_dim else value[..., None]
-    kept = _kept(row.shape[-1], inside, sites)
+    kept = kept_elements(row.shape[-1], inside, sites)
+    if isinstance(kept, list):  # no index in JAX
+        kept = np.array(kept)
     return None if kept is None else row[..., kept], 1
-
-
-@lru_cache(maxsize=4096)
-def _kept(
-    width: int, inside: tuple[tuple[str, frozenset[int]], ...], sites: tuple[str, ...]
-) -> slice | np.ndarray | None:
-    """Which elements of a row of `width` are left without those that only other sites than `sites` observe."""
-    wanted = frozenset().union(*(elements for name, elements in inside if name in sites))
-    others = frozenset().union(*(elements for name, elements in inside if name not in sites)) - wanted
-    kept = [i for i in range(width) if i not in others]
-    if not kept:
-        return None
-    return slice(kept[0], kept[-1] + 1) if kept[-1] - kept[0] == len(kept) - 1 else np.array(kept)
 
 
 def elements(places: np.ndarray, batch: tuple[int, ...], argument: tuple[int, ...]) -> frozenset[int] | None:

@@ -10,10 +10,12 @@ import numpy as np
 import numpyro
 from jax import Array
 
-from .evidence import Origin, Reading, Taken, covariate, elements, gather, is_array, is_floating, origins
+from guides.readings import Plate, Reading
+
+from .evidence import Origin, Taken, covariate, elements, gather, is_array, is_floating, origins
 from .families import gaussian_base
 from .runs import factorization, full_sizes, is_enumerated, observed_values, run, sample_nodes, shape_of
-from .sites import Plate, Table, altered, bounds, check_latent, data_plate, read_site, unwrapped
+from .sites import Table, altered, bounds, check_latent, data_plate, read_site, unwrapped
 
 
 class Layout:

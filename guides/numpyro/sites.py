@@ -20,22 +20,14 @@ from numpyro.distributions import (
     constraints,
 )
 
+from guides.readings import Plate
+
 
 class Table(dict):
     """A mapping that is hashable, as all has to be that is static in an Equinox module; it is not written to."""
 
     def __hash__(self) -> int:
         return hash(tuple(self.items()))
-
-
-@dataclass(frozen=True)
-class Plate:
-    """A plate as one run of the model entered it: sizes are those of the example."""
-
-    name: str
-    dim: int
-    size: int
-    full_size: int
 
 
 @dataclass(frozen=True, eq=False)

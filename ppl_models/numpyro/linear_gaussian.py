@@ -11,13 +11,10 @@ from jax.scipy.linalg import solve_triangular
 from numpyro.distributions import Independent, MultivariateNormal
 
 from ..parts.sizes import all_sizes, event_size
-from ..parts.structure import parents_of
+from ..parts.structure import FAMILIES as FAMILIES, STRUCTURES as STRUCTURES, check_gap, parents_of
 from .parts.distributions import diagonal_normal
 from .parts.likelihoods import check_count, check_data
 from .parts.program import Program
-
-STRUCTURES = ("mean-field", "top-down", "bottom-up")
-FAMILIES = ("full", "diagonal")
 
 
 class LinearGaussian(Program):
@@ -165,9 +162,7 @@ class LinearGaussian(Program):
         the optimum is the same amortized and datum by datum; "top-down" and "bottom-up" are exact when full.
         Raises `ValueError` for other words.
         """
-        for name, found, words in (("structure", structure, STRUCTURES), ("family", family, FAMILIES)):
-            if found not in words:
-                raise ValueError(f"LinearGaussian.gap: found {name} {found!r}, want {' or '.join(map(repr, words))}")
+        check_gap(structure, family)
         # Lambda = W^T W with W = Q R, columns in the order of elimination: R_ll^T R_ll is what is left for
         # layer l once the layers before it are integrated out, and W_l^T W_l is block l of Lambda itself.
         blocks, whitening = self.blocks(), self._whitening()

@@ -10,17 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from .distributions import DiscretizedLogistic
-
-
-def check_count(n: int) -> int:
-    """Return `n` if it is a number of data that can be generated.
-
-    Raises:
-        ValueError: not an integer, or below 1.
-    """
-    if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
-        raise ValueError(f"n: found {n!r}, want the number of data to generate, an integer of at least 1; try n=1")
-    return int(n)
+from .sizes import check_count as check_count
 
 
 def check_data(x: Tensor, event: int | Sequence[int], name: str = "x", dtype: torch.dtype | None = None) -> Tensor:

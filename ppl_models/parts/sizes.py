@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from math import prod
+from numbers import Integral
 from operator import index
 from typing import Any
 
@@ -56,6 +57,17 @@ def event_size(owner: str, event: Any, network: str = "mlp") -> tuple[int, tuple
     if network == "conv" and len(shape) != 3:
         raise ValueError(f"{owner}: found event={event!r}, network 'conv' wants event (channels, height, width)")
     return prod(shape), shape if network == "conv" else None
+
+
+def check_count(n: int) -> int:
+    """Return `n` if it is a number of data that can be generated.
+
+    Raises:
+        ValueError: not an integer, or below 1.
+    """
+    if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"n: found {n!r}, want the number of data to generate, an integer of at least 1; try n=1")
+    return int(n)
 
 
 def _integer(found: Any) -> int | None:

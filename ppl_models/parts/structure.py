@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+STRUCTURES = ("mean-field", "top-down", "bottom-up")
+FAMILIES = ("full", "diagonal")
+
 
 def parents_of(latents: tuple[str, ...], given: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """The parents of every site of a `LinearGaussian` in model order: the given ones, else those in the chain.
@@ -34,3 +37,10 @@ def parents_of(latents: tuple[str, ...], given: Mapping[str, Sequence[str]]) -> 
             raise ValueError(f"{prefix}; drop the repeats")
         parents[site] = tuple(names)
     return parents
+
+
+def check_gap(structure: str, family: str) -> None:
+    """Raise ValueError unless `LinearGaussian.gap` knows both words."""
+    for name, found, words in (("structure", structure, STRUCTURES), ("family", family, FAMILIES)):
+        if found not in words:
+            raise ValueError(f"LinearGaussian.gap: found {name} {found!r}, want {' or '.join(map(repr, words))}")

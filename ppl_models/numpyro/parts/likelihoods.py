@@ -14,19 +14,10 @@ from jax import Array
 from jax.nn import sigmoid
 from numpyro.util import not_jax_tracer
 
+from ppl_models.parts.sizes import check_count as check_count
+
 from .distributions import DiscretizedLogistic, FloatBernoulli
 from .program import Constant
-
-
-def check_count(n: int) -> int:
-    """Return `n` if it is a number of data that can be generated.
-
-    Raises:
-        ValueError: not an integer, or below 1.
-    """
-    if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
-        raise ValueError(f"n: found {n!r}, want the number of data to generate, an integer of at least 1; try n=1")
-    return int(n)
 
 
 def check_data(x: Array, event: int | Sequence[int], name: str = "x", dtype: np.dtype | None = None) -> Array:
