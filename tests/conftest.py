@@ -1,6 +1,7 @@
-"""What every test starts from: one seed, an empty param store, one thread per worker, no display."""
+"""What every test starts from: one seed, an empty param store, checks on, one thread per worker, no display."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def fresh_state() -> Iterator[None]:
     pyro.clear_param_store()
     yield
     pyro.clear_param_store()
+    if "numpyro" in sys.modules:  # its checks are of the process: a benchmark turns them off
+        sys.modules["numpyro"].enable_validation(True)
 
 
 @pytest.fixture
