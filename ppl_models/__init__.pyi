@@ -1,5 +1,8 @@
 from .dlgm import DLGM as DLGM
 from .hierarchical_vae import HierarchicalVAE as HierarchicalVAE
+from .infusion import Infusion as Infusion
 from .linear_gaussian import LinearGaussian as LinearGaussian
+from .pixel_vae import PixelVAE as PixelVAE
+from .sequential_vae import SequentialVAE as SequentialVAE
 from .sere_vae import SeReVAE as SeReVAE
 from .vae import VAE as VAE

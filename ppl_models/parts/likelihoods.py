@@ -77,6 +77,14 @@ class Bernoulli(nn.Module):
         """E[x] given the parameters, (*batch, D)."""
         return params.sigmoid()
 
+    def squash(self, h: Tensor) -> Tensor:
+        """Any numbers as means, (*batch, D): in (0, 1)."""
+        return h.sigmoid()
+
+    def around(self, mean: Tensor, log_scale: Tensor | None = None) -> Tensor:
+        """The parameters of a mean in [0, 1], (*batch, D): its logits, within +-13.8."""
+        return mean.logit(eps=1e-6)
+
     def check(self, x: Tensor, name: str = "x") -> None:
         """Raise ValueError unless every value is 0 or 1 (read only while Pyro's validation is on)."""
         if torch.distributions.Distribution._validate_args:
@@ -112,6 +120,14 @@ class Gaussian(nn.Module):
         """E[x] given the parameters, (*batch, D)."""
         return params if self.scale is not None else params.chunk(2, -1)[0]
 
+    def squash(self, h: Tensor) -> Tensor:
+        """Any numbers as means: they are."""
+        return h
+
+    def around(self, mean: Tensor, log_scale: Tensor | None = None) -> Tensor:
+        """The parameters of a mean, (*batch, D), with one log scale for all of its values where it is learned."""
+        return mean if self.scale is not None else _with_scale(mean, log_scale)
+
     def check(self, x: Tensor, name: str = "x") -> None:
         """Any finite value will do."""
 
@@ -140,6 +156,14 @@ class Logistic(nn.Module):
         """The location, clipped to [0, 1], (*batch, D)."""
         return (0.5 + params.chunk(2, -1)[0]).clamp(0, 1)
 
+    def squash(self, h: Tensor) -> Tensor:
+        """Any numbers as locations, (*batch, D): in (0, 1)."""
+        return h.sigmoid()
+
+    def around(self, mean: Tensor, log_scale: Tensor | None = None) -> Tensor:
+        """The parameters of a location in [0, 1], (*batch, D), with one log scale for all of its values."""
+        return _with_scale(mean - 0.5, log_scale)
+
     def check(self, x: Tensor, name: str = "x") -> None:
         """Raise ValueError unless every value is one of the levels (read only while validation is on)."""
         if torch.distributions.Distribution._validate_args:
@@ -153,27 +177,32 @@ class Logistic(nn.Module):
                 )
 
 
+def _with_scale(mean: Tensor, log_scale: Tensor) -> Tensor:
+    return torch.cat([mean, log_scale.expand(mean.shape)], -1)
+
+
 def bounded_exp(log_scale: Tensor, bound: float = 5.0) -> Tensor:
     """exp(bound * tanh(s / bound)): a scale that neither vanishes nor explodes, in [e^-bound, e^bound]."""
     return (bound * torch.tanh(log_scale / bound)).exp()
 
 
-def likelihood(spec: str | nn.Module, owner: str = "") -> nn.Module:
+def likelihood(spec: str | nn.Module, owner: str = "", more: Sequence[str] = ()) -> nn.Module:
     """A likelihood by name: "bernoulli", "gaussian" (learned scale), "gaussian:0.1" (fixed), "logistic:256".
 
     A module is passed through: it needs `count` (numbers a value), `forward(params) -> distribution`,
-    `mean(params)` and `check(x, name)`. `owner` is the model it is for, for messages.
+    `mean(params)`, `check(x, name)` and the methods `more`. `owner` is the model it is for, for messages.
 
     Raises:
         ValueError: an unknown name, a number that does not parse, or a module that lacks one of these.
     """
     prefix = f"{owner}: " if owner else ""
     if isinstance(spec, nn.Module):
-        lacking = [name for name in ("mean", "check") if not callable(getattr(spec, name, None))]
+        needed = ("mean", "check", *more)
+        lacking = [name for name in needed if not callable(getattr(spec, name, None))]
         if not isinstance(getattr(spec, "count", None), Integral) or lacking:
             raise ValueError(
                 f"{prefix}likelihood: found a {type(spec).__name__}, want a module with count (an integer), forward, "
-                "mean and check; take ppl_models.parts.Bernoulli as an example"
+                f"{', '.join(needed[:-1])} and {needed[-1]}; take ppl_models.parts.Bernoulli as an example"
             )
         return spec
     name, colon, number = str(spec).partition(":")

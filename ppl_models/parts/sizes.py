@@ -53,10 +53,26 @@ def event_size(owner: str, event: Any, network: str = "mlp") -> tuple[int, tuple
     """
     if network not in ("mlp", "conv"):
         raise ValueError(f"{owner}: found network {network!r}, want 'mlp' or 'conv'")
+    if network == "conv":
+        shape = image_size(owner, event, "network 'conv' wants")
+        return prod(shape), shape
+    return prod(all_sizes(owner, "event", event)), None
+
+
+def image_size(owner: str, event: Any, want: str = "want") -> tuple[int, int, int]:
+    """(channels, height, width) as the user gives them.
+
+    Raises:
+        ValueError: they are no such three integers of at least 1.
+
+    >>> image_size("PixelVAE", 784)
+    Traceback (most recent call last):
+    ValueError: PixelVAE: found event=784, want event (channels, height, width)
+    """
     shape = all_sizes(owner, "event", event)
-    if network == "conv" and len(shape) != 3:
-        raise ValueError(f"{owner}: found event={event!r}, network 'conv' wants event (channels, height, width)")
-    return prod(shape), shape if network == "conv" else None
+    if len(shape) != 3:
+        raise ValueError(f"{owner}: found event={event!r}, {want} event (channels, height, width)")
+    return shape
 
 
 def check_count(n: int) -> int:

@@ -1,0 +1,81 @@
+"""The reversal: q(x | z), what the encoder says of the data of a code, with its mean and variance."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .batches import columns_of, rows_of
+from .densities import Densities, device_of, looking
+
+
+@dataclass(frozen=True)
+class Reversal:
+    """Moments of q(x | z_k) = q(z_k | x) p_data(x) / q(z_k) over a set of data.
+
+    Attributes:
+        mean: (k, D), E[x | z_k], the best decoder mean for a factorized Gaussian or Bernoulli likelihood.
+        variance: (k, D), Var[x | z_k]; its sum over D is the least squared error of any decoder at z_k.
+        log_q: (k,), log q(z_k) = log 1/n sum_j q(z_k | x_j), in nats.
+        effective: (k,), 1 / sum_j w_j^2: how many data share the code.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    log_q: Tensor
+    effective: Tensor
+
+
+def reversal(
+    model: Callable, guide: Callable, data: Any, codes: Tensor | Mapping[str, Tensor], *, seed: int | None = 0
+) -> Reversal:
+    """Read the encoder backwards: which data does it send to a code, and how far are they apart.
+
+        w_j(z) = q(z | x_j) / sum_i q(z | x_i),      E[x | z] = sum_j w_j x_j,      Var[x | z] = sum_j w_j (x_j - E[x | z])^2
+
+    A decoder with independent pixels can do no better than E[x | z], an average of the data that share the code, and
+    its squared error is then E_q(z) sum_i Var[x_i | z]: samples are blurred where a code is shared by unlike data, and
+    only a more informative code sharpens them.
+
+    Args:
+        model, guide: any Pyro programs whose latents are in the plate of the data.
+        data: rows (n, D), as for `evaluate`; a transform's noise is drawn once.
+        codes: (k, size) of the only latent, or latent -> (k, *event).
+        seed: of a transform; the global generator is as before afterwards.
+
+    Raises:
+        ValueError: codes of other latents; see `Densities`.
+
+    Source: derived from Zhao, Song, Ermon 2017 (arXiv 1702.08658), proposition 4 and figure 2.
+    """
+    columns = columns_of(data, "reversal: data")
+    with looking(model, guide, seed):
+        device = device_of(model, guide)
+        batch = rows_of(columns, slice(0, len(columns[0])), device)
+        table = Densities(model, guide, batch, "reversal")
+        given = codes if isinstance(codes, Mapping) else dict.fromkeys(table.names[:1], codes)
+        if set(given) != set(table.names):
+            raise ValueError(
+                f"reversal: found codes of {', '.join(given)}, want those of {', '.join(table.names)}, each (k, *event)"
+            )
+        given = {name: code if device is None else code.to(device) for name, code in given.items()}
+        x, count = batch[0].flatten(1), len(next(iter(given.values())))
+        top = x.new_full((count,), float("-inf"))  # the largest log q so far, to which all sums are relative
+        total, squares = x.new_zeros(count), x.new_zeros(count)
+        first, second = x.new_zeros(count, x.shape[1]), x.new_zeros(count, x.shape[1])
+        center = x.mean(0)  # moments about the mean of all data: their difference does not cancel
+        for i, j, log_q in table.blocks(given):
+            higher = torch.maximum(top[i], log_q.max(1).values)
+            shrink, w = (top[i] - higher).exp().nan_to_num(0.0), (log_q - higher[:, None]).exp()
+            total[i] = total[i] * shrink + w.sum(1)
+            squares[i] = squares[i] * shrink.square() + w.square().sum(1)
+            part = x[j] - center
+            first[i] = first[i] * shrink[:, None] + w @ part
+            second[i] = second[i] * shrink[:, None] + w @ part.square()
+            top[i] = higher
+        mean = first / total[:, None]
+        variance = (second / total[:, None] - mean.square()).clamp(min=0)
+        log_q = top + total.log() - torch.tensor(float(len(x))).log().to(top)
+        return Reversal(mean + center, variance, log_q, total.square() / squares)

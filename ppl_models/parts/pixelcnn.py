@@ -1,0 +1,163 @@
+"""The gated PixelCNN: a network of an image whose output at a pixel has seen the pixels before it alone.
+
+Pixels are ordered row by row, and within a row from left to right; the channels of a pixel are one. Two stacks of
+convolutions, a vertical one for all that is above and a horizontal one for what is to the left, leave no blind spot.
+Their kernels hold nothing but what may be seen: there are no masks, and nothing is multiplied by zero.
+
+Source: van den Oord et al. 2016 (arXiv 1606.05328), section 2.2 and figure 2.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad, relu
+
+from .sizes import one_size
+
+
+def gate(h: Tensor, dim: int) -> Tensor:
+    """tanh(f) * sigmoid(g) of the two halves of a dim."""
+    f, g = h.chunk(2, dim)
+    return torch.tanh(f) * torch.sigmoid(g)
+
+
+class GatedLayer(nn.Module):
+    """One layer of both stacks, with the context as a bias of every convolution.
+
+        v' = gate(a),              a = conv(v) + U c                  over rows r-w..r and columns j-w..j+w
+        h' = h + W gate(b),        b = conv(h) + V a + U' c           over columns j-w..j of the row
+
+    The `first` layer reads the image: rows r-w..r-1, columns j-w..j-1, and h is not added. So v' at row r has seen
+    rows above r, and h' at a pixel has seen pixels before it, in every layer.
+
+    Args:
+        inputs: channels of v and h.
+        channels: of v' and h'.
+        context: width of c.
+        radius: w.
+        first: whether it reads the image.
+    """
+
+    def __init__(self, inputs: int, channels: int, context: int, radius: int, first: bool = False) -> None:
+        super().__init__()
+        self.radius, self.first = radius, first
+        seen = radius if first else radius + 1
+        self.vertical = nn.Conv2d(inputs, 2 * channels, (seen, 2 * radius + 1))
+        self.horizontal = nn.Conv2d(inputs, 2 * channels, (1, seen), bias=False)
+        self.down = nn.Conv2d(2 * channels, 2 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+        self.bias = nn.Linear(context, 4 * channels, bias=False)
+
+    def forward(self, v: Tensor, h: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """v, h (n, inputs, height, width), context (n, context) -> v', h' (n, channels, height, width)."""
+        w = self.radius
+        above, left = self.bias(context)[..., None, None].chunk(2, 1)
+        if self.first:  # neither its own row nor its own pixel
+            v, h = v[..., :-1, :], h[..., :-1]
+        a = self.vertical(pad(v, (w, w, w, 0))) + above
+        b = self.horizontal(pad(h, (w, 0))) + self.down(a) + left
+        moved = self.out(gate(b, 1))
+        return gate(a, 1), moved if self.first else h + moved
+
+
+class PixelCNN(nn.Module):
+    """Gated layers, then two 1 x 1 convolutions: for each pixel the numbers of its distribution given those before it.
+
+    Args:
+        image: (channels, height, width).
+        output: numbers a pixel.
+        context: width of a vector that every layer reads.
+        channels: feature maps.
+        layers: gated layers, at least one.
+        radius: w of the first layer; the others have 1, so that a pixel sees up to radius + layers - 1 rows and columns
+            away.
+        window: an integer r in place of radius: a pixel sees those of the r rows above it and the r columns on either
+            side, and no others, however many layers there are (the others are 1 x 1).
+
+    Raises:
+        ValueError: sizes that are none.
+
+    Source: van den Oord et al. 2016 (arXiv 1606.05328), eq. 2 and 4; the window after Chen et al. 2017
+    (arXiv 1611.02731), section 3.1, where the receptive field of the decoder is kept small.
+    """
+
+    def __init__(
+        self,
+        image: Sequence[int],
+        output: int,
+        context: int,
+        channels: int = 32,
+        layers: int = 12,
+        radius: int = 3,
+        window: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.image = tuple(image)
+        first = one_size("PixelCNN", "radius", radius) if window is None else one_size("PixelCNN", "window", window)
+        later = 1 if window is None else 0
+        self.layers = nn.ModuleList([GatedLayer(self.image[0], channels, context, first, first=True)])
+        self.layers.extend(
+            GatedLayer(channels, channels, context, later) for _ in range(one_size("PixelCNN", "layers", layers) - 1)
+        )
+        self.inner = nn.Conv2d(channels, channels, 1)
+        self.last = nn.Conv2d(channels, output, 1)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Images (n, channels, height, width), context (n, context) -> (n, height, width, output)."""
+        v = h = x
+        for layer in self.layers:
+            v, h = layer(v, h, context)
+        return self.last(relu(self.inner(relu(h)))).permute(0, 2, 3, 1)
+
+    @torch.no_grad()
+    def generate(self, context: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
+        """Images drawn pixel by pixel, each layer's values kept as they come: O(pixels), where full passes are O(pixels^2).
+
+        A row costs a convolution over a few rows in each layer of the vertical stack, a pixel two small products in
+        each of the horizontal one.
+
+        Args:
+            context: (n, context).
+            draw: from the numbers of a pixel, (n, output), to its values, (n, channels).
+
+        Returns:
+            (n, channels, height, width).
+        """
+        (depth, height, width), n = self.image, len(context)
+        sizes = [depth, *(layer.out.out_channels for layer in self.layers)]
+        first = self.layers[0].radius
+        # what each layer reads, with the zeros above and on both sides
+        pads = [layer.radius for layer in self.layers]
+        rows = [context.new_zeros(n, c, height + w, width + 2 * w) for c, w in zip(sizes, pads, strict=False)]
+        biases = [layer.bias(context).chunk(2, 1) for layer in self.layers]
+        weights = [layer.horizontal.weight.squeeze(2).transpose(1, 2).flatten(1).T for layer in self.layers]
+        outs = [(layer.out.weight.flatten(1).T, layer.out.bias) for layer in self.layers]
+        inner, last = ((layer.weight.flatten(1).T, layer.bias) for layer in (self.inner, self.last))
+        for r in range(height):
+            above = []  # of each layer, what its horizontal stack takes from the vertical one, (width, n, 2 channels)
+            for i, layer in enumerate(self.layers):
+                w, (bias, left) = pads[i], biases[i]
+                seen = rows[i][:, :, r : r + layer.vertical.kernel_size[0]]
+                a = layer.vertical(seen) + bias[..., None, None]
+                above.append((layer.down(a) + left[..., None, None])[:, :, 0].permute(2, 0, 1).contiguous())
+                if i + 1 < len(pads):
+                    w = pads[i + 1]
+                    rows[i + 1][:, :, r + w, w : w + width] = gate(a, 1)[:, :, 0]
+            # of each layer, what its horizontal stack reads of this row, pixels side by side: (n, (w + width) channels)
+            line = [context.new_zeros(n, (w + width) * c) for c, w in zip(sizes, pads, strict=False)]
+            for j in range(width):
+                h = None
+                for i, layer in enumerate(self.layers):
+                    size = sizes[i]
+                    seen = layer.horizontal.kernel_size[1]
+                    b = torch.addmm(above[i][j], line[i][:, j * size : (j + seen) * size], weights[i])
+                    moved = torch.addmm(outs[i][1], gate(b, 1), outs[i][0])
+                    h = moved if h is None else h + moved
+                    if i + 1 < len(pads):
+                        at = (j + pads[i + 1]) * sizes[i + 1]
+                        line[i + 1][:, at : at + sizes[i + 1]] = h
+                pixel = draw(torch.addmm(last[1], relu(torch.addmm(inner[1], relu(h), inner[0])), last[0]))
+                line[0][:, (j + first) * depth : (j + first + 1) * depth] = pixel
+                rows[0][:, :, r + first, j + first] = pixel
+        return rows[0][:, :, first:, first : first + width]
