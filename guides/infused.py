@@ -133,7 +133,9 @@ class Infused(TopDownGuide):
                     "of the shape of a datum (the model Infusion); try SelfReflective"
                 )
             if site.event_shape[0] % self.channels:
-                raise ValueError(f"guide Infused: found image={image}, whose channels do not divide rows of site {name!r}")
+                raise ValueError(
+                    f"guide Infused: found image={image}, want one whose values are those of site {name!r}"
+                )
         for name, prior in self.layout.not_gaussian.items():
             raise ValueError(
                 f"guide Infused: site {name!r} has a {prior} prior, want a diagonal Gaussian; try SelfReflective"
@@ -144,7 +146,8 @@ class Infused(TopDownGuide):
         """q(z_t | pa(z_t), x): the prior's Gaussian, or a narrow one around the datum."""
         moments = diagonal_moments(prior)
         if moments is None:
-            raise ValueError(f"guide Infused: site {name!r} has a {type(prior).__name__} prior, want a diagonal Gaussian")
+            found = type(prior).__name__
+            raise ValueError(f"guide Infused: site {name!r} has a {found} prior, want a diagonal Gaussian")
         target = self._encode()[name]
         return InfusedNormal(*moments, target, self.rates[name], self.width, self.channels)
 

@@ -20,7 +20,7 @@ VARIANCES = (1e-4, 0.1)  # of a transition: at least, and by how much more at mo
 class StepNet(nn.Module):
     """One hidden layer for all steps of a chain, normalized with numbers of each step's own.
 
-        h = relu(norm_t(W z + b)),      output = V h + c
+    h = relu(norm_t(W z + b)),      output = V h + c
     """
 
     def __init__(self, size: int, hidden: int, steps: int) -> None:

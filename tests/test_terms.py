@@ -11,8 +11,9 @@ from torch.distributions import kl_divergence
 from guides import Ladder
 from ppl_models import HierarchicalVAE
 from ppl_models.inference.divergences import divergence, log_density
+from ppl_models.inference.late import Late
 from ppl_models.inference.objectives import elbo
-from ppl_models.inference.single_pass import Late, terms
+from ppl_models.inference.single_pass import terms
 from ppl_models.parts.bijectors import RankOneAffine
 from ppl_models.parts.distributions import diagonal_normal
 

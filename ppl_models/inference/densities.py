@@ -6,59 +6,19 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from pyro.distributions.util import scale_and_mask
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from ppl_models.parts.plates import PARTICLES, data_plate, latents
 
 from .checks import CHUNK, check_pair, check_whole, evaluating, forked
-from .divergences import divergence, log_density
-from .particles import Substitute, vectorizes
-from .single_pass import per_datum, plate_nesting
+from .divergences import divergence, log_density, per_datum
+from .messengers import UntilDrawn
+from .particles import vectorizes
+from .single_pass import plate_nesting
 
 BLOCK, DATA = 200_000, 64  # (code, datum) pairs in a pass, and data among them
 FEW = 5
-
-
-class Drawn(BaseException):
-    """All latents are drawn: what a program would do then is not needed. No Exception, so that no program catches it."""
-
-
-class UntilDrawn(Messenger):
-    """Keep what the latents `names` are drawn from, and end the run as soon as the last one is drawn.
-
-    Args:
-        names: the latents.
-        values: what they are in place of draws, for those that are named.
-
-    Attributes:
-        nodes: latent -> its message, in the order of the run.
-    """
-
-    def __init__(self, names: Sequence[str], values: Mapping[str, Tensor] | None = None) -> None:
-        super().__init__()
-        self.names, self.substitute = frozenset(names), Substitute(dict(values or {}))
-        self.nodes: dict[str, dict[str, Any]] = {}
-
-    def _pyro_sample(self, msg: dict) -> None:
-        self.substitute._pyro_sample(msg)
-
-    def _pyro_post_sample(self, msg: dict) -> None:
-        if msg["name"] in self.names and not msg["is_observed"]:
-            self.nodes[msg["name"]] = dict(msg)
-            if len(self.nodes) == len(self.names):
-                raise Drawn
-
-    def run(self, program: Callable, args: Sequence[Any]) -> dict[str, dict[str, Any]]:
-        """Run a program so far; returns `nodes`."""
-        try:
-            with poutine.block(), self:
-                program(*args)
-        except Drawn:
-            pass
-        return self.nodes
 
 
 class Densities:

@@ -160,3 +160,16 @@ def per_unit(value: Tensor, events: int, data_dim: int | None, particle_dim: int
     if particle_dim is None:
         value = value.unsqueeze(0)
     return value if data_dim is not None else value.unsqueeze(1)
+
+
+def per_datum(value: Tensor, data_dim: int | None, particle_dim: int | None) -> Tensor:
+    """Sum a log-density over every plate but data and particles: (particles, n), with 1 for what is not there."""
+    rank = max(-(data_dim or 0), -(particle_dim or 0))
+    if value.dim() < rank:
+        value = value.reshape((1,) * (rank - value.dim()) + value.shape)
+    keep = {value.dim() + d for d in (data_dim, particle_dim) if d is not None}
+    if len(keep) < value.dim():
+        value = value.sum([d for d in range(value.dim()) if d not in keep])
+    if particle_dim is None:
+        value = value.unsqueeze(0)
+    return value if data_dim is not None else value.unsqueeze(-1)

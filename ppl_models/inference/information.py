@@ -41,13 +41,13 @@ class MutualInformation:
 
     def __str__(self) -> str:
         reached = ", reached" if self.lower > self.ceiling - 0.05 else ""
-        return "\n".join(
-            [
-                f"I(x; z)   {self.lower:8.3f} to {self.upper:.3f} nats (+- {self.lower_error:.3f}, {self.upper_error:.3f})",
-                f"ceiling   {self.ceiling:8.3f} of the lower bound, log n of n = {self.n}{reached}",
-                f"rate      {self.rate:8.3f} = I + KL(q(z) || p(z))",
-            ]
+        errors = f"+- {self.lower_error:.3f}, {self.upper_error:.3f}"
+        rows = (
+            f"I(x; z)   {self.lower:8.3f} to {self.upper:.3f} nats ({errors})",
+            f"ceiling   {self.ceiling:8.3f} of the lower bound, log n of n = {self.n}{reached}",
+            f"rate      {self.rate:8.3f} = I + KL(q(z) || p(z))",
         )
+        return "\n".join(rows)
 
 
 def mutual_information(

@@ -29,12 +29,12 @@ def elbo(terms: Terms, beta: float | Tensor = 1.0, data_size: int | None = None)
     Source: Kingma & Welling 2014 (arXiv 1312.6114), eq. 3; warm-up by Bowman et al. 2016 (arXiv 1511.06349); beta as a
     constant by Higgins et al. 2017, eq. 4.
     """
-    one = isinstance(beta, float | int) and beta == 1
+    one, none = (isinstance(beta, float | int) and beta == number for number in (1, 0))
     sums: dict[tuple[bool, torch.Size], Tensor] = {}  # sites of one shape are added up before they are reduced
     for name, value in terms.log_likelihood.items():
         key = name in terms.shared, value.shape
         sums[key] = sums[key] + value if key in sums else value
-    for name, value in terms.kl.items():
+    for name, value in () if none else terms.kl.items():  # an infinite divergence without weight counts for nothing
         key, value = (name in terms.shared, value.shape), value if one else beta * value
         sums[key] = sums[key] - value if key in sums else -value
     local, shared = 0.0, 0.0

@@ -5,28 +5,12 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_models.parts.plates import PARTICLES
 
+from .messengers import Substitute
 from .single_pass import Terms, collect, traces
-
-
-class Substitute(Messenger):
-    """Give latent sites these values instead of draws; unlike conditioned ones they stay latent.
-
-    with Substitute({"z1": value}):
-        guide(x)
-    """
-
-    def __init__(self, values: dict[str, Tensor]) -> None:
-        super().__init__()
-        self.values = values
-
-    def _pyro_sample(self, msg: dict) -> None:
-        if msg["name"] in self.values and not msg["is_observed"]:
-            msg["value"], msg["done"] = self.values[msg["name"]], True
 
 
 def vectorizes(

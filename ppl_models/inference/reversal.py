@@ -33,7 +33,7 @@ def reversal(
 ) -> Reversal:
     """Read the encoder backwards: which data does it send to a code, and how far are they apart.
 
-        w_j(z) = q(z | x_j) / sum_i q(z | x_i),      E[x | z] = sum_j w_j x_j,      Var[x | z] = sum_j w_j (x_j - E[x | z])^2
+        E[x | z] = sum_j w_j x_j,   Var[x | z] = sum_j w_j (x_j - E[x | z])^2,   w_j = q(z | x_j) / sum_i q(z | x_i)
 
     A decoder with independent pixels can do no better than E[x | z], an average of the data that share the code, and
     its squared error is then E_q(z) sum_i Var[x_i | z]: samples are blurred where a code is shared by unlike data, and

@@ -1,8 +1,8 @@
 """One pass of a (model, guide) pair as `Terms`: what every objective is a function of."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -17,33 +17,9 @@ from torch import Tensor
 
 from ppl_models.parts.plates import PARTICLES, data_plate, is_deterministic, latents, observations
 
-from .divergences import divergence, log_density, per_unit, unit_divergence
-
-
-class Late(Mapping):
-    """Tensors by name, each computed when it is first asked for, with gradients if there were any at the start.
-
-    Args:
-        made: name -> what computes the tensor.
-    """
-
-    def __init__(self, made: Mapping[str, Callable[[], Tensor]]) -> None:
-        self._made, self._known, self._grad = made, {}, torch.is_grad_enabled()
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._known:
-            with torch.set_grad_enabled(self._grad):
-                self._known[name] = self._made[name]()
-        return self._known[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._made  # where a Mapping would ask for the tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._made)
-
-    def __len__(self) -> int:
-        return len(self._made)
+from .divergences import divergence, log_density, per_datum, per_unit, unit_divergence
+from .late import Late
+from .messengers import UntilDrawn
 
 
 @dataclass(frozen=True)
@@ -62,6 +38,9 @@ class Terms:
         full_size: size of the data plate before subsampling, None where the program does not subsample.
         auxiliary: the sites of `kl` that only the guide has (auxiliary latents, factors): a density, but no prior.
         units: gives `kl_units`; they cost nothing until something asks for them.
+        drawn: latent site -> the guide's draws, (particles, n, units).
+        prior: latent site -> as many draws of the model's prior, likewise; the first that is asked for runs the model
+            as far as its last latent.
     """
 
     log_likelihood: dict[str, Tensor]
@@ -72,6 +51,8 @@ class Terms:
     full_size: int | None = None
     auxiliary: frozenset[str] = frozenset()
     units: Callable[[], dict[str, Tensor]] | None = field(default=None, repr=False, compare=False)
+    drawn: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    prior: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def kl_units(self) -> dict[str, Tensor]:
@@ -129,9 +110,24 @@ def terms(
     if particles > 1 and nesting is None:
         nesting = plate_nesting(model, guide, args, kwargs)
     dim = None if particles == 1 else -1 - nesting
-    with pyro.plate(PARTICLES, particles, dim=dim) if dim else nullcontext():
+
+    def plate() -> Any:
+        return pyro.plate(PARTICLES, particles, dim=dim) if dim else nullcontext()
+
+    with plate():
         model_trace, guide_trace, same_order = traces(model, guide, args, kwargs)
-    return collect(model_trace, guide_trace, dim, analytic and same_order, next(iter([*args, *kwargs.values()]), None))
+    first = next(iter([*args, *kwargs.values()]), None)
+    found = collect(model_trace, guide_trace, dim, analytic and same_order, first)
+    nodes: dict[str, Any] = {}
+
+    def of_prior(name: str) -> Tensor:
+        if not nodes:  # one run for all of them
+            with plate():
+                nodes.update(UntilDrawn(found.log_p.keys() - found.auxiliary).run(model, args, kwargs))
+        return units_of(nodes[name], data_plate(model_trace, first), found.shared, dim)
+
+    names = [name for name in found.log_p if name not in found.auxiliary]
+    return replace(found, prior=Late({name: partial(of_prior, name) for name in names}))
 
 
 def run_pair(model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Trace, Trace]:
@@ -239,7 +235,14 @@ def collect(
         dims = {name: None if name in shared else data.dim for name in pairs}
         return {n: per_unit(*unit_divergence(n, *pairs[n], analytic), dims[n], particle_dim) for n in pairs}
 
-    return Terms(likelihood, log_p, log_q, kl, shared, full, frozenset(others), units)
+    drawn = Late({n: partial(units_of, p, data, shared, particle_dim) for n, (_, p) in pairs.items()})
+    return Terms(likelihood, log_p, log_q, kl, shared, full, frozenset(others), units, drawn)
+
+
+def units_of(node: Mapping[str, Any], data: Any, shared: Collection[str], particle_dim: int | None) -> Tensor:
+    """The value of a latent, (particles, n, units); see `Terms.kl_units`."""
+    dim = None if data is None or node["name"] in shared else data.dim
+    return per_unit(node["value"], node["fn"].event_dim, dim, particle_dim)
 
 
 def concatenated(found: Sequence[Terms]) -> Terms:
@@ -268,20 +271,9 @@ def concatenated(found: Sequence[Terms]) -> Terms:
         first.full_size,
         first.auxiliary,
         lambda: dict(join(lambda f: f.kl_units)),
+        join(lambda f: f.drawn),
+        join(lambda f: f.prior),
     )
-
-
-def per_datum(value: Tensor, data_dim: int | None, particle_dim: int | None) -> Tensor:
-    """Sum a log-density over every plate but data and particles: (particles, n), with 1 for what is not there."""
-    rank = max(-(data_dim or 0), -(particle_dim or 0))
-    if value.dim() < rank:
-        value = value.reshape((1,) * (rank - value.dim()) + value.shape)
-    keep = {value.dim() + d for d in (data_dim, particle_dim) if d is not None}
-    if len(keep) < value.dim():
-        value = value.sum([d for d in range(value.dim()) if d not in keep])
-    if particle_dim is None:
-        value = value.unsqueeze(0)
-    return value if data_dim is not None else value.unsqueeze(-1)
 
 
 def plate_nesting(model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:

@@ -112,7 +112,7 @@ class PixelCNN(nn.Module):
 
     @torch.no_grad()
     def generate(self, context: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
-        """Images drawn pixel by pixel, each layer's values kept as they come: O(pixels), where full passes are O(pixels^2).
+        """Images drawn pixel by pixel, what each layer has computed kept: a full pass a pixel would be O(pixels^2).
 
         A row costs a convolution over a few rows in each layer of the vertical stack, a pixel two small products in
         each of the horizontal one.

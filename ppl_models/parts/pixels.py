@@ -1,4 +1,4 @@
-"""Images as distributions: autoregressive over pixels, and mixtures of discretized logistics over the channels of one."""
+"""Distributions of images: autoregressive over pixels, and over the channels of one as mixtures of logistics."""
 
 from collections.abc import Callable
 from math import prod

@@ -14,7 +14,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from ppl_models.inference.checks import check_pair, evaluating, forked
-from ppl_models.inference.particles import Substitute, vectorizes
+from ppl_models.inference.messengers import Substitute
+from ppl_models.inference.particles import vectorizes
 from ppl_models.inference.single_pass import Terms, collect, plate_nesting, traces
 from ppl_models.parts.plates import PARTICLES, data_plate, is_deterministic, latents, observations
 
