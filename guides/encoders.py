@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from ppl_models.parts.ladder import PyramidEncoder
 from ppl_models.parts.nets import ConvEncoder, Net
 
 
@@ -59,6 +60,25 @@ class BottomUpChain(nn.Module):
         return features
 
 
+class Pyramids(nn.Module):
+    """One convolutional network a latent, whose features come from maps of every scale.
+
+    Source: after the inference networks of Zhao, Song, Ermon 2017 (arXiv 1702.08396 and 1702.08658).
+    """
+
+    def __init__(self, names: Sequence[str], image: Sequence[int], hidden: int, depth: int) -> None:
+        super().__init__()
+        self.widths = dict.fromkeys(names, hidden)
+        channels = max(hidden // 16, 4)
+        self.nets = nn.ModuleList(
+            nn.Sequential(PyramidEncoder(image, hidden, channels, depth), nn.SiLU()) for _ in names
+        )
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """(*plates, inputs) -> features by latent, (*plates, hidden)."""
+        return {name: net(x) for name, net in zip(self.widths, self.nets, strict=True)}
+
+
 def encoder(
     spec: str | nn.Module,
     names: Sequence[str],
@@ -71,11 +91,12 @@ def encoder(
     """An evidence network for the latents `names` by its name, or around a module of the user's.
 
     "separate": one network a latent; "shared": one trunk; "bottom-up": the ladder's chain; "conv": one convolutional
-    trunk over rows that are images of shape `image`; "linear": the data themselves, so that `depth=0` makes the guide
-    linear. A module must map (*plates, inputs) to (*plates, module.output) features.
+    trunk over rows that are images of shape `image`; "pyramid": one convolutional network a latent, read at every
+    scale; "linear": the data themselves, so that `depth=0` makes the guide linear. A module must map (*plates, inputs)
+    to (*plates, module.output) features.
 
     Raises:
-        ValueError: an unknown name, or "conv" without an image shape of the right size.
+        ValueError: an unknown name, or "conv" or "pyramid" without an image shape of the right size.
     """
     if isinstance(spec, nn.Module):
         if not hasattr(spec, "output"):
@@ -93,13 +114,16 @@ def encoder(
         return BottomUpChain(names, inputs, hidden, depth)
     if spec == "linear":
         return Shared(names, nn.Identity(), inputs)
-    if spec == "conv":
+    if spec in ("conv", "pyramid"):
         if image is None or len(image) != 3 or image[0] * image[1] * image[2] != inputs:
             raise ValueError(
-                f"guide {guide}: encoder 'conv' reads rows of {inputs} values as images, found image={image}; "
+                f"guide {guide}: encoder {spec!r} reads rows of {inputs} values as images, found image={image}; "
                 "pass image=(channels, height, width)"
             )
+        if spec == "pyramid":
+            return Pyramids(names, image, hidden, depth)
         return Shared(names, nn.Sequential(ConvEncoder(image, hidden, depth=depth), nn.SiLU()), hidden)
     raise ValueError(
-        f"guide {guide}: found encoder {spec!r}, want 'separate', 'shared', 'bottom-up', 'conv', 'linear' or a module"
+        f"guide {guide}: found encoder {spec!r}, want 'separate', 'shared', 'bottom-up', 'conv', 'pyramid', 'linear' "
+        "or a module"
     )

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from .parts import likelihoods
 from .parts.distributions import StandardNormal
-from .parts.ladder import LadderNet, scales, shared_among
+from .parts.ladder import LadderNet
 from .parts.nets import Net
 from .parts.program import Program
-from .parts.sizes import all_sizes, event_size, one_size
+from .parts.sizes import all_sizes, event_size, one_size, scales, shared_among
 
 CRITERIA = ("elbo", "per-step")
 

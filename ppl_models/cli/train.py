@@ -74,6 +74,16 @@ def train(
             **N | {"min": 0}, help="Steps in which divergences rise to their weight.", show_default="4000, at most 1/4"
         ),
     ] = USUAL.warmup,
+    objective: Annotated[
+        str,
+        opt(
+            metavar="WORD[:KEY=VALUE,...]",
+            rich_help_panel="Training",
+            help="What is maximized: elbo, free-bits, soft-free-bits, importance-weighted, unregularized, info-vae or "
+            "moment-matching, with options: info-vae:alpha=1,lambda=100,kernel=imq.",
+        ),
+    ] = USUAL.objective,
+    beta: Annotated[float, opt(**X, help="Weight of the divergences after the warm-up.")] = USUAL.beta,
     weight_decay: Annotated[float, opt(**X, help="Of AdamW.")] = USUAL.weight_decay,
     clip: Annotated[float, opt(**X, help="Bound on the norm of the gradient; 0 for none.")] = USUAL.clip,
     ema: Annotated[float, opt(**X, max=1, help="Decay of the average of weights; 0 for none.")] = USUAL.ema,
@@ -172,6 +182,7 @@ def train(
             EPOCHS if epochs is None and steps is None else epochs,
             *(steps, batch_size, lr, schedule, weight_decay, warmup, clip or None, ema or None, particles),
             *(accumulate, skip, precision, "auto" if compile is None else compile, workers, patience, tensorboard),
+            *(objective, beta),
         )
         parts = datasets.load(data, validation=validation, transform=transform, size=image_size)
         pair = (model, model_sizes, named[0], guide_sizes)

@@ -15,18 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
 from .nets import ConvBlock
-
-
-def scales(image: Sequence[int]) -> list[tuple[int, int]]:
-    """Sizes of the maps of a ladder, each half of the one before it, until neither side is above 7; at least one.
-
-    >>> scales((3, 64, 64)), scales((1, 28, 20))
-    ([(32, 32), (16, 16), (8, 8), (4, 4)], [(14, 10), (7, 5)])
-    """
-    sizes = [tuple((side + 1) // 2 for side in image[1:])]
-    while max(sizes[-1]) > 7:
-        sizes.append(tuple((side + 1) // 2 for side in sizes[-1]))
-    return sizes
+from .sizes import scales, shared_among
 
 
 class Pyramid(nn.Module):
@@ -131,13 +120,3 @@ class LadderNet(nn.Module):
             for block in self.blocks[k * self.depth : (k + 1) * self.depth]:
                 h = block(h)
         return self.last(interpolate(silu(h), size=self.image[1:])).reshape(*batch, -1)
-
-
-def shared_among(total: int, count: int) -> list[int]:
-    """`total` in `count` equal whole parts, the last of which takes the rest.
-
-    >>> shared_among(40, 4), shared_among(10, 3)
-    ([10, 10, 10, 10], [3, 3, 4])
-    """
-    each = total // count
-    return [each] * (count - 1) + [total - each * (count - 1)]

@@ -1,6 +1,6 @@
 """Sizes as a user gives them: one integer, several, or the shape of an event; what is none is said in one line."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import prod
 from numbers import Integral
 from operator import index
@@ -73,6 +73,28 @@ def image_size(owner: str, event: Any, want: str = "want") -> tuple[int, int, in
     if len(shape) != 3:
         raise ValueError(f"{owner}: found event={event!r}, {want} event (channels, height, width)")
     return shape
+
+
+def scales(image: Sequence[int]) -> list[tuple[int, int]]:
+    """Sizes of the maps of a ladder, each half of the one before it, until neither side is above 7; at least one.
+
+    >>> scales((3, 64, 64)), scales((1, 28, 20))
+    ([(32, 32), (16, 16), (8, 8), (4, 4)], [(14, 10), (7, 5)])
+    """
+    sizes = [tuple((side + 1) // 2 for side in image[1:])]
+    while max(sizes[-1]) > 7:
+        sizes.append(tuple((side + 1) // 2 for side in sizes[-1]))
+    return sizes
+
+
+def shared_among(total: int, count: int) -> list[int]:
+    """`total` in `count` equal whole parts, the last of which takes the rest.
+
+    >>> shared_among(40, 4), shared_among(10, 3)
+    ([10, 10, 10, 10], [3, 3, 4])
+    """
+    each = total // count
+    return [each] * (count - 1) + [total - each * (count - 1)]
 
 
 def check_count(n: int) -> int:

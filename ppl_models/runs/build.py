@@ -21,6 +21,7 @@ from ppl_models import data as datasets
 from ppl_models.data import Data
 
 from . import names
+from .objectives import objective_of
 
 FORMAT = "ppl-models run 1"
 EXAMPLE_ROWS = 3
@@ -28,10 +29,11 @@ EXAMPLE_ROWS = 3
 
 @dataclass(frozen=True)
 class Training:
-    """How long and how fast: the arguments of `ppl_models.inference.fit`, with the defaults of the command line.
+    """How long, how fast and by what: the arguments of `ppl_models.inference.fit`, with the command line's defaults.
 
-    Exactly one of epochs and steps. `warmup=None` is 4000 steps, at most a quarter of all. `tensorboard` writes curves
-    to the folder of that name in the run's.
+    Exactly one of epochs and steps. `warmup=None` is 4000 steps, at most a quarter of all, in which the weight of the
+    divergences rises to `beta`. `objective` is a text, see `objectives.objective_of`. `tensorboard` writes curves to
+    the folder of that name in the run's.
     """
 
     epochs: float | None = None
@@ -51,6 +53,8 @@ class Training:
     workers: int = 0
     patience: int | None = None
     tensorboard: bool = False
+    objective: str = "elbo"
+    beta: float = 1.0
 
     def settled(self, size: int, processes: int = 1) -> Training:
         """The same with every open choice made, for `size` rows of training data."""
@@ -89,7 +93,9 @@ def configuration(
     sizes = {"model": dict(model_sizes), "guide": dict(guide_sizes)}
     programs = {"model": names.resolve("model", model, backend), "guide": names.resolve("guide", guide, backend)}
     shape = list(train.shape) if len(train.shape) == 3 else None
-    for kind, (given, found) in {"model": (0, _of_data(train, sizes["model"])), "guide": (2, {"image": shape})}.items():
+    told = _of_data(train, programs["model"], sizes["model"])
+    objective_of(training.objective)  # an unknown one is told now
+    for kind, (given, found) in {"model": (0, told), "guide": (2, {"image": shape})}.items():
         label = f"{kind} {model if kind == 'model' else guide!r}"
         names.check_sizes(label, programs[kind], sizes[kind], given)
         if inspect.isclass(programs[kind]):
@@ -188,10 +194,11 @@ def _program(kind: str, chosen: Mapping[str, Any], args: tuple[Any, ...], device
     return found.to(device) if isinstance(found, nn.Module) else found
 
 
-def _of_data(data: Data, sizes: Mapping[str, Any]) -> dict[str, Any]:
+def _of_data(data: Data, model: Any, sizes: Mapping[str, Any]) -> dict[str, Any]:
     """What a model of images has to be told about them: event and likelihood."""
-    conv = sizes.get("network") == "conv" and len(data.shape) == 3
-    return {"event": list(data.shape) if conv else data.values.shape[1], "likelihood": likelihood_of(data)}
+    image = sizes.get("network") == "conv" or getattr(model, "wants_image", False)
+    event = list(data.shape) if image and len(data.shape) == 3 else data.values.shape[1]
+    return {"event": event, "likelihood": likelihood_of(data)}
 
 
 def likelihood_of(data: Data) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from ppl_models import data as datasets
+from ppl_models.inference.sampling import ancestral, parts_of, rows_from
 from ppl_models.inference.single_pass import traces
 from ppl_models.views import plots
 
@@ -33,12 +33,9 @@ def generate(run: LoadedRun, n: int, draws: bool = False) -> Tensor:
     if run.backend == "numpyro":
         from . import numpyro as ports
 
-        return _rows(run, ports.generated(run, n, draws))
+        return rows_from(ports.generated(run, n, draws), _width(run), _join(run))
     x = run.example[torch.arange(n, device=run.example.device) % len(run.example)]
-    with torch.no_grad():
-        trace = poutine.trace(poutine.uncondition(run.model)).get_trace(x)
-    found = {name: node for name, node in trace.nodes.items() if node["type"] == "sample"}
-    return _rows(run, _parts({n: v for n, v in found.items() if v["infer"].get("was_observed")}, len(x), draws))
+    return ancestral(run.model, x, draws=draws, seed=None)
 
 
 def reconstruct(run: LoadedRun, x: Tensor) -> Tensor:
@@ -46,11 +43,23 @@ def reconstruct(run: LoadedRun, x: Tensor) -> Tensor:
     if run.backend == "numpyro":
         from . import numpyro as ports
 
-        return _rows(run, ports.reconstructed(run, x))
+        return rows_from(ports.reconstructed(run, x), _width(run), _join(run))
     with torch.no_grad():
         trace, _, _ = traces(run.model, run.guide, (x,), {})
-    observed = {n: v for n, v in trace.nodes.items() if v["type"] == "sample" and v["is_observed"]}
-    return _rows(run, _parts(observed, len(x), draws=False))
+    return rows_from(parts_of(trace, len(x), draws=False), _width(run), _join(run))
+
+
+def _width(run: LoadedRun) -> int:
+    return prod(run.example.shape[1:])
+
+
+def _join(run: LoadedRun) -> Callable[[Sequence[Tensor]], Tensor] | None:
+    """What makes rows of the blocks that the model of a run cuts them into, if it does."""
+    if not hasattr(run.model, "join") or run.backend == "pyro":
+        return getattr(run.model, "join", None)
+    from . import numpyro as ports
+
+    return lambda parts: ports.joined(run.model, parts)
 
 
 def is_image(config: Mapping[str, Any]) -> bool:
@@ -125,39 +134,3 @@ def title(run: LoadedRun) -> str:
 def _no_image(config: Mapping[str, Any]) -> str:
     shape = tuple(config["data"]["shape"])
     return f"no pictures of the data: a row has shape {shape}, an image is (1 or 3, height, width)"
-
-
-def _parts(nodes: Mapping[str, Any], n: int, draws: bool) -> dict[str, Tensor]:
-    """Values or means of those of the data's sites that have a row for each of n data."""
-    parts: dict[str, Tensor] = {}
-    for name, node in nodes.items():
-        if node["value"].numel() and node["value"].dim() and len(node["value"]) == n:
-            value = node["value"] if draws else _mean(node["fn"])
-            parts[name] = value.expand(node["value"].shape).reshape(n, -1)
-    return parts
-
-
-def _rows(run: LoadedRun, parts: Mapping[str, Tensor]) -> Tensor:
-    """The sites' values as rows of the width of the data."""
-    width = prod(run.example.shape[1:])
-    for part in parts.values():
-        if part.shape[1] == width:
-            return part
-    if sum(part.shape[1] for part in parts.values()) != width:
-        found = ", ".join(f"{name} {tuple(part.shape[1:])}" for name, part in parts.items())
-        raise ValueError(f"the observed sites ({found or 'none of them local'}) do not make rows of {width} values")
-    if not hasattr(run.model, "join"):
-        return torch.cat(list(parts.values()), -1)
-    if run.backend == "numpyro":
-        from . import numpyro as ports
-
-        return ports.joined(run.model, list(parts.values()))
-    return run.model.join(list(parts.values()))
-
-
-def _mean(distribution: Any) -> Tensor:
-    """The mean of a distribution, or one draw of one that has none."""
-    try:
-        return distribution.mean
-    except NotImplementedError:
-        return distribution.sample()

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from ppl_models.data import Data
 from ppl_models.inference import Evaluation, distributed, evaluate, fit, write_json
 from ppl_models.inference.distributed import Group
+from ppl_models.inference.schedules import Linear
 from ppl_models.inference.tensorboard import TensorBoard
 
 from . import names
 from .build import backend_of, build_pair, load_parts
 from .folder import CONFIG, LoadedRun, config_errors, read_config, read_example, started
+from .objectives import objective_of
 
 
 def train(
@@ -101,6 +103,9 @@ def _fitted(
     """The pair once `fit` is done with it, as a run."""
     arguments = {**config["training"], **how, "folder": folder, "seed": config["seed"], "progress": progress}
     curves = arguments.pop("tensorboard", False)
+    arguments["objective"] = objective_of(arguments.get("objective", "elbo"), backend_of(config))
+    if arguments.get("beta", 1.0) != 1.0 and arguments["warmup"]:
+        arguments["beta"] = Linear(arguments.pop("warmup"), end=arguments["beta"])
     arguments["callbacks"] = TensorBoard(folder / "tensorboard") if curves else None
     held_out = parts[1] if len(parts) == 3 else None
     if backend_of(config) == "numpyro":

@@ -1,6 +1,7 @@
 """Layers as torch has them, with its names, its shapes and its distributions of initial weights."""
 
 from collections.abc import Sequence
+from math import prod
 
 import equinox as eqx
 import jax
@@ -46,23 +47,43 @@ class LayerNorm(eqx.Module):
 
 
 class Conv(eqx.Module):
-    """Two-dimensional cross-correlation, weight (output, inputs, k, k), bias (output,): `torch.nn.Conv2d`."""
+    """Two-dimensional cross-correlation, weight (output, inputs, k, l), bias (output,): `torch.nn.Conv2d`.
+
+    Args:
+        inputs, output: channels.
+        kernel: k = l, or (k, l).
+        stride, padding: of both dims.
+        bias: whether there is one.
+        key: of the initial weights, uniform on +-1 / sqrt(inputs k l).
+    """
 
     weight: Array
-    bias: Array
+    bias: Array | None
     stride: int = eqx.field(static=True)
     padding: int = eqx.field(static=True)
 
-    def __init__(self, inputs: int, output: int, kernel: int, stride: int = 1, padding: int = 0, *, key: Array) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        output: int,
+        kernel: int | tuple[int, int],
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+        *,
+        key: Array,
+    ) -> None:
         keys = jax.random.split(key)
-        self.weight = _uniform(keys[0], (output, inputs, kernel, kernel), inputs * kernel**2)
-        self.bias = _uniform(keys[1], (output,), inputs * kernel**2)
+        size = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
+        self.weight = _uniform(keys[0], (output, inputs, *size), inputs * prod(size))
+        self.bias = _uniform(keys[1], (output,), inputs * prod(size)) if bias else None
         self.stride, self.padding = stride, padding
 
     def __call__(self, x: Array) -> Array:
         """(n, inputs, height, width) -> (n, output, height', width')."""
         stride, padding = (self.stride,) * 2, [(self.padding,) * 2] * 2
-        return lax.conv_general_dilated(x, self.weight, stride, padding) + self.bias[:, None, None]
+        y = lax.conv_general_dilated(x, self.weight, stride, padding)
+        return y if self.bias is None else y + self.bias[:, None, None]
 
 
 class Silu(eqx.Module):

@@ -12,6 +12,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 from jax.nn import sigmoid
+from jax.scipy.special import logit
 from numpyro.util import not_jax_tracer
 
 from ppl_models.parts.sizes import check_count as check_count
@@ -93,6 +94,14 @@ class Bernoulli(eqx.Module):
         """E[x] given the parameters, (*batch, D)."""
         return sigmoid(params)
 
+    def squash(self, h: Array) -> Array:
+        """Any numbers as means, (*batch, D): in (0, 1)."""
+        return sigmoid(h)
+
+    def around(self, mean: Array, log_scale: Array | None = None) -> Array:
+        """The parameters of a mean in [0, 1], (*batch, D): its logits, within +-13.8."""
+        return logit(jnp.clip(mean, 1e-6, 1 - 1e-6))
+
     def check(self, x: Array, name: str = "x") -> None:
         """Raise ValueError unless every value is 0 or 1 (read where `check_data` reads them)."""
         values = _readable(x)
@@ -134,6 +143,14 @@ class Gaussian(eqx.Module):
         """E[x] given the parameters, (*batch, D)."""
         return params if self.scale is not None else jnp.split(params, 2, -1)[0]
 
+    def squash(self, h: Array) -> Array:
+        """Any numbers as means: they are."""
+        return h
+
+    def around(self, mean: Array, log_scale: Array | None = None) -> Array:
+        """The parameters of a mean, (*batch, D), with one log scale for all of its values where it is learned."""
+        return mean if self.scale is not None else _with_scale(mean, log_scale)
+
     def check(self, x: Array, name: str = "x") -> None:
         """Any finite value will do."""
 
@@ -162,6 +179,14 @@ class Logistic(eqx.Module):
         """The location, clipped to [0, 1], (*batch, D)."""
         return jnp.clip(0.5 + jnp.split(params, 2, -1)[0], 0, 1)
 
+    def squash(self, h: Array) -> Array:
+        """Any numbers as locations, (*batch, D): in (0, 1)."""
+        return sigmoid(h)
+
+    def around(self, mean: Array, log_scale: Array | None = None) -> Array:
+        """The parameters of a location in [0, 1], (*batch, D), with one log scale for all of its values."""
+        return _with_scale(mean - 0.5, log_scale)
+
     def check(self, x: Array, name: str = "x") -> None:
         """Raise ValueError unless every value is one of the levels (read where `check_data` reads them)."""
         values = _readable(x)
@@ -176,27 +201,32 @@ class Logistic(eqx.Module):
                 )
 
 
+def _with_scale(mean: Array, log_scale: Array) -> Array:
+    return jnp.concatenate([mean, jnp.broadcast_to(log_scale, mean.shape)], -1)
+
+
 def bounded_exp(log_scale: Array, bound: float = 5.0) -> Array:
     """exp(bound * tanh(s / bound)): a scale that neither vanishes nor explodes, in [e^-bound, e^bound]."""
     return jnp.exp(bound * jnp.tanh(log_scale / bound))
 
 
-def likelihood(spec: str | eqx.Module, owner: str = "") -> eqx.Module:
+def likelihood(spec: str | eqx.Module, owner: str = "", more: Sequence[str] = ()) -> eqx.Module:
     """A likelihood by name: "bernoulli", "gaussian" (learned scale), "gaussian:0.1" (fixed), "logistic:256".
 
     A module is passed through: it needs `count` (numbers a value), `__call__(params) -> distribution`,
-    `mean(params)` and `check(x, name)`. `owner` is the model it is for, for messages.
+    `mean(params)`, `check(x, name)` and the methods `more`. `owner` is the model it is for, for messages.
 
     Raises:
         ValueError: an unknown name, a number that does not parse, or a module that lacks one of these.
     """
     prefix = f"{owner}: " if owner else ""
     if isinstance(spec, eqx.Module):
-        lacking = [name for name in ("__call__", "mean", "check") if not callable(getattr(spec, name, None))]
+        needed = ("__call__", "mean", "check", *more)
+        lacking = [name for name in needed if not callable(getattr(spec, name, None))]
         if not isinstance(getattr(spec, "count", None), Integral) or lacking:
             raise ValueError(
-                f"{prefix}likelihood: found a {type(spec).__name__}, want a module with count (an integer), __call__, "
-                "mean and check; take ppl_models.numpyro.parts.Bernoulli as an example"
+                f"{prefix}likelihood: found a {type(spec).__name__}, want a module with count (an integer), "
+                f"{', '.join(needed[:-1])} and {needed[-1]}; take ppl_models.numpyro.parts.Bernoulli as an example"
             )
         return spec
     name, colon, number = str(spec).partition(":")

@@ -1,7 +1,9 @@
 """`Program`: what every NumPyro model and guide of the collection is, and its parameters by name."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Self, TypeVar
 
 import equinox as eqx
@@ -13,6 +15,32 @@ from numpyro.contrib.module import eqx_module
 from numpyro.primitives import _PYRO_STACK
 
 T = TypeVar("T", bound=eqx.Module)
+_training: ContextVar[bool] = ContextVar("training", default=False)
+
+
+@contextmanager
+def training() -> Iterator[None]:
+    """Inside, programs are in training mode, as after `torch.nn.Module.train()`; outside, in evaluation mode.
+
+    `fit` computes its loss inside. A program is asked while it is traced: a function that `jax.jit` has compiled keeps
+    the mode of its first run, so enter the context in the function that is compiled.
+
+    >>> with training():
+    ...     print(is_training())
+    True
+    >>> is_training()
+    False
+    """
+    token = _training.set(True)
+    try:
+        yield
+    finally:
+        _training.reset(token)
+
+
+def is_training() -> bool:
+    """Whether programs are in training mode: see `training`."""
+    return _training.get()
 
 
 class Constant(eqx.Module):

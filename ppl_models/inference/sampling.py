@@ -1,0 +1,146 @@
+"""Draws of data: from the prior downwards, and by the chain that goes from data to codes and back."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.poutine import Trace
+from torch import Tensor
+
+from ppl_models.parts.plates import data_plate, latents
+
+from .checks import check_pair
+from .densities import device_of, looking
+from .messengers import Substitute, UntilDrawn
+from .single_pass import units_of
+
+
+def ancestral(model: Callable, x: Tensor, *, draws: bool = True, seed: int | None = 0) -> Tensor:
+    """Rows drawn from a model, from its prior to its data: one for each row of x.
+
+    Args:
+        model: any Pyro program of one argument.
+        x: rows (n, *event), of which number and shape are read, and nothing else where the model reads data only to
+            observe them.
+        draws: values of the data; False: the means of their distributions, where those have one.
+        seed: the global generator is as before afterwards; None continues it.
+
+    Returns:
+        (n, *event).
+
+    Raises:
+        ValueError: observed sites that do not make rows.
+    """
+    with looking(model, model, seed):
+        return _generated(model, x, {}, draws)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Many chains side by side.
+
+    Attributes:
+        states: (kept + 1, chains, *event), the first one as given.
+        codes: latent -> (kept, chains, units), of which each later state was drawn.
+    """
+
+    states: Tensor
+    codes: dict[str, Tensor]
+
+
+def markov_chain(
+    model: Callable,
+    guide: Callable,
+    x: Tensor,
+    steps: int = 100,
+    *,
+    every: int = 1,
+    seed: int | None = 0,
+) -> Chain:
+    """Walk from data to codes and back, all rows of x at once.
+
+        x_k  ->  z_k ~ q(z | x_k)  ->  x_{k+1} ~ p(x | z_k)
+
+    The code is drawn once a transition, and the data in full. If p(x | z) = q(x | z), the distribution of the data is
+    stationary whatever q(z) is, so that a model trained without a regularizer can be sampled so, where `ancestral`
+    draws codes that no datum has. It reaches that distribution, from anywhere, only if the chain mixes
+    (`views.mixing`), which a code that tells all data apart forbids.
+
+    Args:
+        model, guide: any Pyro programs of one argument.
+        x: (chains, *event), where to begin: data, or noise.
+        steps: transitions.
+        every: keep each so many-th state.
+        seed: the global generator is as before afterwards; None continues it.
+
+    Raises:
+        ValueError: steps or every below 1; observed sites that do not make rows; a model that observes nothing.
+
+    Source: Zhao, Song, Ermon 2017 (arXiv 1702.08658), section 4; Creswell et al. 2016 (arXiv 1610.09296).
+    """
+    if steps < 1 or every < 1:
+        raise ValueError(f"markov_chain: found steps={steps}, every={every}, want integers of at least 1")
+    device = device_of(model, guide)
+    x = x if device is None else x.to(device)
+    trace = check_pair("markov_chain", model, guide, (x,))
+    names, plate = latents(trace), data_plate(trace, x)
+    states, codes = [x], []
+    with looking(model, guide, seed):
+        for step in range(1, steps + 1):
+            nodes = UntilDrawn(names).run(guide, (x,))
+            x = _generated(model, x, {name: node["value"] for name, node in nodes.items()}, draws=True)
+            if step % every == 0:
+                states.append(x)
+                codes.append({name: units_of(node, plate, (), None)[0] for name, node in nodes.items()})
+    return Chain(torch.stack(states), {name: torch.stack([c[name] for c in codes]) for name in names})
+
+
+def _generated(model: Callable, x: Tensor, values: Mapping[str, Tensor], draws: bool) -> Tensor:
+    """Rows of the shape of x that a model draws with its latents at values: all that it observes is drawn."""
+    with poutine.block(), poutine.trace() as capture, Substitute(dict(values)):
+        poutine.uncondition(model)(x)
+    parts = parts_of(capture.trace, len(x), draws, "was_observed")
+    return rows_from(parts, prod(x.shape[1:]), getattr(model, "join", None)).reshape(x.shape)
+
+
+def parts_of(trace: Trace, n: int, draws: bool, kind: str = "is_observed") -> dict[str, Tensor]:
+    """Those of the data's sites that have a row for each of n data: their values, or the means of their distributions.
+
+    Args:
+        trace: of a model.
+        kind: "is_observed", or "was_observed" in a model without its conditions.
+    """
+    parts: dict[str, Tensor] = {}
+    for name, node in trace.nodes.items():
+        if node["type"] != "sample" or not (node.get(kind) or node["infer"].get(kind)):
+            continue
+        if node["value"].numel() and node["value"].dim() and len(node["value"]) == n:
+            value = node["value"] if draws else mean_of(node["fn"])
+            parts[name] = value.expand(node["value"].shape).reshape(n, -1)
+    return parts
+
+
+def rows_from(parts: Mapping[str, Tensor], width: int, join: Callable[[Sequence[Tensor]], Tensor] | None) -> Tensor:
+    """The sites' values as rows of data: that of the first site of the width of a row, else all of them together.
+
+    Raises:
+        ValueError: they do not make rows of `width` values.
+    """
+    for part in parts.values():
+        if part.shape[1] == width:
+            return part
+    if sum(part.shape[1] for part in parts.values()) != width:
+        found = ", ".join(f"{name} {tuple(part.shape[1:])}" for name, part in parts.items())
+        raise ValueError(f"the observed sites ({found or 'none of them local'}) do not make rows of {width} values")
+    return torch.cat(list(parts.values()), -1) if join is None else join(list(parts.values()))
+
+
+def mean_of(distribution: Any) -> Tensor:
+    """The mean of a distribution, or one draw of one that has none."""
+    try:
+        return distribution.mean
+    except NotImplementedError:
+        return distribution.sample()

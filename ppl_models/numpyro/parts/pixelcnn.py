@@ -1,0 +1,205 @@
+"""The gated PixelCNN: a network of an image whose output at a pixel has seen the pixels before it alone.
+
+Pixels are ordered row by row, and within a row from left to right; the channels of a pixel are one. Two stacks of
+convolutions, a vertical one for all that is above and a horizontal one for what is to the left, leave no blind spot.
+Their kernels hold nothing but what may be seen: there are no masks, and nothing is multiplied by zero.
+
+Source: van den Oord et al. 2016 (arXiv 1606.05328), section 2.2 and figure 2.
+"""
+
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.nn import relu, sigmoid
+
+from ppl_models.parts.sizes import one_size
+
+from .layers import Conv, Linear
+
+
+def gate(h: Array, dim: int) -> Array:
+    """tanh(f) * sigmoid(g) of the two halves of a dim."""
+    f, g = jnp.split(h, 2, dim)
+    return jnp.tanh(f) * sigmoid(g)
+
+
+class GatedLayer(eqx.Module):
+    """One layer of both stacks, with the context as a bias of every convolution.
+
+        v' = gate(a),              a = conv(v) + U c                  over rows r-w..r and columns j-w..j+w
+        h' = h + W gate(b),        b = conv(h) + V a + U' c           over columns j-w..j of the row
+
+    The `first` layer reads the image: rows r-w..r-1, columns j-w..j-1, and h is not added. So v' at row r has seen
+    rows above r, and h' at a pixel has seen pixels before it, in every layer.
+
+    Args:
+        inputs: channels of v and h.
+        channels: of v' and h'.
+        context: width of c.
+        radius: w.
+        first: whether it reads the image.
+        key: of the initial weights.
+    """
+
+    vertical: Conv
+    horizontal: Conv
+    down: Conv
+    out: Conv
+    bias: Linear
+    radius: int = eqx.field(static=True)
+    first: bool = eqx.field(static=True)
+
+    def __init__(
+        self, inputs: int, channels: int, context: int, radius: int, first: bool = False, *, key: Array
+    ) -> None:
+        self.radius, self.first = radius, first
+        keys = jax.random.split(key, 5)
+        self.vertical = Conv(inputs, 2 * channels, (self.seen, 2 * radius + 1), key=keys[0])
+        self.horizontal = Conv(inputs, 2 * channels, (1, self.seen), bias=False, key=keys[1])
+        self.down = Conv(2 * channels, 2 * channels, 1, key=keys[2])
+        self.out = Conv(channels, channels, 1, key=keys[3])
+        self.bias = Linear(context, 4 * channels, bias=False, key=keys[4])
+
+    @property
+    def seen(self) -> int:
+        """Rows of the vertical kernel, and columns of the horizontal one."""
+        return self.radius if self.first else self.radius + 1
+
+    def __call__(self, v: Array, h: Array, context: Array) -> tuple[Array, Array]:
+        """v, h (n, inputs, height, width), context (n, context) -> v', h' (n, channels, height, width)."""
+        w = self.radius
+        above, left = jnp.split(self.bias(context)[..., None, None], 2, 1)
+        if self.first:  # neither its own row nor its own pixel
+            v, h = v[..., :-1, :], h[..., :-1]
+        a = self.vertical(jnp.pad(v, ((0, 0), (0, 0), (w, 0), (w, w)))) + above
+        b = self.horizontal(jnp.pad(h, ((0, 0), (0, 0), (0, 0), (w, 0)))) + self.down(a) + left
+        moved = self.out(gate(b, 1))
+        return gate(a, 1), moved if self.first else h + moved
+
+
+class PixelCNN(eqx.Module):
+    """Gated layers, then two 1 x 1 convolutions: for each pixel the numbers of its distribution given those before it.
+
+    Args:
+        image: (channels, height, width).
+        output: numbers a pixel.
+        context: width of a vector that every layer reads.
+        channels: feature maps.
+        layers: gated layers, at least one.
+        radius: w of the first layer; the others have 1, so that a pixel sees up to radius + layers - 1 rows and columns
+            away.
+        window: an integer r in place of radius: a pixel sees those of the r rows above it and the r columns on either
+            side, and no others, however many layers there are (the others are 1 x 1).
+        key: of the initial weights.
+
+    Raises:
+        ValueError: sizes that are none.
+
+    Source: van den Oord et al. 2016 (arXiv 1606.05328), eq. 2 and 4; the window after Chen et al. 2017
+    (arXiv 1611.02731), section 3.1, where the receptive field of the decoder is kept small.
+    """
+
+    layers: tuple[GatedLayer, ...]
+    inner: Conv
+    last: Conv
+    image: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        image: Sequence[int],
+        output: int,
+        context: int,
+        channels: int = 32,
+        layers: int = 12,
+        radius: int = 3,
+        window: int | None = None,
+        *,
+        key: Array,
+    ) -> None:
+        self.image = tuple(image)
+        first = one_size("PixelCNN", "radius", radius) if window is None else one_size("PixelCNN", "window", window)
+        later = 1 if window is None else 0
+        *keys, inner, last = jax.random.split(key, one_size("PixelCNN", "layers", layers) + 2)
+        start = GatedLayer(self.image[0], channels, context, first, first=True, key=keys[0])
+        self.layers = (start, *(GatedLayer(channels, channels, context, later, key=k) for k in keys[1:]))
+        self.inner = Conv(channels, channels, 1, key=inner)
+        self.last = Conv(channels, output, 1, key=last)
+
+    @property
+    def output(self) -> int:
+        """Numbers a pixel."""
+        return len(self.last.weight)
+
+    def __call__(self, x: Array, context: Array) -> Array:
+        """Images (n, channels, height, width), context (n, context) -> (n, height, width, output)."""
+        v = h = x
+        for layer in self.layers:
+            v, h = layer(v, h, context)
+        return self.last(relu(self.inner(relu(h)))).transpose(0, 2, 3, 1)
+
+    @eqx.filter_jit
+    def generate(self, context: Array, draw: Callable[[Array, Array], Array], key: Array) -> Array:
+        """Images drawn pixel by pixel, what each layer has computed kept: a full pass a pixel would be O(pixels^2).
+
+        A row costs a convolution over a few rows in each layer of the vertical stack, a pixel two small products in
+        each of the horizontal one. No gradient goes through.
+
+        Args:
+            context: (n, context).
+            draw: from a key and the numbers of a pixel, (n, output), to its values, (n, channels). Of a pytree, such as
+                a `jax.tree_util.Partial`, the loop is compiled once for all of one structure.
+            key: of the draws.
+
+        Returns:
+            (n, channels, height, width).
+        """
+        net, context, draw = jax.tree.map(
+            lambda leaf: lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, (self, context, draw)
+        )
+        (depth, height, width), n, layers = net.image, len(context), net.layers
+        sizes = [depth, *(len(layer.out.weight) for layer in layers[:-1])]
+        pads = [layer.radius for layer in layers]
+        biases = [jnp.split(layer.bias(context), 2, 1) for layer in layers]
+        # what each layer reads, with the zeros above and on both sides
+        blank = [jnp.zeros((n, c, height + w, width + 2 * w), context.dtype) for c, w in zip(sizes, pads, strict=True)]
+        # and of a row, pixels side by side
+        ready = [jnp.zeros((n, w + width, c), context.dtype) for c, w in zip(sizes, pads, strict=True)]
+
+        def pixel(j: Array, carry: tuple[list[Array], list[Array], Array]) -> tuple[list[Array], list[Array], Array]:
+            lines, above, start = list(carry[0]), carry[1], carry[2]
+            h = None
+            for i, layer in enumerate(layers):
+                seen = lax.dynamic_slice_in_dim(lines[i], j, layer.seen, 1)
+                b = jnp.einsum("nsc,ocs->no", seen, layer.horizontal.weight[:, :, 0])
+                moved = _pointwise(layer.out, gate(b + lax.dynamic_index_in_dim(above[i], j, 2, keepdims=False), 1))
+                h = moved if h is None else h + moved
+                if i + 1 < len(layers):
+                    lines[i + 1] = lax.dynamic_update_index_in_dim(lines[i + 1], h, j + pads[i + 1], 1)
+            drawn = draw(jax.random.fold_in(key, start + j), _pointwise(net.last, relu(_pointwise(net.inner, relu(h)))))
+            lines[0] = lax.dynamic_update_index_in_dim(lines[0], drawn.astype(context.dtype), j + pads[0], 1)
+            return lines, above, start
+
+        def row(r: Array, maps: list[Array]) -> list[Array]:
+            maps, above = list(maps), []  # of each layer, what its horizontal stack takes from the vertical one
+            for i, (layer, (bias, left)) in enumerate(zip(layers, biases, strict=True)):
+                seen = lax.dynamic_slice_in_dim(maps[i], r, layer.seen, 2)
+                a = layer.vertical(seen) + bias[..., None, None]
+                above.append((layer.down(a) + left[..., None, None])[:, :, 0])
+                if i + 1 < len(layers):
+                    w = pads[i + 1]
+                    maps[i + 1] = lax.dynamic_update_slice(maps[i + 1], gate(a, 1), (0, 0, r + w, w))
+            lines, _, _ = lax.fori_loop(0, width, pixel, (ready, above, r * width))
+            line = lines[0][:, pads[0] :].transpose(0, 2, 1)[:, :, None]
+            maps[0] = lax.dynamic_update_slice(maps[0], line, (0, 0, r + pads[0], pads[0]))
+            return maps
+
+        first = pads[0]
+        return lax.fori_loop(0, height, row, blank)[0][:, :, first:, first : first + width]
+
+
+def _pointwise(layer: Conv, h: Array) -> Array:
+    """A 1 x 1 convolution at one pixel, (n, inputs) -> (n, output)."""
+    return h @ layer.weight[:, :, 0, 0].T + layer.bias

@@ -1,0 +1,71 @@
+"""Objectives by the words of a command line: "free-bits:nats=0.5", "info-vae:alpha=1,lambda=100,kernel=imq"."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from . import names
+
+HOMES = {  # word -> module of the function of that name, with underscores
+    "elbo": "objectives",
+    "free-bits": "objectives",
+    "soft-free-bits": "objectives",
+    "importance-weighted": "objectives",
+    "unregularized": "criteria",
+    "info-vae": "criteria",
+    "moment-matching": "criteria",
+}
+OF_MMD = ("kernel", "estimator")
+
+
+def objective_of(spec: str, backend: str = "pyro") -> Callable:
+    """The objective of a text, a word with options after a colon.
+
+    The options are those of the function: `free-bits:nats=0.5,per=unit`. Of "info-vae" they are alpha and lambda, and
+    how its discrepancy is measured: `kernel` and `estimator` of `mmd`, or `discrepancy=moments`.
+
+    Raises:
+        ValueError: an unknown word or option.
+
+    >>> objective_of("free-bits:nats=0.5").keywords
+    {'nats': 0.5}
+    """
+    word, _, rest = spec.partition(":")
+    if word not in HOMES:
+        near = names.nearest(word, HOMES)
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise ValueError(f"objective {spec!r}: found {word!r}, want one of {', '.join(HOMES)}{hint}")
+    package = "ppl_models.inference" if backend == "pyro" else "ppl_models.numpyro.inference"
+    function = getattr(importlib.import_module(f"{package}.{HOMES[word]}"), word.replace("-", "_"))
+    extra, options = names.parse([part for part in rest.split(",") if part], "objective")
+    if extra:
+        raise ValueError(f"objective {spec!r}: found {extra[0]!r}, want options as name=value")
+    return _with(function, options, spec, package) if options else function
+
+
+def _with(function: Callable, options: dict[str, Any], spec: str, package: str) -> Callable:
+    """The function with options, those of a discrepancy gathered in one."""
+    known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    told = [name.rstrip("_") for name in known if name != "discrepancy"]
+    told += [*OF_MMD, "discrepancy"] if "discrepancy" in known else []
+    chosen: dict[str, Any] = {}
+    discrepancies = importlib.import_module(f"{package}.discrepancies") if "discrepancy" in known else None
+    for name, value in options.items():
+        if name not in told:
+            raise ValueError(f"objective {spec!r}: found the option {name!r}, want some of {', '.join(told) or 'none'}")
+        if name == "discrepancy":
+            if value not in ("mmd", "moments"):
+                raise ValueError(f"objective {spec!r}: found discrepancy={value}, want mmd or moments")
+            chosen[name] = getattr(discrepancies, value)
+        elif name not in OF_MMD:
+            chosen[name if name in known else f"{name}_"] = value
+    of_mmd = {name: value for name, value in options.items() if name in OF_MMD}
+    if of_mmd:
+        if options.get("discrepancy", "mmd") != "mmd":
+            raise ValueError(f"objective {spec!r}: found {', '.join(of_mmd)}, which are of discrepancy=mmd alone")
+        chosen["discrepancy"] = partial(discrepancies.mmd, **of_mmd)
+    return partial(function, **chosen)
