@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 from jax import Array
 
+from ppl_models.numpyro.parts.ladder import PyramidEncoder
 from ppl_models.numpyro.parts.nets import ConvEncoder, LayerNorm, Linear, Net, Silu
 
 from .sites import Table
@@ -76,6 +77,25 @@ class BottomUpChain(eqx.Module):
         return features
 
 
+class Pyramids(eqx.Module):
+    """One convolutional network a latent, whose features come from maps of every scale.
+
+    Source: after the inference networks of Zhao, Song, Ermon 2017 (arXiv 1702.08396 and 1702.08658).
+    """
+
+    nets: tuple[tuple[PyramidEncoder, Silu], ...]
+    widths: Table = eqx.field(static=True)
+
+    def __init__(self, names: Sequence[str], image: Sequence[int], hidden: int, depth: int, *, key: Array) -> None:
+        self.widths = Table(dict.fromkeys(names, hidden))
+        channels, keys = max(hidden // 16, 4), jax.random.split(key, len(names))
+        self.nets = tuple((PyramidEncoder(image, hidden, channels, depth, key=k), Silu()) for k in keys)
+
+    def __call__(self, x: Array) -> dict[str, Array]:
+        """(*plates, inputs) -> features by latent, (*plates, hidden)."""
+        return {name: _through(net, x) for name, net in zip(self.widths, self.nets, strict=True)}
+
+
 def encoder(
     spec: str | eqx.Module,
     names: Sequence[str],
@@ -90,12 +110,13 @@ def encoder(
     """An evidence network for the latents `names` by its name, or around a module of the user's.
 
     "separate": one network a latent; "shared": one trunk; "bottom-up": the ladder's chain; "conv": one convolutional
-    trunk over rows that are images of shape `image`; "linear": the data themselves, so that `depth=0` makes the guide
-    linear. A module must map (*plates, inputs) to (*plates, module.output) features; where latents read different
-    data, each reading has a copy of its own, since Equinox modules are values.
+    trunk over rows that are images of shape `image`; "pyramid": one convolutional network a latent, read at every
+    scale; "linear": the data themselves, so that `depth=0` makes the guide linear. A module must map (*plates, inputs)
+    to (*plates, module.output) features; where latents read different data, each reading has a copy of its own, since
+    Equinox modules are values.
 
     Raises:
-        ValueError: an unknown name, or "conv" without an image shape of the right size.
+        ValueError: an unknown name, or "conv" or "pyramid" without an image shape of the right size.
     """
     if isinstance(spec, eqx.Module):
         if not hasattr(spec, "output"):
@@ -113,15 +134,18 @@ def encoder(
         return BottomUpChain(names, inputs, hidden, depth, key=key)
     if spec == "linear":
         return Shared(names, (), inputs)
-    if spec == "conv":
+    if spec in ("conv", "pyramid"):
         if image is None or len(image) != 3 or image[0] * image[1] * image[2] != inputs:
             raise ValueError(
-                f"guide {guide}: encoder 'conv' reads rows of {inputs} values as images, found image={image}; "
+                f"guide {guide}: encoder {spec!r} reads rows of {inputs} values as images, found image={image}; "
                 "pass image=(channels, height, width)"
             )
+        if spec == "pyramid":
+            return Pyramids(names, image, hidden, depth, key=key)
         return Shared(names, (ConvEncoder(image, hidden, depth=depth, key=key), Silu()), hidden)
     raise ValueError(
-        f"guide {guide}: found encoder {spec!r}, want 'separate', 'shared', 'bottom-up', 'conv', 'linear' or a module"
+        f"guide {guide}: found encoder {spec!r}, want 'separate', 'shared', 'bottom-up', 'conv', 'pyramid', 'linear' "
+        "or a module"
     )
 
 

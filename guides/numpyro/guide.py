@@ -143,6 +143,10 @@ class TopDown(Messenger):
             self._encoded = self.guide.factors.encode(evidence)
         return self._encoded
 
+    def features(self, name: str) -> Array:
+        """What is made of this run's evidence for `name`, (*plates, features)."""
+        return self._encode()[name]
+
     def raw(self, name: str) -> Array:
         """The numbers that the network of `name` gives for this run's evidence and upstream values."""
         values = {u: self.upstream_value(u) for u in self.guide.factors.parents[name]}

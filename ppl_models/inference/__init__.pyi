@@ -7,7 +7,13 @@ from .checkpoint import (
     write_atomically as write_atomically,
     write_json as write_json,
 )
+from .criteria import info_vae as info_vae, moment_matching as moment_matching, unregularized as unregularized
+from .discrepancies import mmd as mmd, moments as moments
+from .discrete import Joint as Joint
 from .evaluation import Evaluation as Evaluation, evaluate as evaluate
+from .images import sharpness as sharpness
+from .information import MutualInformation as MutualInformation, mutual_information as mutual_information
+from .inversion import Reversal as Reversal, reversal as reversal
 from .losses import Loss as Loss
 from .objectives import (
     elbo as elbo,
@@ -16,6 +22,7 @@ from .objectives import (
     soft_free_bits as soft_free_bits,
 )
 from .run import Callback as Callback, Run as Run
+from .sampling import Chain as Chain, ancestral as ancestral, markov_chain as markov_chain
 from .schedules import (
     Constant as Constant,
     Cosine as Cosine,

@@ -38,6 +38,24 @@ def ancestral(model: Callable, x: Tensor, *, draws: bool = True, seed: int | Non
         return _generated(model, x, {}, draws)
 
 
+def decode(model: Callable, codes: Mapping[str, Tensor], x: Tensor, *, draws: bool = False) -> Tensor:
+    """What a model makes of codes: the means of its data given its latents, one row for each code.
+
+    Args:
+        model: any Pyro program of one argument.
+        codes: latent -> values, (n, *event); latents without are drawn.
+        x: rows of which width and type are read.
+        draws: values in place of means.
+
+    Returns:
+        (n, *event).
+    """
+    n = len(next(iter(codes.values())))
+    like = x[torch.arange(n, device=x.device) % len(x)]
+    with looking(model, model, None):
+        return _generated(model, like, codes, draws)
+
+
 @dataclass(frozen=True)
 class Chain:
     """Many chains side by side.

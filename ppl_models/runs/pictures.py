@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl_models import data as datasets
-from ppl_models.inference.sampling import ancestral, parts_of, rows_from
+from ppl_models.inference.sampling import ancestral, decode, parts_of, rows_from
 from ppl_models.inference.single_pass import traces
 from ppl_models.views import plots
 
@@ -47,6 +47,11 @@ def reconstruct(run: LoadedRun, x: Tensor) -> Tensor:
     with torch.no_grad():
         trace, _, _ = traces(run.model, run.guide, (x,), {})
     return rows_from(parts_of(trace, len(x), draws=False), _width(run), _join(run))
+
+
+def decoded(run: LoadedRun, codes: Mapping[str, Tensor], draws: bool = False) -> Tensor:
+    """What the model of a Pyro run makes of codes, (n, D): see `inference.sampling.decode`."""
+    return decode(run.model, codes, run.example, draws=draws)
 
 
 def _width(run: LoadedRun) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.data import Data
-from ppl_models.inference import Evaluation, distributed, evaluate, fit, write_json
+from ppl_models.inference import Callback, Evaluation, distributed, evaluate, fit, write_json
 from ppl_models.inference.distributed import Group
 from ppl_models.inference.schedules import Linear
 from ppl_models.inference.tensorboard import TensorBoard
@@ -24,6 +24,8 @@ from .build import backend_of, build_pair, load_parts
 from .folder import CONFIG, LoadedRun, config_errors, read_config, read_example, started
 from .objectives import objective_of
 
+Watch = Callable[[Any, Any], Callback | None]
+
 
 def train(
     config: Mapping[str, Any],
@@ -31,6 +33,7 @@ def train(
     folder: str | Path,
     device: str | torch.device = "cpu",
     progress: bool = True,
+    watch: Watch | None = None,
 ) -> LoadedRun:
     """Build the pair of a configuration, fit it, and leave configuration, history and checkpoint in a folder.
 
@@ -43,19 +46,20 @@ def train(
         folder: must not exist, or be empty; it appears at once, and goes if there is an error before a checkpoint.
         device: where to train.
         progress: show a bar.
+        watch: given the pair, makes a callback for the training, or none.
 
     Raises:
         ValueError: what the programs, the data or `fit` object to.
     """
     group = distributed.current(device)
     if group is not None and group.agreed(restarted(folder, config)):
-        return resume(folder, device, progress)
+        return resume(folder, device, progress, watch)
     pyro.set_rng_seed(config["seed"])
     example = parts[0][: config["data"]["example"]]
     writes = group is None or group.is_main
     with started(Path(folder), config, example) if writes else nullcontext():
         pair = build_pair(config, example, device if group is None else group.device)
-        return _fitted(pair, config, parts, Path(folder), example, group, device, progress)
+        return _fitted(pair, config, parts, Path(folder), example, group, device, progress, watch)
 
 
 def restarted(folder: str | Path, config: Mapping[str, Any]) -> bool:
@@ -65,7 +69,9 @@ def restarted(folder: str | Path, config: Mapping[str, Any]) -> bool:
     return read_config(Path(folder)) == json.loads(json.dumps(config))
 
 
-def resume(folder: str | Path, device: str | torch.device = "cpu", progress: bool = True) -> LoadedRun:
+def resume(
+    folder: str | Path, device: str | torch.device = "cpu", progress: bool = True, watch: Watch | None = None
+) -> LoadedRun:
     """Go on with a run from its last checkpoint to the end, as if it had never stopped; without one, from the start.
 
     Data, pair and all arguments are those that its configuration names. On the CPU the result is that of the
@@ -75,6 +81,7 @@ def resume(folder: str | Path, device: str | torch.device = "cpu", progress: boo
         folder: of the run.
         device: where to train.
         progress: show a bar.
+        watch: as for `train`.
 
     Raises:
         ValueError: no run folder, a damaged file in it (the message names it, and offers the previous checkpoint), data
@@ -86,7 +93,7 @@ def resume(folder: str | Path, device: str | torch.device = "cpu", progress: boo
         parts = load_parts(config)
         example = read_example(folder, config)
         pair, _ = build_pair(config, example, device if group is None else group.device), config["training"]
-    return _fitted(pair, config, parts, folder, example, group, device, progress, resume=True)
+    return _fitted(pair, config, parts, folder, example, group, device, progress, watch, resume=True)
 
 
 def _fitted(
@@ -98,6 +105,7 @@ def _fitted(
     group: Group | None,
     device: str | torch.device,
     progress: bool,
+    watch: Watch | None,
     **how: bool,
 ) -> LoadedRun:
     """The pair once `fit` is done with it, as a run."""
@@ -106,7 +114,9 @@ def _fitted(
     arguments["objective"] = objective_of(arguments.get("objective", "elbo"), backend_of(config))
     if arguments.get("beta", 1.0) != 1.0 and arguments["warmup"]:
         arguments["beta"] = Linear(arguments.pop("warmup"), end=arguments["beta"])
-    arguments["callbacks"] = TensorBoard(folder / "tensorboard") if curves else None
+    watching = None if watch is None else watch(*pair)
+    called = [watching, TensorBoard(folder / "tensorboard") if curves else None]
+    arguments["callbacks"] = [callback for callback in called if callback is not None]
     held_out = parts[1] if len(parts) == 3 else None
     if backend_of(config) == "numpyro":
         from . import numpyro as ports

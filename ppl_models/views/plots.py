@@ -49,6 +49,27 @@ def reconstructions(x: Any, means: Any, shape: Sequence[int], columns: int = 10,
     return _pictures({"data": _images(x, shape), "model": _images(means, shape)}, columns, title, target=900)
 
 
+def film_strip(states: Any, shape: Sequence[int], labels: Sequence[str] = (), title: str = "") -> Figure:
+    """What becomes of images step by step: a line for each of them, a column for each step.
+
+    Args:
+        states: (steps, n, D) in [0, 1]: of a chain, or the images of a `SequentialVAE`.
+        shape, title: as for `image_grid`.
+        labels: a name for each line.
+
+    Raises:
+        ValueError: states of another rank, as many labels as there are no lines for; see `image_grid`.
+    """
+    states = _array(states)
+    if states.ndim != 3 or len(labels) not in (0, states.shape[1]):
+        raise ValueError(
+            f"film_strip: found states {states.shape} and {len(labels)} labels, want (steps, n, D) and n labels or none"
+        )
+    names = labels or [" " * i for i in range(states.shape[1])]
+    rows = {name: _images(states[:, i], shape) for i, name in enumerate(names)}
+    return _pictures(rows, len(states), title, target=900)
+
+
 def history(records: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     """The bound on the negative log-likelihood over the steps of a training, in nats per datum.
 
@@ -141,10 +162,13 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     return path
 
 
+def _array(values: Any) -> np.ndarray:
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=float)
+
+
 def _images(values: Any, shape: Sequence[int]) -> np.ndarray:
     """(N, height, width, 3) in [0, 1]."""
-    values = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=float)
-    shape = tuple(shape)
+    values, shape = _array(values), tuple(shape)
     if len(shape) != 3 or shape[0] not in (1, 3):
         raise ValueError(f"images: found shape {shape}, want (channels, height, width) with 1 or 3 channels")
     if values.ndim != 2 or len(values) == 0 or values.shape[1] != math.prod(shape):
@@ -182,7 +206,7 @@ def _pictures(rows: Mapping[str, np.ndarray], columns: int, title: str, target: 
 
     page, labels = _lines(rows, min(columns, len(next(iter(rows.values())))))
     scale = max(1, round(target / page.shape[1]))
-    left = 64 if any(label for label, _ in labels) else MARGIN
+    left = 64 if any(label.strip() for label, _ in labels) else MARGIN
     top = MARGIN + LINE if title else MARGIN
     across, down = page.shape[1] * scale, page.shape[0] * scale
     width = max(across, round(6.4 * len(title))) + left + MARGIN  # room for the title

@@ -1,4 +1,6 @@
 from .checkpoint import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS, load as load
+from .criteria import info_vae as info_vae, moment_matching as moment_matching, unregularized as unregularized
+from .discrepancies import mmd as mmd, moments as moments
 from .evaluation import evaluate as evaluate
 from .losses import estimate as estimate
 from .objectives import (

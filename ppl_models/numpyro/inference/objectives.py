@@ -29,7 +29,8 @@ def elbo(terms: Terms, beta: float | Array = 1.0, data_size: int | None = None) 
         data_size: number of data of which the pass saw a batch; by default what it saw.
     """
     signed = [(name, value) for name, value in terms.log_likelihood.items()]
-    signed += [(name, -beta * value) for name, value in terms.kl.items()]
+    if not (isinstance(beta, float | int) and beta == 0):  # an infinite divergence without weight counts for nothing
+        signed += [(name, -beta * value) for name, value in terms.kl.items()]
     size = terms.full_size or terms.seen
     whole = terms.full_size or data_size or size
     return sum(value.mean(0).sum() / (whole if name in terms.shared else size) for name, value in signed)

@@ -1,17 +1,22 @@
 """One pass of a (model, guide) pair of NumPyro programs as `Terms`: what every objective is a function of."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jax import Array
 from numpyro import handlers
 
 from ..parts.program import Program
 from .divergences import divergence, log_density, per_datum, per_unit, scaled, unit_divergence
+from .late import Late
+from .messengers import UntilDrawn
 from .plates import Trace, data_plate, is_local, latents, observations
+
+PRIOR = 2**31 - 1  # the stream of the prior's draws, beside those of particles, which count from 0 up
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,10 @@ class Terms:
         full_size: size of the data plate before subsampling, None where the program does not subsample.
         auxiliary: the sites of `kl` that only the guide has (auxiliary latents, factors): a density, but no prior.
         units: gives `kl_units`.
+        drawn: latent site -> the guide's draws, (particles, n, units).
+        prior: latent site -> as many draws of the model's prior, likewise, for as long as the transformation of JAX
+            that the pass was made in; the first that is asked for runs the model as far as its last latent.
+        data_dim: dim of the data plate, None where there is none.
     """
 
     log_likelihood: dict[str, Array]
@@ -40,6 +49,9 @@ class Terms:
     full_size: int | None = None
     auxiliary: frozenset[str] = frozenset()
     units: Callable[[], dict[str, Array]] | None = field(default=None, repr=False, compare=False)
+    drawn: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
+    prior: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
+    data_dim: int | None = field(default=None, repr=False, compare=False)
 
     @property
     def kl_units(self) -> dict[str, Array]:
@@ -106,9 +118,23 @@ def terms(
     ((5, 3), '0.000')
     """
     at = {"params": params or {}, "analytic": analytic}
-    if particles == 1:
-        return stacked(lambda k: single(model, guide, args, kwargs, key=k, **at), key[None])
-    return stacked(lambda k: single(model, guide, args, kwargs, key=k, **at), jax.random.split(key, particles))
+
+    def keys(key: Array) -> Array:
+        return key[None] if particles == 1 else jax.random.split(key, particles)
+
+    found = stacked(lambda k: single(model, guide, args, kwargs, key=k, **at), keys(key))
+    names = [name for name in found.log_p if name not in found.auxiliary]
+    given = {**weights(model), **at["params"]}
+
+    def once(key: Array) -> dict[str, Array]:
+        program = handlers.seed(handlers.substitute(model, data=given), key)
+        sites = UntilDrawn(names).run(program, args, kwargs)
+        return {name: units_of(sites[name], None if name in found.shared else found.data_dim) for name in names}
+
+    def of_prior() -> dict[str, Array]:
+        return mapped(once, keys(jax.random.fold_in(key, PRIOR)))
+
+    return replace(found, prior=Late(names, of_prior))
 
 
 def stacked(run: Callable[..., Terms], *inputs: Any) -> Terms:
@@ -122,21 +148,24 @@ def stacked(run: Callable[..., Terms], *inputs: Any) -> Terms:
         except ValueError as error:  # to be raised if it is ever asked for
             units, reason = {}, str(error)
         kept.append((found, reason))
-        return found.log_likelihood, found.log_p, found.log_q, found.kl, units
+        return found.log_likelihood, found.log_p, found.log_q, found.kl, units, found.drawn
 
-    count = jax.tree.leaves(inputs)[0].shape[0]
-    if count == 1:  # not mapped: programs may do what only plain arrays can, and it is what it is without particles
-        tables = jax.tree.map(lambda t: t[None], arrays(*jax.tree.map(lambda leaf: leaf[0], inputs)))
-    else:
-        tables = jax.vmap(arrays)(*inputs)
-    (found, reason), (*numbers, units) = kept[-1], tables
+    (*numbers, units, drawn), (found, reason) = mapped(arrays, *inputs), kept[-1]
 
     def by_unit() -> dict[str, Array]:
         if reason is not None:
             raise ValueError(reason)
         return units
 
-    return Terms(*numbers, found.shared, found.full_size, found.auxiliary, by_unit)
+    return Terms(*numbers, found.shared, found.full_size, found.auxiliary, by_unit, drawn, data_dim=found.data_dim)
+
+
+def mapped(run: Callable[..., Any], *inputs: Any) -> Any:
+    """The arrays of `run` for every index of the first axis of the inputs, stacked along a first axis of their own."""
+    if jax.tree.leaves(inputs)[0].shape[0] > 1:
+        return jax.vmap(run)(*inputs)
+    # not mapped: programs may do what only plain arrays can, and it is what it is without particles
+    return jax.tree.map(lambda t: t[None], run(*jax.tree.map(lambda leaf: leaf[0], inputs)))
 
 
 def single(
@@ -219,12 +248,20 @@ def collect(model_trace: Trace, guide_trace: Trace, analytic: bool, first: Any =
     kl |= {name: log_q[name] for name in others}
     full = None if data is None or data.full_size == data.size else data.full_size
 
+    dims = {name: None if name in shared else data.dim for name in pairs}
+
     def units() -> dict[str, Array]:
-        dims = {name: None if name in shared else data.dim for name in pairs}
         return {n: per_unit(*unit_divergence(n, *pairs[n], analytic), dims[n]) for n in pairs}
 
     likelihood = {name: density(site) for name, site in drawn.items() if site["is_observed"]}
-    return Terms(likelihood, log_p, log_q, kl, shared, full, frozenset(others), units)
+    draws = {name: units_of(p, dims[name]) for name, (_, p) in pairs.items()}
+    place = None if data is None else data.dim
+    return Terms(likelihood, log_p, log_q, kl, shared, full, frozenset(others), units, draws, data_dim=place)
+
+
+def units_of(site: Mapping[str, Any], data_dim: int | None) -> Array:
+    """The value of a latent, (n, units), or (1, units) outside the data plate; see `Terms.kl_units`."""
+    return per_unit(jnp.asarray(site["value"]), site["fn"].event_dim, data_dim)
 
 
 def weights(model: Callable) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from ppl_models.inference.schedules import Constant
 from ppl_models.inference.settings import Settings
 
 from ..data import Rows
+from ..parts.program import training
 from .batches import Order, drawn
 from .losses import estimate
 from .objectives import elbo, importance_weighted
@@ -70,8 +71,12 @@ class Step:
     settings: Settings
     key: Array
 
+    @training()
     def negative(self, free: Params, rows: Sequence[Array], key: Array, beta: float | Array) -> tuple[Array, Any]:
-        """(what is minimized, (the bound on the nll, the terms of both)) on stored rows, in nats per datum."""
+        """(what is minimized, (the bound on the nll, the terms of both)) on stored rows, in nats per datum.
+
+        Programs are in training mode.
+        """
         settings, size = self.settings, len(self.columns[0])
         keys = random.split(key)
         batch, params = drawn(self.columns, rows, keys[0]), self.parameters.constrained(free)

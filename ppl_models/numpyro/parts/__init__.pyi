@@ -11,7 +11,9 @@ from .likelihoods import (
 from .nets import Block as Block, ConvEncoder as ConvEncoder, ConvNet as ConvNet, Net as Net
 from .program import (
     Program as Program,
+    is_training as is_training,
     named_constants as named_constants,
     named_parameters as named_parameters,
+    training as training,
     with_parameters as with_parameters,
 )

@@ -163,41 +163,40 @@ class PixelCNN(eqx.Module):
         sizes = [depth, *(len(layer.out.weight) for layer in layers[:-1])]
         pads = [layer.radius for layer in layers]
         biases = [jnp.split(layer.bias(context), 2, 1) for layer in layers]
-        # what each layer reads, with the zeros above and on both sides
-        blank = [jnp.zeros((n, c, height + w, width + 2 * w), context.dtype) for c, w in zip(sizes, pads, strict=True)]
-        # and of a row, pixels side by side
-        ready = [jnp.zeros((n, w + width, c), context.dtype) for c, w in zip(sizes, pads, strict=True)]
-
-        def pixel(j: Array, carry: tuple[list[Array], list[Array], Array]) -> tuple[list[Array], list[Array], Array]:
-            lines, above, start = list(carry[0]), carry[1], carry[2]
-            h = None
-            for i, layer in enumerate(layers):
-                seen = lax.dynamic_slice_in_dim(lines[i], j, layer.seen, 1)
-                b = jnp.einsum("nsc,ocs->no", seen, layer.horizontal.weight[:, :, 0])
-                moved = _pointwise(layer.out, gate(b + lax.dynamic_index_in_dim(above[i], j, 2, keepdims=False), 1))
-                h = moved if h is None else h + moved
-                if i + 1 < len(layers):
-                    lines[i + 1] = lax.dynamic_update_index_in_dim(lines[i + 1], h, j + pads[i + 1], 1)
-            drawn = draw(jax.random.fold_in(key, start + j), _pointwise(net.last, relu(_pointwise(net.inner, relu(h)))))
-            lines[0] = lax.dynamic_update_index_in_dim(lines[0], drawn.astype(context.dtype), j + pads[0], 1)
-            return lines, above, start
+        # what each layer reads, with the zeros above and on both sides; and of one row, pixels side by side
+        zeros = [jnp.zeros((n, c, height + w, width + 2 * w), context.dtype) for c, w in zip(sizes, pads, strict=True)]
+        blank = [jnp.zeros((n, w + width, c), context.dtype) for c, w in zip(sizes, pads, strict=True)]
 
         def row(r: Array, maps: list[Array]) -> list[Array]:
             maps, above = list(maps), []  # of each layer, what its horizontal stack takes from the vertical one
             for i, (layer, (bias, left)) in enumerate(zip(layers, biases, strict=True)):
-                seen = lax.dynamic_slice_in_dim(maps[i], r, layer.seen, 2)
-                a = layer.vertical(seen) + bias[..., None, None]
+                a = layer.vertical(lax.dynamic_slice_in_dim(maps[i], r, layer.seen, 2)) + bias[..., None, None]
                 above.append((layer.down(a) + left[..., None, None])[:, :, 0])
                 if i + 1 < len(layers):
                     w = pads[i + 1]
                     maps[i + 1] = lax.dynamic_update_slice(maps[i + 1], gate(a, 1), (0, 0, r + w, w))
-            lines, _, _ = lax.fori_loop(0, width, pixel, (ready, above, r * width))
-            line = lines[0][:, pads[0] :].transpose(0, 2, 1)[:, :, None]
+
+            def pixel(j: Array, lines: list[Array]) -> list[Array]:
+                lines, h = list(lines), None
+                for i, layer in enumerate(layers):
+                    seen = lax.dynamic_slice_in_dim(lines[i], j, layer.seen, 1)
+                    b = jnp.einsum("nsc,ocs->no", seen, layer.horizontal.weight[:, :, 0])
+                    b = b + lax.dynamic_index_in_dim(above[i], j, 2, keepdims=False)
+                    moved = _pointwise(layer.out, gate(b, 1))
+                    h = moved if h is None else h + moved
+                    if i + 1 < len(layers):
+                        lines[i + 1] = lax.dynamic_update_index_in_dim(lines[i + 1], h, j + pads[i + 1], 1)
+                params = _pointwise(net.last, relu(_pointwise(net.inner, relu(h))))
+                drawn = draw(jax.random.fold_in(key, r * width + j), params).astype(context.dtype)
+                lines[0] = lax.dynamic_update_index_in_dim(lines[0], drawn, j + pads[0], 1)
+                return lines
+
+            line = lax.fori_loop(0, width, pixel, blank)[0][:, pads[0] :].transpose(0, 2, 1)[:, :, None]
             maps[0] = lax.dynamic_update_slice(maps[0], line, (0, 0, r + pads[0], pads[0]))
             return maps
 
         first = pads[0]
-        return lax.fori_loop(0, height, row, blank)[0][:, :, first:, first : first + width]
+        return lax.fori_loop(0, height, row, zeros)[0][:, :, first:, first : first + width]
 
 
 def _pointwise(layer: Conv, h: Array) -> Array:

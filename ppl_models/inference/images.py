@@ -1,0 +1,22 @@
+"""What is measured of images themselves."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+def sharpness(rows: Tensor, image: Sequence[int]) -> float:
+    """Mean squared discrete Laplacian of images: how much of them is edges and fine detail.
+
+        mean (4 x_ij - x_{i-1,j} - x_{i+1,j} - x_{i,j-1} - x_{i,j+1})^2      over the pixels inside the border
+
+    A blurred image, an average of several, has less of it than the images that it averages. It is in squared units of
+    a pixel: compare it with that of the data, and remember that noise of pixels counts as detail.
+
+    Args:
+        rows: (*any, channels * height * width).
+        image: (channels, height, width), at least 3 pixels high and wide.
+    """
+    x = rows.reshape(-1, *image)
+    inside = 4 * x[..., 1:-1, 1:-1] - x[..., :-2, 1:-1] - x[..., 2:, 1:-1] - x[..., 1:-1, :-2] - x[..., 1:-1, 2:]
+    return inside.square().mean().item()

@@ -1,0 +1,122 @@
+"""General criteria: what is reconstructed, and any regularizer of q; objectives beyond the ELBO.
+
+        E_q(x, z) [log p(x | z)] + R(q)
+
+A decoder that can be any distribution learns q(x | z), the data of a code, whatever R is: what R decides is which code.
+Of these only the ELBO (`objectives.elbo`) bounds log p(x). Where q(z), the mean of q(z | x) over the data, is not the
+prior, draw from the model by `markov_chain` rather than from the prior.
+
+Source: Zhao, Song, Ermon 2017 (arXiv 1702.08658), sections 2 and 5.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import Array
+
+from .discrepancies import mmd, moments
+from .objectives import elbo
+from .single_pass import Terms
+
+Discrepancy = Callable[[Array, Array], Array]
+
+
+def unregularized(terms: Terms, beta: float | Array = 1.0, data_size: int | None = None) -> Array:
+    """The criterion with R = 0, a scalar in nats per datum: no bound of log p(x).
+
+        E_q [log p(x | z)],       mean over data and particles
+
+    With an unlimited decoder of discrete data its largest value is I_q(x; z) - H(x): it wants all the information that
+    there is, and the chain x -> z -> x' then keeps the distribution of the data whatever q is.
+
+    Args:
+        terms: of one pass.
+        beta: there is nothing that it could weigh.
+        data_size: as for `elbo`.
+
+    Source: Zhao, Song, Ermon 2017 (arXiv 1702.08658), "no_reg".
+    """
+    return elbo(terms, 0.0, data_size)
+
+
+def info_vae(
+    terms: Terms,
+    beta: float | Array = 1.0,
+    data_size: int | None = None,
+    *,
+    alpha: float = 0.0,
+    lambda_: float = 1.0,
+    discrepancy: Discrepancy = mmd,
+) -> Array:
+    """The InfoVAE criterion, a scalar in nats per datum.
+
+        E_q [log p(x | z)] - (1 - alpha) E KL(q(z | x) || p(z)) - (alpha + lambda_ - 1) D(q(z), p(z))
+
+    With D = KL(q(z) || p(z)) this is the ELBO plus alpha I_q(x; z) - (lambda_ - 1) KL(q(z) || p(z)); that divergence is
+    replaced by one that draws tell. alpha + lambda_ = 1 is a beta-VAE with beta = lambda_, alpha = 0 and lambda_ = 1
+    the ELBO, alpha = 1 an MMD-VAE, with nothing of the divergence of a single datum.
+
+    q(z) is seen through the codes of the batch, all latents as one vector; the prior's draws are made by running the
+    model as far as its last latent. So it works for hierarchies, and with a prior that is learned.
+
+    Args:
+        terms: of one pass, of at least two codes.
+        beta: weight of both regularizers, below 1 during a warm-up.
+        data_size: as for `elbo`.
+        alpha: weight of the information; lambda_: of the marginal's divergence.
+        discrepancy: D, of draws (m, d) and (n, d): `mmd`, `partial(mmd, kernel="imq")`, `moments`, one of yours.
+
+    Raises:
+        ValueError: alpha above 1, or alpha + lambda_ below 1, whose criterion is unbounded; latents outside the plate
+            of the data; see the discrepancy.
+
+    Source: Zhao, Song, Ermon 2019, "InfoVAE" (arXiv 1706.02262), eq. 6.
+    """
+    if not alpha <= 1 or not alpha + lambda_ >= 1:
+        raise ValueError(
+            f"info_vae: found alpha={alpha}, lambda_={lambda_}, want alpha at most 1 and alpha + lambda_ at least 1: a "
+            "divergence of negative weight has no least value"
+        )
+    value = elbo(terms, beta * (1 - alpha), data_size)
+    if alpha + lambda_ == 1:
+        return value
+    return value - beta * (alpha + lambda_ - 1) * aggregate(terms, discrepancy)
+
+
+def moment_matching(
+    terms: Terms, beta: float | Array = 1.0, data_size: int | None = None, *, weight: float = 1.0
+) -> Array:
+    """Codes whose mean and covariance are those of the prior, a scalar in nats per datum.
+
+        E_q [log p(x | z)] - weight * (|m_q - m_p|^2 + |C_q - C_p|_F^2)
+
+    Args:
+        terms, beta, data_size: as for `info_vae`.
+        weight: of the discrepancy.
+
+    Raises:
+        ValueError: a negative weight; see `info_vae`.
+
+    Source: as for `discrepancies.moments`.
+    """
+    if not weight >= 0:
+        raise ValueError(f"moment_matching: found weight={weight}, want at least 0")
+    return info_vae(terms, beta, data_size, alpha=1.0, lambda_=weight, discrepancy=moments)
+
+
+def aggregate(terms: Terms, discrepancy: Discrepancy) -> Array:
+    """The discrepancy of the codes of a pass from as many draws of the prior, all latents as one vector.
+
+    Raises:
+        ValueError: a latent outside the plate of the data.
+    """
+    for name in terms.log_p:
+        if name in terms.shared:
+            raise ValueError(
+                f"info_vae: found the latent {name!r} outside the plate of the data, want a code for each datum: of a "
+                "global latent there is one posterior, and no aggregate of many"
+            )
+    names = [name for name in terms.log_p if name not in terms.auxiliary]
+    prior, drawn = terms.prior, terms.drawn
+    codes = [jnp.concatenate([side[n].reshape(-1, side[n].shape[-1]) for n in names], -1) for side in (drawn, prior)]
+    return discrepancy(*codes)

@@ -1,0 +1,107 @@
+"""A latent vector with an autoregressive decoder of images (PixelVAE: Gulrajani et al. 2017, arXiv 1611.05013)."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import ClassVar
+
+import equinox as eqx
+import numpyro
+from jax import Array
+
+from ..parts.sizes import image_size, one_size
+from .parts import likelihoods
+from .parts.distributions import StandardNormal
+from .parts.pixelcnn import PixelCNN
+from .parts.pixels import AutoregressiveImage, PixelMixture
+from .parts.program import Program
+
+
+class PixelVAE(Program):
+    """One latent vector, and an image drawn pixel by pixel given it.
+
+        p(x, z) = p(z) prod_i p(x_i | x_1, ..., x_{i-1}, z),      z ~ N(0, I)
+
+    The decoder is a gated PixelCNN in which z is a bias of every convolution. So flexible a likelihood can do without
+    the latent: whether it does is the criterion's choice (Zhao et al. 2017; `inference.unregularized`), or that of
+    `window`, which leaves what is further away to the latent (Chen et al. 2017).
+
+    Shapes: x (n, channels * height * width), rows in the order C, H, W; z (n, latent); sites z1 and x.
+
+    Args:
+        event: (channels, height, width).
+        latent: size of z1.
+        hidden: feature maps of the decoder.
+        depth: gated layers of it.
+        likelihood: of a pixel given those before it: "bernoulli", "gaussian", "gaussian:SCALE", or "logistic:LEVELS",
+            a mixture of discretized logistics, in which a channel also depends on those before it.
+        components: of that mixture.
+        radius: of the first convolution, which is (2 radius + 1) wide; the others have 3.
+        window: None, or how many rows up, and columns to either side, a pixel sees at most.
+        key: of the initial weights, a `jax.random.key`.
+
+    Raises:
+        ValueError: sizes that are none; an event that is no image; an unknown likelihood; x of the wrong width, outside
+            the support, not finite, empty.
+
+    Source: Gulrajani et al. 2017 for the model; van den Oord et al. 2016 (arXiv 1606.05328) for the decoder, here with
+    the sizes of Zhao, Song, Ermon 2017 (arXiv 1702.08658), section 5; Salimans et al. 2017 (arXiv 1701.05517) for the
+    mixture.
+
+    >>> import jax
+    >>> from numpyro.handlers import seed
+    >>> model = PixelVAE(event=(1, 8, 8), latent=5, hidden=8, depth=3, key=jax.random.key(0))
+    >>> seed(model, jax.random.key(1))(n=3).shape
+    (3, 64)
+
+    >>> from ppl_models.factorization import factorization
+    >>> model = PixelVAE(event=(1, 2, 2), latent=2, hidden=4, depth=2, key=jax.random.key(0))
+    >>> print(factorization(model, jax.numpy.eye(4)[:3]))
+    p(z1) p(x | z1)
+    """
+
+    likelihood: eqx.Module
+    pixel: eqx.Module
+    decoder: PixelCNN
+    prior: StandardNormal
+    image: tuple[int, int, int] = eqx.field(static=True)
+    event: int = eqx.field(static=True)
+    latent: int = eqx.field(static=True)
+    wants_image: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        event: Sequence[int] = (1, 28, 28),
+        latent: int = 10,
+        hidden: int = 32,
+        depth: int = 12,
+        likelihood: str | eqx.Module = "bernoulli",
+        components: int = 10,
+        radius: int = 3,
+        window: int | None = None,
+        *,
+        key: Array,
+    ) -> None:
+        self.image = image_size("PixelVAE", event)
+        self.event = prod(self.image)
+        self.latent, hidden = one_size("PixelVAE", "latent", latent), one_size("PixelVAE", "hidden", hidden)
+        depth, components = one_size("PixelVAE", "depth", depth), one_size("PixelVAE", "components", components)
+        radius = one_size("PixelVAE", "radius", radius)
+        window = None if window is None else one_size("PixelVAE", "window", window)
+        self.likelihood = likelihoods.likelihood(likelihood, "PixelVAE")
+        channels = self.image[0]
+        if isinstance(self.likelihood, likelihoods.Logistic):
+            self.pixel = PixelMixture(channels, self.likelihood.levels, components)
+            output = self.pixel.output
+        else:
+            self.pixel, output = self.likelihood, self.likelihood.count * channels
+        self.decoder = PixelCNN(self.image, output, self.latent, hidden, depth, radius, window, key=key)
+        self.prior = StandardNormal(self.latent)
+
+    def forward(self, x: Array | None = None, n: int = 1) -> Array:
+        """Observe the rows of x (n, event), or generate n of them; returns them."""
+        n = likelihoods.rows(x, n, self.event, self.likelihood, self.dtype)
+        with numpyro.plate("data", n):
+            # p(z)
+            z = numpyro.sample("z1", self.prior())
+            # p(x | z) = prod_i p(x_i | x_1, ..., x_{i-1}, z)
+            return numpyro.sample("x", AutoregressiveImage(self.decoder, z, self.pixel), obs=x)

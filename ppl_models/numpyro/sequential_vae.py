@@ -1,0 +1,196 @@
+"""The sequential VAE: an image refined step by step (Zhao, Song & Ermon 2017, arXiv 1702.08658)."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro
+from jax import Array
+from jax.lax import stop_gradient
+from jax.nn import sigmoid
+from numpyro.distributions import Distribution
+
+from ..parts.sizes import all_sizes, event_size, one_size, scales, shared_among
+from .parts import likelihoods
+from .parts.distributions import StandardNormal, diagonal_normal
+from .parts.ladder import LadderNet
+from .parts.nets import Net
+from .parts.program import Program, is_training
+
+CRITERIA = ("elbo", "per-step")
+
+
+class SequentialVAE(Program):
+    """A chain of images, each step of which has a code of its own and keeps what it likes of the image before.
+
+        p(x, z) = prod_t p(z_t) p(x | z_1, ..., z_T)                                    z_t ~ N(0, I)
+        p(x, z) = p(z_1) prod_{t>1} p(z_t | z_{t-1}) p(x | z_1, ..., z_T)               predictor=True
+        m_1 = G_1(z_1),     m_t = g_t * G_t(m_{t-1}, z_t) + (1 - g_t) * m_{t-1},        x ~ likelihood around m_T
+
+    The image m_t is a mean, with no noise of pixels in it; the network of a step gives the gate g_t, too.
+
+    **Two criteria.** "elbo" is the model above, and its ELBO a bound. "per-step" trains as it was published: in
+    training mode (inside `parts.training()`, as the loss of `fit` is) the data are observed at every step, at sites
+    x1..x{T-1} and x, and no gradient goes from one step to those before. With q_t(z_t | x) in `MeanField` the ELBO of
+    that program is
+
+        sum_t  E [ log p(x; G_t(m_{t-1}, z_t)) - KL(q_t(z_t | x) || p(z_t)) ],     m_{t-1} held fixed
+
+    each term a bound of a conditional VAE, but their sum, which scores x T times, is no bound of p(x): a surrogate. In
+    evaluation mode (as inside `evaluate`, and for the validation in `fit`) the model is the one above with either.
+
+    Shapes: x (n, event), z_t (n, latent); sites z1..zT and x.
+
+    Args:
+        event: number of values in a row of x, or its shape: (channels, height, width) for `network="conv"`.
+        steps: T.
+        latent: size of each z_t; with "conv" it is shared evenly among the scales of the ladder, or given for each,
+            that of the largest map first.
+        hidden: width of the networks; of a "conv" hidden // 16 (at least 4) are the channels of the largest map.
+        depth: residual blocks, of a "conv" at each scale.
+        likelihood: "bernoulli", "logistic:LEVELS" (m in [0, 1]), "gaussian:SCALE" (m real), or "gaussian"; a scale that
+            is not given is one learned number a step.
+        network: "mlp", or "conv", a ladder that reads codes at several scales.
+        shared: whether the steps after the first share their weights.
+        predictor: whether the prior of a code reads the code before it.
+        criterion: "elbo" or "per-step".
+        key: of the initial weights, a `jax.random.key`.
+
+    Raises:
+        ValueError: sizes that are none; an unknown network, likelihood or criterion; x of the wrong width, outside the
+            support, not finite, empty.
+
+    Source: section 6 and the released code. There the predictor's divergence is added to the one from N(0, I); here it
+    is the prior. For the published 64 x 64 networks (T = 8, codes of 10 at each of four scales) see the recipes
+    `sequential-celeba` and `sequential-lsun`; ours have residual blocks in place of batch normalization.
+
+    >>> from numpyro.handlers import seed
+    >>> model = SequentialVAE(event=(1, 8, 8), steps=3, latent=4, network="conv", key=jax.random.key(0))
+    >>> seed(model, jax.random.key(1))(n=3).shape
+    (3, 64)
+
+    >>> from ppl_models.factorization import factorization
+    >>> model = SequentialVAE(event=4, steps=3, latent=2, hidden=8, key=jax.random.key(0))
+    >>> f = factorization(model, jnp.eye(4)[:3])
+    >>> print(f)
+    p(z1) p(z2) p(z3) p(x | z1, z2, z3)
+    >>> print(f.faithful_inverse())
+    q(z1 | x) q(z2 | z1, x) q(z3 | z1, z2, x)
+    """
+
+    log_scales: Array | None
+    likelihood: eqx.Module
+    networks: tuple[Net | LadderNet, ...]
+    predictors: tuple[Net, ...]
+    prior: StandardNormal
+    event: int = eqx.field(static=True)
+    steps: int = eqx.field(static=True)
+    latent: int = eqx.field(static=True)
+    criterion: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        event: int | Sequence[int] = 784,
+        steps: int = 8,
+        latent: int | Sequence[int] = 10,
+        hidden: int = 256,
+        depth: int = 1,
+        likelihood: str | eqx.Module = "bernoulli",
+        network: str = "mlp",
+        shared: bool = False,
+        predictor: bool = False,
+        criterion: str = "elbo",
+        *,
+        key: Array,
+    ) -> None:
+        self.event, image = event_size("SequentialVAE", event, network)
+        self.steps, hidden = one_size("SequentialVAE", "steps", steps), one_size("SequentialVAE", "hidden", hidden)
+        depth = one_size("SequentialVAE", "depth", depth, least=0)
+        parts = _parts(latent, image)
+        self.latent = sum(parts)
+        if criterion not in CRITERIA:
+            raise ValueError(f"SequentialVAE: found criterion {criterion!r}, want {' or '.join(map(repr, CRITERIA))}")
+        self.criterion = criterion
+        self.likelihood = likelihoods.likelihood(likelihood, "SequentialVAE", ("squash", "around"))
+
+        def network_of(first: bool, key: Array) -> Net | LadderNet:
+            """G_1, which has no image to read and no gate to give, or G_t."""
+            if image is None:
+                inputs, outputs = [self.latent, self.event][: 1 if first else 2], (1 if first else 2) * self.event
+                return Net(inputs, outputs, hidden, depth, norm=True, key=key)
+            outputs = (image[0] + (0 if first else 1), *image[1:])
+            return LadderNet(parts, outputs, None if first else image[0], max(hidden // 16, 4), depth, key=key)
+
+        each = self.steps if not shared else min(self.steps, 2)
+        keys = jax.random.split(key, 2 * each)
+        self.networks = tuple(network_of(t == 0, keys[t]) for t in range(each))
+        self.predictors = tuple(
+            Net([self.latent], 2 * self.latent, hidden, depth, gain=0.1, norm=True, key=keys[each + t])
+            for t in range(each - 1 if predictor else 0)
+        )
+        wide = self.likelihood.count > 1  # a likelihood with a scale of its own to learn
+        self.log_scales = jnp.zeros(self.steps) if wide else None
+        self.prior = StandardNormal(self.latent)
+
+    def forward(self, x: Array | None = None, n: int = 1) -> Array:
+        """Observe the rows of x (n, event), or generate n of them; returns them."""
+        n = likelihoods.rows(x, n, self.event, self.likelihood, self.dtype)
+        every = self.criterion == "per-step" and is_training() and x is not None
+        z, mean = None, None
+        with numpyro.plate("data", n):
+            for t in range(self.steps):
+                # p(zt), or p(zt | z{t-1})
+                z = numpyro.sample(f"z{t + 1}", self.prior_of(t, z))
+                # mt = gt Gt(m{t-1}, zt) + (1 - gt) m{t-1}
+                mean = self.image_of(t, mean, z)
+                if every and t + 1 < self.steps:
+                    # p(xt | mt), and no gradient from later steps
+                    numpyro.sample(f"x{t + 1}", self.around(t, mean), obs=x)
+                    mean = stop_gradient(mean)
+            # p(x | z1, ..., zT)
+            return numpyro.sample("x", self.around(self.steps - 1, mean), obs=x)
+
+    def prior_of(self, t: int, above: Array | None) -> Distribution:
+        """The prior of z_{t+1}, which a predictor makes of the code before it, (*batch, latent)."""
+        if not t or not self.predictors:
+            return self.prior()
+        loc, log_scale = jnp.split(self.predictors[min(t, len(self.predictors)) - 1](above), 2, -1)
+        return diagonal_normal(loc, likelihoods.bounded_exp(log_scale))
+
+    def image_of(self, t: int, before: Array | None, z: Array) -> Array:
+        """m_{t+1} of m_t and z_{t+1}: (*batch, event) and (*batch, latent) -> (*batch, event)."""
+        network = self.networks[min(t, len(self.networks) - 1)]
+        if not t:
+            return self.likelihood.squash(network(z))
+        out, gate = jnp.split(network(z, before), [self.event], -1)
+        # a "conv" has one gate for all channels of a pixel
+        gate = jnp.tile(sigmoid(gate), self.event // gate.shape[-1])
+        return gate * self.likelihood.squash(out) + (1 - gate) * before
+
+    def images(self, codes: Sequence[Array]) -> Array:
+        """The image after every step: T codes (*batch, latent) -> (T, *batch, event)."""
+        means: list[Array] = []
+        for t, z in enumerate(codes):
+            means.append(self.image_of(t, means[-1] if t else None, z))
+        return jnp.stack(means)
+
+    def around(self, t: int, mean: Array) -> Distribution:
+        """The likelihood around an image (*batch, event)."""
+        return self.likelihood(self.likelihood.around(mean, None if self.log_scales is None else self.log_scales[t]))
+
+
+def _parts(latent: int | Sequence[int], image: Sequence[int] | None) -> list[int]:
+    """Sizes of the parts of a code, one for each scale of a "conv"."""
+    owner = "SequentialVAE"
+    if image is None:
+        return [one_size(owner, "latent", latent)]
+    count, given = len(scales(image)), all_sizes(owner, "latent", latent)
+    if len(given) == 1:
+        given = tuple(shared_among(given[0], count))
+    if len(given) != count or min(given) < 1:
+        raise ValueError(
+            f"{owner}: found latent={latent!r}, want at least {count}, or one size for each of the {count} scales of "
+            f"images {tuple(image)}"
+        )
+    return list(given)

@@ -1,0 +1,31 @@
+"""Bounds on the likelihood of test data for every run, and pictures of each: what a recipe asks by default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyro
+
+from ..folder import LoadedRun
+from ..pictures import picture_run
+from ..training import evaluate_run
+from . import option
+
+
+def analyse(
+    runs: Mapping[str, LoadedRun], analysis: Mapping[str, Any], folder: Path, seed: int, report: Callable[[str], None]
+) -> dict[str, Any]:
+    """`evaluate` on the first `analysis.data` test rows with `analysis.particles` importance samples."""
+    rows = {}
+    for name, run in runs.items():
+        test = run.load_data()[-1]
+        count, particles = option(analysis, "data", len(test)), option(analysis, "particles", 100)
+        found = evaluate_run(run, test.subset(slice(0, count)), particles, seed, progress=False)
+        pyro.set_rng_seed(seed)
+        for note in picture_run(run, test[:20].to(run.example.device)):
+            report(f"{name}: {note}")
+        rows[name] = found.to_dict()
+        report(f"{name}: negative ELBO {-found.elbo:.2f}, NLL {found.nll:.2f} nats per datum")
+    return rows

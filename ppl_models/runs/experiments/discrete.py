@@ -1,0 +1,132 @@
+"""Four statements about the criteria on joints of a few data and codes, where both sides of each are sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from ppl_models.inference import mutual_information, terms
+from ppl_models.inference.criteria import unregularized
+from ppl_models.inference.discrete import Joint, coupled
+from ppl_models.inference.messengers import Substitute
+from ppl_models.inference.objectives import elbo
+
+from ..folder import LoadedRun
+from . import option
+
+
+class Table(nn.Module):
+    """p(z) p(x | z) with a table of logits for p(x | z): a decoder of unlimited capacity.
+
+        p(x, z) = p(z) p(x | z)
+
+    Args:
+        prior: (codes,).
+        data: how many data there are.
+    """
+
+    def __init__(self, prior: Tensor, data: int) -> None:
+        super().__init__()
+        self.register_buffer("prior", prior)
+        self.logits = nn.Parameter(torch.zeros(len(prior), data, dtype=prior.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Observe x, (n,), numbers of data."""
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Categorical(self.prior))
+            return pyro.sample("x", dist.Categorical(logits=self.logits[z]), obs=x)
+
+
+def encoder_of(joint: Joint) -> Callable[[Tensor], None]:
+    """The guide q(z | x) of a joint."""
+
+    def encoder(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Categorical(joint.encoder[x.long()]))
+
+    return encoder
+
+
+def exactly(criterion: Callable[..., Tensor], model: nn.Module, joint: Joint) -> Tensor:
+    """A criterion of `Terms` with the expectation over q(x, z) taken in full, in nats."""
+    x, total = torch.arange(len(joint.data)), 0.0
+    for z in range(len(joint.codes)):
+        with Substitute({"z": torch.full_like(x, z)}):
+            found = terms(model, encoder_of(joint), (x,), analytic=False)
+        for i in x[joint.table[:, z] > 0]:
+            each = {"log_likelihood": {"x": found.log_likelihood["x"][:, i : i + 1]}}
+            each["kl"] = {"z": (found.log_q["z"] - found.log_p["z"])[:, i : i + 1]}
+            total = total + joint.table[i, z] * criterion(_Some(**each))
+    return total
+
+
+def largest(criterion: Callable[..., Tensor], model: nn.Module, joint: Joint) -> float:
+    """The largest value of a criterion over decoders, by L-BFGS from where the model is."""
+    parameters = list(model.parameters())
+    steps = {"max_iter": 500, "history_size": 50, "tolerance_grad": 1e-13, "tolerance_change": 0.0}
+    optimizer = torch.optim.LBFGS(parameters, line_search_fn="strong_wolfe", **steps)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = -exactly(criterion, model, joint)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return -closure().item()
+
+
+class _Some:
+    """As much of `Terms` as a criterion reads, for one datum and code."""
+
+    def __init__(self, log_likelihood: dict[str, Tensor], kl: dict[str, Tensor]) -> None:
+        self.log_likelihood, self.kl = log_likelihood, kl
+        self.shared, self.full_size, self.seen = frozenset(), None, 1
+
+
+def analyse(
+    runs: Mapping[str, LoadedRun], analysis: Mapping[str, Any], folder: Path, seed: int, report: Callable[[str], None]
+) -> dict[str, Any]:
+    """Each statement: what the programs give, the closed form, and the difference."""
+    n, m = option(analysis, "data", 6), option(analysis, "codes", 4)
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.rand(n, m, generator=generator, dtype=torch.double).pow(3)
+    joint = Joint(table / table.sum())
+    values = torch.randn(n, 3, generator=generator, dtype=torch.double)
+    uniform = torch.full((m,), 1 / m, dtype=torch.double)
+    rows: dict[str, dict[str, float]] = {}
+
+    def state(name: str, found: float, exact: float) -> None:
+        rows[name] = {"found": found, "exact": exact, "error": abs(found - exact)}
+        report(f"{name:<58} {found:+.9f}  {exact:+.9f}  {abs(found - exact):.1e}")
+
+    model = Table(uniform, n)
+    state("sup of the unregularized = I - H", largest(unregularized, model, joint), joint.information - joint.entropy)
+    decoder = model.logits.detach().softmax(-1)
+    state("... at p(x | z) = q(x | z): largest difference", (decoder - joint.decoder).abs().max().item(), 0.0)
+    moved = joint.data @ (joint.encoder @ decoder)
+    state("the chain leaves p_data as it is: largest change", (moved - joint.data).abs().max().item(), 0.0)
+    bound = -joint.entropy - joint.divergence(uniform)
+    state("sup of the ELBO = -H - KL(q(z) || p(z))", largest(elbo, Table(uniform, n), joint), bound)
+    for strength in (0.0, 0.5, 1.0):
+        other = coupled(joint.data, uniform, strength)
+        told = f"... with q(z) = p(z) and I = {abs(other.information):.3f}: -H, whatever I"
+        state(told, largest(elbo, Table(uniform, n), other), -joint.entropy)
+    means = nn.Parameter(torch.zeros(m, 3, dtype=torch.double))
+    squares = (values[:, None] - means).square().sum(-1)
+    slope = torch.autograd.grad((joint.table * squares).sum(), means)[0]
+    best = -slope / (2 * joint.codes[:, None])  # one Newton step: the error is quadratic in the decoder's means
+    error = (joint.table * (values[:, None] - best).square().sum(-1)).sum().item()
+    state("least squared error = E sum_i Var(x_i | z)", error, (joint.codes @ joint.variance(values)).item())
+    state("... at the means E(x | z): largest difference", (best - joint.decoder @ values).abs().max().item(), 0.0)
+    everyone = torch.multinomial(joint.data, option(analysis, "draws", 4000), True, generator=generator)
+    bracket = mutual_information(model, encoder_of(joint), everyone, seed=seed)
+    rows["bracket of I from draws"] = {"lower": bracket.lower, "upper": bracket.upper, "exact": joint.information}
+    report(f"I from {bracket.n} draws: {bracket.lower:.4f} to {bracket.upper:.4f}, exactly {joint.information:.4f}")
+    return rows
