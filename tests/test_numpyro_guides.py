@@ -42,7 +42,11 @@ MODELS: dict[str, tuple[str, tuple, dict]] = {
     "sere": ("SeReVAE", (WIDTH, 3, 3, 8), {}),
     "sere-conv": ("SeReVAE", (IMAGE, 2, 3, 16), {"network": "conv"}),
     "linear": ("LinearGaussian", (WIDTH, (2, 3, 2), {"x": ("z3", "z1"), "z3": ("z2", "z1")}), {}),
+    "pixels": ("PixelVAE", (IMAGE, 3, 4), {"depth": 2, "radius": 1}),
+    "sequential": ("SequentialVAE", (WIDTH, 2, 3, 8), {"predictor": True}),
+    "infusion": ("Infusion", (WIDTH, 2, 8), {}),
 }
+FIXED = ("LinearGaussian", "Infusion")  # models whose likelihood is no choice
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +70,7 @@ def of_torch(value: Any) -> Any:
 def built(name: str) -> tuple[nn.Module, eqx.Module]:
     """A model of the collection and its port, of the same weights."""
     kind, args, options = MODELS[name]
-    options = options if kind == "LinearGaussian" else {**options, "likelihood": "gaussian"}
+    options = options if kind in FIXED else {**options, "likelihood": "gaussian"}
     theirs = shaken(getattr(torch_models, kind)(*args, **options))
     return theirs, like_torch(getattr(models, kind)(*args, **options, key=KEY), theirs)
 
@@ -145,6 +149,14 @@ def test_a_guide_is_its_twin(name, guide, family):
     check(*built(name), (data(),), guide, family=family, hidden=8)
 
 
+def test_an_infused_guide_is_its_twin():
+    check(*built("infusion"), (data(),), "Infused", rate=0.3, width=0.1, image=(2, 2, 4))
+
+
+def test_a_pyramid_is_its_twin():
+    check(*built("vae"), (data(),), "MeanField", encoder="pyramid", hidden=8, image=IMAGE)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["diagonal", "rank-one", "full", "flow"])
 @pytest.mark.parametrize("guide", GUIDES)
@@ -155,7 +167,7 @@ def test_every_guide_is_its_twin_on_every_model(name, guide, family):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoder", ["separate", "shared", "bottom-up", "conv", "linear"])
+@pytest.mark.parametrize("encoder", ["separate", "shared", "bottom-up", "conv", "pyramid", "linear"])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_encoder_is_its_twin(name, encoder):
     check(*built(name), (data(),), "Ladder", encoder=encoder, hidden=8, depth=2, image=IMAGE)

@@ -40,6 +40,7 @@ def in_double() -> Iterator[None]:
         ({"depth": -1}, "found depth=-1, want an integer of at least 0"),
         ({"encoder": "cnn"}, "found encoder 'cnn', want 'separate'"),
         ({"encoder": "conv", "image": (1, 3, 3)}, "encoder 'conv' reads rows of 2 values as images"),
+        ({"encoder": "pyramid", "image": None}, "encoder 'pyramid' reads rows of 2 values as images, found image=None"),
     ],
 )
 def test_arguments_that_mean_nothing_are_refused(guide, sizes, text):
@@ -113,6 +114,27 @@ def test_models_that_have_no_such_guide_are_refused(model, guide, text):
     x = X[:, 0] if isinstance(model, partial) and model.func is masked else X
     with pytest.raises(ValueError, match=text):
         getattr(guides, guide)(model, x, key=KEY)
+
+
+def laplace(x):
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", numpyro.distributions.Laplace(jnp.zeros(2), 1.0).to_event(1))
+        numpyro.sample("x", numpyro.distributions.Normal(z, 1.0).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize(
+    ("model", "sizes", "text"),
+    [
+        (two, {"rate": 0.6}, "found rate=0.6, want 0 <= rate <= 1/2 and width > 0"),
+        (two, {"width": 0}, "found width=0, want"),
+        (two, {"image": (3, 1, 1)}, r"found image=\(3, 1, 1\), want one whose values are those of site 'a'"),
+        (half_normal, {}, r"site 'z' has the event shape \(\), with 2 values a datum, want latents of the shape"),
+        (laplace, {}, "site 'z' has a Laplace prior, want a diagonal Gaussian; try SelfReflective"),
+    ],
+)
+def test_what_cannot_be_infused_is_refused(model, sizes, text):
+    with pytest.raises(ValueError, match=f"guide Infused: {text}"):
+        guides.Infused(model, X, **sizes, key=KEY)
 
 
 def test_a_scan_is_refused_by_guides_that_run_the_model():

@@ -1,6 +1,6 @@
-"""The command line: list, train, evaluate, sample, inspect, demo."""
+"""The command line: list, train, evaluate, sample, inspect, recipe, demo."""
 
-from . import catalogue, train, evaluate, inspect, demo  # isort: skip  (in the order that --help shows)
+from . import catalogue, train, evaluate, inspect, recipe, demo  # isort: skip  (in the order that --help shows)
 from .app import app as app
 
-__all__ = ["app", "catalogue", "demo", "evaluate", "inspect", "train"]
+__all__ = ["app", "catalogue", "demo", "evaluate", "inspect", "recipe", "train"]

@@ -8,8 +8,8 @@ import pyro
 from ..runs import load_run
 from ..runs.build import backend_of
 from ..runs.folder import read_config
-from ..runs.pictures import picture_samples
-from ..runs.training import evaluate_run
+from ..runs.pictures import picture_chain, picture_samples
+from ..runs.training import evaluate_run, inform_run
 from .app import Backend, Debug, Device, Quiet, RunFolder, Seed, Threads, app, opt, out, reported, set_threads
 
 
@@ -22,6 +22,9 @@ def evaluate(
         Backend | None,
         opt(help="Have the pair in this language, with the same weights.", show_default="that of the training"),
     ] = None,
+    information: Annotated[
+        bool, opt("--information", help="Bracket the mutual information of data and codes, too.")
+    ] = False,
     seed: Seed = 0,
     threads: Threads = None,
     device: Device = "cpu",
@@ -30,7 +33,8 @@ def evaluate(
 ) -> None:
     """Bound the log-likelihood of all test data under a trained run: ELBO, NLL, divergence of each layer.
 
-    Writes evaluation.json in the run's folder (evaluation_NAME.json for other data, or in another backend).
+    Writes evaluation.json in the run's folder (evaluation_NAME.json for other data, or in another backend), and
+    information.json with --information (Pyro runs).
 
     Example: [bold]ppl-models evaluate runs/mine --particles 1000[/]
     """
@@ -39,12 +43,18 @@ def evaluate(
         run = load_run(folder, device, backend=backend)
         test = run.load_data(data)[-1]
         out.print(str(evaluate_run(run, test, particles, seed, data, progress=not quiet)), markup=False)
+        if information:
+            out.print(str(inform_run(run, test, seed)), markup=False)
 
 
 @app.command(no_args_is_help=True)
 def sample(
     folder: RunFolder,
     n: Annotated[int, opt("--n", "-n", min=1, help="How many images.")] = 64,
+    chain: Annotated[
+        int | None,
+        opt(min=1, metavar="STEPS", help="Draw by the chain x -> z -> x from noise, and show it.", show_default=False),
+    ] = None,
     draws: Annotated[bool, opt("--draws/--means", help="Draws of the likelihood, or its means.")] = False,
     file: Annotated[Path | None, opt("--out", help="The picture.", show_default="RUN/samples.png")] = None,
     seed: Seed = 0,
@@ -53,9 +63,17 @@ def sample(
 ) -> None:
     """Draw images from the model of a trained run.
 
+    With --chain, n chains run side by side from noise, x -> z ~ q(z | x) -> x ~ p(x | z): for a model whose codes are
+    not those of its prior. The picture is a film strip of eight of them, and a diagnosis of the mixing is printed.
+
     Example: [bold]ppl-models sample runs/mine --n 100 --seed 1 --out samples.png[/]
     """
     with reported(debug):
         run = load_run(folder, device)
         pyro.set_rng_seed(seed)
-        out.print(str(picture_samples(run, n, file or folder / "samples.png", draws)), markup=False)
+        if chain is None:
+            out.print(str(picture_samples(run, n, file or folder / "samples.png", draws)), markup=False)
+            return
+        path, told = picture_chain(run, n, chain, file or folder / "chain.png", seed)
+        out.print(told, markup=False)
+        out.print(str(path), markup=False)

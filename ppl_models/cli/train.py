@@ -105,6 +105,7 @@ def train(
             show_default="where it pays",
         ),
     ] = None,
+    every: Annotated[int | None, opt(**N, help="Steps between records.", show_default="an epoch")] = USUAL.every,
     workers: Annotated[int, opt(**N | {"min": 0}, help="Processes that make batches; 0 for none.")] = USUAL.workers,
     patience: Annotated[
         int | None,
@@ -182,7 +183,7 @@ def train(
             EPOCHS if epochs is None and steps is None else epochs,
             *(steps, batch_size, lr, schedule, weight_decay, warmup, clip or None, ema or None, particles),
             *(accumulate, skip, precision, "auto" if compile is None else compile, workers, patience, tensorboard),
-            *(objective, beta),
+            *(objective, beta, every),
         )
         parts = datasets.load(data, validation=validation, transform=transform, size=image_size)
         pair = (model, model_sizes, named[0], guide_sizes)

@@ -55,6 +55,7 @@ class Training:
     tensorboard: bool = False
     objective: str = "elbo"
     beta: float = 1.0
+    every: int | None = None
 
     def settled(self, size: int, processes: int = 1) -> Training:
         """The same with every open choice made, for `size` rows of training data."""

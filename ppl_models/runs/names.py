@@ -131,14 +131,24 @@ def parse(words: Sequence[str], option: str) -> tuple[list[str], dict[str, Any]]
         if not key.isidentifier() or key in sizes:
             raise ValueError(f"{option} {word!r}: want key=value, with a name as the key, each once")
         try:
-            value = ast.literal_eval(text.strip())
-            json.dumps(value, allow_nan=False)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            value = text
+            sizes[key] = value_of(text)
         except TypeError:
             raise ValueError(f"{option} {word!r}: want a number, a word, or a list or mapping of such") from None
-        sizes[key] = value
     return names, sizes
+
+
+def value_of(text: str) -> Any:
+    """A Python literal that a configuration file can hold, or else the text as it is.
+
+    Raises:
+        TypeError: a literal that no such file holds, a set or bytes.
+    """
+    try:
+        value = ast.literal_eval(text.strip())
+        json.dumps(value, allow_nan=False)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return value
 
 
 def sizes_of(program: Any, given: int) -> dict[str, Any]:

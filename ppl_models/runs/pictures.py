@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ppl_models import data as datasets
-from ppl_models.inference.sampling import ancestral, decode, parts_of, rows_from
+from ppl_models.inference.sampling import ancestral, decode, markov_chain, parts_of, rows_from
 from ppl_models.inference.single_pass import traces
 from ppl_models.views import plots
+from ppl_models.views.chains import mixing
 
 from . import names
 from .folder import LoadedRun
@@ -94,6 +95,45 @@ def picture_samples(run: LoadedRun, n: int, path: Path, draws: bool = False) -> 
     above = f"{title(run)}: samples ({'draws' if draws else 'means'})"
     figure = plots.image_grid(to_unit(run.config, rows), run.config["data"]["shape"], title=above)
     return plots.save_figure(figure, path)
+
+
+def noise(run: LoadedRun, n: int, seed: int) -> Tensor:
+    """Rows of noise where a chain may begin, (n, D): fair coins for zeros and ones, else uniform over the levels."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.rand(n, _width(run), generator=generator)
+    levels = 2 if run.config["data"]["applied"]["kind"] == "Binarize" else run.config["data"]["levels"]
+    if run.config["data"]["applied"]["kind"] in ("Binarize", "Scale"):
+        drawn = (drawn * levels).floor() / (levels - 1)
+    elif levels is None:
+        low, high = run.config["data"]["range"]
+        drawn = low + (high - low) * drawn
+    return drawn.to(run.example.device)
+
+
+def picture_chain(run: LoadedRun, n: int, steps: int, path: Path, seed: int) -> tuple[Path, str]:
+    """Write a film strip of eight of n chains from noise; the path, and what is to be said of their mixing.
+
+    Raises:
+        ValueError: data that are no images, a NumPyro run; see `ppl_models.inference.markov_chain`.
+    """
+    if not is_image(run.config):
+        raise ValueError(_no_image(run.config))
+    if run.backend == "numpyro":
+        raise ValueError("chain: found a NumPyro run, want a Pyro one; its weights can be had in Pyro (to_torch)")
+    chain = markov_chain(run.model, run.guide, noise(run, n, seed), steps, seed=seed)
+    picture_strip(run, chain.states[:, :8], path, f"{title(run)}: chains from noise")
+    if n < 2 or steps < 8:
+        return path, "no diagnosis of the mixing: it wants at least 2 chains of 8 transitions"
+    return path, str(mixing(chain, burn=steps // 2))
+
+
+def picture_strip(run: LoadedRun, states: Tensor, path: Path, above: str) -> Path:
+    """Write a film strip of states (steps, n, D), at most about 20 of the steps."""
+    every = max((len(states) - 1) // 20, 1)
+    shown = states[::every]
+    unit = to_unit(run.config, shown.flatten(0, 1)).reshape(shown.shape)
+    told = above if every == 1 else f"{above}, every {every} transitions"
+    return plots.save_figure(plots.film_strip(unit, run.config["data"]["shape"], title=told), path)
 
 
 def picture_run(run: LoadedRun, x: Tensor) -> list[str]:

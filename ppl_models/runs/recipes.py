@@ -35,7 +35,7 @@ class Recipe:
         experiment: what is asked of the runs, a name of `experiments`.
         seed: of every training and of the analysis.
         runs: run -> {data, model, guide, training}: the sections of the file, overruled by those of the run.
-        analysis: what the experiment is told.
+        analysis: what the experiment is told: its options, with those of the file.
     """
 
     name: str
@@ -87,7 +87,11 @@ def read_recipe(name: str | Path, settings: Mapping[str, Any] | None = None) -> 
     shared = {section: found.get(section, {}) for section in ("data", "model", "guide", "training")}
     runs = {run: _merged(shared, own) for run, own in found.get("runs", {}).items()}
     texts = {word: " ".join(str(found.get(word, "")).split()) for word in ("title", "about", "source")}
-    experiment, analysis = found["experiment"], found.get("analysis", {})
+    experiment = found["experiment"]
+    try:
+        analysis = experiment_of(experiment).settled(found.get("analysis", {}))
+    except ValueError as error:
+        raise ValueError(f"recipe {short}: {error}") from None
     return Recipe(short, *texts.values(), experiment, found.get("seed", 0), runs, analysis)
 
 

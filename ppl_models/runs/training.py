@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.data import Data
-from ppl_models.inference import Callback, Evaluation, distributed, evaluate, fit, write_json
+from ppl_models.inference import (
+    Callback,
+    Evaluation,
+    MutualInformation,
+    distributed,
+    evaluate,
+    fit,
+    mutual_information,
+    write_json,
+)
 from ppl_models.inference.distributed import Group
 from ppl_models.inference.schedules import Linear
 from ppl_models.inference.tensorboard import TensorBoard
@@ -136,6 +146,19 @@ def _fitted(
         if isinstance(program, nn.Module):
             program.eval()
     return LoadedRun(*pair, dict(config), folder, example.to(device), result.seconds)
+
+
+def inform_run(run: LoadedRun, test: Data, seed: int = 0) -> MutualInformation:
+    """Bracket the mutual information of (at most 10,000) data and codes; write information.json in the run's folder.
+
+    Raises:
+        ValueError: a NumPyro run; see `ppl_models.inference.mutual_information`.
+    """
+    if run.backend == "numpyro":
+        raise ValueError("information: found a NumPyro run, want a Pyro one; try --backend pyro")
+    found = mutual_information(run.model, run.guide, test.to(run.example.device), seed=seed)
+    write_json(run.folder / "information.json", {"data": test.name, "seed": seed, **asdict(found)})
+    return found
 
 
 def evaluate_run(

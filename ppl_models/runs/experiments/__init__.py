@@ -30,11 +30,30 @@ class Experiment:
 
     Attributes:
         analyse: (runs, analysis, folder, seed, report) -> rows by name; it writes pictures to the folder.
+        options: what may be in the section [analysis], with the usual values; None stands for all that there is.
         watch: (model, guide, parts, analysis) -> a callback of the training, or None.
     """
 
     analyse: Analyse
+    options: Mapping[str, Any]
     watch: Callable[..., Any] | None = None
+
+    def settled(self, analysis: Mapping[str, Any]) -> dict[str, Any]:
+        """The options with the values of a recipe.
+
+        Raises:
+            ValueError: an option that there is not, or a value of another kind than the usual one.
+        """
+        for name, value in analysis.items():
+            if name not in self.options:
+                raise ValueError(f"analysis.{name}: want some of {', '.join(self.options)}")
+            usual = self.options[name]
+            kind = int if usual is None else (int, float) if isinstance(usual, float) else type(usual)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ValueError(
+                    f"analysis.{name}: found {value!r}, want a value like {100 if usual is None else usual!r}"
+                )
+        return {**self.options, **analysis}
 
 
 def experiment_of(name: str) -> Experiment:
@@ -50,16 +69,4 @@ def experiment_of(name: str) -> Experiment:
             + (f"; did you mean {near!r}?" if near else "")
         )
     module = importlib.import_module(f"{__name__}.{EXPERIMENTS[name]}")
-    return Experiment(module.analyse, getattr(module, "watch", None))
-
-
-def option(analysis: Mapping[str, Any], name: str, usual: Any) -> Any:
-    """What a recipe says in its section [analysis], of the type of the usual value.
-
-    Raises:
-        ValueError: a value of another type.
-    """
-    value = analysis.get(name, usual)
-    if usual is not None and not isinstance(value, type(usual)):
-        raise ValueError(f"analysis.{name}: found {value!r}, want a value like {usual!r}")
-    return value
+    return Experiment(module.analyse, module.OPTIONS, getattr(module, "watch", None))

@@ -16,7 +16,8 @@ from ppl_models.views.criteria import latent_map
 from .. import names
 from ..folder import LoadedRun
 from ..pictures import decoded, to_unit
-from . import option
+
+OPTIONS = {"limit": 3.0, "points": 41, "images": 15, "data": None, "left_out": 0.5, "least": 20}
 
 
 def plane(limit: float, points: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -32,13 +33,13 @@ def analyse(
     """For each run of a model with one latent of size 2: a map, and the decoder's mean against the average of data."""
     rows = {}
     limit, points, fewer = (
-        option(analysis, "limit", 3.0),
-        option(analysis, "points", 41),
-        option(analysis, "images", 15),
+        analysis["limit"],
+        analysis["points"],
+        analysis["images"],
     )
     for name, run in runs.items():
         train = run.load_data()[0]
-        train = train.subset(slice(0, option(analysis, "data", len(train))))
+        train = train.subset(slice(0, analysis["data"]))
         x = train[:].to(run.example.device)
         site = _plane_of(run, name)
         line, codes = plane(limit, points, x.device)
@@ -46,8 +47,8 @@ def analyse(
         means = decoded(run, {site: codes})
         spread = found.variance.sum(-1)
         # where codes of data are: what the decoder does elsewhere no datum has told it
-        known = found.log_q > torch.quantile(found.log_q, option(analysis, "left_out", 0.5))
-        known &= found.effective > option(analysis, "least", 20)
+        known = found.log_q > torch.quantile(found.log_q, analysis["left_out"])
+        known &= found.effective > analysis["least"]
         total = (x - x.mean(0)).square().sum(-1).mean().item()
         distance = (means - found.mean).square().sum(-1)
         weights = found.log_q.exp() * known

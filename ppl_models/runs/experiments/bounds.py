@@ -11,7 +11,8 @@ import pyro
 from ..folder import LoadedRun
 from ..pictures import picture_run
 from ..training import evaluate_run
-from . import option
+
+OPTIONS = {"data": None, "particles": 100}
 
 
 def analyse(
@@ -21,7 +22,7 @@ def analyse(
     rows = {}
     for name, run in runs.items():
         test = run.load_data()[-1]
-        count, particles = option(analysis, "data", len(test)), option(analysis, "particles", 100)
+        count, particles = analysis["data"], analysis["particles"]
         found = evaluate_run(run, test.subset(slice(0, count)), particles, seed, progress=False)
         pyro.set_rng_seed(seed)
         for note in picture_run(run, test[:20].to(run.example.device)):

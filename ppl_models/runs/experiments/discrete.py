@@ -18,7 +18,8 @@ from ppl_models.inference.messengers import Substitute
 from ppl_models.inference.objectives import elbo
 
 from ..folder import LoadedRun
-from . import option
+
+OPTIONS = {"data": 6, "codes": 4, "draws": 4000}
 
 
 class Table(nn.Module):
@@ -94,7 +95,7 @@ def analyse(
     runs: Mapping[str, LoadedRun], analysis: Mapping[str, Any], folder: Path, seed: int, report: Callable[[str], None]
 ) -> dict[str, Any]:
     """Each statement: what the programs give, the closed form, and the difference."""
-    n, m = option(analysis, "data", 6), option(analysis, "codes", 4)
+    n, m = analysis["data"], analysis["codes"]
     generator = torch.Generator().manual_seed(seed)
     table = torch.rand(n, m, generator=generator, dtype=torch.double).pow(3)
     joint = Joint(table / table.sum())
@@ -125,7 +126,7 @@ def analyse(
     error = (joint.table * (values[:, None] - best).square().sum(-1)).sum().item()
     state("least squared error = E sum_i Var(x_i | z)", error, (joint.codes @ joint.variance(values)).item())
     state("... at the means E(x | z): largest difference", (best - joint.decoder @ values).abs().max().item(), 0.0)
-    everyone = torch.multinomial(joint.data, option(analysis, "draws", 4000), True, generator=generator)
+    everyone = torch.multinomial(joint.data, analysis["draws"], True, generator=generator)
     bracket = mutual_information(model, encoder_of(joint), everyone, seed=seed)
     rows["bracket of I from draws"] = {"lower": bracket.lower, "upper": bracket.upper, "exact": joint.information}
     report(f"I from {bracket.n} draws: {bracket.lower:.4f} to {bracket.upper:.4f}, exactly {joint.information:.4f}")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pyro
-import torch
 from torch import Tensor
 
 from ppl_models.data import Data
@@ -19,8 +18,9 @@ from ppl_models.views.criteria import curves
 
 from .. import names
 from ..folder import LoadedRun
-from ..pictures import title, to_unit
-from . import option
+from ..pictures import noise, picture_strip, title, to_unit
+
+OPTIONS = {"judge": "", "watched": 2000, "tested": 500, "data": 10_000, "particles": 50, "images": 100, "steps": 60}
 
 
 def watch(model: Callable, guide: Callable, parts: tuple[Data, ...], analysis: Mapping[str, Any]) -> Callback:
@@ -31,7 +31,7 @@ def watch(model: Callable, guide: Callable, parts: tuple[Data, ...], analysis: M
     reconstruction  -E log p(x | z), nats a test datum, of the first `analysis.tested`
     bound           negative ELBO of the same
     """
-    watched, tested = option(analysis, "watched", 2000), option(analysis, "tested", 500)
+    watched, tested = analysis["watched"], analysis["tested"]
     train = parts[0].subset(slice(0, watched))
     test = parts[-1].subset(slice(0, tested))[:]
 
@@ -52,10 +52,13 @@ def analyse(
     The score of images is their negative ELBO under the judge, a pair trained by the ELBO: sensible ones have that of
     test data, or less. It tells images that make no sense from those that do, and does not tell whether all are alike.
     """
-    judge = runs[option(analysis, "judge", next(iter(runs)))]
+    chosen = analysis["judge"] or next(iter(runs))
+    if chosen not in runs:
+        raise ValueError(f"analysis.judge: found {chosen!r}, want one of the runs {', '.join(map(repr, runs))}")
+    judge = runs[chosen]
     rows: dict[str, dict[str, Any]] = {}
     test = judge.load_data()[-1]
-    count = option(analysis, "images", 100)
+    count = analysis["images"]
     scored = _score(judge, test[:count].to(judge.example.device))
     rows["test data"] = {"score": scored}
     report(f"test data: score {scored:.2f} nats")
@@ -70,7 +73,7 @@ def analyse(
         "- E log p(x | z), nats a datum": ("reconstruction",),
         "negative ELBO, nats a datum": ("bound",),
     }
-    watched = option(analysis, "watched", 2000)
+    watched = analysis["watched"]
     figure = curves(histories, panels, {"I(x; z), nats": log(watched)}, "bounds on I from both sides; dots: log n")
     plots.save_figure(figure, folder / "curves.png")
     return rows
@@ -80,16 +83,15 @@ def _of_run(
     name: str, run: LoadedRun, analysis: Mapping[str, Any], judge: LoadedRun, folder: Path, seed: int
 ) -> dict[str, Any]:
     train, test = run.load_data()[:: len(run.load_data()) - 1]
-    device, shape = run.example.device, run.config["data"]["shape"]
-    count, steps = option(analysis, "images", 100), option(analysis, "steps", 60)
-    known = mutual_information(run.model, run.guide, train, rows=option(analysis, "data", 10_000), seed=seed)
-    part = test.subset(slice(0, option(analysis, "tested", 500)))
-    bound = evaluate(run.model, run.guide, part, particles=option(analysis, "particles", 20), progress=False)
+    shape = run.config["data"]["shape"]
+    count, steps = analysis["images"], analysis["steps"]
+    known = mutual_information(run.model, run.guide, train, rows=analysis["data"], seed=seed)
+    part = test.subset(slice(0, analysis["tested"]))
+    bound = evaluate(run.model, run.guide, part, particles=analysis["particles"], progress=False)
     reconstruction = -bound.elbo - sum(bound.kl.values())
-    generator = torch.Generator().manual_seed(seed)
-    noise = (torch.rand(count, prod(shape), generator=generator) < 0.5).float().to(device)
-    drawn = ancestral(run.model, noise, seed=seed)
-    chain = markov_chain(run.model, run.guide, noise, steps, seed=seed)
+    start = noise(run, count, seed)
+    drawn = ancestral(run.model, start, seed=seed)
+    chain = markov_chain(run.model, run.guide, start, steps, seed=seed)
     mixed = mixing(chain, burn=steps // 2)
     stem = names.slug(name)
     for kind, images in (("ancestral", drawn), ("chain", chain.states[-1])):
@@ -97,10 +99,7 @@ def _of_run(
             to_unit(run.config, images[:100]), shape, title=f"{title(run)}, {name}: {kind} samples"
         )
         plots.save_figure(figure, folder / f"{stem}_{kind}.png")
-    shown = torch.cat([chain.states[:11], chain.states[11 :: max((steps - 10) // 10, 1)]])[:, :8]
-    strip = to_unit(run.config, shown.flatten(0, 1)).reshape(shown.shape)
-    above = f"{title(run)}, {name}: chains from noise, transitions 0 to 10 and then every {max((steps - 10) // 10, 1)}"
-    plots.save_figure(plots.film_strip(strip, shape, title=above), folder / f"{stem}_strip.png")
+    picture_strip(run, chain.states[:, :8], folder / f"{stem}_strip.png", f"{title(run)}, {name}: chains from noise")
     return {
         "information": [known.lower, known.upper],
         "ceiling": known.ceiling,

@@ -1,0 +1,65 @@
+"""ppl-models recipe."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from ..runs import names
+from ..runs.recipes import RESULTS, carry_out, read_recipe, recipe_names
+from .app import Debug, Device, Quiet, Threads, app, opt, out, reported, set_threads, table_of
+
+
+@app.command()
+def recipe(
+    name: Annotated[
+        str | None, typer.Argument(help="A recipe, or a .toml file of yours; none lists them.", show_default=False)
+    ] = None,
+    folder: Annotated[
+        Path | None, opt("--out", metavar="PATH", help="Where to write.", show_default="runs/NAME")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        opt("--set", metavar="KEY=VALUE", help="Change it: training.steps=100; repeatable.", show_default=False),
+    ] = None,
+    threads: Threads = None,
+    device: Device = "cpu",
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Make a recorded result again: its trainings, the questions asked of them, and the pictures.
+
+    Started once more with the same folder it goes on where it was stopped.
+
+    Example: [bold]ppl-models recipe discrete[/]
+    """
+    with reported(debug):
+        if name is None:
+            table = table_of("recipe", "")
+            for known in recipe_names():
+                found = read_recipe(known)
+                lines = [(found.title, ""), (found.about, "dim"), (found.source, "dim")]
+                table.add_row(Text(known, "bold"), Text("\n").join(Text(line, style) for line, style in lines))
+            out.print(table)
+            return
+        set_threads(threads)
+        found = read_recipe(name, _settings(settings or ()))
+        folder = folder or Path("runs") / names.slug(found.name)
+        if not quiet:
+            out.print(f"{found.title} (seed {found.seed}); to be written to {folder}", markup=False)
+        carry_out(found, folder, device, not quiet, lambda line: out.print(line, markup=False))
+        out.print(Text.assemble("written  ", (str(folder / RESULTS), "bold")))
+        for picture in sorted(folder.glob("*.png")):
+            out.print(f"         {picture}", markup=False)
+
+
+def _settings(words: list[str] | tuple[str, ...]) -> dict[str, Any]:
+    """{"training.steps": 100} of "training.steps=100"."""
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key.strip():
+            raise ValueError(f"--set {word!r}: want section.key=value, training.steps=100")
+        found[key.strip()] = names.value_of(text)
+    return found
