@@ -23,7 +23,7 @@ from ppl_models.factorization import compare
 from ppl_models.inference.single_pass import terms as torch_terms
 from ppl_models.numpyro import from_torch, like_torch
 from ppl_models.numpyro.inference import elbo, terms
-from ppl_models.numpyro.parts.program import named_parameters
+from ppl_models.numpyro.parts.program import named_parameters, training
 from ppl_models.runs import names
 
 ROOT = Path(__file__).parents[1]
@@ -128,15 +128,15 @@ def rows(model: str) -> torch.Tensor:
     return x if model in ("linear-gaussian", "infusion") else (x < 0.5).double()
 
 
-def built(model: str, guide: str) -> tuple[tuple, tuple, torch.Tensor]:
+def built(model: str, guide: str, **options: str) -> tuple[tuple, tuple, torch.Tensor]:
     """((Pyro model, guide), (NumPyro model, guide) of the same weights, data)."""
     torch.manual_seed(0)
-    x = rows(model)
-    p = names.catalogue("model")[model](**SIZES[model])
+    x, sizes = rows(model), {**SIZES[model], **options}
+    p = names.catalogue("model")[model](**sizes)
     q = names.catalogue("guide")[guide](p, x[:3], **GUIDE_SIZES[guide])
     for parameter in (*p.parameters(), *q.parameters()):  # what starts at zero hides mistakes
         parameter.data += 0.1 * torch.randn_like(parameter)
-    port = like_torch(names.catalogue("model", "numpyro")[model](**SIZES[model], key=KEY), p)
+    port = like_torch(names.catalogue("model", "numpyro")[model](**sizes, key=KEY), p)
     example = jnp.asarray(x[:3].numpy())
     port_guide = names.catalogue("guide", "numpyro")[guide](port, example, **GUIDE_SIZES[guide], key=KEY)
     return (p, q), (port, like_torch(port_guide, q)), x
@@ -145,7 +145,26 @@ def built(model: str, guide: str) -> tuple[tuple, tuple, torch.Tensor]:
 @pytest.mark.parametrize(("model", "guide"), PAIRS)
 def test_the_bound_and_its_gradient_are_those_of_torch(wide, monkeypatch, model, guide):
     """Same weights, same noise: terms by site to 1e-10, the ELBO and all gradients to 1e-8, in double precision."""
-    (p, q), (port, port_guide), x = built(model, guide)
+    same_terms(monkeypatch, *built(model, guide))
+
+
+@pytest.mark.parametrize(("model", "guide"), [("sequential-vae", "mean-field"), ("infusion", "infused")])
+def test_what_is_scored_at_every_step_is_what_torch_scores(wide, monkeypatch, model, guide):
+    """In training mode, with the criterion that observes the data at every step: as above."""
+    pair, ports, x = built(model, guide, criterion="per-step")
+    assert pair[0].train().training
+    with training():
+        sites = same_terms(monkeypatch, pair, ports, x)
+    assert {"x", "x1"} <= sites
+    pair[0].eval()
+    assert same_terms(monkeypatch, pair, ports, x) == {"x"}
+
+
+def same_terms(monkeypatch: pytest.MonkeyPatch, pair: tuple, ports: tuple, x: torch.Tensor) -> set[str]:
+    """Hold a pair and its port to each other; returns the observed sites."""
+    (p, q), (port, port_guide) = pair, ports
+    for module in (p, q):
+        module.zero_grad()
     with monkeypatch.context() as patch:
         Noise(patch)
         found = torch_terms(p, q, (x,))
@@ -181,6 +200,7 @@ def test_the_bound_and_its_gradient_are_those_of_torch(wide, monkeypatch, model,
         for name, gradient in gradients.items():
             np.testing.assert_allclose(gradient, carried[name], rtol=1e-8, atol=1e-9 * largest, err_msg=name)
     assert np.isfinite(ravel_pytree(slopes)[0]).all()
+    return set(found.log_likelihood)
 
 
 @pytest.mark.parametrize("model", names.catalogue("model"))

@@ -96,8 +96,8 @@ class Densities:
                 index = slice(i, min(i + at_once, count))
                 shape = index.stop - index.start, data.stop - data.start
                 values = {name: self._spread(name, code[index], shape[1]) for name, code in codes.items()}
-                with pyro.plate(PARTICLES, shape[0], dim=-1 - self.nesting):
-                    nodes = UntilDrawn(self.names, values).run(self.guide, rows)
+                plate = pyro.plate(PARTICLES, shape[0], dim=-1 - self.nesting)
+                nodes = UntilDrawn(self.names, values).run(self.guide, rows, plate=plate)
                 table = sum(self._density(node, -1 - self.nesting) for node in nodes.values())
                 yield index, data, table.expand(shape)
 

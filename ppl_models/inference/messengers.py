@@ -1,6 +1,7 @@
 """What is put around a run of a program: values in place of draws, and an end at the last latent."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from pyro import poutine
@@ -54,11 +55,15 @@ class UntilDrawn(Messenger):
                 raise Drawn
 
     def run(
-        self, program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None
+        self,
+        program: Callable,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None = None,
+        plate: AbstractContextManager | None = None,
     ) -> dict[str, dict[str, Any]]:
-        """Run a program so far; returns `nodes`."""
+        """Run a program so far, in a plate, unseen by handlers around; returns `nodes`."""
         try:
-            with poutine.block(), self:
+            with poutine.block(), plate or nullcontext(), self:
                 program(*args, **(kwargs or {}))
         except Drawn:
             pass

@@ -122,8 +122,7 @@ def terms(
 
     def of_prior(name: str) -> Tensor:
         if not nodes:  # one run for all of them
-            with plate():
-                nodes.update(UntilDrawn(found.log_p.keys() - found.auxiliary).run(model, args, kwargs))
+            nodes.update(UntilDrawn(found.log_p.keys() - found.auxiliary).run(model, args, kwargs, plate()))
         return units_of(nodes[name], data_plate(model_trace, first), found.shared, dim)
 
     names = [name for name in found.log_p if name not in found.auxiliary]

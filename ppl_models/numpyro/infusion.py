@@ -112,7 +112,7 @@ class Infusion(Program):
             raise ValueError(f"Infusion: found criterion {criterion!r}, want {' or '.join(map(repr, CRITERIA))}")
         self.criterion = criterion
         self.likelihood = likelihoods.Gaussian()
-        self.start = jnp.concatenate([jnp.full(self.event, 0.5), jnp.full(self.event, -1.0)])
+        self.start = jnp.concatenate([jnp.full(self.event, 0.5, float), jnp.full(self.event, -1.0, float)])
         self.network = StepNet(self.event, hidden, self.steps, key=key)
 
     def forward(self, x: Array | None = None, n: int = 1) -> Array:
