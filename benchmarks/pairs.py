@@ -1,6 +1,6 @@
 """A training step of every pair of the collection: Pyro, eager and compiled, and NumPyro, in turns.
 
-    python -m benchmarks.pairs                                   # 25 pairs, about a quarter of an hour on one core
+    python -m benchmarks.pairs                                   # all pairs, about a quarter of an hour on one core
     python -m benchmarks.pairs --model vae --guide ladder --threads all --rounds 5
     python -m benchmarks.pairs --json pairs.json                 # and the table: python -m benchmarks.table pairs.json
 
@@ -14,6 +14,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -34,6 +35,9 @@ SIZES = {
     "hierarchical-vae": {"event": PIXELS, "latent": (8, 16, 32), "hidden": 128},
     "sere-vae": {"event": PIXELS, "layers": 4, "latent": 10, "hidden": 128},
     "linear-gaussian": {"event": 32, "latent": (8, 8, 8)},
+    "pixel-vae": {"event": (1, 28, 28), "latent": 10, "hidden": 16, "depth": 4},
+    "sequential-vae": {"event": PIXELS, "steps": 4, "latent": 8, "hidden": 128},
+    "infusion": {"event": PIXELS, "steps": 4, "hidden": 128},
 }
 WIDTH = 128  # of the guides' networks
 
@@ -41,10 +45,11 @@ WIDTH = 128  # of the guides' networks
 def build(model: str, guide: str) -> tuple:
     """((model, guide), rows) in Pyro; the same for the same names."""
     torch.manual_seed(0)
-    width = SIZES[model]["event"]
+    width = prod(SIZES[model]["event"]) if model == "pixel-vae" else SIZES[model]["event"]
     x = torch.randn(BATCH, width) if model == "linear-gaussian" else torch.bernoulli(torch.rand(BATCH, width))
     program = names.catalogue("model")[model](**SIZES[model])
-    return (program, names.catalogue("guide")[guide](program, x[:3], hidden=WIDTH)), x
+    sizes = {} if guide == "infused" else {"hidden": WIDTH}
+    return (program, names.catalogue("guide")[guide](program, x[:3], **sizes)), x
 
 
 def pyro_steps(model: str, guide: str, compile: bool) -> Callable[[int], None]:
@@ -76,7 +81,8 @@ def numpyro_steps(model: str, guide: str) -> Callable[[int], None]:
     (first, second), x = build(model, guide)
     rows, keys = x.numpy(), jax.random.split(jax.random.key(0), 4)
     program = like_torch(names.catalogue("model", "numpyro")[model](**SIZES[model], key=keys[0]), first)
-    port = names.catalogue("guide", "numpyro")[guide](program, rows[:3], hidden=WIDTH, key=keys[1])
+    sizes = {} if guide == "infused" else {"hidden": WIDTH}
+    port = names.catalogue("guide", "numpyro")[guide](program, rows[:3], **sizes, key=keys[1])
     port = like_torch(port, second)
     settings = Settings(
         elbo, steps=10**6, batch_size=BATCH, lr=LR, schedule="constant", weight_decay=0.0, clip=None, ema=None

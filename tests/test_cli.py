@@ -123,8 +123,18 @@ def content(path: str) -> dict:
 
 
 def test_the_catalogues_hold_the_programs_alone():
-    assert set(names.catalogue("guide")) == {"bottom-up", "faithful", "ladder", "mean-field", "self-reflective"}
-    models = {"dlgm", "hierarchical-vae", "linear-gaussian", "sere-vae", "vae"}
+    guides = {"bottom-up", "faithful", "infused", "ladder", "mean-field", "self-reflective"}
+    assert set(names.catalogue("guide")) == guides
+    models = {
+        "dlgm",
+        "hierarchical-vae",
+        "infusion",
+        "linear-gaussian",
+        "pixel-vae",
+        "sequential-vae",
+        "sere-vae",
+        "vae",
+    }
     assert set(names.catalogue("model")) == models
     assert all(all(names.told(program)) for kind in ("model", "guide") for program in names.catalogue(kind).values())
 

@@ -10,12 +10,12 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective, families
-from ppl_models import DLGM, VAE, HierarchicalVAE, LinearGaussian, SeReVAE
+from guides import BottomUp, Faithful, Infused, Ladder, MeanField, SelfReflective, families
+from ppl_models import DLGM, VAE, HierarchicalVAE, Infusion, LinearGaussian, PixelVAE, SequentialVAE, SeReVAE
 from ppl_models.inference.objectives import elbo
 from ppl_models.inference.single_pass import terms
 
-GUIDES = (MeanField, BottomUp, Ladder, SelfReflective, Faithful)
+GUIDES = (MeanField, BottomUp, Ladder, SelfReflective, Faithful)  # and Infused, for one model alone
 FAMILIES = ("diagonal", "rank-one", "full")
 LIKELIHOODS = ("bernoulli", "gaussian", "gaussian:0.5", "logistic:8")
 WIDTH, IMAGE = 16, (1, 4, 4)
@@ -29,8 +29,12 @@ MODELS: dict[str, Callable] = {
     "sere": lambda likelihood: SeReVAE(WIDTH, 3, 3, 8, likelihood=likelihood),
     "sere-conv": lambda likelihood: SeReVAE(IMAGE, 2, 3, 16, likelihood=likelihood, network="conv"),
     "linear": lambda likelihood: LinearGaussian(WIDTH, (2, 3, 2), {"x": ("z3", "z1"), "z3": ("z2", "z1")}),
+    "pixel": lambda likelihood: PixelVAE(IMAGE, 3, 4, 2, likelihood=likelihood, components=2),
+    "sequential": lambda likelihood: SequentialVAE(WIDTH, 3, 2, 8, likelihood=likelihood, predictor=True),
+    "sequential-conv": lambda likelihood: SequentialVAE(IMAGE, 2, 2, 16, likelihood=likelihood, network="conv"),
+    "infusion": lambda likelihood: Infusion(WIDTH, 3, 8),
 }
-CASES = [(name, kind) for name in MODELS for kind in (LIKELIHOODS if name != "linear" else ("gaussian",))]
+CASES = [(name, k) for name in MODELS for k in (("gaussian",) if name in ("linear", "infusion") else LIKELIHOODS)]
 
 
 def data(likelihood: str, n: int = 5) -> Tensor:
@@ -62,12 +66,17 @@ def test_every_guide_on_every_model_and_likelihood(name, likelihood, guide):
         check(model, guide(model, x, family=family, hidden=8), x)
 
 
-@pytest.mark.parametrize("encoder", ["separate", "shared", "bottom-up", "conv", "linear"])
+def test_the_infused_guide_on_its_model():
+    model, x = MODELS["infusion"]("gaussian"), data("gaussian")
+    check(model, Infused(model, x), x)
+
+
+@pytest.mark.parametrize("encoder", ["separate", "shared", "bottom-up", "conv", "pyramid", "linear"])
 @pytest.mark.parametrize("guide", GUIDES)
 @pytest.mark.parametrize("name", MODELS)
 def test_every_guide_with_every_encoder(name, guide, encoder):
     model, x = MODELS[name]("gaussian"), data("gaussian")
-    if guide is Faithful and encoder == "conv" and name == "sere":  # its factors read some of the blocks only
+    if guide is Faithful and encoder in ("conv", "pyramid") and name == "sere":  # whose factors read some blocks only
         return
     check(model, guide(model, x, encoder=encoder, hidden=8, image=IMAGE), x)
 

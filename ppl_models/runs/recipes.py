@@ -190,7 +190,7 @@ def _checked(found: Mapping[str, Any], name: str) -> None:
         for section in own if run else ():
             if section not in ("data", "model", "guide", "training") or not isinstance(own[section], dict):
                 raise ValueError(
-                    f"recipe {name}: found {section!r} in run {run!r}, want data, model, guide or training"
+                    f"recipe {name}: found {section!r} in the run {run!r}, want data, model, guide or training"
                 )
         for key in own.get("training", {}):
             if key not in known:

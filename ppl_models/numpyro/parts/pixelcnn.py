@@ -144,7 +144,7 @@ class PixelCNN(eqx.Module):
     def generate(self, context: Array, draw: Callable[[Array, Array], Array], key: Array) -> Array:
         """Images drawn pixel by pixel, what each layer has computed kept: a full pass a pixel would be O(pixels^2).
 
-        A row costs a convolution over a few rows in each layer of the vertical stack, a pixel two small products in
+        A row costs a product over a few rows in each layer of the vertical stack, a pixel two small products in
         each of the horizontal one. No gradient goes through.
 
         Args:
@@ -161,44 +161,49 @@ class PixelCNN(eqx.Module):
         )
         (depth, height, width), n, layers = net.image, len(context), net.layers
         sizes = [depth, *(len(layer.out.weight) for layer in layers[:-1])]
-        pads = [layer.radius for layer in layers]
         biases = [jnp.split(layer.bias(context), 2, 1) for layer in layers]
-        # what each layer reads, with the zeros above and on both sides; and of one row, pixels side by side
-        zeros = [jnp.zeros((n, c, height + w, width + 2 * w), context.dtype) for c, w in zip(sizes, pads, strict=True)]
-        blank = [jnp.zeros((n, w + width, c), context.dtype) for c, w in zip(sizes, pads, strict=True)]
+        # products of channels, the last dim of everything here: in a loop XLA's convolutions take ten times as long
+        vertical, horizontal, down, out = (
+            [_matrix(getattr(layer, name)) for layer in layers] for name in ("vertical", "horizontal", "down", "out")
+        )
+        inner, last = _matrix(net.inner), _matrix(net.last)
+        # what each layer has read so far and reads again: the last w rows of all, and of this row the last w pixels
+        rows = [jnp.zeros((n, each.radius, width, c), context.dtype) for each, c in zip(layers, sizes, strict=True)]
+        pixels = [row[:, :, 0] for row in rows]
 
-        def row(r: Array, maps: list[Array]) -> list[Array]:
-            maps, above = list(maps), []  # of each layer, what its horizontal stack takes from the vertical one
+        def row(rows: list[Array], r: Array) -> tuple[list[Array], Array]:
+            rows, above, v = list(rows), [], None  # above: what the horizontal stack takes from the vertical one
             for i, (layer, (bias, left)) in enumerate(zip(layers, biases, strict=True)):
-                a = layer.vertical(lax.dynamic_slice_in_dim(maps[i], r, layer.seen, 2)) + bias[..., None, None]
-                above.append((layer.down(a) + left[..., None, None])[:, :, 0])
-                if i + 1 < len(layers):
-                    w = pads[i + 1]
-                    maps[i + 1] = lax.dynamic_update_slice(maps[i + 1], gate(a, 1), (0, 0, r + w, w))
+                seen = rows[i] if layer.first else jnp.concatenate([rows[i], v[:, None]], 1)
+                a = vertical[i](_windows(seen, layer.radius)) + bias[:, None]
+                above.append((down[i](a) + left[:, None]).swapaxes(0, 1))
+                rows[i], v = rows[i] if layer.first else seen[:, 1:], gate(a, -1)
 
-            def pixel(j: Array, lines: list[Array]) -> list[Array]:
-                lines, h = list(lines), None
+            def pixel(pixels: list[Array], at: tuple[list[Array], Array]) -> tuple[list[Array], Array]:
+                pixels, h = list(pixels), None
                 for i, layer in enumerate(layers):
-                    seen = lax.dynamic_slice_in_dim(lines[i], j, layer.seen, 1)
-                    b = jnp.einsum("nsc,ocs->no", seen, layer.horizontal.weight[:, :, 0])
-                    b = b + lax.dynamic_index_in_dim(above[i], j, 2, keepdims=False)
-                    moved = _pointwise(layer.out, gate(b, 1))
-                    h = moved if h is None else h + moved
-                    if i + 1 < len(layers):
-                        lines[i + 1] = lax.dynamic_update_index_in_dim(lines[i + 1], h, j + pads[i + 1], 1)
-                params = _pointwise(net.last, relu(_pointwise(net.inner, relu(h))))
-                drawn = draw(jax.random.fold_in(key, r * width + j), params).astype(context.dtype)
-                lines[0] = lax.dynamic_update_index_in_dim(lines[0], drawn, j + pads[0], 1)
-                return lines
+                    seen = pixels[i] if layer.first else jnp.concatenate([pixels[i], h[:, None]], 1)
+                    moved = out[i](gate(horizontal[i](seen.reshape(n, -1)) + at[0][i], -1))
+                    pixels[i], h = (pixels[i], moved) if layer.first else (seen[:, 1:], h + moved)
+                drawn = draw(jax.random.fold_in(key, at[1]), last(relu(inner(relu(h))))).astype(context.dtype)
+                pixels[0] = jnp.concatenate([pixels[0][:, 1:], drawn[:, None]], 1)
+                return pixels, drawn
 
-            line = lax.fori_loop(0, width, pixel, blank)[0][:, pads[0] :].transpose(0, 2, 1)[:, :, None]
-            maps[0] = lax.dynamic_update_slice(maps[0], line, (0, 0, r + pads[0], pads[0]))
-            return maps
+            drawn = lax.scan(pixel, pixels, (above, r * width + jnp.arange(width)))[1].swapaxes(0, 1)
+            rows[0] = jnp.concatenate([rows[0][:, 1:], drawn[:, None]], 1)
+            return rows, drawn
 
-        first = pads[0]
-        return lax.fori_loop(0, height, row, zeros)[0][:, :, first:, first : first + width]
+        return lax.scan(row, rows, jnp.arange(height))[1].transpose(1, 3, 0, 2)
 
 
-def _pointwise(layer: Conv, h: Array) -> Array:
-    """A 1 x 1 convolution at one pixel, (n, inputs) -> (n, output)."""
-    return h @ layer.weight[:, :, 0, 0].T + layer.bias
+def _matrix(layer: Conv) -> Callable[[Array], Array]:
+    """A convolution of what its kernel sees of one pixel, (*batch, rows * columns * inputs) -> (*batch, output)."""
+    weight = layer.weight.transpose(2, 3, 1, 0).reshape(-1, len(layer.weight))
+    return lambda seen: seen @ weight if layer.bias is None else seen @ weight + layer.bias
+
+
+def _windows(rows: Array, radius: int) -> Array:
+    """The columns around each of some rows, (n, rows, width, c) -> (n, width, rows * (2 radius + 1) * c)."""
+    wide = jnp.pad(rows, ((0, 0), (0, 0), (radius, radius), (0, 0)))
+    columns = [wide[:, k, j : j + rows.shape[2]] for k in range(rows.shape[1]) for j in range(2 * radius + 1)]
+    return jnp.concatenate(columns, -1)
