@@ -311,11 +311,11 @@ show("information-preference", "beta-0_strip.png", 10)
 print("criterion                       I(x; z), nats       KL(q(z) || p(z))   - E log p(x|z)")
 criteria = {
     "ELBO": {"beta": 1.0},
-    "MMD, alpha 1, lambda 100": {"objective": partial(info_vae, alpha=1.0, lambda_=100.0)},
-    "MMD, alpha 0.8, lambda 100": {"objective": partial(info_vae, alpha=0.8, lambda_=100.0)},
+    "MMD, alpha 1, lambda 10": {"objective": partial(info_vae, alpha=1.0, lambda_=10.0)},
+    "MMD, alpha 0.8, lambda 10": {"objective": partial(info_vae, alpha=0.8, lambda_=10.0)},
     "imq, linear time": {
         "objective": partial(
-            info_vae, alpha=0.8, lambda_=100.0, discrepancy=partial(mmd, kernel="imq", estimator="linear")
+            info_vae, alpha=0.8, lambda_=10.0, discrepancy=partial(mmd, kernel="imq", estimator="linear")
         )
     },
 }

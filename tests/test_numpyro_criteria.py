@@ -191,18 +191,26 @@ def amortized(x):
 def test_draws_are_those_of_the_guide_and_those_of_the_prior_follow_it():
     n, particles = 1000, 20
     x = jnp.linspace(-1.0, 1.0, n)
-    found = terms(chain, amortized, (x,), particles=particles, key=KEY)
-    assert {name: value.shape for name, value in found.drawn.items()} == {"z": (20, n, 2), "u": (20, n, 1)}
-    sites = traces(chain, amortized, (x,), key=jax.random.split(KEY, particles)[3], params={})[1]
-    np.testing.assert_allclose(found.drawn["z"][3], sites["z"]["value"], rtol=1e-6)
-    np.testing.assert_allclose(found.drawn["u"][3, :, 0], sites["u"]["value"], rtol=1e-6)
-    # nothing runs before the first is asked for, once for all of them, and not beyond the last latent
-    RUNS.clear()
-    assert set(found.prior) == {"z", "u"} and len(found.prior) == 2 and "x" not in found.prior and not RUNS
-    z, u = (np.asarray(found.prior[name], float).reshape(n * particles, -1) for name in ("z", "u"))
-    assert RUNS == ["started"] and found.prior["z"].shape == (20, n, 2) and found.prior["u"].shape == (20, n, 1)
-    with pytest.raises(KeyError):
-        found.prior["x"]
+
+    def run(key: jax.Array) -> tuple[dict, dict, dict]:
+        found = terms(chain, amortized, (x,), particles=particles, key=key)
+        sites = traces(chain, amortized, (x,), key=jax.random.split(key, particles)[3], params={})[1]
+        # nothing runs before the first is asked for, once for all of them, and not beyond the last latent
+        RUNS.clear()
+        assert set(found.prior) == {"z", "u"} and len(found.prior) == 2 and "x" not in found.prior and not RUNS
+        prior = dict(found.prior)
+        assert RUNS == ["started"]
+        with pytest.raises(KeyError):
+            found.prior["x"]
+        return found.drawn, prior, {name: sites[name]["value"] for name in prior}
+
+    drawn, prior, third = quick(run)(KEY)
+    shapes = {"z": (20, n, 2), "u": (20, n, 1)}
+    assert {name: value.shape for name, value in drawn.items()} == shapes
+    assert {name: value.shape for name, value in prior.items()} == shapes
+    np.testing.assert_allclose(drawn["z"][3], third["z"], rtol=1e-6)
+    np.testing.assert_allclose(drawn["u"][3, :, 0], third["u"], rtol=1e-6)
+    z, u = (np.asarray(prior[name], float).reshape(n * particles, -1) for name in ("z", "u"))
     # each moment of n * particles draws within five standard errors: z ~ N(loc, 2^2), u | z ~ N(z1 + z2, 0.5^2)
     count = n * particles
     for values, mean, scale in (
@@ -214,7 +222,7 @@ def test_draws_are_those_of_the_guide_and_those_of_the_prior_follow_it():
         assert abs(values.mean() - mean) < 5 * scale / count**0.5
         assert abs(values.std() / scale - 1) < 5 / (2 * count) ** 0.5
     assert len(np.unique(z)) > 0.99 * z.size  # in single precision a few coincide
-    assert abs(np.corrcoef(z[:, 0], np.asarray(found.drawn["z"]).reshape(-1, 2)[:, 0])[0, 1]) < 5 / count**0.5
+    assert abs(np.corrcoef(z[:, 0], np.asarray(drawn["z"]).reshape(-1, 2)[:, 0])[0, 1]) < 5 / count**0.5
 
 
 def test_one_particle_and_a_global_latent():

@@ -158,13 +158,14 @@ def test_draws_of_an_image_have_its_probabilities():
     _, net = twins(torch_pixelcnn.PixelCNN((1, 2, 2), 1, 2, 3, 2), pixelcnn.PixelCNN((1, 2, 2), 1, 2, 3, 2, key=KEY))
     q = pixels.AutoregressiveImage(net, jnp.ones(2), likelihoods.Bernoulli())
     every = jnp.asarray(list(itertools.product([0.0, 1.0], repeat=4)))
-    probability = np.exp(q.log_prob(every))
-    np.testing.assert_allclose(probability.sum(), 1, rtol=1e-12)
     n = 20_000
-    drawn = q.sample(KEY, (n,))
-    assert drawn.shape == (n, 4) and drawn.dtype == jnp.float64
+    log_prob, drawn, wide = quick(
+        lambda q, key: (q.log_prob(every), q.sample(key, (n,)), q.expand((3, 2)).sample(key))
+    )(q, KEY)
+    probability = np.exp(log_prob)
+    np.testing.assert_allclose(probability.sum(), 1, rtol=1e-12)
+    assert wide.shape == (3, 2, 4) and drawn.shape == (n, 4) and drawn.dtype == jnp.float64
     same_frequencies((np.asarray(drawn)[:, None] == np.asarray(every)).all(-1).mean(0), probability, n)
-    assert q.expand((3, 2)).sample(KEY).shape == (3, 2, 4)
     # a draw is no function of the parameters, whatever transformation is around it
     many = quick(jax.vmap(jax.grad(lambda c, key: pixels.AutoregressiveImage(net, c, q.pixel).sample(key).sum())))
     assert (many(jnp.ones((2, 2)), jax.random.split(KEY)) == 0).all()
@@ -205,9 +206,13 @@ def test_images_are_drawn_under_numpyros_handlers():
     model = PixelVAE((1, 2, 2), 2, 3, 2, "logistic:4", components=2, radius=1, key=KEY)
     x = quick(jax.vmap(lambda key: handlers.seed(model, key)(n=4)))(jax.random.split(KEY, 3))
     assert x.shape == (3, 4, 4) and np.isin(np.round(3 * x, 6), range(4)).all() and len(np.unique(x[:, 0], axis=0)) == 3
-    with handlers.seed(rng_seed=0), handlers.mask(mask=jnp.arange(4) > 1), handlers.trace() as trace:
-        model(x[0])
-    assert ((trace["x"]["fn"].log_prob(x[0]) == 0) == (np.arange(4) <= 1)).all()
+
+    def masked(x: jax.Array) -> jax.Array:
+        with handlers.seed(rng_seed=0), handlers.mask(mask=jnp.arange(4) > 1), handlers.trace() as trace:
+            model(x)
+        return trace["x"]["fn"].log_prob(x)
+
+    assert ((quick(masked)(x[0]) == 0) == (np.arange(4) <= 1)).all()
 
 
 # Likelihoods around a mean

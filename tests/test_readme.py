@@ -13,7 +13,7 @@ from ppl_models.parts import Program
 README = Path(__file__).parents[1] / "README.md"
 
 
-COLLECTION, OWN, TRAINING, INSPECTION, PORTS = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+COLLECTION, OWN, TRAINING, INSPECTION, CRITERIA, PORTS = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
 
 
 def test_example_of_the_collection_runs(capsys):
@@ -51,6 +51,19 @@ def test_report_is_as_printed_and_drawn(capsys):
     guide = guides.MeanField(scope["model"], scope["x"])
     drawn = scope["compare"](scope["model"], guide, scope["x"]).svg()
     assert (README.parent / "docs" / "inspection.svg").read_text() == f"{drawn}\n"
+
+
+def test_criteria_decide_what_a_code_tells(capsys):
+    scope: dict = {}
+    exec(compile(CRITERIA, "README.md", "exec"), scope)
+    pattern = r"^ *I\(x; z\) +(\S+) to (\S+) nats"
+    found = [[float(v) for v in pair] for pair in re.findall(pattern, capsys.readouterr().out, re.M)]
+    stated = [[float(v) for v in pair] for pair in re.findall(pattern, README.read_text(), re.M)]
+    assert len(found) == len(stated) == 2
+    free, held = found
+    assert free[0] > 7 and free[1] > 15  # at the ceiling log 1497, and the truth beyond it
+    assert 0.5 < held[0] <= held[1] + 0.1 and held[1] < 5  # trainings differ from one machine to another
+    assert scope["samples"].shape == (20, 64) and scope["strip"].axes
 
 
 def test_both_backends_give_the_numbers_that_are_printed(capsys):

@@ -49,9 +49,9 @@ class PixelVAE(Program):
 
     >>> import jax
     >>> from numpyro.handlers import seed
-    >>> model = PixelVAE(event=(1, 8, 8), latent=5, hidden=8, depth=3, key=jax.random.key(0))
+    >>> model = PixelVAE(event=(1, 4, 4), latent=5, hidden=8, depth=2, key=jax.random.key(0))
     >>> seed(model, jax.random.key(1))(n=3).shape
-    (3, 64)
+    (3, 16)
 
     >>> from ppl_models.factorization import factorization
     >>> model = PixelVAE(event=(1, 2, 2), latent=2, hidden=4, depth=2, key=jax.random.key(0))

@@ -64,6 +64,8 @@ def fit(
     call of the device, on data that stay there. Programs do not change: the trained ones are in the `Run`. However it
     ends, it holds the (averaged) parameters of the steps done: an error or a Ctrl-C has it as its attribute `run`.
 
+    The loss is computed in training mode (`parts.training`), the bound on validation data in evaluation mode.
+
     Args:
         model, guide: any NumPyro programs with reparametrized latents (others with a `loss`); all their
             `numpyro.param`s are trained.
@@ -81,7 +83,8 @@ def fit(
             step t = 0, 1, ...; None to keep the last ones.
         particles: draws a step, in one pass of `jax.vmap`.
         analytic: divergences in closed form where there is one (less noise), or all sampled.
-        objective, gradient: of `objectives` and `losses.estimate`: `importance_weighted`, `partial(free_bits, nats=1)`.
+        objective, gradient: of `objectives` or `criteria`, and `losses.estimate`: `importance_weighted`,
+            `partial(free_bits, nats=1)`, `unregularized`.
         loss: one of NumPyro's own ELBOs instead (`numpyro.infer.Trace_ELBO()`, `TraceGraph_ELBO()`, ...): then
             objective, gradient, beta, warmup, particles, analytic and precision are its business and must keep their
             defaults.

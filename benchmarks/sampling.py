@@ -1,0 +1,79 @@
+"""Drawing images of a PixelVAE: pixel by pixel with what layers have computed kept, against a full pass a pixel.
+
+    python -m benchmarks.sampling                               # 64 images of 28 x 28, one thread and all
+    python -m benchmarks.sampling --images 64 --threads all --json sampling.json
+
+The decoder has the published sizes (12 gated layers of 32 maps). Full passes are timed, not run 784 times: a pixel
+costs one pass over the image, so that all of them cost 784 times as much.
+"""
+
+import argparse
+import json
+from math import prod
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import torch
+
+from ppl_models import PixelVAE
+
+from .timing import cores, machine, on_threads
+
+IMAGE = (1, 28, 28)
+
+
+def measure(images: int, rounds: int, hidden: int = 32, depth: int = 12) -> dict[str, float]:
+    """Seconds for all images: kept, and 784 full passes; and their ratio, the median over rounds."""
+    torch.manual_seed(0)
+    model = PixelVAE(IMAGE, 10, hidden, depth)
+    z, x = torch.randn(images, 10), torch.bernoulli(torch.full((images, *IMAGE), 0.5))
+    times: dict[str, list[float]] = {"kept": [], "full": []}
+    with torch.no_grad():
+        for _ in range(rounds + 1):  # the first one warms up
+            start = perf_counter()
+            model.decoder.generate(z, lambda params: torch.bernoulli(params.sigmoid()))
+            times["kept"].append(perf_counter() - start)
+            start = perf_counter()
+            model.decoder(x, z)
+            times["full"].append((perf_counter() - start) * prod(IMAGE))
+    kept, full = (values[1:] for values in times.values())
+    ratio = median(f / k for f, k in zip(full, kept, strict=True))
+    return {"kept_s": median(kept), "full_passes_s": median(full), "ratio": ratio, "images": images}
+
+
+def options() -> argparse.ArgumentParser:
+    """What the command takes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", action="append", help="a number, or all; repeatable; 1 and all by default")
+    parser.add_argument("--json", type=Path, help="where to write the numbers")
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # this process is confined to so many cores
+    return parser
+
+
+def main() -> None:
+    """Measure in a process confined to its cores, for each setting of threads."""
+    args = options().parse_args()
+    if args.worker is None:
+        for threads in args.threads or ["1", "all"]:
+            words = [f"--images={args.images}", f"--rounds={args.rounds}"]
+            words += [f"--json={args.json.absolute()}"] if args.json else []
+            count = cores() if threads == "all" else int(threads)
+            on_threads(count, "benchmarks.sampling", [*words, f"--worker={count}"], {})
+        return
+    torch.set_num_threads(args.worker)
+    found = {**measure(args.images, args.rounds), "threads": args.worker, "rounds": args.rounds, "about": machine()}
+    print(
+        f"{args.images} images, {args.worker} threads: {found['kept_s']:.2f} s; a full pass a pixel "
+        f"{found['full_passes_s']:.0f} s, {found['ratio']:.0f} times as long",
+        flush=True,
+    )
+    if args.json:
+        before = json.loads(args.json.read_text()) if args.json.is_file() else []
+        args.json.write_text(json.dumps([*before, found], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
