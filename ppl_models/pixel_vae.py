@@ -75,13 +75,16 @@ class PixelVAE(Program):
         window = None if window is None else one_size("PixelVAE", "window", window)
         self.likelihood = likelihoods.likelihood(likelihood, "PixelVAE")
         channels = self.image[0]
-        if isinstance(self.likelihood, likelihoods.Logistic):
-            self.pixel = PixelMixture(channels, self.likelihood.levels, components)
-            output = self.pixel.output
-        else:
-            self.pixel, output = self.likelihood, self.likelihood.count * channels
+        logistic = isinstance(self.likelihood, likelihoods.Logistic)
+        self.mixture = PixelMixture(channels, self.likelihood.levels, components) if logistic else None
+        output = self.mixture.output if logistic else self.likelihood.count * channels
         self.decoder = PixelCNN(self.image, output, self.latent, hidden, depth, radius, window)
         self.prior = StandardNormal(self.latent)
+
+    @property
+    def pixel(self) -> nn.Module:
+        """From the numbers of a pixel to its distribution."""
+        return self.likelihood if self.mixture is None else self.mixture
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Observe the rows of x (n, event), or generate n of them; returns them."""

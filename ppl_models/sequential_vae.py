@@ -12,7 +12,7 @@ from .parts.distributions import StandardNormal
 from .parts.ladder import LadderNet
 from .parts.nets import Net
 from .parts.program import Program
-from .parts.sizes import all_sizes, event_size, one_size, scales, shared_among
+from .parts.sizes import code_sizes, event_size, one_size
 
 CRITERIA = ("elbo", "per-step")
 
@@ -87,7 +87,7 @@ class SequentialVAE(Program):
         self.event, image = event_size("SequentialVAE", event, network)
         self.steps, hidden = one_size("SequentialVAE", "steps", steps), one_size("SequentialVAE", "hidden", hidden)
         depth = one_size("SequentialVAE", "depth", depth, least=0)
-        parts = _parts(latent, image)
+        parts = code_sizes("SequentialVAE", latent, image)
         self.latent = sum(parts)
         if criterion not in CRITERIA:
             raise ValueError(f"SequentialVAE: found criterion {criterion!r}, want {' or '.join(map(repr, CRITERIA))}")
@@ -156,19 +156,3 @@ class SequentialVAE(Program):
     def around(self, t: int, mean: Tensor) -> dist.TorchDistribution:
         """The likelihood around an image (*batch, event)."""
         return self.likelihood(self.likelihood.around(mean, None if self.log_scales is None else self.log_scales[t]))
-
-
-def _parts(latent: int | Sequence[int], image: Sequence[int] | None) -> list[int]:
-    """Sizes of the parts of a code, one for each scale of a "conv"."""
-    owner = "SequentialVAE"
-    if image is None:
-        return [one_size(owner, "latent", latent)]
-    count, given = len(scales(image)), all_sizes(owner, "latent", latent)
-    if len(given) == 1:
-        given = tuple(shared_among(given[0], count))
-    if len(given) != count or min(given) < 1:
-        raise ValueError(
-            f"{owner}: found latent={latent!r}, want at least {count}, or one size for each of the {count} scales of "
-            f"images {tuple(image)}"
-        )
-    return list(given)

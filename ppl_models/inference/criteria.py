@@ -77,7 +77,7 @@ def info_vae(
             f"info_vae: found alpha={alpha}, lambda_={lambda_}, want alpha at most 1 and alpha + lambda_ at least 1: a "
             "divergence of negative weight has no least value"
         )
-    value = elbo(terms, beta * (1 - alpha), data_size)
+    value = elbo(terms, 0.0 if alpha == 1 else beta * (1 - alpha), data_size)
     if alpha + lambda_ == 1:
         return value
     return value - beta * (alpha + lambda_ - 1) * aggregate(terms, discrepancy)
@@ -110,13 +110,13 @@ def aggregate(terms: Terms, discrepancy: Discrepancy) -> Tensor:
     Raises:
         ValueError: a latent outside the plate of the data.
     """
-    for name in terms.log_p:
+    names = [name for name in terms.log_p if name not in terms.auxiliary]
+    for name in names:
         if name in terms.shared:
             raise ValueError(
                 f"info_vae: found the latent {name!r} outside the plate of the data, want a code for each datum: of a "
                 "global latent there is one posterior, and no aggregate of many"
             )
-    names = [name for name in terms.log_p if name not in terms.auxiliary]
     prior, drawn = terms.prior, terms.drawn
     codes = [torch.cat([side[n].flatten(0, 1) for n in names], -1) for side in (drawn, prior)]
     return discrepancy(*codes)

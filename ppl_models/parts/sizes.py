@@ -97,6 +97,28 @@ def shared_among(total: int, count: int) -> list[int]:
     return [each] * (count - 1) + [total - each * (count - 1)]
 
 
+def code_sizes(owner: str, latent: Any, image: Sequence[int] | None) -> list[int]:
+    """Sizes of the parts of a code, one for each of the `scales` of an image, even or as given; one without an image.
+
+    Raises:
+        ValueError: sizes that are none, fewer than one for each scale, or another number of them.
+
+    >>> code_sizes("SequentialVAE", 40, (3, 64, 64)), code_sizes("SequentialVAE", 40, None)
+    ([10, 10, 10, 10], [40])
+    """
+    if image is None:
+        return [one_size(owner, "latent", latent)]
+    count, given = len(scales(image)), all_sizes(owner, "latent", latent)
+    if len(given) == 1:
+        given = tuple(shared_among(given[0], count))
+    if len(given) != count or min(given) < 1:
+        raise ValueError(
+            f"{owner}: found latent={latent!r}, want at least {count}, or one size for each of the {count} scales of "
+            f"images {tuple(image)}"
+        )
+    return list(given)
+
+
 def check_count(n: int) -> int:
     """Return `n` if it is a number of data that can be generated.
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ from ppl_models.inference.schedules import Constant
 from ppl_models.inference.settings import Settings
 
 from ..data import Rows
+from ..parts.layers import Conv
 from ..parts.program import training
 from .batches import Order, drawn
 from .losses import estimate
@@ -193,7 +195,9 @@ class Blocks:
         self.stored = [jnp.asarray(column.values) for column in step.columns]
         batch = order.rows(0)
         rows = len(batch) * settings.accumulate
-        self.looped = settings.compile is not False
+        self.looped = settings.compile is True or (
+            settings.compile == "auto" and not _convolves(step.model, step.guide)
+        )
         self.capacity = max(min(LONGEST, total, LARGEST // rows), 1) if self.looped else 1
         self.betas, self.rates = settings.betas(), settings.rates(total)
         self._float = jnp.zeros(()).dtype
@@ -234,6 +238,13 @@ class Blocks:
 
     def _once(self, state: State, table: Mapping[str, Array], count: Array, stored: Sequence[Array]) -> Any:
         return self.step(state, {name: column[0] for name, column in table.items()}, stored), count
+
+
+def _convolves(*programs: Any) -> bool:
+    """Whether programs have convolutions, and a CPU to compute them, where XLA takes ten times as long in a loop."""
+    kinds = (Conv, eqx.nn.Conv)
+    leaves = jax.tree.leaves(programs, is_leaf=lambda node: isinstance(node, kinds))
+    return jax.default_backend() == "cpu" and any(isinstance(leaf, kinds) for leaf in leaves)
 
 
 def _leading(told: tuple[Array, tuple[Array, Any]]) -> tuple[Array, Array]:

@@ -91,7 +91,8 @@ def fit(
         accumulate: batches whose gradients are averaged for one step.
         precision: of matrix products, `jax.default_matmul_precision`: "bfloat16" lets a device take its fastest, where
             it has such; all else is in single precision.
-        compile: steps are always compiled: with "auto" and True in a loop on the device, with False one by one.
+        compile: steps are always compiled: with True in a loop on the device, with False one by one, with "auto" in a
+            loop but for programs with convolutions on a CPU, where XLA takes ten times as long for them in loops.
         validation: data of the same kind: the bound on them is recorded with every record.
         patience: stop after so many records without a better bound on the validation data, and leave the pair as it was
             at the best.
