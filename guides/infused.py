@@ -1,6 +1,7 @@
 """Infused inference: the model's own chain, with values of the datum infused into it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import prod
 from numbers import Real
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ppl_models.parts.distributions import diagonal_moments
-from ppl_models.parts.sizes import one_size
+from ppl_models.parts.sizes import image_size
 
 from .guide import TopDownGuide
 from .readings import Reading
@@ -116,13 +117,14 @@ class Infused(TopDownGuide):
         *args: Any,
         rate: float = 0.02,
         width: float = 0.01,
-        image: tuple[int, int, int] | None = None,
+        image: Sequence[int] | None = None,
     ) -> None:
         super().__init__(model, *args)
         for name, value, high in (("rate", rate, 0.5), ("width", width, float("inf"))):
             if not isinstance(value, Real) or not 0 <= value <= high or (name == "width" and value == 0):
                 raise ValueError(f"guide Infused: found {name}={value!r}, want 0 <= rate <= 1/2 and width > 0")
-        self.width, self.channels = float(width), 1 if image is None else one_size("guide Infused", "image", image[0])
+        shape = None if image is None else image_size("guide Infused", image, name="image")
+        self.width, self.channels = float(width), 1 if shape is None else shape[0]
         self.rates = {name: min(rate * max(t, 1), 0.5) for t, name in enumerate(self.order)}
         for name, site in self.layout.latents.items():
             reading = self.layout.reading(name)
@@ -132,9 +134,9 @@ class Infused(TopDownGuide):
                     f"guide Infused: site {name!r} has the event shape {site.event_shape}, with {found}, want latents "
                     "of the shape of a datum (the model Infusion); try SelfReflective"
                 )
-            if site.event_shape[0] % self.channels:
+            if shape is not None and prod(shape) != site.event_shape[0]:
                 raise ValueError(
-                    f"guide Infused: found image={image}, want one whose values are those of site {name!r}"
+                    f"guide Infused: found image={image}, want one of the {site.event_shape[0]} values of site {name!r}"
                 )
         for name, prior in self.layout.not_gaussian.items():
             raise ValueError(

@@ -12,8 +12,9 @@ from torch.nn.functional import relu
 from .parts import likelihoods
 from .parts.program import Program
 from .parts.sizes import event_size, one_size
+from .parts.structure import check_criterion
 
-CRITERIA = ("elbo", "per-step")
+LEAST = 1e-3  # scale of z_1
 VARIANCES = (1e-4, 0.1)  # of a transition: at least, and by how much more at most
 
 
@@ -63,8 +64,9 @@ class Infusion(Program):
     Raises:
         ValueError: sizes that are none; an unknown criterion; x of the wrong width, not finite, empty.
 
-    Source: sections 2 and 3, and the official code. There z_1 has the mean and variance of the training set, here they
-    are learned (the optimum is the same), and layers are normalized instead of batches.
+    Source: sections 2 and 3, and the official code. There z_1 has the mean and variance of the training set; here they
+    are learned, s = 1e-3 + exp(10 r) of a parameter r, so that its scales can fall by orders of magnitude in a training
+    whose other weights move by a fraction; and layers are normalized instead of batches.
 
     >>> Infusion(event=64, steps=3, hidden=16)(n=3).shape
     torch.Size([3, 64])
@@ -87,11 +89,9 @@ class Infusion(Program):
         super().__init__()
         self.event, _ = event_size("Infusion", event)
         self.steps, hidden = one_size("Infusion", "steps", steps), one_size("Infusion", "hidden", hidden)
-        if criterion not in CRITERIA:
-            raise ValueError(f"Infusion: found criterion {criterion!r}, want {' or '.join(map(repr, CRITERIA))}")
-        self.criterion = criterion
+        self.criterion = check_criterion("Infusion", criterion)
         self.likelihood = likelihoods.Gaussian()
-        self.start = nn.Parameter(torch.cat([torch.full((self.event,), 0.5), torch.full((self.event,), -1.0)]))
+        self.start = nn.Parameter(torch.cat([torch.full((self.event,), 0.5), torch.full((self.event,), -0.1)]))
         self.network = StepNet(self.event, hidden, self.steps)
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
@@ -114,8 +114,8 @@ class Infusion(Program):
     def transition(self, t: int, z: Tensor | None) -> dist.Independent:
         """p_t: of z_1 for t = 0, of z_{t+1} given z_t, and of x given z_T for t = T."""
         if t == 0:
-            loc, log_scale = self.start.chunk(2)
-            return dist.Normal(loc, likelihoods.bounded_exp(log_scale)).to_event(1)
+            loc, raw = self.start.chunk(2)
+            return dist.Normal(loc, LEAST + (10 * raw).exp()).to_event(1)
         loc, spread = self.network(t - 1, z).chunk(2, -1)
         least, more = VARIANCES
         return dist.Normal(loc.sigmoid(), (least + more * spread.sigmoid()).sqrt()).to_event(1)

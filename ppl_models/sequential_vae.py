@@ -13,8 +13,7 @@ from .parts.ladder import LadderNet
 from .parts.nets import Net
 from .parts.program import Program
 from .parts.sizes import code_sizes, event_size, one_size
-
-CRITERIA = ("elbo", "per-step")
+from .parts.structure import check_criterion
 
 
 class SequentialVAE(Program):
@@ -28,7 +27,8 @@ class SequentialVAE(Program):
 
     **Two criteria.** "elbo" is the model above, and its ELBO a bound. "per-step" trains as it was published: in
     training mode (`model.train()`, as inside `fit`) the data are observed at every step, at sites x1..x{T-1} and x, and
-    no gradient goes from one step to those before. With q_t(z_t | x) in `MeanField` the ELBO of that program is
+    no gradient goes from one step to those before (a predictor's code before included). With q_t(z_t | x) in
+    `MeanField` the ELBO of that program is
 
         sum_t  E [ log p(x; G_t(m_{t-1}, z_t)) - KL(q_t(z_t | x) || p(z_t)) ],     m_{t-1} held fixed
 
@@ -89,9 +89,7 @@ class SequentialVAE(Program):
         depth = one_size("SequentialVAE", "depth", depth, least=0)
         parts = code_sizes("SequentialVAE", latent, image)
         self.latent = sum(parts)
-        if criterion not in CRITERIA:
-            raise ValueError(f"SequentialVAE: found criterion {criterion!r}, want {' or '.join(map(repr, CRITERIA))}")
-        self.criterion = criterion
+        self.criterion = check_criterion("SequentialVAE", criterion)
         self.likelihood = likelihoods.likelihood(likelihood, "SequentialVAE", ("squash", "around"))
 
         def network_of(first: bool) -> nn.Module:
@@ -116,11 +114,15 @@ class SequentialVAE(Program):
         """Observe the rows of x (n, event), or generate n of them; returns them."""
         n = likelihoods.rows(x, n, self.event, self.likelihood, self.prior.loc.dtype)
         every = self.criterion == "per-step" and self.training and x is not None
-        z, mean = None, None
+        codes: list[Tensor] = []
         with pyro.plate("data", n):
             for t in range(self.steps):
                 # p(zt), or p(zt | z{t-1})
-                z = pyro.sample(f"z{t + 1}", self.prior_of(t, z))
+                above = codes[-1] if codes else None
+                prior = self.prior_of(t, above.detach() if every and codes else above)
+                codes.append(pyro.sample(f"z{t + 1}", prior))
+            mean = None
+            for t, z in enumerate(codes):
                 # mt = gt Gt(m{t-1}, zt) + (1 - gt) m{t-1}
                 mean = self.image_of(t, mean, z)
                 if every and t + 1 < self.steps:

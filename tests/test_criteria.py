@@ -1,5 +1,7 @@
 """Criteria beyond the ELBO: identities, estimators of discrepancies, draws of the prior, every model and guide."""
 
+import gc
+import weakref
 from functools import partial
 
 import hypothesis
@@ -11,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from guides import BottomUp, MeanField, SelfReflective
-from ppl_models import DLGM, VAE, HierarchicalVAE, PixelVAE, SequentialVAE, SeReVAE
+from guides import BottomUp, Faithful, Infused, Ladder, MeanField, SelfReflective
+from ppl_models import DLGM, VAE, HierarchicalVAE, Infusion, LinearGaussian, PixelVAE, SequentialVAE, SeReVAE
 from ppl_models.inference import elbo, fit, info_vae, mmd, moment_matching, moments, terms, training_step, unregularized
 from ppl_models.inference.criteria import aggregate
 from ppl_models.inference.discrepancies import KERNELS, Gaussian, InverseMultiquadric, Laplace, Polynomial
@@ -24,7 +26,10 @@ MODELS = {
     "sere": lambda: SeReVAE(6, 2, 2, 4),
     "pixel": lambda: PixelVAE((1, 2, 3), 2, 4, 2),
     "sequential": lambda: SequentialVAE(6, 2, 2, 4),
+    "linear": lambda: LinearGaussian(6, (2, 2)),
+    "infusion": lambda: Infusion(6, 2, 4, criterion="per-step"),
 }
+GUIDES = (MeanField, BottomUp, Ladder, SelfReflective, Faithful)
 CRITERIA = {
     "unregularized": unregularized,
     "mmd": partial(info_vae, alpha=1.0, lambda_=10.0),
@@ -82,7 +87,10 @@ def test_kernels_are_symmetric_and_positive(kernel, seed):
     k = KERNELS[kernel]
     table = k(x[:, None], x[None])
     torch.testing.assert_close(table, table.T)
-    assert torch.linalg.eigvalsh(table).min() > -1e-9 * table.max()
+    if kernel == "energy":  # positive between weights of sum zero, which is all that a discrepancy asks for
+        center = torch.eye(6).double() - 1 / 6
+        table = center @ table @ center
+    assert torch.linalg.eigvalsh(table).min() > -1e-9 * table.abs().max()
     a, b = (mmd(p, q, kernel=kernel, estimator="biased") for p, q in ((x, y), (y, x)))
     torch.testing.assert_close(a, b)
     assert a > -1e-12 and mmd(x, x, kernel=kernel, estimator="biased").abs() < 1e-12
@@ -133,20 +141,41 @@ def test_criteria_by_hand(pair):
     found = terms(model, guide, (x,), particles=3)
     likelihood = found.log_likelihood["x"].mean()
     rate = sum(kl.mean() for kl in found.kl.values())
-    codes, prior = (torch.cat([s["z1"], s["z2"]], -1).flatten(0, 1) for s in (found.drawn, found.prior))
-    assert codes.shape == prior.shape == (24, 5)
+    codes, prior = (torch.cat([s["z1"], s["z2"]], -1) for s in (found.drawn, found.prior))
+    assert codes.shape == prior.shape == (3, 8, 5)
     torch.testing.assert_close(unregularized(found), likelihood)
-    expected = likelihood - 0.25 * rate - 2.75 * mmd(codes, prior)
-    torch.testing.assert_close(info_vae(found, alpha=0.75, lambda_=3.0), expected)
-    expected = likelihood - 0.5 * (0.25 * rate + 2.75 * mmd(codes, prior))
+    apart = sum(mmd(codes[k], prior[k]) for k in range(3)) / 3  # of each particle one code a datum
+    torch.testing.assert_close(info_vae(found, alpha=0.75, lambda_=3.0), likelihood - 0.25 * rate - 2.75 * apart)
+    expected = likelihood - 0.5 * (0.25 * rate + 2.75 * apart)
     torch.testing.assert_close(info_vae(found, 0.5, alpha=0.75, lambda_=3.0), expected)
-    torch.testing.assert_close(moment_matching(found, weight=3.0), likelihood - 3 * moments(codes, prior))
+    apart = sum(moments(codes[k], prior[k]) for k in range(3)) / 3
+    torch.testing.assert_close(moment_matching(found, weight=3.0), likelihood - 3 * apart)
+
+
+@pytest.mark.parametrize("particles", [1, 4])
+def test_the_discrepancy_of_codes_from_their_prior_is_unbiased_with_particles(particles):
+    """q(z | x) = N(0.8 x, 0.6^2) of x ~ N(0, 1): the aggregate is the prior, and the codes of one datum are alike."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.8 * x, 0.6).to_event(1))
+
+    apart = partial(mmd, kernel=Gaussian(1.0))
+    values = [torch.randn(12, 1) for _ in range(800)]
+    found = torch.stack([aggregate(terms(model, guide, (x,), particles=particles, nesting=1), apart) for x in values])
+    assert abs(found.mean()) < 4 * found.std() / 800**0.5  # four standard errors
 
 
 def test_known_criteria_are_special_cases(pair):
     model, guide, x = pair
     found = terms(model, guide, (x,))
-    assert info_vae(found) == elbo(found)
+    assert info_vae(found, alpha=0.0, lambda_=1.0) == elbo(found)
+    torch.testing.assert_close(info_vae(found, alpha=-1.8, lambda_=2.8), elbo(found, 2.8))  # 1 up to rounding
     torch.testing.assert_close(info_vae(found, alpha=-3.0, lambda_=4.0), elbo(found, 4.0))  # a beta-VAE
     assert unregularized(found, 17.0) == elbo(found, 0.0) == moment_matching(found, weight=0.0)
     infinite = terms(model, guide, (x,))
@@ -156,7 +185,7 @@ def test_known_criteria_are_special_cases(pair):
 
 def test_what_is_unbounded_is_refused(pair):
     found = terms(*pair[:2], (pair[2],))
-    for options in ({"alpha": 1.5}, {"alpha": -1.0, "lambda_": 1.0}):
+    for options in ({"alpha": 1.5, "lambda_": 1.0}, {"alpha": -1.0, "lambda_": 1.0}):
         with pytest.raises(ValueError, match="want alpha at most 1 and alpha .* lambda_ at least 1"):
             info_vae(found, **options)
     with pytest.raises(ValueError, match="moment_matching: found weight=-1, want at least 0"):
@@ -225,18 +254,48 @@ def test_global_latents_have_no_aggregate():
             pyro.sample("z", dist.Normal(x, 1.0))
 
     with pytest.raises(ValueError, match="info_vae: found the latent 'mu' outside the plate of the data"):
-        info_vae(terms(model, guide, (torch.randn(4),)), lambda_=2.0)
+        info_vae(terms(model, guide, (torch.randn(4),)), alpha=0.0, lambda_=2.0)
+
+
+def test_masked_latents_are_refused():
+    def model(x):
+        with pyro.plate("data", len(x)), pyro.poutine.mask(mask=x > 0):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    x = torch.randn(4)
+    with pytest.raises(ValueError, match="site 'z': found a mask on this latent, want a code for every datum"):
+        info_vae(terms(model, MeanField(model, x, hidden=4), (x,)), alpha=0.0, lambda_=2.0)
+
+
+def test_a_pass_is_let_go_before_its_prior_is_drawn():
+    """What the decoder has made of the guide's codes must not live as long as the terms do."""
+    model, x = VAE(6, 2, 4), bits()
+    kept = []
+
+    class Watched(torch.nn.Module):
+        def forward(self, z):
+            y = decoder(z)
+            kept.append(weakref.ref(y))
+            return y
+
+    decoder, model.decoder = model.decoder, Watched()
+    guide = MeanField(model, x, hidden=4)
+    kept.clear()
+    with torch.no_grad():
+        found = terms(model, guide, (x,))
+    gc.collect()
+    assert not [ref for ref in kept if ref() is not None] and found.prior["z1"].shape == (1, 8, 2)
 
 
 # Every model and guide, eager and captured
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-@pytest.mark.parametrize("guide", [MeanField, BottomUp, SelfReflective])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "guide"), [*((m, g) for m in MODELS for g in GUIDES), ("infusion", Infused)])
 def test_every_criterion_trains_every_pair(model, guide, criterion):
     p, x = MODELS[model](), bits()
-    q = guide(p, x, hidden=4)
+    q = guide(p, x, **({} if guide is Infused else {"hidden": 4}))
     run = fit(p, q, x, steps=2, batch_size=4, particles=2, objective=CRITERIA[criterion], seed=0, progress=False)
     assert np.isfinite(run.history[-1]["loss"])
     assert all(torch.isfinite(parameter).all() for parameter in (*p.parameters(), *q.parameters()))

@@ -37,6 +37,21 @@ def programs(joint: Joint):
     return model, guide
 
 
+def line(scale: float = 0.5):
+    """(model, guide) with z ~ N(x, scale^2) of x ~ N(0, 1), of which I = log(1 + 1 / scale^2) / 2."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, scale))
+
+    return model, guide
+
+
 # Exact joints
 
 
@@ -65,9 +80,11 @@ def test_couplings_keep_the_marginals_and_move_the_information():
     assert abs(information[0]) < 1e-12 and information[0] < information[1] < information[2]
 
 
-def test_codes_that_are_never_used_are_no_trouble():
+def test_codes_and_data_that_never_occur_are_no_trouble():
     joint = Joint(torch.tensor([[0.5, 0.0], [0.5, 0.0]]))
     assert joint.information == 0 and joint.transition.sum() == 2 and joint.variance(torch.eye(2)).isfinite().all()
+    joint = Joint(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+    assert joint.information == joint.entropy == 0 and joint.transition.isfinite().all()
 
 
 @pytest.mark.parametrize("bad", [torch.rand(3), torch.tensor([[1.5, -0.5]]), torch.rand(2, 2)])
@@ -86,13 +103,13 @@ def test_a_discrete_joint_is_bracketed(seed):
     small = [torch.multinomial(joint.data, 20, True, generator=generator) for _ in range(300)]
     model, guide = programs(joint)
     found = [mutual_information(model, guide, x, seed=i) for i, x in enumerate(small)]
-    lower, upper, rate = (
-        torch.tensor([getattr(f, name) for f in found]) for name in ("lower", "leave_one_out", "rate")
+    lower, without, rate, upper = (
+        torch.tensor([getattr(f, name) for f in found]) for name in ("lower", "leave_one_out", "rate", "upper")
     )
-    for values, sign in ((lower, 1), (upper, -1), (rate, -1)):  # in the mean on its side, by four standard errors
+    for values, sign in ((lower, 1), (without, -1), (rate, -1), (upper, -1)):  # in the mean on its side of the truth
         finite = values[values.isfinite()]  # a code that no other datum has: an upper bound of infinity
-        assert sign * (joint.information - finite.mean()) > -4 * finite.std() / 300**0.5
-    assert lower.mean() < joint.information < upper[upper.isfinite()].mean()
+        assert sign * (joint.information - finite.mean()) > -4 * finite.std() / 300**0.5  # four standard errors
+    assert lower.mean() < joint.information < without[without.isfinite()].mean()
     large = mutual_information(model, guide, torch.multinomial(joint.data, 4000, True, generator=generator))
     assert abs(large.lower - joint.information) < 4 * large.lower_error
     exact = joint.information + joint.divergence(torch.full((4,), 0.25))
@@ -106,6 +123,64 @@ def test_of_a_whole_population_the_lower_bound_is_the_information_itself():
     model, guide = programs(joint)
     found = torch.tensor([mutual_information(model, guide, torch.arange(5), seed=i).lower for i in range(400)])
     assert abs(found.mean() - joint.information) < 4 * found.std() / 400**0.5
+
+
+def test_the_upper_bound_is_one_in_the_mean_though_it_is_the_smaller_of_two():
+    """q(z) = p(z), so that both bounds are close: their plain minimum is below the truth by eight standard errors."""
+    rho = 0.8
+    exact = -0.5 * math.log(1 - rho**2)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(rho * x, (1 - rho**2) ** 0.5))
+
+    generator = torch.Generator().manual_seed(0)
+    found = [mutual_information(model, guide, torch.randn(30, generator=generator), seed=i) for i in range(300)]
+    upper = torch.tensor([f.upper for f in found])
+    assert upper.mean() > exact - 4 * upper.std() / 300**0.5
+    least = torch.tensor([min(f.leave_one_out, f.rate) for f in found])
+    assert least.mean() < exact - 4 * least.std() / 300**0.5
+
+
+def test_scales_of_the_programs_do_not_count():
+    x = torch.randn(500, generator=torch.Generator().manual_seed(0))
+    plain = mutual_information(*line(), x)
+    weighed = [lambda x, p=p: poutine.scale(p, 0.1)(x) for p in line()]
+    again = mutual_information(*weighed, x)
+    assert abs(again.lower - plain.lower) < 1e-6 and abs(again.rate - plain.rate) < 1e-6
+
+
+def test_what_leaves_q_unknown_is_refused():
+    model, _ = line()
+    x = torch.randn(20)
+
+    def auxiliary(x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(x, 1.0), infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Normal(a, 0.1))
+
+    def masked(program):
+        return lambda x: poutine.mask(program, mask=x > 0)(x)
+
+    with pytest.raises(
+        ValueError, match="the guide has the site 'a', which the model does not draw, want q.z | x. itself"
+    ):
+        mutual_information(model, auxiliary, x)
+    with pytest.raises(ValueError, match="mutual_information: the latent 'z' has a mask; drop the rows"):
+        mutual_information(*map(masked, line()), x)
+
+    def wrong_with_many(x):
+        many = any(getattr(frame, "name", "") == "_particles" for frame in pyro.poutine.runtime._PYRO_STACK)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.flip(0) if many else x, 1.0))
+
+    with pytest.raises(ValueError, match="the guide is not right with many particles in one pass"):
+        mutual_information(model, wrong_with_many, x)
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.5, 3.0])
@@ -224,6 +299,8 @@ def test_linear_gaussian_pairs_have_the_information_of_the_posterior():
     [
         (lambda m, g, x: mutual_information(m, g, x[:1]), "mutual_information: found 1 datum, want at least 2"),
         (lambda m, g, x: reversal(m, g, x, {"z9": x}), "reversal: found codes of z9, want those of z1"),
+        (lambda m, g, x: reversal(m, g, x, torch.zeros(2)), r"codes of 'z1' of shape \(2,\), want \(k, 2\)"),
+        (lambda m, g, x: reversal(m, g, x, torch.zeros(4, 3)), r"codes of 'z1' of shape \(4, 3\), want \(k, 2\)"),
         (lambda m, g, x: mutual_information(g, m, x), "are model and guide in this order"),
     ],
 )
@@ -294,3 +371,30 @@ def test_of_a_gaussian_pair_the_reversal_is_the_posterior_of_the_data():
     error = (0.2 / found.effective).sqrt()
     assert ((found.mean - 0.8 * z)[:, 0].abs() < 5 * error).all()
     assert ((found.variance[:, 0] - 0.2).abs() < 5 * 0.2 * (2 / found.effective).sqrt()).all()
+
+
+def test_codes_outside_the_support_of_some_data_or_of_all():
+    """Uniform encoders: most data cannot have sent a code, and a block of them gives nothing to start from."""
+    x = torch.arange(200.0) / 10
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Uniform(-1.0, 30.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Uniform(x - 0.25, x + 0.25))
+
+    found = reversal(model, guide, x, torch.tensor([15.0, 0.0, 25.0]))
+    torch.testing.assert_close(found.mean[:2, 0], torch.tensor([15.0, 0.1]))  # of five data, and of the first three
+    torch.testing.assert_close(found.effective[:2], torch.tensor([5.0, 3.0]))
+    assert found.mean[2].isnan() and found.log_q[2] == -math.inf
+
+
+def test_discrete_data_are_read_as_numbers():
+    joint = table(0)
+    found = reversal(*programs(joint), torch.arange(5).repeat(40), {"z": torch.arange(4)})
+    uniform = Joint(joint.encoder / 5)
+    expected = uniform.decoder @ torch.arange(5.0).double()
+    torch.testing.assert_close(found.mean[:, 0].double(), expected, rtol=1e-5, atol=1e-5)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import tomllib
 from functools import partial
 from pathlib import Path
@@ -12,9 +13,10 @@ from typer.testing import CliRunner
 
 from ppl_models.cli import app
 from ppl_models.inference import elbo, info_vae, mmd, moments, unregularized
-from ppl_models.runs import load_run
+from ppl_models.runs import load_run, names
 from ppl_models.runs.build import Training
 from ppl_models.runs.experiments import EXPERIMENTS, experiment_of
+from ppl_models.runs.experiments.sequential import chains, distance
 from ppl_models.runs.objectives import HOMES, objective_of
 from ppl_models.runs.recipes import HOME, carry_out, read_recipe, recipe_names
 
@@ -25,6 +27,7 @@ SMALL = {
         "model.hidden": 16,
         "guide.hidden": 16,
         "analysis.data": 300,
+        "analysis.drawn": 100,
         "analysis.least": 1,
         "analysis.points": 5,
         "analysis.images": 3,
@@ -65,6 +68,18 @@ def call(line: str, code: int = 0) -> str:
     return result.output
 
 
+TWO = """experiment = "bounds"
+[data]
+name = "digits"
+[model]
+name = "vae"
+[guide]
+name = "mean-field"
+[runs."T = 8"]
+[runs."T-8"]
+"""
+
+
 # What is read
 
 
@@ -100,7 +115,6 @@ def test_settings_overrule_and_runs_overrule_sections():
         ('experiment = "bounds"\n[runs.a]\nguides = {}', {}, "found 'guides' in the run 'a', want data, model"),
         ('experiment = "bounds"\n[analysis]\nn = 3', {}, "recipe mine: analysis.n: want some of data, particles"),
         ('experiment = "bounds"', {"steps": 3}, "found the setting 'steps', want section.key=value"),
-        ('experiment = "bounds"', {"seed.x": 3, "seed": 1}, ""),
         (
             'experiment = "bounds"\nseed = 1',
             {"seed.x": 3},
@@ -116,9 +130,8 @@ def test_settings_overrule_and_runs_overrule_sections():
 def test_what_is_no_recipe_is_refused(tmp_path, text, settings, error):
     path = tmp_path / "mine.toml"
     path.write_text(text)
-    if error:
-        with pytest.raises(ValueError, match=error):
-            read_recipe(path, settings)
+    with pytest.raises(ValueError, match=error):
+        read_recipe(path, settings)
 
 
 def test_unknown_recipes_are_refused():
@@ -136,7 +149,7 @@ def finite(value) -> bool:
         return all(map(finite, value.values()))
     if isinstance(value, list):
         return all(map(finite, value))
-    return not isinstance(value, float) or math.isfinite(value) or math.isinf(value)
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -151,9 +164,35 @@ def test_a_recipe_is_carried_out_and_taken_as_it_is_the_second_time(name, tmp_pa
     second = carry_out(recipe, tmp_path / "out", progress=False)
     assert json.loads((tmp_path / "out" / "results.json").read_text())["rows"] == written["rows"]
     assert second["commands"] == first["commands"]
-    for run in recipe.runs:
-        folder = next(f for f in (tmp_path / "out").iterdir() if f.is_dir())
-        assert load_run(folder).history and run
+    assert {f.name for f in (tmp_path / "out").iterdir() if f.is_dir()} == set(map(names.slug, recipe.runs))
+    for run, command in first["commands"].items():
+        assert load_run(tmp_path / "out" / names.slug(run)).config["command"] == command
+
+
+def test_a_folder_of_another_run_is_not_taken_for_this_one(tmp_path):
+    carry_out(read_recipe("blur", SMALL["blur"]), tmp_path, progress=False)
+    for key, value, told in (
+        ("training.epochs", 3, "training.epochs = 2, want 3"),
+        ("model.hidden", 64, "model.sizes.hidden = 16, want 64"),
+        ("seed", 7, "seed = 0, want 7"),
+    ):
+        with pytest.raises(ValueError, match=f"vae holds another run: found {told}; choose another --out"):
+            carry_out(read_recipe("blur", SMALL["blur"] | {key: value}), tmp_path, progress=False)
+
+
+def test_a_recipe_that_was_killed_before_its_first_checkpoint_goes_on(tmp_path):
+    recipe = read_recipe("blur", SMALL["blur"])
+    rows = carry_out(recipe, tmp_path / "a", progress=False)["rows"]
+    (tmp_path / "b" / "vae").mkdir(parents=True)
+    for name in ("config.json", "example.safetensors"):
+        shutil.copy(tmp_path / "a" / "vae" / name, tmp_path / "b" / "vae" / name)
+    assert carry_out(recipe, tmp_path / "b", progress=False)["rows"] == rows
+
+
+def test_steps_take_the_place_of_epochs():
+    recipe = read_recipe("information-preference", {"training.steps": 100})
+    assert all(run["training"]["steps"] == 100 and "epochs" not in run["training"] for run in recipe.runs.values())
+    assert recipe.runs["beta 0"]["training"]["objective"] == "unregularized"
 
 
 def test_statements_about_discrete_joints_hold_to_a_millionth():
@@ -175,32 +214,52 @@ def test_preference_is_watched_on_the_way(tmp_path):
         run = load_run(tmp_path / folder)
         assert len(run.history) == 2
         for record in run.history:
-            assert record["mi"] <= math.log(40) + 1e-6 and record["mi"] <= record["mi_upper"] + 1e-6
+            assert record["mi"] <= math.log(40) + 1e-6 and record["mi"] <= record["mi_upper"] + 0.05
             assert record["bound"] > record["reconstruction"] > 0 and record["rate"] > 0
     chosen = {name: load_run(tmp_path / name).config["training"] for name in ("beta-0", "beta-78.4")}
     assert chosen["beta-0"]["objective"] == "unregularized" and chosen["beta-78.4"]["beta"] == 78.4
 
 
 def test_the_chains_of_the_sequential_experiment():
-    """Of one step, mixed and posterior are the same; of more, the mixed chain's last image is of a prior's before."""
+    """The posterior's codes are the guide's, the prior's the model's, and images follow from them."""
     from guides import MeanField
     from ppl_models import SequentialVAE
-    from ppl_models.runs.experiments.sequential import chains
 
     x = torch.bernoulli(torch.full((6, 12), 0.5))
     for steps in (1, 3):
         model = SequentialVAE(12, steps, 2, 8)
-        posterior, mixed, prior = chains(model, MeanField(model, x, hidden=4), x)
-        assert posterior.shape == mixed.shape == prior.shape == (steps, 6, 12)
-        assert torch.equal(posterior[0], mixed[0]) and (steps == 1 or not torch.equal(posterior[1], mixed[1]))
-    gated = model.image_of(1, prior[0], torch.zeros(6, 2))
-    assert gated.shape == (6, 12)
+        guide = MeanField(model, x, hidden=4)
+        posterior, prior = chains(model, guide, x)
+        assert posterior.shape == prior.shape == (steps, 6, 12)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            expected = model.images([guide(x)[f"z{t + 1}"] for t in range(1)]) if steps == 1 else posterior
+        torch.testing.assert_close(posterior, expected)
+        assert not torch.equal(posterior, prior) and torch.equal(chains(model, guide, x)[1], prior)
 
 
-def test_a_judge_must_be_one_of_the_runs(tmp_path):
+def test_the_energy_distance_tells_sets_of_images_apart():
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.rand(400, 9, generator=generator), torch.rand(400, 9, generator=generator)
+    assert abs(distance(a, b)) < 0.02 < distance(a, 0.5 * b)
+    assert abs(distance(a, b) - mmd(a, b, kernel="energy")) < 1e-4
+
+
+def test_what_an_experiment_cannot_answer_is_told_before_the_training(tmp_path):
     settings = SMALL["information-preference"] | {"analysis.judge": "beta 2"}
     with pytest.raises(ValueError, match="analysis.judge: found 'beta 2', want one of the runs 'beta 0', 'beta 1'"):
         carry_out(read_recipe("information-preference", settings), tmp_path, progress=False)
+    with pytest.raises(ValueError, match="run 'vae' has model.latent = 3, want 2"):
+        carry_out(read_recipe("blur", SMALL["blur"] | {"model.latent": 3}), tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_of_the_variance_of_data_the_code_explains_a_part_and_leaves_the_rest(tmp_path):
+    row = carry_out(read_recipe("blur", SMALL["blur"]), tmp_path, progress=False)["rows"]["vae"]
+    parts = row["variance given the code"] + row["variance of the mean given the code"]
+    # 100 codes: the sum is that of the data in the mean, with an error of some 5 percent
+    assert abs(parts / row["variance of the data"] - 1) < 0.15
+    assert row["squared error of the decoder"] > 0 and row["codes that enough data share"] > 0
 
 
 def test_experiments_have_a_file_each():
@@ -218,9 +277,10 @@ def test_objectives_by_name():
     assert found.keywords["alpha"] == 1 and found.keywords["lambda_"] == 10
     assert found.keywords["discrepancy"].func is mmd
     assert found.keywords["discrepancy"].keywords == {"kernel": "imq", "estimator": "linear"}
-    assert objective_of("info-vae:discrepancy=moments").keywords["discrepancy"] is moments
     assert objective_of("soft-free-bits:width=0.2").keywords == {"width": 0.2}
-    assert all(callable(objective_of(word)) for word in HOMES)
+    assert objective_of("info-vae:alpha=1,lambda=10,discrepancy=moments").keywords["discrepancy"] is moments
+    needed = {"info-vae": ":alpha=1,lambda=2"}
+    assert all(callable(objective_of(word + needed.get(word, ""))) for word in HOMES)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +291,17 @@ def test_objectives_by_name():
         ("free-bits:3", "found '3', want options as name=value"),
         ("elbo:nats=3", "found the option 'nats', want some of none"),
         ("info-vae:discrepancy=kl", "found discrepancy=kl, want mmd or moments"),
-        ("info-vae:discrepancy=moments,kernel=imq", "found kernel, which are of discrepancy=mmd alone"),
+        (
+            "info-vae:alpha=1,lambda=2,discrepancy=moments,kernel=imq",
+            "found kernel, which are of discrepancy=mmd alone",
+        ),
+        ("info-vae:alpha=1,lambda=2,kernel=rbf", "found kernel=rbf, want one of gaussian, laplace, imq"),
+        ("info-vae", "found no alpha, try info-vae:alpha=1,lambda=1"),
+        ("info-vae:alpha=1,kernel=imq", "found no lambda, try info-vae"),
+        ("info-vae:alpha=abc,lambda=1", "found alpha='abc', want a number"),
+        ("free-bits:nats=abc", "found nats='abc', want a number"),
+        ("free-bits:per=3", "found per=3, want a word"),
+        ("moment-matching:weight=", "found weight='', want a number"),
     ],
 )
 def test_objectives_that_there_are_not(spec, text):
@@ -266,6 +336,8 @@ def test_commands_of_criteria(tmp_path, monkeypatch):
     assert "want section.key=value" in call("recipe discrete --set draws", 1)
     assert "did you mean 'discrete'" in call("recipe discreet", 1)
     assert "found 'elbow'" in call("train vae -g ladder --objective elbow", 1)
+    told = call("train vae -g ladder --objective unregularized --beta 3", 1)
+    assert "found beta=3.0 with the objective 'unregularized'" in " ".join(told.split())
 
 
 def test_the_weight_of_the_divergences_rises_to_beta(tmp_path, monkeypatch):
@@ -276,3 +348,32 @@ def test_the_weight_of_the_divergences_rises_to_beta(tmp_path, monkeypatch):
     call("train infusion -g infused --transform dequantize -m steps=2 -m hidden=4 -m criterion=per-step "
          "--objective unregularized --steps 3 --evaluate 2 -q --out infused")  # fmt: skip
     assert Path("infused/samples.png").is_file()
+
+
+def test_the_published_recipes_take_any_folder_of_images(tmp_path):
+    """Noise as 64 x 64 colour pictures, and networks a twelfth as wide: every part of the recipe for faces runs."""
+    from PIL import Image
+
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    generator = torch.Generator().manual_seed(0)
+    for i in range(25):
+        pixels = torch.randint(256, (70, 66, 3), dtype=torch.uint8, generator=generator)
+        Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
+    settings = {
+        "data.name": f"folder:{folder}",
+        "model.hidden": 64,
+        "guide.hidden": 64,
+        "training.epochs": 1,
+        "training.batch_size": 5,
+        "training.warmup": 1,
+        "analysis.tested": 2,
+        "analysis.particles": 1,
+        "analysis.data": 4,
+    }
+    recipe = read_recipe("sequential-celeba", settings)
+    recipe.runs["T = 8"]["model"]["steps"] = 2
+    rows = carry_out(recipe, tmp_path / "out", progress=False)["rows"]
+    assert len(rows["T = 8"]["KL"]) == 2 and len(rows["T = 1"]["error by step"]) == 1
+    assert load_run(tmp_path / "out" / "T-1").config["model"]["sizes"]["event"] == [3, 64, 64]
+    assert (tmp_path / "out" / "T-8_strip.png").is_file()

@@ -1,5 +1,7 @@
 """The chain from data to codes and back, ancestral draws, decoding, and the diagnosis of mixing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -11,6 +13,7 @@ from guides import BottomUp, Infused, MeanField, SelfReflective
 from ppl_models import VAE, HierarchicalVAE, Infusion, LinearGaussian, PixelVAE, SequentialVAE, SeReVAE
 from ppl_models.inference import Chain, Joint, ancestral, markov_chain
 from ppl_models.inference.sampling import decode
+from ppl_models.parts.pixelcnn import PixelCNN
 from ppl_models.views import mixing
 
 MODELS = {
@@ -105,6 +108,22 @@ def test_a_code_is_drawn_once_a_transition_and_the_data_from_it():
     torch.testing.assert_close(chain.states[1:], 10 * chain.codes["z"], rtol=0, atol=1e-2)
 
 
+def test_a_chain_may_begin_where_there_are_no_data():
+    model = PixelVAE((1, 2, 3), 2, 4, 2)
+    guide = MeanField(model, bits(), hidden=4)
+    states = markov_chain(model, guide, torch.rand(5, 6), 2).states
+    assert ((states[1:] == 0) | (states[1:] == 1)).all() and not ((states[0] == 0) | (states[0] == 1)).all()
+    assert not guide.trace.nodes or all(n in ("_INPUT", "_RETURN") for n in guide.trace.nodes)  # nothing is kept
+
+
+def test_an_image_is_drawn_once_where_it_has_no_mean(monkeypatch):
+    model, drawn = PixelVAE((1, 2, 3), 2, 4, 2), []
+    generate = PixelCNN.generate
+    monkeypatch.setattr(PixelCNN, "generate", lambda self, *a: drawn.append(a) or generate(self, *a))
+    ancestral(model, bits(), draws=False)
+    assert len(drawn) == 1
+
+
 def test_an_infused_chain_goes_from_data_to_data():
     model, x = Infusion(6, 3, 8), torch.rand(4, 6)
     assert markov_chain(model, Infused(model, x), x, 2).states.shape == (3, 4, 6)
@@ -121,8 +140,13 @@ def test_decoding_is_the_mean_given_the_codes():
 def test_what_cannot_walk_is_refused():
     model, x = VAE(6, 2, 4), bits()
     guide = MeanField(model, x, hidden=4)
-    with pytest.raises(ValueError, match="markov_chain: found steps=0, every=1, want integers of at least 1"):
-        markov_chain(model, guide, x, 0)
+    for steps, every in ((0, 1), (2.5, 1), (3, 4)):
+        with pytest.raises(ValueError, match=f"markov_chain: found steps={steps}, every={every}, want integers, 1 <= "):
+            markov_chain(model, guide, x, steps, every=every)
+    with pytest.raises(ValueError, match="decode: found codes of 'z9', want some of the latents z1"):
+        decode(model, {"z9": torch.zeros(3, 2)}, x)
+    with pytest.raises(ValueError, match="decode: found no codes"):
+        decode(model, {}, x)
     with pytest.raises(ValueError, match="are model and guide in this order"):
         markov_chain(guide, model, x, 1)
 
@@ -145,24 +169,29 @@ def test_mixing_of_a_chain_that_is_known(rho):
     assert np.abs(found.autocorrelation[:4] - rho ** np.arange(4)).max() < 0.05
     time = (1 + rho) / (1 - rho)
     assert 0.7 * found.draws / time < found.ess < 1.2 * found.draws / time
-    assert abs(found.time / time - 1) < 0.3
-    assert "R-hat" in str(found)
+    assert abs(found.time / time - 1) < 0.4
+    thinned = mixing(replace(autoregressive(rho), every=5), burn=200)
+    assert abs(thinned.time - 5 * found.time) < 1e-9 and "R-hat" in str(found)
 
 
-def test_autocorrelation_is_that_of_arviz():
-    arviz = pytest.importorskip("arviz")
-    if not hasattr(arviz, "autocorr"):
-        pytest.skip("ArviZ 1.x keeps it elsewhere")
-    chain = autoregressive(0.5, steps=100, chains=2)
-    chain = Chain(chain.states, {"z": chain.codes["z"][:, :, :1]})
-    expected = np.mean([arviz.autocorr(chain.codes["z"][:, c, 0].numpy())[:11] for c in range(2)], 0)
-    np.testing.assert_allclose(mixing(chain, lags=10).autocorrelation, expected, atol=1e-6)
+def test_autocorrelation_of_several_chains_by_hand():
+    codes = autoregressive(0.5, steps=100, chains=3).codes["z"][:, :, :1]
+    z = codes[:, :, 0].double().numpy()
+    centred = z - z.mean(0)
+    within = z.var(0, ddof=1).mean()
+    pooled = within * 99 / 100 + z.mean(0).var(ddof=1)
+    products = [(centred[t:] * centred[: 100 - t]).sum(0).mean() / 99 for t in range(6)]
+    expected = [1 - (within - product) / pooled for product in products]
+    found = mixing(Chain(torch.zeros(101, 3, 1), {"z": codes}), lags=5).autocorrelation
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 def test_chains_that_never_meet_are_told():
     chain = autoregressive(0.3)
-    apart = Chain(chain.states, {"z": chain.codes["z"] + 10 * torch.arange(6)[:, None]})
-    assert mixing(apart).rhat > 2
+    found = mixing(Chain(chain.states, {"z": chain.codes["z"] + 10 * torch.arange(6)[:, None]}))
+    assert found.rhat > 2 and found.autocorrelation[1:50].min() > 0.9 and found.time > 200
+    frozen = mixing(Chain(chain.states, {"z": torch.arange(6.0)[:, None].expand(2000, 6, 2)}))
+    np.testing.assert_allclose(frozen.autocorrelation, 1.0)
     with pytest.raises(ValueError, match="mixing: found 1 chains of 2000 transitions"):
         mixing(Chain(chain.states, {"z": chain.codes["z"][:, :1]}))
 

@@ -1,6 +1,7 @@
 """Infused inference: the model's own chain, with values of the datum infused into it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from numpyro.distributions import Distribution, Normal, constraints
 
 from guides.readings import Reading
 from ppl_models.numpyro.parts.distributions import diagonal_moments
-from ppl_models.parts.sizes import one_size
+from ppl_models.parts.sizes import image_size
 
 from .guide import TopDown, TopDownGuide
 from .layout import Layout
@@ -144,14 +145,15 @@ class Infused(TopDownGuide):
         *args: Any,
         rate: float = 0.02,
         width: float = 0.01,
-        image: tuple[int, int, int] | None = None,
+        image: Sequence[int] | None = None,
         key: Array,
     ) -> None:
         super().__init__(model, *args)
         for name, value, high in (("rate", rate, 0.5), ("width", width, float("inf"))):
             if not isinstance(value, Real) or not 0 <= value <= high or (name == "width" and value == 0):
                 raise ValueError(f"guide Infused: found {name}={value!r}, want 0 <= rate <= 1/2 and width > 0")
-        self.width, self.channels = float(width), 1 if image is None else one_size("guide Infused", "image", image[0])
+        shape = None if image is None else image_size("guide Infused", image, name="image")
+        self.width, self.channels = float(width), 1 if shape is None else shape[0]
         self.rates = Table({name: min(rate * max(t, 1), 0.5) for t, name in enumerate(self.order)})
         for name, site in self.layout.latents.items():
             reading = self.layout.reading(name)
@@ -161,9 +163,9 @@ class Infused(TopDownGuide):
                     f"guide Infused: site {name!r} has the event shape {site.event_shape}, with {found}, want latents "
                     "of the shape of a datum (the model Infusion); try SelfReflective"
                 )
-            if site.event_shape[0] % self.channels:
+            if shape is not None and prod(shape) != site.event_shape[0]:
                 raise ValueError(
-                    f"guide Infused: found image={image}, want one whose values are those of site {name!r}"
+                    f"guide Infused: found image={image}, want one of the {site.event_shape[0]} values of site {name!r}"
                 )
         for name, prior in self.layout.not_gaussian.items():
             raise ValueError(

@@ -54,13 +54,13 @@ def check_pair(name: str, model: Callable, guide: Callable, args: Sequence[Any],
     return model_trace
 
 
-def check_whole(trace: Trace) -> None:
+def check_whole(trace: Trace, called: str = "evaluate") -> None:
     """Raise ValueError for a model that saw some of its data only: its weights, raised to N / B, bound nothing."""
     for node in trace.nodes.values():
         for f in node["cond_indep_stack"] if node["type"] == "sample" else ():
             if f.name != PARTICLES and f.full_size not in (None, f.size):
                 raise ValueError(
-                    f"evaluate: the plate {f.name!r} draws {f.size} of {f.full_size} data, want every datum; evaluate "
+                    f"{called}: the plate {f.name!r} draws {f.size} of {f.full_size} data, want every datum; evaluate "
                     "a model of the same parameters whose plate does not subsample"
                 )
 

@@ -3,7 +3,7 @@
         E_q(x, z) [log p(x | z)] + R(q)
 
 A decoder that can be any distribution learns q(x | z), the data of a code, whatever R is: what R decides is which code.
-Of these only the ELBO (`objectives.elbo`) bounds log p(x). Where q(z), the mean of q(z | x) over the data, is not the
+Only the ELBO (`objectives.elbo`) is known to bound log p(x). Where q(z), the mean of q(z | x) over the data, is not the
 prior, draw from the model by `markov_chain` rather than from the prior.
 
 Source: Zhao, Song, Ermon 2017 (arXiv 1702.08658), sections 2 and 5.
@@ -26,6 +26,8 @@ def unregularized(terms: Terms, beta: float | Tensor = 1.0, data_size: int | Non
 
         E_q [log p(x | z)],       mean over data and particles
 
+    There is nothing to stop at: validation and `patience` in `fit` go by the ELBO, which it does not maximize.
+
     With an unlimited decoder of discrete data its largest value is I_q(x; z) - H(x): it wants all the information that
     there is, and the chain x -> z -> x' then keeps the distribution of the data whatever q is.
 
@@ -44,8 +46,8 @@ def info_vae(
     beta: float | Tensor = 1.0,
     data_size: int | None = None,
     *,
-    alpha: float = 0.0,
-    lambda_: float = 1.0,
+    alpha: float,
+    lambda_: float,
     discrepancy: Discrepancy = mmd,
 ) -> Tensor:
     """The InfoVAE criterion, a scalar in nats per datum.
@@ -56,8 +58,9 @@ def info_vae(
     replaced by one that draws tell. alpha + lambda_ = 1 is a beta-VAE with beta = lambda_, alpha = 0 and lambda_ = 1
     the ELBO, alpha = 1 an MMD-VAE, with nothing of the divergence of a single datum.
 
-    q(z) is seen through the codes of the batch, all latents as one vector; the prior's draws are made by running the
-    model as far as its last latent. So it works for hierarchies, and with a prior that is learned.
+    q(z) is seen through the codes of the batch, one a datum and all latents as one vector (of several particles the
+    mean is taken: codes of one datum are no independent draws of q(z)); the prior's draws are made by running the model
+    as far as its last latent. So it works for hierarchies, and with a prior that is learned.
 
     Args:
         terms: of one pass, of at least two codes.
@@ -67,20 +70,20 @@ def info_vae(
         discrepancy: D, of draws (m, d) and (n, d): `mmd`, `partial(mmd, kernel="imq")`, `moments`, one of yours.
 
     Raises:
-        ValueError: alpha above 1, or alpha + lambda_ below 1, whose criterion is unbounded; latents outside the plate
-            of the data; see the discrepancy.
+        ValueError: alpha above 1, or alpha + lambda_ below 1; latents outside the plate of the data, or masked; see the
+            discrepancy.
 
     Source: Zhao, Song, Ermon 2019, "InfoVAE" (arXiv 1706.02262), eq. 6.
     """
-    if not alpha <= 1 or not alpha + lambda_ >= 1:
+    weight = alpha + lambda_ - 1
+    weight = 0.0 if abs(weight) < 1e-9 else weight  # of a beta-VAE it is 0 up to rounding
+    if not alpha <= 1 or not weight >= 0:
         raise ValueError(
-            f"info_vae: found alpha={alpha}, lambda_={lambda_}, want alpha at most 1 and alpha + lambda_ at least 1: a "
-            "divergence of negative weight has no least value"
+            f"info_vae: found alpha={alpha}, lambda_={lambda_}, want alpha at most 1 and alpha + lambda_ at least 1: "
+            "neither divergence can have a negative weight"
         )
     value = elbo(terms, 0.0 if alpha == 1 else beta * (1 - alpha), data_size)
-    if alpha + lambda_ == 1:
-        return value
-    return value - beta * (alpha + lambda_ - 1) * aggregate(terms, discrepancy)
+    return value if weight == 0 else value - beta * weight * aggregate(terms, discrepancy)
 
 
 def moment_matching(
@@ -107,8 +110,10 @@ def moment_matching(
 def aggregate(terms: Terms, discrepancy: Discrepancy) -> Tensor:
     """The discrepancy of the codes of a pass from as many draws of the prior, all latents as one vector.
 
+    The mean over particles, of each of which there is one code a datum.
+
     Raises:
-        ValueError: a latent outside the plate of the data.
+        ValueError: a latent outside the plate of the data, or with a mask.
     """
     names = [name for name in terms.log_p if name not in terms.auxiliary]
     for name in names:
@@ -117,6 +122,7 @@ def aggregate(terms: Terms, discrepancy: Discrepancy) -> Tensor:
                 f"info_vae: found the latent {name!r} outside the plate of the data, want a code for each datum: of a "
                 "global latent there is one posterior, and no aggregate of many"
             )
-    prior, drawn = terms.prior, terms.drawn
-    codes = [torch.cat([side[n].flatten(0, 1) for n in names], -1) for side in (drawn, prior)]
-    return discrepancy(*codes)
+    sides = [[side[name] for name in names] for side in (terms.drawn, terms.prior)]
+    count = max(len(values) for side in sides for values in side)
+    codes, prior = (torch.cat([v.expand(count, *v.shape[1:]) for v in side], -1) for side in sides)
+    return sum(discrepancy(c, p) for c, p in zip(codes, prior, strict=True)) / count

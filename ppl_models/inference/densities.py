@@ -6,52 +6,83 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.distributions.util import scale_and_mask
+from pyro.distributions import MaskedDistribution
 from torch import Tensor, nn
 
-from ppl_models.parts.plates import PARTICLES, data_plate, latents
+from ppl_models.parts.plates import PARTICLES, data_plate, is_deterministic, latents
 
-from .checks import CHUNK, check_pair, check_whole, evaluating, forked
+from .checks import CHUNK, check_pair, check_whole, evaluating
 from .divergences import divergence, log_density, per_datum
 from .messengers import UntilDrawn
-from .particles import vectorizes
-from .single_pass import plate_nesting
+from .progress import Bar
+from .single_pass import plate_nesting, run_pair
 
 BLOCK, DATA = 200_000, 64  # (code, datum) pairs in a pass, and data among them
-FEW = 5
+FEW, WIDE = 5, 16  # data to try on; entries of a code from which on fewer pairs are in a pass
 
 
 class Densities:
     """Codes of data, and log q(z_i | x_j) of every code at every datum, in blocks.
 
+    Scales of the programs do not count: a density is one whatever it weighs in a loss.
+
     Args:
-        model, guide: any Pyro programs that may be vectorized over particles, whose latents are all in the data plate.
+        model, guide: any Pyro programs, whose latents are all in the data plate and without masks, and the guide right
+            with many particles in one pass.
         columns: the data, one tensor an argument.
         called: the function that asks, for messages.
 
     Raises:
-        ValueError: a latent outside the data plate, a model that subsamples its data, programs that are wrong with a
-            particle dimension; see `check_pair`.
+        ValueError: a latent outside the data plate, masked, or only the guide's (auxiliary latents, factors: what is
+            left when they are integrated out is not known); a model that subsamples its data; a guide that is wrong
+            with a particle dimension; see `check_pair`.
     """
 
     def __init__(self, model: Callable, guide: Callable, columns: Sequence[Tensor], called: str) -> None:
         self.model, self.guide, self.columns = model, guide, tuple(columns)
         few = self._rows(slice(0, FEW))
-        trace = check_pair(called, model, guide, few)
-        check_whole(trace)
+        check_whole(check_pair(called, model, guide, few), called)
+        trace, guide_trace = run_pair(model, guide, few, {})
         self.names, plate = latents(trace), data_plate(trace, few[0])
         self.nesting, self.dim = plate_nesting(model, guide, few, {}), plate and plate.dim
         self.events = {name: trace.nodes[name]["fn"].event_dim for name in self.names}
+        self.shapes = {name: tuple(trace.nodes[name]["fn"].event_shape) for name in self.names}
         for name in self.names:
             if plate is None or plate.name not in [f.name for f in trace.nodes[name]["cond_indep_stack"]]:
                 raise ValueError(
                     f"{called}: the latent {name!r} is outside the plate of the data, want a value for each datum; a "
                     "global latent has one posterior, and no aggregate of many"
                 )
-        with forked(few), torch.no_grad():
-            reason = vectorizes(model, guide, few, self.nesting)
-        if reason is not None:
-            raise ValueError(f"{called}: {reason}; want programs that are right with many particles in one pass")
+        for name, node in guide_trace.nodes.items():
+            if node["type"] != "sample" or is_deterministic(node):
+                continue
+            if name not in self.names:
+                raise ValueError(
+                    f"{called}: the guide has the site {name!r}, which the model does not draw, want q(z | x) itself; "
+                    "an auxiliary latent or a factor leaves it unknown"
+                )
+            if isinstance(node["mask"], Tensor) or isinstance(node["fn"], MaskedDistribution):
+                raise ValueError(f"{called}: the latent {name!r} has a mask; drop the rows that are masked out")
+        self._try(called)
+
+    def _try(self, called: str) -> None:
+        """Raise ValueError unless a block has the densities of one code at a time."""
+        codes, _ = self.draw(FEW)
+        count = len(next(iter(codes.values())))
+        try:
+            whole = torch.zeros(())
+            for i, j, block in self.blocks(codes, few=True):
+                whole = block.new_zeros(count, count) if whole.dim() == 0 else whole
+                whole[i, j] = block
+            for i in range(count):
+                values = {n: self._spread(n, code[i : i + 1], count)[0] for n, code in codes.items()}
+                nodes = UntilDrawn(self.names, values).run(self.guide, self._rows(slice(0, FEW)))
+                alone = sum(self._density(node, None) for node in nodes.values())[0]
+                if not torch.allclose(whole[i], alone.expand(count), rtol=1e-3, atol=1e-3, equal_nan=True):
+                    raise ValueError("it gives other densities")
+        except (RuntimeError, ValueError, IndexError) as error:
+            reason = str(error).splitlines()[0][:120]
+            raise ValueError(f"{called}: the guide is not right with many particles in one pass ({reason})") from None
 
     def __len__(self) -> int:
         return len(self.columns[0])
@@ -59,38 +90,45 @@ class Densities:
     def _rows(self, index: slice) -> tuple[Tensor, ...]:
         return tuple(column[index] for column in self.columns)
 
-    def draw(self) -> tuple[dict[str, Tensor], Tensor]:
+    def draw(self, count: int | None = None) -> tuple[dict[str, Tensor], Tensor]:
         """(one code a datum, by latent, data first; log q - log p of each, (n,), in closed form where there is one)."""
         parts, rates = [], []
-        for start in range(0, len(self), CHUNK):
-            rows = self._rows(slice(start, start + CHUNK))
+        for start in range(0, len(self) if count is None else min(count, len(self)), CHUNK):
+            stop = start + CHUNK if count is None else min(count, start + CHUNK)
+            rows = self._rows(slice(start, stop))
             of_q = UntilDrawn(self.names).run(self.guide, rows)
             values = {name: node["value"] for name, node in of_q.items()}
             of_p = UntilDrawn(self.names, values).run(self.model, rows)
             rate = torch.zeros(())
             for name, q in of_q.items():
-                closed = divergence(q, of_p[name]) if list(of_q) == list(of_p) else None
+                plain = [{**node, "scale": 1.0} for node in (q, of_p[name])]
+                closed = divergence(*plain) if list(of_q) == list(of_p) else None
                 if closed is None:
                     rate = rate + self._density(q, None) - self._density(of_p[name], None)
                 else:
-                    rate = rate + per_datum(scale_and_mask(closed, q["scale"], q["mask"]), self.dim, None)
+                    rate = rate + per_datum(closed, self.dim, None)
             rates.append(rate.expand(1, len(rows[0]))[0])
             parts.append({name: value.movedim(self.dim - self.events[name], 0) for name, value in values.items()})
         return {name: torch.cat([part[name] for part in parts]) for name in self.names}, torch.cat(rates)
 
-    def blocks(self, codes: Mapping[str, Tensor]) -> Iterator[tuple[slice, slice, Tensor]]:
+    def blocks(
+        self, codes: Mapping[str, Tensor], bar: Bar | None = None, few: bool = False
+    ) -> Iterator[tuple[slice, slice, Tensor]]:
         """(codes i, data j, log q(z_i | x_j), (i, j), in nats) until every code has met every datum.
 
         Few data meet many codes at a time: a guide reads the data again for each block.
 
         Args:
             codes: latent -> values, codes first.
+            bar: is told how many of all pairs are done.
+            few: look at the first few data alone.
         """
-        count = len(next(iter(codes.values())))
-        size = min(len(self), DATA)
-        at_once = max(1, BLOCK // size)
-        for j in range(0, len(self), size):
-            data = slice(j, min(j + size, len(self)))
+        count, total = len(next(iter(codes.values()))), min(FEW, len(self)) if few else len(self)
+        size = min(total, DATA)
+        width = max(sum(code[0].numel() for code in codes.values()) // WIDE, 1)
+        at_once = max(1, BLOCK // (size * width))
+        for j in range(0, total, size):
+            data = slice(j, min(j + size, total))
             rows = self._rows(data)
             for i in range(0, count, at_once):
                 index = slice(i, min(i + at_once, count))
@@ -100,6 +138,8 @@ class Densities:
                 nodes = UntilDrawn(self.names, values).run(self.guide, rows, plate=plate)
                 table = sum(self._density(node, -1 - self.nesting) for node in nodes.values())
                 yield index, data, table.expand(shape)
+                if bar is not None:
+                    bar.advance((j * count + index.stop * shape[1]) / (total * count))
 
     def _spread(self, name: str, code: Tensor, n: int) -> Tensor:
         """Codes (m, *other plates, *event) as particles at all of n data, (m, *plates, *event)."""
@@ -113,8 +153,7 @@ class Densities:
 
     def _density(self, node: Mapping[str, Any], particle_dim: int | None) -> Tensor:
         """log density of a site at its value, (particles, n)."""
-        value = scale_and_mask(log_density(node["fn"], node["value"]), node["scale"], node["mask"])
-        return per_datum(value, self.dim, particle_dim)
+        return per_datum(log_density(node["fn"], node["value"]), self.dim, particle_dim)
 
 
 def device_of(*programs: Any) -> torch.device | None:
@@ -124,14 +163,19 @@ def device_of(*programs: Any) -> torch.device | None:
 
 
 @contextmanager
-def looking(model: Callable, guide: Callable, seed: int | None) -> Iterator[None]:
+def looking(model: Callable, guide: Callable, seed: int | None, *columns: Any) -> Iterator[None]:
     """Inside, a pair is in evaluation mode, without gradients and validation.
 
-    With a seed the generators start from it and are as before afterwards; None continues them.
+    With a seed the generators of the CPU, and of the devices of the pair and of columns of data, start from it and are
+    as before afterwards; None continues them.
     """
-    device = device_of(model, guide)
+    places = {device_of(model, guide), *(getattr(column, "device", None) for column in columns)}
+    places = {place for place in places if place is not None and place.type == "cuda"}
     with torch.no_grad(), evaluating(model, guide), pyro.validation_enabled(False):
-        with nullcontext() if seed is None else forked([device]):
+        with nullcontext() if seed is None else torch.random.fork_rng(places):
             if seed is not None:
-                torch.manual_seed(seed)
+                torch.default_generator.manual_seed(seed)
+                for place in places:
+                    with torch.cuda.device(place):
+                        torch.cuda.manual_seed(seed)
             yield

@@ -44,8 +44,8 @@ class Joint:
 
     @property
     def encoder(self) -> Tensor:
-        """q(z | x), (data, codes)."""
-        return self.table / self.data[:, None]
+        """q(z | x), (data, codes); of a datum that never occurs uniform over the codes."""
+        return (self.table / self.data[:, None]).nan_to_num(1 / len(self.codes))
 
     @property
     def decoder(self) -> Tensor:

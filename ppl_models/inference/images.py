@@ -16,7 +16,12 @@ def sharpness(rows: Tensor, image: Sequence[int]) -> float:
     Args:
         rows: (*any, channels * height * width).
         image: (channels, height, width), at least 3 pixels high and wide.
+
+    Raises:
+        ValueError: smaller images, which have no inside.
     """
+    if min(image[1:]) < 3:
+        raise ValueError(f"sharpness: found images {tuple(image)}, want at least 3 pixels high and wide")
     x = rows.reshape(-1, *image)
     inside = 4 * x[..., 1:-1, 1:-1] - x[..., :-2, 1:-1] - x[..., 2:, 1:-1] - x[..., 1:-1, :-2] - x[..., 1:-1, 2:]
     return inside.square().mean().item()

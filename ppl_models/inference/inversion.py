@@ -16,7 +16,8 @@ class Reversal:
     """Moments of q(x | z_k) = q(z_k | x) p_data(x) / q(z_k) over a set of data.
 
     Attributes:
-        mean: (k, D), E[x | z_k], the best decoder mean for a factorized Gaussian or Bernoulli likelihood.
+        mean: (k, D), E[x | z_k], the best mean of a decoder with independent Gaussian or Bernoulli pixels; NaN for a
+            code that no datum has.
         variance: (k, D), Var[x | z_k]; its sum over D is the least squared error of any decoder at z_k.
         log_q: (k,), log q(z_k) = log 1/n sum_j q(z_k | x_j), in nats.
         effective: (k,), 1 / sum_j w_j^2: how many data share the code.
@@ -42,16 +43,17 @@ def reversal(
     Args:
         model, guide: any Pyro programs whose latents are in the plate of the data.
         data: rows (n, D), as for `evaluate`; a transform's noise is drawn once.
-        codes: (k, size) of the only latent, or latent -> (k, *event).
+        codes: (k, *event) of the only latent, or latent -> (k, *event).
         seed: of a transform; the global generator is as before afterwards.
 
     Raises:
-        ValueError: codes of other latents; see `Densities`.
+        ValueError: codes of other latents or of another shape; see `Densities`.
 
     Source: derived from Zhao, Song, Ermon 2017 (arXiv 1702.08658), proposition 4 and figure 2.
     """
     columns = columns_of(data, "reversal: data")
-    with looking(model, guide, seed):
+    tensors = [getattr(column, "values", column) for column in columns]
+    with looking(model, guide, seed, *tensors):
         device = device_of(model, guide)
         batch = rows_of(columns, slice(0, len(columns[0])), device)
         table = Densities(model, guide, batch, "reversal")
@@ -60,15 +62,22 @@ def reversal(
             raise ValueError(
                 f"reversal: found codes of {', '.join(given)}, want those of {', '.join(table.names)}, each (k, *event)"
             )
+        for name, code in given.items():
+            if tuple(code.shape[1:]) != table.shapes[name] or not len(code):
+                want = ", ".join(map(str, ("k", *table.shapes[name])))
+                raise ValueError(f"reversal: found codes of {name!r} of shape {tuple(code.shape)}, want ({want})")
         given = {name: code if device is None else code.to(device) for name, code in given.items()}
-        x, count = batch[0].flatten(1), len(next(iter(given.values())))
+        x, count = batch[0].reshape(len(table), -1), len(next(iter(given.values())))
+        x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         top = x.new_full((count,), float("-inf"))  # the largest log q so far, to which all sums are relative
         total, squares = x.new_zeros(count), x.new_zeros(count)
-        first, second = x.new_zeros(count, x.shape[1]), x.new_zeros(count, x.shape[1])
+        first, second = (x.new_zeros(count, x.shape[1]) for _ in range(2))
         center = x.mean(0)  # moments about the mean of all data: their difference does not cancel
         for i, j, log_q in table.blocks(given):
+            log_q = log_q.to(x.dtype)
             higher = torch.maximum(top[i], log_q.max(1).values)
-            shrink, w = (top[i] - higher).exp().nan_to_num(0.0), (log_q - higher[:, None]).exp()
+            level = higher.masked_fill(higher == float("-inf"), 0.0)  # no datum so far has this code at all
+            shrink, w = (top[i] - level).exp(), (log_q - level[:, None]).exp()
             total[i] = total[i] * shrink + w.sum(1)
             squares[i] = squares[i] * shrink.square() + w.square().sum(1)
             part = x[j] - center

@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from pyro import poutine
+from pyro.poutine import Trace
+from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
@@ -67,4 +69,6 @@ class UntilDrawn(Messenger):
                 program(*args, **(kwargs or {}))
         except Drawn:
             pass
+        if isinstance(program, GuideMessenger):
+            program.trace = Trace()  # else it would keep what it has drawn, and the graph of it, until its next run
         return self.nodes

@@ -1,4 +1,4 @@
-"""The progress bar of a training: step, loss, bound and time left."""
+"""Progress bars: of a training, with step, loss, bound and time left; and of what has but a part that is done."""
 
 from time import perf_counter
 from types import TracebackType
@@ -49,6 +49,38 @@ class Progress:
         """Print a line of its own."""
         if self.enabled:
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        self.bar.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.bar.__exit__(kind, error, traceback)
+
+
+class Bar:
+    """A context manager whose `advance(part)` shows what part of some work is done; a pipe or a file is shown nothing.
+
+    Args:
+        label: what is being done.
+    """
+
+    def __init__(self, label: str, enabled: bool = True) -> None:
+        console = Console(stderr=True)
+        self.bar = RichProgress(
+            TextColumn(label),
+            BarColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not (enabled and console.is_terminal),
+        )
+        self.task = self.bar.add_task(label, total=1.0)
+
+    def advance(self, part: float) -> None:
+        """Show that this part is done, in [0, 1]."""
+        self.bar.update(self.task, completed=part)
 
     def __enter__(self) -> Self:
         self.bar.__enter__()

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from numbers import Integral
 from typing import Any
 
 import torch
 from pyro import poutine
 from pyro.poutine import Trace
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from ppl_models.parts.plates import data_plate, latents
@@ -25,7 +27,8 @@ def ancestral(model: Callable, x: Tensor, *, draws: bool = True, seed: int | Non
         model: any Pyro program of one argument.
         x: rows (n, *event), of which number and shape are read, and nothing else where the model reads data only to
             observe them.
-        draws: values of the data; False: the means of their distributions, where those have one.
+        draws: values of the data; False: the means of their distributions, where those have one (of images drawn pixel
+            by pixel there is none).
         seed: the global generator is as before afterwards; None continues it.
 
     Returns:
@@ -34,25 +37,39 @@ def ancestral(model: Callable, x: Tensor, *, draws: bool = True, seed: int | Non
     Raises:
         ValueError: observed sites that do not make rows.
     """
-    with looking(model, model, seed):
+    with looking(model, model, seed, x):
         return _generated(model, x, {}, draws)
 
 
-def decode(model: Callable, codes: Mapping[str, Tensor], x: Tensor, *, draws: bool = False) -> Tensor:
+def decode(
+    model: Callable, codes: Mapping[str, Tensor], x: Tensor, *, draws: bool = False, seed: int | None = 0
+) -> Tensor:
     """What a model makes of codes: the means of its data given its latents, one row for each code.
 
     Args:
         model: any Pyro program of one argument.
         codes: latent -> values, (n, *event); latents without are drawn.
         x: rows of which width and type are read.
-        draws: values in place of means.
+        draws: values in place of means, as of distributions that have no mean.
+        seed: the global generator is as before afterwards; None continues it.
 
     Returns:
         (n, *event).
+
+    Raises:
+        ValueError: no codes, or codes of what the model does not draw.
     """
+    if not codes:
+        raise ValueError("decode: found no codes, want those of one latent at least, {'z1': z}")
     n = len(next(iter(codes.values())))
     like = x[torch.arange(n, device=x.device) % len(x)]
-    with looking(model, model, None):
+    with looking(model, model, seed, x):
+        with poutine.block(), poutine.trace() as capture:
+            model(like)
+        known = [name for name in latents(prune_subsample_sites(capture.trace))]
+        for name in codes:
+            if name not in known:
+                raise ValueError(f"decode: found codes of {name!r}, want some of the latents {', '.join(known)}")
         return _generated(model, like, codes, draws)
 
 
@@ -63,10 +80,12 @@ class Chain:
     Attributes:
         states: (kept + 1, chains, *event), the first one as given.
         codes: latent -> (kept, chains, units), of which each later state was drawn.
+        every: transitions from one kept state to the next.
     """
 
     states: Tensor
     codes: dict[str, Tensor]
+    every: int = 1
 
 
 def markov_chain(
@@ -89,31 +108,32 @@ def markov_chain(
 
     Args:
         model, guide: any Pyro programs of one argument.
-        x: (chains, *event), where to begin: data, or noise.
+        x: (chains, *event), where to begin: data, or noise, which need not be in the support of the data.
         steps: transitions.
         every: keep each so many-th state.
         seed: the global generator is as before afterwards; None continues it.
 
     Raises:
-        ValueError: steps or every below 1; observed sites that do not make rows; a model that observes nothing.
+        ValueError: steps or every that are no integers of at least 1, or leave no state to keep; observed sites that do
+            not make rows; a model that observes nothing.
 
     Source: Zhao, Song, Ermon 2017 (arXiv 1702.08658), section 4; Creswell et al. 2016 (arXiv 1610.09296).
     """
-    if steps < 1 or every < 1:
-        raise ValueError(f"markov_chain: found steps={steps}, every={every}, want integers of at least 1")
+    if not all(isinstance(n, Integral) for n in (steps, every)) or not 1 <= every <= steps:
+        raise ValueError(f"markov_chain: found steps={steps}, every={every}, want integers, 1 <= every <= steps")
     device = device_of(model, guide)
     x = x if device is None else x.to(device)
-    trace = check_pair("markov_chain", model, guide, (x,))
-    names, plate = latents(trace), data_plate(trace, x)
     states, codes = [x], []
-    with looking(model, guide, seed):
+    with looking(model, guide, seed, x):  # without validation: a chain may begin where there are no data
+        trace = check_pair("markov_chain", model, guide, (x,))
+        names, plate = latents(trace), data_plate(trace, x)
         for step in range(1, steps + 1):
             nodes = UntilDrawn(names).run(guide, (x,))
             x = _generated(model, x, {name: node["value"] for name, node in nodes.items()}, draws=True)
             if step % every == 0:
                 states.append(x)
                 codes.append({name: units_of(node, plate, (), None)[0] for name, node in nodes.items()})
-    return Chain(torch.stack(states), {name: torch.stack([c[name] for c in codes]) for name in names})
+    return Chain(torch.stack(states), {name: torch.stack([c[name] for c in codes]) for name in names}, every)
 
 
 def _generated(model: Callable, x: Tensor, values: Mapping[str, Tensor], draws: bool) -> Tensor:
@@ -136,7 +156,7 @@ def parts_of(trace: Trace, n: int, draws: bool, kind: str = "is_observed") -> di
         if node["type"] != "sample" or not (node.get(kind) or node["infer"].get(kind)):
             continue
         if node["value"].numel() and node["value"].dim() and len(node["value"]) == n:
-            value = node["value"] if draws else mean_of(node["fn"])
+            value = node["value"] if draws else mean_of(node["fn"], node["value"])
             parts[name] = value.expand(node["value"].shape).reshape(n, -1)
     return parts
 
@@ -156,9 +176,9 @@ def rows_from(parts: Mapping[str, Tensor], width: int, join: Callable[[Sequence[
     return torch.cat(list(parts.values()), -1) if join is None else join(list(parts.values()))
 
 
-def mean_of(distribution: Any) -> Tensor:
-    """The mean of a distribution, or one draw of one that has none."""
+def mean_of(distribution: Any, value: Tensor) -> Tensor:
+    """The mean of a distribution, or the value, a draw of it, where it has none."""
     try:
         return distribution.mean
     except NotImplementedError:
-        return distribution.sample()
+        return value

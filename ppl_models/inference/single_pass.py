@@ -9,6 +9,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from pyro.poutine.guide import GuideMessenger
@@ -119,13 +120,14 @@ def terms(
     first = next(iter([*args, *kwargs.values()]), None)
     found = collect(model_trace, guide_trace, dim, analytic and same_order, first)
     nodes: dict[str, Any] = {}
+    data, names = data_plate(model_trace, first), [name for name in found.log_p if name not in found.auxiliary]
+    shared = found.shared
 
-    def of_prior(name: str) -> Tensor:
+    def of_prior(name: str) -> Tensor:  # which must not keep the pass alive
         if not nodes:  # one run for all of them
-            nodes.update(UntilDrawn(found.log_p.keys() - found.auxiliary).run(model, args, kwargs, plate()))
-        return units_of(nodes[name], data_plate(model_trace, first), found.shared, dim)
+            nodes.update(UntilDrawn(names).run(model, args, kwargs, plate()))
+        return units_of(nodes[name], data, shared, dim)
 
-    names = [name for name in found.log_p if name not in found.auxiliary]
     return replace(found, prior=Late({name: partial(of_prior, name) for name in names}))
 
 
@@ -239,7 +241,16 @@ def collect(
 
 
 def units_of(node: Mapping[str, Any], data: Any, shared: Collection[str], particle_dim: int | None) -> Tensor:
-    """The value of a latent, (particles, n, units); see `Terms.kl_units`."""
+    """The value of a latent, (particles, n, units); see `Terms.kl_units`.
+
+    Raises:
+        ValueError: some of its data are masked out: their values are none of the aggregate's.
+    """
+    if isinstance(node["mask"], Tensor) or isinstance(node["fn"], MaskedDistribution):
+        raise ValueError(
+            f"site {node['name']!r}: found a mask on this latent, want a code for every datum where all codes are "
+            "looked at together; drop the rows that are masked out"
+        )
     dim = None if data is None or node["name"] in shared else data.dim
     return per_unit(node["value"], node["fn"].event_dim, dim, particle_dim)
 

@@ -13,12 +13,13 @@ from numpyro import handlers
 from numpyro.distributions import Distribution
 
 from ..parts.sizes import event_size, one_size
+from ..parts.structure import check_criterion
 from .parts import likelihoods
 from .parts.distributions import diagonal_normal
 from .parts.nets import LayerNorm, Linear
 from .parts.program import Program, is_training
 
-CRITERIA = ("elbo", "per-step")
+LEAST = 1e-3  # scale of z_1
 VARIANCES = (1e-4, 0.1)  # of a transition: at least, and by how much more at most
 
 
@@ -74,8 +75,9 @@ class Infusion(Program):
     Raises:
         ValueError: sizes that are none; an unknown criterion; x of the wrong width, not finite, empty.
 
-    Source: sections 2 and 3, and the official code. There z_1 has the mean and variance of the training set, here they
-    are learned (the optimum is the same), and layers are normalized instead of batches.
+    Source: sections 2 and 3, and the official code. There z_1 has the mean and variance of the training set; here they
+    are learned, s = 1e-3 + exp(10 r) of a parameter r, so that its scales can fall by orders of magnitude in a training
+    whose other weights move by a fraction; and layers are normalized instead of batches.
 
     >>> from numpyro.handlers import seed
     >>> seed(Infusion(event=64, steps=3, hidden=16, key=jax.random.key(0)), jax.random.key(1))(n=3).shape
@@ -108,11 +110,9 @@ class Infusion(Program):
     ) -> None:
         self.event, _ = event_size("Infusion", event)
         self.steps, hidden = one_size("Infusion", "steps", steps), one_size("Infusion", "hidden", hidden)
-        if criterion not in CRITERIA:
-            raise ValueError(f"Infusion: found criterion {criterion!r}, want {' or '.join(map(repr, CRITERIA))}")
-        self.criterion = criterion
+        self.criterion = check_criterion("Infusion", criterion)
         self.likelihood = likelihoods.Gaussian()
-        self.start = jnp.concatenate([jnp.full(self.event, 0.5, float), jnp.full(self.event, -1.0, float)])
+        self.start = jnp.concatenate([jnp.full(self.event, 0.5, float), jnp.full(self.event, -0.1, float)])
         self.network = StepNet(self.event, hidden, self.steps, key=key)
 
     def forward(self, x: Array | None = None, n: int = 1) -> Array:
@@ -135,8 +135,8 @@ class Infusion(Program):
     def transition(self, t: int, z: Array | None) -> Distribution:
         """p_t: of z_1 for t = 0, of z_{t+1} given z_t, and of x given z_T for t = T."""
         if t == 0:
-            loc, log_scale = jnp.split(self.start, 2)
-            return diagonal_normal(loc, likelihoods.bounded_exp(log_scale))
+            loc, raw = jnp.split(self.start, 2)
+            return diagonal_normal(loc, LEAST + jnp.exp(10 * raw))
         loc, spread = jnp.split(self.network(t - 1, z), 2, -1)
         least, more = VARIANCES
         return diagonal_normal(sigmoid(loc), jnp.sqrt(least + more * sigmoid(spread)))

@@ -12,13 +12,12 @@ from jax.nn import sigmoid
 from numpyro.distributions import Distribution
 
 from ..parts.sizes import code_sizes, event_size, one_size
+from ..parts.structure import check_criterion
 from .parts import likelihoods
 from .parts.distributions import StandardNormal, diagonal_normal
 from .parts.ladder import LadderNet
 from .parts.nets import Net
 from .parts.program import Program, is_training
-
-CRITERIA = ("elbo", "per-step")
 
 
 class SequentialVAE(Program):
@@ -32,8 +31,8 @@ class SequentialVAE(Program):
 
     **Two criteria.** "elbo" is the model above, and its ELBO a bound. "per-step" trains as it was published: in
     training mode (inside `parts.training()`, as the loss of `fit` is) the data are observed at every step, at sites
-    x1..x{T-1} and x, and no gradient goes from one step to those before. With q_t(z_t | x) in `MeanField` the ELBO of
-    that program is
+    x1..x{T-1} and x, and no gradient goes from one step to those before (a predictor's code before included). With
+    q_t(z_t | x) in `MeanField` the ELBO of that program is
 
         sum_t  E [ log p(x; G_t(m_{t-1}, z_t)) - KL(q_t(z_t | x) || p(z_t)) ],     m_{t-1} held fixed
 
@@ -109,9 +108,7 @@ class SequentialVAE(Program):
         depth = one_size("SequentialVAE", "depth", depth, least=0)
         parts = code_sizes("SequentialVAE", latent, image)
         self.latent = sum(parts)
-        if criterion not in CRITERIA:
-            raise ValueError(f"SequentialVAE: found criterion {criterion!r}, want {' or '.join(map(repr, CRITERIA))}")
-        self.criterion = criterion
+        self.criterion = check_criterion("SequentialVAE", criterion)
         self.likelihood = likelihoods.likelihood(likelihood, "SequentialVAE", ("squash", "around"))
 
         def network_of(first: bool, key: Array) -> Net | LadderNet:
@@ -137,11 +134,15 @@ class SequentialVAE(Program):
         """Observe the rows of x (n, event), or generate n of them; returns them."""
         n = likelihoods.rows(x, n, self.event, self.likelihood, self.dtype)
         every = self.criterion == "per-step" and is_training() and x is not None
-        z, mean = None, None
+        codes: list[Array] = []
         with numpyro.plate("data", n):
             for t in range(self.steps):
                 # p(zt), or p(zt | z{t-1})
-                z = numpyro.sample(f"z{t + 1}", self.prior_of(t, z))
+                above = codes[-1] if codes else None
+                prior = self.prior_of(t, stop_gradient(above) if every and codes else above)
+                codes.append(numpyro.sample(f"z{t + 1}", prior))
+            mean = None
+            for t, z in enumerate(codes):
                 # mt = gt Gt(m{t-1}, zt) + (1 - gt) m{t-1}
                 mean = self.image_of(t, mean, z)
                 if every and t + 1 < self.steps:

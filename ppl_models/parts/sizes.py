@@ -59,8 +59,8 @@ def event_size(owner: str, event: Any, network: str = "mlp") -> tuple[int, tuple
     return prod(all_sizes(owner, "event", event)), None
 
 
-def image_size(owner: str, event: Any, want: str = "want") -> tuple[int, int, int]:
-    """(channels, height, width) as the user gives them.
+def image_size(owner: str, event: Any, want: str = "want", name: str = "event") -> tuple[int, int, int]:
+    """(channels, height, width) as the user gives them, in an argument of this name.
 
     Raises:
         ValueError: they are no such three integers of at least 1.
@@ -69,9 +69,9 @@ def image_size(owner: str, event: Any, want: str = "want") -> tuple[int, int, in
     Traceback (most recent call last):
     ValueError: PixelVAE: found event=784, want event (channels, height, width)
     """
-    shape = all_sizes(owner, "event", event)
+    shape = all_sizes(owner, name, event)
     if len(shape) != 3:
-        raise ValueError(f"{owner}: found event={event!r}, {want} event (channels, height, width)")
+        raise ValueError(f"{owner}: found {name}={event!r}, {want} {name} (channels, height, width)")
     return shape
 
 

@@ -1,9 +1,10 @@
-"""Which sites of a model are drawn given which, as a user says it."""
+"""Which sites of a model are drawn given which, and by what it is trained, as a user says it."""
 
 from collections.abc import Mapping, Sequence
 
 STRUCTURES = ("mean-field", "top-down", "bottom-up")
 FAMILIES = ("full", "diagonal")
+CRITERIA = ("elbo", "per-step")
 
 
 def parents_of(latents: tuple[str, ...], given: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
@@ -44,3 +45,14 @@ def check_gap(structure: str, family: str) -> None:
     for name, found, words in (("structure", structure, STRUCTURES), ("family", family, FAMILIES)):
         if found not in words:
             raise ValueError(f"LinearGaussian.gap: found {name} {found!r}, want {' or '.join(map(repr, words))}")
+
+
+def check_criterion(owner: str, criterion: str) -> str:
+    """Return the word for what a chain of images is trained by, if it is one.
+
+    Raises:
+        ValueError: it is not "elbo" or "per-step".
+    """
+    if criterion not in CRITERIA:
+        raise ValueError(f"{owner}: found criterion {criterion!r}, want {' or '.join(map(repr, CRITERIA))}")
+    return criterion

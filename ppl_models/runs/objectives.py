@@ -44,10 +44,18 @@ def objective_of(spec: str, backend: str = "pyro") -> Callable:
     extra, options = names.parse([part for part in rest.split(",") if part], "objective")
     if extra:
         raise ValueError(f"objective {spec!r}: found {extra[0]!r}, want options as name=value")
-    return _with(function, options, spec, package) if options else function
+    found = _with(function, options, spec, package)
+    return found if found.keywords else function
 
 
-def _with(function: Callable, options: dict[str, Any], spec: str, package: str) -> Callable:
+def _example(spec: str, function: Callable) -> str:
+    """The word with the options that have no default."""
+    parameters = inspect.signature(function).parameters.values()
+    needed = [p.name.rstrip("_") for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+    return f"{spec.partition(':')[0]}:{','.join(f'{name}=1' for name in needed)}"
+
+
+def _with(function: Callable, options: dict[str, Any], spec: str, package: str) -> partial:
     """The function with options, those of a discrepancy gathered in one."""
     known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
     told = [name.rstrip("_") for name in known if name != "discrepancy"]
@@ -63,8 +71,20 @@ def _with(function: Callable, options: dict[str, Any], spec: str, package: str) 
             chosen[name] = getattr(discrepancies, value)
         elif name not in OF_MMD:
             chosen[name if name in known else f"{name}_"] = value
+    for parameter in inspect.signature(function).parameters.values():
+        name, usual = parameter.name, parameter.default
+        if parameter.kind is not parameter.KEYWORD_ONLY or name == "discrepancy":
+            continue
+        if name not in chosen and usual is parameter.empty:
+            raise ValueError(f"objective {spec!r}: found no {name.rstrip('_')}, try {_example(spec, function)}")
+        if name in chosen and isinstance(chosen[name], str) != isinstance(usual, str):
+            kind = "word" if isinstance(usual, str) else "number"
+            raise ValueError(f"objective {spec!r}: found {name.rstrip('_')}={chosen[name]!r}, want a {kind}")
     of_mmd = {name: value for name, value in options.items() if name in OF_MMD}
     if of_mmd:
+        for name, known in (("kernel", discrepancies.KERNELS), ("estimator", discrepancies.ESTIMATORS)):
+            if name in of_mmd and of_mmd[name] not in known:
+                raise ValueError(f"objective {spec!r}: found {name}={of_mmd[name]}, want one of {', '.join(known)}")
         if options.get("discrepancy", "mmd") != "mmd":
             raise ValueError(f"objective {spec!r}: found {', '.join(of_mmd)}, which are of discrepancy=mmd alone")
         chosen["discrepancy"] = partial(discrepancies.mmd, **of_mmd)

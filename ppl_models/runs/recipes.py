@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -11,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ppl_models import data as datasets
-from ppl_models.inference import CHECKPOINT, write_json
+from ppl_models.inference import write_json
 
 from . import names
 from .build import Training, configuration
 from .experiments import Experiment, experiment_of
-from .folder import CONFIG, LoadedRun
+from .folder import CONFIG, LoadedRun, read_config
 from .training import resume, train
 
 HOME = files("ppl_models") / "recipes"
@@ -121,6 +122,8 @@ def carry_out(
         ValueError: what the programs, the data or the experiment object to.
     """
     folder, experiment = Path(folder), experiment_of(recipe.experiment)
+    if experiment.check is not None:
+        experiment.check(recipe.runs, recipe.analysis)
     runs: dict[str, LoadedRun] = {}
     for name, chosen in recipe.runs.items():
         report(f"{recipe.name}: training {name}")
@@ -160,13 +163,27 @@ def _trained(
     def watch(model: Any, guide: Any) -> Any:
         return None if experiment.watch is None else experiment.watch(model, guide, parts, recipe.analysis)
 
-    if (folder / CONFIG).is_file() and (folder / CHECKPOINT).is_file():
-        return resume(folder, device, progress, watch)
     config = configuration(
         *(model.pop("name"), names.tuples(model), guide.pop("name"), names.tuples(guide), source, parts),
         *(Training(**chosen["training"]), recipe.seed, transform, validation, size),
     )
-    return train(config, parts, folder, device, progress, watch)
+    if not (folder / CONFIG).is_file():
+        return train(config, parts, folder, device, progress, watch)
+    before, now = read_config(folder), json.loads(json.dumps(config))
+    for section in ("model", "guide", "data", "training", "seed"):
+        if before.get(section) != now[section]:
+            told = f"found {_difference(section, before.get(section), now[section])}"
+            raise ValueError(f"recipe {recipe.name}: {folder} holds another run: {told}; choose another --out")
+    return resume(folder, device, progress, watch)
+
+
+def _difference(section: str, before: Any, now: Any) -> str:
+    """The first entry that is not the same, as it was and as it is wanted."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in now:
+            if before.get(key) != now[key]:
+                return _difference(f"{section}.{key}", before.get(key), now[key])
+    return f"{section} = {before!r}, want {now!r}"
 
 
 def _merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,6 +204,8 @@ def _checked(found: Mapping[str, Any], name: str) -> None:
     experiment_of(found.get("experiment", ""))
     known = {field.name for field in fields(Training)}
     for run, own in [("", found), *found.get("runs", {}).items()]:
+        if not isinstance(own, dict):
+            raise ValueError(f"recipe {name}: found {own!r} for the run {run!r}, want a section [runs.{run}]")
         for section in own if run else ():
             if section not in ("data", "model", "guide", "training") or not isinstance(own[section], dict):
                 raise ValueError(
@@ -195,7 +214,10 @@ def _checked(found: Mapping[str, Any], name: str) -> None:
         for key in own.get("training", {}):
             if key not in known:
                 raise ValueError(f"recipe {name}: found training.{key}, want some of {', '.join(sorted(known))}")
+    slugs = [names.slug(run) for run in found.get("runs", {})]
     for run, own in found.get("runs", {}).items():
+        if slugs.count(names.slug(run)) > 1:
+            raise ValueError(f"recipe {name}: the runs of the folder {names.slug(run)!r} are several; rename {run!r}")
         for section in ("data", "model", "guide"):
             if "name" not in {**found.get(section, {}), **own.get(section, {})}:
                 raise ValueError(f"recipe {name}: found no {section}.name for run {run!r}, want one")
@@ -204,6 +226,10 @@ def _checked(found: Mapping[str, Any], name: str) -> None:
 def _set(found: dict[str, Any], key: str, value: Any, name: str) -> None:
     """Put a value where a dotted key says."""
     *path, last = key.split(".")
+    other = {"steps": "epochs", "epochs": "steps"}.get(last) if path == ["training"] else None
+    for section in [found, *(run for run in found.get("runs", {}).values() if isinstance(run, dict))]:
+        if other and isinstance(section.get("training"), dict):  # one of them says how long
+            section["training"].pop(other, None)
     place = found
     for part in path:
         place = place.setdefault(part, {})

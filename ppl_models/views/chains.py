@@ -18,28 +18,29 @@ class Mixing:
     Attributes:
         rhat: largest rank-normalized split R-hat: above 1.01 the chains have not forgotten where they began.
         ess: smallest effective number of draws, of all chains together, out of `draws`.
-        autocorrelation: (lags + 1,), mean over chains and units; 1 at lag 0.
-        draws: chains times kept transitions, those left out at the beginning excepted.
+        autocorrelation: (lags + 1,), mean over units, by kept state; chains that differ from each other count as
+            correlated at every lag.
+        draws: chains times kept states, those left out at the beginning excepted.
+        every: transitions from one kept state to the next.
     """
 
     rhat: float
     ess: float
     autocorrelation: np.ndarray
     draws: int
+    every: int = 1
 
     @property
     def time(self) -> float:
-        """Transitions for one independent draw, 1 + 2 sum_k rho_k up to the first lag that is not positive."""
-        below = np.flatnonzero(self.autocorrelation <= 0)
-        last = below[0] if len(below) else len(self.autocorrelation)
-        return float(1 + 2 * self.autocorrelation[1:last].sum())
+        """Transitions of one chain for one independent draw, draws / ess times `every`."""
+        return self.every * self.draws / self.ess
 
     def __str__(self) -> str:
         return "\n".join(
             [
                 f"R-hat            {self.rhat:8.3f}  largest of all units of the codes",
                 f"effective draws  {self.ess:8.1f}  smallest, of {self.draws}",
-                f"autocorrelation  {self.time:8.1f}  transitions an independent draw",
+                f"transitions      {self.time:8.1f}  for one independent draw",
             ]
         )
 
@@ -50,12 +51,13 @@ def mixing(chain: Chain, burn: int = 0, lags: int | None = None) -> Mixing:
     Args:
         chain: of `inference.markov_chain`, of at least two chains and four kept transitions.
         burn: kept transitions to leave out at the beginning.
-        lags: of the autocorrelation, half of the transitions by default.
+        lags: of the autocorrelation, half of the kept states by default.
 
     Raises:
         ValueError: fewer chains or transitions.
 
-    Source: Vehtari et al. 2021, "Rank-normalization, folding, and localization" (arXiv 1903.08008), by ArviZ.
+    Source: Vehtari et al. 2021, "Rank-normalization, folding, and localization" (arXiv 1903.08008): R-hat and effective
+    draws by ArviZ, the autocorrelation of several chains by eq. 10.
     """
     import arviz as az
 
@@ -71,8 +73,9 @@ def mixing(chain: Chain, burn: int = 0, lags: int | None = None) -> Mixing:
     return Mixing(
         rhat=_extreme(az.rhat(draws), np.nanmax),
         ess=_extreme(az.ess(draws), np.nanmin),
-        autocorrelation=correlation.mean(0),
+        autocorrelation=np.nanmean(correlation, 0),
         draws=chains * steps,
+        every=chain.every,
     )
 
 
@@ -88,10 +91,17 @@ def _extreme(found: Any, of: Any) -> float:
 
 
 def _autocorrelation(code: np.ndarray, lags: int) -> np.ndarray:
-    """(chains * units, lags + 1) of (chains, draws, units), of one chain about its own mean, by FFT."""
-    series = code.swapaxes(1, 2).reshape(-1, code.shape[1])
-    series = series - series.mean(1, keepdims=True)
-    power = np.abs(np.fft.rfft(series, n=2 * series.shape[1], axis=1)) ** 2
-    covariance = np.fft.irfft(power, axis=1)[:, : lags + 1]
-    moving = covariance[:, 0] > 0
-    return covariance[moving] / covariance[moving, :1] if moving.any() else np.ones((1, lags + 1))
+    """(units, lags + 1) of (chains, draws, units): 1 - (W - mean_m s_m^2 rho_tm) / var.
+
+    W is the mean of the chains' variances s_m^2, and var their pooled one, which counts the differences of their means;
+    NaN for a unit that never moves.
+    """
+    draws = code.shape[1]
+    series = (code - code.mean(1, keepdims=True)).swapaxes(1, 2)
+    power = np.abs(np.fft.rfft(series, n=2 * draws)) ** 2
+    covariance = np.fft.irfft(power)[..., : lags + 1].mean(0) / draws  # s_m^2 rho_tm, the mean over chains
+    within = covariance[:, :1] * draws / (draws - 1)
+    pooled = within * (draws - 1) / draws + code.mean(1).var(0, ddof=1)[:, None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = 1 - (within - covariance * draws / (draws - 1)) / pooled
+    return np.where(pooled > 0, found, np.nan)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .plots import COLORS, DPI, INK, _array, _axes, _images, _mosaic
+from .drawing import COLORS, DPI, INK, array_of, images_of, mosaic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,22 +70,23 @@ def latent_map(grid: Any, values: Any, images: Any, shape: Sequence[int], label:
     Raises:
         ValueError: values of another shape, or images that make no square.
     """
-    grid, values = _array(grid), _array(values)
-    shown = _images(images, shape)
+    from matplotlib.figure import Figure
+
+    grid, values = array_of(grid), array_of(values)
+    shown = images_of(images, shape)
     side = math.isqrt(len(shown))
     if values.shape != (len(grid), len(grid)) or side * side != len(shown):
         raise ValueError(
             f"latent_map: found values {values.shape} and {len(shown)} images, want ({len(grid)}, {len(grid)}) and a "
             "square number of images"
         )
-    figure, axes = _axes(10.4, 4.9)
-    axes.remove()
+    figure = Figure(figsize=(10.4, 4.9), dpi=DPI, layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2)
     extent = (grid[0], grid[-1], grid[0], grid[-1])
     drawn = left.imshow(values, origin="lower", extent=extent, cmap="magma_r", interpolation="nearest")
     figure.colorbar(drawn, ax=left, label=label, shrink=0.85)
     upside = shown.reshape(side, side, *shown.shape[1:])[::-1].reshape(shown.shape)  # z_2 upwards
-    right.imshow(_mosaic(upside, side), extent=extent, interpolation="nearest")
+    right.imshow(mosaic(upside, side), extent=extent, interpolation="nearest")
     for one, above in ((left, label), (right, "decoded")):
         one.set_xlabel("z1")
         one.set_ylabel("z2")

@@ -152,3 +152,16 @@ def _scaled_alike(q: Site, p: Site) -> bool:
     """Whether two scales are one object or one number; arrays are not read."""
     one, other = (1.0 if site["scale"] is None else site["scale"] for site in (q, p))
     return one is other or (isinstance(one, float | int) and isinstance(other, float | int) and one == other)
+
+
+def check_unmasked(sites: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise ValueError for a latent some of whose data are masked out: their values are none of the aggregate's."""
+    for name, site in sites.items():
+        fn = site["fn"]
+        while isinstance(fn, ExpandedDistribution):
+            fn = fn.base_dist
+        if isinstance(fn, MaskedDistribution):
+            raise ValueError(
+                f"site {name!r}: found a mask on this latent, want a code for every datum where all codes are looked "
+                "at together; drop the rows that are masked out"
+            )

@@ -11,7 +11,7 @@ from jax import Array
 from numpyro import handlers
 
 from ..parts.program import Program
-from .divergences import divergence, log_density, per_datum, per_unit, scaled, unit_divergence
+from .divergences import check_unmasked, divergence, log_density, per_datum, per_unit, scaled, unit_divergence
 from .late import Late
 from .messengers import UntilDrawn
 from .plates import Trace, data_plate, is_local, latents, observations
@@ -129,6 +129,7 @@ def terms(
     def once(key: Array) -> dict[str, Array]:
         program = handlers.seed(handlers.substitute(model, data=given), key)
         sites = UntilDrawn(names).run(program, args, kwargs)
+        check_unmasked(sites)
         return {name: units_of(sites[name], None if name in found.shared else found.data_dim) for name in names}
 
     def of_prior() -> dict[str, Array]:

@@ -32,11 +32,13 @@ class Experiment:
         analyse: (runs, analysis, folder, seed, report) -> rows by name; it writes pictures to the folder.
         options: what may be in the section [analysis], with the usual values; None stands for all that there is.
         watch: (model, guide, parts, analysis) -> a callback of the training, or None.
+        check: (runs as the recipe has them, analysis), before anything is trained; raises ValueError.
     """
 
     analyse: Analyse
     options: Mapping[str, Any]
     watch: Callable[..., Any] | None = None
+    check: Callable[..., None] | None = None
 
     def settled(self, analysis: Mapping[str, Any]) -> dict[str, Any]:
         """The options with the values of a recipe.
@@ -53,6 +55,8 @@ class Experiment:
                 raise ValueError(
                     f"analysis.{name}: found {value!r}, want a value like {100 if usual is None else usual!r}"
                 )
+            if isinstance(value, int | float) and value < 0 or isinstance(value, int) and not value:
+                raise ValueError(f"analysis.{name}: found {value!r}, want more than 0")
         return {**self.options, **analysis}
 
 
@@ -69,4 +73,5 @@ def experiment_of(name: str) -> Experiment:
             + (f"; did you mean {near!r}?" if near else "")
         )
     module = importlib.import_module(f"{__name__}.{EXPERIMENTS[name]}")
-    return Experiment(module.analyse, module.OPTIONS, getattr(module, "watch", None))
+    more = (getattr(module, name, None) for name in ("watch", "check"))
+    return Experiment(module.analyse, module.OPTIONS, *more)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from ppl_models.inference import mutual_information, reversal
+from ppl_models.inference.densities import looking
+from ppl_models.inference.messengers import UntilDrawn
 from ppl_models.views import plots
 from ppl_models.views.criteria import latent_map
 
@@ -17,7 +19,8 @@ from .. import names
 from ..folder import LoadedRun
 from ..pictures import decoded, to_unit
 
-OPTIONS = {"limit": 3.0, "points": 41, "images": 15, "data": None, "left_out": 0.5, "least": 20}
+OPTIONS = {"limit": 3.0, "points": 41, "images": 15, "data": None, "drawn": 2000, "least": 20}
+SITE = "z1"
 
 
 def plane(limit: float, points: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -27,64 +30,75 @@ def plane(limit: float, points: int, device: torch.device) -> tuple[Tensor, Tens
     return line, torch.stack([first.flatten(), second.flatten()], -1)
 
 
+def check(runs: Mapping[str, Any], analysis: Mapping[str, Any]) -> None:
+    """Raise ValueError unless every model has a plane of codes, as far as its sizes say."""
+    for name, chosen in runs.items():
+        latent = chosen["model"].get("latent")
+        if latent != 2:
+            raise ValueError(
+                f"experiment blur: run {name!r} has model.latent = {latent}, want 2, one latent of that size"
+            )
+
+
 def analyse(
     runs: Mapping[str, LoadedRun], analysis: Mapping[str, Any], folder: Path, seed: int, report: Callable[[str], None]
 ) -> dict[str, Any]:
-    """For each run of a model with one latent of size 2: a map, and the decoder's mean against the average of data."""
+    """For each run of a model with one latent of size 2: a map, and what codes of the data leave to be explained.
+
+    The map is over a square of codes. The numbers are means over `analysis.drawn` codes z ~ q(z), of which the variance
+    given the code and the variance of its mean add up to that of the data, up to the error of the draws. Where at least
+    `analysis.least` data share a code, the decoder's image is held against their average.
+    """
     rows = {}
-    limit, points, fewer = (
-        analysis["limit"],
-        analysis["points"],
-        analysis["images"],
-    )
+    limit, points, fewer = (analysis[name] for name in ("limit", "points", "images"))
     for name, run in runs.items():
         train = run.load_data()[0]
-        train = train.subset(slice(0, analysis["data"]))
-        x = train[:].to(run.example.device)
-        site = _plane_of(run, name)
+        x = train.subset(slice(0, analysis["data"]))[:].to(run.example.device)
         line, codes = plane(limit, points, x.device)
-        found = reversal(run.model, run.guide, x, codes, seed=seed)
-        means = decoded(run, {site: codes})
-        spread = found.variance.sum(-1)
-        # where codes of data are: what the decoder does elsewhere no datum has told it
-        known = found.log_q > torch.quantile(found.log_q, analysis["left_out"])
-        known &= found.effective > analysis["least"]
-        total = (x - x.mean(0)).square().sum(-1).mean().item()
-        distance = (means - found.mean).square().sum(-1)
-        weights = found.log_q.exp() * known
-        weights = weights / weights.sum()
-        coarse = plane(limit, fewer, x.device)[1]
+        spread = reversal(run.model, run.guide, x, codes, seed=seed).variance.sum(-1)
+        coarse = decoded(run, {SITE: plane(limit, fewer, x.device)[1]})
         figure = latent_map(
-            line.cpu(),
+            line,
             spread.reshape(points, points),
-            to_unit(run.config, decoded(run, {site: coarse})),
+            to_unit(run.config, coarse),
             run.config["data"]["shape"],
             "sum over pixels of Var[x | z]",
             f"{name}: how unlike are the data that share a code",
         )
         plots.save_figure(figure, folder / f"{names.slug(name)}_map.png")
-        information = mutual_information(run.model, run.guide, x, seed=seed)
-        rows[name] = {
-            "codes": int(known.sum()),
-            "variance of the data": total,
-            "variance given the code": (weights * spread).sum().item(),
-            "squared distance of decoder and average": (weights * distance).sum().item(),
-            "correlation of decoder and average": _correlation(means[known], found.mean[known], x.mean(0)),
-            "data that share a code": (weights * found.effective).sum().item(),
-            "information": [information.lower, information.upper],
-        }
+        rows[name] = _of_data(run, x, analysis, seed)
         for told, value in rows[name].items():
             report(f"{name}: {told} {value if isinstance(value, list) else f'{value:.4g}'}")
     return rows
 
 
-def _plane_of(run: LoadedRun, name: str) -> str:
-    sizes = getattr(run.model, "latent", None)
-    if sizes not in (2, (2,)):
+def _of_data(run: LoadedRun, x: Tensor, analysis: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The numbers at codes of data, a random part of them."""
+    generator = torch.Generator().manual_seed(seed)
+    some = x[torch.randperm(len(x), generator=generator)[: analysis["drawn"]].to(x.device)]
+    with looking(run.model, run.guide, seed, x):
+        codes = UntilDrawn([SITE]).run(run.guide, (some,))[SITE]["value"]
+    found = reversal(run.model, run.guide, x, codes, seed=seed)
+    center = x.mean(0)
+    shared = found.effective >= analysis["least"]
+    if not shared.any():
         raise ValueError(
-            f"experiment blur: run {name!r} has latent={sizes}, want one latent of size 2: model.latent = 2"
+            f"experiment blur: no code is shared by analysis.least = {analysis['least']} of {len(x)} data, the most by "
+            f"{found.effective.max():.1f}; want a smaller one, or a wider likelihood"
         )
-    return "z1"
+    means = decoded(run, {SITE: codes})
+    information = mutual_information(run.model, run.guide, x, seed=seed)
+    return {
+        "variance of the data": (x - center).square().sum(-1).mean().item(),
+        "variance given the code": found.variance.sum(-1).mean().item(),
+        "variance of the mean given the code": (found.mean - center).square().sum(-1).mean().item(),
+        "squared error of the decoder": (means - some).square().sum(-1).mean().item(),
+        "data that share a code": found.effective.mean().item(),
+        "codes that enough data share": int(shared.sum()),
+        "squared distance of decoder and average there": (means - found.mean)[shared].square().sum(-1).mean().item(),
+        "correlation of decoder and average there": _correlation(means[shared], found.mean[shared], center),
+        "information": [information.lower, information.upper],
+    }
 
 
 def _correlation(a: Tensor, b: Tensor, center: Tensor) -> float:

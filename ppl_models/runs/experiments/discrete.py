@@ -11,7 +11,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ppl_models.inference import mutual_information, terms
+from ppl_models.inference import Terms, mutual_information, terms
 from ppl_models.inference.criteria import unregularized
 from ppl_models.inference.discrete import Joint, coupled
 from ppl_models.inference.messengers import Substitute
@@ -61,9 +61,11 @@ def exactly(criterion: Callable[..., Tensor], model: nn.Module, joint: Joint) ->
         with Substitute({"z": torch.full_like(x, z)}):
             found = terms(model, encoder_of(joint), (x,), analytic=False)
         for i in x[joint.table[:, z] > 0]:
-            each = {"log_likelihood": {"x": found.log_likelihood["x"][:, i : i + 1]}}
-            each["kl"] = {"z": (found.log_q["z"] - found.log_p["z"])[:, i : i + 1]}
-            total = total + joint.table[i, z] * criterion(_Some(**each))
+            likelihood, log_p, log_q, kl = (
+                {name: values[:, i : i + 1] for name, values in part.items()}
+                for part in (found.log_likelihood, found.log_p, found.log_q, found.kl)
+            )
+            total = total + joint.table[i, z] * criterion(Terms(likelihood, log_p, log_q, kl, found.shared))
     return total
 
 
@@ -81,14 +83,6 @@ def largest(criterion: Callable[..., Tensor], model: nn.Module, joint: Joint) ->
 
     optimizer.step(closure)
     return -closure().item()
-
-
-class _Some:
-    """As much of `Terms` as a criterion reads, for one datum and code."""
-
-    def __init__(self, log_likelihood: dict[str, Tensor], kl: dict[str, Tensor]) -> None:
-        self.log_likelihood, self.kl = log_likelihood, kl
-        self.shared, self.full_size, self.seen = frozenset(), None, 1
 
 
 def analyse(

@@ -7,7 +7,6 @@ from math import log, prod
 from pathlib import Path
 from typing import Any
 
-import pyro
 from torch import Tensor
 
 from ppl_models.data import Data
@@ -44,6 +43,13 @@ def watch(model: Callable, guide: Callable, parts: tuple[Data, ...], analysis: M
     return information
 
 
+def check(runs: Mapping[str, Any], analysis: Mapping[str, Any]) -> None:
+    """Raise ValueError unless the judge is one of the runs."""
+    if analysis["judge"] and analysis["judge"] not in runs:
+        known = ", ".join(map(repr, runs))
+        raise ValueError(f"analysis.judge: found {analysis['judge']!r}, want one of the runs {known}")
+
+
 def analyse(
     runs: Mapping[str, LoadedRun], analysis: Mapping[str, Any], folder: Path, seed: int, report: Callable[[str], None]
 ) -> dict[str, Any]:
@@ -52,10 +58,7 @@ def analyse(
     The score of images is their negative ELBO under the judge, a pair trained by the ELBO: sensible ones have that of
     test data, or less. It tells images that make no sense from those that do, and does not tell whether all are alike.
     """
-    chosen = analysis["judge"] or next(iter(runs))
-    if chosen not in runs:
-        raise ValueError(f"analysis.judge: found {chosen!r}, want one of the runs {', '.join(map(repr, runs))}")
-    judge = runs[chosen]
+    judge = runs[analysis["judge"] or next(iter(runs))]
     rows: dict[str, dict[str, Any]] = {}
     test = judge.load_data()[-1]
     count = analysis["images"]
@@ -82,12 +85,12 @@ def analyse(
 def _of_run(
     name: str, run: LoadedRun, analysis: Mapping[str, Any], judge: LoadedRun, folder: Path, seed: int
 ) -> dict[str, Any]:
-    train, test = run.load_data()[:: len(run.load_data()) - 1]
+    train, *_, test = run.load_data()
     shape = run.config["data"]["shape"]
     count, steps = analysis["images"], analysis["steps"]
     known = mutual_information(run.model, run.guide, train, rows=analysis["data"], seed=seed)
     part = test.subset(slice(0, analysis["tested"]))
-    bound = evaluate(run.model, run.guide, part, particles=analysis["particles"], progress=False)
+    bound = evaluate(run.model, run.guide, part, particles=analysis["particles"], seed=seed, progress=False)
     reconstruction = -bound.elbo - sum(bound.kl.values())
     start = noise(run, count, seed)
     drawn = ancestral(run.model, start, seed=seed)
@@ -115,12 +118,11 @@ def _of_run(
         "score of chain samples": _score(judge, chain.states[-1]),
         "R-hat": mixed.rhat,
         "effective draws": mixed.ess,
-        "transitions an independent draw": mixed.time,
+        "transitions for an independent draw": mixed.time,
         "autocorrelation": mixed.autocorrelation[:11].tolist(),
     }
 
 
 def _score(judge: LoadedRun, images: Tensor) -> float:
     """Mean negative ELBO of images under the judge, nats."""
-    pyro.set_rng_seed(0)
     return -evaluate(judge.model, judge.guide, images, particles=1, progress=False).elbo
