@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import by_hand, evaluate as images, pairs, scaling, step, table
+from benchmarks import by_hand, evaluate as images, pairs, sampling, scaling, step, table
 from benchmarks.timing import in_turns, ratio
 from benchmarks.workloads import WORKLOADS, ladder, sere_vae, vae
 from ppl_models.inference import elbo, evaluate, terms
@@ -177,6 +177,12 @@ def test_the_command_of_pairs(tmp_path):
     row = found["pairs"]["linear-gaussian"]["mean-field"]
     assert row.keys() == pairs.VARIANTS.keys() and row["numpyro-port"]["ms"] > 0 and row["ours-eager"]["ratio"] == 1
     assert table.pairs_table(found) in printed
+
+
+def test_drawing_images():
+    found = sampling.measure(images=2, rounds=1, hidden=4, depth=2)
+    assert found["ratio"] > 1 and found["kept_s"] > 0  # 784 passes, against one and a few small products a pixel
+    assert sampling.options().parse_args(["--images", "3", "--threads", "all"]).threads == ["all"]
 
 
 def test_images_a_second():

@@ -118,7 +118,7 @@ def both(**more: object) -> tuple[Terms, TorchTerms]:
     ("name", "options"),
     [
         ("unregularized", {}),
-        ("info_vae", {}),
+        ("info_vae", {"alpha": 0.0, "lambda_": 1.0}),
         ("info_vae", {"alpha": 0.5, "lambda_": 3.0}),
         ("info_vae", {"alpha": 1.0, "lambda_": 10.0}),
         ("info_vae", {"alpha": -1.0, "lambda_": 2.0}),
@@ -142,15 +142,31 @@ def test_criteria_with_options(wide):
     found = info_vae(mine, discrepancy=laplace[0], **options)
     np.testing.assert_allclose(found, torch_criteria.info_vae(theirs, discrepancy=laplace[1], **options).item())
     # the extremes: an ELBO, and a beta-VAE
-    assert info_vae(mine) == elbo(mine) and info_vae(mine, alpha=-3.0, lambda_=4.0) == elbo(mine, 4.0)
+    assert info_vae(mine, alpha=0.0, lambda_=1.0) == elbo(mine)
+    assert info_vae(mine, alpha=-3.0, lambda_=4.0) == elbo(mine, 4.0)
+
+
+def test_masked_latents_are_refused():
+    def model(x):
+        with numpyro.plate("data", len(x)), numpyro.handlers.mask(mask=x > 0):
+            z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+            numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with numpyro.plate("data", len(x)), numpyro.handlers.mask(mask=x > 0):
+            numpyro.sample("z", dist.Normal(x, 1.0))
+
+    found = terms(model, guide, (jnp.arange(-2.0, 2.0),), key=KEY)
+    with pytest.raises(ValueError, match="site 'z': found a mask on this latent, want a code for every datum"):
+        info_vae(found, alpha=0.0, lambda_=2.0)
 
 
 def test_what_is_no_criterion_is_refused_as_by_torch():
     mine, theirs = both(shared=frozenset({"z2"}))
     for name, options in (
-        ("info_vae", {"alpha": 1.5}),
-        ("info_vae", {"lambda_": 0.5}),
-        ("info_vae", {"lambda_": 2.0}),
+        ("info_vae", {"alpha": 1.5, "lambda_": 1.0}),
+        ("info_vae", {"alpha": 0.0, "lambda_": 0.5}),
+        ("info_vae", {"alpha": 0.0, "lambda_": 2.0}),
         ("moment_matching", {"weight": -1.0}),
         ("moment_matching", {}),
     ):
@@ -239,7 +255,7 @@ def test_one_particle_and_a_global_latent():
     assert found.shared >= {"mu"} and list(found.drawn) == list(found.prior) == ["mu"]
     assert found.drawn["mu"].shape == found.prior["mu"].shape == (1, 1, 3)
     with pytest.raises(ValueError, match="info_vae: found the latent 'mu' outside the plate of the data"):
-        info_vae(found, lambda_=2.0)
+        info_vae(found, alpha=0.0, lambda_=2.0)
 
 
 def test_a_learned_prior_is_pulled_towards_the_codes(wide):
