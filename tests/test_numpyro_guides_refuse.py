@@ -127,7 +127,7 @@ def laplace(x):
     [
         (two, {"rate": 0.6}, "found rate=0.6, want 0 <= rate <= 1/2 and width > 0"),
         (two, {"width": 0}, "found width=0, want"),
-        (two, {"image": (3, 1, 1)}, r"found image=\(3, 1, 1\), want one whose values are those of site 'a'"),
+        (two, {"image": (3, 1, 1)}, r"found image=\(3, 1, 1\), want one of the 2 values of site 'a'"),
         (half_normal, {}, r"site 'z' has the event shape \(\), with 2 values a datum, want latents of the shape"),
         (laplace, {}, "site 'z' has a Laplace prior, want a diagonal Gaussian; try SelfReflective"),
     ],

@@ -98,7 +98,7 @@ def mutual_information(
     >>> x = torch.randn(2000, generator=torch.Generator().manual_seed(0))
     >>> found = mutual_information(model, guide, x)  # 0.5 log(1 + 1 / 0.25) = 0.805
     >>> print(f"{found.lower:.2f} {found.upper:.2f}")
-    0.81 0.82
+    0.82 0.82
     """
     columns = columns_of(data, "mutual_information: data")
     count = len(columns[0]) if rows is None else min(len(columns[0]), rows)
