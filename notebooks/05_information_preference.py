@@ -270,35 +270,50 @@ for beta, name in ((0.0, "unregularized"), (1.0, "ELBO")):
 found = recorded("information-preference")
 for name, command in found["commands"].items():
     print(f"{name:<10} {command}   ({found['seconds'][name] / 60:.0f} minutes)")
-names = list(found["commands"])
+names, rows = list(found["commands"]), found["rows"]
 print(f"\n{'':<36}" + "".join(f"{name:>22}" for name in names))
-for key in found["rows"][names[0]]:
-    cells = []
-    for name in names:
-        value = found["rows"][name][key]
-        listed = value if isinstance(value, list) else [value]
-        cells.append(" to ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in listed[:2]))
-    if key != "autocorrelation":
+for key, value in rows[names[0]].items():
+    if not isinstance(value, list) or len(value) == 2:
+        cells = []
+        for name in names:
+            listed = rows[name][key] if isinstance(value, list) else [rows[name][key]]
+            cells.append(" to ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in listed))
         print(f"{key:<36}" + "".join(f"{cell:>22}" for cell in cells))
-print(f"{'score of test data':<36}{found['rows']['test data']['score']:>22.3f}")
 
 # %%
 show("information-preference", "curves.png", 11)
 
 # %% [markdown]
-# The "score" is the negative ELBO of images under the model trained by the ELBO: what makes sense has that of test
-# data or less. From the prior, then by the chain, of the unregularized model:
+# ### Samples
+#
+# The "score" of images is their negative ELBO under the model trained by the ELBO: far above that of test data are
+# images that make no sense; below it are simple ones, which their ink tells, the mean of all pixels. The chain begins
+# at noise, as in the paper, or at test data:
+
+# %%
+print(f"test data: score {rows['test data']['score']:.1f}, ink {rows['test data']['ink']:.3f}\n")
+for name in names:
+    row = rows[name]
+    print(f"{name}: from the prior: score {row['score from the prior']:.1f}, ink {row['ink from the prior']:.3f}")
+    print("  transitions      " + "".join(f"{k:>8}" for k in row["transitions"]))
+    for key in ("score from noise", "ink from noise", "score from data", "ink from data"):
+        print(f"  {key:<17}" + "".join(f"{v:>8.3f}" if "ink" in key else f"{v:>8.1f}" for v in row[key]))
+
+# %% [markdown]
+# Without a regularizer: samples from the prior, then states of the chain five transitions from noise, then the
+# chains.
 
 # %%
 show("information-preference", "beta-0_ancestral.png", 5)
 show("information-preference", "beta-0_chain.png", 5)
+show("information-preference", "beta-0_strip.png", 10)
 
 # %% [markdown]
-# and of the model trained by the ELBO:
+# By the ELBO: samples from the prior, and the chains.
 
 # %%
 show("information-preference", "beta-1_ancestral.png", 5)
-show("information-preference", "beta-0_strip.png", 10)
+show("information-preference", "beta-1_strip.png", 10)
 
 # %% [markdown]
 # ## 5. Between the two

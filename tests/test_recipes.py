@@ -327,8 +327,8 @@ def test_commands_of_criteria(tmp_path, monkeypatch):
     assert "--objective info-vae:alpha=1,lambda=5" in config["command"] and len(load_run("run").history) == 2
     told = call("sample run --chain 8 --n 4")
     assert "R-hat" in told and Path("run/chain.png").is_file()
-    told = call("evaluate run --particles 2 --information -q")
-    assert "ceiling" in told and json.loads(Path("run/information.json").read_text())["n"] == 300
+    told = call("evaluate run --particles 2 --information 100 -q")
+    assert "ceiling" in told and json.loads(Path("run/information.json").read_text())["n"] == 100
     listed = call("recipe")
     assert all(name in listed for name in recipe_names())
     told = call("recipe discrete --out made --set analysis.draws=100 -q")

@@ -23,8 +23,11 @@ def evaluate(
         opt(help="Have the pair in this language, with the same weights.", show_default="that of the training"),
     ] = None,
     information: Annotated[
-        bool, opt("--information", help="Bracket the mutual information of data and codes, too.")
-    ] = False,
+        int,
+        opt(
+            min=0, metavar="ROWS", help="Bracket the mutual information of codes and so many test rows, too; 0: do not."
+        ),
+    ] = 0,
     seed: Seed = 0,
     threads: Threads = None,
     device: Device = "cpu",
@@ -44,7 +47,7 @@ def evaluate(
         test = run.load_data(data)[-1]
         out.print(str(evaluate_run(run, test, particles, seed, data, progress=not quiet)), markup=False)
         if information:
-            out.print(str(inform_run(run, test, seed)), markup=False)
+            out.print(str(inform_run(run, test, information, seed, progress=not quiet)), markup=False)
 
 
 @app.command(no_args_is_help=True)

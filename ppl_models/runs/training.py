@@ -148,15 +148,16 @@ def _fitted(
     return LoadedRun(*pair, dict(config), folder, example.to(device), result.seconds)
 
 
-def inform_run(run: LoadedRun, test: Data, seed: int = 0) -> MutualInformation:
-    """Bracket the mutual information of (at most 10,000) data and codes; write information.json in the run's folder.
+def inform_run(run: LoadedRun, test: Data, rows: int, seed: int = 0, progress: bool = True) -> MutualInformation:
+    """Bracket the mutual information of codes and the first rows of data; write information.json in the run's folder.
 
     Raises:
         ValueError: a NumPyro run; see `ppl_models.inference.mutual_information`.
     """
     if run.backend == "numpyro":
         raise ValueError("information: found a NumPyro run, want a Pyro one; try --backend pyro")
-    found = mutual_information(run.model, run.guide, test.to(run.example.device), seed=seed)
+    data = test.to(run.example.device)
+    found = mutual_information(run.model, run.guide, data, rows=rows, seed=seed, progress=progress)
     write_json(run.folder / "information.json", {"data": test.name, "seed": seed, **asdict(found)})
     return found
 

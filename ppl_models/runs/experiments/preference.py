@@ -19,7 +19,17 @@ from .. import names
 from ..folder import LoadedRun
 from ..pictures import noise, picture_strip, title, to_unit
 
-OPTIONS = {"judge": "", "watched": 2000, "tested": 500, "data": 10_000, "particles": 50, "images": 100, "steps": 60}
+OPTIONS = {
+    "judge": "",
+    "watched": 2000,
+    "tested": 500,
+    "data": 10_000,
+    "particles": 50,
+    "images": 100,
+    "steps": 40,
+    "after": 5,
+}
+LOOKED_AT = (1, 2, 5, 10, 20, 40, 100, 200)  # transitions
 
 
 def watch(model: Callable, guide: Callable, parts: tuple[Data, ...], analysis: Mapping[str, Any]) -> Callback:
@@ -55,16 +65,17 @@ def analyse(
 ) -> dict[str, Any]:
     """For each run: information, bounds, and samples of both kinds, scored by the run `analysis.judge` and pictured.
 
-    The score of images is their negative ELBO under the judge, a pair trained by the ELBO: sensible ones have that of
-    test data, or less. It tells images that make no sense from those that do, and does not tell whether all are alike.
+    The score of images is their negative ELBO under the judge, a pair trained by the ELBO: far above that of test data
+    are images that make no sense, below it simple ones, which their ink tells (the mean of all pixels). Chains begin at
+    noise, as published, and at test data; pictures are of those from noise, after `analysis.after` transitions.
     """
     judge = runs[analysis["judge"] or next(iter(runs))]
     rows: dict[str, dict[str, Any]] = {}
     test = judge.load_data()[-1]
     count = analysis["images"]
     scored = _score(judge, test[:count].to(judge.example.device))
-    rows["test data"] = {"score": scored}
-    report(f"test data: score {scored:.2f} nats")
+    rows["test data"] = {"score": scored, "ink": test[:count].mean().item()}
+    report(f"test data: score {scored:.2f} nats, ink {rows['test data']['ink']:.3f}")
     for name, run in runs.items():
         rows[name] = _of_run(name, run, analysis, judge, folder, seed)
         for told, value in rows[name].items():
@@ -92,16 +103,17 @@ def _of_run(
     part = test.subset(slice(0, analysis["tested"]))
     bound = evaluate(run.model, run.guide, part, particles=analysis["particles"], seed=seed, progress=False)
     reconstruction = -bound.elbo - sum(bound.kl.values())
-    start = noise(run, count, seed)
+    start, x = noise(run, count, seed), test[:count].to(run.example.device)
     drawn = ancestral(run.model, start, seed=seed)
-    chain = markov_chain(run.model, run.guide, start, steps, seed=seed)
-    mixed = mixing(chain, burn=steps // 2)
+    chain, of_data = (markov_chain(run.model, run.guide, begin, steps, seed=seed) for begin in (start, x))
+    mixed = mixing(of_data, burn=steps // 2)
+    looked_at = [k for k in LOOKED_AT if k <= steps]
+    after = min(analysis["after"], steps)
     stem = names.slug(name)
-    for kind, images in (("ancestral", drawn), ("chain", chain.states[-1])):
-        figure = plots.image_grid(
-            to_unit(run.config, images[:100]), shape, title=f"{title(run)}, {name}: {kind} samples"
-        )
-        plots.save_figure(figure, folder / f"{stem}_{kind}.png")
+    kinds = {"from the prior": drawn, f"{after} transitions from noise": chain.states[after]}
+    for kind, images in kinds.items():
+        figure = plots.image_grid(to_unit(run.config, images[:100]), shape, title=f"{title(run)}, {name}: {kind}")
+        plots.save_figure(figure, folder / f"{stem}_{'ancestral' if images is drawn else 'chain'}.png")
     picture_strip(run, chain.states[:, :8], folder / f"{stem}_strip.png", f"{title(run)}, {name}: chains from noise")
     return {
         "information": [known.lower, known.upper],
@@ -114,8 +126,13 @@ def _of_run(
         "particles": bound.particles,
         "reconstruction": reconstruction,
         "reconstruction per pixel": reconstruction / prod(shape),
-        "score of ancestral samples": _score(judge, drawn),
-        "score of chain samples": _score(judge, chain.states[-1]),
+        "score from the prior": _score(judge, drawn),
+        "ink from the prior": drawn.mean().item(),
+        "transitions": looked_at,
+        "score from noise": [_score(judge, chain.states[k]) for k in looked_at],
+        "ink from noise": [chain.states[k].mean().item() for k in looked_at],
+        "score from data": [_score(judge, of_data.states[k]) for k in looked_at],
+        "ink from data": [of_data.states[k].mean().item() for k in looked_at],
         "R-hat": mixed.rhat,
         "effective draws": mixed.ess,
         "transitions for an independent draw": mixed.time,
