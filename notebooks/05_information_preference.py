@@ -263,7 +263,7 @@ for beta, name in ((0.0, "unregularized"), (1.0, "ELBO")):
 # ### The same on MNIST
 #
 # `ppl-models recipe information-preference` (seed 0), cut to two CPU cores: a decoder of 8 gated layers of 16 maps
-# instead of 12 of 32, and 3600 batches of 100 instead of some 12,000; `information-preference-full` has the published
+# instead of 12 of 32, and 2400 batches of 50 instead of some 12,000; `information-preference-full` has the published
 # sizes.
 
 # %%

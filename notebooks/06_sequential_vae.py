@@ -181,7 +181,7 @@ plt.show()
 # %% [markdown]
 # ### The same on MNIST
 #
-# `ppl-models recipe sequential` (seed 0): 32 codes in all, perceptrons, 20 epochs. "T = 8, ELBO" scores the last
+# `ppl-models recipe sequential` (seed 0): 32 codes in all, perceptrons, 6 epochs. "ELBO" scores the last
 # image alone, and "codes read" is the same with a guide that reads the codes before.
 
 # %%

@@ -27,13 +27,15 @@ class SequentialVAE(Program):
 
     **Two criteria.** "elbo" is the model above, and its ELBO a bound. "per-step" trains as it was published: in
     training mode (`model.train()`, as inside `fit`) the data are observed at every step, at sites x1..x{T-1} and x, and
-    no gradient goes from one step to those before (a predictor's code before included). With q_t(z_t | x) in
-    `MeanField` the ELBO of that program is
+    no gradient goes from a step to the networks of those before (a predictor's code before included). With q_t(z_t | x)
+    in `MeanField` the ELBO of that program is
 
         sum_t  E [ log p(x; G_t(m_{t-1}, z_t)) - KL(q_t(z_t | x) || p(z_t)) ],     m_{t-1} held fixed
 
-    each term a bound of a conditional VAE, but their sum, which scores x T times, is no bound of p(x): a surrogate. In
-    evaluation mode (as inside `evaluate`, and for the validation in `fit`) the model is the one above with either.
+    each term a bound of a conditional VAE, but their sum, which scores x T times, is no bound of p(x): a surrogate. A
+    guide that reads the codes before, as `SelfReflective` does, has gradients through them: its factors are trained by
+    later steps, too. In evaluation mode (as inside `evaluate`, and for the validation in `fit`) the model is the one
+    above with either.
 
     Shapes: x (n, event), z_t (n, latent); sites z1..zT and x.
 

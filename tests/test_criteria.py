@@ -253,7 +253,7 @@ def test_global_latents_have_no_aggregate():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(x, 1.0))
 
-    with pytest.raises(ValueError, match="info_vae: found the latent 'mu' outside the plate of the data"):
+    with pytest.raises(ValueError, match="discrepancy of q.z.: found the latent 'mu' outside the plate of the data"):
         info_vae(terms(model, guide, (torch.randn(4),)), alpha=0.0, lambda_=2.0)
 
 

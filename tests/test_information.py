@@ -86,8 +86,20 @@ def test_codes_and_data_that_never_occur_are_no_trouble():
     joint = Joint(torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
     assert joint.information == joint.entropy == 0 and joint.transition.isfinite().all()
 
+    assert joint.divergence(torch.tensor([1.0, 0.0])) == 0  # the second code is none of either
+    assert joint.divergence(torch.tensor([0.0, 1.0])) == float("inf")
 
-@pytest.mark.parametrize("bad", [torch.rand(3), torch.tensor([[1.5, -0.5]]), torch.rand(2, 2)])
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
+def test_couplings_are_between_independence_and_order(strength):
+    with pytest.raises(ValueError, match="coupled: found strength = .*, want 0 to 1"):
+        coupled(torch.tensor([0.5, 0.5]), torch.tensor([0.5, 0.5]), strength)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [torch.rand(3), torch.tensor([[1.5, -0.5]]), torch.rand(2, 2), torch.tensor([[0.5, float("nan")]])],
+)
 def test_what_is_no_joint_is_refused(bad):
     with pytest.raises(ValueError, match=r"Joint: found a table of shape .*want \(data, codes\), at least 0, of sum 1"):
         Joint(bad)

@@ -254,7 +254,7 @@ def test_one_particle_and_a_global_latent():
     found = terms(model, guide, (jnp.zeros(4),), key=KEY)
     assert found.shared >= {"mu"} and list(found.drawn) == list(found.prior) == ["mu"]
     assert found.drawn["mu"].shape == found.prior["mu"].shape == (1, 1, 3)
-    with pytest.raises(ValueError, match="info_vae: found the latent 'mu' outside the plate of the data"):
+    with pytest.raises(ValueError, match="discrepancy of q.z.: found the latent 'mu' outside the plate of the data"):
         info_vae(found, alpha=0.0, lambda_=2.0)
 
 

@@ -7,6 +7,7 @@ import tomllib
 from functools import partial
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -18,7 +19,8 @@ from ppl_models.runs.build import Training
 from ppl_models.runs.experiments import EXPERIMENTS, experiment_of
 from ppl_models.runs.experiments.sequential import chains, distance
 from ppl_models.runs.objectives import HOMES, objective_of
-from ppl_models.runs.recipes import HOME, carry_out, read_recipe, recipe_names
+from ppl_models.runs.recipe_files import HOME
+from ppl_models.runs.recipes import carry_out, read_recipe, recipe_names
 
 SMALL = {
     "blur": {
@@ -40,6 +42,7 @@ SMALL = {
         "guide.hidden": 16,
         "training.epochs": 1,
         "training.compile": False,
+        "training.batch_size": 100,
         "training.every": 7,
         "analysis.watched": 40,
         "analysis.tested": 20,
@@ -101,7 +104,7 @@ def test_settings_overrule_and_runs_overrule_sections():
     assert {run["training"]["epochs"] for run in recipe.runs.values()} == {3}
     assert {run["model"]["hidden"] for run in recipe.runs.values()} == {7}
     assert [run["model"]["steps"] * run["model"]["latent"] for run in recipe.runs.values()] == [32] * len(recipe.runs)
-    assert read_recipe("sequential").runs["T = 8, codes read"]["guide"]["name"] == "self-reflective"
+    assert read_recipe("sequential").runs["T = 8, ELBO, codes read"]["guide"]["name"] == "self-reflective"
 
 
 @pytest.mark.parametrize(
@@ -125,6 +128,20 @@ def test_settings_overrule_and_runs_overrule_sections():
             {"analysis.particles": "many"},
             "analysis.particles: found 'many', want a value like",
         ),
+        ('experiment = "bounds"', {}, "recipe mine: experiment bounds: found no .runs.NAME., want one at least"),
+        (TWO.replace("bounds", "discrete").partition('[runs."T-8"]')[0], {}, "discrete: found runs, want none"),
+        (TWO, {}, "the runs of the folder 'T-8' are several; rename 'T = 8'"),
+        (TWO.replace('"T-8"', '"t=8"'), {}, "the runs of the folder 'T-8' are several; rename 'T = 8'"),
+        ('experiment = "bounds"\nseed = -1', {}, "found seed = -1, want at least 0 and less than 2..32"),
+        (TWO, {"training.batch_size": "x"}, "found training.batch_size = 'x', want int"),
+        (TWO, {"training.lr": True}, "found training.lr = True, want float"),
+        (TWO, {"training.compile": 3}, "found training.compile = 3, want bool or str"),
+        (
+            TWO,
+            {"runs.T = 9.training.lr": 1.0},
+            "want runs.NAME.section.key of a run 'T = 8', .*did you mean runs.T = 8.s",
+        ),
+        (TWO, {"runs.T = 8.lr": 1.0}, "found the setting 'runs.T = 8.lr', want section.key=value"),
     ],
 )
 def test_what_is_no_recipe_is_refused(tmp_path, text, settings, error):
@@ -132,6 +149,25 @@ def test_what_is_no_recipe_is_refused(tmp_path, text, settings, error):
     path.write_text(text)
     with pytest.raises(ValueError, match=error):
         read_recipe(path, settings)
+
+
+def test_a_setting_that_no_run_would_read_is_refused():
+    for name, settings, told in (
+        ("sequential", {"model.steps": 2}, "'T = 1', 'T = 2', .*; set runs.T = 1.model.steps"),
+        ("information-preference", {"training.beta": 5.0}, "own: 'beta 78.4'; set runs.beta 78.4.training.beta"),
+    ):
+        with pytest.raises(ValueError, match=f"of that these runs have their own: .*{told}|{told}"):
+            read_recipe(name, settings)
+
+
+def test_runs_are_set_by_name_dots_and_all():
+    before, recipe = (
+        read_recipe("information-preference", settings)
+        for settings in ({}, {"runs.beta 78.4.training.steps": 5, "runs.beta 0.model.hidden": 3})
+    )
+    assert recipe.runs.keys() == before.runs.keys()
+    assert recipe.runs["beta 78.4"]["training"]["steps"] == 5 and recipe.runs["beta 0"]["model"]["hidden"] == 3
+    assert "epochs" not in recipe.runs["beta 78.4"]["training"] and recipe.runs["beta 1"] == before.runs["beta 1"]
 
 
 def test_unknown_recipes_are_refused():
@@ -216,6 +252,7 @@ def test_preference_is_watched_on_the_way(tmp_path):
         for record in run.history:
             assert record["mi"] <= math.log(40) + 1e-6 and record["mi"] <= record["mi_upper"] + 0.05
             assert record["bound"] > record["reconstruction"] > 0 and record["rate"] > 0
+            assert record["ceiling"] == math.log(40)
     chosen = {name: load_run(tmp_path / name).config["training"] for name in ("beta-0", "beta-78.4")}
     assert chosen["beta-0"]["objective"] == "unregularized" and chosen["beta-78.4"]["beta"] == 78.4
 
@@ -251,6 +288,22 @@ def test_what_an_experiment_cannot_answer_is_told_before_the_training(tmp_path):
         carry_out(read_recipe("information-preference", settings), tmp_path, progress=False)
     with pytest.raises(ValueError, match="run 'vae' has model.latent = 3, want 2"):
         carry_out(read_recipe("blur", SMALL["blur"] | {"model.latent": 3}), tmp_path, progress=False)
+    for name, settings, told in (
+        ("information-preference", {"analysis.images": 1}, "analysis.images: found 1, want at least 2"),
+        ("information-preference", {"analysis.steps": 4}, "analysis.steps: found 4, want at least 7"),
+        ("sequential", {"model.name": "vae"}, "run 'T = 1' has model.name = vae, want sequential-vae"),
+        ("sequential", {"analysis.tested": 1}, "analysis.tested: found 1, want at least 2"),
+        ("discrete", {"analysis.draws": 1}, "analysis.draws: found 1, want at least 2"),
+        (
+            "sequential",
+            {"runs.T = 8, ELBO.model.depht": 2},
+            "run 'T = 8, ELBO': .*no size 'depht'; did you mean 'depth'",
+        ),
+        ("sequential", {"runs.T = 8.model.latent": 0}, "run 'T = 8': .*latent"),
+        ("sequential", {"data.levels": 2}, "found data.levels, want name, transform, image_size, validation"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            carry_out(read_recipe(name, SMALL[name] | settings), tmp_path, progress=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -301,6 +354,7 @@ def test_objectives_by_name():
         ("info-vae:alpha=abc,lambda=1", "found alpha='abc', want a number"),
         ("free-bits:nats=abc", "found nats='abc', want a number"),
         ("free-bits:per=3", "found per=3, want a word"),
+        ("info-vae:alpha=True,lambda=1", "found alpha=True, want a number"),
         ("moment-matching:weight=", "found weight='', want a number"),
     ],
 )
@@ -329,6 +383,14 @@ def test_commands_of_criteria(tmp_path, monkeypatch):
     assert "R-hat" in told and Path("run/chain.png").is_file()
     told = call("evaluate run --particles 2 --information 100 -q")
     assert "ceiling" in told and json.loads(Path("run/information.json").read_text())["n"] == 100
+    numpy.save("other.npy", numpy.eye(64, dtype=numpy.float32).reshape(64, 1, 8, 8))
+    call("evaluate run --particles 2 --information 50 --data other.npy -q")
+    assert json.loads(Path("run/information_other.json").read_text())["n"] <= 50
+    assert json.loads(Path("run/information.json").read_text())["n"] == 100
+    Path("run/evaluation.json").unlink()
+    assert "found 1 rows, want 2 at least" in call("evaluate run --particles 2 --information 1", 1)
+    assert "found --draws, want neither" in call("sample run --chain 8 --draws", 1)
+    assert not Path("run/evaluation.json").exists()  # what cannot be done is told before anything is
     listed = call("recipe")
     assert all(name in listed for name in recipe_names())
     told = call("recipe discrete --out made --set analysis.draws=100 -q")
@@ -336,8 +398,9 @@ def test_commands_of_criteria(tmp_path, monkeypatch):
     assert "want section.key=value" in call("recipe discrete --set draws", 1)
     assert "did you mean 'discrete'" in call("recipe discreet", 1)
     assert "found 'elbow'" in call("train vae -g ladder --objective elbow", 1)
-    told = call("train vae -g ladder --objective unregularized --beta 3", 1)
-    assert "found beta=3.0 with the objective 'unregularized'" in " ".join(told.split())
+    for word in ("unregularized", "unregularized:"):
+        told = call(f"train vae -g ladder --objective {word} --beta 3", 1)
+        assert "found beta=3.0 with the objective 'unregularized'" in " ".join(told.split())
 
 
 def test_the_weight_of_the_divergences_rises_to_beta(tmp_path, monkeypatch):

@@ -44,6 +44,26 @@ def discrete(joint: Joint):
     return model, guide
 
 
+def test_codes_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"decode: found codes of 'z1' of shape \(5, 3\), want \(5, 2\)"):
+        decode(MODELS["vae"](), {"z1": torch.zeros(5, 3)}, bits())
+    with pytest.raises(ValueError, match=r"decode: found codes of 'z2' of shape \(4, 3\), want \(5, 3\)"):
+        decode(MODELS["hierarchical"](), {"z1": torch.zeros(5, 2), "z2": torch.zeros(4, 3)}, bits())
+
+
+def test_a_chain_of_a_global_latent_is_refused():
+    def model(x):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(mu, 1.0).expand([6]).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.sample("mu", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ValueError, match="markov_chain: the latent 'mu' is outside the plate of the data"):
+        markov_chain(model, guide, bits(), 3)
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_the_distribution_of_the_data_is_stationary_whatever_the_code(seed):
     table = torch.rand(5, 4, generator=torch.Generator().manual_seed(seed)).pow(3)

@@ -106,6 +106,20 @@ def per_step_by_hand(model: SequentialVAE, codes: list[Tensor], x: Tensor) -> li
     return found
 
 
+@pytest.mark.parametrize(("Guide", "alone"), [(MeanField, True), (SelfReflective, False)])
+def test_a_factor_of_the_guide_is_trained_by_later_steps_only_through_codes_that_a_guide_reads(Guide, alone):
+    model, x = built("mlp", "gaussian:0.3", criterion="per-step")
+    guide = Guide(model, x, hidden=4).double()
+    for parameter in guide.parameters():
+        parameter.data += 0.2 * torch.randn_like(parameter)
+    torch.manual_seed(1)
+    found = terms(model, guide, (x,))
+    later = sum(found.log_likelihood[site].mean() - found.kl[z].mean() for site, z in (("x2", "z2"), ("x", "z3")))
+    first = [p for name, p in guide.named_parameters() if "z1" in name and "encoder" not in name]
+    slopes = torch.autograd.grad(later, first, allow_unused=True)
+    assert first and all(slope is None or not slope.abs().max() for slope in slopes) == alone
+
+
 @pytest.mark.parametrize("name", ["mlp", "conv-shared-predictor"])
 def test_in_training_every_step_is_scored_and_stands_alone(name):
     model, x = built(name, "gaussian:0.3", criterion="per-step")

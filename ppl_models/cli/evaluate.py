@@ -9,8 +9,13 @@ from ..runs import load_run
 from ..runs.build import backend_of
 from ..runs.folder import read_config
 from ..runs.pictures import picture_chain, picture_samples
-from ..runs.training import evaluate_run, inform_run
+from ..runs.training import check_informative, evaluate_run, inform_run
 from .app import Backend, Debug, Device, Quiet, RunFolder, Seed, Threads, app, opt, out, reported, set_threads
+
+AsBackend = Annotated[
+    Backend | None,
+    opt(help="Have the pair in this language, with the same weights.", show_default="that of the training"),
+]
 
 
 @app.command(no_args_is_help=True)
@@ -18,10 +23,7 @@ def evaluate(
     folder: RunFolder,
     particles: Annotated[int, opt(min=1, help="Importance samples a datum.")] = 1000,
     data: Annotated[str | None, opt(help="Other data than it was trained on.", show_default=False)] = None,
-    backend: Annotated[
-        Backend | None,
-        opt(help="Have the pair in this language, with the same weights.", show_default="that of the training"),
-    ] = None,
+    backend: AsBackend = None,
     information: Annotated[
         int,
         opt(
@@ -37,17 +39,20 @@ def evaluate(
     """Bound the log-likelihood of all test data under a trained run: ELBO, NLL, divergence of each layer.
 
     Writes evaluation.json in the run's folder (evaluation_NAME.json for other data, or in another backend), and
-    information.json with --information (Pyro runs).
+    likewise information.json with --information (Pyro runs).
 
     Example: [bold]ppl-models evaluate runs/mine --particles 1000[/]
     """
     with reported(debug):
-        set_threads(threads, backend or backend_of(read_config(folder)))
+        language = backend or backend_of(read_config(folder))
+        set_threads(threads, language)
+        if information:
+            check_informative(language, information)
         run = load_run(folder, device, backend=backend)
         test = run.load_data(data)[-1]
         out.print(str(evaluate_run(run, test, particles, seed, data, progress=not quiet)), markup=False)
         if information:
-            out.print(str(inform_run(run, test, information, seed, progress=not quiet)), markup=False)
+            out.print(str(inform_run(run, test, information, seed, data, progress=not quiet)), markup=False)
 
 
 @app.command(no_args_is_help=True)
@@ -58,8 +63,13 @@ def sample(
         int | None,
         opt(min=1, metavar="STEPS", help="Draw by the chain x -> z -> x from noise, and show it.", show_default=False),
     ] = None,
-    draws: Annotated[bool, opt("--draws/--means", help="Draws of the likelihood, or its means.")] = False,
-    file: Annotated[Path | None, opt("--out", help="The picture.", show_default="RUN/samples.png")] = None,
+    draws: Annotated[
+        bool | None, opt("--draws/--means", help="Draws of the likelihood, or its means.", show_default="means")
+    ] = None,
+    file: Annotated[
+        Path | None, opt("--out", help="The picture.", show_default="RUN/samples.png, or chain.png")
+    ] = None,
+    backend: AsBackend = None,
     seed: Seed = 0,
     device: Device = "cpu",
     debug: Debug = False,
@@ -72,10 +82,14 @@ def sample(
     Example: [bold]ppl-models sample runs/mine --n 100 --seed 1 --out samples.png[/]
     """
     with reported(debug):
-        run = load_run(folder, device)
+        if chain is not None and draws is not None:
+            raise ValueError(
+                f"--chain {chain}: found --{'draws' if draws else 'means'}, want neither: a chain is of draws"
+            )
+        run = load_run(folder, device, backend=backend)
         pyro.set_rng_seed(seed)
         if chain is None:
-            out.print(str(picture_samples(run, n, file or folder / "samples.png", draws)), markup=False)
+            out.print(str(picture_samples(run, n, file or folder / "samples.png", bool(draws))), markup=False)
             return
         path, told = picture_chain(run, n, chain, file or folder / "chain.png", seed)
         out.print(told, markup=False)

@@ -22,7 +22,12 @@ from .objectives import (
     soft_free_bits as soft_free_bits,
 )
 from .run import Callback as Callback, Run as Run
-from .sampling import Chain as Chain, ancestral as ancestral, markov_chain as markov_chain
+from .sampling import (
+    Chain as Chain,
+    ancestral as ancestral,
+    decode as decode,
+    markov_chain as markov_chain,
+)
 from .schedules import (
     Constant as Constant,
     Cosine as Cosine,

@@ -119,8 +119,8 @@ def aggregate(terms: Terms, discrepancy: Discrepancy) -> Tensor:
     for name in names:
         if name in terms.shared:
             raise ValueError(
-                f"info_vae: found the latent {name!r} outside the plate of the data, want a code for each datum: of a "
-                "global latent there is one posterior, and no aggregate of many"
+                f"discrepancy of q(z): found the latent {name!r} outside the plate of the data, want a code for each "
+                "datum: of a global latent there is one posterior, and no aggregate of many"
             )
     sides = [[side[name] for name in names] for side in (terms.drawn, terms.prior)]
     count = max(len(values) for side in sides for values in side)

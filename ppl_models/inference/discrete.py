@@ -25,7 +25,7 @@ class Joint:
 
     def __post_init__(self) -> None:
         table = self.table.double()
-        if table.ndim != 2 or bool((table < 0).any()) or abs(table.sum().item() - 1) > 1e-6:
+        if table.ndim != 2 or bool((table < 0).any()) or not abs(table.sum().item() - 1) <= 1e-6:  # nor NaN
             raise ValueError(
                 f"Joint: found a table of shape {tuple(table.shape)}, least entry {table.min():.3g} and sum "
                 f"{table.sum():.6g}, want (data, codes), at least 0, of sum 1; try table / table.sum()"
@@ -68,8 +68,9 @@ class Joint:
         return self.entropy - self.conditional_entropy
 
     def divergence(self, prior: Tensor) -> float:
-        """KL(q(z) || prior) in nats, of a prior (codes,)."""
-        return torch.special.xlogy(self.codes, self.codes / prior.double()).sum().item()
+        """KL(q(z) || prior) in nats, of a prior (codes,); infinite if a used code is none of the prior."""
+        ratio = torch.where(self.codes > 0, self.codes / prior.double(), 1.0)  # unused codes add nothing
+        return torch.special.xlogy(self.codes, ratio).sum().item()
 
     @property
     def transition(self) -> Tensor:
@@ -91,7 +92,12 @@ def coupled(data: Tensor, codes: Tensor, strength: float) -> Joint:
     Args:
         data, codes: (n,) and (m,), of sum 1.
         strength: in [0, 1].
+
+    Raises:
+        ValueError: a strength outside; marginals that are none.
     """
+    if not 0 <= strength <= 1:
+        raise ValueError(f"coupled: found strength = {strength}, want 0 to 1")
     data, codes = data.double(), codes.double()
     upper = torch.minimum(data.cumsum(0)[:, None], codes.cumsum(0))
     corners = torch.nn.functional.pad(upper, (1, 0, 1, 0))  # the largest joint distribution function of these marginals

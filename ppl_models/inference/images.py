@@ -1,6 +1,7 @@
 """What is measured of images themselves."""
 
 from collections.abc import Sequence
+from math import prod
 
 from torch import Tensor
 
@@ -18,10 +19,15 @@ def sharpness(rows: Tensor, image: Sequence[int]) -> float:
         image: (channels, height, width), at least 3 pixels high and wide.
 
     Raises:
-        ValueError: smaller images, which have no inside.
+        ValueError: smaller images, which have no inside; rows of another width.
     """
-    if min(image[1:]) < 3:
-        raise ValueError(f"sharpness: found images {tuple(image)}, want at least 3 pixels high and wide")
+    if len(image) != 3 or min(image[1:]) < 3:
+        want = "(channels, height, width), at least 3 pixels high and wide"
+        raise ValueError(f"sharpness: found images {tuple(image)}, want {want}")
+    if rows.shape[-1] != prod(image):
+        raise ValueError(
+            f"sharpness: found rows of {rows.shape[-1]} values, want {prod(image)} of images {tuple(image)}"
+        )
     x = rows.reshape(-1, *image)
     inside = 4 * x[..., 1:-1, 1:-1] - x[..., :-2, 1:-1] - x[..., 2:, 1:-1] - x[..., 1:-1, :-2] - x[..., 1:-1, 2:]
     return inside.square().mean().item()

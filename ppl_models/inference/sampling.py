@@ -57,7 +57,7 @@ def decode(
         (n, *event).
 
     Raises:
-        ValueError: no codes, or codes of what the model does not draw.
+        ValueError: no codes, codes of what the model does not draw, or of another shape.
     """
     if not codes:
         raise ValueError("decode: found no codes, want those of one latent at least, {'z1': z}")
@@ -66,10 +66,13 @@ def decode(
     with looking(model, model, seed, x):
         with poutine.block(), poutine.trace() as capture:
             model(like)
-        known = [name for name in latents(prune_subsample_sites(capture.trace))]
-        for name in codes:
+        known = latents(prune_subsample_sites(capture.trace))
+        for name, code in codes.items():
             if name not in known:
                 raise ValueError(f"decode: found codes of {name!r}, want some of the latents {', '.join(known)}")
+            want = n, *capture.trace.nodes[name]["fn"].event_shape
+            if tuple(code.shape) != want:
+                raise ValueError(f"decode: found codes of {name!r} of shape {tuple(code.shape)}, want {want}")
         return _generated(model, like, codes, draws)
 
 
@@ -114,8 +117,8 @@ def markov_chain(
         seed: the global generator is as before afterwards; None continues it.
 
     Raises:
-        ValueError: steps or every that are no integers of at least 1, or leave no state to keep; observed sites that do
-            not make rows; a model that observes nothing.
+        ValueError: steps or every that are no integers of at least 1, or leave no state to keep; a latent outside the
+            plate of the data; observed sites that do not make rows; a model that observes nothing.
 
     Source: Zhao, Song, Ermon 2017 (arXiv 1702.08658), section 4; Creswell et al. 2016 (arXiv 1610.09296).
     """
@@ -127,6 +130,12 @@ def markov_chain(
     with looking(model, guide, seed, x):  # without validation: a chain may begin where there are no data
         trace = check_pair("markov_chain", model, guide, (x,))
         names, plate = latents(trace), data_plate(trace, x)
+        for name in names:
+            if plate is None or plate.name not in [f.name for f in trace.nodes[name]["cond_indep_stack"]]:
+                raise ValueError(
+                    f"markov_chain: the latent {name!r} is outside the plate of the data, want one for each datum: of "
+                    "what all of them share the chains side by side would draw one value together"
+                )
         for step in range(1, steps + 1):
             nodes = UntilDrawn(names).run(guide, (x,))
             x = _generated(model, x, {name: node["value"] for name, node in nodes.items()}, draws=True)

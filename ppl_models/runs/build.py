@@ -96,7 +96,7 @@ def configuration(
     shape = list(train.shape) if len(train.shape) == 3 else None
     told = _of_data(train, programs["model"], sizes["model"])
     objective_of(training.objective)  # an unknown one is told now
-    if training.objective == "unregularized" and training.beta != 1.0:
+    if training.objective.partition(":")[0] == "unregularized" and training.beta != 1.0:
         raise ValueError(f"found beta={training.beta} with the objective 'unregularized', want none: it weighs nothing")
     for kind, (given, found) in {"model": (0, told), "guide": (2, {"image": shape})}.items():
         label = f"{kind} {model if kind == 'model' else guide!r}"

@@ -77,9 +77,10 @@ def _with(function: Callable, options: dict[str, Any], spec: str, package: str) 
             continue
         if name not in chosen and usual is parameter.empty:
             raise ValueError(f"objective {spec!r}: found no {name.rstrip('_')}, try {_example(spec, function)}")
-        if name in chosen and isinstance(chosen[name], str) != isinstance(usual, str):
+        value = chosen.get(name, usual)
+        if name in chosen and (isinstance(value, bool) or isinstance(value, str) != isinstance(usual, str)):
             kind = "word" if isinstance(usual, str) else "number"
-            raise ValueError(f"objective {spec!r}: found {name.rstrip('_')}={chosen[name]!r}, want a {kind}")
+            raise ValueError(f"objective {spec!r}: found {name.rstrip('_')}={value!r}, want a {kind}")
     of_mmd = {name: value for name, value in options.items() if name in OF_MMD}
     if of_mmd:
         for name, known in (("kernel", discrepancies.KERNELS), ("estimator", discrepancies.ESTIMATORS)):

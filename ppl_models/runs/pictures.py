@@ -119,7 +119,7 @@ def picture_chain(run: LoadedRun, n: int, steps: int, path: Path, seed: int) -> 
     if not is_image(run.config):
         raise ValueError(_no_image(run.config))
     if run.backend == "numpyro":
-        raise ValueError("chain: found a NumPyro run, want a Pyro one; its weights can be had in Pyro (to_torch)")
+        raise ValueError("chain: found a NumPyro run, want a Pyro one; try --backend pyro")
     chain = markov_chain(run.model, run.guide, noise(run, n, seed), steps, seed=seed)
     picture_strip(run, chain.states[:, :8], path, f"{title(run)}: chains from noise")
     if n < 2 or steps < 8:

@@ -148,17 +148,36 @@ def _fitted(
     return LoadedRun(*pair, dict(config), folder, example.to(device), result.seconds)
 
 
-def inform_run(run: LoadedRun, test: Data, rows: int, seed: int = 0, progress: bool = True) -> MutualInformation:
+def check_informative(backend: str, rows: int) -> None:
+    """Raise ValueError for what `inform_run` cannot do: a NumPyro run, a single row."""
+    if backend == "numpyro":
+        raise ValueError("information: found a NumPyro run, want a Pyro one; try --backend pyro")
+    if rows < 2:
+        raise ValueError(f"information: found {rows} rows, want 2 at least: codes are told apart by others")
+
+
+def inform_run(
+    run: LoadedRun,
+    test: Data,
+    rows: int,
+    seed: int = 0,
+    other: str | None = None,
+    progress: bool = True,
+) -> MutualInformation:
     """Bracket the mutual information of codes and the first rows of data; write information.json in the run's folder.
+
+    Args:
+        run, test, seed, other, progress: as for `evaluate_run`, which names its file alike.
+        rows: how many of the data.
 
     Raises:
         ValueError: a NumPyro run; see `ppl_models.inference.mutual_information`.
     """
-    if run.backend == "numpyro":
-        raise ValueError("information: found a NumPyro run, want a Pyro one; try --backend pyro")
+    check_informative(run.backend, rows)
     data = test.to(run.example.device)
     found = mutual_information(run.model, run.guide, data, rows=rows, seed=seed, progress=progress)
-    write_json(run.folder / "information.json", {"data": test.name, "seed": seed, **asdict(found)})
+    path = run.folder / f"{_named('information', run, other)}.json"
+    write_json(path, {"data": test.name, "seed": seed, **asdict(found)})
     return found
 
 
@@ -188,11 +207,16 @@ def evaluate_run(
         found = ports.evaluate(run, test, **how)
     else:
         found = evaluate(run.model, run.guide, test.to(run.example.device), **how)
-    words = ["evaluation"]
+    about = {"data": test.name, "seed": seed, "backend": run.backend}
+    write_json(run.folder / f"{_named('evaluation', run, other)}.json", {**about, **found.to_dict()})
+    return found
+
+
+def _named(word: str, run: LoadedRun, other: str | None) -> str:
+    """The word, with the data and the backend where they are not those of the training."""
+    words = [word]
     if other is not None and names.short(other) != names.short(run.config["data"]["name"]):
         words.append(names.slug(names.short(other)))
     if run.backend != backend_of(read_config(run.folder)):
         words.append(run.backend)
-    about = {"data": test.name, "seed": seed, "backend": run.backend}
-    write_json(run.folder / f"{'_'.join(words)}.json", {**about, **found.to_dict()})
-    return found
+    return "_".join(words)

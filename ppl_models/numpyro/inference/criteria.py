@@ -119,8 +119,8 @@ def aggregate(terms: Terms, discrepancy: Discrepancy) -> Array:
     for name in names:
         if name in terms.shared:
             raise ValueError(
-                f"info_vae: found the latent {name!r} outside the plate of the data, want a code for each datum: of a "
-                "global latent there is one posterior, and no aggregate of many"
+                f"discrepancy of q(z): found the latent {name!r} outside the plate of the data, want a code for each "
+                "datum: of a global latent there is one posterior, and no aggregate of many"
             )
     codes, prior = (jnp.concatenate([side[name] for name in names], -1) for side in (terms.drawn, terms.prior))
     return sum(discrepancy(c, p) for c, p in zip(codes, prior, strict=True)) / len(codes)

@@ -1,4 +1,4 @@
-"""What recipes ask of their runs: one experiment a file, with a function `analyse` and perhaps a callback `watch`."""
+"""What recipes ask of their runs: one experiment a file, with a function `analyse` and more."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ class Experiment:
         options: what may be in the section [analysis], with the usual values; None stands for all that there is.
         watch: (model, guide, parts, analysis) -> a callback of the training, or None.
         check: (runs as the recipe has them, analysis), before anything is trained; raises ValueError.
+        trains: whether it asks something of runs; one that does not takes none.
     """
 
     analyse: Analyse
     options: Mapping[str, Any]
     watch: Callable[..., Any] | None = None
     check: Callable[..., None] | None = None
+    trains: bool = True
 
     def settled(self, analysis: Mapping[str, Any]) -> dict[str, Any]:
         """The options with the values of a recipe.
@@ -60,6 +62,13 @@ class Experiment:
         return {**self.options, **analysis}
 
 
+def at_least(least: int, analysis: Mapping[str, Any], *options: str) -> None:
+    """Raise ValueError if an option is less; None stands for all that there is."""
+    for name in options:
+        if analysis[name] is not None and analysis[name] < least:
+            raise ValueError(f"analysis.{name}: found {analysis[name]}, want at least {least}")
+
+
 def experiment_of(name: str) -> Experiment:
     """An experiment by name.
 
@@ -74,4 +83,4 @@ def experiment_of(name: str) -> Experiment:
         )
     module = importlib.import_module(f"{__name__}.{EXPERIMENTS[name]}")
     more = (getattr(module, name, None) for name in ("watch", "check"))
-    return Experiment(module.analyse, module.OPTIONS, *more)
+    return Experiment(module.analyse, module.OPTIONS, *more, getattr(module, "TRAINS", True))

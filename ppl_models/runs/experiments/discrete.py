@@ -18,8 +18,15 @@ from ppl_models.inference.messengers import Substitute
 from ppl_models.inference.objectives import elbo
 
 from ..folder import LoadedRun
+from . import at_least
 
 OPTIONS = {"data": 6, "codes": 4, "draws": 4000}
+TRAINS = False
+
+
+def check(runs: Mapping[str, Any], analysis: Mapping[str, Any]) -> None:
+    """Raise ValueError unless there are data and codes to choose from, and draws to compare."""
+    at_least(2, analysis, *OPTIONS)
 
 
 class Table(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import log, prod
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ppl_models.views.criteria import curves
 from .. import names
 from ..folder import LoadedRun
 from ..pictures import noise, picture_strip, title, to_unit
+from . import at_least
 
 OPTIONS = {
     "judge": "",
@@ -36,6 +37,7 @@ def watch(model: Callable, guide: Callable, parts: tuple[Data, ...], analysis: M
     """A callback that adds to each record: bounds on the information, the rate, and the reconstruction of test data.
 
     mi, mi_upper    nats, of the first `analysis.watched` training rows
+    ceiling         of mi, log of how many rows these are
     rate            mean KL(q(z | x) || p(z)) of them
     reconstruction  -E log p(x | z), nats a test datum, of the first `analysis.tested`
     bound           negative ELBO of the same
@@ -47,14 +49,22 @@ def watch(model: Callable, guide: Callable, parts: tuple[Data, ...], analysis: M
     def information(run: Run) -> None:
         found = mutual_information(model, guide, train)
         bound = evaluate(model, guide, test, particles=1, progress=False)
-        record = {"mi": found.lower, "mi_upper": found.upper, "rate": found.rate, "bound": -bound.elbo}
-        run.history[-1] |= record | {"reconstruction": -bound.elbo - sum(bound.kl.values())}
+        run.history[-1] |= {
+            "mi": found.lower,
+            "mi_upper": found.upper,
+            "ceiling": found.ceiling,
+            "rate": found.rate,
+            "bound": -bound.elbo,
+            "reconstruction": -bound.elbo - sum(bound.kl.values()),
+        }
 
     return information
 
 
 def check(runs: Mapping[str, Any], analysis: Mapping[str, Any]) -> None:
-    """Raise ValueError unless the judge is one of the runs."""
+    """Raise ValueError unless the judge is one of the runs, and data and chains are as many as are needed."""
+    at_least(2, analysis, "watched", "data", "images")
+    at_least(7, analysis, "steps")  # of the second half is asked whether they mix
     if analysis["judge"] and analysis["judge"] not in runs:
         known = ", ".join(map(repr, runs))
         raise ValueError(f"analysis.judge: found {analysis['judge']!r}, want one of the runs {known}")
@@ -87,8 +97,8 @@ def analyse(
         "- E log p(x | z), nats a datum": ("reconstruction",),
         "negative ELBO, nats a datum": ("bound",),
     }
-    watched = analysis["watched"]
-    figure = curves(histories, panels, {"I(x; z), nats": log(watched)}, "bounds on I from both sides; dots: log n")
+    ceiling = max(record["ceiling"] for history in histories.values() for record in history)  # as it was watched
+    figure = curves(histories, panels, {"I(x; z), nats": ceiling}, "bounds on I from both sides; dots: log n")
     plots.save_figure(figure, folder / "curves.png")
     return rows
 

@@ -17,6 +17,7 @@ from ppl_models.views import plots
 from .. import names
 from ..folder import LoadedRun
 from ..pictures import title, to_unit
+from . import at_least
 
 OPTIONS = {"tested": 1000, "particles": 100, "data": 2000}
 
@@ -45,6 +46,18 @@ def distance(one: Tensor, other: Tensor) -> float:
     """
     within = sum(torch.cdist(s, s).sum() / (len(s) * (len(s) - 1)) for s in (one, other))
     return (2 * torch.cdist(one, other).mean() - within).item()
+
+
+def check(runs: Mapping[str, Any], analysis: Mapping[str, Any]) -> None:
+    """Raise ValueError unless every model has images step by step, and there are data enough to compare."""
+    at_least(2, analysis, "tested", "data")
+    for name, chosen in runs.items():
+        program = names.resolve("model", chosen["model"]["name"])
+        if not hasattr(program, "images"):
+            raise ValueError(
+                f"experiment sequential: run {name!r} has model.name = {chosen['model']['name']}, want sequential-vae, "
+                "or a model with its steps and images(codes)"
+            )
 
 
 def analyse(
