@@ -100,8 +100,9 @@ compare(model, MeanField(model, test[:3], hidden=16), test[:3])
 # The published training reconstructs the image at *every* step, with no gradient from one step to those before. Given
 # the image before, each step is a conditional VAE with one code and a bound of its own. The guide loses something
 # here, too: the posterior of a code depends on the image before, which the codes before have made, and $q_t(z_t \mid
-# x)$ does not see it. And the sum of these bounds scores $x$ once for each step: it is no bound of $p(x)$. In Pyro it
-# is the same program with more observed sites, in training mode:
+# x)$ does not see it. And the sum of these bounds scores $x$ once for each step: it is no bound of $p(x)$. (A guide
+# that reads the codes before has gradients through them, so that its factors are trained by later steps, too.) In Pyro
+# it is the same program with more observed sites, in training mode:
 
 # %%
 model = SequentialVAE(steps=3, criterion="per-step", **sizes)

@@ -105,6 +105,9 @@ def test_samples_and_pictures(trained, folder):
     assert call(f"sample {trained} --n 6 --out few.png").stdout.strip() == "few.png"
     call(f"sample {trained} --n 6 --out draws.png --draws")
     assert Path("few.png").read_bytes() != Path("draws.png").read_bytes()
+    assert "found a NumPyro run, want a Pyro one; try --backend pyro" in call(f"sample {trained} --chain 8", 1).stderr
+    assert "R-hat" in call(f"sample {trained} --n 4 --chain 8 --backend pyro --out chain.png").stdout
+    assert "want a Pyro one; try --backend pyro" in call(f"evaluate {trained} --information 9", 1).stderr
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(trained, folder, monkeypatch):
