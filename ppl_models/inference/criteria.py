@@ -14,6 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ppl_models.parts.criteria import check_local, check_weight, info_weights
+
 from .discrepancies import mmd, moments
 from .objectives import elbo
 from .single_pass import Terms
@@ -75,15 +77,9 @@ def info_vae(
 
     Source: Zhao, Song, Ermon 2019, "InfoVAE" (arXiv 1706.02262), eq. 6.
     """
-    weight = alpha + lambda_ - 1
-    weight = 0.0 if abs(weight) < 1e-9 else weight  # of a beta-VAE it is 0 up to rounding
-    if not alpha <= 1 or not weight >= 0:
-        raise ValueError(
-            f"info_vae: found alpha={alpha}, lambda_={lambda_}, want alpha at most 1 and alpha + lambda_ at least 1: "
-            "neither divergence can have a negative weight"
-        )
-    value = elbo(terms, 0.0 if alpha == 1 else beta * (1 - alpha), data_size)
-    return value if weight == 0 else value - beta * weight * aggregate(terms, discrepancy)
+    own, marginal = info_weights(alpha, lambda_)
+    value = elbo(terms, beta * own if own else 0.0, data_size)
+    return value - beta * marginal * aggregate(terms, discrepancy) if marginal else value
 
 
 def moment_matching(
@@ -102,8 +98,7 @@ def moment_matching(
 
     Source: as for `discrepancies.moments`.
     """
-    if not weight >= 0:
-        raise ValueError(f"moment_matching: found weight={weight}, want at least 0")
+    check_weight(weight)
     return info_vae(terms, beta, data_size, alpha=1.0, lambda_=weight, discrepancy=moments)
 
 
@@ -116,12 +111,7 @@ def aggregate(terms: Terms, discrepancy: Discrepancy) -> Tensor:
         ValueError: a latent outside the plate of the data, or with a mask.
     """
     names = [name for name in terms.log_p if name not in terms.auxiliary]
-    for name in names:
-        if name in terms.shared:
-            raise ValueError(
-                f"discrepancy of q(z): found the latent {name!r} outside the plate of the data, want a code for each "
-                "datum: of a global latent there is one posterior, and no aggregate of many"
-            )
+    check_local(names, terms.shared)
     sides = [[side[name] for name in names] for side in (terms.drawn, terms.prior)]
     count = max(len(values) for side in sides for values in side)
     codes, prior = (torch.cat([v.expand(count, *v.shape[1:]) for v in side], -1) for side in sides)

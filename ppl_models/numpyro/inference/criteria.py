@@ -1,18 +1,14 @@
 """General criteria: what is reconstructed, and any regularizer of q; objectives beyond the ELBO.
 
-        E_q(x, z) [log p(x | z)] + R(q)
-
-A decoder that can be any distribution learns q(x | z), the data of a code, whatever R is: what R decides is which code.
-Only the ELBO (`objectives.elbo`) is known to bound log p(x). Where q(z), the mean of q(z | x) over the data, is not the
-prior, draw from the model by `markov_chain` rather than from the prior.
-
-Source: Zhao, Song, Ermon 2017 (arXiv 1702.08658), sections 2 and 5.
+They are those of `ppl_models.inference.criteria`, which also say what each is for and where from, number by number.
 """
 
 from collections.abc import Callable
 
 import jax.numpy as jnp
 from jax import Array
+
+from ppl_models.parts.criteria import check_local, check_weight, info_weights
 
 from .discrepancies import mmd, moments
 from .objectives import elbo
@@ -26,17 +22,10 @@ def unregularized(terms: Terms, beta: float | Array = 1.0, data_size: int | None
 
         E_q [log p(x | z)],       mean over data and particles
 
-    There is nothing to stop at: validation and `patience` in `fit` go by the ELBO, which it does not maximize.
-
-    With an unlimited decoder of discrete data its largest value is I_q(x; z) - H(x): it wants all the information that
-    there is, and the chain x -> z -> x' then keeps the distribution of the data whatever q is.
-
     Args:
         terms: of one pass.
         beta: there is nothing that it could weigh.
         data_size: as for `elbo`.
-
-    Source: Zhao, Song, Ermon 2017 (arXiv 1702.08658), "no_reg".
     """
     return elbo(terms, 0.0, data_size)
 
@@ -54,14 +43,6 @@ def info_vae(
 
         E_q [log p(x | z)] - (1 - alpha) E KL(q(z | x) || p(z)) - (alpha + lambda_ - 1) D(q(z), p(z))
 
-    With D = KL(q(z) || p(z)) this is the ELBO plus alpha I_q(x; z) - (lambda_ - 1) KL(q(z) || p(z)); that divergence is
-    replaced by one that draws tell. alpha + lambda_ = 1 is a beta-VAE with beta = lambda_, alpha = 0 and lambda_ = 1
-    the ELBO, alpha = 1 an MMD-VAE, with nothing of the divergence of a single datum.
-
-    q(z) is seen through the codes of the batch, one a datum and all latents as one vector (of several particles the
-    mean is taken: codes of one datum are no independent draws of q(z)); the prior's draws are made by running the model
-    as far as its last latent. So it works for hierarchies, and with a prior that is learned.
-
     Args:
         terms: of one pass, of at least two codes.
         beta: weight of both regularizers, below 1 during a warm-up.
@@ -72,18 +53,10 @@ def info_vae(
     Raises:
         ValueError: alpha above 1, or alpha + lambda_ below 1; latents outside the plate of the data, or masked; see the
             discrepancy.
-
-    Source: Zhao, Song, Ermon 2019, "InfoVAE" (arXiv 1706.02262), eq. 6.
     """
-    weight = alpha + lambda_ - 1
-    weight = 0.0 if abs(weight) < 1e-9 else weight  # of a beta-VAE it is 0 up to rounding
-    if not alpha <= 1 or not weight >= 0:
-        raise ValueError(
-            f"info_vae: found alpha={alpha}, lambda_={lambda_}, want alpha at most 1 and alpha + lambda_ at least 1: "
-            "neither divergence can have a negative weight"
-        )
-    value = elbo(terms, 0.0 if alpha == 1 else beta * (1 - alpha), data_size)
-    return value if weight == 0 else value - beta * weight * aggregate(terms, discrepancy)
+    own, marginal = info_weights(alpha, lambda_)
+    value = elbo(terms, beta * own if own else 0.0, data_size)
+    return value - beta * marginal * aggregate(terms, discrepancy) if marginal else value
 
 
 def moment_matching(
@@ -99,11 +72,8 @@ def moment_matching(
 
     Raises:
         ValueError: a negative weight; see `info_vae`.
-
-    Source: as for `discrepancies.moments`.
     """
-    if not weight >= 0:
-        raise ValueError(f"moment_matching: found weight={weight}, want at least 0")
+    check_weight(weight)
     return info_vae(terms, beta, data_size, alpha=1.0, lambda_=weight, discrepancy=moments)
 
 
@@ -116,11 +86,6 @@ def aggregate(terms: Terms, discrepancy: Discrepancy) -> Array:
         ValueError: a latent outside the plate of the data, or with a mask.
     """
     names = [name for name in terms.log_p if name not in terms.auxiliary]
-    for name in names:
-        if name in terms.shared:
-            raise ValueError(
-                f"discrepancy of q(z): found the latent {name!r} outside the plate of the data, want a code for each "
-                "datum: of a global latent there is one posterior, and no aggregate of many"
-            )
+    check_local(names, terms.shared)
     codes, prior = (jnp.concatenate([side[name] for name in names], -1) for side in (terms.drawn, terms.prior))
     return sum(discrepancy(c, p) for c, p in zip(codes, prior, strict=True)) / len(codes)
