@@ -170,9 +170,13 @@ def test_what_is_no_criterion_is_refused_as_by_torch():
         ("moment_matching", {"weight": -1.0}),
         ("moment_matching", {}),
     ):
-        with pytest.raises(ValueError, match="info_vae: found|moment_matching: found|discrepancy of q.z.: found") as expected:
+        with pytest.raises(
+            ValueError, match="info_vae: found|moment_matching: found|discrepancy of q.z.: found"
+        ) as expected:
             getattr(torch_criteria, name)(theirs, **options)
-        with pytest.raises(ValueError, match="info_vae: found|moment_matching: found|discrepancy of q.z.: found") as found:
+        with pytest.raises(
+            ValueError, match="info_vae: found|moment_matching: found|discrepancy of q.z.: found"
+        ) as found:
             getattr(criteria, name)(mine, **options)
         assert str(found.value) == str(expected.value)
 

@@ -129,6 +129,10 @@ def analyse(
     state("... at the means E(x | z): largest difference", (best - joint.decoder @ values).abs().max().item(), 0.0)
     everyone = torch.multinomial(joint.data, analysis["draws"], True, generator=generator)
     bracket = mutual_information(model, encoder_of(joint), everyone, seed=seed)
-    rows["bracket of I from draws"] = {"lower": bracket.lower, "upper": bracket.upper, "exact": joint.information}
-    report(f"I from {bracket.n} draws: {bracket.lower:.4f} to {bracket.upper:.4f}, exactly {joint.information:.4f}")
+    told = {"lower": bracket.lower, "upper": bracket.upper, "exact": joint.information}
+    rows["bracket of I from draws"] = told | {"standard error": bracket.lower_error}
+    report(
+        f"I from {bracket.n} draws: {bracket.lower:.4f} to {bracket.upper:.4f} (+- {bracket.lower_error:.4f}), exactly "
+        f"{joint.information:.4f}"
+    )
     return rows
