@@ -32,6 +32,7 @@
 # %%
 import json
 import os
+import textwrap
 import warnings
 from pathlib import Path
 
@@ -40,6 +41,7 @@ warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm, import
 import matplotlib.pyplot as plt
 import pyro
 import torch
+from IPython.display import Image, display
 
 import ppl_models
 from guides import Infused, MeanField, SelfReflective
@@ -62,7 +64,7 @@ def budget(n):
 def strip(states, title):
     """Images (steps, n, 64), a line each."""
     page = states.detach().view(len(states), -1, 8, 8).permute(1, 2, 0, 3)
-    page = torch.nn.functional.pad(page, (0, 1, 0, 0, 0, 1), value=1.0).flatten(2, 3).flatten(0, 1)
+    page = torch.nn.functional.pad(page, (0, 1, 0, 0, 0, 1), value=0.2).flatten(2, 3).flatten(0, 1)
     figure, axes = plt.subplots(figsize=(0.8 * len(states), 0.75 * states.shape[1]), layout="constrained")
     axes.imshow(page, cmap="gray_r", vmin=0, vmax=1)
     axes.axis("off")
@@ -148,7 +150,8 @@ for name, (model, guide) in pairs.items():
 # ## 3. One step or eight
 #
 # With sixteen codes in all, given to one step or shared among two, four and eight, each trained step by step.
-# Sharpness is the mean squared discrete Laplacian, relative to that of the test images:
+# Sharpness is the mean squared discrete Laplacian, relative to that of the test images. (In 8 x 8 pixels there is
+# little to sharpen; 28 x 28 follow.)
 
 # %%
 rows, x = {}, test[:]
@@ -187,39 +190,27 @@ plt.show()
 
 # %%
 found = json.loads((RECORDED / "sequential" / "results.json").read_text())
-told = (
-    "negative ELBO",
-    "NLL",
-    "error",
-    "sharpness of reconstructions",
-    "sharpness of samples",
-    "gap",
-    "distance",
-    "rate",
-    "information",
-    "marginal divergence",
-)
-print(f"{'':<20}" + "".join(f"{name.replace(', ', ' '):>16}" for name in found["rows"]))
-for key in told:
-    cells = []
-    for row in found["rows"].values():
-        value = row[key] if isinstance(row[key], list) else [row[key]]
-        cells.append(" to ".join(f"{v:.2f}" for v in value))
-    print(f"{key.replace('sharpness of', 'sharp'):<20}" + "".join(f"{cell:>16}" for cell in cells))
-print()
-for name, command in found["commands"].items():
-    print(f"{name:<22} {found['seconds'][name] / 60:3.0f} minutes  {command}")
+columns = {  # header -> (key, decimals)
+    "-ELBO": ("negative ELBO", 1),
+    "NLL": ("NLL", 1),
+    "error": ("error", 2),
+    "sharpness": ("sharpness of reconstructions", 3),
+    "of samples": ("sharpness of samples", 3),
+    "gap": ("gap", 3),
+    "distance": ("distance", 3),
+    "rate": ("rate", 1),
+    "minutes": ("minutes", 1),
+}
+print(f"{'':<23}" + "".join(f"{column:>12}" for column in columns))
+for name, row in found["rows"].items():
+    told = row | {"minutes": found["seconds"][name] / 60}
+    print(f"{name:<23}" + "".join(f"{told[key]:>12.{digits}f}" for key, digits in columns.values()))
+print("\n" + textwrap.fill(found["commands"]["T = 8"], 110, subsequent_indent="    "))
 
 
-# %%
 def show(name, width):
-    """A picture that the recipe has made."""
-    picture = plt.imread(RECORDED / "sequential" / name)
-    figure = plt.figure(figsize=(width, width * picture.shape[0] / picture.shape[1]))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.imshow(picture)
-    axes.axis("off")
-    plt.show()
+    """A picture that the recipe has made, so many pixels wide."""
+    display(Image(RECORDED / "sequential" / name, width=width))
 
 
 # %% [markdown]
@@ -233,16 +224,16 @@ def show(name, width):
 # What the steps do is not the same. By the published criterion each is an image, a little sharper than the one before:
 
 # %%
-show("T-8_strip.png", 7)
-show("T-1_samples.png", 4.5)
-show("T-8_samples.png", 4.5)
+show("T-8_strip.png", 640)
+show("T-1_samples.png", 420)
+show("T-8_samples.png", 420)
 
 # %% [markdown]
 # By the ELBO all but the last are a place to write down what the codes have said so far:
 
 # %%
-show("T-8-ELBO_strip.png", 7)
-show("T-8-ELBO_samples.png", 4.5)
+show("T-8-ELBO_strip.png", 640)
+show("T-8-ELBO_samples.png", 420)
 
 # %% [markdown]
 # ## 4. Two chains
