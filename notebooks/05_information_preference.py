@@ -46,6 +46,7 @@ warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing a major refac
 import matplotlib.pyplot as plt
 import pyro
 import torch
+from IPython.display import Image, display
 
 import ppl_models
 from guides import MeanField
@@ -81,14 +82,9 @@ def recorded(recipe):
     return json.loads((RECORDED / recipe / "results.json").read_text())
 
 
-def show(recipe, name, width=9.0):
-    """A picture that a recipe has made."""
-    picture = plt.imread(RECORDED / recipe / name)
-    figure = plt.figure(figsize=(width, width * picture.shape[0] / picture.shape[1]))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.imshow(picture)
-    axes.axis("off")
-    plt.show()
+def show(recipe, name, width=800):
+    """A picture that a recipe has made, so many pixels wide."""
+    display(Image(RECORDED / recipe / name, width=width))
 
 
 train, test = data.load("digits")
@@ -251,8 +247,8 @@ for beta, name in ((0.0, "unregularized"), (1.0, "ELBO")):
     chain = markov_chain(*runs[beta], (torch.rand(40, 64) < 0.5).float(), steps=budget(30))
     figure, axes = plt.subplots(1, 2, figsize=(8.4, 2.4), layout="constrained")
     for one, images, kind in ((axes[0], drawn, "from the prior"), (axes[1], chain.states[-1], "by the chain")):
-        page = images.view(4, 10, 8, 8).transpose(1, 2).reshape(32, 80)
-        one.imshow(page, cmap="gray_r")
+        page = torch.nn.functional.pad(images.view(4, 10, 8, 8), (0, 1, 0, 1), value=0.2)
+        one.imshow(page.transpose(1, 2).flatten(2, 3).flatten(0, 1), cmap="gray_r")
         one.set_title(f"{name}: {kind}", fontsize=9)
         one.axis("off")
     plt.show()
@@ -281,7 +277,7 @@ for key, value in rows[names[0]].items():
         print(f"{key:<36}" + "".join(f"{cell:>22}" for cell in cells))
 
 # %%
-show("information-preference", "curves.png", 11)
+show("information-preference", "curves.png", 1000)
 
 # %% [markdown]
 # ### Samples
@@ -304,16 +300,16 @@ for name in names:
 # chains.
 
 # %%
-show("information-preference", "beta-0_ancestral.png", 5)
-show("information-preference", "beta-0_chain.png", 5)
-show("information-preference", "beta-0_strip.png", 10)
+show("information-preference", "beta-0_ancestral.png", 480)
+show("information-preference", "beta-0_chain.png", 480)
+show("information-preference", "beta-0_strip.png", 900)
 
 # %% [markdown]
 # By the ELBO: samples from the prior, and the chains.
 
 # %%
-show("information-preference", "beta-1_ancestral.png", 5)
-show("information-preference", "beta-1_strip.png", 10)
+show("information-preference", "beta-1_ancestral.png", 480)
+show("information-preference", "beta-1_strip.png", 900)
 
 # %% [markdown]
 # ## 5. Between the two
