@@ -83,6 +83,12 @@ def recorded(recipe):
     return json.loads((RECORDED / recipe / "results.json").read_text())
 
 
+def told(value):
+    """A number, or both ends of a bracket."""
+    values = value if isinstance(value, list) else [value]
+    return " to ".join(f"{v:.3f}".replace("-0.000", "0.000") if isinstance(v, float) else str(v) for v in values)
+
+
 def show(recipe, name, width=800):
     """A picture that a recipe has made, so many pixels wide."""
     display(Image(RECORDED / recipe / name, width=width))
@@ -200,7 +206,7 @@ if known.any():
 # %%
 rows = recorded("blur")["rows"]["vae"]
 for name, value in rows.items():
-    print(f"{name:<46}", f"{value:.3f}" if isinstance(value, float) else value)
+    print(f"{name:<46}", told(value))
 
 # %%
 show("blur", "vae_map.png")
@@ -266,17 +272,13 @@ for beta, name in ((0.0, "unregularized"), (1.0, "ELBO")):
 # %%
 found = recorded("information-preference")
 for name, command in found["commands"].items():
-    told = f"{name} ({found['seconds'][name] / 60:.0f} minutes): {command}"
-    print(textwrap.fill(told, 110, subsequent_indent="    ", break_on_hyphens=False))
+    line = f"{name} ({found['seconds'][name] / 60:.0f} minutes): {command}"
+    print(textwrap.fill(line, 110, subsequent_indent="    ", break_on_hyphens=False))
 names, rows = list(found["commands"]), found["rows"]
 print(f"\n{'':<36}" + "".join(f"{name:>22}" for name in names))
 for key, value in rows[names[0]].items():
     if not isinstance(value, list) or len(value) == 2:
-        cells = []
-        for name in names:
-            listed = rows[name][key] if isinstance(value, list) else [rows[name][key]]
-            cells.append(" to ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in listed))
-        print(f"{key:<36}" + "".join(f"{cell:>22}" for cell in cells))
+        print(f"{key:<36}" + "".join(f"{told(rows[name][key]):>22}" for name in names))
 
 # %%
 show("information-preference", "curves.png", 1000)
