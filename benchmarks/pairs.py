@@ -1,6 +1,6 @@
 """A training step of every pair of the collection: Pyro, eager and compiled, and NumPyro, in turns.
 
-    python -m benchmarks.pairs                                   # all pairs, about a quarter of an hour on one core
+    python -m benchmarks.pairs                                   # every model and guide, on one core
     python -m benchmarks.pairs --model vae --guide ladder --threads all --rounds 5
     python -m benchmarks.pairs --json pairs.json                 # and the table: python -m benchmarks.table pairs.json
 
