@@ -13,6 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from ppl_models.cli import app
+from ppl_models.cli.recipe import _settings
 from ppl_models.inference import elbo, info_vae, mmd, moments, unregularized
 from ppl_models.runs import load_run, names
 from ppl_models.runs.build import Training
@@ -168,6 +169,21 @@ def test_runs_are_set_by_name_dots_and_all():
     assert recipe.runs.keys() == before.runs.keys()
     assert recipe.runs["beta 78.4"]["training"]["steps"] == 5 and recipe.runs["beta 0"]["model"]["hidden"] == 3
     assert "epochs" not in recipe.runs["beta 78.4"]["training"] and recipe.runs["beta 1"] == before.runs["beta 1"]
+
+
+def test_settings_of_a_command_line():
+    words = [
+        "runs.T = 8, ELBO.training.objective=info-vae:alpha=1,lambda=2",
+        "runs.T=8.model.steps=4",
+        "model.hidden=7",
+    ]
+    assert _settings(words) == {
+        "runs.T = 8, ELBO.training.objective": "info-vae:alpha=1,lambda=2",
+        "runs.T=8.model.steps": 4,
+        "model.hidden": 7,
+    }
+    recipe = read_recipe("sequential", _settings(["runs.T = 8, ELBO.model.steps=4"]))
+    assert recipe.runs["T = 8, ELBO"]["model"]["steps"] == 4 and recipe.runs["T = 8"]["model"]["steps"] == 8
 
 
 def test_unknown_recipes_are_refused():

@@ -1,5 +1,6 @@
 """ppl-models recipe."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,6 +8,7 @@ import typer
 from rich.text import Text
 
 from ..runs import names
+from ..runs.recipe_files import OF_RUN
 from ..runs.recipes import RESULTS, carry_out, read_recipe, recipe_names
 from .app import Debug, Device, Quiet, Threads, app, opt, out, reported, set_threads, table_of
 
@@ -57,8 +59,10 @@ def recipe(
 def _settings(words: list[str] | tuple[str, ...]) -> dict[str, Any]:
     """{"training.steps": 100} of "training.steps=100"."""
     found: dict[str, Any] = {}
+    of_run = re.compile(rf"(runs\..+?\.(?:{'|'.join(OF_RUN)})\.[^=]+)(=)(.*)", re.DOTALL)  # a run's name may hold "="
     for word in words:
-        key, equals, text = word.partition("=")
+        in_run = of_run.fullmatch(word.strip())
+        key, equals, text = in_run.groups() if in_run else word.partition("=")
         if not equals or not key.strip():
             raise ValueError(f"--set {word!r}: want section.key=value, training.steps=100")
         found[key.strip()] = names.value_of(text)
