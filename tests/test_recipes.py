@@ -20,8 +20,8 @@ from ppl_models.runs.build import Training
 from ppl_models.runs.experiments import EXPERIMENTS, experiment_of
 from ppl_models.runs.experiments.sequential import chains, distance
 from ppl_models.runs.objectives import HOMES, objective_of
-from ppl_models.runs.recipe_files import HOME
-from ppl_models.runs.recipes import carry_out, read_recipe, recipe_names
+from ppl_models.runs.recipe_files import HOME, read_recipe, recipe_names
+from ppl_models.runs.recipes import carry_out
 
 SMALL = {
     "blur": {

@@ -8,8 +8,8 @@ import typer
 from rich.text import Text
 
 from ..runs import names
-from ..runs.recipe_files import OF_RUN
-from ..runs.recipes import RESULTS, carry_out, read_recipe, recipe_names
+from ..runs.recipe_files import OF_RUN, read_recipe, recipe_names
+from ..runs.recipes import RESULTS, carry_out
 from .app import Debug, Device, Quiet, Threads, app, opt, out, reported, set_threads, table_of
 
 

@@ -9,7 +9,7 @@ import torch
 from pyro.distributions import MaskedDistribution
 from torch import Tensor, nn
 
-from ppl_models.parts.plates import PARTICLES, data_plate, is_deterministic, latents
+from ppl_models.parts.plates import PARTICLES, data_plate, is_deterministic, is_local, latents
 
 from .checks import CHUNK, check_pair, check_whole, evaluating
 from .divergences import divergence, log_density, per_datum
@@ -48,7 +48,7 @@ class Densities:
         self.events = {name: trace.nodes[name]["fn"].event_dim for name in self.names}
         self.shapes = {name: tuple(trace.nodes[name]["fn"].event_shape) for name in self.names}
         for name in self.names:
-            if plate is None or plate.name not in [f.name for f in trace.nodes[name]["cond_indep_stack"]]:
+            if not is_local(trace.nodes[name], plate):
                 raise ValueError(
                     f"{called}: the latent {name!r} is outside the plate of the data, want a value for each datum; a "
                     "global latent has one posterior, and no aggregate of many"

@@ -12,7 +12,7 @@ from pyro.poutine import Trace
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from ppl_models.parts.plates import data_plate, latents
+from ppl_models.parts.plates import data_plate, is_local, latents
 
 from .checks import check_pair
 from .densities import device_of, looking
@@ -131,7 +131,7 @@ def markov_chain(
         trace = check_pair("markov_chain", model, guide, (x,))
         names, plate = latents(trace), data_plate(trace, x)
         for name in names:
-            if plate is None or plate.name not in [f.name for f in trace.nodes[name]["cond_indep_stack"]]:
+            if not is_local(trace.nodes[name], plate):
                 raise ValueError(
                     f"markov_chain: the latent {name!r} is outside the plate of the data, want one for each datum: of "
                     "what all of them share the chains side by side would draw one value together"

@@ -16,7 +16,7 @@ from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from ppl_models.parts.plates import PARTICLES, data_plate, is_deterministic, latents, observations
+from ppl_models.parts.plates import PARTICLES, data_plate, is_deterministic, is_local, latents, observations
 
 from .divergences import divergence, log_density, per_datum, per_unit, unit_divergence
 from .late import Late
@@ -196,14 +196,11 @@ def collect(
     """The `Terms` of a pair of traces; `first` is the first argument of the run, whose rows are the data."""
     data = data_plate(model_trace, first)
 
-    def local(node: Mapping[str, Any]) -> bool:
-        return data is not None and data.name in [f.name for f in node["cond_indep_stack"]]
-
     def reduce(value: Tensor, node: Mapping[str, Any]) -> Tensor:
         scale, mask = node["scale"], node["mask"]
         if mask is not None or isinstance(scale, Tensor) or scale != 1:
             value = scale_and_mask(value, scale, mask)
-        return per_datum(value, data.dim if local(node) else None, particle_dim)
+        return per_datum(value, data.dim if is_local(node, data) else None, particle_dim)
 
     def density(node: Mapping[str, Any]) -> Tensor:
         return reduce(log_density(node["fn"], node["value"]), node)
@@ -216,7 +213,7 @@ def collect(
     others = {n: q for n, q in guide_trace.nodes.items() if q["type"] == "sample" and n not in drawn}
     others = {n: q for n, q in others.items() if not is_deterministic(q)}
     nodes = [*drawn.items(), *others.items(), *((n, q) for n, q in guide_trace.nodes.items() if n in drawn)]
-    shared = frozenset(name for name, node in nodes if not local(node))
+    shared = frozenset(name for name, node in nodes if not is_local(node, data))
     for name, node in drawn.items():
         if node["is_observed"]:
             likelihood[name] = density(node)

@@ -54,6 +54,11 @@ def data_plate(trace: Trace, first: Any = None) -> Any:
     return max(found, key=rank)
 
 
+def is_local(node: Mapping[str, Any], plate: Any) -> bool:
+    """Whether a node has a value for each datum: it is in the plate of `data_plate`, if there is one."""
+    return plate is not None and plate.name in [f.name for f in node["cond_indep_stack"]]
+
+
 def _steps(trace: Trace, frame: Any, first: Any) -> bool:
     """Whether a value observed in this plate is a view of `first` whose rows lie along the dim of the plate."""
     if not isinstance(first, Tensor):

@@ -12,10 +12,10 @@ from ppl_models.data import Data
 from ppl_models.inference import write_json
 
 from . import names
-from .build import EXAMPLE_ROWS, Training, build_pair, configuration
+from .build import Training, build_pair, configuration
 from .experiments import Experiment, experiment_of
 from .folder import CONFIG, LoadedRun, read_config
-from .recipe_files import Recipe as Recipe, read_recipe as read_recipe, recipe_names as recipe_names
+from .recipe_files import Recipe
 from .training import resume, train
 
 RESULTS = "results.json"
@@ -30,12 +30,12 @@ def carry_out(
 ) -> dict[str, Any]:
     """Train what a recipe trains, ask what it asks, and write results.json and pictures to a folder.
 
-    Every pair is built once before the first is trained, so that a mistake in the last of them costs no training. A run
+    Every pair to come is built before the first is trained, so that a mistake in the last costs no training. A run
     that is there already goes on from its checkpoint, or is taken as it is where it is done: a recipe that was stopped
     is started again by the same call.
 
     Args:
-        recipe: of `read_recipe`.
+        recipe: of `recipe_files.read_recipe`.
         folder: where to write: a folder for each run in it.
         device: where to train.
         progress: show bars.
@@ -92,22 +92,27 @@ def _planned(recipe: Recipe, folder: Path) -> tuple[dict[str, tuple[Data, ...]],
                 *(model.pop("name"), names.tuples(model), guide.pop("name"), names.tuples(guide), source, parts[name]),
                 *(Training(**chosen["training"]), recipe.seed, transform, validation, size),
             )
-            build_pair(plans[name], parts[name][0][:EXAMPLE_ROWS])
+            if not _is_there(plans[name], folder / names.slug(name)):
+                build_pair(plans[name], parts[name][0][: plans[name]["data"]["example"]])
         except ValueError as error:
             raise ValueError(f"recipe {recipe.name}, run {name!r}: {error}") from error
-        _compared(recipe, plans[name], folder / names.slug(name))
     return parts, plans
 
 
-def _compared(recipe: Recipe, config: dict[str, Any], folder: Path) -> None:
-    """Raise ValueError if the folder holds another run."""
+def _is_there(config: dict[str, Any], folder: Path) -> bool:
+    """Whether the folder holds this run, begun or done.
+
+    Raises:
+        ValueError: it holds another one.
+    """
     if not (folder / CONFIG).is_file():
-        return
+        return False
     before, now = read_config(folder), json.loads(json.dumps(config))
     for section in ("model", "guide", "data", "training", "seed"):
         if before.get(section) != now[section]:
             told = f"found {_difference(section, before.get(section), now[section])}"
-            raise ValueError(f"recipe {recipe.name}: {folder} holds another run: {told}; choose another --out")
+            raise ValueError(f"{folder} holds another run: {told}; choose another --out")
+    return True
 
 
 def _trained(
