@@ -22,7 +22,7 @@ from time import perf_counter
 import torch
 
 from ppl_models.inference import training_step
-from ppl_models.inference.settings import Settings
+from ppl_models.inference.config import Settings
 from ppl_models.runs import names
 
 from .table import pairs_table
@@ -71,11 +71,11 @@ def numpyro_steps(model: str, guide: str) -> Callable[[int], None]:
     import jax
     import numpyro
 
+    from ppl_models.inference.numpyro.engine.parameters import find
+    from ppl_models.inference.numpyro.engine.step import Blocks, Step, begun
+    from ppl_models.inference.numpyro.feeding.batches import Order, columns_of
+    from ppl_models.inference.numpyro.passes.objectives import elbo
     from ppl_models.numpyro import like_torch
-    from ppl_models.numpyro.inference.batches import Order, columns_of
-    from ppl_models.numpyro.inference.objectives import elbo
-    from ppl_models.numpyro.inference.parameters import find
-    from ppl_models.numpyro.inference.step import Blocks, Step, begun
 
     numpyro.enable_validation(False)
     (first, second), x = build(model, guide)

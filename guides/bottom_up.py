@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import nn
 
-from .conditionals import Conditionals, Parents, choose_parents
-from .families import Family
-from .guide import OrderedGuide
+from .parts.conditionals import Conditionals, Parents, choose_parents
+from .parts.families import Family
+from .parts.guide import OrderedGuide
 
 
 class BottomUp(OrderedGuide):

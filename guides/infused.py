@@ -13,8 +13,8 @@ from torch.distributions import constraints
 from ppl_models.parts.distributions import diagonal_moments
 from ppl_models.parts.sizes import image_size
 
-from .guide import TopDownGuide
-from .readings import Reading
+from .parts.guide import TopDownGuide
+from .parts.readings import Reading
 
 
 class InfusedNormal(TorchDistribution):

@@ -6,9 +6,9 @@ from typing import Any
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
-from .conditionals import Conditionals
-from .families import Family
-from .guide import TopDownGuide
+from .parts.conditionals import Conditionals
+from .parts.families import Family
+from .parts.guide import TopDownGuide
 
 
 class MeanField(TopDownGuide):
@@ -23,7 +23,7 @@ class MeanField(TopDownGuide):
         args: an example batch, the model's arguments.
         family: "diagonal", "rank-one" or "full"; or a mapping latent -> family. With "rank-one" on a `DLGM` it is the
             recognition model of Rezende et al. 2014.
-        encoder: see `guides.encoders.encoder`.
+        encoder: see `guides.parts.encoders.encoder`.
         hidden, depth: width and residual blocks of the networks.
         image: (channels, height, width) of a row, for `encoder="conv"`.
 

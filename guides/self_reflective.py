@@ -6,9 +6,9 @@ from typing import Any
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
-from .conditionals import Conditionals, Parents, choose_parents
-from .families import Family
-from .guide import TopDownGuide
+from .parts.conditionals import Conditionals, Parents, choose_parents
+from .parts.families import Family
+from .parts.guide import TopDownGuide
 
 
 class SelfReflective(TopDownGuide):

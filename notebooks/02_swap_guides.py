@@ -38,7 +38,7 @@ import torch
 from torch import nn
 
 from guides import BottomUp, Ladder, MeanField, SelfReflective, TopDownGuide
-from guides.conditionals import Conditionals, choose_parents
+from guides.parts.conditionals import Conditionals, choose_parents
 from ppl_models import HierarchicalVAE, LinearGaussian, SeReVAE, data
 from ppl_models.inference import elbo, evaluate, fit, terms
 from ppl_models.parts import Net, Program

@@ -49,8 +49,8 @@ import ppl_models.numpyro
 from ppl_models import data, inference
 from ppl_models.factorization import compare
 from ppl_models.inference.diagnostics import loo
+from ppl_models.inference.numpyro import nuts
 from ppl_models.numpyro import like_torch, to_torch
-from ppl_models.numpyro.inference import nuts
 from ppl_models.views import to_arviz
 
 FAST = os.environ.get("PPL_MODELS_FAST") == "1"

@@ -63,7 +63,7 @@ from ppl_models.inference import (
     reversal,
     unregularized,
 )
-from ppl_models.inference.discrete import coupled
+from ppl_models.inference.pyro.evaluation.discrete import coupled
 from ppl_models.runs.experiments import discrete
 from ppl_models.views import mixing
 

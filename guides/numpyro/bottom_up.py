@@ -6,9 +6,9 @@ from typing import Any
 import equinox as eqx
 from jax import Array
 
-from .conditionals import Conditionals, Parents, choose_parents
-from .families import Family
-from .guide import OrderedGuide, placed
+from .parts.conditionals import Conditionals, Parents, choose_parents
+from .parts.families import Family
+from .parts.guide import OrderedGuide, placed
 
 
 class BottomUp(OrderedGuide):

@@ -9,11 +9,11 @@ from jax import Array
 
 from ppl_models.factorization import Factorization
 from ppl_models.factorization.graph import ORDERS
-from ppl_models.factorization.recover import examine
+from ppl_models.factorization.probing.recover import examine
 
-from .conditionals import Conditionals, choose_parents
-from .families import Family
-from .guide import OrderedGuide, placed
+from .parts.conditionals import Conditionals, choose_parents
+from .parts.families import Family
+from .parts.guide import OrderedGuide, placed
 
 
 class Faithful(OrderedGuide):
@@ -50,7 +50,8 @@ class Faithful(OrderedGuide):
         order: in which latents are sampled: "top-down" as in the model, "bottom-up" in its reverse, or "min-fill" with
             the fewest parents, nearly.
         family: "diagonal", "rank-one", "full" or "flow"; or a mapping latent -> family.
-        encoder: see `guides.numpyro.encoders.encoder`; each latent's network reads those observed sites that it needs.
+        encoder: see `guides.numpyro.parts.encoders.encoder`; each latent's network reads those observed sites that it
+            needs.
         hidden, depth: width and residual blocks of the networks.
         image: (channels, height, width) of a row, for `encoder="conv"`.
         key: of the initial weights, a `jax.random.key`.

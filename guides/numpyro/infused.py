@@ -11,13 +11,13 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions import Distribution, Normal, constraints
 
-from guides.readings import Reading
+from guides.parts.readings import Reading
 from ppl_models.numpyro.parts.distributions import diagonal_moments
 from ppl_models.parts.sizes import image_size
 
-from .guide import TopDown, TopDownGuide
-from .layout import Layout
-from .sites import Table, unwrapped
+from .parts.guide import TopDown, TopDownGuide
+from .parts.layout import Layout
+from .parts.sites import Table, unwrapped
 
 
 class InfusedNormal(Distribution):

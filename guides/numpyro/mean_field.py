@@ -7,9 +7,9 @@ import equinox as eqx
 from jax import Array
 from numpyro.distributions import Distribution
 
-from .conditionals import Conditionals
-from .families import Family
-from .guide import TopDown, TopDownGuide, placed
+from .parts.conditionals import Conditionals
+from .parts.families import Family
+from .parts.guide import TopDown, TopDownGuide, placed
 
 
 class MeanField(TopDownGuide):
@@ -24,7 +24,7 @@ class MeanField(TopDownGuide):
         args: an example batch, the model's arguments.
         family: "diagonal", "rank-one" or "full"; or a mapping latent -> family. With "rank-one" on a `DLGM` it is the
             recognition model of Rezende et al. 2014.
-        encoder: see `guides.numpyro.encoders.encoder`.
+        encoder: see `guides.numpyro.parts.encoders.encoder`.
         hidden, depth: width and residual blocks of the networks.
         image: (channels, height, width) of a row, for `encoder="conv"`.
         key: of the initial weights, a `jax.random.key`.

@@ -7,9 +7,9 @@ import equinox as eqx
 from jax import Array
 from numpyro.distributions import Distribution
 
-from .conditionals import Conditionals, Parents, choose_parents
-from .families import Family
-from .guide import TopDown, TopDownGuide, placed
+from .parts.conditionals import Conditionals, Parents, choose_parents
+from .parts.families import Family
+from .parts.guide import TopDown, TopDownGuide, placed
 
 
 class SelfReflective(TopDownGuide):

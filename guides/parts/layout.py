@@ -12,7 +12,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ppl_models.factorization import Factorization
-from ppl_models.factorization.recover import provenance
+from ppl_models.factorization.probing.recover import provenance
 from ppl_models.parts.plates import data_plate
 
 from .evidence import Taken, covariate, elements, gather, is_part

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 import typer
 from rich.text import Text
 
-from .. import data as datasets
-from ..runs import names
+from ppl_models import data as datasets
+from ppl_models.runs import names
+
 from .app import app, out, table_of
 
 

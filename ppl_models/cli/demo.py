@@ -5,8 +5,9 @@ from typing import Annotated
 
 from rich.text import Text
 
-from ..runs import names
-from ..runs.demo import COMPARISON, PARTICLES, STEPS, demo as run_demo
+from ppl_models.runs import names
+from ppl_models.runs.demo import COMPARISON, PARTICLES, STEPS, demo as run_demo
+
 from .app import Debug, Quiet, Seed, Threads, app, opt, out, reported, set_threads, table_of
 
 ADVICE = """\

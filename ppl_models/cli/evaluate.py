@@ -5,11 +5,12 @@ from typing import Annotated
 
 import pyro
 
-from ..runs import load_run
-from ..runs.build import backend_of
-from ..runs.folder import read_config
-from ..runs.pictures import picture_chain, picture_samples
-from ..runs.training import check_informative, evaluate_run, inform_run
+from ppl_models.runs import load_run
+from ppl_models.runs.build import backend_of
+from ppl_models.runs.folder import read_config
+from ppl_models.runs.pictures import picture_chain, picture_samples
+from ppl_models.runs.training import check_informative, evaluate_run, inform_run
+
 from .app import Backend, Debug, Device, Quiet, RunFolder, Seed, Threads, app, opt, out, reported, set_threads
 
 AsBackend = Annotated[

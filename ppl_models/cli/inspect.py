@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 import typer
 from rich.text import Text
 
-from ..runs import names
-from ..runs.inspection import inspect_pair, write_report
+from ppl_models.runs import names
+from ppl_models.runs.inspection import inspect_pair, write_report
+
 from .app import DataName, Debug, ModelName, ModelSizes, Quiet, Seed, app, opt, out, reported
 
 

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from ..runs import names
-from ..runs.recipe_files import OF_RUN, read_recipe, recipe_names
-from ..runs.recipes import RESULTS, carry_out
+from ppl_models.runs import names
+from ppl_models.runs.recipe_files import OF_RUN, read_recipe, recipe_names
+from ppl_models.runs.recipes import RESULTS, carry_out
+
 from .app import Debug, Device, Quiet, Threads, app, opt, out, reported, set_threads, table_of
 
 

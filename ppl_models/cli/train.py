@@ -10,14 +10,16 @@ import pyro
 import typer
 from rich.text import Text
 
-from .. import data as datasets
-from ..inference import CHECKPOINT, distributed
-from ..inference.distributed import Group
-from ..runs import LoadedRun, Training, names
-from ..runs.build import backend_of, configuration, launcher
-from ..runs.folder import read_config
-from ..runs.pictures import picture_run
-from ..runs.training import evaluate_run, resume as run_resume, train as run_train
+from ppl_models import data as datasets
+from ppl_models.inference import CHECKPOINT
+from ppl_models.inference.pyro.feeding import distributed
+from ppl_models.inference.pyro.feeding.distributed import Group
+from ppl_models.runs import LoadedRun, Training, names
+from ppl_models.runs.build import backend_of, configuration, launcher
+from ppl_models.runs.folder import read_config
+from ppl_models.runs.pictures import picture_run
+from ppl_models.runs.training import evaluate_run, resume as run_resume, train as run_train
+
 from .app import (
     Backend,
     DataName,

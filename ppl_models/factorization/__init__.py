@@ -2,6 +2,6 @@
 
 from .comparison import compare as compare
 from .graph import Factorization as Factorization
-from .recover import factorization as factorization
-from .report import Report as Report
+from .probing.recover import factorization as factorization
+from .report.report import Report as Report
 from .verdict import Row as Row, Verdict as Verdict, judge as judge

@@ -7,11 +7,11 @@ from typing import Any
 import networkx as nx
 
 from .elements import Elements
-from .names import Names
+from .labels import Names
 from .pricing import priced
-from .recover import recover
-from .recovered import Recovered, label
-from .report import Report, SiteRow
+from .probing.recover import recover
+from .probing.recovered import Recovered, label
+from .report.report import Report, SiteRow
 from .verdict import Row, Verdict, judge
 
 LEVELS = ("site", "element")

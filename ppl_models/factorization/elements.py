@@ -7,11 +7,12 @@ from functools import cache
 import networkx as nx
 import numpy as np
 
+from ppl_models.programs.record import Seen, Trial
+
 from .graph import Factorization
-from .probe import Point
-from .recovered import Recovered
-from .redraw import fitted
-from .trial import Seen, Trial
+from .probing.alternatives import fitted
+from .probing.probe import Point
+from .probing.recovered import Recovered
 
 MOST = 96  # elements: beyond, what is observed is taken whole
 TOLERANCE = 1e-7

@@ -1,8 +1,9 @@
 """How the nodes of an inspection are called in a report."""
 
-from .probe import alike
-from .recovered import Recovered, label
-from .trial import Node
+from ppl_models.programs.record import Node
+
+from .probing.probe import alike
+from .probing.recovered import Recovered, label
 
 
 class Names:

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from ppl_models.programs.record import FEW, Node
+
 from .graph import Factorization
-from .names import Names
-from .probe import alike
-from .recovered import Recovered, label
-from .report import Gap, SiteRow
-from .trial import FEW, Node
+from .labels import Names
+from .probing.probe import alike
+from .probing.recovered import Recovered, label
+from .report.report import Gap, SiteRow
 from .verdict import Verdict
 
 GAUSSIAN = ("Normal", "MultivariateNormal", "LowRankMultivariateNormal", "RankOneNormal")
@@ -29,7 +30,7 @@ def priced(
     joint = _joint(found, nodes, any(row.missing for row in rows))
     if joint is None:
         return rows, None
-    from .gaussian import price  # scipy, for those who need it
+    from .nats.gaussian import price  # scipy, for those who need it
 
     kept = {label(node) for node in nodes}
     data = tuple(label(node) for node in nodes if node[0] in found.observed)
@@ -79,8 +80,8 @@ def _joint(found: Recovered, nodes: list[Node], missing: bool) -> Any:
         return None
     if any(u[0] in found.observed for v, us in found.model.parents.items() for u in us):
         return None  # data that later data read, perhaps from the arguments: out of reach of held values
-    from .gaussian import linear_gaussian
-    from .quadratic import joint_by_differences
+    from .nats.gaussian import linear_gaussian
+    from .nats.quadratic import joint_by_differences
 
     places: dict[Node, tuple] = {(n, c): sites[n].at(sites[n].value, c, sites[n].event_dim) for n, c in nodes}
     sizes: Mapping[str, int] = {label(node): sites[node[0]].value[at].size for node, at in places.items()}

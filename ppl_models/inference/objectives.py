@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from .single_pass import Terms
+from .pyro.passes.terms import Terms
 
 
 def elbo(terms: Terms, beta: float | Tensor = 1.0, data_size: int | None = None) -> Tensor:

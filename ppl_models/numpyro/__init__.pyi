@@ -1,6 +1,7 @@
+import ppl_models.inference.numpyro as _tools
+
 from .dlgm import DLGM as DLGM
 from .hierarchical_vae import HierarchicalVAE as HierarchicalVAE
-from .inference import Run as Run, evaluate as evaluate, fit as fit
 from .infusion import Infusion as Infusion
 from .linear_gaussian import LinearGaussian as LinearGaussian
 from .pixel_vae import PixelVAE as PixelVAE
@@ -8,3 +9,8 @@ from .sequential_vae import SequentialVAE as SequentialVAE
 from .sere_vae import SeReVAE as SeReVAE
 from .vae import VAE as VAE
 from .weights import from_torch as from_torch, like_torch as like_torch, to_torch as to_torch
+
+Run = _tools.Run
+evaluate = _tools.evaluate
+fit = _tools.fit
+nuts = _tools.nuts

@@ -7,7 +7,8 @@ import jax
 import numpyro
 from jax import Array
 
-from ..parts.sizes import all_sizes, event_size, one_size
+from ppl_models.parts.sizes import all_sizes, event_size, one_size
+
 from .parts import likelihoods
 from .parts.distributions import StandardNormal
 from .parts.nets import Linear, Net

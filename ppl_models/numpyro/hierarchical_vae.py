@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpyro
 from jax import Array
 
-from ..parts.sizes import all_sizes, event_size, one_size
+from ppl_models.parts.sizes import all_sizes, event_size, one_size
+
 from .parts import likelihoods
 from .parts.distributions import StandardNormal, diagonal_normal
 from .parts.nets import Net

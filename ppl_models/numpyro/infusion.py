@@ -12,8 +12,9 @@ from jax.nn import relu, sigmoid
 from numpyro import handlers
 from numpyro.distributions import Distribution
 
-from ..parts.sizes import event_size, one_size
-from ..parts.structure import check_criterion
+from ppl_models.parts.sizes import event_size, one_size
+from ppl_models.parts.structure import check_criterion
+
 from .parts import likelihoods
 from .parts.distributions import diagonal_normal
 from .parts.nets import LayerNorm, Linear

@@ -10,8 +10,9 @@ from jax import Array
 from jax.scipy.linalg import solve_triangular
 from numpyro.distributions import Independent, MultivariateNormal
 
-from ..parts.sizes import all_sizes, event_size
-from ..parts.structure import FAMILIES as FAMILIES, STRUCTURES as STRUCTURES, check_gap, parents_of
+from ppl_models.parts.sizes import all_sizes, event_size
+from ppl_models.parts.structure import FAMILIES as FAMILIES, STRUCTURES as STRUCTURES, check_gap, parents_of
+
 from .parts.distributions import diagonal_normal
 from .parts.likelihoods import check_count, check_data
 from .parts.program import Program

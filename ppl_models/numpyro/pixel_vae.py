@@ -8,7 +8,8 @@ import equinox as eqx
 import numpyro
 from jax import Array
 
-from ..parts.sizes import image_size, one_size
+from ppl_models.parts.sizes import image_size, one_size
+
 from .parts import likelihoods
 from .parts.distributions import StandardNormal
 from .parts.pixelcnn import PixelCNN

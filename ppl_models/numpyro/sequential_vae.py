@@ -11,8 +11,9 @@ from jax.lax import stop_gradient
 from jax.nn import sigmoid
 from numpyro.distributions import Distribution
 
-from ..parts.sizes import code_sizes, event_size, one_size
-from ..parts.structure import check_criterion
+from ppl_models.parts.sizes import code_sizes, event_size, one_size
+from ppl_models.parts.structure import check_criterion
+
 from .parts import likelihoods
 from .parts.distributions import StandardNormal, diagonal_normal
 from .parts.ladder import LadderNet

@@ -11,7 +11,8 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
-from ..parts.sizes import event_size, one_size
+from ppl_models.parts.sizes import event_size, one_size
+
 from .parts import likelihoods
 from .parts.bijectors import ConditionalRankOneAffine
 from .parts.distributions import diagonal_normal

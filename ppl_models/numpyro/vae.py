@@ -6,7 +6,8 @@ import equinox as eqx
 import numpyro
 from jax import Array
 
-from ..parts.sizes import event_size, one_size
+from ppl_models.parts.sizes import event_size, one_size
+
 from .parts import likelihoods
 from .parts.distributions import StandardNormal
 from .parts.nets import ConvNet, Net

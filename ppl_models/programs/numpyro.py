@@ -15,13 +15,13 @@ from numpyro.infer.autoguide import AutoGuide
 from numpyro.ops.provenance import eval_provenance
 from numpyro.primitives import Messenger
 
-from ..trial import Plate, Seen, Trial, Values
 from . import leaf_names
-from .numpyro_state import Parameters, kept, reachable, speaks as speaks
+from .jax_state import Parameters, kept, reachable, speaks as speaks
+from .record import Plate, Seen, Trial, Values
 
 
 class NumPyroBackend:
-    """See `ppl_models.factorization.trial.Backend`. Double precision, unless a program cannot do with it.
+    """See `ppl_models.programs.record.Backend`. Double precision, unless a program cannot do with it.
 
     Programs run eagerly, with random numbers of their own for each site, whatever has been drawn before. A first run
     makes the parameters; all others get the same, as there is no store in NumPyro.

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.data import Data
-from ppl_models.inference.checkpoint import CHECKPOINT, PREVIOUS, contents, load, read, save, write_json
 from ppl_models.inference.files import remove_stale
+from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, PREVIOUS, contents, load, read, save, write_json
 
 from .build import FORMAT, backend_of, build_pair, in_backend, load_parts
 

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ppl_models.data import Data
 from ppl_models.inference import Evaluation
+from ppl_models.inference.numpyro import load
 from ppl_models.numpyro import evaluate as evaluate_pair, fit as fit_pair
 from ppl_models.numpyro.data import rows_of
-from ppl_models.numpyro.inference import load
 
 from . import names
 from .folder import LoadedRun

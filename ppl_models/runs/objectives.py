@@ -39,7 +39,7 @@ def objective_of(spec: str, backend: str = "pyro") -> Callable:
         near = names.nearest(word, HOMES)
         hint = f"; did you mean {near!r}?" if near else ""
         raise ValueError(f"objective {spec!r}: found {word!r}, want one of {', '.join(HOMES)}{hint}")
-    package = "ppl_models.inference" if backend == "pyro" else "ppl_models.numpyro.inference"
+    package = "ppl_models.inference" if backend == "pyro" else "ppl_models.inference.numpyro.passes"
     function = getattr(importlib.import_module(f"{package}.{HOMES[word]}"), word.replace("-", "_"))
     extra, options = names.parse([part for part in rest.split(",") if part], "objective")
     if extra:

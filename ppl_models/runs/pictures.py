@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ppl_models import data as datasets
-from ppl_models.inference.sampling import ancestral, decode, markov_chain, parts_of, rows_from
-from ppl_models.inference.single_pass import traces
+from ppl_models.inference.pyro.evaluation.sampling import ancestral, decode, markov_chain, parts_of, rows_from
+from ppl_models.inference.pyro.passes.terms import traces
 from ppl_models.views import plots
 from ppl_models.views.chains import mixing
 

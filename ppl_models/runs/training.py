@@ -15,19 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.data import Data
-from ppl_models.inference import (
-    Callback,
-    Evaluation,
-    MutualInformation,
-    distributed,
-    evaluate,
-    fit,
-    mutual_information,
-    write_json,
-)
-from ppl_models.inference.distributed import Group
+from ppl_models.inference import Callback, Evaluation, MutualInformation, evaluate, fit, mutual_information, write_json
+from ppl_models.inference.pyro.feeding import distributed
+from ppl_models.inference.pyro.feeding.distributed import Group
+from ppl_models.inference.pyro.training.tensorboard import TensorBoard
 from ppl_models.inference.schedules import Linear
-from ppl_models.inference.tensorboard import TensorBoard
 
 from . import names
 from .build import backend_of, build_pair, load_parts

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ppl_models.factorization.backends import choose
 from ppl_models.inference.diagnostics import psis, threshold
+from ppl_models.programs import choose
 
 from .draws import SAMPLED, Arrays, Draws
 

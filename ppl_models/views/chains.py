@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from ppl_models.inference.sampling import Chain
+    from ppl_models.inference.pyro.evaluation.sampling import Chain
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numpyro import handlers
 from numpyro.distributions import Delta, Distribution, ExpandedDistribution, Independent, MaskedDistribution, Unit
 from numpyro.primitives import Messenger
 
-from ppl_models.numpyro.inference.single_pass import check_model, weights
+from ppl_models.inference.numpyro.passes.terms import check_model, weights
 
 from .draws import (
     PREDICTIVE,

@@ -13,10 +13,10 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from ppl_models.inference.checks import check_pair, evaluating, forked
-from ppl_models.inference.messengers import Substitute
-from ppl_models.inference.particles import vectorizes
-from ppl_models.inference.single_pass import Terms, collect, plate_nesting, traces
+from ppl_models.inference.pyro.passes.checks import check_pair, evaluating, forked
+from ppl_models.inference.pyro.passes.messengers import Substitute
+from ppl_models.inference.pyro.passes.particles import vectorizes
+from ppl_models.inference.pyro.passes.terms import Terms, collect, plate_nesting, traces
 from ppl_models.parts.plates import PARTICLES, data_plate, is_deterministic, latents, observations
 
 from .draws import Arrays, Draws, Frame, Layout, constants, gather, named_arguments

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from ppl_models import data
 from ppl_models.data import catalogue, fetch, readers, splits
 
-STORE = Path(os.environ.get("PPL_MODELS_DATA") or Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
+STORE = Path(os.environ.get("PPL_MODELS_DATA") or Path(__file__).resolve().parents[2] / ".." / "shared" / "data")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ROOTS = ("guides", "ppl_models")
 LIBRARY = sorted(path for package in ROOTS for path in (ROOT / package).rglob("*.py"))
 TOOLS = ("data", "factorization", "inference", "parts", "views")
@@ -28,7 +28,7 @@ def name(path: Path) -> str:
 
 def is_port(path: Path) -> bool:
     """Whether a file belongs to the NumPyro half, which needs JAX."""
-    return "numpyro" in path.parts or path.stem.startswith("numpyro")
+    return "numpyro" in path.parts or path.stem.startswith(("numpyro", "jax"))
 
 
 MODULES = [name(path) for path in LIBRARY if path.stem != "__main__" and not is_port(path)]
@@ -71,7 +71,7 @@ def test_import_is_light(package: str):
 # The ports
 
 
-PORTS = ("guides.numpyro", "ppl_models.numpyro", "ppl_models.numpyro.inference", "ppl_models.numpyro.parts")
+PORTS = ("guides.numpyro", "ppl_models.numpyro", "ppl_models.inference.numpyro", "ppl_models.numpyro.parts")
 WITHOUT_JAX = "import sys; sys.modules.update(jax=None, numpyro=None, equinox=None, optax=None)"
 
 

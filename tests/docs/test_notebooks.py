@@ -9,7 +9,7 @@ from pathlib import Path
 import jupytext
 import pytest
 
-FOLDER = Path(__file__).parents[1] / "notebooks"
+FOLDER = Path(__file__).parents[2] / "notebooks"
 SOURCES = sorted(FOLDER.glob("*.py"))
 # a machine's own: home and work folders, temporary files, drives, and what IPython calls a cell's file
 PATHS = re.compile(r"(?<![\w.])/(home|root|Users|work|tmp|var|usr|opt|mnt)/|\b[A-Z]:\\|ipykernel_\d+|site-packages")

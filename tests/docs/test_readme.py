@@ -10,7 +10,7 @@ import guides
 import ppl_models
 from ppl_models.parts import Program
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 COLLECTION, OWN, TRAINING, INSPECTION, CRITERIA, PORTS = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)

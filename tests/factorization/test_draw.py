@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from ppl_models.factorization.drawing import Panel, dot, page, svg
-from ppl_models.factorization.drawing.layout import place, plate_boxes
-from ppl_models.factorization.drawing.panel import HEIGHT, node_width
-from ppl_models.factorization.drawing.routes import Router, from_node, point
+from ppl_models.factorization.report import Panel, dot, page, svg
+from ppl_models.factorization.report.panel import HEIGHT, node_width
+from ppl_models.factorization.report.placement import place, plate_boxes
+from ppl_models.factorization.report.routes import Router, from_node, point
 
 NS = "{http://www.w3.org/2000/svg}"
 NASTY = ('a<b&"c"', "日本語", "θ̂", "layers[0].weight", "back\\", "]]>", "nul\0", "new\nline", "'", "-->", "")

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from ppl_models import LinearGaussian
-from ppl_models.factorization import Factorization, gaussian, judge
-from ppl_models.factorization.gaussian import Joint, Price, linear_gaussian, price
+from ppl_models.factorization import Factorization, judge
+from ppl_models.factorization.nats import gaussian
+from ppl_models.factorization.nats.gaussian import Joint, Price, linear_gaussian, price
 
 # What is no dependence comes out as squared rounding errors, 1e-27. A dependence along a path is a product of the
 # path's weights squared, and small if they are: the random models keep all of them FLOOR away from 0, or one factor in

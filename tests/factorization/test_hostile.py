@@ -15,7 +15,6 @@ import pyro.distributions as dist
 import pyro.distributions.transforms as T
 import pytest
 import torch
-from pairs import Head, normal, real
 from pyro import poutine
 from pyro.infer import autoguide
 from pyro.nn import PyroModule
@@ -24,7 +23,8 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from ppl_models.factorization import compare
-from ppl_models.factorization.report import Report
+from ppl_models.factorization.report.report import Report
+from tests.helpers.pairs import Head, normal, real
 
 
 def gaussian(loc: Any, scale: Any = 1.0):

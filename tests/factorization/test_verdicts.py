@@ -9,7 +9,6 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pairs import ANY, PAIRS, UNCERTAIN, Head, Pixels, normal, parse, prior_of_x, real
 from pyro import poutine
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
@@ -17,6 +16,7 @@ from torch import nn
 from guides import BottomUp, Ladder, MeanField, SelfReflective
 from ppl_models import DLGM, VAE, HierarchicalVAE, LinearGaussian, SeReVAE
 from ppl_models.factorization import Factorization, compare, factorization, judge
+from tests.helpers.pairs import ANY, PAIRS, UNCERTAIN, Head, Pixels, normal, parse, prior_of_x, real
 
 
 def triple(report) -> tuple:

@@ -6,8 +6,8 @@ import torch
 
 from guides import BottomUp, Ladder, MeanField, SelfReflective
 from ppl_models import LinearGaussian
-from ppl_models.inference.single_pass import Terms, terms
-from ppl_models.inference.training import fit
+from ppl_models.inference.pyro.passes.terms import Terms, terms
+from ppl_models.inference.pyro.training.fit import fit
 
 SKIPS = {
     2: {"x": ("z2", "z1")},

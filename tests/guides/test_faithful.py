@@ -5,15 +5,16 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
-from regressions import DESIGNS, Regression
 from torch import Tensor
 
 from benchmarks import eight_schools
-from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective, families
+from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective
+from guides.parts import families
 from ppl_models import LinearGaussian
 from ppl_models.factorization import compare
 from ppl_models.factorization.graph import ORDERS
 from ppl_models.inference import fit, terms
+from tests.helpers.regressions import DESIGNS, Regression
 
 Y, SIGMA = eight_schools.Y, eight_schools.SIGMA
 

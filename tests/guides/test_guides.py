@@ -10,10 +10,11 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from guides import BottomUp, Faithful, Infused, Ladder, MeanField, SelfReflective, families
+from guides import BottomUp, Faithful, Infused, Ladder, MeanField, SelfReflective
+from guides.parts import families
 from ppl_models import DLGM, VAE, HierarchicalVAE, Infusion, LinearGaussian, PixelVAE, SequentialVAE, SeReVAE
 from ppl_models.inference.objectives import elbo
-from ppl_models.inference.single_pass import terms
+from ppl_models.inference.pyro.passes.terms import terms
 
 GUIDES = (MeanField, BottomUp, Ladder, SelfReflective, Faithful)  # and Infused, for one model alone
 FAMILIES = ("diagonal", "rank-one", "full")

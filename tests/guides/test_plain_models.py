@@ -11,8 +11,8 @@ from torch.distributions import MultivariateNormal, constraints
 
 from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective
 from ppl_models.inference.objectives import elbo
-from ppl_models.inference.single_pass import terms
-from ppl_models.inference.training import fit
+from ppl_models.inference.pyro.passes.terms import terms
+from ppl_models.inference.pyro.training.fit import fit
 
 GUIDES = (MeanField, BottomUp, Ladder, SelfReflective, Faithful)
 ORDERED = (BottomUp, Faithful)

@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-import ppl_models.inference.batches as batches_module
+import ppl_models.inference.pyro.feeding.batches as batches_module
 from ppl_models.data import Binarize, Data, Identity
-from ppl_models.inference.batches import Batches, columns_of, rows_of
+from ppl_models.inference.pyro.feeding.batches import Batches, columns_of, rows_of
 
 # as many workers as a test wants, on a machine of any size
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")

@@ -18,8 +18,8 @@ from torch import nn
 
 import ppl_models
 from ppl_models import data
-from ppl_models.inference import checkpoint
-from ppl_models.inference.checkpoint import (
+from ppl_models.inference.pyro.training import checkpoint
+from ppl_models.inference.pyro.training.checkpoint import (
     CHECKPOINT,
     PREVIOUS,
     load,
@@ -30,7 +30,7 @@ from ppl_models.inference.checkpoint import (
     write_atomically,
     write_json,
 )
-from ppl_models.inference.state import fingerprint, rng_state, set_rng_state
+from ppl_models.inference.pyro.training.state import fingerprint, rng_state, set_rng_state
 
 
 class Tied(nn.Module):
@@ -668,6 +668,6 @@ def test_fingerprints_tell_data_apart():
 
 
 def test_no_pickle_in_the_package():
-    for file in Path(ppl_models.__file__).parent.glob("inference/*.py"):
+    for file in Path(ppl_models.__file__).parent.glob("inference/**/*.py"):
         text = file.read_text()
         assert "import pickle" not in text and "torch.load" not in text and "torch.save" not in text, file

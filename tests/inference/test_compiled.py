@@ -27,12 +27,13 @@ from torch.distributions import constraints
 
 from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective
 from ppl_models import DLGM, VAE, HierarchicalVAE, LinearGaussian, SeReVAE
-from ppl_models.inference import Loss, compiled, elbo, fit, free_bits, graph, importance_weighted
-from ppl_models.inference.attributes import Attributes
-from ppl_models.inference.batches import Batches
-from ppl_models.inference.capture import NotCapturable, capture
+from ppl_models.inference import Loss, elbo, fit, free_bits, importance_weighted
+from ppl_models.inference.pyro.engine import compiled, graph
+from ppl_models.inference.pyro.engine.capture import NotCapturable, capture
+from ppl_models.inference.pyro.engine.python_state import Attributes
+from ppl_models.inference.pyro.feeding.batches import Batches
+from ppl_models.inference.pyro.training.training_step import training_step
 from ppl_models.inference.schedules import Cyclic, Exponential
-from ppl_models.inference.stepping import training_step
 
 WIDTH, IMAGE = 6, (1, 4, 4)
 
@@ -616,7 +617,7 @@ def test_false_captures_nothing_and_auto_what_is_worth_it(uncompiled, monkeypatc
     trained(plain, rows(), False)
     trained(plain, rows(), "auto")
     assert not uncompiled
-    monkeypatch.setattr("ppl_models.inference.settings.WORTHWHILE", {"cpu": 7})
+    monkeypatch.setattr("ppl_models.inference.config.WORTHWHILE", {"cpu": 7})
     close(trained(plain, rows(), "auto"), trained(plain, rows(), False), 1e-5)
     assert len(uncompiled) == 1
 
@@ -747,7 +748,7 @@ def test_a_further_shape_that_cannot_be_captured_ends_all_captures(tmp_path, unc
         results.append(trained(partial(plain, body), rows(), compile, steps=8, folder=tmp_path / str(compile)))
     assert len(results[1].run.notes) == 1
     close(*results, 1e-5)
-    from ppl_models.inference.checkpoint import load_training
+    from ppl_models.inference.pyro.training.checkpoint import load_training
 
     one, other = (load_training(tmp_path / str(c) / "checkpoint.safetensors")[0] for c in (False, True))
     for name, tensor in one.items():

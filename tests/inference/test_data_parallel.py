@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from ppl_models import VAE
 from ppl_models.inference import fit
-from ppl_models.inference.checkpoint import CHECKPOINT, PREVIOUS, read
-from ppl_models.inference.distributed import current, shut_down
-from ppl_models.inference.loop import Loop
-from ppl_models.inference.step import Eager
+from ppl_models.inference.pyro.engine.step import Eager
+from ppl_models.inference.pyro.feeding.distributed import current, shut_down
+from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, PREVIOUS, read
+from ppl_models.inference.pyro.training.loop import Loop
 from ppl_models.runs import load_run
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 STEPS, SEEDS = 60, range(5)
 SCRIPT = """
 import sys, warnings

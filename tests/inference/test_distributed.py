@@ -12,18 +12,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ppl_models.inference.batches import Batches
-from ppl_models.inference.distributed import Group, current, seed_of, shut_down
+from ppl_models.inference.pyro.feeding.batches import Batches
+from ppl_models.inference.pyro.feeding.distributed import Group, current, seed_of, shut_down
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BEGIN = """
 import sys, warnings
 warnings.simplefilter("error")
 import torch
 from safetensors.torch import save_file
 from ppl_models.data import Binarize, Data
-from ppl_models.inference.batches import Batches
-from ppl_models.inference.distributed import current, seed_of, shut_down
+from ppl_models.inference.pyro.feeding.batches import Batches
+from ppl_models.inference.pyro.feeding.distributed import current, seed_of, shut_down
 """
 
 WORK = """

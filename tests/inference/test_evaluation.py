@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-import ppl_models.inference.evaluation as evaluation
+import ppl_models.inference.pyro.evaluation.evaluate as evaluation
 from guides import BottomUp, Ladder, MeanField, SelfReflective
 from ppl_models import VAE
 from ppl_models.data import Data, Scale

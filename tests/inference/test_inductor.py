@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ppl_models.inference.capture import NotCapturable, capture
-from ppl_models.inference.inductor import compiled
+from ppl_models.inference.pyro.engine.capture import NotCapturable, capture
+from ppl_models.inference.pyro.engine.inductor import compiled
 
 
 def step(w, m, b, scale, x):

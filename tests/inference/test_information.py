@@ -12,9 +12,9 @@ from torch import Tensor
 from guides import BottomUp, Faithful, MeanField, SelfReflective
 from ppl_models import DLGM, VAE, HierarchicalVAE, LinearGaussian, PixelVAE, SeReVAE
 from ppl_models.inference import Joint, mutual_information, reversal
-from ppl_models.inference.densities import Densities
-from ppl_models.inference.discrete import coupled
-from ppl_models.inference.messengers import Substitute
+from ppl_models.inference.pyro.evaluation.densities import Densities
+from ppl_models.inference.pyro.evaluation.discrete import coupled
+from ppl_models.inference.pyro.passes.messengers import Substitute
 
 
 def table(seed: int, n: int = 5, m: int = 4) -> Joint:
@@ -262,8 +262,8 @@ PAIRS = [
 
 @pytest.mark.parametrize(("model", "guide"), PAIRS)
 def test_densities_of_all_codes_at_all_data_are_those_of_one_at_a_time(model, guide, monkeypatch):
-    monkeypatch.setattr("ppl_models.inference.densities.BLOCK", 12)  # blocks of 4 data and 3 codes
-    monkeypatch.setattr("ppl_models.inference.densities.DATA", 4)
+    monkeypatch.setattr("ppl_models.inference.pyro.evaluation.densities.BLOCK", 12)  # blocks of 4 data and 3 codes
+    monkeypatch.setattr("ppl_models.inference.pyro.evaluation.densities.DATA", 4)
     p = model().double()
     x = torch.bernoulli(torch.full((7, 6), 0.5, dtype=torch.double))
     q = guide(p, x, hidden=4)

@@ -21,10 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from guides import BottomUp, Ladder, MeanField, SelfReflective
 from ppl_models import VAE, HierarchicalVAE, LinearGaussian, SeReVAE
-from ppl_models.inference.losses import Loss, estimate
-from ppl_models.inference.messengers import Substitute
 from ppl_models.inference.objectives import elbo, free_bits, importance_weighted, soft_free_bits
-from ppl_models.inference.single_pass import terms, traces
+from ppl_models.inference.pyro.passes.losses import Loss, estimate
+from ppl_models.inference.pyro.passes.messengers import Substitute
+from ppl_models.inference.pyro.passes.terms import terms, traces
 from ppl_models.parts import Program
 
 DOUBLY = "doubly-reparametrized"

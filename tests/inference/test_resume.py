@@ -24,20 +24,21 @@ from torch.distributions import constraints
 
 from ppl_models import VAE
 from ppl_models.data import Binarize, Data
-from ppl_models.inference import Cyclic, Linear, fit, load, loop
-from ppl_models.inference.batches import Batches
-from ppl_models.inference.checkpoint import CHECKPOINT, PREVIOUS, read
-from ppl_models.inference.compiled import Compiled
-from ppl_models.inference.loop import Loop
+from ppl_models.inference import Cyclic, Linear, fit, load
 from ppl_models.inference.objectives import free_bits
-from ppl_models.inference.step import Eager
-from ppl_models.inference.tensorboard import TensorBoard
+from ppl_models.inference.pyro.engine.compiled import Compiled
+from ppl_models.inference.pyro.engine.step import Eager
+from ppl_models.inference.pyro.feeding.batches import Batches
+from ppl_models.inference.pyro.training import loop
+from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, PREVIOUS, read
+from ppl_models.inference.pyro.training.loop import Loop
+from ppl_models.inference.pyro.training.tensorboard import TensorBoard
 from ppl_models.parts import Program
 
 # as many workers as a test wants, on a machine of any size
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 STEPS = 23
 
 

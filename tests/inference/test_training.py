@@ -24,7 +24,9 @@ from torch.distributions import constraints, kl_divergence
 from guides import BottomUp, MeanField
 from ppl_models import VAE
 from ppl_models.data import Data, Identity
-from ppl_models.inference import elbo, fit, load, loop, losses, terms, training
+from ppl_models.inference import elbo, fit, load, terms
+from ppl_models.inference.pyro.passes import losses
+from ppl_models.inference.pyro.training import fit as training, loop
 from ppl_models.parts import Program
 
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from guides import BottomUp, Ladder, MeanField, SelfReflective
 from ppl_models import VAE, HierarchicalVAE, LinearGaussian, SeReVAE
-from ppl_models.inference.single_pass import terms
-from ppl_models.inference.training import fit
+from ppl_models.inference.pyro.passes.terms import terms
+from ppl_models.inference.pyro.training.fit import fit
 
 GUIDES = (MeanField, BottomUp, Ladder, SelfReflective)
 TOP_DOWN = (MeanField, Ladder, SelfReflective)

@@ -14,7 +14,7 @@ from guides.infused import InfusedNormal
 from ppl_models import VAE, Infusion, LinearGaussian, SequentialVAE
 from ppl_models.factorization import compare
 from ppl_models.inference import elbo, evaluate, fit, terms, unregularized
-from ppl_models.inference.messengers import Substitute
+from ppl_models.inference.pyro.passes.messengers import Substitute
 from ppl_models.parts.ladder import LadderNet, Pyramid, PyramidEncoder
 from ppl_models.parts.likelihoods import bounded_exp
 

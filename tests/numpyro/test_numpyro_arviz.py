@@ -21,7 +21,7 @@ from numpyro.infer.util import log_density
 
 import guides.numpyro as guides
 import ppl_models.numpyro as models
-from guides.numpyro.guide import with_model
+from guides.numpyro.parts.guide import with_model
 from ppl_models.inference.diagnostics import khat
 from ppl_models.views import to_arviz
 from ppl_models.views.draws import SAMPLED

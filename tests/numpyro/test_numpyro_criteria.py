@@ -17,12 +17,8 @@ import torch
 
 from guides.numpyro import Infused, MeanField
 from ppl_models.inference import criteria as torch_criteria, discrepancies as torch_discrepancies
-from ppl_models.inference.single_pass import Terms as TorchTerms
-from ppl_models.numpyro import VAE, Infusion
-from ppl_models.numpyro.inference import (
+from ppl_models.inference.numpyro import (
     Terms,
-    criteria,
-    discrepancies,
     elbo,
     evaluate,
     fit,
@@ -32,7 +28,10 @@ from ppl_models.numpyro.inference import (
     terms,
     unregularized,
 )
-from ppl_models.numpyro.inference.single_pass import traces
+from ppl_models.inference.numpyro.passes import criteria, discrepancies
+from ppl_models.inference.numpyro.passes.terms import traces
+from ppl_models.inference.pyro.passes.terms import Terms as TorchTerms
+from ppl_models.numpyro import VAE, Infusion
 from ppl_models.numpyro.parts.program import training
 
 KEY = jax.random.key(0)

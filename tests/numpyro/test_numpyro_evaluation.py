@@ -17,8 +17,8 @@ from guides import Ladder as TorchLadder
 from guides.numpyro import Ladder, MeanField
 from ppl_models import LinearGaussian as TorchLinearGaussian
 from ppl_models.data import Binarize, Data, Dequantize, Logit, Scale
+from ppl_models.inference.numpyro import Reference, evaluate, nuts, terms
 from ppl_models.numpyro import VAE, LinearGaussian
-from ppl_models.numpyro.inference import Reference, evaluate, nuts, terms
 from ppl_models.numpyro.weights import like_torch
 
 N, WIDTH, COLUMNS = 40, 4, 7

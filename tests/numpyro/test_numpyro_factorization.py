@@ -18,10 +18,25 @@ import torch
 from numpyro import handlers, param, plate, sample
 from numpyro.contrib.control_flow import cond, scan
 from numpyro.infer import autoguide
-from numpyro_pairs import BITS, MEANS, TWINS, UP, X, chain, data, drawn, encoder, head, normal, shifted, two, vae
-from pairs import ANY, PAIRS, SURE, UNKNOWN, WRONG
 
 from ppl_models.factorization import compare, factorization
+from tests.helpers.numpyro_pairs import (
+    BITS,
+    MEANS,
+    TWINS,
+    UP,
+    X,
+    chain,
+    data,
+    drawn,
+    encoder,
+    head,
+    normal,
+    shifted,
+    two,
+    vae,
+)
+from tests.helpers.pairs import ANY, PAIRS, SURE, UNKNOWN, WRONG
 
 
 def triple(report):
@@ -291,8 +306,8 @@ def test_the_same_again():
 
 
 def test_a_program_of_pyro_is_run_by_pyro():
-    from ppl_models.factorization.backends import choose
-    from ppl_models.factorization.backends.numpyro import NumPyroBackend, speaks
+    from ppl_models.programs import choose
+    from ppl_models.programs.numpyro import NumPyroBackend, speaks
 
     def theirs(x):
         calls.append(pyro.param("scale", torch.ones(())))

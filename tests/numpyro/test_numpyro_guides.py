@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import torch
 import zuko
 from numpyro import handlers
-from numpyro_programs import JAX, PLAIN, TORCH
 from pyro import poutine
 from torch import Tensor, nn
 
@@ -23,12 +22,13 @@ import guides as torch_guides
 import guides.numpyro as guides
 import ppl_models as torch_models
 import ppl_models.numpyro as models
-from guides import families as torch_families
-from guides.numpyro import families
-from guides.numpyro.splines import MonotonicSpline
+from guides.numpyro.parts import families
+from guides.numpyro.parts.splines import MonotonicSpline
+from guides.parts import families as torch_families
 from ppl_models.factorization import compare
 from ppl_models.numpyro.parts.program import named_parameters
 from ppl_models.numpyro.weights import like_torch
+from tests.helpers.numpyro_programs import JAX, PLAIN, TORCH
 
 KEY = jax.random.key(0)
 GUIDES = ("MeanField", "BottomUp", "Ladder", "SelfReflective", "Faithful")

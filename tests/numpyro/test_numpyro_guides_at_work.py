@@ -16,13 +16,13 @@ import numpyro.distributions
 import optax
 from numpyro import handlers
 from numpyro.infer import SVI, Predictive, Trace_ELBO, TraceMeanField_ELBO
-from numpyro_programs import JAX, X, masked, normal, two, weighted
 
 import guides.numpyro as guides
 import ppl_models.numpyro as models
-from guides.numpyro.guide import with_model
+from guides.numpyro.parts.guide import with_model
 from ppl_models.numpyro.parts.nets import Linear
 from ppl_models.numpyro.parts.program import named_parameters, with_parameters
+from tests.helpers.numpyro_programs import JAX, X, masked, normal, two, weighted
 
 KEY = jax.random.key(0)
 

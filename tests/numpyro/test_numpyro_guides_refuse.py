@@ -14,10 +14,10 @@ import numpyro
 import numpyro.distributions
 from numpyro import handlers
 from numpyro.contrib.control_flow import scan
-from numpyro_programs import JAX, X, masked, normal, two, weighted
 
 import guides.numpyro as guides
-from guides.numpyro.guide import with_model
+from guides.numpyro.parts.guide import with_model
+from tests.helpers.numpyro_programs import JAX, X, masked, normal, two, weighted
 
 KEY = jax.random.key(0)
 

@@ -24,13 +24,7 @@ from torch import Tensor, nn
 
 from ppl_models.numpyro import SeReVAE
 from ppl_models.numpyro.parts import bijectors, distributions, layers, likelihoods, nets
-from ppl_models.numpyro.parts.program import (
-    Constant,
-    Program,
-    named_constants,
-    named_parameters,
-    with_parameters,
-)
+from ppl_models.numpyro.parts.program import Constant, Program, named_constants, named_parameters, with_parameters
 from ppl_models.numpyro.weights import like_torch
 from ppl_models.parts import (
     bijectors as torch_bijectors,

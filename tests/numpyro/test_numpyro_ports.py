@@ -20,13 +20,13 @@ from scipy.stats import norm
 
 import ppl_models.inference as torch_side
 from ppl_models.factorization import compare
-from ppl_models.inference.single_pass import terms as torch_terms
+from ppl_models.inference.numpyro import elbo, terms
+from ppl_models.inference.pyro.passes.terms import terms as torch_terms
 from ppl_models.numpyro import from_torch, like_torch
-from ppl_models.numpyro.inference import elbo, terms
 from ppl_models.numpyro.parts.program import named_parameters, training
 from ppl_models.runs import names
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 KEY, WIDTH, ROWS = jax.random.key(0), 6, 4
 SIZES = {  # of every model: without an entry its parity is not tested, and the enumeration below fails
     "vae": {"event": WIDTH, "latent": 2, "hidden": 4},

@@ -32,22 +32,24 @@ from guides import MeanField as TorchMeanField, SelfReflective as TorchGuide
 from guides.numpyro import MeanField, SelfReflective
 from ppl_models import VAE as TorchVAE, SeReVAE as TorchModel
 from ppl_models.inference import Cyclic, Linear
-from ppl_models.inference.losses import estimate as torch_estimate
-from ppl_models.inference.settings import Settings
-from ppl_models.inference.single_pass import Terms as TorchTerms
-from ppl_models.inference.step import Eager
+from ppl_models.inference.config import Settings
+from ppl_models.inference.numpyro import evaluate, fit, load
+from ppl_models.inference.numpyro.engine.parameters import find
+from ppl_models.inference.numpyro.engine.step import Blocks, Step, begun
+from ppl_models.inference.numpyro.passes import objectives
+from ppl_models.inference.numpyro.passes.losses import estimate
+from ppl_models.inference.numpyro.passes.terms import Terms, terms, traces
+from ppl_models.inference.numpyro.training import checkpoint, loop
+from ppl_models.inference.numpyro.training.checkpoint import CHECKPOINT, PREVIOUS, read
+from ppl_models.inference.numpyro.training.loop import Loop
+from ppl_models.inference.pyro.engine.step import Eager
+from ppl_models.inference.pyro.passes.losses import estimate as torch_estimate
+from ppl_models.inference.pyro.passes.terms import Terms as TorchTerms
 from ppl_models.numpyro import VAE, SeReVAE
-from ppl_models.numpyro.inference import checkpoint, evaluate, fit, load, loop, objectives
-from ppl_models.numpyro.inference.checkpoint import CHECKPOINT, PREVIOUS, read
-from ppl_models.numpyro.inference.loop import Loop
-from ppl_models.numpyro.inference.losses import estimate
-from ppl_models.numpyro.inference.parameters import find
-from ppl_models.numpyro.inference.single_pass import Terms, terms, traces
-from ppl_models.numpyro.inference.step import Blocks, Step, begun
 from ppl_models.numpyro.parts.program import Program, named_constants, named_parameters, with_parameters
 from ppl_models.numpyro.weights import from_torch
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 WIDTH, STEPS = 3, 20
 
 
@@ -520,7 +522,7 @@ def test_discrete_latents_train_with_a_loss_that_takes_them():
 def test_steps_do_not_depend_on_how_they_are_divided(monkeypatch):
     x = rows(50)
     want = quiet(model, guide, x, steps=33, batch_size=8, every=7)
-    monkeypatch.setattr("ppl_models.numpyro.inference.step.LONGEST", 5)
+    monkeypatch.setattr("ppl_models.inference.numpyro.engine.step.LONGEST", 5)
     found = quiet(model, guide, x, steps=33, batch_size=8, every=7)
     assert untimed(found.history) == untimed(want.history)
     jax.tree.map(np.testing.assert_array_equal, found.params, want.params)

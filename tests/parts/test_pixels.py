@@ -11,7 +11,7 @@ from torch import Tensor
 from guides import MeanField
 from ppl_models import PixelVAE
 from ppl_models.inference import evaluate, fit
-from ppl_models.inference.checks import check_values
+from ppl_models.inference.pyro.passes.checks import check_values
 from ppl_models.parts.distributions import DiscretizedLogistic
 from ppl_models.parts.likelihoods import Bernoulli
 from ppl_models.parts.pixelcnn import PixelCNN

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 jax = pytest.importorskip("jax")
 
 from ppl_models.cli import app  # noqa: E402
-from ppl_models.inference.checkpoint import CHECKPOINT, read  # noqa: E402
+from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read  # noqa: E402
 from ppl_models.runs import load_run, names  # noqa: E402
 
 SMALL = "train sere-vae -g self-reflective -m layers=2 -m latent=2 -m hidden=8 -g hidden=8"
@@ -112,7 +112,7 @@ def test_samples_and_pictures(trained, folder):
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(trained, folder, monkeypatch):
     """It is stopped by an error of its own at the second record of five."""
-    from ppl_models.numpyro.inference import loop
+    from ppl_models.inference.numpyro.training import loop
 
     calls, save = [], loop.Loop._save
 
@@ -164,6 +164,6 @@ def test_processes_are_refused(folder, monkeypatch):
             return value
 
     monkeypatch.setattr(training.distributed, "current", lambda device: Group())
-    monkeypatch.setattr("ppl_models.inference.distributed.shut_down", lambda: None)
+    monkeypatch.setattr("ppl_models.inference.pyro.feeding.distributed.shut_down", lambda: None)
     told = complaint(f"{SMALL} --backend numpyro --steps 3 --evaluate 0 -q --out run")
     assert "found 2 processes, NumPyro pairs are trained by one" in told and not Path("run").exists()

@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 import ppl_models.runs.training
 from ppl_models.cli import app
 from ppl_models.inference import evaluate, write_atomically
-from ppl_models.inference.checkpoint import CHECKPOINT, read
+from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read
 from ppl_models.runs import load_run, names
 
 SMALL = "train sere-vae -g self-reflective -m layers=2 -m latent=2 -m hidden=8 -g hidden=8 --steps 8 --evaluate 4 -q"
@@ -385,7 +385,7 @@ def test_a_killed_run_goes_on_to_the_same_end(monkeypatch, moment):
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("ppl_models.inference.checkpoint.write_atomically", killing)
+        patch.setattr("ppl_models.inference.pyro.training.checkpoint.write_atomically", killing)
         if number == 1:  # a killed process does not remove what it has started
             patch.setattr("ppl_models.runs.folder._remove_started", lambda *args: None)
         with pytest.raises(Killed):

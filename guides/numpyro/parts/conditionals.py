@@ -9,11 +9,11 @@ import numpyro.distributions as dist
 from jax import Array
 from numpyro.distributions import Distribution, biject_to
 
-from guides.parents import Parents as Parents, check_latent, choose_parents as choose_parents
-from guides.readings import Reading, network_of
 from ppl_models.numpyro.parts.nets import Net
 from ppl_models.parts.sizes import one_size
 
+from ...parts.parents import Parents as Parents, check_latent, choose_parents as choose_parents
+from ...parts.readings import Reading, network_of
 from . import encoders, families
 from .families import Family, Spread, gaussian_base, reshaped
 from .layout import Layout

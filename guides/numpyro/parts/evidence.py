@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from guides.readings import Plate, Reading, kept_elements
-
+from ...parts.readings import Plate, Reading, kept_elements
 from .sites import Site, features
 
 # operations whose result lies in the memory of what they are given, in torch: each element keeps its value

@@ -110,7 +110,8 @@ class Full:
     def merged(self, raw: Array, loc: Array, scale: Array) -> Distribution:
         """P = T T^T + diag(1/scale^2), m = shift + P^-1 loc/scale^2; T any square matrix, 0.7 I at raw = 0.
 
-        The estimate has precision T T^T and information P shift. See `guides.families.Full.merged` for why T is square.
+        The estimate has precision T T^T and information P shift. See `guides.parts.families.Full.merged` for why T is
+        square.
         """
         n = loc.shape[-1]
         shift, root = raw[..., :n], raw[..., n:].reshape(*raw.shape[:-1], n, n) + 0.7 * jnp.eye(n, dtype=raw.dtype)

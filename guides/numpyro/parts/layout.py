@@ -10,8 +10,7 @@ import numpy as np
 import numpyro
 from jax import Array
 
-from guides.readings import Plate, Reading
-
+from ...parts.readings import Plate, Reading
 from .evidence import Origin, Taken, covariate, elements, gather, is_array, is_floating, origins
 from .families import gaussian_base
 from .runs import factorization, full_sizes, is_enumerated, observed_values, run, sample_nodes, shape_of
@@ -21,9 +20,9 @@ from .sites import Table, altered, bounds, check_latent, data_plate, read_site, 
 class Layout:
     """The latents, plates, factorization and evidence of a model, learned from one run of it on an example.
 
-    The plate that enumerates the rows is that of `guides.numpyro.sites.data_plate`. A latent inside it has one value a
-    datum, or one for each index of the further plates it shares with what is observed (data x time). A latent outside
-    is global: plates it shares with what is observed (columns) are features of a row.
+    The plate that enumerates the rows is that of `guides.numpyro.parts.sites.data_plate`. A latent inside it has one
+    value a datum, or one for each index of the further plates it shares with what is observed (data x time). A latent
+    outside is global: plates it shares with what is observed (columns) are features of a row.
 
     It holds neither the model nor arrays of JAX's, so that it can be static in a guide.
 

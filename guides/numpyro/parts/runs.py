@@ -67,7 +67,7 @@ def factorization(
 ) -> Factorization:
     """The model's own factorization by provenance; every earlier latent where the model cannot be traced so.
 
-    As `ppl_models.factorization.recover.provenance` finds it, but from shapes alone: nothing is computed.
+    As `ppl_models.factorization.probing.recover.provenance` finds it, but from shapes alone: nothing is computed.
 
     Args:
         model, args: the model, and an example.

@@ -20,7 +20,7 @@ from numpyro.distributions import (
     constraints,
 )
 
-from guides.readings import Plate
+from ...parts.readings import Plate
 
 
 class Table(dict):

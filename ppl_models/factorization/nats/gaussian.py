@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import OptimizeResult, minimize
 from torch import Tensor
 
-from .graph import Factorization
+from ..graph import Factorization
 
 FAMILIES = ("full", "diagonal")
 NOTHING = 1e-10  # nats: a structure that loses less is taken to lose nothing

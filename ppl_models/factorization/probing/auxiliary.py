@@ -6,8 +6,9 @@ from itertools import combinations
 import networkx as nx
 import numpy as np
 
+from ppl_models.programs.record import Backend, Node, Seen, Trial, Values
+
 from .probe import Point, Probed
-from .trial import Backend, Node, Seen, Trial, Values
 
 MOST = 512  # elements of auxiliary sites that are looked at one by one
 

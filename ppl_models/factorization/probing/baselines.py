@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
+from ppl_models.programs.record import Backend, Trial, Values
+
 from .alignment import Alignment
+from .alternatives import another
 from .probe import Point, Probed
-from .redraw import another
-from .trial import Backend, Trial, Values
 
 
 def first_runs(backend: Backend, model: Callable, guide: Callable | None) -> tuple[Trial, Trial]:

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from ppl_models.programs.record import FEW, Backend, Node, Plate, Trial
+
 from .probe import Point, held
-from .trial import FEW, Backend, Node, Plate, Trial
 
 MOST = 24  # copies in one plate
 

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Mapping
 
+from ppl_models.programs.record import Backend, Trial
+
 from .alignment import Alignment
+from .alternatives import another
 from .auxiliary import Contraction
-from .points import check_hidden, draw_point, first_runs, trace_tags
+from .baselines import check_hidden, draw_point, first_runs, trace_tags
+from .informative_indices import telling
 from .probe import Point, Probed, Troubles, changes, probe
-from .rarities import look_for_rarities
+from .rare_values import look_for_rarities
 from .recovered import Recovered
-from .redraw import another
-from .roles import agrees, constants, determined
-from .telling import telling
-from .trial import Backend, Trial
+from .site_roles import agrees, constants, determined
 
 CHANCES = 8  # as often the model is run with other random numbers, to see whether it keeps its sites
 

@@ -6,8 +6,9 @@ from math import ceil
 
 import numpy as np
 
+from ppl_models.programs.record import Backend, Node, Seen, Trial, Values
+
 from .alignment import Alignment
-from .trial import Backend, Node, Seen, Trial, Values
 
 ROUNDING = 1e-14  # of double precision, in densities relative to 1 + their size
 LOOKS = 6  # how often, at least, a dependence is looked for: copies times rounds

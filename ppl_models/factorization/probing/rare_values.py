@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from ppl_models.programs.record import Backend, Node, Plate, Trial
+
 from .alignment import Alignment
+from .alternatives import extremes
 from .probe import Change, Point, Troubles, alike, change_of, reach_of
-from .redraw import extremes
-from .trial import Backend, Node, Plate, Trial
 
 
 def look_for_rarities(

@@ -4,12 +4,13 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from .backends import choose
-from .graph import Factorization
+from ppl_models.programs import choose
+from ppl_models.programs.record import Backend
+
+from ..graph import Factorization
 from .inspection import inspect_guide, inspect_model
 from .recovered import Recovered
 from .standalone import inspect_alone
-from .trial import Backend
 
 Found = TypeVar("Found")
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from ppl_models.programs.record import Backend, Node, Trial
+
+from ..graph import Factorization
 from .alignment import Alignment
-from .graph import Factorization
 from .probe import Change, Point, Probed
-from .trial import Backend, Node, Trial
 
 
 def label(node: Node) -> str:

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from ppl_models.programs.record import Node, Seen
+
 from .probe import alike
 from .recovered import Recovered
-from .trial import Node, Seen
 
 
 def agrees(found: Recovered, guide: Callable, name: str) -> bool:

@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .graph import Factorization
+from ppl_models.programs.record import Backend, Node
+
+from ..graph import Factorization
+from .alternatives import another
 from .inspection import inspect_model
 from .probe import Point, Troubles, changes, probe
-from .redraw import another
-from .trial import Backend, Node
 
 
 def inspect_alone(backend: Backend, program: Callable) -> tuple[Factorization, tuple[str, ...]]:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
 
-from .layout import Box, place, plate_boxes
 from .panel import HEIGHT, STYLES, Panel, node_width, text_width
+from .placement import Box, place, plate_boxes
 from .routes import Curve, Point, Router, point
 
 INK, RED, GRAY, FAINT = "#1f2430", "#d01c28", "#9aa1ad", "#5b6475"

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .drawing import Panel, dot, page, svg
-from .graph import Factorization
+from ..graph import Factorization
+from . import Panel, dot, page, svg
 from .text import as_html, as_text
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from math import cos, hypot, pi, sin
 
-from .layout import Box
 from .panel import HEIGHT, node_width
+from .placement import Box
 
 Point = tuple[float, float]
 Curve = tuple[Point, Point, Point, Point]  # the control points of a cubic Bezier curve

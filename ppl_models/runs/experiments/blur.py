@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ppl_models.inference import mutual_information, reversal
-from ppl_models.inference.densities import looking
-from ppl_models.inference.messengers import UntilDrawn
+from ppl_models.inference.pyro.evaluation.densities import looking
+from ppl_models.inference.pyro.passes.messengers import UntilDrawn
 from ppl_models.views import plots
 from ppl_models.views.criteria import latent_map
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from ppl_models.inference import Terms, mutual_information, terms
 from ppl_models.inference.criteria import unregularized
-from ppl_models.inference.discrete import Joint, coupled
-from ppl_models.inference.messengers import Substitute
 from ppl_models.inference.objectives import elbo
+from ppl_models.inference.pyro.evaluation.discrete import Joint, coupled
+from ppl_models.inference.pyro.passes.messengers import Substitute
 
 from ..folder import LoadedRun
 from . import at_least

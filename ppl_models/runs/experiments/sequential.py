@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.inference import evaluate, mutual_information, sharpness
-from ppl_models.inference.densities import looking
-from ppl_models.inference.messengers import UntilDrawn
+from ppl_models.inference.pyro.evaluation.densities import looking
+from ppl_models.inference.pyro.passes.messengers import UntilDrawn
 from ppl_models.views import plots
 
 from .. import names

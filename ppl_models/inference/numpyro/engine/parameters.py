@@ -12,8 +12,9 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
-from ..parts.program import Program, named_parameters
-from .single_pass import check_order, weights
+from ppl_models.numpyro.parts.program import Program, named_parameters
+
+from ..passes.terms import check_order, weights
 
 Params = dict[str, Any]  # name of a numpyro.param -> array, or a pytree of arrays
 

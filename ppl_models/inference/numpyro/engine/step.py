@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
-from ppl_models.inference.schedules import Constant
-from ppl_models.inference.settings import Settings
+from ppl_models.numpyro.data import Rows
+from ppl_models.numpyro.parts.layers import Conv
+from ppl_models.numpyro.parts.program import training
 
-from ..data import Rows
-from ..parts.layers import Conv
-from ..parts.program import training
-from .batches import Order, drawn
-from .losses import estimate
-from .objectives import elbo, importance_weighted
+from ...config import Settings
+from ...schedules import Constant
+from ..feeding.batches import Order, drawn
+from ..passes.losses import estimate
+from ..passes.objectives import elbo, importance_weighted
 from .parameters import Parameters, Params
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW

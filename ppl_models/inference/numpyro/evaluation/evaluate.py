@@ -11,16 +11,16 @@ import numpy as np
 from jax import Array, random
 from jax.scipy.special import logsumexp
 
-from ppl_models.inference.figures import Evaluation
-from ppl_models.inference.progress import Progress
+from ppl_models.numpyro.data import Rows
 
-from ..data import Rows
-from .batches import columns_of, drawn
-from .checks import check_pair, check_values, check_whole
-from .objectives import elbo
-from .parameters import find
-from .plates import Trace, observations
-from .single_pass import Terms, terms
+from ...progress import Progress
+from ...results import Evaluation
+from ..engine.parameters import find
+from ..feeding.batches import columns_of, drawn
+from ..passes.checks import check_pair, check_values, check_whole
+from ..passes.objectives import elbo
+from ..passes.plates import Trace, observations
+from ..passes.terms import Terms, terms
 
 # what a pass gives: log w, (particles, n) or (particles, 1); the bound; the mean divergence of each site
 Pass = tuple[Array, Array, dict[str, Array]]

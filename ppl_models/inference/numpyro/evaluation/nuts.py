@@ -11,7 +11,7 @@ from numpyro import handlers
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer import MCMC, NUTS
 
-from .plates import latents, subsampled
+from ..passes.plates import latents, subsampled
 
 MIXED = 1.01  # an r-hat above it says that chains disagree (Vehtari et al. 2021)
 STATS = {

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..data import Rows, rows_of
+from ppl_models.numpyro.data import Rows, rows_of
 
 ROWS = 1000  # that a fingerprint reads
 

@@ -10,10 +10,11 @@ from jax import Array
 from numpyro import handlers
 from numpyro.infer.elbo import ELBO
 
-from ..data import Rows
-from .batches import drawn
+from ppl_models.numpyro.data import Rows
+
+from ..feeding.batches import drawn
 from .plates import Trace, data_plate, is_local, latents, observations, subsampled
-from .single_pass import traces
+from .terms import traces
 
 CHUNK = 1000  # rows
 

@@ -12,7 +12,7 @@ from ppl_models.parts.criteria import check_local, check_weight, info_weights
 
 from .discrepancies import mmd, moments
 from .objectives import elbo
-from .single_pass import Terms
+from .terms import Terms
 
 Discrepancy = Callable[[Array, Array], Array]
 

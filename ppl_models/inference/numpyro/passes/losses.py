@@ -10,10 +10,9 @@ from jax.lax import stop_gradient
 from jax.nn import softmax
 from numpyro.distributions import Delta, Distribution
 
-from ppl_models.inference.settings import GRADIENTS
-
+from ...config import GRADIENTS
 from .objectives import importance_weighted, log_weights
-from .single_pass import Terms, single, stacked, terms, traces
+from .terms import Terms, single, stacked, terms, traces
 
 Objective = Callable[..., Array]
 
@@ -40,7 +39,7 @@ def estimate(
 
         sum_k  w~_k d log p(x, z_k) + c_k (d log w_k / d z_k) d z_k,      c_k = (1 - beta) w~_k + beta w~_k^2
 
-    See `ppl_models.inference.losses.estimate`. Here it is the gradient of
+    See `ppl_models.inference.pyro.passes.losses.estimate`. Here it is the gradient of
 
         sum_k  w~_k log w_k(params of p, draws fixed) + c_k log w_k(params fixed, draws),       w~_k and c_k fixed
 

@@ -13,7 +13,7 @@ from jax import Array
 from jax.nn import softplus
 from jax.scipy.special import logsumexp
 
-from .single_pass import Terms
+from .terms import Terms
 
 
 def elbo(terms: Terms, beta: float | Array = 1.0, data_size: int | None = None) -> Array:

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro import handlers
 
-from ..parts.program import Program
+from ppl_models.numpyro.parts.program import Program
+
 from .divergences import check_unmasked, divergence, log_density, per_datum, per_unit, scaled, unit_divergence
-from .late import Late
+from .lazy import Late
 from .messengers import UntilDrawn
 from .plates import Trace, data_plate, is_local, latents, observations
 

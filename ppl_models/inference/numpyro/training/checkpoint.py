@@ -16,12 +16,12 @@ import numpy as np
 from numpyro import handlers
 from safetensors.numpy import load as parse, save as serialize
 
-from ppl_models.inference import container
-from ppl_models.inference.container import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS, Checkpoint
-from ppl_models.inference.files import remove_stale, write_atomically
+from ppl_models.numpyro.parts.program import Program, with_parameters
 
-from ..parts.program import Program, with_parameters
-from .parameters import names_of
+from ... import checkpoint_file as container
+from ...checkpoint_file import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS, Checkpoint
+from ...files import remove_stale, write_atomically
+from ..engine.parameters import names_of
 
 
 def save(path: Path, weights: Mapping[str, Any], training: Mapping[str, Any], about: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from .step import State, Step
+from ..engine.step import State, Step
 
 
 def diagnosis(step: Step, state: State, number: int, now: Mapping[str, Array], stored: Sequence[Array]) -> str:

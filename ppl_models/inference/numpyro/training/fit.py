@@ -9,19 +9,18 @@ import numpy as np
 from jax import random
 from numpyro.infer.elbo import ELBO
 
-from ppl_models.inference.container import prepared
-from ppl_models.inference.run import Callback, as_sequence
-from ppl_models.inference.settings import Settings, compared
-
-from .batches import Order, columns_of, drawn, fingerprint
+from ...checkpoint_file import prepared
+from ...config import Settings, compared
+from ...run import Callback, as_sequence
+from ..engine.parameters import find
+from ..engine.step import Blocks, Step, begun
+from ..feeding.batches import Order, columns_of, drawn, fingerprint
+from ..passes.checks import check_loss, check_pair, check_values
+from ..passes.losses import Objective, is_doubly
+from ..passes.objectives import elbo
 from .checkpoint import CHECKPOINT, read
-from .checks import check_loss, check_pair, check_values
 from .loop import Loop
-from .losses import Objective, is_doubly
-from .objectives import elbo
-from .parameters import find
 from .run import Run
-from .step import Blocks, Step, begun
 
 
 def fit(

@@ -11,21 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
-from ppl_models.inference.files import write_json
-from ppl_models.inference.interrupts import interrupts
-from ppl_models.inference.progress import Progress
-from ppl_models.inference.run import Callback
+from ppl_models.numpyro.data import Rows
+from ppl_models.numpyro.parts.program import Program, named_constants
 
-from ..data import Rows
-from ..parts.program import Program, named_constants
-from .batches import drawn
+from ...files import write_json
+from ...interrupts import interrupts
+from ...progress import Progress
+from ...run import Callback
+from ..engine.parameters import Params
+from ..engine.step import Blocks, State
+from ..feeding.batches import drawn
+from ..passes.objectives import elbo
+from ..passes.terms import terms
 from .checkpoint import CHECKPOINT, read, save
 from .diagnosis import diagnosis
-from .objectives import elbo
-from .parameters import Params
 from .run import Run
-from .single_pass import terms
-from .step import Blocks, State
 
 PATIENCE = 0.2  # seconds that a block of steps is to take, so that a bar moves and Ctrl-C is heard
 

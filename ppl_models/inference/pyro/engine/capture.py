@@ -4,6 +4,7 @@ import random
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 READ = "the value of a tensor is read in Python (item(), float(), or an if on it: aten._local_scalar_dense)"
+MACHINERY = ("ppl_models.inference.", "ppl_models.programs.", "torch.")  # modules that no user wrote
 
 
 class NotCapturable(Exception):
@@ -149,10 +151,11 @@ def reason(error: BaseException) -> str:
 
 def _place(error: BaseException) -> str:
     """Where a program, or a library that it uses, asked for what failed."""
-    outside = [f for f in traceback.extract_tb(error.__traceback__) if not _is_ours(f.filename)]
+    outside = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if not _is_ours(frame)]
     if not outside:
         return ""
-    place, path = outside[-1], Path(outside[-1].filename)
+    (place,) = traceback.StackSummary.extract(outside[-1:])
+    path = Path(place.filename)
     return f", at {path.parent.name}/{path.name}:{place.lineno}: {place.line}"
 
 
@@ -160,9 +163,7 @@ def _flat(given: Sequence[Any]) -> list[Any]:
     return [x for each in given for x in (each if isinstance(each, list | tuple) else [each])]
 
 
-def _is_ours(filename: str) -> bool:
-    """Whether a file is of torch, or of the machinery around the programs, which no user wrote."""
-    path = Path(filename)
-    if "torch" in path.parts and "site-packages" in path.parts:
-        return True
-    return path.parent == Path(__file__).parent or filename.startswith("<")
+def _is_ours(frame: FrameType) -> bool:
+    """Whether a frame is of torch, or of the machinery around the programs, which no user wrote."""
+    module = f"{frame.f_globals.get('__name__', '')}."
+    return module.startswith(MACHINERY) or frame.f_code.co_filename.startswith("<")

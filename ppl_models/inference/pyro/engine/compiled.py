@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .attributes import Attributes
-from .buffers import Buffers
 from .capture import NotCapturable
+from .flat_parameters import Buffers
 from .graph import Graph
+from .python_state import Attributes
 from .step import Eager, Now
 
 PATIENCE = 20  # eager steps that a further shape of batch takes before it is captured as well

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .slots import Slots, merged
+from .optimizer_state import Slots, merged
 
 SMALL = 16_384  # elements: what is smaller shares a buffer
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from .buffers import Buffers
 from .capture import NotCapturable, capture
+from .flat_parameters import Buffers
 from .inductor import compiled
 from .step import Eager, Now, negative
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.overrides import TorchFunctionMode
 
-from .distributed import Group
-from .losses import Objective, estimate
-from .objectives import elbo, importance_weighted
-from .settings import average_weight
-from .single_pass import Terms, concatenated
-from .slots import Slots
+from ...config import average_weight
+from ...objectives import elbo, importance_weighted
+from ..feeding.distributed import Group
+from ..passes.losses import Objective, estimate
+from ..passes.terms import Terms, concatenated
+from .optimizer_state import Slots
 
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # of matrix products and convolutions, by `Settings.precision`
 

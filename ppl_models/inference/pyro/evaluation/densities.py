@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from ppl_models.parts.plates import PARTICLES, data_plate, is_deterministic, is_local, latents
 
-from .checks import CHUNK, check_pair, check_whole, evaluating
-from .divergences import divergence, log_density, per_datum
-from .messengers import UntilDrawn
-from .progress import Bar
-from .single_pass import plate_nesting, run_pair
+from ...progress import Bar
+from ..passes.checks import CHUNK, check_pair, check_whole, evaluating
+from ..passes.divergences import divergence, log_density, per_datum
+from ..passes.messengers import UntilDrawn
+from ..passes.terms import plate_nesting, run_pair
 
 BLOCK, DATA = 200_000, 64  # (code, datum) pairs in a pass, and data among them
 FEW, WIDE = 5, 16  # data to try on; entries of a code from which on fewer pairs are in a pass

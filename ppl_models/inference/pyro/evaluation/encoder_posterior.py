@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .batches import columns_of, rows_of
+from ..feeding.batches import columns_of, rows_of
 from .densities import Densities, device_of, looking
 
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from ppl_models.parts.plates import observations
 
-from .batches import columns_of, rows_of
-from .checks import CHUNK, check_pair, check_values, check_whole, evaluating, forked
-from .figures import Evaluation as Evaluation
-from .objectives import elbo
-from .particles import vectorizes
-from .progress import Progress
-from .single_pass import Terms, plate_nesting, terms
+from ...objectives import elbo
+from ...progress import Progress
+from ...results import Evaluation as Evaluation
+from ..feeding.batches import columns_of, rows_of
+from ..passes.checks import CHUNK, check_pair, check_values, check_whole, evaluating, forked
+from ..passes.particles import vectorizes
+from ..passes.terms import Terms, plate_nesting, terms
 
 
 def evaluate(

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .batches import columns_of, rows_of
+from ...progress import Bar
+from ..feeding.batches import columns_of, rows_of
 from .densities import Densities, device_of, looking
-from .progress import Bar
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ppl_models.parts.plates import data_plate, is_local, latents
 
-from .checks import check_pair
+from ..passes.checks import check_pair
+from ..passes.messengers import Substitute, UntilDrawn
+from ..passes.terms import units_of
 from .densities import device_of, looking
-from .messengers import Substitute, UntilDrawn
-from .single_pass import units_of
 
 
 def ancestral(model: Callable, x: Tensor, *, draws: bool = True, seed: int | None = 0) -> Tensor:

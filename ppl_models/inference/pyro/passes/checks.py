@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ppl_models.parts.plates import PARTICLES, is_deterministic, latents, observations
 
-from .batches import rows_of
-from .single_pass import run_pair
+from ..feeding.batches import rows_of
+from .terms import run_pair
 
 CHUNK = 1000  # rows
 

@@ -10,8 +10,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
-from .objectives import importance_weighted, log_weights
-from .single_pass import Terms, concatenated
+from ...objectives import importance_weighted, log_weights
+from .terms import Terms, concatenated
 
 
 class Cut(Messenger):

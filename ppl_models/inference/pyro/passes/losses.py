@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ppl_models.parts.plates import latents
 
+from ...config import GRADIENTS
+from ...objectives import elbo, importance_weighted
 from .checks import evaluating, forked
-from .doubly import Cut, doubly_reparametrized
-from .objectives import elbo, importance_weighted
+from .dreg import Cut, doubly_reparametrized
 from .particles import vectorizes
-from .settings import GRADIENTS
-from .single_pass import Terms, concatenated, plate_nesting, terms, traces
+from .terms import Terms, concatenated, plate_nesting, terms, traces
 
 Objective = Callable[..., Tensor]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ppl_models.parts.plates import PARTICLES
 
 from .messengers import Substitute
-from .single_pass import Terms, collect, traces
+from .terms import Terms, collect, traces
 
 
 def vectorizes(

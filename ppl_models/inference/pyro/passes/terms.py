@@ -19,7 +19,7 @@ from torch import Tensor
 from ppl_models.parts.plates import PARTICLES, data_plate, is_deterministic, is_local, latents, observations
 
 from .divergences import divergence, log_density, per_datum, per_unit, unit_divergence
-from .late import Late
+from .lazy import Late
 from .messengers import UntilDrawn
 
 

@@ -9,20 +9,19 @@ from pyro import poutine
 from safetensors.torch import load as parse, save as serialize
 from torch import Tensor, nn
 
-from . import container
-from .container import (
+from ... import checkpoint_file as container
+from ...checkpoint_file import (
     CHECKPOINT as CHECKPOINT,
     PREVIOUS as PREVIOUS,
     Checkpoint as Checkpoint,
     described,
-    digest as _digest,  # noqa: F401 (tests make files by hand)
     kept_as,
     prepared as prepared,
     previous_of,
     sealed,
 )
-from .files import remove_stale, write_atomically as write_atomically, write_json as write_json
-from .single_pass import run_pair
+from ...files import remove_stale, write_atomically as write_atomically, write_json as write_json
+from ..passes.terms import run_pair
 
 
 def contents(model: Callable, guide: Callable, args: Sequence[Any]) -> dict[str, nn.Module | dict[str, Tensor]]:

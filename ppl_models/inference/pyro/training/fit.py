@@ -10,21 +10,22 @@ import torch
 from pyro.infer.elbo import ELBO
 from torch import Tensor, nn
 
-from . import distributed, modes
-from .batches import Batches, columns_of, rows_of
+from ...config import Settings
+from ...objectives import elbo
+from ...run import Callback, Run, as_sequence
+from ...schedules import Constant
+from ..engine.optimizer_state import Slots, trainable
+from ..engine.step import DTYPES, Eager, Recipe
+from ..feeding import distributed
+from ..feeding.batches import Batches, columns_of, rows_of
+from ..feeding.distributed import Group
+from ..passes.checks import check_enumeration, check_loss, check_pair, check_values
+from ..passes.losses import Objective
+from . import modes
 from .checkpoint import CHECKPOINT, prepared
-from .checks import check_enumeration, check_loss, check_pair, check_values
-from .distributed import Group
-from .look import look_at
 from .loop import Loop
-from .losses import Objective
-from .objectives import elbo
-from .run import Callback, Run, as_sequence
-from .schedules import Constant
-from .settings import Settings
-from .slots import Slots, trainable
+from .pair_info import look_at
 from .state import fingerprint
-from .step import DTYPES, Eager, Recipe
 
 
 def fit(

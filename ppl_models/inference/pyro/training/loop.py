@@ -10,19 +10,19 @@ import torch
 from safetensors.torch import load as unpacked, save as packed
 from torch import Tensor, nn
 
+from ...config import Settings, compared
+from ...interrupts import interrupts
+from ...objectives import elbo
+from ...progress import Progress
+from ...run import Callback, Run
+from ..engine.compiled import Compiled
+from ..engine.step import Eager, Now
+from ..feeding.batches import Batches, rows_of
+from ..feeding.distributed import Group
+from ..passes.terms import terms
 from . import modes
-from .batches import Batches, rows_of
 from .checkpoint import CHECKPOINT, load, load_training, save, write_json
-from .compiled import Compiled
-from .distributed import Group
-from .interrupts import interrupts
-from .objectives import elbo
-from .progress import Progress
-from .run import Callback, Run
-from .settings import Settings, compared
-from .single_pass import terms
 from .state import rng_state, set_rng_state
-from .step import Eager, Now
 
 LOOK = 50  # steps after which a GPU is asked whether all went well
 

@@ -8,7 +8,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from .step import Eager, Now, negative
+from ..engine.step import Eager, Now, negative
 
 
 @contextmanager

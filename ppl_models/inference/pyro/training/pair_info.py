@@ -7,9 +7,9 @@ import torch
 from pyro.infer.elbo import ELBO
 from torch import Tensor, nn
 
+from ..passes.particles import vectorizes
+from ..passes.terms import plate_nesting
 from .checkpoint import contents
-from .particles import vectorizes
-from .single_pass import plate_nesting
 
 
 class Look(NamedTuple):

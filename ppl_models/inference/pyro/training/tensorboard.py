@@ -4,7 +4,7 @@ import weakref
 from numbers import Real
 from pathlib import Path
 
-from .run import Run
+from ...run import Run
 
 
 class TensorBoard:

@@ -7,14 +7,14 @@ import torch
 from pyro.infer.elbo import ELBO
 from torch import Tensor
 
-from .checks import check_enumeration, check_loss, check_pair, forked
-from .compiled import Compiled
-from .look import look_at
-from .losses import Objective
+from ...objectives import elbo
+from ..engine.compiled import Compiled
+from ..engine.optimizer_state import Slots, trainable
+from ..engine.step import DTYPES, Eager, Now, Recipe
+from ..passes.checks import check_enumeration, check_loss, check_pair, forked
+from ..passes.losses import Objective
 from .modes import diagnosis
-from .objectives import elbo
-from .slots import Slots, trainable
-from .step import DTYPES, Eager, Now, Recipe
+from .pair_info import look_at
 
 
 class TrainingStep:

@@ -1,0 +1,1 @@
+"""What guides are built of: layouts of models, evidence, encoders, families, conditionals."""

@@ -1,0 +1,1 @@
+"""Prices of missing edges in nats, by linear-Gaussian algebra."""

@@ -1,0 +1,1 @@
+"""Recovery of a factorization from runs of a program."""

@@ -1,0 +1,1 @@
+"""What a trained NumPyro pair is worth: `evaluate`, `nuts`."""

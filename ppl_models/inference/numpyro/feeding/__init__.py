@@ -1,0 +1,1 @@
+"""Rows of data on their way to a step, on the device."""

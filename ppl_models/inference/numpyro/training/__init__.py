@@ -1,0 +1,1 @@
+"""Many steps of a NumPyro pair: `fit`, checkpoints."""

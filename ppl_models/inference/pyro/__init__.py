@@ -1,0 +1,1 @@
+"""Training and evaluation of Pyro programs: passes, the engine of a step, trainings, evaluations."""

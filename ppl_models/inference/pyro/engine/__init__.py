@@ -1,0 +1,1 @@
+"""One optimizer step: eager, or captured once, compiled and replayed."""

@@ -1,0 +1,1 @@
+"""What a trained pair is worth: bounds, mutual information, chains, sharpness."""

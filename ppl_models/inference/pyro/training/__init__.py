@@ -1,0 +1,1 @@
+"""Many steps of a pair: `fit`, `training_step`, checkpoints."""
