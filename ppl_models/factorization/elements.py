@@ -7,7 +7,7 @@ from functools import cache
 import networkx as nx
 import numpy as np
 
-from ppl_models.programs.record import Seen, Trial
+from ppl_models.programs.laboratory import Seen, Trial
 
 from .graph import Factorization
 from .probing.alternatives import fitted

@@ -1,6 +1,6 @@
 """How the nodes of an inspection are called in a report."""
 
-from ppl_models.programs.record import Node
+from ppl_models.programs.laboratory import Node
 
 from .probing.probe import alike
 from .probing.recovered import Recovered, label

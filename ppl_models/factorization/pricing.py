@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_models.programs.record import FEW, Node
+from ppl_models.programs.laboratory import FEW, Node
 
 from .graph import Factorization
 from .labels import Names

@@ -35,10 +35,10 @@ def leaf_names(
 def choose(programs: Sequence[Callable], args: Sequence[Any], kwargs: Mapping[str, Any]) -> type:
     """The backend for some programs: NumPyro's if it is loaded and one of them is written in it, else Pyro's."""
     if "numpyro" in sys.modules:
-        from .numpyro import NumPyroBackend, speaks
+        from .numpyro_laboratory import NumPyroBackend, speaks
 
         if speaks(programs, args, kwargs):
             return NumPyroBackend
-    from .pyro import PyroBackend
+    from .pyro_laboratory import PyroBackend
 
     return PyroBackend

@@ -307,7 +307,7 @@ def test_the_same_again():
 
 def test_a_program_of_pyro_is_run_by_pyro():
     from ppl_models.programs import choose
-    from ppl_models.programs.numpyro import NumPyroBackend, speaks
+    from ppl_models.programs.numpyro_laboratory import NumPyroBackend, speaks
 
     def theirs(x):
         calls.append(pyro.param("scale", torch.ones(())))

@@ -6,7 +6,7 @@ from math import ceil, log2
 
 import numpy as np
 
-from ppl_models.programs.record import Copy, Node, Seen, Trial
+from ppl_models.programs.laboratory import Copy, Node, Seen, Trial
 
 CLOSED, MIXED = -1, -2  # not from the arguments; from several of their elements at once
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ppl_models.programs.record import Seen
+from ppl_models.programs.laboratory import Seen
 
 MANY = 64  # so many states of a finite support are tried one by one
 

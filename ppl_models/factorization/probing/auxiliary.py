@@ -6,7 +6,7 @@ from itertools import combinations
 import networkx as nx
 import numpy as np
 
-from ppl_models.programs.record import Backend, Node, Seen, Trial, Values
+from ppl_models.programs.laboratory import Backend, Node, Seen, Trial, Values
 
 from .probe import Point, Probed
 

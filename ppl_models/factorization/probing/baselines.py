@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ppl_models.programs.record import Backend, Trial, Values
+from ppl_models.programs.laboratory import Backend, Trial, Values
 
 from .alignment import Alignment
 from .alternatives import another

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ppl_models.programs.record import FEW, Backend, Node, Plate, Trial
+from ppl_models.programs.laboratory import FEW, Backend, Node, Plate, Trial
 
 from .probe import Point, held
 

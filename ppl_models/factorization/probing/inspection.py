@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from ppl_models.programs.record import Backend, Trial
+from ppl_models.programs.laboratory import Backend, Trial
 
 from .alignment import Alignment
 from .alternatives import another

@@ -6,7 +6,7 @@ from math import ceil
 
 import numpy as np
 
-from ppl_models.programs.record import Backend, Node, Seen, Trial, Values
+from ppl_models.programs.laboratory import Backend, Node, Seen, Trial, Values
 
 from .alignment import Alignment
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ppl_models.programs.record import Backend, Node, Plate, Trial
+from ppl_models.programs.laboratory import Backend, Node, Plate, Trial
 
 from .alignment import Alignment
 from .alternatives import extremes

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ppl_models.programs import choose
-from ppl_models.programs.record import Backend
+from ppl_models.programs.laboratory import Backend
 
 from ..graph import Factorization
 from .inspection import inspect_guide, inspect_model

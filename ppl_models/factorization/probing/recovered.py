@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from ppl_models.programs.record import Backend, Node, Trial
+from ppl_models.programs.laboratory import Backend, Node, Trial
 
 from ..graph import Factorization
 from .alignment import Alignment

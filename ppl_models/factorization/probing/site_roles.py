@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ppl_models.programs.record import Node, Seen
+from ppl_models.programs.laboratory import Node, Seen
 
 from .probe import alike
 from .recovered import Recovered

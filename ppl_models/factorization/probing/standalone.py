@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ppl_models.programs.record import Backend, Node
+from ppl_models.programs.laboratory import Backend, Node
 
 from ..graph import Factorization
 from .alternatives import another

@@ -17,11 +17,11 @@ from numpyro.primitives import Messenger
 
 from . import leaf_names
 from .jax_state import Parameters, kept, reachable, speaks as speaks
-from .record import Plate, Seen, Trial, Values
+from .laboratory import Plate, Seen, Trial, Values
 
 
 class NumPyroBackend:
-    """See `ppl_models.programs.record.Backend`. Double precision, unless a program cannot do with it.
+    """See `ppl_models.programs.laboratory.Backend`. Double precision, unless a program cannot do with it.
 
     Programs run eagerly, with random numbers of their own for each site, whatever has been drawn before. A first run
     makes the parameters; all others get the same, as there is no store in NumPyro.

@@ -17,7 +17,7 @@ from torch.distributions import constraints
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from . import leaf_names
-from .record import Plate, Seen, Trial, Values
+from .laboratory import Plate, Seen, Trial, Values
 from .torch_reach import reachable
 from .torch_state import Kept
 
@@ -25,7 +25,7 @@ NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "
 
 
 class PyroBackend:
-    """See `ppl_models.programs.record.Backend`. Double precision, unless a program cannot do with it.
+    """See `ppl_models.programs.laboratory.Backend`. Double precision, unless a program cannot do with it.
 
     Args:
         args, kwargs: of the programs.
