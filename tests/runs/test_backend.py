@@ -11,10 +11,7 @@ jax = pytest.importorskip("jax")
 
 from ppl_models.cli import app  # noqa: E402
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read  # noqa: E402
-from ppl_models.runs import (
-    load_run,
-    names,  # noqa: E402
-)
+from ppl_models.runs import load_run, names  # noqa: E402
 
 SMALL = "train sere-vae -g self-reflective -m layers=2 -m latent=2 -m hidden=8 -g hidden=8"
 OWN = """
