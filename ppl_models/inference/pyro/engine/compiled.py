@@ -9,7 +9,7 @@ from .capture import NotCapturable
 from .flat_parameters import Buffers
 from .graph import Graph
 from .python_state import Attributes
-from .step import Eager, Now
+from .step import Eager, StepInputs
 
 PATIENCE = 20  # eager steps that a further shape of batch takes before it is captured as well
 GRAPHS = 4  # shapes that are captured at most
@@ -38,7 +38,7 @@ class Compiled:
         self.seen: dict[Any, int] = {}
         self.buffers: Buffers | None = None
 
-    def __call__(self, batches: Sequence[Sequence[Any]], now: Now) -> Tensor:
+    def __call__(self, batches: Sequence[Sequence[Any]], now: StepInputs) -> Tensor:
         """Take one step; as `Eager.__call__`."""
         keys = {tuple(_shape(x) for x in batch) for batch in batches}
         key = (keys.pop(), *self._modes()) if len(keys) == 1 else None
@@ -51,14 +51,14 @@ class Compiled:
         programs = (self.eager.model, self.eager.guide)
         return [program.training for program in programs if isinstance(program, nn.Module)]
 
-    def _ready(self, key: Any, batches: Sequence[Sequence[Any]], now: Now) -> bool:
+    def _ready(self, key: Any, batches: Sequence[Sequence[Any]], now: StepInputs) -> bool:
         """Whether there is a graph for batches of this shape, which is made if it is due."""
         if key in self.graphs:
             return True
         self.seen[key] = self.seen.get(key, 0) + 1
         if len(self.graphs) >= GRAPHS or (self.graphs and self.seen[key] <= PATIENCE):
             return False
-        if self.eager.recipe.loss is not None and self.eager.steps is None:
+        if self.eager.config.loss is not None and self.eager.steps is None:
             return False  # one of Pyro's losses looks at the pair when it first meets it, which no capture may do
         before = Attributes(self.eager.model, self.eager.guide)
         try:

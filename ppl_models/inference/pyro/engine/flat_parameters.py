@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .optimizer_state import Slots, merged
+from .optimizer_state import OptimizerState, merged
 
 SMALL = 16_384  # elements: what is smaller shares a buffer
 
 
 class Buffers:
-    """The lists of `Slots` as few tensors: small ones are views of one buffer."""
+    """The lists of `OptimizerState` as few tensors: small ones are views of one buffer."""
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: OptimizerState) -> None:
         self.slots = slots
         self.groups = merged(slots.parameters, SMALL)
         # on CUDA each starts at a multiple of 64 bytes, as matrix products like it

@@ -12,14 +12,14 @@ from torch.fx import GraphModule
 from .capture import NotCapturable, capture
 from .flat_parameters import Buffers
 from .inductor import compiled
-from .step import Eager, Now, negative
+from .step import Eager, StepInputs, negative
 
 
 class Graph:
     """The step of `Eager` on batches of one shape, as one compiled function of tensors.
 
     What changes from step to step comes in as tensors: the batch, and the learning rate, the weight of divergences and
-    the rest of `Now` as one vector. Parameters, moments and averages are written where they lie. With a group of
+    the rest of `StepInputs` as one vector. Parameters, moments and averages are written where they lie. With a group of
     processes there are two functions, of the gradient and of the update, and the averaging between them; likewise where
     several batches make a step.
 
@@ -55,13 +55,13 @@ class Graph:
                 inputs = [*state, self.scalars, eager.halted, told, *zeros]
                 self.functions = [found, Function(self._apply, inputs, buffers, len(zeros) + 1)]
 
-    def __call__(self, batches: Sequence[Sequence[Any]], now: Now) -> Tensor:
+    def __call__(self, batches: Sequence[Sequence[Any]], now: StepInputs) -> Tensor:
         """Take the step; as `Eager.__call__`."""
-        recipe, taken = self.eager.recipe, now.step + 1
-        first, second = recipe.betas
+        config, taken = self.eager.config, now.step + 1
+        first, second = config.betas
         scale = now.lr / (1 - first**taken)
-        values = [now.beta, now.lr * recipe.weight_decay, scale, 1 / sqrt(1 - second**taken)]
-        values.append(recipe.average_weight(now.step))
+        values = [now.beta, now.lr * config.weight_decay, scale, 1 / sqrt(1 - second**taken)]
+        values.append(config.average_weight(now.step))
         self.scalars.copy_(torch.tensor(values, dtype=self.dtype), non_blocking=True)
         if self.whole:
             (outcome,) = self.functions[0](batches[0])
@@ -77,7 +77,7 @@ class Graph:
         (outcome,) = self.functions[1](sums)
         return outcome
 
-    def check(self, batch: Sequence[Any], now: Now) -> None:
+    def check(self, batch: Sequence[Any], now: StepInputs) -> None:
         """Try the step, and leave no trace of it.
 
         Raises:
@@ -88,7 +88,7 @@ class Graph:
         with torch.no_grad():
             before = [t.clone() for t in touched]
             with torch.random.fork_rng(cuda), pyro.validation_enabled(False):
-                expected = negative(eager.recipe, eager.model, eager.guide, batch, now.beta)[0]
+                expected = negative(eager.config, eager.model, eager.guide, batch, now.beta)[0]
         with torch.no_grad():
             _put_back(touched, before)
             with torch.random.fork_rng(cuda):
@@ -99,9 +99,9 @@ class Graph:
                 finally:
                     eager.group = group
             _put_back(touched, before)
-        rough = 2e-2 if eager.recipe.precision is not None else 1e-3
+        rough = 2e-2 if eager.config.precision is not None else 1e-3
         close = torch.isclose(found, expected.to(found), rtol=rough, atol=rough)
-        left_out = taken == 0 if eager.recipe.skip is not None else torch.zeros_like(close)  # which tells no loss
+        left_out = taken == 0 if eager.config.skip is not None else torch.zeros_like(close)  # which tells no loss
         if not bool(close | left_out | ~torch.isfinite(expected)):
             raise NotCapturable(
                 f"the captured step has the loss {found.item():.6g} where the eager one has {expected.item():.6g}; do "
@@ -110,7 +110,7 @@ class Graph:
         for function in self.functions if cuda and not waits else ():
             function.record(self.device)
 
-    def _waits(self, batch: Sequence[Any], now: Now) -> bool:
+    def _waits(self, batch: Sequence[Any], now: StepInputs) -> bool:
         """Whether a step waits for the device (a copy from the host, a check of a Cholesky factor), which a recording
         may not: one that fails would leave the generator in the middle of it. It then runs compiled, unrecorded."""
         mode = torch.cuda.get_sync_debug_mode()
@@ -130,7 +130,7 @@ class Graph:
         scalars, batch = flat[count], flat[-len(self.batch) :]
         beta = scalars[0] if eager.beta is None else eager.beta
         with torch.enable_grad():
-            value, bound, _ = negative(eager.recipe, eager.model, eager.guide, batch, beta)
+            value, bound, _ = negative(eager.config, eager.model, eager.guide, batch, beta)
             gradients = torch.autograd.grad(value, parameters, allow_unused=True)
         self.used = [g is not None for g in gradients]
         whole = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
@@ -147,22 +147,22 @@ class Graph:
 
     def _update(self, flat: Sequence[Tensor], told: Tensor, gradients: Sequence[Tensor]) -> tuple[Tensor]:
         """AdamW and the moving average, written in place where the step is good; returns the outcome of the step."""
-        recipe, rest = self.eager.recipe, list(flat)
+        config, rest = self.eager.config, list(flat)
         lists = {kind: [rest.pop(0) for _ in each] for kind, each in self.buffers.lists.items()}
         _, decay, scale, root, weight = rest[0].unbind()
         halted = rest[1]
         norm = told.new_zeros(())
-        if recipe.clip is not None or recipe.skip is not None:
+        if config.clip is not None or config.skip is not None:
             norm = sum(g.square().sum().to(told.dtype) for g in gradients).sqrt()
         good = torch.isfinite(told[0] + norm) & ~halted
-        if recipe.skip is None:
+        if config.skip is None:
             halted.copy_(halted | ~good)
         else:
-            good = good & (norm <= recipe.skip)
+            good = good & (norm <= config.skip)
         shrink = None
-        if recipe.clip is not None and recipe.clip != float("inf"):
-            shrink = (recipe.clip / (norm + 1e-6)).clamp(max=1)
-        first, second = recipe.betas
+        if config.clip is not None and config.clip != float("inf"):
+            shrink = (config.clip / (norm + 1e-6)).clamp(max=1)
+        first, second = config.betas
         for k, gradient in enumerate(gradients):
             used = [self.used[i] for i in self.buffers.groups[k]]
             if not any(used):  # as in the eager step, whose optimizer leaves out what has no gradient
@@ -172,8 +172,8 @@ class Graph:
             m_new = m + (1 - first) * (g - m)
             v_new = second * v + (1 - second) * g * g
             shrunk = decay if all(used) else decay * self.buffers.marks(self.buffers.groups[k], used, p)
-            p_new = p - shrunk * p if recipe.weight_decay else p
-            p_new = p_new - scale * m_new / (v_new.sqrt() * root + recipe.eps)
+            p_new = p - shrunk * p if config.weight_decay else p
+            p_new = p_new - scale * m_new / (v_new.sqrt() * root + config.eps)
             p_new = torch.where(good, p_new, p)
             m.copy_(torch.where(good, m_new, m))
             v.copy_(torch.where(good, v_new, v))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Slots:
+class OptimizerState:
     """The trainable tensors of a pair by name, each with the moments of Adam and, if wanted, its moving average.
 
     The tensors may be moved to other memory (`compiled.py` lays small ones side by side): everything here goes through

@@ -18,14 +18,14 @@ from ...objectives import elbo, importance_weighted
 from ..feeding.distributed import Group
 from ..passes.losses import Objective, estimate
 from ..passes.terms import Terms, concatenated
-from .optimizer_state import Slots
+from .optimizer_state import OptimizerState
 
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # of matrix products and convolutions, by `Settings.precision`
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What a step does, but for what changes from step to step (`Now`).
+class StepConfig:
+    """What a step does, but for what changes from step to step (`StepInputs`).
 
     Attributes:
         objective, gradient, particles, passes, nesting, analytic: see `losses.estimate`.
@@ -60,7 +60,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Now:
+class StepInputs:
     """What changes from step to step: the step, counted from 0, the learning rate and the weight of divergences."""
 
     step: int
@@ -98,34 +98,34 @@ class LowPrecision(TorchFunctionMode):
 
 
 def negative(
-    recipe: Recipe, model: Callable, guide: Callable, batch: Sequence[Any], beta: float | Tensor
+    config: StepConfig, model: Callable, guide: Callable, batch: Sequence[Any], beta: float | Tensor
 ) -> tuple[Tensor, Tensor, list[Terms]]:
     """(what is minimized, the bound on the nll, the terms of both) on a batch, in nats per datum."""
-    if recipe.loss is not None:
-        value = recipe.loss.differentiable_loss(model, guide, *batch) / len(batch[0])
+    if config.loss is not None:
+        value = config.loss.differentiable_loss(model, guide, *batch) / len(batch[0])
         return value, value, []
     device = next((x.device.type for x in batch if isinstance(x, Tensor)), "cpu")
     with ExitStack() as stack:
-        if recipe.precision is not None:
-            stack.enter_context(LowPrecision(recipe.precision, device))
+        if config.precision is not None:
+            stack.enter_context(LowPrecision(config.precision, device))
         value, found = estimate(
-            recipe.objective,
+            config.objective,
             model,
             guide,
             batch,
             beta=beta,
-            data_size=recipe.data_size,
-            particles=recipe.particles,
-            passes=recipe.passes,
-            nesting=recipe.nesting,
-            analytic=recipe.analytic,
-            gradient=recipe.gradient,
+            data_size=config.data_size,
+            particles=config.particles,
+            passes=config.passes,
+            nesting=config.nesting,
+            analytic=config.analytic,
+            gradient=config.gradient,
         )
         whole = isinstance(beta, float | int) and beta == 1
-        if whole and recipe.objective in (elbo, importance_weighted):
+        if whole and config.objective in (elbo, importance_weighted):
             return value, value, found
-        plain = importance_weighted if recipe.objective is importance_weighted else elbo
-        return value, -plain(concatenated(found), 1.0, recipe.data_size), found
+        plain = importance_weighted if config.objective is importance_weighted else elbo
+        return value, -plain(concatenated(found), 1.0, config.data_size), found
 
 
 class Eager:
@@ -134,8 +134,8 @@ class Eager:
     Args:
         model, guide: the pair.
         slots: its parameters.
-        recipe: what a step does.
-        beta: the weight of divergences where it never changes, None where `Now` says it.
+        config: what a step does.
+        beta: the weight of divergences where it never changes, None where `StepInputs` says it.
         group: of the processes that train together, None for one.
 
     Attributes:
@@ -146,35 +146,35 @@ class Eager:
         self,
         model: Callable,
         guide: Callable,
-        slots: Slots,
-        recipe: Recipe,
+        slots: OptimizerState,
+        config: StepConfig,
         beta: float | None = 1.0,
         group: Group | None = None,
     ) -> None:
-        self.model, self.guide, self.slots, self.recipe = model, guide, slots, recipe
+        self.model, self.guide, self.slots, self.config = model, guide, slots, config
         self.beta, self.group = beta, group
         fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in slots.parameters)
         self.optimizer = torch.optim.AdamW(
-            slots.parameters, lr=1.0, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay, fused=fused
+            slots.parameters, lr=1.0, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=fused
         )
         self.halted = torch.zeros((), dtype=torch.bool, device=slots.parameters[0].device)  # by what is not finite
         self.steps: int | None = None  # that the optimizer has counted
         self.value: Tensor | None = None  # of the last batch, with its terms, for the message of an error
         self.found: list[Terms] = []
 
-    def __call__(self, batches: Sequence[Sequence[Any]], now: Now) -> Tensor:
+    def __call__(self, batches: Sequence[Sequence[Any]], now: StepInputs) -> Tensor:
         """Take one step on batches, whose gradients are averaged.
 
         Returns:
             (4,): loss, bound on the nll, norm of the gradient (0 where it is not computed), each 0 if the step was not
             taken, and whether it was.
         """
-        slots, recipe = self.slots, self.recipe
+        slots, config = self.slots, self.config
         self.optimizer.zero_grad(set_to_none=True)
         values, bounds, self.found = [], [], []  # what the last step held is let go before this one needs its own
         with pyro.validation_enabled(False):
             for batch in batches:
-                value, bound, self.found = negative(recipe, self.model, self.guide, batch, now.beta)
+                value, bound, self.found = negative(config, self.model, self.guide, batch, now.beta)
                 if not value.requires_grad:
                     raise ValueError("fit: the loss depends on no trainable parameter; is all that it reads frozen?")
                 (value / len(batches) if len(batches) > 1 else value).backward()
@@ -186,15 +186,15 @@ class Eager:
         if self.group is not None:
             self.group.average_([*gradients, told])
         norm = told.new_zeros(())
-        if recipe.clip is not None or recipe.skip is not None:
-            norm = nn.utils.clip_grad_norm_(slots.parameters, inf if recipe.clip is None else recipe.clip)
+        if config.clip is not None or config.skip is not None:
+            norm = nn.utils.clip_grad_norm_(slots.parameters, inf if config.clip is None else config.clip)
         good = torch.isfinite(told[0] + norm) & ~self.halted
-        if recipe.skip is None:
+        if config.skip is None:
             self.halted |= ~good
         else:
-            good = good & (norm <= recipe.skip)
-        moved, weight = self.update(good, now), recipe.average_weight(now.step)
-        if moved and recipe.skip is not None and good.device.type == "cuda":  # which has not said whether they moved
+            good = good & (norm <= config.skip)
+        moved, weight = self.update(good, now), config.average_weight(now.step)
+        if moved and config.skip is not None and good.device.type == "cuda":  # which has not said whether they moved
             for average, p in zip(slots.averages, slots.parameters, strict=False):
                 average.lerp_(p.detach(), (weight * good).to(p.dtype))
         elif moved and slots.averages:
@@ -202,7 +202,7 @@ class Eager:
             average(slots.averages, [p.detach() for p in slots.parameters], now.step)
         return torch.where(good, torch.cat([told, norm[None].to(told), torch.ones_like(told[:1])]), 0.0)
 
-    def update(self, good: Tensor, now: Now) -> bool:
+    def update(self, good: Tensor, now: StepInputs) -> bool:
         """One AdamW update where `good`; whether the parameters may have moved. A GPU decides for itself."""
         for group in self.optimizer.param_groups:
             group["lr"] = now.lr
@@ -215,7 +215,7 @@ class Eager:
             self.set_steps(self.steps)  # steps that are left out count, as in a captured or resumed run
             return False
         self.optimizer.step()
-        if good.device.type == "cuda" and self.optimizer.defaults["fused"] and self.recipe.skip is not None:
+        if good.device.type == "cuda" and self.optimizer.defaults["fused"] and self.config.skip is not None:
             counts = [self.optimizer.state[p]["step"] for p in self.slots.parameters if p.grad is not None]
             torch._foreach_add_(counts, self.optimizer.found_inf)  # which the kernel took off
         return True

@@ -14,8 +14,8 @@ from ...config import Settings
 from ...objectives import elbo
 from ...run import Callback, Run, as_sequence
 from ...schedules import Constant
-from ..engine.optimizer_state import Slots, trainable
-from ..engine.step import DTYPES, Eager, Recipe
+from ..engine.optimizer_state import OptimizerState, trainable
+from ..engine.step import DTYPES, Eager, StepConfig
 from ..feeding import distributed
 from ..feeding.batches import Batches, columns_of, rows_of
 from ..feeding.distributed import Group
@@ -170,14 +170,14 @@ def fit(
             check_pair("fit", model, guide, example, reparametrized=loss is None)
             seen = look_at(model, guide, example, particles, loss)
             saved = seen.saved
-            slots = Slots(trainable(saved), average=ema is not None)
+            slots = OptimizerState(trainable(saved), average=ema is not None)
             for each in (columns, held_out):
                 if each is not None:
                     check_values(model, guide, each, min(rows, len(each[0])), device)
         if group is not None:
             group.broadcast_(_tensors(saved))
-            slots = Slots(trainable(saved), average=ema is not None)
-        recipe = Recipe(
+            slots = OptimizerState(trainable(saved), average=ema is not None)
+        config = StepConfig(
             objective=objective,
             gradient=gradient,
             particles=seen.particles,
@@ -193,7 +193,7 @@ def fit(
             precision=DTYPES[precision],
         )
         betas = settings.betas()
-        eager = Eager(model, guide, slots, recipe, betas.value if isinstance(betas, Constant) else None, group)
+        eager = Eager(model, guide, slots, config, betas.value if isinstance(betas, Constant) else None, group)
         total = settings.total(batches.per_epoch)
         every = every or min(max(batches.per_epoch // accumulate, 1), total)
         known = {"data": columns, "validation": held_out} if folder is not None else {}

@@ -16,7 +16,7 @@ from ...objectives import elbo
 from ...progress import Progress
 from ...run import Callback, Run
 from ..engine.compiled import Compiled
-from ..engine.step import Eager, Now
+from ..engine.step import Eager, StepInputs
 from ..feeding.batches import Batches, rows_of
 from ..feeding.distributed import Group
 from ..passes.terms import terms
@@ -90,7 +90,7 @@ class Loop:
             asked = stack.enter_context(interrupts(self.group is None))
             while self.done < self.total and not self.stopped:
                 batches = [next(self.batches) for _ in range(self.settings.accumulate)]
-                now = Now(self.done, self.settings.lr * rates(self.done), betas(self.done))
+                now = StepInputs(self.done, self.settings.lr * rates(self.done), betas(self.done))
                 self.tally += self.step(batches, now)
                 self.done, self.since = self.done + 1, self.since + 1
                 due = self.done % self.every == 0 or self.done == self.total
@@ -106,7 +106,7 @@ class Loop:
     def _means(self) -> list[float]:
         return (self.tally / self.tally[3].clamp(min=1)).tolist()
 
-    def _look(self, now: Now, batch: Sequence[Any]) -> None:
+    def _look(self, now: StepInputs, batch: Sequence[Any]) -> None:
         """Raise if a step since the last look was not finite."""
         if bool(self.eager.halted):
             raise ValueError(modes.diagnosis(self.eager, now, batch))
@@ -166,7 +166,7 @@ class Loop:
     @torch.no_grad()
     def _bound(self) -> float:
         """Mean negative ELBO of the validation data, one draw each, or the mean of Pyro's loss."""
-        columns, recipe, eager = self.held_out, self.eager.recipe, self.eager
+        columns, config, eager = self.held_out, self.eager.config, self.eager
         size, total = len(columns[0]), 0.0
         rank, world = (self.group.rank, self.group.world) if self.group is not None else (0, 1)
         mine = [torch.arange(rank, size, world)] if world > 1 else None
@@ -174,10 +174,10 @@ class Loop:
         for i in range(0, count, self.settings.batch_size):
             index = slice(i, i + self.settings.batch_size)
             batch = rows_of(columns, index if mine is None else mine[0][index], self.device)
-            if recipe.loss is None:
+            if config.loss is None:
                 total -= elbo(terms(eager.model, eager.guide, batch), data_size=size).item() * len(batch[0])
             else:
-                total += float(recipe.loss.loss(eager.model, eager.guide, *batch))
+                total += float(config.loss.loss(eager.model, eager.guide, *batch))
         return total / size if self.group is None else self.group.mean(total * world / size)
 
     def _save(self) -> None:

@@ -8,7 +8,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ..engine.step import Eager, Now, negative
+from ..engine.step import Eager, StepInputs, negative
 
 
 @contextmanager
@@ -25,12 +25,12 @@ def set_to(programs: Sequence[nn.Module], training: bool) -> Iterator[None]:
 
 
 @torch.no_grad()
-def diagnosis(eager: Eager, now: Now, batch: Sequence[Any]) -> str:
+def diagnosis(eager: Eager, now: StepInputs, batch: Sequence[Any]) -> str:
     """What was not finite in a step that was not taken: the data of the batch, a term of the loss, or the gradient."""
     value, found = eager.value, eager.found
     if value is None or now.step + 1 != eager.steps:  # a captured step, which shows no terms: the same with other noise
         with pyro.validation_enabled(False):
-            value, _, found = negative(eager.recipe, eager.model, eager.guide, batch, now.beta)
+            value, _, found = negative(eager.config, eager.model, eager.guide, batch, now.beta)
     finite = bool(torch.isfinite(value))
     text = f"fit: the {'gradient is not finite' if finite else f'loss is {value.item()}'} at step {now.step + 1}"
     if not all(torch.isfinite(x).all() for x in batch if isinstance(x, Tensor)):

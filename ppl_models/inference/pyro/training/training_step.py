@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ...objectives import elbo
 from ..engine.compiled import Compiled
-from ..engine.optimizer_state import Slots, trainable
-from ..engine.step import DTYPES, Eager, Now, Recipe
+from ..engine.optimizer_state import OptimizerState, trainable
+from ..engine.step import DTYPES, Eager, StepConfig, StepInputs
 from ..passes.checks import check_enumeration, check_loss, check_pair, forked
 from ..passes.losses import Objective
 from .modes import diagnosis
@@ -37,7 +37,7 @@ class TrainingStep:
 
         A step that is not finite is not taken, nor is any after it, and its loss is 0; `check` says so.
         """
-        outcome = self._step([args], Now(self.steps, self.lr, self.eager.beta))
+        outcome = self._step([args], StepInputs(self.steps, self.lr, self.eager.beta))
         self.steps += 1
         self._last = args
         return outcome[0].clone()  # on a GPU the next step of the graph writes to the same place
@@ -45,7 +45,7 @@ class TrainingStep:
     def check(self) -> None:
         """Raise ValueError if a step was not finite, with the site that was not. On a GPU it waits for the steps."""
         if bool(self.eager.halted):
-            raise ValueError(diagnosis(self.eager, Now(self.steps - 1, self.lr, self.eager.beta), self._last))
+            raise ValueError(diagnosis(self.eager, StepInputs(self.steps - 1, self.lr, self.eager.beta), self._last))
 
     def close(self) -> None:
         """Give every parameter memory of its own again and let the graphs go; the step may be used again."""
@@ -108,7 +108,7 @@ def training_step(
     check_pair("training_step", model, guide, args, reparametrized=loss is None)
     with forked(args), torch.no_grad():
         seen = look_at(model, guide, args, particles, loss)
-    recipe = Recipe(
+    config = StepConfig(
         objective=objective,
         gradient=gradient,
         particles=seen.particles,
@@ -122,5 +122,5 @@ def training_step(
         ema=ema,
         precision=DTYPES[precision],
     )
-    slots = Slots(trainable(seen.saved), average=ema is not None)
-    return TrainingStep(Eager(model, guide, slots, recipe, beta), compile, lr)
+    slots = OptimizerState(trainable(seen.saved), average=ema is not None)
+    return TrainingStep(Eager(model, guide, slots, config, beta), compile, lr)
