@@ -4,10 +4,12 @@ Names, kinds, shapes and plates are neutral; values and distributions stay the o
 and with their gradients. `programs.pyro` and `programs.numpyro` make these records, and nothing else reads a trace.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
+
+import numpy as np
 
 Kind = Literal["latent", "observed", "factor", "deterministic", "subsample"]
 
@@ -44,6 +46,8 @@ class Site:
         reparametrized: whether gradients go through a draw.
         auxiliary: whether the program says that the site is none of the model's.
         enumerated: whether the site is to be summed out.
+        scale: of the log density, by subsampling or by the program, a number or the language's own array.
+        mask: of the copies that count, True or False or the language's own array; None where all do.
         value: the language's own array.
         fn: the language's own distribution.
     """
@@ -57,6 +61,8 @@ class Site:
     reparametrized: bool = True
     auxiliary: bool = False
     enumerated: bool = False
+    scale: Any = field(default=1.0, repr=False, compare=False)
+    mask: Any = field(default=None, repr=False, compare=False)
     value: Any = field(default=None, repr=False, compare=False)
     fn: Any = field(default=None, repr=False, compare=False)
 
@@ -76,10 +82,16 @@ class Site:
 
 
 class Run(Mapping[str, Site]):
-    """The sites of one run by name, in the order in which the program met them."""
+    """The sites of one run by name, in the order in which the program met them.
 
-    def __init__(self, sites: Iterable[Site]) -> None:
+    Args:
+        sites: of the run.
+        to_numpy: an array of the language as NumPy's, None where it holds no numbers that can be read.
+    """
+
+    def __init__(self, sites: Iterable[Site], to_numpy: Callable[[Any], np.ndarray | None] = np.asarray) -> None:
         self._sites = {site.name: site for site in sites}
+        self.to_numpy = to_numpy
 
     def __getitem__(self, name: str) -> Site:
         return self._sites[name]

@@ -1,0 +1,70 @@
+"""`data_plate`: the plate that enumerates the data of a run, by one rule for both languages."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .places import elements
+from .record import Plate, Run, Site
+
+
+def data_plate(run: Run, first: Any = None, observed: Callable[[], Mapping[str, Any]] | None = None) -> Plate | None:
+    """The plate that enumerates the data, or None: then nothing is local to a datum.
+
+    It is around every observed site that is in a plate at all, and its size (or full size, if it subsamples) is the
+    number of rows of the first argument. Of several such plates it is the one named "data", else the one along which
+    most observed values step through the rows of that argument, else the one that holds most latents, else the one
+    further left. Where the rows are unknown or no plate has their number, it is the plate named "data" or the only one
+    there is; of others one cannot know, and none is taken.
+
+    Numbers are read only where several plates have as many rows, so find the plate once, before a training. Those that
+    cannot be read (of the meta device, of a value that is being traced) leave the choice to the latents.
+
+    Args:
+        run: of the model.
+        first: the first argument of the run, an array of rows or anything else with a length; None if unknown.
+        observed: gives the values of the observed sites by name, for a run that holds shapes alone.
+
+    >>> import numpy as np
+    >>> people, items = Plate("people", -1, 3, 3), Plate("items", -2, 3, 3)
+    >>> x = np.arange(9.0).reshape(3, 3)
+    >>> run = Run([Site(name="x", kind="observed", shape=(3, 3), plates=(items, people), value=x.T)])
+    >>> data_plate(run, x).name, data_plate(run, x.T).name
+    ('people', 'items')
+    """
+    stacks = [site.plates for site in run.observed.values() if site.plates]
+    common = [p for p in stacks[0] if all(p.name in {q.name for q in s} for s in stacks)] if stacks else []
+    rows = len(first) if hasattr(first, "__len__") and getattr(first, "ndim", 1) else None
+    found = [p for p in common if rows is not None and rows in (p.size, p.full_size)]
+    found = found or [p for p in common if p.name == "data" or len(common) == 1]
+    found = [p for p in found if p.name == "data"] or found
+    if len(found) < 2:
+        return next(iter(found), None)
+    values = observed() if observed else {name: site.value for name, site in run.observed.items()}
+    steps = _steps(run, found, first, {name: run.to_numpy(value) for name, value in values.items()})
+    held = {p.name: sum(is_local(site, p) for site in run.latents.values()) for p in found}
+    return max(found, key=lambda p: (steps[p.name], held[p.name], -p.dim))
+
+
+def is_local(site: Site, plate: Plate | None) -> bool:
+    """Whether a site has a value for each index of a plate."""
+    return plate is not None and site.plate(plate.name) is not None
+
+
+def subsampled(run: Run) -> list[Plate]:
+    """The plates of a run that drew some of their copies only."""
+    return [plate for plate in run.plates.values() if plate.size != plate.full_size]
+
+
+def _steps(run: Run, plates: list[Plate], first: Any, values: Mapping[str, Any]) -> dict[str, int]:
+    """Plate -> how many observed values have the elements of row i of `first` at index i of the plate."""
+    argument, found = run.to_numpy(first), dict.fromkeys([plate.name for plate in plates], 0)
+    for plate in plates if argument is not None else ():
+        index = None
+        if plate.size != plate.full_size and len(argument) == plate.full_size:
+            if plate.name not in run or (index := run.to_numpy(run[plate.name].value)) is None:
+                continue
+        for name, value in values.items():
+            if value is not None and is_local(run[name], plate):
+                place = elements(value, plate.dim - run[name].event_dim, argument, index)
+                found[plate.name] += place is not None
+    return found
