@@ -4,7 +4,7 @@ Any `objective(terms, beta=1.0, data_size=None) -> scalar` is one; give options 
 `partial(free_bits, nats=0.5, per="unit")`. None of them reads a number, so that a device is never made to wait.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import log
 
 import torch
@@ -156,6 +156,19 @@ def log_weights(terms: Terms, beta: float | Tensor = 1.0, data_size: int | None 
             "pass; take a batch of all the data, or elbo"
         )
     return sum(t.sum(1, keepdim=True) for _, t in parts), seen
+
+
+def mean_kl(terms: Terms, names: Iterable[str], data_size: int | None = None) -> list[Tensor]:
+    """The divergence of each of these latents, scalars in nats per datum: the mean over data and particles.
+
+    Args:
+        terms: of one pass.
+        names: of latents; the divergence of a shared site is divided by all data, as in `elbo`.
+        data_size: as for `elbo`.
+    """
+    size = terms.full_size or terms.seen
+    whole = terms.full_size or data_size or size
+    return [terms.kl[name].mean(0).sum() / (whole if name in terms.shared else size) for name in names]
 
 
 def _floored(

@@ -18,7 +18,7 @@ from ...config import Settings
 from ...schedules import Constant
 from ..feeding.batches import Order, drawn
 from ..passes.losses import estimate
-from ..passes.objectives import elbo, importance_weighted
+from ..passes.objectives import elbo, importance_weighted, mean_kl
 from .parameters import Parameters, Params
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
@@ -31,7 +31,8 @@ class State(NamedTuple):
     Attributes:
         params, exp_avg, exp_avg_sq: parameters, with the moments of Adam.
         average: their moving average, None for none.
-        tally: (4,), sums over the steps taken of loss, bound on the nll, norm of the gradient and 1.
+        tally: (4 + kl_of,), sums over the steps taken of loss, bound on the nll, norm of the gradient, 1, and the mean
+            divergence of each latent of `Step.kl_of`.
         halted: whether a step was not finite, after which none is taken.
     """
 
@@ -48,10 +49,10 @@ class State(NamedTuple):
         return self.params if self.average is None else self.average
 
 
-def begun(params: Params, average: bool) -> State:
+def begun(params: Params, average: bool, kl_of: Sequence[str] = ()) -> State:
     """The state before the first step."""
     zeros = jax.tree.map(jnp.zeros_like, params)
-    return State(params, zeros, zeros, params if average else None, jnp.zeros(4), jnp.zeros((), bool))
+    return State(params, zeros, zeros, params if average else None, jnp.zeros(4 + len(kl_of)), jnp.zeros((), bool))
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Step:
         columns: the data.
         settings: the arguments of the training.
         key: of all its noise.
+        kl_of: the latents whose mean divergence a step tells.
     """
 
     model: Callable
@@ -72,11 +74,13 @@ class Step:
     columns: Sequence[Rows]
     settings: Settings
     key: Array
+    kl_of: tuple[str, ...] = ()
 
     @training()
     def negative(self, free: Params, rows: Sequence[Array], key: Array, beta: float | Array) -> tuple[Array, Any]:
-        """(what is minimized, (the bound on the nll, the terms of both)) on stored rows, in nats per datum.
+        """(what is minimized, (told, the terms of all)) on stored rows, in nats per datum.
 
+        `told` is (2 + kl_of,): the same, the bound on the nll, and the mean divergence of each latent of `kl_of`.
         Programs are in training mode.
         """
         settings, size = self.settings, len(self.columns[0])
@@ -84,7 +88,7 @@ class Step:
         batch, params = drawn(self.columns, rows, keys[0]), self.parameters.constrained(free)
         if settings.loss is not None:
             value = settings.loss.loss(keys[1], params, self.model, self.guide, *batch) / len(batch[0])
-            return value, (value, None)
+            return value, (jnp.stack([value, value]), None)
         value, found = estimate(
             settings.objective,
             self.model,
@@ -98,10 +102,11 @@ class Step:
             analytic=settings.analytic,
             gradient=settings.gradient,
         )
-        if isinstance(beta, float) and beta == 1 and settings.objective in (elbo, importance_weighted):
-            return value, (value, found)
-        plain = importance_weighted if settings.objective is importance_weighted else elbo
-        return value, (-plain(found, 1.0, size), found)
+        bound = value
+        if not (isinstance(beta, float) and beta == 1 and settings.objective in (elbo, importance_weighted)):
+            plain = importance_weighted if settings.objective is importance_weighted else elbo
+            bound = -plain(found, 1.0, size)
+        return value, (jnp.stack([value, bound, *mean_kl(found, self.kl_of, size)]), found)
 
     def beta(self, now: Mapping[str, Array]) -> float | Array:
         """The weight of the divergences: a number where it never changes."""
@@ -126,8 +131,8 @@ class Step:
         def gradient(i: int | Array) -> tuple[Array, Params]:
             rows, key = self.batch(stored, now, i)
             run = jax.value_and_grad(lambda p: _leading(self.negative(p, rows, key, self.beta(now))), has_aux=True)
-            (value, bound), slopes = run(state.params)
-            return jnp.stack([value, bound]), slopes
+            (_, told), slopes = run(state.params)
+            return told, slopes
 
         if count == 1:
             told, slopes = gradient(0)
@@ -143,7 +148,7 @@ class Step:
             factor = jnp.minimum(1.0, settings.clip / (norm + 1e-6))  # as torch's clip_grad_norm_
             slopes = jax.tree.map(lambda g: g * factor.astype(g.dtype), slopes)
         moved = self._moved(state, slopes, now)
-        outcome = jnp.concatenate([told, norm[None].astype(told.dtype), jnp.ones(1, told.dtype)])
+        outcome = jnp.concatenate([told[:2], norm[None].astype(told.dtype), jnp.ones(1, told.dtype), told[2:]])
         taken = State(*moved, state.tally + outcome, halted)
         kept = state._replace(halted=halted)
         return jax.tree.map(lambda new, old: jnp.where(good, new, old), taken, kept)
@@ -247,6 +252,6 @@ def _convolves(*programs: Any) -> bool:
     return jax.default_backend() == "cpu" and any(isinstance(leaf, kinds) for leaf in leaves)
 
 
-def _leading(told: tuple[Array, tuple[Array, Any]]) -> tuple[Array, Array]:
-    value, (bound, _) = told
-    return value, bound
+def _leading(found: tuple[Array, tuple[Array, Any]]) -> tuple[Array, Array]:
+    value, (told, _) = found
+    return value, told

@@ -5,7 +5,7 @@ Any `objective(terms, beta=1.0, data_size=None) -> scalar` is one; give options 
 each is from, number by number.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import log
 
 import jax.numpy as jnp
@@ -126,6 +126,13 @@ def log_weights(terms: Terms, beta: float | Array = 1.0, data_size: int | None =
             "pass; take a batch of all the data, or elbo"
         )
     return sum(t.sum(1, keepdims=True) for t in parts), seen
+
+
+def mean_kl(terms: Terms, names: Iterable[str], data_size: int | None = None) -> list[Array]:
+    """The divergence of each of these latents, scalars in nats per datum: the mean over data and particles."""
+    size = terms.full_size or terms.seen
+    whole = terms.full_size or data_size or size
+    return [terms.kl[name].mean(0).sum() / (whole if name in terms.shared else size) for name in names]
 
 
 def _floored(

@@ -106,7 +106,7 @@ class Loop:
 
     def _record(self, bar: Progress) -> None:
         """Note how it goes, ask the callbacks, and write the files."""
-        loss, nll, _, _ = self._means()
+        loss, nll = self._means()[:2]
         taken = int(self.state.tally[3])
         record: dict[str, float] = {"step": self.done, "loss": loss, "nll": nll}
         if self.settings.skip is not None:

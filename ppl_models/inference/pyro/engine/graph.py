@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 from .capture import NotCapturable, capture
 from .flat_parameters import Buffers
 from .inductor import compiled
-from .step import Eager, StepInputs, negative
+from .step import Eager, StepInputs, negative, outcome
 
 
 class Graph:
@@ -51,7 +51,7 @@ class Graph:
             else:
                 found = Function(self._gradient, [*state, self.scalars, *self.batch], buffers, len(self.batch))
                 zeros = [torch.zeros_like(t) for t in buffers.lists["parameter"]]
-                told = torch.zeros(2, dtype=self.dtype, device=self.device)
+                told = torch.zeros(2 + len(eager.config.kl_of), dtype=self.dtype, device=self.device)
                 inputs = [*state, self.scalars, eager.halted, told, *zeros]
                 self.functions = [found, Function(self._apply, inputs, buffers, len(zeros) + 1)]
 
@@ -64,8 +64,7 @@ class Graph:
         values.append(config.average_weight(now.step))
         self.scalars.copy_(torch.tensor(values, dtype=self.dtype), non_blocking=True)
         if self.whole:
-            (outcome,) = self.functions[0](batches[0])
-            return outcome
+            return self.functions[0](batches[0])[0]
         sums: list[Tensor] = []
         for batch in batches:
             found = self.functions[0](batch)
@@ -74,8 +73,7 @@ class Graph:
             total /= len(batches)
         if self.eager.group is not None:
             self.eager.group.average_(sums)
-        (outcome,) = self.functions[1](sums)
-        return outcome
+        return self.functions[1](sums)[0]
 
     def check(self, batch: Sequence[Any], now: StepInputs) -> None:
         """Try the step, and leave no trace of it.
@@ -88,13 +86,13 @@ class Graph:
         with torch.no_grad():
             before = [t.clone() for t in touched]
             with torch.random.fork_rng(cuda), pyro.validation_enabled(False):
-                expected = negative(eager.config, eager.model, eager.guide, batch, now.beta)[0]
+                expected = negative(eager.config, eager.model, eager.guide, batch, now.beta).value
         with torch.no_grad():
             _put_back(touched, before)
             with torch.random.fork_rng(cuda):
                 group, eager.group = eager.group, None
                 try:
-                    found, _, _, taken = self([batch], now).unbind()
+                    found, _, _, taken = self([batch], now)[:4].unbind()
                     waits = bool(cuda) and self._waits(batch, now)
                 finally:
                     eager.group = group
@@ -130,12 +128,12 @@ class Graph:
         scalars, batch = flat[count], flat[-len(self.batch) :]
         beta = scalars[0] if eager.beta is None else eager.beta
         with torch.enable_grad():
-            value, bound, _ = negative(eager.config, eager.model, eager.guide, batch, beta)
+            value, told, _ = negative(eager.config, eager.model, eager.guide, batch, beta)
             gradients = torch.autograd.grad(value, parameters, allow_unused=True)
         self.used = [g is not None for g in gradients]
         whole = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
         joined = [self.buffers.joined(whole, group) for group in self.buffers.groups]
-        return torch.stack([value.detach(), bound.detach()]).to(self.dtype), *joined
+        return told.to(self.dtype), *joined
 
     def _step(self, *flat: Tensor) -> tuple[Tensor]:
         told, *gradients = self._gradient(*flat)
@@ -181,7 +179,7 @@ class Graph:
                 average = lists["average"][k]
                 average.copy_(torch.where(good, average + weight * (p_new - average), average))
             p.copy_(p_new)
-        return (torch.where(good, torch.cat([told, norm[None], torch.ones_like(told[:1])]), 0.0),)
+        return (torch.where(good, outcome(told, norm), 0.0),)
 
 
 class Function:

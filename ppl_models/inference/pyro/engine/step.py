@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -14,7 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.overrides import TorchFunctionMode
 
 from ...config import average_weight
-from ...objectives import elbo, importance_weighted
+from ...objectives import elbo, importance_weighted, mean_kl
 from ..feeding.distributed import Group
 from ..passes.losses import Objective, estimate
 from ..passes.terms import Terms, concatenated
@@ -36,6 +36,7 @@ class StepConfig:
         skip: a step whose gradient has a larger norm, or is not finite, is not taken; None: not finite is an error.
         ema: decay of the moving average, None for none.
         precision: dtype of matrix products and convolutions, None for that of their arguments.
+        kl_of: the latents whose mean divergence a step tells.
     """
 
     objective: Objective = elbo
@@ -53,6 +54,7 @@ class StepConfig:
     skip: float | None = None
     ema: float | None = None
     precision: torch.dtype | None = None
+    kl_of: tuple[str, ...] = ()
 
     def average_weight(self, step: int) -> float:
         """How much of the newest parameters goes into the moving average at a step, counted from 0."""
@@ -97,13 +99,27 @@ class LowPrecision(TorchFunctionMode):
         return result.float() if result.dtype in (torch.bfloat16, torch.float16) else result
 
 
+class Measured(NamedTuple):
+    """A loss and what a step tells of it, in nats per datum.
+
+    Attributes:
+        value: what is minimized.
+        told: (2 + kl_of,): the same, the bound on the nll, and the mean divergence of each latent of `kl_of`; detached.
+        found: the terms of all.
+    """
+
+    value: Tensor
+    told: Tensor
+    found: list[Terms]
+
+
 def negative(
     config: StepConfig, model: Callable, guide: Callable, batch: Sequence[Any], beta: float | Tensor
-) -> tuple[Tensor, Tensor, list[Terms]]:
-    """(what is minimized, the bound on the nll, the terms of both) on a batch, in nats per datum."""
+) -> Measured:
+    """What a step minimizes and tells, on one batch."""
     if config.loss is not None:
         value = config.loss.differentiable_loss(model, guide, *batch) / len(batch[0])
-        return value, value, []
+        return Measured(value, torch.stack([value, value]).detach(), [])
     device = next((x.device.type for x in batch if isinstance(x, Tensor)), "cpu")
     with ExitStack() as stack:
         if config.precision is not None:
@@ -122,10 +138,20 @@ def negative(
             gradient=config.gradient,
         )
         whole = isinstance(beta, float | int) and beta == 1
-        if whole and config.objective in (elbo, importance_weighted):
-            return value, value, found
-        plain = importance_weighted if config.objective is importance_weighted else elbo
-        return value, -plain(concatenated(found), 1.0, config.data_size), found
+        bound = value
+        if not (whole and config.objective in (elbo, importance_weighted)):
+            plain = importance_weighted if config.objective is importance_weighted else elbo
+            bound = -plain(concatenated(found), 1.0, config.data_size)
+        told = [value, bound]
+        if config.kl_of:
+            told += mean_kl(concatenated(found), config.kl_of, config.data_size)
+        return Measured(value, torch.stack([t.detach() for t in told]), found)
+
+
+def outcome(told: Tensor, norm: Tensor) -> Tensor:
+    """What a step that is taken adds to a tally (`Eager.__call__`)."""
+    both, rest = (told[:2], [told[2:]]) if len(told) > 2 else (told, [])
+    return torch.cat([both, norm[None].to(told), torch.ones_like(told[:1]), *rest])
 
 
 class Eager:
@@ -166,22 +192,21 @@ class Eager:
         """Take one step on batches, whose gradients are averaged.
 
         Returns:
-            (4,): loss, bound on the nll, norm of the gradient (0 where it is not computed), each 0 if the step was not
-            taken, and whether it was.
+            (4 + kl_of,): loss, bound on the nll, norm of the gradient (0 where it is not computed), 1, and the mean
+            divergence of each latent of `StepConfig.kl_of`; all 0 if the step was not taken.
         """
         slots, config = self.slots, self.config
         self.optimizer.zero_grad(set_to_none=True)
-        values, bounds, self.found = [], [], []  # what the last step held is let go before this one needs its own
+        tellings, self.found = [], []  # what the last step held is let go before this one needs its own
         with pyro.validation_enabled(False):
             for batch in batches:
-                value, bound, self.found = negative(config, self.model, self.guide, batch, now.beta)
+                value, told, self.found = negative(config, self.model, self.guide, batch, now.beta)
                 if not value.requires_grad:
                     raise ValueError("fit: the loss depends on no trainable parameter; is all that it reads frozen?")
                 (value / len(batches) if len(batches) > 1 else value).backward()
                 self.value = value.detach()
-                values.append(self.value)
-                bounds.append(bound.detach())
-        told = torch.stack([sum(values) / len(batches), sum(bounds) / len(batches)])
+                tellings.append(told)
+        told = sum(tellings) / len(batches)
         gradients = [p.grad for p in slots.parameters if p.grad is not None]
         if self.group is not None:
             self.group.average_([*gradients, told])
@@ -200,7 +225,7 @@ class Eager:
         elif moved and slots.averages:
             average = get_ema_multi_avg_fn(1 - weight)
             average(slots.averages, [p.detach() for p in slots.parameters], now.step)
-        return torch.where(good, torch.cat([told, norm[None].to(told), torch.ones_like(told[:1])]), 0.0)
+        return torch.where(good, outcome(told, norm), 0.0)
 
     def update(self, good: Tensor, now: StepInputs) -> bool:
         """One AdamW update where `good`; whether the parameters may have moved. A GPU decides for itself."""

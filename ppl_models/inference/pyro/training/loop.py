@@ -67,7 +67,7 @@ class Loop:
         self.step: Eager | Compiled = eager
         self.done, self.since, self.before, self.stopped = 0, 0, 0.0, False
         self.kept = -1  # the step that the checkpoint is of
-        self.tally = torch.zeros(4, device=self.device)
+        self.tally = torch.zeros(4 + len(eager.config.kl_of), device=self.device)
         self.best: list[Tensor] = []
         self.best_bound, self.worse = float("inf"), 0
         self.start = perf_counter()
@@ -113,7 +113,7 @@ class Loop:
 
     def _record(self, bar: Progress) -> None:
         """Note how it goes, ask the callbacks, and write the files."""
-        loss, nll, _, _ = self._means()
+        loss, nll = self._means()[:2]
         taken = int(self.tally[3])
         record: dict[str, float] = {"step": self.done, "loss": loss, "nll": nll}
         if self.settings.skip is not None:
