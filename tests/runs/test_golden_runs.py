@@ -1,0 +1,67 @@
+"""Run folders and recipes of an older version: evaluated to the numbers of then, resumed, taken as they are."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ppl_models.cli import app
+from ppl_models.runs import load_run
+from ppl_models.runs.recipe_files import read_recipe
+from ppl_models.runs.recipes import carry_out
+from tests.golden.make import RECIPE, RUNS, untimed
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+NUMBERS = json.loads((GOLDEN / "numbers.json").read_text())
+
+
+def near(want):
+    return pytest.approx(want, rel=1e-4, abs=1e-4)
+
+
+def call(*words: object) -> None:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+
+
+def evaluated(folder: Path) -> dict[str, float]:
+    call("evaluate", folder, "--particles", 10, "-q")
+    found = json.loads((folder / "evaluation.json").read_text())
+    return {"elbo": found["elbo"], "nll": found["nll"]}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_is_evaluated_and_goes_on(name, tmp_path):
+    folder, numbers = tmp_path / "run", NUMBERS[name]
+    shutil.copytree(GOLDEN / name, folder)
+    run = load_run(folder)
+    assert [record["step"] for record in run.history] == [10, 20]
+    assert evaluated(folder) == near(numbers["half"])
+    call("train", "--resume", folder, "--evaluate", 0, "-q")
+    for mine, its in zip(untimed(load_run(folder).history), numbers["history"], strict=True):
+        assert {key: mine[key] for key in its} == near(its)
+    assert evaluated(folder) == near(numbers["end"])
+
+
+def test_a_run_is_what_its_command_makes_today(tmp_path):
+    """The configuration of then is in that of today: names, sizes, options and their defaults."""
+    for name, line in RUNS.items():
+        call(*line.split(), "--steps", 1, "--evaluate", 0, "-q", "--out", tmp_path / name)
+        then, now = (json.loads((home / name / "config.json").read_text()) for home in (GOLDEN, tmp_path))
+        for section in ("format", "backend", "model", "guide", "data", "seed"):
+            assert now[section] == then[section], section
+        own = ("steps", "every", "warmup")
+        for key in then["training"].keys() - set(own):
+            assert now["training"][key] == then["training"][key], key
+
+
+def test_a_recipe_that_is_done_is_taken_as_it_is(tmp_path):
+    folder = tmp_path / "recipe"
+    shutil.copytree(GOLDEN / "recipe", folder)
+    before = (folder / "vae" / "checkpoint.safetensors").read_bytes()
+    rows = carry_out(read_recipe("blur", RECIPE), folder, progress=False)["rows"]
+    assert (folder / "vae" / "checkpoint.safetensors").read_bytes() == before
+    for key, value in NUMBERS["recipe"]["vae"].items():
+        assert rows["vae"][key] == near(value), key
