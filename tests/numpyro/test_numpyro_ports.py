@@ -25,23 +25,11 @@ from ppl_models.inference.pyro.passes.terms import terms as torch_terms
 from ppl_models.numpyro import from_torch, like_torch
 from ppl_models.numpyro.parts.program import named_parameters, training
 from ppl_models.runs import names
+from tests.helpers.collection import GUIDE_SIZES, PAIRS, SIZES, WIDTH
 
 ROOT = Path(__file__).parents[2]
-KEY, WIDTH, ROWS = jax.random.key(0), 6, 4
-SIZES = {  # of every model: without an entry its parity is not tested, and the enumeration below fails
-    "vae": {"event": WIDTH, "latent": 2, "hidden": 4},
-    "dlgm": {"event": WIDTH, "latent": (2, 2), "hidden": 4},
-    "hierarchical-vae": {"event": WIDTH, "latent": (2, 2), "hidden": 4},
-    "sere-vae": {"event": WIDTH, "layers": 2, "latent": 2, "hidden": 8},
-    "linear-gaussian": {"event": WIDTH, "latent": (2, 2)},
-    "pixel-vae": {"event": (1, 2, 3), "latent": 2, "hidden": 4, "depth": 2, "radius": 1},
-    "sequential-vae": {"event": WIDTH, "steps": 2, "latent": 2, "hidden": 4},
-    "infusion": {"event": WIDTH, "steps": 2, "hidden": 4},
-}
+KEY, ROWS = jax.random.key(0), 4
 PARTS = ("bijectors", "distributions", "ladder", "likelihoods", "nets", "pixelcnn", "pixels")
-GUIDE_SIZES = {name: {"hidden": 4} for name in names.catalogue("guide")} | {"infused": {"rate": 0.4}}
-FITS = {"infused": {"infusion"}}  # the models of a guide that is not for all
-PAIRS = [(model, guide) for model in SIZES for guide in GUIDE_SIZES if model in FITS.get(guide, SIZES)]
 
 
 # every program has a port
