@@ -22,7 +22,7 @@ from time import perf_counter
 import torch
 
 from ppl_models.inference import training_step
-from ppl_models.inference.config import Settings
+from ppl_models.inference.config import FitConfig
 from ppl_models.runs import names
 
 from .table import pairs_table
@@ -84,12 +84,12 @@ def numpyro_steps(model: str, guide: str) -> Callable[[int], None]:
     sizes = {} if guide == "infused" else {"hidden": WIDTH}
     port = names.catalogue("guide", "numpyro")[guide](program, rows[:3], **sizes, key=keys[1])
     port = like_torch(port, second)
-    settings = Settings(
-        elbo, steps=10**6, batch_size=BATCH, lr=LR, schedule="constant", weight_decay=0.0, clip=None, ema=None
+    config = FitConfig(
+        objective=elbo, steps=10**6, batch_size=BATCH, lr=LR, schedule="constant", weight_decay=0.0, clip=None, ema=None
     )
     free, parameters = find(program, port, (rows,), keys[2])
-    step = Step(program, port, parameters, columns_of(rows, "rows"), settings, keys[3])
-    blocks, state, done = Blocks(step, Order(BATCH, BATCH, 0), settings.steps), begun(free, False), 0
+    step = Step(program, port, parameters, columns_of(rows, "rows"), config, keys[3])
+    blocks, state, done = Blocks(step, Order(BATCH, BATCH, 0), config.steps), begun(free, False), 0
 
     def run(steps: int) -> None:
         nonlocal state, done

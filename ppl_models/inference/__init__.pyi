@@ -1,3 +1,4 @@
+from .config import FitConfig as FitConfig
 from .criteria import info_vae as info_vae, moment_matching as moment_matching, unregularized as unregularized
 from .discrepancies import mmd as mmd, moments as moments
 from .objectives import (

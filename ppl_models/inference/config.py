@@ -1,11 +1,13 @@
-"""The arguments of `fit` that say how a pair is trained: checked once, and written down, for a run to be resumed."""
+"""`FitConfig`: the options of a training, each said once; checked, and written down for a run to be resumed."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from functools import partial
+from inspect import Parameter, signature
 from math import inf
 from numbers import Integral
-from typing import Any
+from typing import Any, TypedDict
 
 from .schedules import Constant, Cosine, Linear, to_dict
 
@@ -16,40 +18,112 @@ PRECISIONS = "float32", "bfloat16"
 WORTHWHILE = {"cpu": 5000, "cuda": 500}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """See `ppl_models.inference.fit`, whose arguments these are, and those of `ppl_models.numpyro.fit`.
+class FitOptions(TypedDict, total=False):
+    """The fields of `FitConfig` as keywords of `fit`, for editors and type checkers."""
+
+    steps: int | None
+    epochs: float | None
+    batch_size: int
+    lr: float
+    schedule: str | Callable[[int], float]
+    weight_decay: float
+    warmup: int
+    beta: float | Callable[[int], float]
+    clip: float | None
+    skip: float | None
+    ema: float | None
+    particles: int
+    analytic: bool
+    objective: Callable | None
+    gradient: str
+    loss: Any
+    accumulate: int
+    precision: str
+    compile: str | bool
+    patience: int | None
+    every: int | None
+    seed: int | None
+
+
+def option(default: Any, text: str) -> Any:
+    """A field with this default, and with what it is for as its `metadata["help"]`."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """The options of `fit`, the same for Pyro and NumPyro: to be passed whole, by name, or both.
+
+        config = FitConfig(lr=3e-3, ema=None)
+        fit(model, guide, data, config, steps=500)
+        fit(model, guide, data, lr=3e-3, ema=None, steps=500)
 
     Raises:
         ValueError: values out of their range, or that contradict each other.
     """
 
-    objective: Callable
-    steps: int | None = None
-    epochs: float | None = None
-    batch_size: int = 128
-    lr: float = 1e-3
-    schedule: str | Callable[[int], float] = "cosine"
-    weight_decay: float = 0.0
-    warmup: int = 0
-    beta: float | Callable[[int], float] = 1.0
-    clip: float | None = 100.0
-    skip: float | None = None
-    ema: float | None = 0.999
-    particles: int = 1
-    analytic: bool = True
-    gradient: str = "reparametrized"
-    loss: Any = None
-    accumulate: int = 1
-    precision: str = "float32"
-    patience: int | None = None
-    every: int | None = None
-    seed: int | None = None
-    compile: str | bool = "auto"
+    steps: int | None = option(None, "steps to take; either these or `epochs` say how long")
+    epochs: float | None = option(None, "passes over the data, each of len(data) // batch_size batches")
+    batch_size: int = option(
+        128, "rows a batch (of each process); of data with fewer rows all are taken, in their order"
+    )
+    lr: float = option(1e-3, "learning rate of AdamW")
+    schedule: str | Callable[[int], float] = option(
+        "cosine", "its course: 'cosine' falls to zero, 'constant' stays, a function of the step gives a factor"
+    )
+    weight_decay: float = option(0.0, "weight decay of AdamW")
+    warmup: int = option(0, "steps over which the weight of the divergences rises linearly from 0 to 1")
+    beta: float | Callable[[int], float] = option(
+        1.0, "weight of the divergences, or a function of the step, counted from 0 (`schedules.Cyclic(2000)`)"
+    )
+    clip: float | None = option(100.0, "bound on the norm of the gradient; None for none")
+    skip: float | None = option(
+        None, "leave a step out whose gradient has a larger norm or is not finite; None: not finite is an error"
+    )
+    ema: float | None = option(
+        0.999,
+        "decay of the moving average of the parameters that the pair is left with, min(ema, (1 + t) / (10 + t)) at "
+        "step t = 0, 1, ...; None to keep the last parameters",
+    )
+    particles: int = option(
+        1, "draws a step, in one vectorized pass; Pyro programs that are wrong in one are run once a draw"
+    )
+    analytic: bool = option(True, "take divergences in closed form where there is one (less noise), or sample all")
+    objective: Callable | None = option(
+        None, "function of `Terms` that is maximized, such as partial(free_bits, nats=1); None for the ELBO"
+    )
+    gradient: str = option(
+        "reparametrized", "estimator of the gradient: 'reparametrized', or 'doubly-reparametrized' (see `estimate`)"
+    )
+    loss: Any = option(
+        None,
+        "an ELBO of Pyro's or NumPyro's own in place of the objective (`Trace_ELBO()`); objective, gradient, beta, "
+        "warmup, particles, analytic and precision are then its business and keep their defaults",
+    )
+    accumulate: int = option(1, "batches whose gradients are averaged for one step")
+    precision: str = option(
+        "float32",
+        "'bfloat16' computes matrix products (in torch also convolutions) so, all else in single precision",
+    )
+    compile: str | bool = option(
+        "auto",
+        "torch: capture the step once and replay it compiled, with the same numbers up to rounding, or run eagerly; it "
+        "takes half a minute on a CPU, so 'auto' does so from 5000 steps on (500 on CUDA), and `Run.notes` says where "
+        "a program could not be captured. JAX: take many steps in one loop on the device, or one by one; 'auto' loops "
+        "but for convolutions on a CPU, where XLA takes ten times as long for them in loops",
+    )
+    patience: int | None = option(
+        None,
+        "stop after so many records without a better bound on the validation data, and leave the pair as it was best",
+    )
+    every: int | None = option(None, "steps between records; an epoch by default")
+    seed: int | None = option(
+        None, "seed of the noise and the shuffling; None goes on with the global generator (JAX: draws one)"
+    )
 
     def __post_init__(self) -> None:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError(f"fit: found steps={self.steps} and epochs={self.epochs}, want exactly one of them")
+        if self.steps is not None and self.epochs is not None:
+            self.check_length()
         if self.schedule not in ("cosine", "constant") and not callable(self.schedule):
             raise ValueError(
                 f"fit: found schedule {self.schedule!r}, want 'cosine', 'constant' or a function of the step"
@@ -71,6 +145,11 @@ class Settings:
         self._check(self.compile in ("auto", True, False), "compile", "'auto', True or False")
         if self.warmup and self.beta != 1.0:
             raise ValueError(f"fit: found warmup={self.warmup} and beta={self.beta}, want one; try beta=Linear(steps)")
+
+    def check_length(self) -> None:
+        """Raise ValueError unless either steps or epochs say how long; of a config alone both may be open."""
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"fit: found steps={self.steps} and epochs={self.epochs}, want exactly one of them")
 
     def check_alone(self, usual: Callable, whose: str) -> None:
         """Raise ValueError if there is a loss of a library's, and something set that is then the loss's business.
@@ -118,7 +197,53 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as JSON; functions by their names and options."""
-        return {field.name: told(getattr(self, field.name)) for field in fields(self)}
+        return {each.name: to_jsonable(getattr(self, each.name)) for each in fields(self)}
+
+
+if FitConfig.__doc__:  # none under python -OO
+    FitConfig.__doc__ += "\nOptions:\n" + "".join(f"    {f.name}: {f.metadata['help']}.\n" for f in fields(FitConfig))
+
+
+def configured(config: FitConfig | None, options: Mapping[str, Any], usual: Callable) -> FitConfig:
+    """A config with options of a call of `fit` laid over it; steps given there replace epochs of it, and vice versa.
+
+    Args:
+        config: None for the defaults.
+        options: any fields of `FitConfig` by name.
+        usual: the objective where none is asked for.
+
+    Raises:
+        TypeError: a config that is none; an option that there is not.
+        ValueError: see `FitConfig`; neither steps nor epochs.
+    """
+    if config is not None and not isinstance(config, FitConfig):
+        raise TypeError(f"fit: found config={config!r}, want a FitConfig; give single options by name, as steps=500")
+    known = [each.name for each in fields(FitConfig)]
+    for name in options.keys() - set(known):
+        near = get_close_matches(name, known, 1, 0)[0]
+        raise TypeError(f"fit: found the option {name!r}, want one of FitConfig; try {near}=")
+    length = {"steps": None, "epochs": None} if options.keys() & {"steps", "epochs"} else {}
+    config = replace(config or FitConfig(), **length | dict(options))
+    config.check_length()
+    return config if config.objective is not None else replace(config, objective=usual)
+
+
+def shows_options(usual: Callable) -> Callable[[Callable], Callable]:
+    """A decorator that lists the fields of `FitConfig` in the signature of a `fit`, for `help` and for notebooks.
+
+    Args:
+        usual: the objective where none is asked for.
+    """
+
+    def decorate(fit: Callable) -> Callable:
+        own, named = signature(fit), Parameter.KEYWORD_ONLY
+        given = [p for p in own.parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+        usuals = {f.name: usual if f.name == "objective" else f.default for f in fields(FitConfig)}
+        given += [Parameter(f.name, named, default=usuals[f.name], annotation=f.type) for f in fields(FitConfig)]
+        fit.__signature__ = own.replace(parameters=given)
+        return fit
+
+    return decorate
 
 
 def average_weight(ema: float | None, step: int) -> float:
@@ -126,13 +251,15 @@ def average_weight(ema: float | None, step: int) -> float:
     return 1.0 if ema is None else 1 - min(ema, (1 + step) / (10 + step))
 
 
-def told(value: Any) -> Any:
+def to_jsonable(value: Any) -> Any:
     """A value as JSON: what is none by a text that is the same in another process."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, partial):
-        inner = [repr(told(a)) for a in value.args] + [f"{k}={told(v)!r}" for k, v in value.keywords.items()]
-        return f"{told(value.func)}({', '.join(inner)})"
+        inner = [repr(to_jsonable(a)) for a in value.args] + [
+            f"{k}={to_jsonable(v)!r}" for k, v in value.keywords.items()
+        ]
+        return f"{to_jsonable(value.func)}({', '.join(inner)})"
     try:
         return to_dict(value)
     except (TypeError, ValueError, AttributeError):
@@ -145,10 +272,11 @@ def compared(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
     `compile` may differ (the numbers are the same up to rounding), and where a run goes on it may be for longer
     (`steps`, `epochs`) if its learning rate does not depend on the end.
     """
+    usual = FitConfig().to_dict()  # of an option that was not there yet
     free = {"compile", "seed"} | ({"steps", "epochs"} if now.get("schedule") != "cosine" else set())
     for name, value in now.items():
-        if name not in free and name in then and then[name] != value:
+        if name not in free and (was := then.get(name, usual[name])) != value:
             raise ValueError(
-                f"fit: found {name}={value!r}, but the run in this folder was started with {then[name]!r}; resume with "
-                "the arguments that it was started with, or choose another folder"
+                f"fit: found {name}={value!r}, but the run in this folder was started with {was!r}; resume with the "
+                "arguments that it was started with, or choose another folder"
             )

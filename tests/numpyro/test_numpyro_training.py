@@ -32,7 +32,7 @@ from guides import MeanField as TorchMeanField, SelfReflective as TorchGuide
 from guides.numpyro import MeanField, SelfReflective
 from ppl_models import VAE as TorchVAE, SeReVAE as TorchModel
 from ppl_models.inference import Cyclic, Linear
-from ppl_models.inference.config import Settings
+from ppl_models.inference.config import FitConfig
 from ppl_models.inference.numpyro import evaluate, fit, load
 from ppl_models.inference.numpyro.engine.parameters import find
 from ppl_models.inference.numpyro.engine.step import Blocks, Step, begun
@@ -422,7 +422,9 @@ def test_at_the_exact_posterior_the_doubly_reparametrized_gradient_has_no_noise(
 def test_an_update_is_that_of_optax(wide):
     free, parameters = find(model, guide, (jnp.asarray(rows()),), jax.random.key(0))
     slopes = jax.tree.map(lambda p: jnp.cos(7 * p), free)
-    step = Step(model, guide, parameters, (), Settings(objectives.elbo, steps=9, weight_decay=0.1), jax.random.key(0))
+    step = Step(
+        model, guide, parameters, (), FitConfig(objective=objectives.elbo, steps=9, weight_decay=0.1), jax.random.key(0)
+    )
     optimizer = optax.adamw(0.01, weight_decay=0.1)
     ours, theirs, state = begun(free, False), free, optimizer.init(free)
     for t in range(3):

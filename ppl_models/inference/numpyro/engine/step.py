@@ -14,7 +14,7 @@ from ppl_models.numpyro.data import Rows
 from ppl_models.numpyro.parts.layers import Conv
 from ppl_models.numpyro.parts.program import training
 
-from ...config import Settings
+from ...config import FitConfig
 from ...schedules import Constant
 from ..feeding.batches import Order, drawn
 from ..passes.losses import estimate
@@ -63,7 +63,7 @@ class Step:
         model, guide: the pair.
         parameters: what is known of its parameters.
         columns: the data.
-        settings: the arguments of the training.
+        config: the arguments of the training.
         key: of all its noise.
         kl_of: the latents whose mean divergence a step tells.
     """
@@ -72,7 +72,7 @@ class Step:
     guide: Callable
     parameters: Parameters
     columns: Sequence[Rows]
-    settings: Settings
+    config: FitConfig
     key: Array
     kl_of: tuple[str, ...] = ()
 
@@ -83,14 +83,14 @@ class Step:
         `told` is (2 + kl_of,): the same, the bound on the nll, and the mean divergence of each latent of `kl_of`.
         Programs are in training mode.
         """
-        settings, size = self.settings, len(self.columns[0])
+        config, size = self.config, len(self.columns[0])
         keys = random.split(key)
         batch, params = drawn(self.columns, rows, keys[0]), self.parameters.constrained(free)
-        if settings.loss is not None:
-            value = settings.loss.loss(keys[1], params, self.model, self.guide, *batch) / len(batch[0])
+        if config.loss is not None:
+            value = config.loss.loss(keys[1], params, self.model, self.guide, *batch) / len(batch[0])
             return value, (jnp.stack([value, value]), None)
         value, found = estimate(
-            settings.objective,
+            config.objective,
             self.model,
             self.guide,
             batch,
@@ -98,19 +98,19 @@ class Step:
             params=params,
             beta=beta,
             data_size=size,
-            particles=settings.particles,
-            analytic=settings.analytic,
-            gradient=settings.gradient,
+            particles=config.particles,
+            analytic=config.analytic,
+            gradient=config.gradient,
         )
         bound = value
-        if not (isinstance(beta, float) and beta == 1 and settings.objective in (elbo, importance_weighted)):
-            plain = importance_weighted if settings.objective is importance_weighted else elbo
+        if not (isinstance(beta, float) and beta == 1 and config.objective in (elbo, importance_weighted)):
+            plain = importance_weighted if config.objective is importance_weighted else elbo
             bound = -plain(found, 1.0, size)
         return value, (jnp.stack([value, bound, *mean_kl(found, self.kl_of, size)]), found)
 
     def beta(self, now: Mapping[str, Array]) -> float | Array:
         """The weight of the divergences: a number where it never changes."""
-        betas = self.settings.betas()
+        betas = self.config.betas()
         return betas.value if isinstance(betas, Constant) else now["beta"]
 
     def batch(self, stored: Sequence[Array], now: Mapping[str, Array], i: int | Array) -> tuple[list[Array], Array]:
@@ -126,7 +126,7 @@ class Step:
                 moments of Adam; rows (accumulate, batch_size).
             stored: the values of the data.
         """
-        settings, count = self.settings, self.settings.accumulate
+        config, count = self.config, self.config.accumulate
 
         def gradient(i: int | Array) -> tuple[Array, Params]:
             rows, key = self.batch(stored, now, i)
@@ -142,10 +142,10 @@ class Step:
             told, slopes = jax.tree.map(lambda t: t / count, jax.lax.scan(add, first, rest)[0])
         norm = jnp.sqrt(sum(jnp.sum(g.astype(told.dtype) ** 2) for g in jax.tree.leaves(slopes)))
         good = jnp.isfinite(told[0] + norm) & ~state.halted
-        halted = state.halted | ~good if settings.skip is None else state.halted
-        good = good if settings.skip is None else good & (norm <= settings.skip)
-        if settings.clip is not None:
-            factor = jnp.minimum(1.0, settings.clip / (norm + 1e-6))  # as torch's clip_grad_norm_
+        halted = state.halted | ~good if config.skip is None else state.halted
+        good = good if config.skip is None else good & (norm <= config.skip)
+        if config.clip is not None:
+            factor = jnp.minimum(1.0, config.clip / (norm + 1e-6))  # as torch's clip_grad_norm_
             slopes = jax.tree.map(lambda g: g * factor.astype(g.dtype), slopes)
         moved = self._moved(state, slopes, now)
         outcome = jnp.concatenate([told[:2], norm[None].astype(told.dtype), jnp.ones(1, told.dtype), told[2:]])
@@ -161,7 +161,7 @@ class Step:
 
         def move(p: Array, m: Array, v: Array) -> Array:
             lr, first, second = (now[name].astype(p.dtype) for name in ("lr", "first", "second"))
-            return p * (1 - lr * self.settings.weight_decay) - lr / first * m / (jnp.sqrt(v / second) + EPS)
+            return p * (1 - lr * self.config.weight_decay) - lr / first * m / (jnp.sqrt(v / second) + EPS)
 
         params = jax.tree.map(move, state.params, exp_avg, exp_avg_sq)
         if state.average is None:
@@ -172,7 +172,7 @@ class Step:
     def finite(self, state: State, now: Mapping[str, Array], stored: Sequence[Array]) -> tuple[Array, dict[str, Array]]:
         """(the loss of a step again, what it is made of -> whether that is finite), for the message of an error."""
         values, told = [], {}
-        for i in range(self.settings.accumulate):
+        for i in range(self.config.accumulate):
             rows, key = self.batch(stored, now, i)
             value, (_, found) = self.negative(state.params, rows, key, self.beta(now))
             values.append(value)
@@ -195,33 +195,31 @@ class Blocks:
     """
 
     def __init__(self, step: Step, order: Order, total: int) -> None:
-        settings = step.settings
-        self.step, self.order, self.settings = step, order, settings
+        config = step.config
+        self.step, self.order, self.config = step, order, config
         self.stored = [jnp.asarray(column.values) for column in step.columns]
         batch = order.rows(0)
-        rows = len(batch) * settings.accumulate
-        self.looped = settings.compile is True or (
-            settings.compile == "auto" and not _convolves(step.model, step.guide)
-        )
+        rows = len(batch) * config.accumulate
+        self.looped = config.compile is True or (config.compile == "auto" and not _convolves(step.model, step.guide))
         self.capacity = max(min(LONGEST, total, LARGEST // rows), 1) if self.looped else 1
-        self.betas, self.rates = settings.betas(), settings.rates(total)
+        self.betas, self.rates = config.betas(), config.rates(total)
         self._float = jnp.zeros(()).dtype
         self._run = jax.jit(self._loop if self.looped else self._once)
 
     def __call__(self, state: State, first: int, count: int) -> tuple[State, int]:
         """(the state after steps `first`, `first` + 1, ..., how many were tried: `count`, or less if one halted)."""
         table = self.table(first, count, self.capacity)
-        with jax.default_matmul_precision(self.settings.precision):
+        with jax.default_matmul_precision(self.config.precision):
             state, done = self._run(state, table, np.int32(count), self.stored)
         return state, int(done)
 
     def table(self, first: int, count: int, length: int) -> dict[str, np.ndarray]:
         """What changes from step to step (see `Step.__call__`), a row for each; up to `length` the last one again."""
-        steps, each = range(first, first + count), self.settings.accumulate
+        steps, each = range(first, first + count), self.config.accumulate
         numbers = {
-            "lr": [self.settings.lr * self.rates(step) for step in steps],
+            "lr": [self.config.lr * self.rates(step) for step in steps],
             "beta": [self.betas(step) for step in steps],
-            "weight": [self.settings.average_weight(step) for step in steps],
+            "weight": [self.config.average_weight(step) for step in steps],
             "first": [1 - BETAS[0] ** (step + 1) for step in steps],
             "second": [1 - BETAS[1] ** (step + 1) for step in steps],
         }

@@ -57,7 +57,7 @@ class Loop:
     ) -> None:
         self.blocks, self.state, self.total, self.every = blocks, state, total, every
         self.held_out, self.run, self.callbacks, self.about = held_out, run, callbacks, dict(about)
-        self.step, self.settings, self.parameters = blocks.step, blocks.settings, blocks.step.parameters
+        self.step, self.config, self.parameters = blocks.step, blocks.config, blocks.step.parameters
         pair = {"model": self.step.model, "guide": self.step.guide}
         held = {label: named_constants(p) for label, p in pair.items() if isinstance(p, Program)}
         self.constants = {f"{label}.{name}": value for label, each in held.items() for name, value in each.items()}
@@ -109,12 +109,12 @@ class Loop:
         loss, nll = self._means()[:2]
         taken = int(self.state.tally[3])
         record: dict[str, float] = {"step": self.done, "loss": loss, "nll": nll}
-        if self.settings.skip is not None:
+        if self.config.skip is not None:
             record["skipped"] = self.since - taken
             if not taken:
                 raise ValueError(
                     f"fit: none of the last {self.since} steps was taken: every gradient was larger than "
-                    f"skip={self.settings.skip} or not finite; try a larger skip, a smaller lr, or look at the data"
+                    f"skip={self.config.skip} or not finite; try a larger skip, a smaller lr, or look at the data"
                 )
         self.state, self.since = self.state._replace(tally=jnp.zeros_like(self.state.tally)), 0
         if self.held_out is not None:
@@ -133,13 +133,13 @@ class Loop:
 
     def _judge(self, record: Mapping[str, float], bar: Progress) -> None:
         """Remember the best parameters, and stop where the validation bound has not fallen for too long."""
-        if self.settings.patience is None:
+        if self.config.patience is None:
             return
         if record["valid"] < self.best_bound:
             self.best_bound, self.worse, self.best = record["valid"], 0, self.state.left
         else:
             self.worse += 1
-        if self.worse >= self.settings.patience:
+        if self.worse >= self.config.patience:
             self.stopped = True
             best = f"the bound on validation data was best, {self.best_bound:.4f}, {self.worse} records ago"
             self._note(f"stopped at step {self.done}: {best}; the pair is left as it was then", bar)
@@ -149,17 +149,17 @@ class Loop:
         size, total = len(self.held_out[0]), 0.0
         # streams of their own: steps count from 0 up
         key = random.fold_in(random.fold_in(self.step.key, 2**31 - 1), self.done)
-        for i in range(0, size, self.settings.batch_size):
-            rows = [column.values[i : i + self.settings.batch_size] for column in self.held_out]
-            with jax.default_matmul_precision(self.settings.precision):
+        for i in range(0, size, self.config.batch_size):
+            rows = [column.values[i : i + self.config.batch_size] for column in self.held_out]
+            with jax.default_matmul_precision(self.config.precision):
                 total += float(self._bounds(self.state.left, rows, random.fold_in(key, i)))
         return total / size
 
     def _bounded(self, free: Params, rows: Sequence[Array], key: Array) -> Array:
         keys, step = random.split(key), self.step
         batch, params = drawn(self.held_out, rows, keys[0]), self.parameters.constrained(free)
-        if self.settings.loss is not None:
-            return self.settings.loss.loss(keys[1], params, step.model, step.guide, *batch)
+        if self.config.loss is not None:
+            return self.config.loss.loss(keys[1], params, step.model, step.guide, *batch)
         found = terms(step.model, step.guide, batch, key=keys[1], params=params)
         return -elbo(found, data_size=len(self.held_out[0])) * len(batch[0])
 
@@ -185,7 +185,7 @@ class Loop:
             "since": self.since,
             "seconds": self.before + perf_counter() - self.start,
             "history": self.run.history,
-            "settings": self.settings.to_dict(),
+            "settings": self.config.to_dict(),
             "stopped": self.stopped,
             "notes": [self.run.notes[-1]] if self.stopped else [],
             "best": [self.best_bound, self.worse] if self.best is not None else None,

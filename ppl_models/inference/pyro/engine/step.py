@@ -20,7 +20,7 @@ from ..passes.losses import Objective, estimate
 from ..passes.terms import Terms, concatenated
 from .optimizer_state import OptimizerState
 
-DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # of matrix products and convolutions, by `Settings.precision`
+DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # of matrix products and convolutions, by `FitConfig.precision`
 
 
 @dataclass(frozen=True)

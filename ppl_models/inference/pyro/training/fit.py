@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pyro
 import torch
-from pyro.infer.elbo import ELBO
 from torch import Tensor, nn
 
-from ...config import Settings
+from ...config import FitConfig, FitOptions, configured, shows_options
 from ...objectives import elbo
 from ...run import Callback, Run, as_sequence
 from ...schedules import Constant
@@ -20,7 +19,6 @@ from ..feeding import distributed
 from ..feeding.batches import Batches, columns_of, rows_of
 from ..feeding.distributed import Group
 from ..passes.checks import check_enumeration, check_loss, check_pair, check_values
-from ..passes.losses import Objective
 from . import modes
 from .checkpoint import CHECKPOINT, prepared
 from .loop import Loop
@@ -28,39 +26,20 @@ from .pair_info import look_at
 from .state import fingerprint
 
 
+@shows_options(elbo)
 def fit(
     model: Callable,
     guide: Callable,
     data: Any,
+    config: FitConfig | None = None,
     *,
-    steps: int | None = None,
-    epochs: float | None = None,
-    batch_size: int = 128,
-    lr: float = 1e-3,
-    schedule: str | Callable[[int], float] = "cosine",
-    weight_decay: float = 0.0,
-    warmup: int = 0,
-    beta: float | Callable[[int], float] = 1.0,
-    clip: float | None = 100.0,
-    skip: float | None = None,
-    ema: float | None = 0.999,
-    particles: int = 1,
-    analytic: bool = True,
-    objective: Objective = elbo,
-    gradient: str = "reparametrized",
-    loss: ELBO | None = None,
-    accumulate: int = 1,
-    precision: str = "float32",
-    compile: str | bool = "auto",
     validation: Any = None,
-    patience: int | None = None,
     callbacks: Callback | Sequence[Callback] | None = None,
     folder: str | Path | None = None,
     resume: bool = False,
-    every: int | None = None,
     workers: int = 0,
-    seed: int | None = None,
     progress: bool = True,
+    **options: Unpack[FitOptions],
 ) -> Run:
     """Maximize a bound of a pair by stochastic gradient steps, with one AdamW over all its parameters.
 
@@ -70,136 +49,92 @@ def fit(
     Args:
         model, guide: any Pyro programs with reparametrized latents (others with a `loss`); parameters of modules and of
             `pyro.param` are trained, frozen ones (`requires_grad_(False)`) are not. For the time of the call modules
-            are in training mode, a wholly frozen one in evaluation mode; for the validation all are in evaluation mode.
+            are in training mode, except those with no trainable parameter; for the validation all are in evaluation
+            mode.
         data: rows, a tensor or anything with a length that tensors index (`ppl_models.data.Data`); a tuple of such for
             a model of several arguments. It is drawn from in shuffled batches, on the modules' device where it fits.
-        steps, epochs: how long; exactly one of them. An epoch is `len(data) // batch_size` batches.
-        batch_size: rows a batch (of each process). Larger than the data: all of them, in their order.
-        lr, schedule, weight_decay: of AdamW; "cosine" lets the rate fall to zero, "constant" does not, and a function
-            of the step (`schedules`) gives its factor.
-        warmup: steps over which the weight of the divergences rises linearly from 0 to 1.
-        beta: that weight, or a function of the step, counted from 0 (`schedules.Cyclic(2000)`).
-        clip: bound on the norm of the gradient, None for none.
-        skip: leave a step out whose gradient has a larger norm, or is not finite; None: the latter is an error.
-        ema: decay of the moving average of the parameters that the pair is left with, min(ema, (1 + t) / (10 + t)) at
-            step t = 0, 1, ...; None to keep the last ones.
-        particles: draws a step, in one vectorized pass if the programs are right with one, else one by one.
-        analytic: divergences in closed form where there is one (less noise), or all sampled.
-        objective, gradient: of `objectives` and `losses.estimate`: `importance_weighted`, `partial(free_bits, nats=1)`.
-        loss: one of Pyro's own ELBOs instead (`pyro.infer.Trace_ELBO()`, `TraceEnum_ELBO()`, ...): then objective,
-            gradient, beta, warmup, particles, analytic and precision are its business and must keep their defaults.
-        accumulate: batches whose gradients are averaged for one step.
-        precision: "bfloat16" computes matrix products and convolutions so, and all else in single precision.
-        compile: capture the step once and replay it compiled, with the same numbers up to rounding. It takes half a
-            minute on a CPU; "auto" does so from 5000 steps on, on CUDA from 500. Where a program cannot be captured,
-            it runs as it stands and `Run.notes` says why.
+        config, options: `FitConfig`, whose fields may be given here one by one: `steps=2000, lr=5e-3`.
         validation: data of the same kind: the bound on them is recorded with every record.
-        patience: stop after so many records without a better bound on the validation data, and leave the pair as it was
-            at the best.
         callbacks: called with the `Run` after every record; one that returns True ends the training.
         folder: where to write checkpoint.safetensors and history.json with every record, atomically. It must not hold
             a checkpoint, but to resume; a new one is removed if there was no record.
         resume: go on from the checkpoint in the folder, if there is one, as if there had been no interruption: model,
             guide, data and arguments must be those that it was started with.
-        every: steps between records, an epoch by default.
         workers: processes that make batches (`torch.utils.data.DataLoader`), for data that are slow to index; scripts
             then need `if __name__ == "__main__":`.
-        seed: of the noise and the shuffling; None continues the global generator.
         progress: show a bar with loss, nll (bound) and time left.
 
     Returns:
         The `Run`; model and guide are trained in place.
 
     Raises:
-        TypeError: data that have no length or that tensors do not index; a loss that is no objective of Pyro's.
+        TypeError: data that have no length or that tensors do not index; a loss that is no objective of Pyro's; an
+            option that is not in `FitConfig`.
         ValueError: arguments that contradict each other; data that are empty or not finite, or a value in any row that
             the model does not take; a pair without parameters, in the wrong order, or with latents that are not
             reparametrized; a loss without gradients; a folder that cannot be written to, or to resume that holds
             another run or a damaged file; a loss or gradient that is not finite (the message names the first site whose
             term is not; that step is not taken, and files are left as the last record wrote them).
     """
-    settings = Settings(
-        steps=steps,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        schedule=schedule,
-        weight_decay=weight_decay,
-        warmup=warmup,
-        beta=beta,
-        clip=clip,
-        skip=skip,
-        ema=ema,
-        particles=particles,
-        analytic=analytic,
-        objective=objective,
-        gradient=gradient,
-        loss=loss,
-        accumulate=accumulate,
-        precision=precision,
-        patience=patience,
-        every=every,
-        seed=seed,
-        compile=compile,
-    )
-    settings.check_alone(elbo, "Pyro")
-    if loss is not None:
-        check_loss(loss)
-    if patience is not None and validation is None:
-        raise ValueError(f"fit: found patience={patience} without validation data, want some to judge by")
+    config = configured(config, options, elbo)
+    config.check_alone(elbo, "Pyro")
+    if config.loss is not None:
+        check_loss(config.loss)
+    if config.patience is not None and validation is None:
+        raise ValueError(f"fit: found patience={config.patience} without validation data, want some to judge by")
     if resume and folder is None:
         raise ValueError("fit: found resume=True without a folder, want the one to go on from")
-    check_enumeration(loss, guide)
+    check_enumeration(config.loss, guide)
     called = as_sequence(callbacks)
     columns = columns_of(data, "fit: data")
     held_out = None if validation is None else columns_of(validation, "fit: validation")
     programs = {name: p for name, p in (("model", model), ("guide", guide)) if isinstance(p, nn.Module)}
     device = next((p.device for program in programs.values() for p in program.parameters()), None)
     group = distributed.current(device or torch.device("cpu"))
-    _seed(seed, group)
+    _seed(config.seed, group)
     run = Run(folder=None if folder is None else Path(folder))
 
     with prepared(run.folder if group is None or group.is_main else None, resume):
         with modes.set_to(list(programs.values()), training=False):  # looking does not move running statistics
             size = len(columns[0])
-            rows = max(min(batch_size, size // (1 if group is None else group.world)), 1)
+            rows = max(min(config.batch_size, size // (1 if group is None else group.world)), 1)
             batches = Batches(columns, rows, device, workers=workers, group=group)
             there = run.folder is not None and resume and (run.folder / CHECKPOINT).exists()
             _agreed(there, run.folder, group)
             example = rows_of(columns, slice(0, rows), device) if there else batches.peek()
-            check_pair("fit", model, guide, example, reparametrized=loss is None)
-            seen = look_at(model, guide, example, particles, loss)
+            check_pair("fit", model, guide, example, reparametrized=config.loss is None)
+            seen = look_at(model, guide, example, config.particles, config.loss)
             saved = seen.saved
-            slots = OptimizerState(trainable(saved), average=ema is not None)
+            slots = OptimizerState(trainable(saved), average=config.ema is not None)
             for each in (columns, held_out):
                 if each is not None:
                     check_values(model, guide, each, min(rows, len(each[0])), device)
         if group is not None:
             group.broadcast_(_tensors(saved))
-            slots = OptimizerState(trainable(saved), average=ema is not None)
-        config = StepConfig(
-            objective=objective,
-            gradient=gradient,
+            slots = OptimizerState(trainable(saved), average=config.ema is not None)
+        how = StepConfig(
+            objective=config.objective,
+            gradient=config.gradient,
             particles=seen.particles,
             passes=seen.passes,
             nesting=seen.nesting,
-            analytic=analytic,
+            analytic=config.analytic,
             data_size=size,
-            loss=loss,
-            weight_decay=weight_decay,
-            clip=inf if clip is None else clip,
-            skip=skip,
-            ema=ema,
-            precision=DTYPES[precision],
+            loss=config.loss,
+            weight_decay=config.weight_decay,
+            clip=inf if config.clip is None else config.clip,
+            skip=config.skip,
+            ema=config.ema,
+            precision=DTYPES[config.precision],
         )
-        betas = settings.betas()
-        eager = Eager(model, guide, slots, config, betas.value if isinstance(betas, Constant) else None, group)
-        total = settings.total(batches.per_epoch)
-        every = every or min(max(batches.per_epoch // accumulate, 1), total)
+        betas = config.betas()
+        eager = Eager(model, guide, slots, how, betas.value if isinstance(betas, Constant) else None, group)
+        total = config.total(batches.per_epoch)
+        every = config.every or min(max(batches.per_epoch // config.accumulate, 1), total)
         known = {"data": columns, "validation": held_out} if folder is not None else {}
         about = {name: None if each is None else fingerprint(each) for name, each in known.items()}
         pair = list(programs.values())
-        loop = Loop(settings, total, every, eager, batches, held_out, saved, pair, run, called, group, about)
+        loop = Loop(config, total, every, eager, batches, held_out, saved, pair, run, called, group, about)
         if there:
             loop.resume()
         loop(progress)

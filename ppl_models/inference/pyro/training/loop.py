@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load as unpacked, save as packed
 from torch import Tensor, nn
 
-from ...config import Settings, compared
+from ...config import FitConfig, compared
 from ...interrupts import interrupts
 from ...objectives import elbo
 from ...progress import Progress
@@ -31,7 +31,7 @@ class Loop:
     """A training in the middle: all that `fit` has settled, and how far it is.
 
     Args:
-        settings: the arguments of the training.
+        config: the arguments of the training.
         total: steps of it.
         every: steps between records.
         eager: the step.
@@ -47,7 +47,7 @@ class Loop:
 
     def __init__(
         self,
-        settings: Settings,
+        config: FitConfig,
         total: int,
         every: int,
         eager: Eager,
@@ -60,7 +60,7 @@ class Loop:
         group: Group | None,
         about: Mapping[str, Any],
     ) -> None:
-        self.settings, self.total, self.every, self.eager, self.batches = settings, total, every, eager, batches
+        self.config, self.total, self.every, self.eager, self.batches = config, total, every, eager, batches
         self.held_out, self.saved, self.programs, self.run = held_out, saved, programs, run
         self.callbacks, self.group, self.about = callbacks, group, dict(about)
         self.slots, self.device = eager.slots, eager.slots.parameters[0].device
@@ -79,18 +79,18 @@ class Loop:
 
     def __call__(self, progress: bool) -> None:
         """Take the steps that are left. However it ends, the pair holds its averages (or the best) afterwards."""
-        betas, rates = self.settings.betas(), self.settings.rates(self.total)
+        betas, rates = self.config.betas(), self.config.rates(self.total)
         with ExitStack() as stack:
             stack.callback(self._leave)
             stack.enter_context(modes.set_to(self.programs, training=True))
             stack.enter_context(pyro.validation_enabled(False))
             bar = stack.enter_context(Progress(self.total, progress and self.is_main))
-            if self.settings.captured(self.total, self.device.type):
+            if self.config.captured(self.total, self.device.type):
                 self.step = Compiled(self.eager, lambda line: self._note(line, bar))
             asked = stack.enter_context(interrupts(self.group is None))
             while self.done < self.total and not self.stopped:
-                batches = [next(self.batches) for _ in range(self.settings.accumulate)]
-                now = StepInputs(self.done, self.settings.lr * rates(self.done), betas(self.done))
+                batches = [next(self.batches) for _ in range(self.config.accumulate)]
+                now = StepInputs(self.done, self.config.lr * rates(self.done), betas(self.done))
                 self.tally += self.step(batches, now)
                 self.done, self.since = self.done + 1, self.since + 1
                 due = self.done % self.every == 0 or self.done == self.total
@@ -116,12 +116,12 @@ class Loop:
         loss, nll = self._means()[:2]
         taken = int(self.tally[3])
         record: dict[str, float] = {"step": self.done, "loss": loss, "nll": nll}
-        if self.settings.skip is not None:
+        if self.config.skip is not None:
             record["skipped"] = self.since - taken
             if not taken:
                 raise ValueError(
                     f"fit: none of the last {self.since} steps was taken: every gradient was larger than "
-                    f"skip={self.settings.skip} or not finite; try a larger skip, a smaller lr, or look at the data"
+                    f"skip={self.config.skip} or not finite; try a larger skip, a smaller lr, or look at the data"
                 )
         self.tally, self.since = torch.zeros_like(self.tally), 0
         if self.group is not None:  # running statistics of each process's own rows: those of rank 0 are kept
@@ -138,14 +138,14 @@ class Loop:
 
     def _judge(self, record: Mapping[str, float], bar: Progress) -> None:
         """Remember the best parameters, and stop where the validation bound has not fallen for too long."""
-        if self.settings.patience is None:
+        if self.config.patience is None:
             return
         if record["valid"] < self.best_bound:
             self.best_bound, self.worse = record["valid"], 0
             self.best = [p.detach().clone() for p in self.slots.parameters]
         else:
             self.worse += 1
-        if self.worse >= self.settings.patience:
+        if self.worse >= self.config.patience:
             self.stopped = True
             best = f"the bound on validation data was best, {self.best_bound:.4f}, {self.worse} records ago"
             self._note(f"stopped at step {self.done}: {best}; the pair is left as it was then", bar)
@@ -171,8 +171,8 @@ class Loop:
         rank, world = (self.group.rank, self.group.world) if self.group is not None else (0, 1)
         mine = [torch.arange(rank, size, world)] if world > 1 else None
         count = size if mine is None else len(mine[0])
-        for i in range(0, count, self.settings.batch_size):
-            index = slice(i, i + self.settings.batch_size)
+        for i in range(0, count, self.config.batch_size):
+            index = slice(i, i + self.config.batch_size)
             batch = rows_of(columns, index if mine is None else mine[0][index], self.device)
             if config.loss is None:
                 total -= elbo(terms(eager.model, eager.guide, batch), data_size=size).item() * len(batch[0])
@@ -202,7 +202,7 @@ class Loop:
             "since": self.since,
             "seconds": self.before + perf_counter() - self.start,
             "history": self.run.history,
-            "settings": self.settings.to_dict(),
+            "settings": self.config.to_dict(),
             "stopped": self.stopped,
             "notes": [self.run.notes[-1]] if self.stopped else [],
             "best": [self.best_bound, self.worse] if self.best else None,
@@ -231,7 +231,7 @@ class Loop:
         """
         path = self.run.folder / CHECKPOINT
         state, about = load_training(path)
-        compared(self.settings.to_dict(), about["settings"])
+        compared(self.config.to_dict(), about["settings"])
         for name, told in (("data", "data"), ("validation", "validation data")):
             if about[name] != self.about[name]:
                 raise ValueError(
