@@ -11,7 +11,7 @@ from numpyro import distributions as jax_dist
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from ppl_models.inference.config import Settings
+from ppl_models.inference.config import FitConfig
 from ppl_models.inference.numpyro.engine.parameters import find
 from ppl_models.inference.numpyro.engine.step import Blocks, Step, begun
 from ppl_models.inference.numpyro.feeding.batches import Order, columns_of
@@ -92,7 +92,7 @@ def test_what_a_step_of_numpyro_tells(double):
             numpyro.sample("z", jax_dist.Normal(x @ numpyro.param("v", jnp.ones((4, 2))), 0.5).to_event(1))
 
     free, parameters = find(model, guide, (data[0].values,), key)
-    settings = Settings(elbo, steps=3, batch_size=5, ema=None, analytic=False)
+    settings = FitConfig(objective=elbo, steps=3, batch_size=5, ema=None, analytic=False)
     step = Step(model, guide, parameters, data, settings, key, LATENTS)
     blocks = Blocks(step, Order(5, 5, 0), 3)
     state, _ = blocks(begun(free, False, LATENTS), 0, 1)
