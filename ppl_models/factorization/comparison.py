@@ -10,7 +10,7 @@ from .elements import Elements
 from .labels import Names
 from .pricing import priced
 from .probing.recover import recover
-from .probing.recovered import Recovered, label
+from .probing.inspection import Recovered, label
 from .report.report import Report, SiteRow
 from .verdict import Row, Verdict, judge
 

@@ -12,7 +12,7 @@ from ppl_models.programs.laboratory import Seen, Trial
 from .graph import Factorization
 from .probing.alternatives import fitted
 from .probing.probe import Point
-from .probing.recovered import Recovered
+from .probing.inspection import Recovered
 
 MOST = 96  # elements: beyond, what is observed is taken whole
 TOLERANCE = 1e-7

@@ -3,7 +3,7 @@
 from ppl_models.programs.laboratory import Node
 
 from .probing.probe import alike
-from .probing.recovered import Recovered, label
+from .probing.inspection import Recovered, label
 
 
 class Names:

@@ -11,7 +11,7 @@ from ppl_models.programs.laboratory import FEW, Node
 from .graph import Factorization
 from .labels import Names
 from .probing.probe import alike
-from .probing.recovered import Recovered, label
+from .probing.inspection import Recovered, label
 from .report.report import Gap, SiteRow
 from .verdict import Verdict
 

@@ -8,8 +8,8 @@ from ppl_models.programs import choose
 from ppl_models.programs.laboratory import Backend
 
 from ..graph import Factorization
-from .inspection import inspect_guide, inspect_model
-from .recovered import Recovered
+from .inspect_model import inspect_guide, inspect_model
+from .inspection import Recovered
 from .standalone import inspect_alone
 
 Found = TypeVar("Found")

@@ -8,7 +8,7 @@ import numpy as np
 from ppl_models.programs.laboratory import Node, Seen
 
 from .probe import alike
-from .recovered import Recovered
+from .inspection import Recovered
 
 
 def agrees(found: Recovered, guide: Callable, name: str) -> bool:

@@ -8,7 +8,7 @@ from ppl_models.programs.laboratory import Backend, Node
 
 from ..graph import Factorization
 from .alternatives import another
-from .inspection import inspect_model
+from .inspect_model import inspect_model
 from .probe import Point, Troubles, changes, probe
 
 
