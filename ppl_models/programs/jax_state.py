@@ -59,7 +59,7 @@ def _named(function: types.FunctionType) -> list[Any]:
 
 
 @contextmanager
-def kept(programs: Iterable[Callable], double: bool) -> Iterator[None]:
+def protected(programs: Iterable[Callable], double: bool) -> Iterator[None]:
     """Take down what runs may touch, let the caller run programs, and put it back."""
     objects = [item for item in reachable(programs) if not isinstance(item, (*PLAIN, types.FunctionType))]
     saved = [(item, vars(item), _contents(vars(item))) for item in objects if _owned(item)]
@@ -204,7 +204,7 @@ def speaks(programs: Sequence[Callable], args: Sequence[Any], kwargs: Mapping[st
 def _starts(program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether a program gets to a NumPyro statement; it is stopped there."""
     probe = _First()
-    with untouched(), kept([program], False), warnings.catch_warnings():
+    with untouched(), protected([program], False), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with probe:

@@ -1,89 +1,92 @@
-"""What one run of a program shows: its sites, their values, and a signal of each that moves when its factor does.
+"""`Laboratory`, `Experiment`, `SiteRecord`: controlled runs of programs, for an inspection.
 
-Arrays are NumPy's here, whatever the program computes with.
+A laboratory runs the programs of one language on one set of arguments and leaves them as they were; an experiment is
+one of them there; a record is what a run shows of a site. Arrays are NumPy's, whatever the program computes with.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
+
+from .record import Kind, Plate, Site
 
 FEW = 4  # a plate of at most so many copies is looked at whole, a larger one at its first, middle and last
 
 Copy = tuple[int, ...]
 Node = tuple[str, Copy]
 Values = Mapping[str, np.ndarray]
+Leaves = Sequence[np.ndarray]
+Owners = Sequence[frozenset[str]]  # names of the data in each of the leaves
+Tags = Mapping[str, frozenset[str]]
 
 
-@dataclass(frozen=True)
-class Plate:
-    """A plate around a site: its dim counts from the right, among the batch dims."""
+@dataclass(frozen=True, kw_only=True)
+class SiteRecord:
+    """A site of a controlled run, with a signal that moves when its factor does.
 
-    name: str
-    dim: int
-    size: int
-    more: tuple[int, ...] = ()
-
-    @property
-    def indices(self) -> tuple[int, ...]:
-        """The copies that are looked at: all of few, else the first, the middle, the last and what is in `more`."""
-        few = self.size <= FEW
-        return tuple(range(self.size)) if few else tuple(sorted({0, self.size // 2, self.size - 1, *self.more}))
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A site as one run met it.
-
-    Args:
-        name: of the site.
-        kind: "latent", "observed", "factor" (observed, without a value), "determined" (a value without a density),
-            "covariate" (an argument that is never observed) or "subsample".
-        value: (*batch, *event).
-        signal: the log density, masked and scaled, (*batch,); of a determined site its computed value.
-        plates: around it, outermost first.
-        event_dim: how many dims of `value` are the event's.
+    Attributes:
+        site: as the run shows it, its value in NumPy; a value without a density is "deterministic", drawn or not.
+        signal: the log density, masked and scaled, (*batch,); of a deterministic site its computed value.
         fresh: draws another value from the site's own distribution.
-        family: name of the distribution.
-        auxiliary: whether the program says that the site is none of the model's.
-        marginal: whether the site is to be summed out.
-        mute: whether the signal has the event dims of a value, as no density was to be had.
         states: all values of a finite support, (K, 1, ..., 1, *event).
+        mute: whether the signal has the event dims of a value, as no density was to be had.
         joint: whether the entries of an event are bound to each other, as those of a simplex are.
+        more: for a plate, by name, further copies that are looked at.
     """
 
-    name: str
-    kind: str
-    value: np.ndarray
-    signal: np.ndarray
-    plates: tuple[Plate, ...] = ()
-    event_dim: int = 0
+    site: Site
+    signal: np.ndarray = field(default_factory=lambda: np.zeros(()))
     fresh: Callable[[], np.ndarray] | None = None
-    family: str = ""
-    auxiliary: bool = False
-    marginal: bool = False
-    mute: bool = False
     states: Callable[[], np.ndarray] | None = None
+    mute: bool = False
     joint: bool = False
+    more: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of the site."""
+        return self.site.name
+
+    @property
+    def kind(self) -> Kind:
+        """Of the site."""
+        return self.site.kind
+
+    @property
+    def value(self) -> np.ndarray:
+        """Of the site, (*batch, *event)."""
+        return self.site.value
+
+    @property
+    def plates(self) -> tuple[Plate, ...]:
+        """Around the site, outermost first."""
+        return self.site.plates
+
+    def indices(self, plate: Plate) -> tuple[int, ...]:
+        """The copies in a plate that are looked at: all of few, else the first, the middle, the last and `more`."""
+        few, more = plate.size <= FEW, self.more.get(plate.name, ())
+        return tuple(range(plate.size)) if few else tuple(sorted({0, plate.size // 2, plate.size - 1, *more}))
 
     @property
     def copies(self) -> list[Copy]:
         """The copies that are looked at: indices in each plate."""
-        return list(product(*(plate.indices for plate in self.plates)))
+        return list(product(*map(self.indices, self.plates)))
 
     @property
     def nodes(self) -> list[Node]:
         """The site once for each copy."""
         return [(self.name, copy) for copy in self.copies]
 
-    def at(self, array: np.ndarray, copy: Copy, event_dim: int) -> tuple:
-        """The index of a copy in an array (*batch, *event dims)."""
+    def at(self, array: np.ndarray, copy: Sequence[Any], event_dim: int | None = None) -> tuple:
+        """The index of a copy in an array (*batch, *event dims), by default one of the value's shape."""
         index: list[Any] = [slice(None)] * array.ndim
         for plate, i in zip(self.plates, copy, strict=True):
-            axis = array.ndim + plate.dim - event_dim
+            axis = array.ndim + plate.dim - (self.site.event_dim if event_dim is None else event_dim)
             if axis >= 0 and array.shape[axis] == plate.size:
                 index[axis] = i
         return tuple(index)
@@ -96,103 +99,200 @@ class Seen:
     @property
     def signal_dim(self) -> int:
         """How many dims of `signal` are the event's."""
-        return self.event_dim if self.mute or self.kind == "determined" else 0
+        return self.site.event_dim if self.mute or self.kind == "deterministic" else 0
 
-    def _differs(self, other: "Seen", tolerance: float) -> np.ndarray:
-        """Where the signal of another run, of the same shape, is not this one's."""
-        old, new = self.signal, other.signal
-        with np.errstate(invalid="ignore"):
-            return (np.abs(new - old) > tolerance * (1 + np.abs(old))) | (np.isfinite(old) != np.isfinite(new))
-
-    def moved(self, other: "Seen", tolerance: float) -> list[Copy]:
-        """The copies at which the signal of another run differs from this one's."""
-        if self.signal.shape != other.signal.shape:
+    def moved(self, before: "SiteRecord", after: "SiteRecord", tolerance: float) -> list[Copy]:
+        """The copies of this record at which the signals of two runs differ."""
+        if before.signal.shape != after.signal.shape:
             return self.copies
-        differs = self._differs(other, tolerance)
+        differs = _differs(before.signal, after.signal, tolerance)
         if not differs.any():
             return []
-        return [copy for copy in self.copies if differs[self.at(differs, copy, self.signal_dim)].any()]
-
-    def rows(self, other: "Seen", tolerance: float, plate: Plate) -> set[int]:
-        """All indices in a plate, looked at or not, at which the signal of another run differs from this one's."""
-        if self.signal.shape != other.signal.shape:
-            return set()
-        differs = self._differs(other, tolerance)
-        axis = differs.ndim + plate.dim - self.signal_dim
-        if axis < 0 or differs.shape[axis] != plate.size:
-            return set()
-        return set(np.flatnonzero(differs.any(tuple(i for i in range(differs.ndim) if i != axis))).tolist())
-
-    def strays(self, other: "Seen", tolerance: float, own: Mapping[str, int]) -> str | None:
-        """A large plate in which a copy moved that is neither looked at nor the own one, given as plate -> index."""
-        for plate in self.plates:
-            if plate.name not in own or plate.size <= FEW:
-                continue
-            if self.rows(other, tolerance, plate) - {*plate.indices, own[plate.name]}:
-                return plate.name
-        return None
+        return [copy for copy in self.copies if differs[self.at(differs, copy, before.signal_dim)].any()]
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A run of a program: the sites in the order it met them."""
-
-    sites: Mapping[str, Seen] = field(default_factory=dict)
-
-    def __getitem__(self, name: str) -> Seen:
-        return self.sites[name]
-
-    def __iter__(self) -> Iterator[Seen]:
-        return iter(self.sites.values())
-
-    def of(self, *kinds: str) -> list[Seen]:
-        """The sites of these kinds."""
-        return [seen for seen in self if seen.kind in kinds]
+def rows(before: SiteRecord, after: SiteRecord, tolerance: float, plate: Plate) -> set[int]:
+    """All indices in a plate, looked at or not, at which the signals of two runs differ."""
+    if before.signal.shape != after.signal.shape:
+        return set()
+    differs = _differs(before.signal, after.signal, tolerance)
+    axis = differs.ndim + plate.dim - before.signal_dim
+    if axis < 0 or differs.shape[axis] != plate.size:
+        return set()
+    return set(np.flatnonzero(differs.any(tuple(i for i in range(differs.ndim) if i != axis))).tolist())
 
 
-class Backend(Protocol):
-    """How the programs of a language are run: one for Pyro, one for NumPyro."""
+def _differs(old: np.ndarray, new: np.ndarray, tolerance: float) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return (np.abs(new - old) > tolerance * (1 + np.abs(old))) | (np.isfinite(old) != np.isfinite(new))
 
+
+class ProgramRun(Mapping[str, SiteRecord]):
+    """The records of one run by name, in the order in which the program met the sites."""
+
+    def __init__(self, records: Iterable[SiteRecord] = ()) -> None:
+        self._records = {record.name: record for record in records}
+
+    def __getitem__(self, name: str) -> SiteRecord:
+        return self._records[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def of(self, *kinds: Kind) -> dict[str, SiteRecord]:
+        """The sites of these kinds, by name."""
+        return {name: record for name, record in self.items() if record.kind in kinds}
+
+    def nodes(self, names: Iterable[str]) -> list[Node]:
+        """Each copy that is looked at of some sites."""
+        return [node for name in names for node in self[name].nodes]
+
+    def indices(self, node: Node) -> dict[str, int]:
+        """The index of a node in each of its plates."""
+        record = self.get(node[0])
+        return {} if record is None else dict(zip((p.name for p in record.plates), node[1], strict=True))
+
+    def alike(self, a: Node, b: Node) -> bool:
+        """Whether two nodes belong to the same copy: equal indices in every plate they share."""
+        first, second = self.indices(a), self.indices(b)
+        return all(first[name] == second[name] for name in first.keys() & second.keys())
+
+
+class Density(Protocol):
+    """A log density of one vector, (D,) to a number, with its derivatives."""
+
+    def __call__(self, v: np.ndarray) -> float: ...
+
+    def gradient(self, v: np.ndarray) -> np.ndarray:
+        """(D,)."""
+
+    def hessian(self, v: np.ndarray) -> np.ndarray:
+        """(D, D)."""
+
+
+class Laboratory(Protocol):
+    """How the programs of a language are run: one for Pyro, one for NumPyro.
+
+    Attributes:
+        MODES: further arguments of the constructor, to be tried in turn.
+        tolerance: of signals: what moves by less, relative to 1 + its size, has not moved.
+        leaves: the arrays among the arguments.
+        opaque: whether data may hide in arguments that are no arrays.
+        doubts: why a verdict would not be certain.
+        runs: how many there were.
+    """
+
+    MODES: ClassVar[tuple[dict[str, bool], ...]]
     tolerance: float
     leaves: list[np.ndarray]
-    doubts: list[str]
     opaque: bool
+    doubts: list[str]
+    runs: int
+
+    def __init__(
+        self, programs: Sequence[Callable], args: Sequence[Any], kwargs: Mapping[str, Any], **mode: bool
+    ) -> None: ...
 
     @property
     def remarks(self) -> list[str]:
         """What a reader should know of how the programs were run."""
-        ...
 
-    def names_for(self, program: Callable) -> list[str]:
-        """A name for each leaf: the parameter of the program that it is passed as."""
-        ...
+    def leaf_names(self, program: Callable) -> list[str]:
+        """A name for each leaf: the parameter of the program that it is passed as, or is part of."""
 
-    def protected(self, programs: Sequence[Callable]) -> AbstractContextManager[None]:
+    def protected(self) -> AbstractContextManager[None]:
         """Whatever happens inside leaves parameters, random numbers and modes of the programs as they were."""
-        ...
 
     def settle(self) -> None:
         """To be called after first runs, which may make parameters."""
-        ...
 
-    def jitter(self, seed: int | None) -> None:
-        """Move all parameters a little, so that none is zero; the same seed moves them alike, None moves none."""
-        ...
+    def run(
+        self, program: Callable, values: Values, seed: int, jitter: int | None, leaves: Leaves | None
+    ) -> ProgramRun:
+        """See `Experiment.run`."""
 
-    def run(self, program: Callable, leaves: Sequence[np.ndarray], held: Values, seed: int = 0) -> Trial:
-        """Run a program on arguments whose arrays are `leaves`, with the values of some sites held.
+    def tags(self, program: Callable, owners: Owners, values: Values, jitter: int | None) -> Tags:
+        """See `Experiment.tags`."""
 
-        A held latent stays latent, a held observation is replaced, a held determined site is overridden once it has
-        been computed.
-        """
-        ...
+    def density(self, program: Callable, values: Values, places: Mapping[Node, tuple]) -> Density | None:
+        """log p of all sites by one vector, whose parts go to places in the sites' values; None without gradients."""
 
-    def tags(self, program: Callable, names: Sequence[frozenset[str]], seed: int = 0) -> dict[str, frozenset[str]]:
-        """By provenance, the sites and data that each site may depend on: for most code never too few.
+
+@dataclass(frozen=True)
+class Experiment:
+    """One program in a laboratory: run again and again on its arguments, or on others."""
+
+    laboratory: Laboratory
+    program: Callable
+
+    def run(
+        self, values: Values | None = None, *, seed: int = 0, jitter: int | None = None, leaves: Leaves | None = None
+    ) -> ProgramRun:
+        """A run.
 
         Args:
-            program: to be run.
-            names: of the data in each of the leaves.
-            seed: of the run.
+            values: to hold at some sites: a held latent stays latent, a held observation is replaced, a held
+                deterministic site is overridden once it has been computed.
+            seed: of the random numbers.
+            jitter: seed by which all parameters are moved a little, so that none is zero; None: they are as they are.
+            leaves: other arrays for those among the arguments.
         """
-        ...
+        self.laboratory.runs += 1
+        return self.laboratory.run(self.program, values or {}, seed, jitter, leaves)
+
+    def tags(self, owners: Owners, values: Values | None = None, jitter: int | None = None) -> Tags:
+        """By provenance, the sites and data that each site may depend on: for most code never too few."""
+        self.laboratory.runs += 1
+        return self.laboratory.tags(self.program, owners, values or {}, jitter)
+
+    @property
+    def leaf_names(self) -> list[str]:
+        """A name for each leaf: the parameter of the program that it is passed as, or is part of."""
+        return self.laboratory.leaf_names(self.program)
+
+
+@contextmanager
+def experiments(
+    programs: Sequence[Callable], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Iterator[list[Experiment]]:
+    """An experiment with each program, in one laboratory that leaves them as they were and closes on exit.
+
+    Programs run in double precision where they can. Raises TypeError for what is no program.
+    """
+    for what, program in zip(("model", "guide") if len(programs) > 1 else ("program",), programs, strict=True):
+        if not callable(program):
+            raise TypeError(f"found the {what} {program!r}, want a program: a function or a module that samples")
+    kind = choose(programs, args, kwargs)
+    for mode in kind.MODES:
+        laboratory = kind(programs, args, kwargs, **mode)
+        found = [Experiment(laboratory, program) for program in programs]
+        with laboratory.protected():
+            # the last mode is the programs' own precision, with their own errors
+            if mode is kind.MODES[-1] or all(map(_runs, found)):
+                yield found
+                return
+
+
+def _runs(experiment: Experiment) -> bool:
+    try:
+        experiment.run()
+    except NotImplementedError:  # a site that has a density but cannot be drawn
+        return True
+    except Exception:  # noqa: BLE001 (constants in single precision where we could not see them, mostly)
+        return False
+    return True
+
+
+def choose(programs: Sequence[Callable], args: Sequence[Any], kwargs: Mapping[str, Any]) -> type[Laboratory]:
+    """The laboratory for some programs: NumPyro's if it is loaded and one of them is written in it, else Pyro's."""
+    if "numpyro" in sys.modules:
+        from .numpyro_laboratory import NumPyroLaboratory, speaks
+
+        if speaks(programs, args, kwargs):
+            return NumPyroLaboratory
+    from .pyro_laboratory import PyroLaboratory
+
+    return PyroLaboratory

@@ -1,7 +1,8 @@
-"""Runs of Pyro programs for an inspection."""
+"""`PyroLaboratory`: controlled runs of Pyro programs, for an inspection."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,23 +12,23 @@ from pyro.distributions import Delta, MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
-from torch.distributions import constraints
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from . import leaf_names
-from .laboratory import Plate, Seen, Trial, Values
-from .torch_reach import reachable
-from .torch_state import Kept
+from .laboratory import Leaves, Node, Owners, ProgramRun, SiteRecord, Tags, Values
+from .pyro import kind_of, site_of, support_of, unwrapped
+from .reach import named_leaves
+from .record import Site
+from .torch_state import ProgramSnapshot, reachable
 
 NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
 
 
-class PyroBackend:
-    """See `ppl_models.programs.laboratory.Backend`. Double precision, unless a program cannot do with it.
+class PyroLaboratory:
+    """See `ppl_models.programs.laboratory.Laboratory`. Double precision, unless a program cannot do with it.
 
     Args:
+        programs: to be run.
         args, kwargs: of the programs.
         double: whether parameters, constants and data are converted to float64.
         grad: whether gradients are recorded, for programs that take them.
@@ -35,7 +36,14 @@ class PyroBackend:
 
     MODES = ({"double": True}, {"double": True, "grad": True}, {"double": False})
 
-    def __init__(self, args: Sequence[Any], kwargs: Mapping[str, Any], double: bool = True, grad: bool = False) -> None:
+    def __init__(
+        self,
+        programs: Sequence[Callable],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        double: bool = True,
+        grad: bool = False,
+    ) -> None:
         flat, self._spec = tree_flatten((tuple(args), dict(kwargs)))
         self._foreign = {i for i, leaf in enumerate(flat) if _numeric(leaf)}
         flat = [torch.from_numpy(leaf) if i in self._foreign else leaf for i, leaf in enumerate(flat)]
@@ -44,64 +52,52 @@ class PyroBackend:
         self.leaves = [_array(self._flat[i]) for i in self._where]
         self.tolerance = 1e-10 if double else 1e-5
         self.opaque = _opaque(flat)
-        self._grad = grad
         self.doubts: list[str] = []
-        self._double, self._devices = double, {}
-        self._kept: Kept | None = None
+        self.runs = 0
+        others = [leaf for leaf in self._flat if not isinstance(leaf, Tensor)]
+        self._snapshot = ProgramSnapshot([*programs, *others], double, grad)
+        self._devices: dict[str, torch.device] = {}
 
-    def names_for(self, program: Callable) -> list[str]:
-        """A name for each leaf: the parameter of the program that it is passed as, or is part of."""
+    def leaf_names(self, program: Callable) -> list[str]:
+        """See `Laboratory.leaf_names`."""
         args, kwargs = tree_unflatten([*range(len(self._flat))], self._spec)
-        return leaf_names(program, args, kwargs, self._where, lambda value: tree_flatten(value)[0])
+        return named_leaves(program, args, kwargs, self._where, lambda value: tree_flatten(value)[0])
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader should know of how the programs were run."""
-        found = sorted(set(self._kept.training)) if self._kept else []
+        """See `Laboratory.remarks`."""
+        found = sorted(set(self._snapshot.training))
         remarks = [f"{name} is in training mode, where it couples rows; judged as in eval()" for name in found]
-        if not self._double:
+        if not self._snapshot.double:
             remarks.append("run in single precision, as the programs fail in double: faint dependences may be missed")
         return remarks
 
     @contextmanager
-    def protected(self, programs: Sequence[Callable]) -> Iterator[None]:
+    def protected(self) -> Iterator[None]:
         """Whatever happens inside leaves parameters, stores, random numbers and modes as they were."""
-        others = [leaf for leaf in self._flat if not isinstance(leaf, Tensor)]
-        self._kept = Kept([*programs, *others], self._double, self._grad)
-        with self._kept.held():
+        with self._snapshot.held():
             yield
 
     def settle(self) -> None:
-        """To be called after first runs, which may make parameters."""
-        self._kept.settle()
+        """See `Laboratory.settle`."""
+        self._snapshot.settle()
 
-    def jitter(self, seed: int | None) -> None:
-        """Move all parameters a little, so that none is zero; the same seed moves them alike, None moves none."""
-        self._kept.jitter(seed)
+    def run(
+        self, program: Callable, values: Values, seed: int, jitter: int | None, leaves: Leaves | None
+    ) -> ProgramRun:
+        """See `Experiment.run`."""
+        with _Look(values, seed, self._devices) as look:
+            self._call(program, seed, jitter, leaves)
+        return ProgramRun(look.records)
 
-    def run(self, program: Callable, leaves: Sequence[np.ndarray], held: Values, seed: int = 0) -> Trial:
-        """See `Backend.run`."""
-        pyro.set_rng_seed(seed)
-        with _Look(held, seed, self._devices) as look:
-            self._call(program, [torch.from_numpy(np.array(leaf)) for leaf in leaves])
-        return Trial(look.sites)
-
-    def tags(self, program: Callable, names: Sequence[frozenset[str]], seed: int = 0) -> dict[str, frozenset[str]]:
-        """See `Backend.tags`."""
-        pyro.set_rng_seed(seed)
-        leaves = [torch.from_numpy(np.array(leaf)) for leaf in self.leaves]
+    def tags(self, program: Callable, owners: Owners, values: Values, jitter: int | None) -> Tags:
+        """See `Experiment.tags`. Nothing is held."""
         with _Tags() as look:
-            self._call(program, leaves, names)
+            self._call(program, jitter=jitter, owners=owners)
         return look.found
 
-    def density(self, program: Callable, values: Values, places: Mapping[Any, tuple]) -> Callable[[Tensor], Tensor]:
-        """log p of all sites as a function of one vector, whose parts are put in places of the sites' values.
-
-        Args:
-            program: to be run.
-            values: of all sites.
-            places: (site, copy) -> index in the value of the site, in the order of the vector.
-        """
+    def density(self, program: Callable, values: Values, places: Mapping[Node, tuple]) -> "TorchDensity":
+        """See `Laboratory.density`."""
         whole = {name: torch.from_numpy(np.array(value)) for name, value in values.items()}
 
         def log_density(v: Tensor) -> Tensor:
@@ -111,21 +107,54 @@ class PyroBackend:
                 held[name] = held[name].clone()
                 held[name][at] = v[start : start + part.numel()].to(part).reshape(part.shape)
                 start += part.numel()
-            pyro.set_rng_seed(0)
             with _Sum(held) as sum_:
-                self._call(program, [torch.from_numpy(np.array(leaf)) for leaf in self.leaves])
+                self._call(program)
             return sum_.total.to(v)
 
-        return log_density
+        return TorchDensity(log_density)
 
-    def _call(self, program: Callable, leaves: Sequence[Tensor], names: Sequence[frozenset[str]] = ()) -> None:
+    def _call(
+        self,
+        program: Callable,
+        seed: int = 0,
+        jitter: int | None = None,
+        leaves: Leaves | None = None,
+        owners: Owners = (),
+    ) -> None:
+        self._snapshot.jitter(jitter)
+        pyro.set_rng_seed(seed)
         flat = list(self._flat)
-        for k, (i, leaf) in enumerate(zip(self._where, leaves, strict=True)):
-            leaf = leaf.to(self._flat[i].device)
+        for k, (i, array) in enumerate(zip(self._where, self.leaves if leaves is None else leaves, strict=True)):
+            leaf = torch.from_numpy(np.array(array)).to(self._flat[i].device)
             leaf = leaf.numpy() if i in self._foreign else leaf
-            flat[i] = track_provenance(leaf, names[k]) if names and names[k] and isinstance(leaf, Tensor) else leaf
+            flat[i] = track_provenance(leaf, owners[k]) if owners and owners[k] and isinstance(leaf, Tensor) else leaf
         args, kwargs = tree_unflatten(flat, self._spec)
         program(*args, **kwargs)
+
+
+class TorchDensity:
+    """A log density over torch as `ppl_models.programs.laboratory.Density` wants it, by automatic differentiation.
+
+    Args:
+        log_density: (D,) in double precision to a scalar, differentiable twice.
+    """
+
+    def __init__(self, log_density: Callable[[Tensor], Tensor]) -> None:
+        self.log_density = log_density
+
+    def __call__(self, v: np.ndarray) -> float:
+        """The density of a vector."""
+        return float(self.log_density(torch.from_numpy(v)))
+
+    @torch.enable_grad()
+    def gradient(self, v: np.ndarray) -> np.ndarray:
+        """(D,)."""
+        return torch.autograd.functional.jacobian(self.log_density, torch.from_numpy(v)).numpy()
+
+    @torch.enable_grad()
+    def hessian(self, v: np.ndarray) -> np.ndarray:
+        """(D, D)."""
+        return torch.autograd.functional.hessian(self.log_density, torch.from_numpy(v)).numpy()
 
 
 class _Look(Messenger):
@@ -134,7 +163,7 @@ class _Look(Messenger):
     def __init__(self, held: Values, seed: int, devices: dict[str, torch.device]) -> None:
         super().__init__()
         self.held, self.seed, self.devices = held, seed, devices
-        self.sites: dict[str, Seen] = {}
+        self.records: list[SiteRecord] = []
 
     def _pyro_sample(self, msg: dict) -> None:
         name = msg["name"]
@@ -144,54 +173,46 @@ class _Look(Messenger):
             msg["value"], msg["done"] = value.to(self.devices.get(name, "cpu")), True
 
     def _pyro_post_sample(self, msg: dict) -> None:
-        name, fn, infer = msg["name"], msg["fn"], msg["infer"]
-        computed = infer.pop("_computed", None)
+        computed = msg["infer"].pop("_computed", None)
         value = detach_provenance(msg["value"])
         if not isinstance(value, Tensor):
             return
-        self.devices[name] = value.device
-        frames = sorted((f for f in msg["cond_indep_stack"] if f.vectorized), key=lambda f: f.dim)
-        plates = tuple(Plate(f.name, f.dim, f.size) for f in frames)
-        if site_is_subsample(msg):
-            self.sites[name] = Seen(name, "subsample", _array(value), np.zeros(()))
+        self.devices[msg["name"]] = value.device
+        site = site_of(msg)
+        plates = tuple(sorted(site.plates, key=lambda plate: plate.dim))
+        site = replace(site, plates=plates, value=_array(value), fn=None)
+        if site.kind == "subsample":
+            self.records.append(SiteRecord(site=site))
             return
-        bare = fn
-        while isinstance(bare, (MaskedDistribution, torch.distributions.Independent)):
-            bare = bare.base_dist
-        event_dim, mute = fn.event_dim, False
-        silent = isinstance(fn, MaskedDistribution) and fn._mask is False  # as reparametrized sites are left
-        if infer.get("_deterministic") or (isinstance(bare, Delta) and (silent or not msg["is_observed"])):
-            kind, signal = "determined", computed if infer.get("_deterministic") else bare.v
-            if infer.get("_deterministic"):  # its event dims are not known: the leftmost are those of the plates
-                event_dim = value.dim() - max((-plate.dim for plate in plates), default=0)
+        fn, bare = msg["fn"], unwrapped(msg["fn"])
+        if site.kind == "deterministic":
+            signal, density = computed, None
+        elif isinstance(bare, Delta) and (_is_silent(fn) or not msg["is_observed"]):
+            site, signal, density = replace(site, kind="deterministic"), bare.v, bare.log_density
         else:
-            kind = "factor" if site_is_factor(msg) else "observed" if msg["is_observed"] else "latent"
-            try:
-                # a scale that is a number depends on nothing, and may make a density too faint to be seen to move
-                scale = msg["scale"] if isinstance(msg["scale"], Tensor) else 1.0
-                signal = scale_and_mask(fn.log_prob(value, *msg["args"]), scale, msg["mask"])
-            except (KeyError, NotImplementedError, RuntimeError) as error:  # a flow that cannot be inverted
-                if kind != "latent":
-                    raise error
-                signal, mute = _drawn(fn, name, self.seed), True
-        self.sites[name] = Seen(
-            name,
-            kind,
-            _array(value),
-            _array(signal if isinstance(signal, Tensor) else torch.as_tensor(float(signal))),
-            plates,
-            max(event_dim, 0),
-            None if kind in ("determined", "factor") else lambda: _array(fn.sample()),
-            type(bare).__name__,
-            bool(infer.get("is_auxiliary")),
-            infer.get("enumerate") is not None,
-            mute,
-            (lambda: _array(bare.enumerate_support(expand=False))) if bare.has_enumerate_support else None,
-            _is_joint(fn),
-        )
-        if kind == "determined" and not infer.get("_deterministic") and (bare.log_density != 0).any():
-            density = Seen(f"{name} (density)", "factor", _array(value), _array(bare.log_density), plates)
-            self.sites[density.name] = density  # of a model a factor like any other; of a guide a Jacobian
+            self.records.append(self._drawn(site, msg))
+            return
+        self.records.append(SiteRecord(site=site, signal=_array(signal), **_others(fn)))
+        if density is not None and (density != 0).any():
+            # of a model a factor like any other; of a guide a Jacobian
+            factor = Site(
+                name=f"{site.name} (density)", kind="factor", shape=site.shape, plates=plates, value=site.value
+            )
+            self.records.append(SiteRecord(site=factor, signal=_array(density)))
+
+    def _drawn(self, site: Site, msg: dict) -> SiteRecord:
+        """The record of a site that has a density."""
+        fn, mute = msg["fn"], False
+        try:
+            # a scale that is a number depends on nothing, and may make a density too faint to be seen to move
+            scale = msg["scale"] if isinstance(msg["scale"], Tensor) else 1.0
+            signal = scale_and_mask(fn.log_prob(msg["value"], *msg["args"]), scale, msg["mask"])
+        except (KeyError, NotImplementedError, RuntimeError):  # a flow that cannot be inverted
+            if site.kind != "latent":
+                raise
+            signal, mute = _fresh(fn, site.name, self.seed), True
+        fresh = None if site.kind == "factor" else lambda: _array(fn.sample())
+        return SiteRecord(site=site, signal=_array(signal), fresh=fresh, mute=mute, **_others(fn))
 
 
 class _Sum(Messenger):
@@ -206,7 +227,7 @@ class _Sum(Messenger):
             msg["value"], msg["done"] = self.held[msg["name"]], True
 
     def _pyro_post_sample(self, msg: dict) -> None:
-        if not site_is_subsample(msg):
+        if kind_of(msg) != "subsample":
             density = scale_and_mask(msg["fn"].log_prob(msg["value"], *msg["args"]), msg["scale"], msg["mask"])
             self.total = self.total + density.sum()
 
@@ -219,10 +240,10 @@ class _Tags(Messenger):
         self.found: dict[str, frozenset[str]] = {}
 
     def _pyro_post_sample(self, msg: dict) -> None:
-        if site_is_subsample(msg):
+        kind, name, fn = kind_of(msg), msg["name"], msg["fn"]
+        if kind == "subsample":
             return
-        name, fn, infer = msg["name"], msg["fn"], msg["infer"] or {}
-        tags = get_provenance(msg["value"]) if not msg["is_observed"] or infer.get("_deterministic") else frozenset()
+        tags = get_provenance(msg["value"]) if kind in ("latent", "deterministic") else frozenset()
         for read in (lambda: fn.log_prob(msg["value"]), lambda: msg["mask"], lambda: msg["scale"], lambda: vars(fn)):
             try:
                 tags |= get_provenance(read())
@@ -230,12 +251,24 @@ class _Tags(Messenger):
                 pass
         self.found[name] = tags - {name}
         value, own = detach_provenance(msg["value"]), frozenset({name})
-        if infer.get("_deterministic") or getattr(fn, "_mask", None) is False:  # what it is computed from counts, too
+        if kind == "deterministic" or getattr(fn, "_mask", None) is False:  # what it is computed from counts, too
             own |= get_provenance(msg["value"])
         msg["value"] = track_provenance(value, own) if value.numel() else value
 
 
-def _drawn(fn: Any, name: str, seed: int) -> Tensor:
+def _is_silent(fn: Any) -> bool:
+    """Whether a mask hides all of a density, as reparametrized sites are left."""
+    return isinstance(fn, MaskedDistribution) and fn._mask is False
+
+
+def _others(fn: Any) -> dict[str, Any]:
+    """What an inspection wants to know of the values of a distribution."""
+    bare = unwrapped(fn)
+    states = (lambda: _array(bare.enumerate_support(expand=False))) if bare.has_enumerate_support else None
+    return {"states": states, "joint": support_of(fn.support).event_dim > 0}
+
+
+def _fresh(fn: Any, name: str, seed: int) -> Tensor:
     """A draw whose random numbers depend on the name and the seed alone, not on what was drawn before."""
     state = torch.get_rng_state()
     torch.manual_seed(seed + sum(ord(c) * 31**i for i, c in enumerate(name)) % 2**31)
@@ -247,14 +280,6 @@ def _drawn(fn: Any, name: str, seed: int) -> Tensor:
 def _numeric(leaf: Any) -> bool:
     """Whether it is an array that torch takes."""
     return isinstance(leaf, np.ndarray) and leaf.dtype.name in NUMBERS
-
-
-def _is_joint(fn: Any) -> bool:
-    """Whether the entries of an event are bound to each other, as those of a simplex are."""
-    support = fn.support
-    while isinstance(support, type(constraints.real_vector)):
-        support = support.base_constraint
-    return support.event_dim > 0
 
 
 def _opaque(flat: Sequence[Any]) -> bool:
@@ -270,8 +295,6 @@ def _copied(leaf: Any, double: bool) -> Any:
     return leaf.detach().to(torch.double) if double and leaf.is_floating_point() else leaf.detach()
 
 
-def _array(value: Tensor) -> np.ndarray:
-    value = value.detach()
-    if value.dtype in (torch.bfloat16, torch.half):
-        value = value.float()
-    return value.cpu().numpy().copy()
+def _array(value: Any) -> np.ndarray:
+    value = torch.as_tensor(value).detach()
+    return (value.float() if value.dtype in (torch.bfloat16, torch.half) else value).cpu().numpy().copy()

@@ -1,9 +1,10 @@
-"""What a program holds, in any language: the steps from a container or a function to what is in it."""
+"""Steps from a program, in any language, to what it holds and is given: `parts`, `closed_over`, `named_leaves`."""
 
 import types
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from inspect import signature
 from typing import Any
 
 
@@ -38,3 +39,29 @@ def global_names(function: types.FunctionType) -> Iterator[tuple[tuple[str, ...]
         code = codes.pop()
         yield code.co_names, [function.__globals__[name] for name in code.co_names if name in function.__globals__]
         codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
+
+
+def named_leaves(
+    program: Callable,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    where: Sequence[int],
+    flatten: Callable[[Any], list[int]],
+) -> list[str]:
+    """A name for each array among the arguments: the parameter that it is passed as, or is part of.
+
+    Args:
+        program: whose parameters they are.
+        args, kwargs: with the place of each leaf instead of it.
+        where: the places that hold arrays.
+        flatten: a value as its leaves.
+    """
+    try:
+        bound = signature(getattr(program, "forward", program)).bind_partial(*args, **kwargs).arguments
+    except (TypeError, ValueError):
+        bound = {f"arg{i}": arg for i, arg in enumerate((*args, *kwargs.values()))}
+    names: dict[int, str] = {}
+    for name, value in bound.items():
+        inside = [i for i in flatten(value) if i in where]
+        names |= {i: name if len(inside) == 1 else f"{name}.{k}" for k, i in enumerate(inside)}
+    return [names.get(i, f"arg{i}") for i in where]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-Kind = Literal["latent", "observed", "factor", "deterministic", "subsample"]
+Kind = Literal["latent", "observed", "factor", "deterministic", "subsample", "covariate"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Site:
     Attributes:
         name: of the site.
         kind: "latent" (drawn), "observed" (measured), "factor" (a density without a value), "deterministic" (a value
-            without a density) or "subsample" (the indices that a plate drew).
+            without a density), "subsample" (the indices that a plate drew) or, of an inspection alone, "covariate" (an
+            argument that no site observes).
         shape: of the value, (*batch, *event).
         event_dim: how many dims of the value, from the right, are those of one event.
         plates: around it, outermost first, less the plate of the particles.

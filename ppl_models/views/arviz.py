@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppl_models.inference.diagnostics import psis, threshold
-from ppl_models.programs import choose
+from ppl_models.programs.laboratory import choose
 
 from .draws import SAMPLED, Arrays, Draws
 
@@ -129,7 +129,7 @@ def _draw(
     params: Mapping[str, Any] | None,
 ) -> Draws:
     """By the library that the programs are written in, which alone is imported."""
-    if choose((model, guide), args, {}).__name__ == "NumPyroBackend":
+    if choose((model, guide), args, {}).__name__ == "NumPyroLaboratory":
         from .numpyro_draws import draw as draw_numpyro
 
         return draw_numpyro(model, guide, args, draws, rows, seed, groups, params)

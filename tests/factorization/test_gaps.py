@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,9 @@ from torch.distributions import MultivariateNormal, kl_divergence
 from ppl_models import LinearGaussian
 from ppl_models.factorization import Factorization, judge
 from ppl_models.factorization.nats import gaussian
-from ppl_models.factorization.nats.gaussian import Joint, Price, linear_gaussian, price
+from ppl_models.factorization.nats.gaussian import GaussianJoint, Price, price
+from ppl_models.factorization.nats.quadratic import linear_gaussian
+from ppl_models.programs.pyro_laboratory import TorchDensity
 
 # What is no dependence comes out as squared rounding errors, 1e-27. A dependence along a path is a product of the
 # path's weights squared, and small if they are: the random models keep all of them FLOOR away from 0, or one factor in
@@ -27,7 +30,7 @@ def linear(
     observed: tuple[str, ...],
     generator: torch.Generator,
     floor: float = 0.0,
-) -> Joint:
+) -> GaussianJoint:
     """The recipe of reference/factorization.md, section 6.2: weights, then noise variances, in model order."""
     ends = torch.tensor([0, *sizes.values()]).cumsum(0).tolist()
     blocks = {site: slice(*span) for site, span in zip(sizes, zip(ends, ends[1:], strict=False), strict=True)}
@@ -39,10 +42,10 @@ def linear(
             weight += floor * weight.sign()
             root[block] += weight @ root[blocks[parent]]
         root[block, block] += (0.3 + torch.rand(sizes[site], **draw)).sqrt().diag()
-    return Joint(root @ root.mT, blocks, observed)
+    return GaussianJoint(root @ root.mT, blocks, observed)
 
 
-def random_pair(seed: int, size: int = 2) -> tuple[Factorization, Joint, Factorization]:
+def random_pair(seed: int, size: int = 2) -> tuple[Factorization, GaussianJoint, Factorization]:
     """A model on a random DAG and a guide of random order: 3-6 latents, 1-3 data, each edge with probability 0.4.
 
     Every third guide is a faithful inverse, every third one with an edge less, the others are random as the model.
@@ -75,17 +78,17 @@ def structure(parents: dict[str, str], given: tuple[str, ...] = ("x",)) -> Facto
     return Factorization({site: tuple(names.split()) for site, names in parents.items()}, given=given, letter="q")
 
 
-def chain(**arguments: object) -> Joint:
+def chain(**arguments: object) -> GaussianJoint:
     model = LinearGaussian(generator=torch.Generator().manual_seed(0), **arguments).double()
-    return Joint(model.joint()[1], model.blocks(), ("x",))
+    return GaussianJoint(model.joint()[1].detach(), model.blocks(), ("x",))
 
 
-def skip() -> Joint:
+def skip() -> GaussianJoint:
     """The chain with z2 -> x; drawn anew, and faithful whatever was drawn."""
     return chain(parents={"x": ("z3", "z2")})
 
 
-def fork() -> Joint:
+def fork() -> GaussianJoint:
     parents = {"a": (), "b": ("a",), "c": ("a",), "xb": ("b",), "xc": ("c",)}
     return linear(parents, dict.fromkeys(parents, 1), ("xb", "xc"), torch.Generator().manual_seed(0))
 
@@ -118,7 +121,7 @@ TABLE = [
 
 @pytest.mark.parametrize(("build", "parents", "family", "forward", "elbo", "per_x", "sites"), TABLE)
 def test_the_table_of_prices(
-    build: Callable[[], Joint],
+    build: Callable[[], GaussianJoint],
     parents: dict[str, str],
     family: str,
     forward: float,
@@ -151,17 +154,17 @@ def test_the_elbo_agrees_with_the_closed_forms(name: str, parents: dict[str, str
         generator = torch.Generator().manual_seed(seed)
         skips = {"z3": ("z2", "z1"), "x": ("z3", "z1")} if seed % 2 else {}
         model = LinearGaussian(parents=skips, latent=(1, 3, 2), generator=generator).double().requires_grad_(False)
-        joint = Joint(model.joint()[1], model.blocks(), ("x",))
+        joint = GaussianJoint(model.joint()[1].detach(), model.blocks(), ("x",))
         found = price(joint, structure(parents), family=family).elbo
         assert found == pytest.approx(model.gap(name, family).item(), abs=1e-8)
 
 
-def forward_by_regression(joint: Joint, guide: Factorization) -> float:
+def forward_by_regression(joint: GaussianJoint, guide: Factorization) -> float:
     """E_x KL( p(z | x) || q ) of the guide whose conditionals are the least squares fits of its sites.
 
     q's joint with p(x) is composed as a covariance; then E_x KL is the KL of the two joints.
     """
-    covariance, blocks = joint.covariance, joint.blocks
+    covariance, blocks = torch.from_numpy(joint.covariance), joint.blocks
     places = {node: torch.arange(len(covariance))[block] for node, block in blocks.items()}
     nodes = [*joint.observed, *guide.parents]
     order = torch.cat([places[node] for node in nodes])
@@ -228,9 +231,12 @@ def test_latents_that_the_guide_lacks_are_summed_out() -> None:
     assert lost.elbo > LOSS and lost.edges["z3", "z1"] == pytest.approx(lost.forward)
 
 
-def divergence_nearby(joint: Joint, guide: Factorization, seed: int) -> float:
+def divergence_nearby(joint: GaussianJoint, guide: Factorization, seed: int) -> float:
     """E_x KL( q || p ) of a guide near the least squares fits, by the KL of the two joints."""
-    covariance, draw = joint.covariance, {"generator": torch.Generator().manual_seed(seed), "dtype": torch.double}
+    covariance, draw = (
+        torch.from_numpy(joint.covariance),
+        {"generator": torch.Generator().manual_seed(seed), "dtype": torch.double},
+    )
     places = {node: torch.arange(len(covariance))[block] for node, block in joint.blocks.items()}
     slopes, noise = torch.zeros_like(covariance), torch.zeros_like(covariance)
     data = torch.cat([places[node] for node in joint.observed])[:, None]
@@ -258,7 +264,7 @@ def test_gradients_and_modes_of_the_caller_do_not_matter() -> None:
     joint, guide = chain(), structure(BLIND)
     with torch.no_grad():
         quiet = price(joint, guide)
-        assert linear_gaussian(lambda v: -v @ v, {"z": 1, "x": 2}, ("x",)) is not None
+        assert linear_gaussian(TorchDensity(lambda v: -v @ v), {"z": 1, "x": 2}, ("x",)) is not None
     assert quiet == price(joint, guide)
 
 
@@ -307,7 +313,7 @@ NOT_LINEAR_GAUSSIAN = {
 @pytest.mark.parametrize("name", NOT_LINEAR_GAUSSIAN)
 def test_the_detector_rejects(name: str) -> None:
     for seed in range(5):
-        assert linear_gaussian(NOT_LINEAR_GAUSSIAN[name], SIZES, ("x",), seed=seed) is None
+        assert linear_gaussian(TorchDensity(NOT_LINEAR_GAUSSIAN[name]), SIZES, ("x",), seed=seed) is None
 
 
 def test_the_detector_finds_the_covariance_of_linear_gaussian_models() -> None:
@@ -318,17 +324,18 @@ def test_the_detector_finds_the_covariance_of_linear_gaussian_models() -> None:
             value.copy_(5 * torch.randn(value.shape, generator=generator))
         mean, covariance = model.joint()
         density = MultivariateNormal(mean, covariance)
-        found = linear_gaussian(lambda v, p=density: p.log_prob(v) - 7.0, model.sizes, ("x",))
+        found = linear_gaussian(TorchDensity(lambda v, p=density: p.log_prob(v) - 7.0), model.sizes, ("x",))
         assert found is not None
         assert found.blocks == model.blocks() and found.observed == ("x",)
-        torch.testing.assert_close(found.covariance, covariance, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(torch.from_numpy(found.covariance), covariance, rtol=1e-8, atol=1e-8)
 
 
 def test_the_detector_accepts_scales_far_from_one() -> None:
     scales = torch.tensor([1e-3, 1.0, 1e3, 1.0], dtype=torch.double)
-    found = linear_gaussian(lambda v: -(v / scales).square().sum() / 2 - (v[0] - v[3]) ** 2, SIZES, ("x",))
+    density = TorchDensity(lambda v: -(v / scales).square().sum() / 2 - (v[0] - v[3]) ** 2)
+    found = linear_gaussian(density, SIZES, ("x",))
     assert found is not None
-    precision = torch.linalg.inv(found.covariance)
+    precision = np.linalg.inv(found.covariance)
     assert precision[0, 3].item() == pytest.approx(-2, rel=1e-4)
 
 
@@ -339,19 +346,22 @@ BLOCKS = {"z": slice(0, 1), "y": slice(1, 2), "x": slice(2, 3)}
 @pytest.mark.parametrize(
     ("act", "words"),
     [
-        (lambda: Joint(GOOD[:2], BLOCKS, ("x",)), r"\(2, 3\)"),
-        (lambda: Joint(GOOD + GOOD.roll(1), BLOCKS, ("x",)), "symmetric"),
-        (lambda: Joint(GOOD * float("nan"), BLOCKS, ("x",)), "finite"),
-        (lambda: Joint(torch.ones(3, 3), BLOCKS, ("x",)), "node 'y'"),
-        (lambda: Joint(GOOD, {**BLOCKS, "x": slice(1, 3)}, ("x",)), "blocks"),
-        (lambda: Joint(GOOD, BLOCKS, ("w",)), "'w'"),
-        (lambda: price(Joint(GOOD, BLOCKS, ("x",)), structure({"u": "x"})), "'u'.*no latent"),
-        (lambda: price(Joint(GOOD, BLOCKS, ("x",)), structure({"x": "y"}, ("y",))), "'x'.*no latent"),
-        (lambda: price(Joint(GOOD, BLOCKS, ("x",)), structure({"z": "c"}, ("c",))), "site 'z'.*'c'"),
-        (lambda: price(Joint(GOOD, BLOCKS, ("x",)), structure({"z": "x"}), {"z": ("y",)}), "site 'z'.*'y'"),
-        (lambda: price(Joint(GOOD, BLOCKS, ("x",)), structure({"z": "x"}), {"y": ("x",)}), "'y'.*no site"),
-        (lambda: price(Joint(GOOD, BLOCKS, ("x",)), structure({"z": "x"}), family="low rank"), "family 'low rank'"),
-        (lambda: linear_gaussian(lambda v: v.sum(), {"z": 1}, ("x",)), "'x'"),
+        (lambda: GaussianJoint(GOOD[:2], BLOCKS, ("x",)), r"\(2, 3\)"),
+        (lambda: GaussianJoint(GOOD + GOOD.roll(1), BLOCKS, ("x",)), "symmetric"),
+        (lambda: GaussianJoint(GOOD * float("nan"), BLOCKS, ("x",)), "finite"),
+        (lambda: GaussianJoint(torch.ones(3, 3), BLOCKS, ("x",)), "node 'y'"),
+        (lambda: GaussianJoint(GOOD, {**BLOCKS, "x": slice(1, 3)}, ("x",)), "blocks"),
+        (lambda: GaussianJoint(GOOD, BLOCKS, ("w",)), "'w'"),
+        (lambda: price(GaussianJoint(GOOD, BLOCKS, ("x",)), structure({"u": "x"})), "'u'.*no latent"),
+        (lambda: price(GaussianJoint(GOOD, BLOCKS, ("x",)), structure({"x": "y"}, ("y",))), "'x'.*no latent"),
+        (lambda: price(GaussianJoint(GOOD, BLOCKS, ("x",)), structure({"z": "c"}, ("c",))), "site 'z'.*'c'"),
+        (lambda: price(GaussianJoint(GOOD, BLOCKS, ("x",)), structure({"z": "x"}), {"z": ("y",)}), "site 'z'.*'y'"),
+        (lambda: price(GaussianJoint(GOOD, BLOCKS, ("x",)), structure({"z": "x"}), {"y": ("x",)}), "'y'.*no site"),
+        (
+            lambda: price(GaussianJoint(GOOD, BLOCKS, ("x",)), structure({"z": "x"}), family="low rank"),
+            "family 'low rank'",
+        ),
+        (lambda: linear_gaussian(TorchDensity(lambda v: v.sum()), {"z": 1}, ("x",)), "'x'"),
     ],
 )
 def test_errors_name_the_site(act: Callable[[], object], words: str) -> None:

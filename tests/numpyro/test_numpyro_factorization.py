@@ -306,8 +306,8 @@ def test_the_same_again():
 
 
 def test_a_program_of_pyro_is_run_by_pyro():
-    from ppl_models.programs import choose
-    from ppl_models.programs.numpyro_laboratory import NumPyroBackend, speaks
+    from ppl_models.programs.laboratory import choose
+    from ppl_models.programs.numpyro_laboratory import NumPyroLaboratory, speaks
 
     def theirs(x):
         calls.append(pyro.param("scale", torch.ones(())))
@@ -320,7 +320,7 @@ def test_a_program_of_pyro_is_run_by_pyro():
     assert not speaks([theirs], (X,), {}) and not speaks([theirs, theirs], (torch.zeros(3),), {})
     assert (torch.get_rng_state() == seed).all() and "scale" not in pyro.get_param_store()
     assert speaks([hidden], (X,), {}) and speaks([vae, encoder], (), {"x": X}) and speaks([theirs], (jnp.ones(1),), {})
-    assert choose([vae], (X,), {}) is NumPyroBackend
+    assert choose([vae], (X,), {}) is NumPyroLaboratory
 
 
 def test_linear_gaussian_models_are_priced_as_in_pyro():

@@ -1,29 +1,28 @@
-"""What a guide's factorization throws away, in nats, where the model is linear and Gaussian."""
+"""`price`: what a guide's factorization throws away, in nats, where the model is linear and Gaussian."""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 
 import numpy as np
-import torch
+from numpy import ndarray
+from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dpotrf
 from scipy.optimize import OptimizeResult, minimize
-from torch import Tensor
 
 from ..graph import Factorization
 
 FAMILIES = ("full", "diagonal")
 NOTHING = 1e-10  # nats: a structure that loses less is taken to lose nothing
-TOLERANCE = 1e-8  # of a test that a density is Gaussian, relative to the terms it compares
 STARTS = 6  # of L-BFGS, where there may be local minima
 
 
 @dataclass(frozen=True, eq=False)
-class Joint:
+class GaussianJoint:
     """A Gaussian over blocks: latents and data, each a slice of the covariance.
 
     Args:
-        covariance: of all nodes, `(D, D)`, positive definite; kept in double precision on the CPU.
+        covariance: of all nodes, `(D, D)`, positive definite.
         blocks: node -> slice of the D coordinates.
         observed: the nodes that are data.
 
@@ -31,17 +30,17 @@ class Joint:
         ValueError: a covariance not symmetric and positive definite, blocks not all places once, a name without block.
     """
 
-    covariance: Tensor
+    covariance: ndarray
     blocks: Mapping[str, slice]
     observed: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        covariance = self.covariance.detach().cpu().double()
+        covariance = np.asarray(self.covariance, float)
         object.__setattr__(self, "covariance", covariance)
         object.__setattr__(self, "observed", tuple(dict.fromkeys(self.observed)))
         square = covariance.ndim == 2 and len(covariance) == covariance.shape[-1]
-        if not square or not (covariance - covariance.mT).abs().max() <= 1e-6 * covariance.abs().max():
-            raise ValueError(f"Joint: found a covariance {tuple(covariance.shape)}, want (D, D), symmetric and finite")
+        if not square or not np.abs(covariance - covariance.T).max() <= 1e-6 * np.abs(covariance).max():
+            raise ValueError(f"Joint: found a covariance {covariance.shape}, want (D, D), symmetric and finite")
         if sorted(self.places(self.blocks)) != [*range(len(covariance))]:
             raise ValueError(f"Joint: found blocks {dict(self.blocks)}, want each of {len(covariance)} places in one")
         for node in set(self.observed) - set(self.blocks):
@@ -52,12 +51,12 @@ class Joint:
         """Where the coordinates of some nodes lie, in the order of the nodes."""
         return [place for node in nodes for place in range(len(self.covariance))[self.blocks[node]]]
 
-    def root(self, nodes: Collection[str]) -> Tensor:
+    def root(self, nodes: Collection[str]) -> ndarray:
         """The lower triangular root `(d, d)` of the covariance of some nodes, in that order."""
         places = self.places(nodes)
-        root, failed = torch.linalg.cholesky_ex(self.covariance[places][:, places])
+        root, failed = dpotrf(self.covariance[places][:, places], lower=True, clean=True)
         if failed:  # the order of the first minor that is not positive
-            node = next(node for node in nodes if places[int(failed) - 1] in self.places([node]))
+            node = next(node for node in nodes if places[failed - 1] in self.places([node]))
             raise ValueError(f"Joint: node {node!r} has no noise of its own, given the others; try leaving it out")
         return root
 
@@ -81,7 +80,7 @@ class Price:
 
 
 def price(
-    joint: Joint,
+    joint: GaussianJoint,
     guide: Factorization,
     missing: Mapping[str, Collection[str]] | None = None,
     elbo: bool = True,
@@ -97,8 +96,8 @@ def price(
     minimizes its exact value over all A_i and C_i, from several starts where latent parents make it not convex; what it
     finds is some guide's, so never below the minimum. It is taken to be 0 where the forward cost is below 1e-10.
 
-        >>> covariance = torch.tensor([[1.0, 1.0, 1.0], [1.0, 2.0, 2.0], [1.0, 2.0, 3.0]])
-        >>> joint = Joint(covariance, {"z1": slice(0, 1), "z2": slice(1, 2), "x": slice(2, 3)}, observed=("x",))
+        >>> covariance = np.array([[1.0, 1.0, 1.0], [1.0, 2.0, 2.0], [1.0, 2.0, 3.0]])
+        >>> joint = GaussianJoint(covariance, {"z1": slice(0, 1), "z2": slice(1, 2), "x": slice(2, 3)}, observed=("x",))
         >>> guide = Factorization({"z1": ("x",), "z2": ("x",)}, given=("x",), letter="q")
         >>> cost = price(joint, guide, missing={"z2": ("z1",)})
         >>> print(f"{cost.forward:.4f} {cost.elbo:.4f} {cost.edges['z2', 'z1']:.4f}")  # 1/2 log 4/3
@@ -135,69 +134,7 @@ def price(
     return Price(forward, sites, edges, reverse)
 
 
-def linear_gaussian(
-    log_density: Callable[[Tensor], Tensor], sizes: Mapping[str, int], observed: Sequence[str], *, seed: int = 0
-) -> Joint | None:
-    """The Gaussian of a black-box log density, or None if it is not one.
-
-        log p(v) = c + g^T v - 1/2 v^T P v,      Cov v = P^-1
-
-    Third differences have to vanish on lines through 0, Hessians at distances 1, 10 and 100 to agree (a ReLU network is
-    linear near any one point) and be positive definite, values on both sides of 0 to be the quadratic form's. Anything
-    else (an exception, nan, no gradient) means None. Not seen: what differs only where no test goes.
-
-        >>> sizes = {"z": 1, "x": 1}
-        >>> linear_gaussian(lambda v: -(v[0] ** 2 + (v[1] - v[0]) ** 2) / 2, sizes, ("x",)).covariance.round(decimals=4)
-        tensor([[1., 1.],
-                [1., 2.]], dtype=torch.float64)
-        >>> linear_gaussian(lambda v: -(v[0] ** 2 + (v[1] - v[0].relu()) ** 2) / 2, sizes, ("x",))
-
-    Args:
-        log_density: `(D,)` in double precision to a scalar, differentiable twice; it may lack a constant.
-        sizes: node -> number of coordinates, in the order in which v concatenates them.
-        observed: the nodes that are data.
-        seed: of the points.
-
-    Raises:
-        ValueError: an observed name without a size.
-    """
-    for node in set(observed) - set(sizes):
-        raise ValueError(f"linear_gaussian: observed node {node!r} has no size (sizes: {', '.join(sizes)})")
-    ends = [0, *accumulate(sizes.values())]
-    blocks = {node: slice(*span) for node, span in zip(sizes, pairwise(ends), strict=True)}
-    try:
-        with torch.enable_grad():
-            precision = _precision(log_density, ends[-1], torch.Generator("cpu").manual_seed(seed))
-        root = None if precision is None else torch.linalg.cholesky(precision)
-        return None if root is None else Joint(torch.cholesky_inverse(root), blocks, tuple(observed))
-    except Exception:  # a program may do anything at values outside its support; then it is not Gaussian
-        return None
-
-
-def _precision(f: Callable[[Tensor], Tensor], size: int, generator: torch.Generator) -> Tensor | None:
-    """P if f is quadratic with the Hessian -P, positive definite, as far as the tests see."""
-    draws = torch.randn(3, size, generator=generator, dtype=torch.double, device="cpu")
-    points, zero = draws * draws.new_tensor([[1.0], [-10.0], [100.0]]), draws.new_zeros(size)
-    base = f(zero)
-    if not all(_vanishes(f(2 * v), -3 * f(v), 3 * base, -f(-v)) for v in points):
-        return None
-    hessians = [-torch.autograd.functional.hessian(f, v) for v in points]
-    precision = (hessians[0] + hessians[0].mT) / 2
-    scale = (precision.diagonal() * precision.diagonal().unsqueeze(-1)).sqrt()
-    same = all(((h - precision).abs() <= TOLERANCE * scale).all() for h in hessians)
-    if not same or not torch.linalg.eigvalsh(precision / scale)[0] > 1e-12:  # flat, to rounding: improper
-        return None
-    slope = torch.autograd.functional.jacobian(f, zero)
-    same = all(_vanishes(base, -f(v), slope @ v, -v @ precision @ v / 2) for v in (*points, *-points))
-    return precision if same else None
-
-
-def _vanishes(*terms: Tensor) -> bool:
-    """Whether a sum is 0, to rounding of its terms."""
-    return bool(sum(terms).abs() <= TOLERANCE * sum(term.abs() for term in terms))
-
-
-def _check(joint: Joint, guide: Factorization, missing: Mapping[str, Collection[str]]) -> None:
+def _check(joint: GaussianJoint, guide: Factorization, missing: Mapping[str, Collection[str]]) -> None:
     known = [*joint.observed]
     for site, have in guide.items():
         if site not in joint.blocks or site in joint.observed:
@@ -210,30 +147,31 @@ def _check(joint: Joint, guide: Factorization, missing: Mapping[str, Collection[
         raise ValueError(f"price: found parents missing of {site!r}, which is no site of the guide: {guide}")
 
 
-def _split(joint: Joint, have: Sequence[str], u: Sequence[str], site: str) -> tuple[Tensor, Tensor]:
+def _split(joint: GaussianJoint, have: Sequence[str], u: Sequence[str], site: str) -> tuple[ndarray, ndarray]:
     """B and L with Cov(site | have) = B B^T + L L^T and Cov(site | have, u) = L L^T."""
     own = len(joint.places([site]))
     last = joint.root((*have, *u, site))[-own:]
     return last[:, len(joint.places(have)) : -own], last[:, -own:]
 
 
-def _information(b: Tensor, own: Tensor) -> float:
+def _information(b: ndarray, own: ndarray) -> float:
     """1/2 log det( I + L^-1 B B^T L^-T ), which is exact near 0, where a difference of determinants is not."""
-    return float(torch.linalg.svdvals(torch.linalg.solve_triangular(own, b, upper=False)).square().log1p().sum() / 2)
+    ratios = np.linalg.svd(solve_triangular(own, b, lower=True), compute_uv=False)
+    return float(np.log1p(ratios**2).sum() / 2)
 
 
-def _diagonal_gain(b: Tensor, own: Tensor) -> float:
+def _diagonal_gain(b: ndarray, own: ndarray) -> float:
     """1/2 sum_j log( Cov(site | have)_jj / Cov(site | have, u)_jj )."""
-    return float((b.square().sum(-1) / own.square().sum(-1)).log1p().sum() / 2)
+    return float(np.log1p((b**2).sum(-1) / (own**2).sum(-1)).sum() / 2)
 
 
-def _diagonal_cost(b: Tensor, own: Tensor) -> float:
+def _diagonal_cost(b: ndarray, own: ndarray) -> float:
     """1/2 ( sum_j log Cov(site | have)_jj - log det Cov(site | have, u) )."""
-    beside = b.square().sum(-1) + own.tril(-1).square().sum(-1)
-    return float((beside / own.diagonal().square()).log1p().sum() / 2)
+    beside = (b**2).sum(-1) + (np.tril(own, -1) ** 2).sum(-1)
+    return float(np.log1p(beside / own.diagonal() ** 2).sum() / 2)
 
 
-def _reverse(joint: Joint, guide: Factorization, family: str) -> float:
+def _reverse(joint: GaussianJoint, guide: Factorization, family: str) -> float:
     """min_q E_x KL( q(z | x) || p(z | x) ), by L-BFGS on its exact value.
 
     (x, z) is T e under p and G e under q, e standard normal and T triangular; C_i are the covariances of q's factors.
@@ -243,7 +181,7 @@ def _reverse(joint: Joint, guide: Factorization, family: str) -> float:
     nodes = (*joint.observed, *guide.parents)
     order, data = joint.places(nodes), len(joint.places(joint.observed))
     place = {node: [order.index(p) for p in joint.places([node])] for node in nodes}
-    exact = joint.root(nodes).numpy()
+    exact = joint.root(nodes)
     inverse, unit = np.linalg.inv(exact[data:, data:]), np.eye(len(exact) - data)
     x, best = exact[:data].copy(), exact[data:].copy()
     best[:, data:] = 0
@@ -252,7 +190,7 @@ def _reverse(joint: Joint, guide: Factorization, family: str) -> float:
     constant = np.log(exact.diagonal()[data:]).sum() - len(unit) / 2
     for site, have in guide.items():
         rows, columns = np.array(place[site]) - data, np.array([p for u in have for p in place[u]], int)
-        root = joint.root((*have, site)).numpy()
+        root = joint.root((*have, site))
         scale, whiten = root[-len(rows) :, -len(rows) :], np.linalg.inv(root[: len(columns), : len(columns)])
         below = np.tril_indices(len(rows))
         if family == "diagonal":

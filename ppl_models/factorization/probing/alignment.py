@@ -1,12 +1,15 @@
-"""Which element of which argument each observed value is."""
+"""`Alignment`: which element of which argument each observed value is."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import ceil, log2
 
 import numpy as np
 
-from ppl_models.programs.laboratory import Copy, Node, Seen, Trial
+from ppl_models.programs.laboratory import Copy, Experiment, Node, ProgramRun, SiteRecord, Tags
+from ppl_models.programs.record import Site
+
+from .baselines import Baseline, Change
 
 CLOSED, MIXED = -1, -2  # not from the arguments; from several of their elements at once
 
@@ -18,14 +21,14 @@ class Alignment:
     zero and one: they stay in the support of the likelihood, and arithmetic on single elements does no harm.
 
     Args:
-        run: the model on given leaves, latents held: a `Trial`.
-        leaves: the arrays among the arguments.
-        base: a run on them.
+        model: the program, whose laboratory has the arguments.
+        baseline: with the latents held.
+        base: a run at it.
     """
 
-    def __init__(self, run: Callable[[Sequence[np.ndarray]], Trial], leaves: Sequence[np.ndarray], base: Trial) -> None:
-        self.leaves = [np.asarray(leaf) for leaf in leaves]
-        self.index = {seen.name: np.full(seen.value.shape, CLOSED) for seen in base.of("observed")}
+    def __init__(self, model: Experiment, baseline: Baseline, base: ProgramRun) -> None:
+        self.leaves = [np.asarray(leaf) for leaf in model.laboratory.leaves]
+        self.index = {name: np.full(record.value.shape, CLOSED) for name, record in base.of("observed").items()}
         self.unread: list[int] = []  # leaves that the program takes no other values for
         starts = np.cumsum([0, *(leaf.size for leaf in self.leaves)]).tolist()
         # whole numbers last, the smaller the later: they may be indices of what is observed
@@ -33,14 +36,14 @@ class Alignment:
         for k in sorted(order, key=order.__getitem__):
             leaf = self.leaves[k]
             for low, high in _poles(leaf, base):
-                if self._spell(run, base, k, low, high, starts[k]):
+                if self._spell(model, baseline, k, low, high, starts[k]):
                     break
             else:
                 if leaf.size:
                     self.unread.append(k)
         self._identical = {name: self._equal(base[name]) for name in self.index}
 
-    def _spell(self, run: Callable, base: Trial, k: int, low: float, high: float, start: int) -> bool:
+    def _spell(self, model: Experiment, baseline: Baseline, k: int, low: float, high: float, start: int) -> bool:
         """Find what the elements of leaf k become; False if the program cannot run on these two values."""
         leaf = self.leaves[k]
 
@@ -48,10 +51,10 @@ class Alignment:
             changed = [*self.leaves]
             changed[k] = np.where(bits.reshape(leaf.shape), high, low).astype(leaf.dtype)
             try:
-                trial = run(changed)
+                run = replace(baseline, leaves=changed).run(model)
             except Exception:  # noqa: BLE001 (sizes, indices, lengths: a program may not take other ones)
                 return None
-            found = {name: trial.sites[name].value for name in self.index if name in trial.sites}
+            found = {name: run[name].value for name in self.index if name in run}
             same = found.keys() == self.index.keys() and all(v.shape == self.index[n].shape for n, v in found.items())
             return found if same else None
 
@@ -86,11 +89,11 @@ class Alignment:
             self.index[name] = np.where(known, code[name] + start, np.where(mixed, MIXED, self.index[name]))
         return True
 
-    def _equal(self, seen: Seen) -> bool:
+    def _equal(self, record: SiteRecord) -> bool:
         """Whether the observed values are the elements themselves, no function of them."""
-        index, flat = self.index[seen.name], self._flat()
+        index, flat = self.index[record.name], self._flat()
         known = index >= 0
-        return bool(known.any() and np.array_equal(seen.value[known], flat[index[known]].astype(seen.value.dtype)))
+        return bool(known.any() and np.array_equal(record.value[known], flat[index[known]].astype(record.value.dtype)))
 
     def _flat(self) -> np.ndarray:
         return np.concatenate([leaf.reshape(-1) for leaf in self.leaves]) if self.leaves else np.zeros(0)
@@ -114,30 +117,33 @@ class Alignment:
             start += leaf.size
         return owners
 
-    def covariates(self, names: Sequence[str], base: Trial) -> tuple[dict[str, Seen], dict[Node, Callable[..., tuple]]]:
+    def covariates(self, names: Sequence[str], base: ProgramRun) -> tuple[list[SiteRecord], dict[Node, Change]]:
         """What no site observes, as sites of a kind of their own, and how to change each copy of them.
 
         A leaf with a row for each copy of a plate of the data has a node for each; any other is one node.
         """
-        sites: dict[str, Seen] = {}
-        found: dict[Node, Callable[..., tuple]] = {}
+        records: list[SiteRecord] = []
+        found: dict[Node, Change] = {}
         used, start = np.zeros(sum(leaf.size for leaf in self.leaves), bool), 0
         for index in self.index.values():
             used[index[index >= 0]] = True
-        around = {plate.name: plate for seen in base.of("observed") for plate in seen.plates}
+        around = {plate.name: plate for record in base.of("observed").values() for plate in record.plates}
         for k, leaf in enumerate(self.leaves):
             free = ~used[start : start + leaf.size].reshape(leaf.shape)
             start += leaf.size
             if not free.any() or self.mixed:
                 continue
-            name = names[k] if free.all() and names[k] not in base.sites else f"{names[k]} (not observed)"
+            name = names[k] if free.all() and names[k] not in base else f"{names[k]} (not observed)"
             fitting = [plate for plate in around.values() if leaf.ndim and plate.size == len(leaf)]
             plates = (replace(fitting[0], dim=-1),) if len(fitting) == 1 else ()
-            sites[name] = Seen(name, "covariate", leaf, np.zeros(()), plates, leaf.ndim - len(plates))
-            for node in sites[name].nodes:
-                at = node[1] if plates else ()
-                found[node] = lambda point, k=k, at=at, free=free: (self._moved(k, at, free, point.seed), point.values)
-        return sites, found
+            dims = leaf.ndim - len(plates)
+            site = Site(name=name, kind="covariate", shape=leaf.shape, event_dim=dims, plates=plates, value=leaf)
+            records.append(SiteRecord(site=site))
+            found |= {node: self._change_of(k, node[1] if plates else (), free) for node in records[-1].nodes}
+        return records, found
+
+    def _change_of(self, k: int, at: Copy, free: np.ndarray) -> Change:
+        return lambda baseline: replace(baseline, leaves=self._moved(k, at, free, baseline.seed))
 
     def _moved(self, k: int, at: Copy, free: np.ndarray, seed: int) -> list[np.ndarray]:
         """The leaves with the free elements of one, or of one of its rows, changed: to another row's, another order."""
@@ -156,19 +162,21 @@ class Alignment:
         leaves[k] = leaf
         return leaves
 
-    def elements(self, seen: Seen, copy: Copy) -> frozenset[int]:
+    def elements(self, record: SiteRecord, copy: Copy) -> frozenset[int]:
         """The elements of the arguments that are the value of one copy of an observed site."""
-        index = self.index[seen.name]
-        return frozenset(int(i) for i in np.unique(index[seen.at(index, copy, seen.event_dim)]) if i >= 0)
+        index = self.index[record.name]
+        return frozenset(int(i) for i in np.unique(index[record.at(index, copy)]) if i >= 0)
 
-    def changed(self, seen: Seen, copy: Copy, other: np.ndarray, where: np.ndarray | None = None) -> list[np.ndarray]:
+    def changed(
+        self, record: SiteRecord, copy: Copy, other: np.ndarray, where: np.ndarray | None = None
+    ) -> list[np.ndarray]:
         """The leaves with one copy of an observed site replaced by its value in `other`.
 
         Where the observed values are functions of the elements, other values of the same leaf are put instead.
         `where` narrows it to some elements of the copy's value.
         """
-        at = seen.at(self.index[seen.name], copy, seen.event_dim)
-        index, values = self.index[seen.name][at].reshape(-1), other[at].reshape(-1)
+        at = record.at(self.index[record.name], copy)
+        index, values = self.index[record.name][at].reshape(-1), other[at].reshape(-1)
         chosen = index >= 0
         if where is not None:
             chosen &= where.reshape(-1)
@@ -176,7 +184,7 @@ class Alignment:
         for leaf in self.leaves:
             flat = leaf.reshape(-1).copy()
             mine = chosen & (index >= start) & (index < start + leaf.size)
-            if mine.any() and self._identical[seen.name]:
+            if mine.any() and self._identical[record.name]:
                 flat[index[mine] - start] = values[mine].astype(leaf.dtype)
             elif mine.any():
                 flat[index[mine] - start] = _others(leaf, index[mine] - start)
@@ -184,13 +192,19 @@ class Alignment:
             start += leaf.size
         return leaves
 
-    def shared(self, base: Trial) -> dict[Node, set[Node]]:
+    def tags(self, experiment: Experiment, baseline: Baseline) -> Tags | None:
+        """By provenance, what each site of a program may depend on; None where code cannot take tensors with tags."""
+        try:
+            return experiment.tags(self.owners(), baseline.values, baseline.jitter)
+        except Exception:  # noqa: BLE001 (tensors that carry tags are more than some code can take)
+            return None
+
+    def shared(self, base: ProgramRun) -> dict[Node, set[Node]]:
         """Copies of observed sites that are the same elements: observed twice."""
         owner: dict[int, set[Node]] = {}
-        for seen in base.of("observed"):
-            for node in seen.nodes:
-                for element in self.elements(seen, node[1]):
-                    owner.setdefault(element, set()).add(node)
+        for node in base.nodes(base.of("observed")):
+            for element in self.elements(base[node[0]], node[1]):
+                owner.setdefault(element, set()).add(node)
         twins: dict[Node, set[Node]] = {}
         for nodes in owner.values():
             if len(nodes) > 1:
@@ -199,7 +213,7 @@ class Alignment:
         return twins
 
 
-def _poles(leaf: np.ndarray, base: Trial) -> list[tuple[float, float]]:
+def _poles(leaf: np.ndarray, base: ProgramRun) -> list[tuple[float, float]]:
     """Two values that the elements of a leaf may take: its own extremes, else its value and one that is drawn."""
     finite = leaf[np.isfinite(leaf)] if leaf.dtype.kind in "fiub" else leaf[:0]
     if not finite.size:
@@ -208,9 +222,9 @@ def _poles(leaf: np.ndarray, base: Trial) -> list[tuple[float, float]]:
     if low != high:
         return [(low, high)]
     drawn: Mapping[float, None] = {}
-    for seen in base.of("observed"):
-        if seen.fresh is not None and seen.value.dtype.kind == leaf.dtype.kind:
-            drawn = {**drawn, **dict.fromkeys(np.unique(seen.fresh())[:3].tolist())}
+    for record in base.of("observed").values():
+        if record.fresh is not None and record.value.dtype.kind == leaf.dtype.kind:
+            drawn = {**drawn, **dict.fromkeys(np.unique(record.fresh())[:3].tolist())}
     return [(low, value) for value in (*drawn, 1 - low if low in (0, 1) else low + 1) if value != low]
 
 

@@ -1,86 +1,87 @@
-"""Where a program is looked at: first runs, values to hold and to change, and what moves though nothing was changed."""
+"""`Baseline`: site values at which probes start, and others to change them to; `draw_baseline` draws one."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from ppl_models.programs.laboratory import Backend, Trial, Values
+import numpy as np
 
-from .alignment import Alignment
+from ppl_models.programs.laboratory import Experiment, Leaves, ProgramRun, Values
+
 from .alternatives import another
-from .probe import Point, Probed
 
 
-def first_runs(backend: Backend, model: Callable, guide: Callable | None) -> tuple[Trial, Trial]:
-    """A first run of each."""
-    drawn = Trial() if guide is None else backend.run(guide, backend.leaves, {}, 0)
-    return _drawn(backend, model, guide, {}, 0), drawn
+@dataclass(frozen=True)
+class Baseline:
+    """What a run is given: values at sites, a seed, a jitter of the parameters, arguments.
+
+    Args:
+        values: of the latents and of what else is held.
+        others: another value of every site, to change it to.
+        seed: of the random numbers.
+        jitter: seed of the parameters' jitter, None to take them as they are.
+        leaves: other arrays for those among the arguments.
+    """
+
+    values: Values
+    others: Values
+    seed: int
+    jitter: int | None
+    leaves: Leaves | None = None
+
+    def run(self, experiment: Experiment) -> ProgramRun:
+        """A run of a program at this baseline."""
+        return experiment.run(self.values, seed=self.seed, jitter=self.jitter, leaves=self.leaves)
+
+    def holding(self, name: str, value: np.ndarray) -> "Baseline":
+        """The same with another value held at a site."""
+        return replace(self, values={**self.values, name: value})
 
 
-def _drawn(backend: Backend, model: Callable, guide: Callable | None, rows: Values, seed: int) -> Trial:
-    """A run of the model; where it cannot draw (an improper prior) it is given the guide's values."""
+Baselines = Callable[[int], Baseline]
+Change = Callable[[Baseline], Baseline]
+
+
+def draw_baseline(
+    model: Experiment, guide: Experiment | None, r: int, jitter: bool, plus: tuple[str, ...], rows: Values
+) -> Baseline:
+    """The r-th baseline: values from the model, or from the guide where the model cannot draw.
+
+    Parameters stay as they are where moving them leaves densities that are no numbers.
+
+    Args:
+        model, guide: the programs.
+        r: a seed.
+        jitter: whether to move the parameters.
+        plus: deterministic sites that are held, too.
+        rows: what plates subsample, the same at every baseline.
+    """
+    for moved in (r, None) if jitter else (None,):
+        run = first_run(model, guide, rows, r, moved)
+        held = {**rows, **{name: s.value for name, s in run.items() if s.kind == "latent" or name in plus}}
+        checked = [*run.values()]
+        checked += [] if guide is None else guide.run(held, seed=r, jitter=moved).values()
+        if all(record.finite for record in checked if record.kind != "deterministic"):
+            break
+    drawn = [name for name, record in run.items() if record.fresh is not None]
     try:
-        return backend.run(model, backend.leaves, rows, seed)
+        others = {name: another(run[name]) for name in drawn}
+        again = first_run(model, guide, rows, r + 1000, moved) if plus else run
+    except NotImplementedError:  # a density that cannot be drawn from
+        again = first_run(model, guide, rows, r + 1000, moved)
+        others = {name: again[name].value for name in drawn}
+    return Baseline(held, {**others, **{name: again[name].value for name in plus}}, r, moved)
+
+
+def first_run(
+    model: Experiment, guide: Experiment | None, rows: Values | None = None, seed: int = 0, jitter: int | None = None
+) -> ProgramRun:
+    """A run of the model; where it cannot draw (an improper prior) it is given the guide's values."""
+    rows = rows or {}
+    try:
+        return model.run(rows, seed=seed, jitter=jitter)
     except NotImplementedError:
         if guide is None:
             raise
-        trial = backend.run(guide, backend.leaves, rows, seed)
-        held = {**rows, **{s.name: s.value for s in trial.of("latent", "determined")}}
-        return backend.run(model, backend.leaves, held, seed)
-
-
-def draw_point(
-    backend: Backend,
-    model: Callable,
-    guide: Callable | None,
-    r: int,
-    jitter: bool,
-    plus: tuple[str, ...],
-    rows: Values,
-) -> Point:
-    """Values from the model, or from the guide where the model cannot draw, and others to change them to.
-
-    Parameters stay as they are where moving them leaves densities that are no numbers.
-    """
-    for moved in (r, None) if jitter else (None,):
-        backend.jitter(moved)
-        trial = _drawn(backend, model, guide, rows, r)
-        held = {**rows, **{s.name: s.value for s in trial if s.kind == "latent" or s.name in plus}}
-        checked = [*trial, *(() if guide is None else backend.run(guide, backend.leaves, held, r))]
-        if all(seen.finite for seen in checked if seen.kind != "determined"):
-            break
-    try:
-        others = {s.name: another(s) for s in trial if s.fresh is not None}
-        again = _drawn(backend, model, guide, rows, r + 1000) if plus else trial
-    except NotImplementedError:  # a density that cannot be drawn from
-        again = _drawn(backend, model, guide, rows, r + 1000)
-        others = {s.name: again[s.name].value for s in trial if s.fresh is not None}
-    return Point(moved, r, held, {**others, **{name: again[name].value for name in plus}})
-
-
-def trace_tags(backend: Backend, program: Callable, alignment: Alignment) -> dict[str, frozenset[str]] | None:
-    try:
-        return backend.tags(program, alignment.owners())
-    except Exception:  # noqa: BLE001 (tensors that carry tags are more than some code can take)
-        return None
-
-
-def check_hidden(
-    backend: Backend,
-    program: Callable,
-    base: Trial,
-    point: Point,
-    targets: list[str],
-    probed: Probed,
-    what: str,
-) -> None:
-    """Doubt a program whose factors move although nothing that is known of has changed."""
-    backend.jitter(point.jitter)
-    for seed in (point.seed, point.seed + 77):
-        other = backend.run(program, backend.leaves, point.values, seed)
-        for name in targets:
-            seen = base[name]
-            if name in other.sites and not seen.mute and seen.moved(other[name], backend.tolerance):
-                probed.doubts.append(
-                    f"the {what}'s factor of {name!r} depends on something that changes from run to run: random "
-                    "numbers drawn outside of sample statements, or the subsample of another run of the model"
-                )
-    probed.doubts[:] = dict.fromkeys(probed.doubts)
+        run = guide.run(rows, seed=seed, jitter=jitter)
+        drawn = {name: record.value for name, record in run.of("latent", "deterministic").items()}
+        return model.run({**rows, **drawn}, seed=seed, jitter=jitter)

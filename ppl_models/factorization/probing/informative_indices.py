@@ -1,79 +1,75 @@
-"""Which copies in a large plate are looked at: those that tell how latents of other plates meet in them."""
+"""Indices of large plates to probe: those that reveal how latents of other plates meet in a copy."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from ppl_models.programs.laboratory import FEW, Backend, Node, Plate, Trial
+from ppl_models.programs.laboratory import FEW, Experiment, Node, ProgramRun, rows
 
-from .probe import Point, held
+from .baselines import Baseline
+from .probe import held
 
-MOST = 24  # copies in one plate
+MAX_INDICES = 24  # in one plate
 
 
-def telling(
-    backend: Backend, model: Callable, base: Trial, point: Point, leaves: Sequence[np.ndarray], latents: Sequence[str]
-) -> tuple[Trial, list[str]]:
+def with_informative_indices(
+    model: Experiment, base: ProgramRun, baseline: Baseline, latents: Sequence[str]
+) -> tuple[ProgramRun, list[str]]:
     """`base`, where plates around observed sites have one copy more for each set of latents that meet in some copy.
 
     By an index (groups) or a covariate that is zero, what a copy depends on differs from copy to copy, and the first,
     the middle and the last need not show it. Also doubts: where a copy depends on latents that are looked at and on
     others of the same plate that are not, while none shows how two of those that are looked at meet.
     """
-    large = {p for s in base.of("observed", "factor") for p in s.plates if p.size > FEW}
+    data = base.of("observed", "factor")
+    large = {plate.name for record in data.values() for plate in record.plates if plate.size > FEW}
     if not large:
         return base, []
-    meets: dict[Plate, dict[int, set[Node]]] = {plate: {} for plate in large}
-    beyond: dict[Plate, dict[int, set[str]]] = {plate: {} for plate in large}
+    meets: dict[str, dict[int, set[Node]]] = {plate: {} for plate in sorted(large)}
+    beyond: dict[str, dict[int, set[str]]] = {plate: {} for plate in large}
 
-    def look(site: str, change: tuple, note: Callable[[Plate, int], None]) -> None:
+    def look(site: str, changed: Baseline, note: Callable[[str, int], object]) -> None:
         try:
-            other = backend.run(model, *change, point.seed)
-        except Exception:  # noqa: BLE001 (a program may take no other value; `probe` says so)
+            other = changed.run(model)
+        except Exception:  # noqa: BLE001 (a program may take no other value; `Probe` says so)
             return
         inside = {plate.name for plate in base[site].plates}
-        for seen in base.of("observed", "factor"):
-            for plate in seen.plates:
-                if plate in large and plate.name not in inside and seen.name in other.sites:
-                    for i in seen.rows(other[seen.name], backend.tolerance, plate):
-                        note(plate, i)
+        for name, record in data.items():
+            for plate in record.plates:
+                if plate.name in large - inside and name in other:
+                    for i in rows(record, other[name], model.laboratory.tolerance, plate):
+                        note(plate.name, i)
 
     for name in latents:
-        seen = base[name]
-        for node in seen.nodes:
-            look(name, held(point, seen, node, leaves), lambda p, i, n=node: meets[p].setdefault(i, set()).add(n))
-        if any(plate.size > FEW for plate in seen.plates):
-            value, others = np.array(point.values.get(name, seen.value)), point.others[name]
-            kept = value.copy()
-            value[...] = np.broadcast_to(others, value.shape)
-            for copy in seen.copies:
-                at = seen.at(value, copy, seen.event_dim)
+        record = base[name]
+        for node in record.nodes:
+            look(name, held(baseline, record, node), lambda p, i, n=node: meets[p].setdefault(i, set()).add(n))
+        if any(plate.size > FEW for plate in record.plates):
+            kept = np.array(baseline.values.get(name, record.value))
+            value = np.broadcast_to(baseline.others[name], kept.shape).astype(kept.dtype)
+            for copy in record.copies:
+                at = record.at(value, copy)
                 value[at] = kept[at]
-            change = leaves, {**point.values, name: value}
-            look(name, change, lambda p, i, n=name: beyond[p].setdefault(i, set()).add(n))
+            look(name, baseline.holding(name, value), lambda p, i, n=name: beyond[p].setdefault(i, set()).add(n))
     doubts, chosen = [], {}
     for plate, found in meets.items():
         first: dict[frozenset[Node], int] = {}
         for i in sorted(found):
             first.setdefault(frozenset(found[i]), i)
         ranked = sorted(first, key=len, reverse=True)
-        chosen[plate] = replace(plate, more=tuple(first[key] for key in ranked[:MOST]))
-        if len(ranked) > MOST:
+        chosen[plate] = tuple(first[key] for key in ranked[:MAX_INDICES])
+        if len(ranked) > MAX_INDICES:
             doubts.append(
-                f"in the model, the copies in the plate {plate.name!r} depend on latents in {len(ranked)} ways, of "
-                f"which {MOST} were looked at; pass fewer rows"
+                f"in the model, the copies in the plate {plate!r} depend on latents in {len(ranked)} ways, of "
+                f"which {MAX_INDICES} were looked at; pass fewer rows"
             )
         for name in latents:
             mine = [{n for n in key if n[0] == name} for key in ranked]
             some = any(name in beyond[plate].get(i, ()) and any(n[0] == name for n in found[i]) for i in found)
             if some and not any(len(nodes) > 1 for nodes in mine):
                 doubts.append(
-                    f"in the model, copies in the plate {plate.name!r} depend on copies of {name!r} that were not "
+                    f"in the model, copies in the plate {plate!r} depend on copies of {name!r} that were not "
                     "looked at, beside others; pass an example of fewer"
                 )
-    sites = {
-        s.name: replace(s, plates=tuple(chosen.get(plate, plate) for plate in s.plates)) if {*s.plates} & large else s
-        for s in base
-    }
-    return Trial(sites), doubts
+    return ProgramRun([replace(record, more=chosen) for record in base.values()]), doubts

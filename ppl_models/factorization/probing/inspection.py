@@ -1,13 +1,14 @@
-"""What an inspection finds, and how it reads as factorizations of copies or of sites."""
+"""`ModelInspection`, `Inspection`: what probing has found, and how it reads as factorizations of copies or of sites."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from ppl_models.programs.laboratory import Backend, Node, Trial
+from ppl_models.programs.laboratory import Node, ProgramRun
 
 from ..graph import Factorization
 from .alignment import Alignment
-from .probe import Change, Point, Probed
+from .baselines import Baselines, Change
+from .probe import ProbeResult
 
 
 def label(node: Node) -> str:
@@ -15,47 +16,34 @@ def label(node: Node) -> str:
     return f"{node[0]}[{','.join(map(str, node[1]))}]" if node[1] else node[0]
 
 
-@dataclass
-class Recovered:
-    """What inspecting a model, and a guide if there is one, has found.
+@dataclass(kw_only=True)
+class ModelInspection:
+    """What inspecting a model has found.
 
     Args:
-        model, guide: what probing found of each.
+        probed: by probing.
         alignment: of the observed sites with the arguments.
-        latents: of the model, in its order.
-        backend, program, points: what the model was run with.
+        baselines: where the model was run.
+        latents: in the order of the model.
         given: how to change each copy of the arguments that the model reads and does not observe.
         twins: copies of observed sites that are the same data.
         unclear: why one cannot tell which data a guide reads.
-        sampled: what of the model's the guide draws or computes, in its order.
-        fixed: latents to whose factor the data are constants.
         determined: deterministic sites that are nodes, with those of their parents that they determine.
     """
 
-    model: Probed
+    probed: ProbeResult
     alignment: Alignment
+    baselines: Baselines
     latents: tuple[str, ...]
-    backend: Backend
-    program: Callable
-    points: Callable[[int], Point]
-    given: Mapping[Node, Change] = field(default_factory=dict)
-    twins: Mapping[Node, set[Node]] = field(default_factory=dict)
-    unclear: list[str] = field(default_factory=list)
-    guide: Probed | None = None
-    sampled: tuple[str, ...] = ()
-    fixed: frozenset[Node] = frozenset()
-    determined: Mapping[Node, frozenset[Node]] = field(default_factory=dict)
+    given: Mapping[Node, Change]
+    twins: Mapping[Node, set[Node]]
+    unclear: list[str]
+    determined: Mapping[Node, frozenset[Node]]
 
     @property
-    def doubts(self) -> tuple[str, ...]:
-        """Why what was found is not certain, of the model and of a guide."""
-        more = [] if self.guide is None else [*self.unclear, *self.guide.doubts]
-        return tuple(dict.fromkeys([*self.model.doubts, *more]))
-
-    @property
-    def base(self) -> Trial:
-        """A run of the model."""
-        return self.model.base
+    def base(self) -> ProgramRun:
+        """A run of the model, the arguments that it reads and does not observe among its sites."""
+        return self.probed.base
 
     @property
     def covariates(self) -> tuple[str, ...]:
@@ -70,45 +58,83 @@ class Recovered:
     @property
     def observed(self) -> tuple[str, ...]:
         """The observed sites, factors among them."""
-        return tuple(seen.name for seen in self.base.of("observed", "factor"))
+        return tuple(self.base.of("observed", "factor"))
 
-    def copies(self, which: str) -> Factorization:
-        """The factorization of "model" or "guide" with one node for each copy that was looked at."""
-        if which == "model":
-            names = [s.name for s in self.base if s.name in {*self.latents, *self.observed, *self.plus}]
-            nodes = [node for name in names for node in self.base[name].nodes]
-            given = [node for name in self.covariates for node in self.base[name].nodes]
-            return _factorization(nodes, self.model, [n for n in nodes if n[0] in self.observed], given)
-        nodes = [node for name in self.sampled for node in self.base[name].nodes]
-        data = [node for name in self.observed for node in self.base[name].nodes]
-        data += [node for name in self.covariates for node in self.base[name].nodes]
-        rank = {seen.name: i for i, seen in enumerate(self.base)}
-        return _factorization(nodes, self.guide, given=data, letter="q", rank=rank)
+    def copies(self) -> Factorization:
+        """p with one node for each copy that was looked at."""
+        nodes = self.base.nodes(name for name in self.base if name in {*self.latents, *self.observed, *self.plus})
+        data = [node for node in nodes if node[0] in self.observed]
+        return _factorization(nodes, self.probed, observed=data, given=self.base.nodes(self.covariates))
 
-    def sites(self, which: str) -> Factorization:
-        """The factorization of "model" or "guide" with one node for each site, its copies told apart nowhere."""
-        fine = self.copies(which)
-        names = {label(node): node[0] for s in self.base for node in s.nodes}
+    def sites(self) -> Factorization:
+        """p with one node for each site, its copies told apart nowhere."""
+        return self.by_site(self.copies(), [name for name, record in self.base.items() if record.kind != "covariate"])
+
+    def by_site(self, copies: Factorization, order: Sequence[str]) -> Factorization:
+        """A factorization of copies with one node for each site, parents in an order."""
+        order = [*order, *self.covariates]
+        names = {label(node): node[0] for node in self.base.nodes(self.base)}
         parents: dict[str, dict[str, None]] = {}
-        for node, found in fine.items():
+        for node, found in copies.items():
             mine = parents.setdefault(names[node], {})
             mine.update((names[u], None) for u in found if names[u] != names[node])
-        sites = [s.name for s in self.base if s.kind != "covariate"]
-        order = [*(s for s in sites if s not in self.observed), *self.observed] if which == "guide" else sites
-        order = [*order, *self.covariates]
         return Factorization(
             {site: tuple(sorted(found, key=order.index)) for site, found in parents.items()},
-            tuple(dict.fromkeys(names[u] for u in fine.observed)),
-            tuple(dict.fromkeys(names[u] for u in fine.given)),
-            fine.letter,
+            tuple(dict.fromkeys(names[u] for u in copies.observed)),
+            tuple(dict.fromkeys(names[u] for u in copies.given)),
+            copies.letter,
         )
 
 
+@dataclass(kw_only=True)
+class Inspection:
+    """What inspecting a guide after its model has found.
+
+    Args:
+        model: what was found of it.
+        guide: by probing.
+        sampled: what of the model's the guide draws or computes, in its order.
+        fixed: latents to whose factor the data are constants.
+    """
+
+    model: ModelInspection
+    guide: ProbeResult
+    sampled: tuple[str, ...]
+    fixed: frozenset[Node] = frozenset()
+
+    @property
+    def base(self) -> ProgramRun:
+        """See `ModelInspection.base`."""
+        return self.model.base
+
+    @property
+    def latents(self) -> tuple[str, ...]:
+        """What of the model's latents the guide draws or computes, in its order."""
+        return tuple(name for name in self.sampled if name not in self.model.plus)
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why what was found is not certain, of the model and of the guide."""
+        return tuple(dict.fromkeys([*self.model.probed.doubts, *self.model.unclear, *self.guide.doubts]))
+
+    def copies(self) -> Factorization:
+        """q with one node for each copy that was looked at."""
+        data = self.base.nodes([*self.model.observed, *self.model.covariates])
+        rank = {name: i for i, name in enumerate(self.base)}
+        return _factorization(self.base.nodes(self.sampled), self.guide, given=data, letter="q", rank=rank)
+
+    def sites(self) -> Factorization:
+        """q with one node for each site, its copies told apart nowhere."""
+        data = ("covariate", "observed", "factor")
+        drawn = [name for name, record in self.base.items() if record.kind not in data]
+        return self.model.by_site(self.copies(), [*drawn, *self.model.observed])
+
+
 def _factorization(
-    nodes: list[Node],
-    probed: Probed,
-    observed: list[Node] = (),
-    given: list[Node] = (),
+    nodes: Sequence[Node],
+    probed: ProbeResult,
+    observed: Iterable[Node] = (),
+    given: Sequence[Node] = (),
     letter: str = "p",
     rank: Mapping[str, int] | None = None,
 ) -> Factorization:

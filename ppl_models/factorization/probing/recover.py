@@ -1,18 +1,21 @@
-"""Factorizations recovered from running programs: provenance bounds them from above, interventions from below."""
+"""`factorization`: recovered from running programs; provenance bounds it from above, interventions from below."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import replace
+from functools import cache
+from typing import Any
 
-from ppl_models.programs import choose
-from ppl_models.programs.laboratory import Backend
+import numpy as np
+
+from ppl_models.programs.laboratory import Experiment, Leaves, ProgramRun, experiments
 
 from ..graph import Factorization
-from .inspect_model import inspect_guide, inspect_model
-from .inspection import Recovered
-from .standalone import inspect_alone
-
-Found = TypeVar("Found")
+from .alternatives import another
+from .baselines import Baseline, Change
+from .inspect_guide import inspect_pair
+from .inspect_model import inspect_model
+from .probe import Probe, changes
 
 
 def factorization(program: Callable, *args: Any, **kwargs: Any) -> Factorization:
@@ -53,9 +56,15 @@ def examine(program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -
     """The factorization of a program, and why it may not be certain."""
     model = getattr(program, "model", None)
     if callable(model) and _is_guide(program, args, kwargs):
-        found = recover(model, program, args, kwargs)
-        return found.sites("guide"), found.doubts
-    return inspected(lambda backend: inspect_alone(backend, program), [program], args, kwargs)
+        with experiments([model, program], args, kwargs) as (p, q):
+            inspection = inspect_pair(p, q)
+            return inspection.sites(), inspection.doubts
+    with experiments([program], args, kwargs) as (experiment,):
+        first = experiment.run()
+        if first.of("observed", "factor"):
+            found = inspect_model(experiment)
+            return found.sites(), tuple(dict.fromkeys(found.probed.doubts))
+        return _alone(experiment, first)
 
 
 def provenance(model: Callable, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Factorization:
@@ -66,86 +75,59 @@ def provenance(model: Callable, args: Sequence[Any], kwargs: Mapping[str, Any] |
     Raises:
         Exception: whatever a program does with a tensor that carries tags.
     """
-
-    def work(backend: Backend) -> Factorization:
-        found = backend.run(model, backend.leaves, {})
-        tags = backend.tags(model, [frozenset()] * len(backend.leaves))
-        order = [seen.name for seen in found.of("latent", "observed", "factor")]
-        earlier = {site: order[:i] for i, site in enumerate(order)}
-        parents = {site: tuple(u for u in earlier[site] if u in tags.get(site, ())) for site in order}
-        return Factorization(parents, tuple(seen.name for seen in found.of("observed", "factor")))
-
-    return inspected(work, [model], args, kwargs or {})
+    with experiments([model], args, kwargs or {}) as (experiment,):
+        run = experiment.run()
+        tags = experiment.tags([frozenset()] * len(experiment.laboratory.leaves))
+    order = [*run.of("latent", "observed", "factor")]
+    parents = {site: tuple(u for u in order[:i] if u in tags.get(site, ())) for i, site in enumerate(order)}
+    return Factorization(parents, tuple(run.of("observed", "factor")))
 
 
 def _is_guide(program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether a program with a `model` is that model's guide: one that observes nothing, or runs the model itself."""
     if hasattr(program, "get_posterior"):
         return True
-
-    def observes(backend: Backend) -> bool:
-        return bool(backend.run(program, backend.leaves, {}).of("observed", "factor"))
-
-    return not inspected(observes, [program], args, kwargs)
+    with experiments([program], args, kwargs) as (experiment,):
+        return not experiment.run().of("observed", "factor")
 
 
-def recover(
-    model: Callable,
-    guide: Callable,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    jitter: bool = True,
-    then: Callable[[Recovered], Found] = lambda found: found,
-) -> Found:
-    """All that inspecting a model and its guide finds, at the level of sites and their copies.
+def _alone(experiment: Experiment, first: ProgramRun) -> tuple[Factorization, tuple[str, ...]]:
+    """q of the latents of a program that observes nothing, given the arguments that it reads. And doubts."""
+    if not first.of("latent", "deterministic"):
+        raise ValueError("the program drew nothing and observed nothing; is it a Pyro or NumPyro program?")
+    experiment.laboratory.settle()
+    latents, names = [*first.of("latent")], experiment.leaf_names
 
-    Args:
-        model, guide: the programs.
-        args, kwargs: of both.
-        jitter: whether parameters are moved a little first, so that a zero hides nothing.
-        then: what to make of it while the programs can still be run; the finding itself by default.
+    @cache
+    def baselines(r: int) -> Baseline:
+        run = experiment.run(seed=r, jitter=r)
+        held = {name: record.value for name, record in run.of("latent", "subsample").items()}
+        return Baseline(held, {name: another(run[name]) for name in latents}, r, r)
 
-    Raises:
-        TypeError: not a program.
-        ValueError: a model that observes nothing, or a guide that draws too little or too much.
-    """
-
-    def work(backend: Backend) -> Found:
-        found = inspect_model(backend, model, jitter, guide)
-        inspect_guide(found, guide)
-        return then(found)
-
-    return inspected(work, [model, guide], args, kwargs)
-
-
-def inspected(
-    work: Callable[[Backend], Found], programs: Sequence[Callable], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Found:
-    """Work on programs that are left as they were, in double precision where they run in it.
-
-    Raises:
-        TypeError: not a program.
-    """
-    words = ("model", "guide") if len(programs) > 1 else ("program",)
-    for what, program in zip(words, programs, strict=True):
-        if not callable(program):
-            raise TypeError(f"found the {what} {program!r}, want a program: a function or a module that samples")
-    Language = choose(programs, args, kwargs)
-    for mode in Language.MODES[:-1]:
-        backend = Language(args, kwargs, **mode)
-        with backend.protected(programs):
-            if all(_runs(backend, program) for program in programs):
-                return work(backend)
-    backend = Language(args, kwargs, **Language.MODES[-1])  # the programs' own precision, with their own errors
-    with backend.protected(programs):
-        return work(backend)
+    leaves = experiment.laboratory.leaves
+    arguments = {(name, ()): _reordered(leaves, k) for k, name in enumerate(names) if leaves[k].size}
+    probe = Probe(experiment, first, baselines, {**changes(first, latents), **arguments}, latents)
+    probe.run()
+    parents: dict[str, set[str]] = {name: set() for name in latents}
+    for (source, _), nodes in probe.moved.items():
+        for name, _ in nodes:
+            if source not in latents or latents.index(source) < latents.index(name):
+                parents[name].add(source)
+    read = [name for name in names if any(name in found for found in parents.values())]
+    order = [*latents, *read]
+    ordered = {name: tuple(sorted(found, key=order.index)) for name, found in parents.items()}
+    found = Factorization(ordered, given=tuple(read), letter="q" if read else "p")
+    return found, tuple(probe.complaints("program", but=names))
 
 
-def _runs(backend: Backend, program: Callable) -> bool:
-    try:
-        backend.run(program, backend.leaves, {})
-    except NotImplementedError:  # a site that has a density but cannot be drawn
-        return True
-    except Exception:  # noqa: BLE001 (constants in single precision where we could not see them, mostly)
-        return False
-    return True
+def _reordered(leaves: Leaves, k: int) -> Change:
+    """A change of one of the leaves: to its own values in another order, or moved where they are all alike."""
+
+    def change(baseline: Baseline) -> Baseline:
+        rng, leaf = np.random.default_rng(baseline.seed), leaves[k]
+        other = rng.permutation(leaf.reshape(-1)).reshape(leaf.shape)
+        if np.array_equal(other, leaf) and leaf.dtype.kind == "f":
+            other = leaf + rng.standard_normal(leaf.shape).astype(leaf.dtype)
+        return replace(baseline, leaves=[*leaves[:k], other, *leaves[k + 1 :]])
+
+    return change

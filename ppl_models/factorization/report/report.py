@@ -1,4 +1,4 @@
-"""`Report`: what comparing a guide with the exact posterior has found, as text, picture, page and data."""
+"""`Report` of a comparison of a guide with the exact posterior, as text, picture, page and data."""
 
 import json
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..graph import Factorization
+from ..verdict import Verdict
 from . import Panel, dot, page, svg
 from .text import as_html, as_text
 
@@ -58,10 +59,7 @@ class Report:
 
     Args:
         level: "site" or "element".
-        faithful: no factor lacks anything that the exact one needs, so that the guide can equal the posterior if its
-            families can. None: it cannot be certified, `reasons` say why.
-        minimal: faithful, and no edge of the guide can go.
-        perfect: faithful, and the guide asserts every independence between latents that the exact posterior has.
+        judgement: of the copies; None: nothing can be certified, `reasons` say why.
         rows: one for each latent, in the order of the guide.
         model, guide: the factorizations that were recovered.
         posterior: the edges of the exact posterior's Markov graph.
@@ -74,9 +72,7 @@ class Report:
     """
 
     level: str
-    faithful: bool | None
-    minimal: bool | None
-    perfect: bool | None
+    judgement: Verdict | None
     rows: tuple[SiteRow, ...]
     model: Factorization
     guide: Factorization
@@ -87,6 +83,21 @@ class Report:
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     gap: Gap | None = None
+
+    @property
+    def faithful(self) -> bool | None:
+        """No factor lacks what the exact one needs, so that the guide can equal the posterior if its families can."""
+        return self.judgement and self.judgement.faithful
+
+    @property
+    def minimal(self) -> bool | None:
+        """Faithful, and no edge of the guide can go."""
+        return self.judgement and self.judgement.minimal
+
+    @property
+    def perfect(self) -> bool | None:
+        """Faithful, and the guide asserts every independence between latents that the exact posterior has."""
+        return self.judgement and self.judgement.perfect
 
     @property
     def missing(self) -> dict[str, tuple[str, ...]]:
@@ -162,8 +173,10 @@ class Report:
             {**vars(row), "missing": {u: list(path) for u, path in row.missing.items()}, "nats": dict(row.nats)}
             for row in self.rows
         ]
-        whole = {**vars(self), "rows": rows, "model": self.model.to_dict(), "guide": self.guide.to_dict()}
-        return {**whole, "verdict": self.verdict, "gap": vars(self.gap) if self.gap else None}
+        judged = {"faithful": self.faithful, "minimal": self.minimal, "perfect": self.perfect}
+        whole = {"level": self.level, **judged, **vars(self), "rows": rows, "gap": vars(self.gap) if self.gap else None}
+        del whole["judgement"]
+        return {**whole, "model": self.model.to_dict(), "guide": self.guide.to_dict(), "verdict": self.verdict}
 
     def to_json(self) -> str:
         """`to_dict` as JSON."""

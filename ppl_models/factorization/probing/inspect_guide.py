@@ -1,0 +1,137 @@
+"""`inspect_pair`, `inspect_guide`: probe a guide after its model, and hold its sites against the model's."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+from ppl_models.programs.laboratory import Experiment, Node, ProgramRun
+
+from .alternatives import another
+from .auxiliary import Contraction
+from .baselines import Baseline, Change
+from .inspect_model import inspect_model
+from .inspection import Inspection, ModelInspection
+from .probe import Probe, ProbeResult, changes
+from .rare_values import look_for_rare_values
+from .site_roles import agrees, constants
+
+
+def inspect_pair(model: Experiment, guide: Experiment, jitter: bool = True) -> Inspection:
+    """Probe a model and then its guide, in one laboratory: see `inspect_model`, `inspect_guide`."""
+    return inspect_guide(inspect_model(model, guide, jitter), guide)
+
+
+def inspect_guide(model: ModelInspection, guide: Experiment) -> Inspection:
+    """Probe a guide in the laboratory of its model.
+
+    Raises:
+        ValueError: a site that the model lacks, or a latent that the guide does not draw.
+    """
+    baseline = model.baselines(0)
+    base = baseline.run(guide)
+    drawn = [name for name in base.of("latent") if name not in model.base]
+    computed = [name for name in base.of("deterministic") if name in model.latents]
+    direct = [name for name in base.of("latent") if name in model.latents]
+    _check_sites(model, base, drawn, direct, computed)
+    upper = model.alignment.tags(guide, baseline)
+    if upper is not None:  # of what is computed from auxiliary draws, provenance would speak of those
+        upper = {name: tags for name, tags in upper.items() if name in direct}
+    probed = ProbeResult("guide", guide, base, upper=upper)
+    probed.doubts += _joined_plates(model, base, direct)
+    plus = [name for name in model.plus if name in base and agrees(model, probed, name)]
+    sampled = tuple(name for name in base if name in {*direct, *computed, *plus})
+    data = changes(model.base, model.base.of("observed"), model.alignment)
+    data = {node: change for node, change in data.items() if model.alignment.elements(model.base[node[0]], node[1])}
+    data |= model.given
+    sources = {**data, **changes(model.base, [name for name in sampled if name not in computed])}
+    probe = Probe(guide, model.base, model.baselines, sources, [*direct, *plus], upper)
+    probe.run()
+    look_for_rare_values(probe, model.alignment)
+    probed.doubts += probe.complaints("guide")
+    place = {name: i for i, name in enumerate(sampled)}
+    for source, children in probe.moved.items():
+        for node in children - {source}:
+            if node[0] == source[0]:
+                probed.add(*sorted((source, node), key=lambda n: n[1]))
+            elif source in data or place[source[0]] < place[node[0]]:
+                probed.add(source, node)
+    if computed:
+        _contract(model, probed, computed, drawn, data)
+    elif drawn:
+        probed.doubts.append(
+            f"the guide draws the auxiliary site {drawn[0]!r}: what summing it out leaves of the structure cannot "
+            "be told from a graph"
+        )
+    probed.check_hidden(baseline, direct)
+    probed.doubts += guide.laboratory.doubts
+    inspection = Inspection(model=model, guide=probed, sampled=sampled)
+    inspection.fixed = constants(inspection, data.keys(), computed)
+    return inspection
+
+
+def _check_sites(
+    model: ModelInspection, base: ProgramRun, drawn: Sequence[str], direct: Sequence[str], computed: Sequence[str]
+) -> None:
+    """Refuse a guide that draws other sites than its model's latents, or not all of them."""
+    for name in drawn:
+        if not base[name].site.auxiliary and not computed:
+            raise ValueError(
+                f"the guide draws the site {name!r}, which the model lacks (its latents: "
+                f"{', '.join(model.latents)}); rename it, or mark it infer={{'is_auxiliary': True}}"
+            )
+    for name in base.of("latent"):
+        if name in model.observed:
+            raise ValueError(f"the guide draws {name!r}, which the model observes; a guide draws latents alone")
+    for name in model.latents:
+        if name not in (*direct, *computed) and not model.base[name].site.enumerated:
+            raise ValueError(
+                f"the guide never draws {name!r}, a latent of the model; draw it there, or mark it in the model as "
+                "summed out by infer={'enumerate': 'parallel'}"
+            )
+
+
+def _joined_plates(model: ModelInspection, base: ProgramRun, direct: Sequence[str]) -> list[str]:
+    """Doubts about latents that the guide draws at once for a whole plate of the model."""
+    doubts = []
+    for name in direct:
+        mine = base[name]
+        for plate in model.base[name].plates:
+            axis = mine.signal.ndim + plate.dim - mine.signal_dim
+            if plate.size > 1 and (axis < 0 or mine.signal.shape[axis] != plate.size):
+                doubts.append(
+                    f"the guide draws {name!r} as one event over the plate {plate.name!r} of the model: its copies "
+                    "cannot be told apart; draw it inside that plate"
+                )
+    return doubts
+
+
+def _contract(
+    model: ModelInspection,
+    guide: ProbeResult,
+    computed: Sequence[str],
+    drawn: Sequence[str],
+    data: Mapping[Node, Change],
+) -> None:
+    """Add the parents of latents that the guide computes from auxiliary draws."""
+
+    @cache
+    def baselines(r: int) -> Baseline:
+        baseline = model.baselines(r)
+        kept = {k: v for k, v in baseline.values.items() if k not in computed}
+        run = guide.experiment.run(kept, seed=r, jitter=baseline.jitter)
+        values = {**kept, **{name: run[name].value for name in drawn}}
+        others = {**baseline.others, **{name: another(run[name]) for name in drawn}}
+        return Baseline(values, others, r, baseline.jitter)
+
+    contraction = Contraction(guide, baselines, computed, drawn)
+    probed = contraction.probe()
+    # AutoStructured says what its shears connect; a probe of its draws sees the closure of that
+    program = guide.experiment.program
+    stated = getattr(program, "dependencies", None) if hasattr(program, "conditionals") else None
+    for parent, child in probed.edges():
+        if isinstance(stated, Mapping) and parent[0] != child[0] and parent[0] not in stated.get(child[0], ()):
+            continue
+        guide.add(parent, child)
+    guide.doubts += probed.doubts
+    for node, change in data.items():
+        for latent in contraction.reads(change, baselines(0)):
+            guide.add(node, latent)
