@@ -12,34 +12,7 @@ from .parts.guide import OrderedGuide, placed
 
 
 class BottomUp(OrderedGuide):
-    """Inference in the reverse of the model's order, from the latent drawn last to the one drawn first.
-
-        q(z | x) = q(z_L | x)  prod_{l<L}  q(z_l | pa_l, x),      pa_l among z_{l+1..L}     (z_{l+1} in a chain)
-
-    Global latents, outside the plates of the data, are sampled before all others, from free parameters.
-
-    Args:
-        model, args, family, hidden, depth, image, key: as for `MeanField`.
-        encoder: one network a latent by default.
-        parents: "needed" (the fewest with which the guide can be exact), "all", "previous" (Markov), "none" or a
-            mapping.
-
-    Raises:
-        ValueError: see `OrderedGuide`; an unknown family, encoder or parent.
-
-    Source: Rezende et al. 2014 and Burda et al. 2016 (arXiv 1509.00519), eq. 2, for chains; the parents in general by
-    Webb et al. 2018 (arXiv 1712.00287).
-
-    >>> import jax, jax.numpy as jnp
-    >>> from ppl_models.numpyro import HierarchicalVAE
-    >>> from ppl_models.factorization import compare
-    >>> model, x = HierarchicalVAE(event=4, latent=(2, 2, 2), hidden=8, key=jax.random.key(0)), jnp.eye(4)[:3]
-    >>> report = compare(model, BottomUp(model, x, hidden=8, key=jax.random.key(1)), x)
-    >>> print(report.guide)
-    q(z3 | x) q(z2 | z3, x) q(z1 | z2, x)
-    >>> report.verdict
-    'faithful, not minimal, perfect'
-    """
+    """Port of `guides.BottomUp`: same arguments and names of parameters; `key` seeds the weights."""
 
     factors: Conditionals
     order: tuple[str, ...] = eqx.field(static=True)

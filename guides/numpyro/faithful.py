@@ -17,54 +17,7 @@ from .parts.guide import OrderedGuide, placed
 
 
 class Faithful(OrderedGuide):
-    """The inverse of any model: each latent given exactly what its exact posterior needs, latents and data alike.
-
-        q(z | x) = prod_i q(z_i | pa_i),      pa_i = the fewest of z_<i and x with  p(z_i | pa_i) = p(z_i | z_<i, x)
-
-    A chain of two layers, sampled from the data up:
-
-        >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
-        >>> def model(x):
-        ...     with numpyro.plate("data", len(x)):
-        ...         z1 = numpyro.sample("z1", dist.Normal(0.0, 1.0))
-        ...         z2 = numpyro.sample("z2", dist.Normal(z1, 1.0))
-        ...         numpyro.sample("x", dist.Normal(z2, 1.0), obs=x)
-        >>> print(Faithful(model, jnp.zeros(3), order="bottom-up", key=jax.random.key(0)).factorization)
-        q(z2 | x) q(z1 | z2)
-
-    Global latents, outside the plate of the data, are sampled first in every order: they cannot be given one value for
-    each datum. Their parameters are free, since for them the data are one fixed set of numbers, so that no data are
-    among their parents. A local latent, given the globals, reads the data of its own datum, and covariates: arguments,
-    or elements of them, with a row for each datum that nothing observes. Within globals and within locals the order is
-    the one asked for, outer plates before inner ones; latents that no datum depends on come last.
-    Each factor is one over R^n, pushed to the support of its site by `biject_to`.
-
-    What is promised is the structure between sites. A family that does not hold p(z_i | pa_i) leaves a gap. The copies
-    of a latent in a plate are independent given their parents: where the exact ones are not, as those of a global in a
-    plate of its own (topics), make them one event by `.to_event`. Covariates are read whether needed or not.
-
-    Args:
-        model: any NumPyro model function with continuous latents.
-        args: an example batch, the model's arguments, by position (`functools.partial` takes the others); a datum is a
-            row of them: documents first, then words.
-        order: in which latents are sampled: "top-down" as in the model, "bottom-up" in its reverse, or "min-fill" with
-            the fewest parents, nearly.
-        family: "diagonal", "rank-one", "full" or "flow"; or a mapping latent -> family.
-        encoder: see `guides.numpyro.parts.encoders.encoder`; each latent's network reads those observed sites that it
-            needs.
-        hidden, depth: width and residual blocks of the networks.
-        image: (channels, height, width) of a row, for `encoder="conv"`.
-        key: of the initial weights, a `jax.random.key`.
-        amortized: whether locals read data, as they do wherever the data have a plate. Where nothing is in a plate the
-            default is that every latent is global (classical variational inference); True takes all data for one datum
-            of many, for instance a sequence.
-
-    Raises:
-        ValueError: an unknown order, family or encoder; `amortized=False` with latents in the plate of the data; see
-            `OrderedGuide`.
-
-    Source: Webb et al. 2018, "Faithful inversion of generative models" (arXiv 1712.00287).
-    """
+    """Port of `guides.Faithful`: same arguments and names of parameters; `key` seeds the weights."""
 
     factors: Conditionals
     order: tuple[str, ...] = eqx.field(static=True)

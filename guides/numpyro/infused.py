@@ -21,22 +21,7 @@ from .parts.sites import Table, unwrapped
 
 
 class InfusedNormal(Distribution):
-    """A diagonal Gaussian in which each entry, with a fixed probability, comes from near a target instead.
-
-        q(z) = prod_i (1 - rate) N(z_i; loc_i, scale_i^2) + rate N(z_i; target_i, width^2)
-
-    The choice is made for several entries together where they are the channels of a pixel. It depends on no parameter,
-    so that draws are reparametrized: entry by entry they are those of one of the two Gaussians.
-
-    Args:
-        loc, scale: (*batch, n).
-        target: (*batch, n).
-        rate: in [0, 1).
-        width: of the target's Gaussian, which stands for a point mass.
-        channels: entries i, i + n / channels, i + 2 n / channels, ... are one choice.
-
-    Source: Bordes, Honari, Vincent 2017 (arXiv 1703.06975), section 2.3.
-    """
+    """Port of `guides.infused.InfusedNormal`."""
 
     arg_constraints: ClassVar[dict] = {
         "loc": constraints.real_vector,
@@ -100,39 +85,7 @@ class _Rows(eqx.Module):
 
 
 class Infused(TopDownGuide):
-    """Each latent drawn from its prior, in which some entries are replaced by those of the datum.
-
-        q(z | x) = prod_t q(z_t | pa(z_t), x),      q(z_t | .) = (1 - a_t) p(z_t | pa(z_t)) + a_t delta_x     by entry
-
-    The rate rises from step to step, a_t = rate * max(t - 1, 1) at the t-th latent, at most 1/2. The point mass is a
-    Gaussian of width 0.01, so that q has a density. There are no parameters to train.
-
-    Args:
-        model: any NumPyro model function whose latents are diagonal Gaussians of the shape of a datum (`Infusion`).
-        args: an example batch, the model's arguments.
-        rate: a_1, and what is added at each step after the second.
-        width: of the Gaussian around the datum.
-        image: (channels, height, width) of a row: then the channels of a pixel are replaced together.
-        key: as other guides have it; nothing is drawn with it.
-
-    Raises:
-        ValueError: see `TopDownGuide`; a latent of another shape than the datum's, or whose prior is no diagonal
-            Gaussian; a rate or width out of range.
-
-    Source: Bordes, Honari, Vincent 2017 (arXiv 1703.06975), section 2.3 and the official code, where the first two
-    latents have the same rate, too.
-
-    >>> import jax
-    >>> from ppl_models.numpyro import Infusion
-    >>> from ppl_models.factorization import compare
-    >>> key = jax.random.key(0)
-    >>> model, x = Infusion(event=4, steps=3, hidden=8, key=key), jax.random.uniform(key, (3, 4))
-    >>> report = compare(model, Infused(model, x, key=key), x)
-    >>> print(report.guide)
-    q(z1 | x) q(z2 | z1, x) q(z3 | z2, x)
-    >>> report.verdict
-    'faithful, minimal, perfect'
-    """
+    """Port of `guides.Infused`: same arguments; nothing is drawn with `key`, which it takes as all guides do."""
 
     factors: _Rows
     rates: Table = eqx.field(static=True)

@@ -13,39 +13,7 @@ from .parts.guide import TopDown, TopDownGuide, placed
 
 
 class Ladder(TopDownGuide):
-    """Top-down inference in which each factor is the precision-weighted product of an estimate and the prior.
-
-        q(z | x) = prod_l q(z_l | pa_l, x),     q(z_l | .)  proportional to  N(z_l; m_l, v_l) p(z_l | z_<l)
-
-        1 / s_q^2 = 1 / v + 1 / s_p^2,      mu_q = (m / v + mu_p / s_p^2) s_q^2
-
-    The merge takes place in the coordinates of the prior's Gaussian base, and the prior's transforms, if it has any,
-    are shared. With "rank-one" and "full" the estimate's precision is a matrix.
-
-    Args:
-        model, args, family, hidden, depth, image, key: as for `MeanField`. Priors must be diagonal Gaussians,
-            transformed or not.
-        encoder: by default the bottom-up chain d_n = d_{n-1} + MLP(d_{n-1}); see `encoders.BottomUpChain` for where it
-            departs from the paper.
-        parents: what the estimate (m, v) reads besides the evidence, as for `SelfReflective`. "none" is the original
-            ladder, whose only way to see the layers above is the prior; the default lets it be exact on a
-            linear-Gaussian hierarchy, skip connections included.
-
-    Raises:
-        ValueError: see `TopDownGuide`; an unknown family, encoder or parent; a prior that is no diagonal Gaussian.
-
-    Source: Sonderby et al. 2016 (arXiv 1602.02282), eq. 13 to 20.
-
-    >>> import jax, jax.numpy as jnp
-    >>> from ppl_models.numpyro import HierarchicalVAE
-    >>> from ppl_models.factorization import compare
-    >>> model, x = HierarchicalVAE(event=4, latent=(2, 2, 2), hidden=8, key=jax.random.key(0)), jnp.eye(4)[:3]
-    >>> report = compare(model, Ladder(model, x, hidden=8, key=jax.random.key(1)), x)
-    >>> print(report.guide)
-    q(z1 | x) q(z2 | z1, x) q(z3 | z2, x)
-    >>> report.verdict
-    'faithful, minimal, perfect'
-    """
+    """Port of `guides.Ladder`: same arguments and names of parameters; `key` seeds the weights."""
 
     factors: Conditionals
 

@@ -13,35 +13,7 @@ from .parts.guide import TopDown, TopDownGuide, placed
 
 
 class SelfReflective(TopDownGuide):
-    """The generator with each prior layer replaced by a posterior layer, its bijections shared.
-
-        q(z | x) = prod_l q(z_l | pa_l, x),      pa_l = what p(z_l | z_<l, x) needs of z_<l   (z_{l-1} in a SeRe-VAE)
-
-    Where the prior is f_l pushed over N(mu_l, sigma_l^2), the factor is the *same* f_l over a new base, so that the
-    divergence of a layer is that of two Gaussians. The base is residual: it starts from the prior's own mu_l, sigma_l
-    and is corrected by a network of z's parents and the evidence.
-
-    Args:
-        model, args, family, hidden, depth, image, key: as for `MeanField`.
-        encoder: one network a latent by default, as in the paper.
-        parents: "needed" (the fewest with which the guide can be exact), "all", "previous", "none" or a mapping.
-
-    Raises:
-        ValueError: see `TopDownGuide`; an unknown family, encoder or parent.
-
-    Source: Apostolopoulou, Rosenfeld, Dubrawski 2020 (arXiv 2007.05166), eq. 4. The paper does not say what the first
-    estimate of the residual base is; the prior's own output, taken here, makes q = p the starting point.
-
-    >>> import jax, jax.numpy as jnp
-    >>> from ppl_models.numpyro import HierarchicalVAE
-    >>> from ppl_models.factorization import compare
-    >>> model, x = HierarchicalVAE(event=4, latent=(2, 2, 2), hidden=8, key=jax.random.key(0)), jnp.eye(4)[:3]
-    >>> report = compare(model, SelfReflective(model, x, hidden=8, key=jax.random.key(1)), x)
-    >>> print(report.guide)
-    q(z1 | x) q(z2 | z1, x) q(z3 | z2, x)
-    >>> report.verdict
-    'faithful, minimal, perfect'
-    """
+    """Port of `guides.SelfReflective`: same arguments and names of parameters; `key` seeds the weights."""
 
     factors: Conditionals
 

@@ -16,41 +16,7 @@ from .parts.program import Program
 
 
 class DLGM(Program):
-    """Independent noise at every layer of a deterministic decoder, in the form in which the paper infers it.
-
-        p(x, z) = prod_l p(z_l) p(x | z_1, ..., z_L),      z_l ~ N(0, I)
-        h_1 = G_1 z_1,      h_l = T_l(h_{l-1}) + G_l z_l,      x ~ likelihood(T_0(h_L))
-
-    Latents are numbered in generation order, z_1 at the top (the paper's xi_L). Given x, every latent depends on all
-    the others: see `ppl_models.DLGM` for what that means for guides.
-
-    Shapes: x (n, event), z_l (n, latent[l - 1]); sites z1..zL and x.
-
-    Args:
-        event: number of values in a row of x, or its shape.
-        latent: sizes of z1..zL.
-        hidden: size of the states h_l, and width of the networks T_l.
-        depth: residual blocks in each T_l.
-        likelihood: see `parts.likelihoods.likelihood`.
-        key: of the initial weights, a `jax.random.key`.
-
-    Raises:
-        ValueError: no latents, sizes that are none; x of the wrong width, outside the support, not finite, empty.
-
-    Source: Rezende et al. 2014, eq. 1 to 4, and eq. 15 for the recognition model.
-
-    >>> from numpyro.handlers import seed
-    >>> seed(DLGM(event=64, latent=(4, 4), key=jax.random.key(0)), jax.random.key(1))(n=3).shape
-    (3, 64)
-
-    >>> from ppl_models.factorization import factorization
-    >>> model = DLGM(event=4, latent=(2, 2, 2), hidden=8, key=jax.random.key(0))
-    >>> f = factorization(model, jax.numpy.eye(4)[:3])
-    >>> print(f)
-    p(z1) p(z2) p(z3) p(x | z1, z2, z3)
-    >>> print(f.faithful_inverse())
-    q(z1 | x) q(z2 | z1, x) q(z3 | z1, z2, x)
-    """
+    """Port of `ppl_models.DLGM`: same sites, arguments and names of parameters; `key` seeds the weights."""
 
     noise: tuple[Linear, ...]
     states: tuple[Net, ...]

@@ -17,42 +17,7 @@ from .parts.program import Program
 
 
 class HierarchicalVAE(Program):
-    """A Markov chain of latent vectors, the last of which, or all of which, give the data.
-
-        p(x, z) = p(z1) prod_{l=2..L} p(z_l | z_{l-1}) p(x | z_L)                skip=False
-        p(x, z) = p(z1) prod_{l=2..L} p(z_l | z_{l-1}) p(x | z_1, ..., z_L)      skip=True
-
-    z_1 ~ N(0, I), z_l ~ N(mu(z_{l-1}), sigma(z_{l-1})^2). Latents are numbered in generation order: z_1 is the top,
-    which most papers call z_L.
-
-    Shapes: x (n, event), z_l (n, latent[l - 1]); sites z1..zL and x.
-
-    Args:
-        event: number of values in a row of x, or its shape.
-        latent: sizes of z1..zL, smallest first in the ladder VAE.
-        hidden: width of the networks, one for all or one a layer (z_1 -> z_2, ..., z_L -> x).
-        depth: residual blocks in each network.
-        likelihood: see `parts.likelihoods.likelihood`.
-        skip: whether x reads every latent, not the last alone.
-        key: of the initial weights, a `jax.random.key`.
-
-    Raises:
-        ValueError: no latents, sizes that are none, or widths that do not match the latents; x of the wrong width,
-            outside the support, not finite, empty.
-
-    Source: Sonderby et al. 2016, eq. 1 to 3, for `skip=False`; Maaloe et al. 2019 (arXiv 1902.02102) for skips.
-
-    >>> from numpyro.handlers import seed
-    >>> seed(HierarchicalVAE(event=64, latent=(2, 4, 8), key=jax.random.key(0)), jax.random.key(1))(n=3).shape
-    (3, 64)
-
-    >>> from ppl_models.factorization import factorization
-    >>> for skip in (False, True):
-    ...     model = HierarchicalVAE(event=4, latent=(2, 2, 2), hidden=8, skip=skip, key=jax.random.key(0))
-    ...     print(factorization(model, jnp.eye(4)[:3]))
-    p(z1) p(z2 | z1) p(z3 | z2) p(x | z3)
-    p(z1) p(z2 | z1) p(z3 | z2) p(x | z1, z2, z3)
-    """
+    """Port of `ppl_models.HierarchicalVAE`: same sites, arguments and names of parameters; `key` seeds the weights."""
 
     priors: tuple[Net, ...]
     decoder: Net

@@ -25,10 +25,7 @@ VARIANCES = (1e-4, 0.1)  # of a transition: at least, and by how much more at mo
 
 
 class StepNet(eqx.Module):
-    """One hidden layer for all steps of a chain, normalized with numbers of each step's own.
-
-    h = relu(norm_t(W z + b)),      output = V h + c
-    """
+    """Port of `ppl_models.infusion.StepNet`; `key` seeds the weights."""
 
     first: Linear
     norms: tuple[LayerNorm, ...]
@@ -46,51 +43,9 @@ class StepNet(eqx.Module):
 
 
 class Infusion(Program):
-    """A Markov chain of noisy images, the last of which is the datum.
+    """Port of `ppl_models.Infusion`: same sites, arguments and names of parameters; `key` seeds the weights.
 
-        p(x, z) = p(z_1) prod_{t=2..T} p(z_t | z_{t-1}) p(x | z_T)
-        z_1 ~ N(m, diag s^2),      z_{t+1}, x ~ N(sigmoid(a_t(z_t)), 1e-4 + 0.1 sigmoid(b_t(z_t)))
-
-    Every latent has the shape of the data, in [0, 1] or nearly.
-
-    **Two criteria.** "elbo" is the model above. "per-step" is infusion training: in training mode (inside
-    `parts.training()`, as the loss of `fit` is) every transition is also scored at the datum, with weight t / T, and
-    gradients stay within a step,
-
-        sum_{t=0..T}  w_t log p_t(x | z_t),      w_0 = 1 / T,  w_t = t / T,      z_t of the guide, held fixed
-
-    (p_0 has no z to read.) With the guide `Infused` this, without any divergence, is what the paper maximizes:
-    `fit(..., objective=unregularized)`. So infusion training is the criterion of Zhao et al. with R = 0 and an encoder
-    without parameters. In evaluation mode the model is the one above with either, and the ELBO with `Infused` is the
-    paper's lower bound.
-
-    Shapes: x (n, event), z_t (n, event); sites z1..zT and x (x0..x{T-1} besides, while "per-step" trains).
-
-    Args:
-        event: number of values in a row of x, or its shape.
-        steps: T.
-        hidden: width of the one hidden layer, which all steps share.
-        criterion: "elbo" or "per-step".
-        key: of the initial weights, a `jax.random.key`.
-
-    Raises:
-        ValueError: sizes that are none; an unknown criterion; x of the wrong width, not finite, empty.
-
-    Source: sections 2 and 3, and the official code. There z_1 has the mean and variance of the training set; here they
-    are learned, s = 1e-3 + exp(10 r) of a parameter r, so that its scales can fall by orders of magnitude in a training
-    whose other weights move by a fraction; and layers are normalized instead of batches.
-
-    >>> from numpyro.handlers import seed
-    >>> seed(Infusion(event=64, steps=3, hidden=16, key=jax.random.key(0)), jax.random.key(1))(n=3).shape
-    (3, 64)
-
-    >>> from ppl_models.factorization import factorization
-    >>> x = jax.random.uniform(jax.random.key(2), (3, 4))
-    >>> f = factorization(Infusion(event=4, steps=3, hidden=8, key=jax.random.key(0)), x)
-    >>> print(f)
-    p(z1) p(z2 | z1) p(z3 | z2) p(x | z3)
-    >>> print(f.faithful_inverse())
-    q(z1 | x) q(z2 | z1, x) q(z3 | z2, x)
+    "per-step" trains inside `parts.training()`, as the loss of `fit` is; there is no mode of a module.
     """
 
     start: Array

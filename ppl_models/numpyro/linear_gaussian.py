@@ -19,40 +19,7 @@ from .parts.program import Program
 
 
 class LinearGaussian(Program):
-    """Gaussian latents on a directed acyclic graph of linear maps, with exact evidence, posterior and gaps.
-
-        p(z_l | pa) = N( sum_{u in pa(l)} W_lu z_u + b_l, diag(s_l^2) ),      l = 1 ... L
-        p(x | pa)   = N( sum_{u in pa(x)} W_xu z_u + b_x, diag(s_x^2) )
-
-    A site without parents, as z1, has the mean b. One standard normal latent gives factor analysis, and with
-    all s_x equal probabilistic PCA. Use it as the truth to hold a guide or an estimator against.
-
-    `latent` lists the sizes of z1 ... zL in generation order, `event` is the size (or the shape) of a row of
-    x. `parents` maps sites to the earlier latents they depend on, as `{"x": ("z3", "z1")}`; a site that it
-    leaves out keeps its parent in the chain z1 -> z2 -> ... -> zL -> x. x is `(N, event)`; z_l is
-    `(..., N, size)`.
-
-    Weights are `weight` times a standard normal draw, noise variances uniform on (0.3, 1.3), biases zero, all
-    drawn from `key`; all can be learned.
-
-    Raises `ValueError` for a size that is no positive integer and for parents that are unknown, later or
-    repeated; what takes x raises `ValueError` or `TypeError` for data that the model cannot have made.
-
-    Source: Roweis and Ghahramani 1999, "A unifying review of linear Gaussian models", Neural Computation 11(2);
-    Tipping and Bishop 1999, "Probabilistic principal component analysis", JRSS B 61(3).
-
-    >>> model = LinearGaussian(key=jax.random.key(0))
-    >>> gaps = [model.gap(structure, "diagonal") for structure in STRUCTURES]
-    >>> bool(gaps[0] > gaps[1] > 0), bool(abs(model.gap("top-down")) < 1e-5)
-    (True, True)
-
-    >>> from ppl_models.factorization import factorization
-    >>> print(factorization(model, jnp.eye(3)))
-    p(z1) p(z2 | z1) p(z3 | z2) p(x | z3)
-    >>> model = LinearGaussian(parents={"z3": ("z1",), "x": ("z2", "z3")}, key=jax.random.key(0))
-    >>> print(factorization(model, jnp.eye(3)))
-    p(z1) p(z2 | z1) p(z3 | z1) p(x | z2, z3)
-    """
+    """Port of `ppl_models.LinearGaussian`: same sites, arguments and names of parameters; `key` draws the weights."""
 
     weight: dict[str, Array]  # "z2_z1": W of the edge z1 -> z2, (size of z2, size of z1)
     log_scale: dict[str, Array]
@@ -114,10 +81,7 @@ class LinearGaussian(Program):
         return blocks
 
     def joint(self) -> tuple[Array, Array]:
-        """Mean `(D,)` and covariance `(D, D)` of v = (z1, ..., zL, x), where D sums the sizes.
-
-        v = A v + b + s * noise, hence the mean (I - A)^-1 b and the covariance R R^T, R = (I - A)^-1 diag(s).
-        """
+        """Mean `(D,)` and covariance `(D, D)` of v = (z1, ..., zL, x), where D sums the sizes."""
         mean, root = self._moments()
         return mean, root @ root.T
 
@@ -130,11 +94,7 @@ class LinearGaussian(Program):
         return MultivariateNormal(mean[block], scale_tril=triangle).log_prob(x)
 
     def posterior(self, x: Array) -> MultivariateNormal:
-        """Exact p(z | x) over the concatenation (z1, ..., zL), batch shape `(N,)`.
-
-        With P the precision of (z, x), p(z | x) = N( E z - P_zz^-1 P_zx (x - E x), P_zz^-1 ). The covariance
-        does not depend on x. `blocks()` finds the layers.
-        """
+        """Exact p(z | x) over the concatenation (z1, ..., zL), batch shape `(N,)`."""
         x = self._data(x)
         mean, _ = self._moments()
         whitening = self._whitening()
@@ -147,22 +107,7 @@ class LinearGaussian(Program):
         return MultivariateNormal(mean[: block.start] - shift.T, scale_tril=_positive(inverse[::-1, ::-1]))
 
     def gap(self, structure: str = "mean-field", family: str = "full") -> Array:
-        """What the best guide of a structure loses, min_q E_x KL( q(z | x) || p(z | x) ): a scalar, in nats.
-
-        Lambda is the precision of the exact posterior, Lambda_l that of a layer given all its factor sees
-        (mean field: given all other layers too, the block l of Lambda; the reverse KL is as narrow as that):
-
-            "mean-field"    q = prod_l q(z_l | x)          Lambda_l of p(z_l | all others, x)
-            "top-down"      q = prod_l q(z_l | z_<l, x)    Lambda_l of p(z_l | z_<l, x)
-            "bottom-up"     q = prod_l q(z_l | z_>l, x)    Lambda_l of p(z_l | z_>l, x)
-
-            "full"          gap = 1/2 ( sum_l log det Lambda_l           - log det Lambda )
-            "diagonal"      gap = 1/2 ( sum_l sum_j log (Lambda_l)_jj    - log det Lambda )
-
-        The family is that of one factor, within its layer. Means are linear in all that the factor sees, so
-        the optimum is the same amortized and datum by datum; "top-down" and "bottom-up" are exact when full.
-        Raises `ValueError` for other words.
-        """
+        """What the best guide of a structure loses, min_q E_x KL( q(z | x) || p(z | x) ): a scalar, in nats."""
         check_gap(structure, family)
         # Lambda = W^T W with W = Q R, columns in the order of elimination: R_ll^T R_ll is what is left for
         # layer l once the layers before it are integrated out, and W_l^T W_l is block l of Lambda itself.
@@ -202,10 +147,7 @@ class LinearGaussian(Program):
         return system, bias, scale
 
     def _moments(self) -> tuple[Array, Array]:
-        """Mean `(D,)` of v and a lower triangular root `(D, D)` of its covariance.
-
-        The closed forms work with roots, by QR: a covariance has the squared condition number of its root.
-        """
+        """Mean `(D,)` of v and a lower triangular root `(D, D)` of its covariance."""
         system, bias, scale = self._system()
         right = jnp.concatenate([bias[:, None], jnp.diag(scale)], -1)
         solved = solve_triangular(system, right, lower=True, unit_diagonal=True)

@@ -18,47 +18,7 @@ from .parts.program import Program
 
 
 class PixelVAE(Program):
-    """One latent vector, and an image drawn pixel by pixel given it.
-
-        p(x, z) = p(z) prod_i p(x_i | x_1, ..., x_{i-1}, z),      z ~ N(0, I)
-
-    The decoder is a gated PixelCNN in which z is a bias of every convolution. So flexible a likelihood can do without
-    the latent: whether it does is the criterion's choice (Zhao et al. 2017; `inference.unregularized`), or that of
-    `window`, which leaves what is further away to the latent (Chen et al. 2017).
-
-    Shapes: x (n, channels * height * width), rows in the order C, H, W; z (n, latent); sites z1 and x.
-
-    Args:
-        event: (channels, height, width).
-        latent: size of z1.
-        hidden: feature maps of the decoder.
-        depth: gated layers of it.
-        likelihood: of a pixel given those before it: "bernoulli", "gaussian", "gaussian:SCALE", or "logistic:LEVELS",
-            a mixture of discretized logistics, in which a channel also depends on those before it.
-        components: of that mixture.
-        radius: of the first convolution, which is (2 radius + 1) wide; the others have 3.
-        window: None, or how many rows up, and columns to either side, a pixel sees at most.
-        key: of the initial weights, a `jax.random.key`.
-
-    Raises:
-        ValueError: sizes that are none; an event that is no image; an unknown likelihood; x of the wrong width, outside
-            the support, not finite, empty.
-
-    Source: Gulrajani et al. 2017 for the model; van den Oord et al. 2016 (arXiv 1606.05328) for the decoder, here with
-    the sizes of Zhao, Song, Ermon 2017 (arXiv 1702.08658), section 5; Salimans et al. 2017 (arXiv 1701.05517) for the
-    mixture.
-
-    >>> import jax
-    >>> from numpyro.handlers import seed
-    >>> model = PixelVAE(event=(1, 4, 4), latent=5, hidden=8, depth=2, key=jax.random.key(0))
-    >>> seed(model, jax.random.key(1))(n=3).shape
-    (3, 16)
-
-    >>> from ppl_models.factorization import factorization
-    >>> model = PixelVAE(event=(1, 2, 2), latent=2, hidden=4, depth=2, key=jax.random.key(0))
-    >>> print(factorization(model, jax.numpy.eye(4)[:3]))
-    p(z1) p(x | z1)
-    """
+    """Port of `ppl_models.PixelVAE`: same sites, arguments and names of parameters; `key` seeds the weights."""
 
     likelihood: eqx.Module
     mixture: PixelMixture | None

@@ -22,63 +22,9 @@ from .parts.program import Program, is_training
 
 
 class SequentialVAE(Program):
-    """A chain of images, each step of which has a code of its own and keeps what it likes of the image before.
+    """Port of `ppl_models.SequentialVAE`: same sites, arguments and names of parameters; `key` seeds the weights.
 
-        p(x, z) = prod_t p(z_t) p(x | z_1, ..., z_T)                                    z_t ~ N(0, I)
-        p(x, z) = p(z_1) prod_{t>1} p(z_t | z_{t-1}) p(x | z_1, ..., z_T)               predictor=True
-        m_1 = G_1(z_1),     m_t = g_t * G_t(m_{t-1}, z_t) + (1 - g_t) * m_{t-1},        x ~ likelihood around m_T
-
-    The image m_t is a mean, with no noise of pixels in it; the network of a step gives the gate g_t, too.
-
-    **Two criteria.** "elbo" is the model above, and its ELBO a bound. "per-step" trains as it was published: in
-    training mode (inside `parts.training()`, as the loss of `fit` is) the data are observed at every step, at sites
-    x1..x{T-1} and x, and no gradient goes from a step to the networks of those before (a predictor's code before
-    included). With q_t(z_t | x) in `MeanField` the ELBO of that program is
-
-        sum_t  E [ log p(x; G_t(m_{t-1}, z_t)) - KL(q_t(z_t | x) || p(z_t)) ],     m_{t-1} held fixed
-
-    each term a bound of a conditional VAE, but their sum, which scores x T times, is no bound of p(x): a surrogate. A
-    guide that reads the codes before, as `SelfReflective` does, has gradients through them: its factors are trained by
-    later steps, too. In evaluation mode (as inside `evaluate`, and for the validation in `fit`) the model is the one
-    above with either.
-
-    Shapes: x (n, event), z_t (n, latent); sites z1..zT and x.
-
-    Args:
-        event: number of values in a row of x, or its shape: (channels, height, width) for `network="conv"`.
-        steps: T.
-        latent: size of each z_t; with "conv" it is shared evenly among the scales of the ladder, or given for each,
-            that of the largest map first.
-        hidden: width of the networks; of a "conv" hidden // 16 (at least 4) are the channels of the largest map.
-        depth: residual blocks, of a "conv" at each scale.
-        likelihood: "bernoulli", "logistic:LEVELS" (m in [0, 1]), "gaussian:SCALE" (m real), or "gaussian"; a scale that
-            is not given is one learned number a step.
-        network: "mlp", or "conv", a ladder that reads codes at several scales.
-        shared: whether the steps after the first share their weights.
-        predictor: whether the prior of a code reads the code before it.
-        criterion: "elbo" or "per-step".
-        key: of the initial weights, a `jax.random.key`.
-
-    Raises:
-        ValueError: sizes that are none; an unknown network, likelihood or criterion; x of the wrong width, outside the
-            support, not finite, empty.
-
-    Source: section 6 and the released code. There the predictor's divergence is added to the one from N(0, I); here it
-    is the prior. For the published 64 x 64 networks (T = 8, codes of 10 at each of four scales) see the recipes
-    `sequential-celeba` and `sequential-lsun`; ours have residual blocks in place of batch normalization.
-
-    >>> from numpyro.handlers import seed
-    >>> model = SequentialVAE(event=(1, 8, 8), steps=3, latent=4, network="conv", key=jax.random.key(0))
-    >>> seed(model, jax.random.key(1))(n=3).shape
-    (3, 64)
-
-    >>> from ppl_models.factorization import factorization
-    >>> model = SequentialVAE(event=4, steps=3, latent=2, hidden=8, key=jax.random.key(0))
-    >>> f = factorization(model, jnp.eye(4)[:3])
-    >>> print(f)
-    p(z1) p(z2) p(z3) p(x | z1, z2, z3)
-    >>> print(f.faithful_inverse())
-    q(z1 | x) q(z2 | z1, x) q(z3 | z1, z2, x)
+    "per-step" trains inside `parts.training()`, as the loss of `fit` is; there is no mode of a module.
     """
 
     log_scales: Array | None

@@ -21,46 +21,7 @@ from .parts.program import Program
 
 
 class SeReVAE(Program):
-    """Hierarchy of layers that each draw a code and a block of the data, with amortized bijections between the codes.
-
-        p(x, z) = p(z1) p(x1 | z1)  prod_{l=2..L}  p(zl | z{l-1}) p(xl | zl, x{l-1})
-
-    The data are cut into L blocks. Layer l draws eps_l ~ N(mu_l, sigma_l^2) and pushes it through its bijection,
-    z_l = c_l + (diag(d_l) + u_l u_l^T) eps_l; mu_l, sigma_l, c_l, d_l, u_l are networks of z_{l-1} (constants: l = 1).
-    The sample site is z_l itself, a transformed distribution, so that a guide can share the bijection by taking the
-    prior's own transform. Block l has parameters gamma_l(z_l) + dgamma_l(x_{l-1}, z_l): a first estimate from the code
-    and a correction that has read the previous block (the observed one when x is given, else the sampled one).
-
-    Shapes: x (n, event), z_l (n, latent); sites z1..zL, and x1..xL with event sizes `model.blocks`.
-
-    Args:
-        event: number of values in a row of x, or its shape: (channels, height, width) for `network="conv"`.
-        layers: L. Blocks are equal but the last, which takes the rest: 9 x 78 + 82 for 784 in 10.
-        latent: size of each z_l.
-        hidden: width of the networks that give data; those between codes have a quarter of it. Of a "conv" hidden // 16
-            (at least 4) are the channels of the last map.
-        depth: residual blocks in each network, at least one; of a "conv" at each size of the map.
-        likelihood: see `parts.likelihoods.likelihood`.
-        network: "mlp", or "conv" (blocks are then bands of rows of the image, so that they stay two-dimensional).
-        key: of the initial weights, a `jax.random.key`.
-
-    Raises:
-        ValueError: sizes that are none; more layers than values (or rows); no depth; an unknown network; x of the wrong
-            width, outside the likelihood's support, not finite, empty.
-
-    Source: sections 3 and 4, eq. 3; table 1 for 10 layers of 10 latents. Networks and initialization are ours: the
-    paper leaves them open.
-
-    >>> SeReVAE(784, layers=10, latent=10, key=jax.random.key(0)).blocks
-    (78, 78, 78, 78, 78, 78, 78, 78, 78, 82)
-
-    >>> from ppl_models.factorization import factorization
-    >>> f = factorization(SeReVAE(event=6, layers=3, latent=2, hidden=8, key=jax.random.key(0)), jnp.eye(6)[:3])
-    >>> print(f)
-    p(z1) p(x1 | z1) p(z2 | z1) p(x2 | x1, z2) p(z3 | z2) p(x3 | x2, z3)
-    >>> print(f.faithful_inverse())
-    q(z1 | x1, x2, x3) q(z2 | z1, x1, x2, x3) q(z3 | z2, x2, x3)
-    """
+    """Port of `ppl_models.SeReVAE`: same sites, arguments and names of parameters; `key` seeds the weights."""
 
     priors: tuple[Net, ...]
     bijectors: tuple[ConditionalRankOneAffine, ...]

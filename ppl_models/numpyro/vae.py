@@ -15,37 +15,7 @@ from .parts.program import Program
 
 
 class VAE(Program):
-    """One latent vector with a standard normal prior, decoded by a network.
-
-        p(x, z) = p(z) p(x | z),      z ~ N(0, I),      x ~ likelihood(net(z))
-
-    Shapes: x (n, event), z (n, latent); sites z1 and x.
-
-    Args:
-        event: number of values in a row of x, or its shape: (channels, height, width) for `network="conv"`.
-        latent: size of z1.
-        hidden: width of the network; of a "conv" hidden // 16 (at least 4) are the channels of the last map.
-        depth: residual blocks in it; of a "conv" at each size of the map.
-        likelihood: "bernoulli", "gaussian", "gaussian:SCALE" or "logistic:LEVELS"; see `parts.likelihoods.likelihood`.
-        network: "mlp" or "conv".
-        key: of the initial weights, a `jax.random.key`.
-
-    Raises:
-        ValueError: sizes that are none; an unknown network or likelihood; x of the wrong width, outside the support,
-            not finite, empty.
-
-    Source: Kingma & Welling 2014, section 3 and appendix C.
-
-    >>> import jax
-    >>> from numpyro.handlers import seed
-    >>> model = VAE(event=(1, 8, 8), latent=5, network="conv", key=jax.random.key(0))
-    >>> seed(model, jax.random.key(1))(n=3).shape
-    (3, 64)
-
-    >>> from ppl_models.factorization import factorization
-    >>> print(factorization(VAE(event=4, latent=2, hidden=8, key=jax.random.key(0)), jax.numpy.eye(4)[:3]))
-    p(z1) p(x | z1)
-    """
+    """Port of `ppl_models.VAE`: same sites, arguments and names of parameters; `key` seeds the weights."""
 
     decoder: Net | ConvNet
     likelihood: eqx.Module

@@ -16,23 +16,14 @@ from .nets import Net
 
 
 class RankOneAffine(Transform):
-    """z = c + (diag(d) + u u^T) eps, d > 0: the bijection of the self-reflective VAE. Everything is O(n).
-
-        inverse       w = (z - c) / d,   eps = w - (u / d) (u^T w) / (1 + sum_i u_i^2 / d_i)
-        log|det|      sum_i log d_i + log(1 + sum_i u_i^2 / d_i)
-
-    d > 0, not d >= 0: two zeros make the matrix singular.
+    """Port of `ppl_models.parts.RankOneAffine`: z = c + (diag(d) + u u^T) eps, d > 0.
 
     Two are equal, and leave divergences unchanged, if they have the very same arrays or if these were computed from the
     very same ones: NumPyro runs a model a second time to score what a guide has drawn through the model's bijection.
 
     Args:
-        shift: c, (*batch, n).
-        scale: d, (*batch, n).
-        vector: u, (*batch, n).
+        shift, scale, vector: c, d and u, (*batch, n).
         origin: all the arrays that c, d and u were computed from, or nothing if that is not known.
-
-    Source: Apostolopoulou, Rosenfeld, Dubrawski 2020 (arXiv 2007.05166), section 4.
     """
 
     domain = constraints.real_vector
@@ -82,16 +73,7 @@ class RankOneAffine(Transform):
 
 
 class ConditionalRankOneAffine(eqx.Module):
-    """A network that gives the `RankOneAffine` of a context: (c, d, u) = net(context), d = softplus(.) + 1e-3.
-
-    It starts near the identity: c = 0, d = 1, u small (at u = 0 exactly its gradient would vanish).
-
-    Args:
-        size: n, the size of the transformed vector.
-        inputs: width of each context; none of them for a constant transform.
-        hidden, depth: of the network.
-        key: of the initial weights.
-    """
+    """Port of `ppl_models.parts.ConditionalRankOneAffine`; `key` seeds the weights."""
 
     net: Net
 

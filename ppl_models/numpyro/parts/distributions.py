@@ -22,11 +22,7 @@ from numpyro.distributions.util import binary_cross_entropy_with_logits, validat
 
 
 class StandardNormal(eqx.Module):
-    """N(0, I) over vectors: nothing to train, and nothing that is an array.
-
-    Args:
-        size: n, the length of the vector.
-    """
+    """N(0, I) over vectors of length `size`: nothing to train, and nothing that is an array."""
 
     size: int = eqx.field(static=True)
 
@@ -41,20 +37,7 @@ def diagonal_normal(loc: Array, scale: Array) -> Independent:
 
 
 class RankOneNormal(dist.Distribution):
-    """Gaussian whose precision is diagonal plus rank one: N(loc, C) with C^-1 = diag(d) + u u^T.
-
-    With eta = 1 / (1 + u^T D^-1 u), everything is O(n) (matrix inversion and determinant lemmas):
-
-        C       = D^-1 - eta D^-1 u u^T D^-1,          log|C| = log eta - log|D|
-        sample  = loc + R e,  e ~ N(0, I),  R = D^-1/2 - [(1 - sqrt eta) / (u^T D^-1 u)] D^-1 u u^T D^-1/2
-
-    Args:
-        loc: mean, (*batch, n).
-        diagonal: d > 0, (*batch, n).
-        vector: u, (*batch, n).
-
-    Source: Rezende, Mohamed, Wierstra 2014, "Stochastic Backpropagation", section 4.3 (arXiv 1401.4082).
-    """
+    """Port of `ppl_models.parts.RankOneNormal`: N(loc, C) with C^-1 = diag(d) + u u^T."""
 
     arg_constraints = {
         "loc": constraints.real_vector,
@@ -169,14 +152,7 @@ class _Levels(type(constraints.unit_interval)):
 
 
 class DiscretizedLogistic(dist.Distribution):
-    """A logistic density integrated over the bins of `levels` grey levels x = k / (levels - 1) in [0, 1].
-
-        P(x) = sigmoid((x + h - loc) / scale) - sigmoid((x - h - loc) / scale),     h = 1 / (2 (levels - 1))
-
-    with the first bin open to -inf and the last to +inf, so that the levels' probabilities sum to one.
-
-    Source: Kingma et al. 2016 (arXiv 1606.04934), appendix; Salimans et al. 2017 (arXiv 1701.05517), eq. 2.
-    """
+    """Port of `ppl_models.parts.DiscretizedLogistic`: a logistic density integrated over the bins of grey levels."""
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
     support = _Levels()

@@ -1,10 +1,4 @@
-"""Convolutional ladders: codes of several scales to an image, and an image to features of several scales.
-
-Without batch normalization, which would make an image depend on those beside it and on the mode of the module: blocks
-are residual and start as the identity.
-
-Source: after Zhao, Song, Ermon 2017, "Learning Hierarchical Features from Generative Models" (arXiv 1702.08396).
-"""
+"""Ports of `ppl_models.parts.ladder`: a code to an image, and an image to features, by way of several scales."""
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -23,14 +17,7 @@ from .nets import ConvBlock
 
 
 class Pyramid(eqx.Module):
-    """An image to its maps at every scale: strided convolutions with residual blocks.
-
-    Args:
-        image: (channels, height, width).
-        channels: of the largest map; doubled at each halving.
-        depth: residual blocks at each scale.
-        key: of the initial weights.
-    """
+    """Port of `ppl_models.parts.ladder.Pyramid`; `key` seeds the weights."""
 
     strided: tuple[Conv, ...]
     blocks: tuple[ConvBlock, ...]
@@ -55,13 +42,7 @@ class Pyramid(eqx.Module):
 
 
 class PyramidEncoder(eqx.Module):
-    """Images, given as flat rows, to features that come from maps of every scale, not from the smallest alone.
-
-    Args:
-        image: (channels, height, width) of a row.
-        output: number of features, shared evenly among the scales, the smallest of which takes the rest.
-        channels, depth, key: see `Pyramid`.
-    """
+    """Port of `ppl_models.parts.ladder.PyramidEncoder`; `key` seeds the weights."""
 
     pyramid: Pyramid
     heads: tuple[Linear, ...]
@@ -84,18 +65,7 @@ class PyramidEncoder(eqx.Module):
 
 
 class LadderNet(eqx.Module):
-    """A code whose parts enter at different scales, and optionally an image, to an image.
-
-        h_K = W_K l_K + e_K;     h_k = blocks(up(h_{k+1}) + W_k l_k + e_k);     output = conv(up(h_1))
-
-    where l_k is the part of the code for scale k and e_k the map of the image input at that scale.
-
-    Args:
-        sizes: of the parts of the code, that of the largest map first, one for each of the `scales`.
-        image: (channels, height, width) of the output.
-        context: channels of an image input of the same height and width, given as flat rows, or None.
-        channels, depth, key: see `Pyramid`.
-    """
+    """Port of `ppl_models.parts.ladder.LadderNet`; `key` seeds the weights."""
 
     codes: tuple[Linear, ...]
     narrow: tuple[Conv, ...]

@@ -22,14 +22,10 @@ from .program import Constant
 
 
 def check_data(x: Array, event: int | Sequence[int], name: str = "x", dtype: np.dtype | None = None) -> Array:
-    """Return `x` if it is a non-empty batch of finite rows of shape `event`; say what is wrong otherwise.
+    """Return `x` if it is a batch of rows of shape `event`, or raise as `ppl_models.parts.check_data` does.
 
-    Values are read only while NumPyro's validation is on, and where there are any: not under `jax.jit`; type and shape
-    always. A NumPy array counts as what JAX takes it for: float64 is float32 unless `jax_enable_x64` is set.
-
-    Raises:
-        TypeError: not an array, not of a floating type, or not of `dtype` (the model's own) if that is given.
-        ValueError: an empty batch, rows of another shape, NaN or infinite entries.
+    Values are read only while NumPyro's validation is on, and where there are any: not under `jax.jit`. A NumPy array
+    counts as what JAX takes it for: float64 is float32 unless `jax_enable_x64` is set.
     """
     event = (event,) if isinstance(event, int) else tuple(event)
     if not isinstance(x, jax.Array | np.ndarray):
@@ -64,16 +60,7 @@ def _readable(x: Array) -> np.ndarray | None:
 
 
 def rows(x: Array | None, n: int, event: int, likelihood: eqx.Module, dtype: np.dtype) -> int:
-    """How many data a run of a model has: the rows of x, once they are checked, or `n` if it generates.
-
-    Args:
-        x: rows (n, event), or None.
-        n: read where x is None.
-        event, likelihood, dtype: the model's own.
-
-    Raises:
-        TypeError, ValueError: see `check_data`, `check_count` and the likelihood's `check`.
-    """
+    """The number of data in a run of a model: the rows of x, once they are checked, or `n` if it generates."""
     if x is None:
         return check_count(n)
     check_data(x, event, dtype=dtype)
@@ -115,10 +102,7 @@ class Bernoulli(eqx.Module):
 
 
 class Gaussian(eqx.Module):
-    """Real values: x_i ~ N(loc_i, scale_i^2), the scale given once and for all or learned for each value.
-
-    With `scale=None` a network gives (loc, log scale) and the log scale is kept in [-5, 5] by a tanh.
-    """
+    """Port of `ppl_models.parts.Gaussian`: x_i ~ N(loc_i, scale_i^2), the scale given or learned."""
 
     scale: Constant | None
 
@@ -156,10 +140,7 @@ class Gaussian(eqx.Module):
 
 
 class Logistic(eqx.Module):
-    """Grey levels k / (levels - 1): a logistic density integrated over the bin of each level.
-
-    Source: Salimans et al. 2017, "PixelCNN++" (arXiv 1701.05517), eq. 2, with one component.
-    """
+    """Port of `ppl_models.parts.Logistic`: a logistic density integrated over the bin of each grey level."""
 
     count: ClassVar[int] = 2
     levels: int = eqx.field(static=True)
@@ -211,14 +192,7 @@ def bounded_exp(log_scale: Array, bound: float = 5.0) -> Array:
 
 
 def likelihood(spec: str | eqx.Module, owner: str = "", more: Sequence[str] = ()) -> eqx.Module:
-    """A likelihood by name: "bernoulli", "gaussian" (learned scale), "gaussian:0.1" (fixed), "logistic:256".
-
-    A module is passed through: it needs `count` (numbers a value), `__call__(params) -> distribution`,
-    `mean(params)`, `check(x, name)` and the methods `more`. `owner` is the model it is for, for messages.
-
-    Raises:
-        ValueError: an unknown name, a number that does not parse, or a module that lacks one of these.
-    """
+    """A likelihood by name, as `ppl_models.parts.likelihood`; a module is passed through if it has what is needed."""
     prefix = f"{owner}: " if owner else ""
     if isinstance(spec, eqx.Module):
         needed = ("__call__", "mean", "check", *more)

@@ -1,7 +1,4 @@
-"""Networks: residual perceptrons and convolutions that broadcast over leading dimensions.
-
-Every network takes several inputs and adds their first linear images instead of concatenating them: an input
-that lacks the particle dimension (the evidence) is then read once, not once a particle.
+"""Ports of `ppl_models.parts.nets`: residual perceptrons and convolutions that broadcast over leading dimensions.
 
 Weights have the names and the shapes that they have in torch, and initially its distributions. A tuple stands where
 torch has a `Sequential`, and activations keep their places in it.
@@ -40,23 +37,7 @@ class Block(eqx.Module):
 
 
 class Net(eqx.Module):
-    """Residual perceptron of several inputs.
-
-        h = sum_i W_i x_i + b;   h <- Block(h), depth times;   output = W h + c        (W LayerNorm(h) + c with norm)
-
-    Without `norm` the path of the linear layers is never squashed, so linear maps are learned exactly; with it the
-    output stays bounded however large the inputs, which a chain of many such networks needs. `depth=0` is one linear
-    map, with nothing to normalize; without inputs the output is a free parameter.
-
-    Args:
-        inputs: width of each input; none of them for a free parameter.
-        output: width of the output.
-        hidden: width of the blocks.
-        depth: number of blocks.
-        gain: factor on the initial weights of the last layer; small ones start the output near its bias.
-        norm: normalize the last hidden layer.
-        key: of the initial weights.
-    """
+    """Port of `ppl_models.parts.Net`; `key` seeds the weights."""
 
     first: tuple[Linear, ...]
     blocks: tuple[Block | LayerNorm, ...]
@@ -129,15 +110,7 @@ class ConvBlock(eqx.Module):
 
 
 class ConvEncoder(eqx.Module):
-    """Images, given as flat rows, to feature vectors: strided convolutions with residual blocks, then a linear layer.
-
-    Args:
-        image: (channels, height, width) of a row.
-        output: number of features.
-        channels: of the first convolution; doubled at each halving of the image.
-        depth: residual blocks at each resolution.
-        key: of the initial weights.
-    """
+    """Port of `ppl_models.parts.ConvEncoder`; `key` seeds the weights."""
 
     layers: tuple[Conv | ConvBlock | Silu, ...]
     last: Linear
@@ -166,19 +139,7 @@ class ConvEncoder(eqx.Module):
 
 
 class ConvNet(eqx.Module):
-    """Vectors, and optionally an image, to an image: the residual-convolutional counterpart of `Net`.
-
-    The vectors give a small map by a linear layer, which is enlarged (nearest neighbour) with residual blocks at each
-    size; an image input, resized to the output, joins by a 3 x 3 convolution before the blocks of the last size.
-
-    Args:
-        inputs: width of each vector.
-        image: (channels, height, width) of the output.
-        context: (channels, height, width) of an image input, given as flat rows, or None.
-        channels: of the last map; doubled at each halving.
-        depth: residual blocks at each size.
-        key: of the initial weights.
-    """
+    """Port of `ppl_models.parts.ConvNet`; `key` seeds the weights."""
 
     first: tuple[Linear, ...]
     blocks: tuple[ConvBlock, ...]

@@ -1,11 +1,4 @@
-"""The gated PixelCNN: a network of an image whose output at a pixel has seen the pixels before it alone.
-
-Pixels are ordered row by row, and within a row from left to right; the channels of a pixel are one. Two stacks of
-convolutions, a vertical one for all that is above and a horizontal one for what is to the left, leave no blind spot.
-Their kernels hold nothing but what may be seen: there are no masks, and nothing is multiplied by zero.
-
-Source: van den Oord et al. 2016 (arXiv 1606.05328), section 2.2 and figure 2.
-"""
+"""Port of `ppl_models.parts.pixelcnn`: a network of an image whose output at a pixel has seen those before it alone."""
 
 from collections.abc import Callable, Sequence
 
@@ -27,22 +20,7 @@ def gate(h: Array, dim: int) -> Array:
 
 
 class GatedLayer(eqx.Module):
-    """One layer of both stacks, with the context as a bias of every convolution.
-
-        v' = gate(a),              a = conv(v) + U c                  over rows r-w..r and columns j-w..j+w
-        h' = h + W gate(b),        b = conv(h) + V a + U' c           over columns j-w..j of the row
-
-    The `first` layer reads the image: rows r-w..r-1, columns j-w..j-1, and h is not added. So v' at row r has seen
-    rows above r, and h' at a pixel has seen pixels before it, in every layer.
-
-    Args:
-        inputs: channels of v and h.
-        channels: of v' and h'.
-        context: width of c.
-        radius: w.
-        first: whether it reads the image.
-        key: of the initial weights.
-    """
+    """Port of `ppl_models.parts.pixelcnn.GatedLayer`; `key` seeds the weights."""
 
     vertical: Conv
     horizontal: Conv
@@ -81,26 +59,7 @@ class GatedLayer(eqx.Module):
 
 
 class PixelCNN(eqx.Module):
-    """Gated layers, then two 1 x 1 convolutions: for each pixel the numbers of its distribution given those before it.
-
-    Args:
-        image: (channels, height, width).
-        output: numbers a pixel.
-        context: width of a vector that every layer reads.
-        channels: feature maps.
-        layers: gated layers, at least one.
-        radius: w of the first layer; the others have 1, so that a pixel sees up to radius + layers - 1 rows and columns
-            away.
-        window: an integer r in place of radius: a pixel sees those of the r rows above it and the r columns on either
-            side, and no others, however many layers there are (the others are 1 x 1).
-        key: of the initial weights.
-
-    Raises:
-        ValueError: sizes that are none.
-
-    Source: van den Oord et al. 2016 (arXiv 1606.05328), eq. 2 and 4; the window after Chen et al. 2017
-    (arXiv 1611.02731), section 3.1, where the receptive field of the decoder is kept small.
-    """
+    """Port of `ppl_models.parts.pixelcnn.PixelCNN`; `key` seeds the weights."""
 
     layers: tuple[GatedLayer, ...]
     inner: Conv
@@ -142,19 +101,13 @@ class PixelCNN(eqx.Module):
 
     @eqx.filter_jit
     def generate(self, context: Array, draw: Callable[[Array, Array], Array], key: Array) -> Array:
-        """Images drawn pixel by pixel, what each layer has computed kept: a full pass a pixel would be O(pixels^2).
-
-        A row costs a product over a few rows in each layer of the vertical stack, a pixel two small products in
-        each of the horizontal one. No gradient goes through.
+        """Images (n, channels, height, width) drawn pixel by pixel, what each layer has computed kept; no gradient.
 
         Args:
             context: (n, context).
             draw: from a key and the numbers of a pixel, (n, output), to its values, (n, channels). Of a pytree, such as
                 a `jax.tree_util.Partial`, the loop is compiled once for all of one structure.
             key: of the draws.
-
-        Returns:
-            (n, channels, height, width).
         """
         net, context, draw = jax.tree.map(
             lambda leaf: lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, (self, context, draw)

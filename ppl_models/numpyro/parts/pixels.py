@@ -21,18 +21,7 @@ from .pixelcnn import PixelCNN
 
 
 class AutoregressiveImage(dist.Distribution):
-    """Images, as flat rows in the order C, H, W, drawn pixel by pixel.
-
-        p(x | c) = prod_i p(x_i | x_1, ..., x_{i-1}, c)
-
-    A density takes one pass of the network for all pixels, a draw one incremental pass (`PixelCNN.generate`).
-
-    Args:
-        net: gives the numbers of every pixel from the image and the context, each from the pixels before it.
-        context: c, (*batch, context).
-        pixel: a module, from the numbers of a pixel, (*any, output), to the distribution of its values, event
-            (channels,).
-    """
+    """Port of `ppl_models.parts.pixels.AutoregressiveImage`, of which `pixel` is a module."""
 
     arg_constraints: ClassVar[dict] = {"context": constraints.real_vector}
     pytree_data_fields = ("net", "context", "pixel")
@@ -82,22 +71,7 @@ def _draw(pixel: Callable[[Array], dist.Distribution], key: Array, params: Array
 
 
 class LogisticMixture(dist.Distribution):
-    """A pixel of several channels, each one of `levels` grey levels k / (levels - 1): one component for all of them.
-
-        P(x) = sum_k pi_k prod_c P_logistic(x_c; m_ck, s_ck),      m_ck = mu_ck + sum_{c' < c} a_cc'k x_c'
-
-    P_logistic integrates a logistic density over the bin of a level (`DiscretizedLogistic`). Locations and scales are
-    of values scaled to [-1, 1], so that a_cc'k x_c' vanishes at mid grey.
-
-    Args:
-        logits: of pi, (*batch, components).
-        loc: mu, (*batch, components, channels).
-        scale: s > 0, likewise.
-        mixing: a, (*batch, components, channels, channels), of which the strictly lower part is read.
-        levels: number of grey levels.
-
-    Source: Salimans et al. 2017, "PixelCNN++" (arXiv 1701.05517), eq. 1 to 3.
-    """
+    """Port of `ppl_models.parts.pixels.LogisticMixture`."""
 
     arg_constraints: ClassVar[dict] = {
         "logits": constraints.real_vector,
@@ -154,20 +128,7 @@ class LogisticMixture(dist.Distribution):
 
 
 class PixelMixture(eqx.Module):
-    """A pixel's `LogisticMixture` from the numbers that a network gives.
-
-    Scales are at least e^-7 in units of [-1, 1], and the mixing of channels is a tanh.
-
-    Args:
-        channels: of a pixel.
-        levels: number of grey levels.
-        components: of the mixture.
-
-    Attributes:
-        output: numbers a pixel: components (1 + 2 channels + channels (channels - 1) / 2).
-
-    Source: as for `LogisticMixture`; the floor of the scales by its authors' code.
-    """
+    """Port of `ppl_models.parts.pixels.PixelMixture`."""
 
     channels: int = eqx.field(static=True)
     levels: int = eqx.field(static=True)
