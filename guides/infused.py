@@ -1,8 +1,6 @@
 """Infused inference: the model's own chain, with values of the datum infused into it."""
 
 from collections.abc import Callable, Sequence
-from math import prod
-from numbers import Real
 from typing import Any
 
 import torch
@@ -11,9 +9,9 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ppl_models.parts.distributions import diagonal_moments
-from ppl_models.parts.sizes import image_size
 
 from .parts.guide import TopDownGuide
+from .parts.infusion import channels_of, rates_of
 from .parts.readings import Reading
 
 
@@ -120,28 +118,8 @@ class Infused(TopDownGuide):
         image: Sequence[int] | None = None,
     ) -> None:
         super().__init__(model, *args)
-        for name, value, high in (("rate", rate, 0.5), ("width", width, float("inf"))):
-            if not isinstance(value, Real) or not 0 <= value <= high or (name == "width" and value == 0):
-                raise ValueError(f"guide Infused: found {name}={value!r}, want 0 <= rate <= 1/2 and width > 0")
-        shape = None if image is None else image_size("guide Infused", image, name="image")
-        self.width, self.channels = float(width), 1 if shape is None else shape[0]
-        self.rates = {name: min(rate * max(t, 1), 0.5) for t, name in enumerate(self.order)}
-        for name, site in self.layout.latents.items():
-            reading = self.layout.reading(name)
-            found = "no data" if reading is None else f"{self.layout.sizes[reading]} values a datum"
-            if len(site.event_shape) != 1 or reading is None or self.layout.sizes[reading] != site.event_shape[0]:
-                raise ValueError(
-                    f"guide Infused: site {name!r} has the event shape {site.event_shape}, with {found}, want latents "
-                    "of the shape of a datum (the model Infusion); try SelfReflective"
-                )
-            if shape is not None and prod(shape) != site.event_shape[0]:
-                raise ValueError(
-                    f"guide Infused: found image={image}, want one of the {site.event_shape[0]} values of site {name!r}"
-                )
-        for name, prior in self.layout.not_gaussian.items():
-            raise ValueError(
-                f"guide Infused: site {name!r} has a {prior} prior, want a diagonal Gaussian; try SelfReflective"
-            )
+        self.rates, self.width = rates_of(self.order, rate, width), float(width)
+        self.channels = channels_of(self.layout, image)
         self.factors = _Rows(self.layout)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:

@@ -11,7 +11,7 @@ from torch.distributions import MultivariateNormal
 
 from .parts.likelihoods import check_count, check_data
 from .parts.program import Program
-from .parts.sizes import all_sizes, event_size
+from .parts.sizes import all_sizes, event_size, slices_of
 from .parts.structure import FAMILIES as FAMILIES, STRUCTURES as STRUCTURES, check_gap, parents_of
 
 
@@ -93,11 +93,7 @@ class LinearGaussian(Program):
 
     def blocks(self) -> dict[str, slice]:
         """Where each site lies in the concatenation (z1, ..., zL, x) that the closed forms are written in."""
-        blocks, start = {}, 0
-        for site, size in self.sizes.items():
-            blocks[site] = slice(start, start + size)
-            start += size
-        return blocks
+        return slices_of(self.sizes)
 
     def joint(self) -> tuple[Tensor, Tensor]:
         """Mean `(D,)` and covariance `(D, D)` of v = (z1, ..., zL, x), where D sums the sizes.

@@ -12,7 +12,7 @@ from .parts import likelihoods
 from .parts.bijectors import ConditionalRankOneAffine
 from .parts.nets import ConvNet, Net
 from .parts.program import Program
-from .parts.sizes import event_size, one_size
+from .parts.sizes import block_shapes, event_size, one_size
 
 
 class SeReVAE(Program):
@@ -73,14 +73,10 @@ class SeReVAE(Program):
         hidden = one_size("SeReVAE", "hidden", hidden)
         # at least one: the normalization inside bounds z_l, since u(z) enters squared and multiplies along the chain
         depth = one_size("SeReVAE", "depth", depth)
-        units = self.event if self.image is None else self.image[1]
-        if layers > units:
-            raise ValueError(f"SeReVAE: found {layers} layers for {units} rows or values, want 1 to {units}")
+        shapes = block_shapes("SeReVAE", layers, self.event, self.image)
         self.likelihood = likelihoods.likelihood(likelihood, "SeReVAE")
         k = self.likelihood.count
-        heights = [units // layers] * (layers - 1) + [units - units // layers * (layers - 1)]
-        shapes = [(h,) if self.image is None else (self.image[0], h, self.image[2]) for h in heights]
-        self.heights = heights
+        self.heights = [shape[-2:][0] for shape in shapes]  # of a band its rows, of a stretch its values
         self.blocks = [prod(shape) for shape in shapes]
         small = max(hidden // 4, 1)
         self.priors, self.bijectors = nn.ModuleList(), nn.ModuleList()

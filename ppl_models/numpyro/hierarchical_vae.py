@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpyro
 from jax import Array
 
-from ppl_models.parts.sizes import all_sizes, event_size, one_size
+from ppl_models.parts.sizes import all_sizes, event_size, layer_widths, one_size
 
 from .parts import likelihoods
 from .parts.distributions import StandardNormal, diagonal_normal
@@ -40,13 +40,7 @@ class HierarchicalVAE(Program):
     ) -> None:
         self.event, _ = event_size("HierarchicalVAE", event)
         self.latent = latent = all_sizes("HierarchicalVAE", "latent", latent)
-        widths = all_sizes("HierarchicalVAE", "hidden", hidden)
-        widths = widths * len(latent) if len(widths) == 1 else widths
-        if len(widths) != len(latent):
-            raise ValueError(
-                f"HierarchicalVAE: found hidden={hidden!r} for latent={latent}, want one width for all networks or one "
-                "a latent"
-            )
+        widths = layer_widths("HierarchicalVAE", hidden, latent)
         depth = one_size("HierarchicalVAE", "depth", depth, least=0)
         self.skip = skip
         self.likelihood = likelihoods.likelihood(likelihood, "HierarchicalVAE")

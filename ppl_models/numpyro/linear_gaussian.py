@@ -10,7 +10,7 @@ from jax import Array
 from jax.scipy.linalg import solve_triangular
 from numpyro.distributions import Independent, MultivariateNormal
 
-from ppl_models.parts.sizes import all_sizes, event_size
+from ppl_models.parts.sizes import all_sizes, event_size, slices_of
 from ppl_models.parts.structure import FAMILIES as FAMILIES, STRUCTURES as STRUCTURES, check_gap, parents_of
 
 from .parts.distributions import diagonal_normal
@@ -74,11 +74,7 @@ class LinearGaussian(Program):
 
     def blocks(self) -> dict[str, slice]:
         """Where each site lies in the concatenation (z1, ..., zL, x) that the closed forms are written in."""
-        blocks, start = {}, 0
-        for site, size in self.sizes.items():
-            blocks[site] = slice(start, start + size)
-            start += size
-        return blocks
+        return slices_of(self.sizes)
 
     def joint(self) -> tuple[Array, Array]:
         """Mean `(D,)` and covariance `(D, D)` of v = (z1, ..., zL, x), where D sums the sizes."""

@@ -11,7 +11,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
-from ppl_models.parts.sizes import event_size, one_size
+from ppl_models.parts.sizes import block_shapes, event_size, one_size
 
 from .parts import likelihoods
 from .parts.bijectors import ConditionalRankOneAffine
@@ -53,13 +53,10 @@ class SeReVAE(Program):
         hidden = one_size("SeReVAE", "hidden", hidden)
         # at least one: the normalization inside bounds z_l, since u(z) enters squared and multiplies along the chain
         depth = one_size("SeReVAE", "depth", depth)
-        units = self.event if self.image is None else self.image[1]
-        if layers > units:
-            raise ValueError(f"SeReVAE: found {layers} layers for {units} rows or values, want 1 to {units}")
+        shapes = block_shapes("SeReVAE", layers, self.event, self.image)
         self.likelihood = likelihoods.likelihood(likelihood, "SeReVAE")
         k = self.likelihood.count
-        self.heights = (*[units // layers] * (layers - 1), units - units // layers * (layers - 1))
-        shapes = [(h,) if self.image is None else (self.image[0], h, self.image[2]) for h in self.heights]
+        self.heights = tuple(shape[-2:][0] for shape in shapes)  # of a band its rows, of a stretch its values
         self.blocks = tuple(prod(shape) for shape in shapes)
         small = max(hidden // 4, 1)
         priors, bijectors, estimates, corrections = [], [], [], []

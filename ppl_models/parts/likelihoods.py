@@ -1,14 +1,21 @@
 """Likelihoods p(x | parameters): from a network's output to a distribution over the observed rows."""
 
 from collections.abc import Sequence
-from math import inf, prod
-from numbers import Integral
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from .checks import (
+    check_binary,
+    check_levels,
+    check_likelihood,
+    check_rows,
+    check_scale,
+    count_of_levels,
+    likelihood_of,
+)
 from .distributions import DiscretizedLogistic
 from .sizes import check_count as check_count
 
@@ -29,17 +36,7 @@ def check_data(x: Tensor, event: int | Sequence[int], name: str = "x", dtype: to
         raise TypeError(f"site {name!r}: found dtype {x.dtype}, want a float tensor; try {name}.float()")
     if dtype is not None and x.dtype != dtype:
         raise TypeError(f"site {name!r}: found dtype {x.dtype}, want the model's {dtype}; try {name}.to({dtype})")
-    if x.dim() == 0 or tuple(x.shape[1:]) != event:
-        want = ", ".join(["n", *map(str, event)])
-        if tuple(x.shape) == event:
-            hint = f"try {name}.unsqueeze(0)"
-        elif x.dim() > 2 and prod(x.shape[1:]) == prod(event):
-            hint = f"try {name}.flatten(1)"
-        else:
-            hint = "build the model for this size"
-        raise ValueError(f"site {name!r}: found shape {tuple(x.shape)}, want ({want}); {hint}")
-    if len(x) == 0:
-        raise ValueError(f"site {name!r}: the batch is empty (shape {tuple(x.shape)}), want at least one row")
+    check_rows(name, tuple(x.shape), event, f"{name}.unsqueeze(0)", f"{name}.flatten(1)")
     if torch.distributions.Distribution._validate_args and not torch.isfinite(x).all():
         row = (~torch.isfinite(x)).flatten(1).any(1).nonzero()[0].item()
         raise ValueError(f"site {name!r}: NaN or infinite values (first in row {row}); clean or drop these rows")
@@ -88,12 +85,7 @@ class Bernoulli(nn.Module):
     def check(self, x: Tensor, name: str = "x") -> None:
         """Raise ValueError unless every value is 0 or 1 (read only while Pyro's validation is on)."""
         if torch.distributions.Distribution._validate_args:
-            bad = x[(x != 0) & (x != 1)]
-            if bad.numel():
-                raise ValueError(
-                    f"site {name!r}: found the value {bad[0].item():.4g}, a Bernoulli likelihood wants 0 or 1; "
-                    "binarize the data (transform='binarize') or use likelihood='gaussian' or 'logistic'"
-                )
+            check_binary(x[(x != 0) & (x != 1)], name)
 
 
 class Gaussian(nn.Module):
@@ -104,8 +96,7 @@ class Gaussian(nn.Module):
 
     def __init__(self, scale: float | None = None) -> None:
         super().__init__()
-        if scale is not None and not 0 < scale < inf:
-            raise ValueError(f"found scale {scale}, want a positive finite number, or none to learn it")
+        check_scale(scale)
         self.count = 2 if scale is None else 1
         self.register_buffer("scale", None if scale is None else torch.tensor(float(scale)))
 
@@ -142,9 +133,7 @@ class Logistic(nn.Module):
 
     def __init__(self, levels: int = 256) -> None:
         super().__init__()
-        if levels < 2:
-            raise ValueError(f"found {levels} levels, want at least 2")
-        self.levels = int(levels)
+        self.levels = count_of_levels(levels)
 
     def forward(self, params: Tensor) -> TorchDistributionMixin:
         """The distribution of rows (*batch, D) in [0, 1] from (loc, log scale), (*batch, 2 D)."""
@@ -168,13 +157,7 @@ class Logistic(nn.Module):
         """Raise ValueError unless every value is one of the levels (read only while validation is on)."""
         if torch.distributions.Distribution._validate_args:
             k = x * (self.levels - 1)
-            bad = x[(x < 0) | (x > 1) | ((k - k.round()).abs() > 1e-3)]
-            if bad.numel():
-                raise ValueError(
-                    f"site {name!r}: found the value {bad[0].item():.4g}, a discretized logistic with {self.levels} "
-                    f"levels wants k / {self.levels - 1}; scale the data (transform='none') or use "
-                    "likelihood='gaussian'"
-                )
+            check_levels(x[(x < 0) | (x > 1) | ((k - k.round()).abs() > 1e-3)], name, self.levels)
 
 
 def _with_scale(mean: Tensor, log_scale: Tensor) -> Tensor:
@@ -195,27 +178,7 @@ def likelihood(spec: str | nn.Module, owner: str = "", more: Sequence[str] = ())
     Raises:
         ValueError: an unknown name, a number that does not parse, or a module that lacks one of these.
     """
-    prefix = f"{owner}: " if owner else ""
     if isinstance(spec, nn.Module):
-        needed = ("mean", "check", *more)
-        lacking = [name for name in needed if not callable(getattr(spec, name, None))]
-        if not isinstance(getattr(spec, "count", None), Integral) or lacking:
-            raise ValueError(
-                f"{prefix}likelihood: found a {type(spec).__name__}, want a module with count (an integer), forward, "
-                f"{', '.join(needed[:-1])} and {needed[-1]}; take ppl_models.parts.Bernoulli as an example"
-            )
+        check_likelihood(spec, "forward", more, owner, "ppl_models.parts.Bernoulli")
         return spec
-    name, colon, number = str(spec).partition(":")
-    try:
-        if name == "bernoulli" and not colon:
-            return Bernoulli()
-        if name == "gaussian":
-            return Gaussian(float(number) if colon else None)
-        if name == "logistic":
-            return Logistic(int(number) if colon else 256)
-    except ValueError as error:
-        raise ValueError(f"{prefix}likelihood {spec!r}: {error}") from None
-    raise ValueError(
-        f"{prefix}likelihood: found {spec!r}, want 'bernoulli', 'gaussian', 'gaussian:SCALE' or 'logistic:LEVELS', or "
-        "a module"
-    )
+    return likelihood_of(spec, {"bernoulli": Bernoulli, "gaussian": Gaussian, "logistic": Logistic}, owner)

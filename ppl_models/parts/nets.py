@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
+from .checks import check_network
+from .sizes import halvings
+
 
 class Block(nn.Module):
     """Pre-normalized residual block h + W2 silu(W1 LayerNorm(h)); W2 starts at zero, so it starts as identity."""
@@ -56,11 +59,7 @@ class Net(nn.Module):
         norm: bool = False,
     ) -> None:
         super().__init__()
-        if any(n < 1 for n in (*inputs, output, hidden)) or depth < 0:
-            raise ValueError(
-                f"network: found inputs {tuple(inputs)}, output {output}, hidden {hidden}, depth {depth}; "
-                "want positive widths and depth >= 0"
-            )
+        check_network(inputs, output, hidden, depth)
         width = hidden if depth else output
         self.first = nn.ModuleList(nn.Linear(n, width, bias=i == 0) for i, n in enumerate(inputs))
         self.blocks = nn.Sequential(*(Block(hidden) for _ in range(depth))) if inputs else nn.Sequential()
@@ -160,11 +159,8 @@ class ConvNet(nn.Module):
         super().__init__()
         self.depth = depth
         self.image, self.context = tuple(image), None if context is None else tuple(context)
-        sizes = [tuple(image[1:])]
-        while max(sizes[-1]) > 7:
-            sizes.append(tuple((s + 1) // 2 for s in sizes[-1]))
-        self.sizes = sizes[::-1]
-        widths = [min(channels * 2**i, 128) for i in range(len(sizes))][::-1]
+        self.sizes = halvings(image[1:])[::-1]
+        widths = [min(channels * 2**i, 128) for i in range(len(self.sizes))][::-1]
         self.start = (widths[0], *self.sizes[0])
         self.first = nn.ModuleList(nn.Linear(n, prod(self.start), bias=i == 0) for i, n in enumerate(inputs))
         self.blocks = nn.ModuleList(ConvBlock(w) for w in widths for _ in range(depth))

@@ -1,6 +1,7 @@
 """Sizes as a user gives them: one integer, several, or the shape of an event; what is none is said in one line."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from math import prod
 from numbers import Integral
 from operator import index
@@ -81,10 +82,63 @@ def scales(image: Sequence[int]) -> list[tuple[int, int]]:
     >>> scales((3, 64, 64)), scales((1, 28, 20))
     ([(32, 32), (16, 16), (8, 8), (4, 4)], [(14, 10), (7, 5)])
     """
-    sizes = [tuple((side + 1) // 2 for side in image[1:])]
+    return halvings([(side + 1) // 2 for side in image[1:]])
+
+
+def halvings(size: Sequence[int]) -> list[tuple[int, ...]]:
+    """The size of a map and those of its halves, until neither side is above 7.
+
+    >>> halvings((28, 20))
+    [(28, 20), (14, 10), (7, 5)]
+    """
+    sizes = [tuple(size)]
     while max(sizes[-1]) > 7:
         sizes.append(tuple((side + 1) // 2 for side in sizes[-1]))
     return sizes
+
+
+def layer_widths(owner: str, hidden: Any, latent: Sequence[int]) -> tuple[int, ...]:
+    """The width of each network of a hierarchy, one for all or one a latent.
+
+    Raises:
+        ValueError: sizes that are none, or another number of them.
+
+    >>> layer_widths("HierarchicalVAE", 8, (2, 4))
+    (8, 8)
+    """
+    widths = all_sizes(owner, "hidden", hidden)
+    widths = widths * len(latent) if len(widths) == 1 else widths
+    if len(widths) != len(latent):
+        raise ValueError(
+            f"{owner}: found hidden={hidden!r} for latent={latent}, want one width for all networks or one a latent"
+        )
+    return widths
+
+
+def block_shapes(owner: str, layers: int, event: int, image: Sequence[int] | None) -> list[tuple[int, ...]]:
+    """The shapes of the blocks that rows are cut into: equal stretches, or bands of an image, the last takes the rest.
+
+    Raises:
+        ValueError: more layers than values, or than rows of the image.
+
+    >>> block_shapes("SeReVAE", 3, 64, (1, 8, 8)), block_shapes("SeReVAE", 3, 7, None)
+    ([(1, 2, 8), (1, 2, 8), (1, 4, 8)], [(2,), (2,), (3,)])
+    """
+    units = event if image is None else image[1]
+    if layers > units:
+        raise ValueError(f"{owner}: found {layers} layers for {units} rows or values, want 1 to {units}")
+    parts = shared_among(units, layers)
+    return [(part,) if image is None else (image[0], part, image[2]) for part in parts]
+
+
+def slices_of(sizes: Mapping[str, int]) -> dict[str, slice]:
+    """Where each of some vectors lies in their concatenation.
+
+    >>> slices_of({"z1": 2, "x": 3})
+    {'z1': slice(0, 2, None), 'x': slice(2, 5, None)}
+    """
+    ends = list(accumulate(sizes.values()))
+    return {name: slice(end - sizes[name], end) for name, end in zip(sizes, ends, strict=True)}
 
 
 def shared_among(total: int, count: int) -> list[int]:

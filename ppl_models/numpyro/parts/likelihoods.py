@@ -1,8 +1,6 @@
 """Likelihoods p(x | parameters): from a network's output to a distribution over the observed rows."""
 
 from collections.abc import Sequence
-from math import inf, prod
-from numbers import Integral
 from typing import ClassVar
 
 import equinox as eqx
@@ -15,6 +13,15 @@ from jax.nn import sigmoid
 from jax.scipy.special import logit
 from numpyro.util import not_jax_tracer
 
+from ppl_models.parts.checks import (
+    check_binary,
+    check_levels,
+    check_likelihood,
+    check_rows,
+    check_scale,
+    count_of_levels,
+    likelihood_of,
+)
 from ppl_models.parts.sizes import check_count as check_count
 
 from .distributions import DiscretizedLogistic, FloatBernoulli
@@ -35,17 +42,7 @@ def check_data(x: Array, event: int | Sequence[int], name: str = "x", dtype: np.
     found = jax.dtypes.canonicalize_dtype(x.dtype)
     if dtype is not None and found != dtype:
         raise TypeError(f"site {name!r}: found dtype {found}, want the model's {dtype}; try {name}.astype('{dtype}')")
-    if x.ndim == 0 or x.shape[1:] != event:
-        want = ", ".join(["n", *map(str, event)])
-        if x.shape == event:
-            hint = f"try {name}[None]"
-        elif x.ndim > 2 and prod(x.shape[1:]) == prod(event):
-            hint = f"try {name}.reshape(len({name}), -1)"
-        else:
-            hint = "build the model for this size"
-        raise ValueError(f"site {name!r}: found shape {x.shape}, want ({want}); {hint}")
-    if len(x) == 0:
-        raise ValueError(f"site {name!r}: the batch is empty (shape {x.shape}), want at least one row")
+    check_rows(name, x.shape, event, f"{name}[None]", f"{name}.reshape(len({name}), -1)")
     values = _readable(x)
     if values is not None and not np.isfinite(values).all():
         row = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(1))[0]
@@ -93,12 +90,7 @@ class Bernoulli(eqx.Module):
         """Raise ValueError unless every value is 0 or 1 (read where `check_data` reads them)."""
         values = _readable(x)
         if values is not None:
-            bad = values[(values != 0) & (values != 1)]
-            if bad.size:
-                raise ValueError(
-                    f"site {name!r}: found the value {bad[0].item():.4g}, a Bernoulli likelihood wants 0 or 1; "
-                    "binarize the data (transform='binarize') or use likelihood='gaussian' or 'logistic'"
-                )
+            check_binary(values[(values != 0) & (values != 1)], name)
 
 
 class Gaussian(eqx.Module):
@@ -107,8 +99,7 @@ class Gaussian(eqx.Module):
     scale: Constant | None
 
     def __init__(self, scale: float | None = None) -> None:
-        if scale is not None and not 0 < scale < inf:
-            raise ValueError(f"found scale {scale}, want a positive finite number, or none to learn it")
+        check_scale(scale)
         self.scale = None if scale is None else Constant(scale)
 
     @property
@@ -146,9 +137,7 @@ class Logistic(eqx.Module):
     levels: int = eqx.field(static=True)
 
     def __init__(self, levels: int = 256) -> None:
-        if levels < 2:
-            raise ValueError(f"found {levels} levels, want at least 2")
-        self.levels = int(levels)
+        self.levels = count_of_levels(levels)
 
     def __call__(self, params: Array) -> dist.Distribution:
         """The distribution of rows (*batch, D) in [0, 1] from (loc, log scale), (*batch, 2 D)."""
@@ -173,13 +162,7 @@ class Logistic(eqx.Module):
         values = _readable(x)
         if values is not None:
             k = values * (self.levels - 1)
-            bad = values[(values < 0) | (values > 1) | (np.abs(k - k.round()) > 1e-3)]
-            if bad.size:
-                raise ValueError(
-                    f"site {name!r}: found the value {bad[0].item():.4g}, a discretized logistic with {self.levels} "
-                    f"levels wants k / {self.levels - 1}; scale the data (transform='none') or use "
-                    "likelihood='gaussian'"
-                )
+            check_levels(values[(values < 0) | (values > 1) | (np.abs(k - k.round()) > 1e-3)], name, self.levels)
 
 
 def _with_scale(mean: Array, log_scale: Array) -> Array:
@@ -193,27 +176,7 @@ def bounded_exp(log_scale: Array, bound: float = 5.0) -> Array:
 
 def likelihood(spec: str | eqx.Module, owner: str = "", more: Sequence[str] = ()) -> eqx.Module:
     """A likelihood by name, as `ppl_models.parts.likelihood`; a module is passed through if it has what is needed."""
-    prefix = f"{owner}: " if owner else ""
     if isinstance(spec, eqx.Module):
-        needed = ("__call__", "mean", "check", *more)
-        lacking = [name for name in needed if not callable(getattr(spec, name, None))]
-        if not isinstance(getattr(spec, "count", None), Integral) or lacking:
-            raise ValueError(
-                f"{prefix}likelihood: found a {type(spec).__name__}, want a module with count (an integer), "
-                f"{', '.join(needed[:-1])} and {needed[-1]}; take ppl_models.numpyro.parts.Bernoulli as an example"
-            )
+        check_likelihood(spec, "__call__", more, owner, "ppl_models.numpyro.parts.Bernoulli")
         return spec
-    name, colon, number = str(spec).partition(":")
-    try:
-        if name == "bernoulli" and not colon:
-            return Bernoulli()
-        if name == "gaussian":
-            return Gaussian(float(number) if colon else None)
-        if name == "logistic":
-            return Logistic(int(number) if colon else 256)
-    except ValueError as error:
-        raise ValueError(f"{prefix}likelihood {spec!r}: {error}") from None
-    raise ValueError(
-        f"{prefix}likelihood: found {spec!r}, want 'bernoulli', 'gaussian', 'gaussian:SCALE' or 'logistic:LEVELS', or "
-        "a module"
-    )
+    return likelihood_of(spec, {"bernoulli": Bernoulli, "gaussian": Gaussian, "logistic": Logistic}, owner)

@@ -15,6 +15,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.nn import silu
 
+from ppl_models.parts.checks import check_network
+from ppl_models.parts.sizes import halvings
+
 from .layers import Conv as Conv, LayerNorm as LayerNorm, Linear as Linear, Silu as Silu, interpolate as interpolate
 
 
@@ -55,11 +58,7 @@ class Net(eqx.Module):
         *,
         key: Array,
     ) -> None:
-        if any(n < 1 for n in (*inputs, output, hidden)) or depth < 0:
-            raise ValueError(
-                f"network: found inputs {tuple(inputs)}, output {output}, hidden {hidden}, depth {depth}; "
-                "want positive widths and depth >= 0"
-            )
+        check_network(inputs, output, hidden, depth)
         deep = bool(inputs) and depth > 0
         keys = iter(jax.random.split(key, len(inputs) + depth + 1))
         width = hidden if deep else output
@@ -162,11 +161,8 @@ class ConvNet(eqx.Module):
         key: Array,
     ) -> None:
         self.depth, self.context = depth, None if context is None else tuple(context)
-        sizes = [tuple(image[1:])]
-        while max(sizes[-1]) > 7:
-            sizes.append(tuple((s + 1) // 2 for s in sizes[-1]))
-        self.sizes = tuple(sizes[::-1])
-        widths = [min(channels * 2**i, 128) for i in range(len(sizes))][::-1]
+        self.sizes = tuple(halvings(image[1:])[::-1])
+        widths = [min(channels * 2**i, 128) for i in range(len(self.sizes))][::-1]
         self.start = (widths[0], *self.sizes[0])
         keys = iter(jax.random.split(key, len(inputs) + (depth + 1) * len(widths) + 1))
         self.first = tuple(Linear(n, prod(self.start), i == 0, key=next(keys)) for i, n in enumerate(inputs))

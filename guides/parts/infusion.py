@@ -1,0 +1,54 @@
+"""Checks of the guide `Infused`, and its rates, for both languages."""
+
+from collections.abc import Sequence
+from math import inf, prod
+from numbers import Real
+from typing import Any
+
+from ppl_models.parts.sizes import image_size
+
+
+def rates_of(order: Sequence[str], rate: float, width: float) -> dict[str, float]:
+    """a_t of every latent in the order in which they are drawn: rate, rate, 2 rate, 3 rate, ..., at most 1/2.
+
+    Raises:
+        ValueError: a rate outside [0, 1/2], or a width that is not positive.
+
+    >>> rates_of(("z1", "z2", "z3"), 0.1, 0.01)
+    {'z1': 0.1, 'z2': 0.1, 'z3': 0.2}
+    """
+    for name, value, high in (("rate", rate, 0.5), ("width", width, inf)):
+        if not isinstance(value, Real) or not 0 <= value <= high or (name == "width" and value == 0):
+            raise ValueError(f"guide Infused: found {name}={value!r}, want 0 <= rate <= 1/2 and width > 0")
+    return {name: min(rate * max(t, 1), 0.5) for t, name in enumerate(order)}
+
+
+def channels_of(layout: Any, image: Sequence[int] | None) -> int:
+    """Channels of a pixel, 1 without an image, once every latent is known to be a Gaussian of the shape of a datum.
+
+    Args:
+        layout: the guide's, of either language.
+        image: (channels, height, width) as the user gives it, or None.
+
+    Raises:
+        ValueError: a latent of another shape than the datum's, whose prior is no diagonal Gaussian, or that is no such
+            image.
+    """
+    shape = None if image is None else image_size("guide Infused", image, name="image")
+    for name, site in layout.latents.items():
+        reading = layout.reading(name)
+        found = "no data" if reading is None else f"{layout.sizes[reading]} values a datum"
+        if len(site.event_shape) != 1 or reading is None or layout.sizes[reading] != site.event_shape[0]:
+            raise ValueError(
+                f"guide Infused: site {name!r} has the event shape {site.event_shape}, with {found}, want latents "
+                "of the shape of a datum (the model Infusion); try SelfReflective"
+            )
+        if shape is not None and prod(shape) != site.event_shape[0]:
+            raise ValueError(
+                f"guide Infused: found image={image}, want one of the {site.event_shape[0]} values of site {name!r}"
+            )
+    for name, prior in layout.not_gaussian.items():
+        raise ValueError(
+            f"guide Infused: site {name!r} has a {prior} prior, want a diagonal Gaussian; try SelfReflective"
+        )
+    return 1 if shape is None else shape[0]

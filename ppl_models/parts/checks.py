@@ -1,0 +1,113 @@
+"""Checks of data, likelihoods and networks that both languages make, with one message for each fault."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import inf, prod
+from numbers import Integral
+from typing import Any
+
+
+def check_rows(name: str, shape: tuple[int, ...], event: tuple[int, ...], one: str, flat: str) -> None:
+    """Raise ValueError unless `shape` is that of a batch of at least one row of shape `event`.
+
+    Args:
+        name: of the site.
+        one, flat: how to make a batch of a single row, and rows of images, in the language of the data.
+
+    >>> check_rows("x", (4,), (4,), "x[None]", "x.reshape(len(x), -1)")
+    Traceback (most recent call last):
+    ValueError: site 'x': found shape (4,), want (n, 4); try x[None]
+    """
+    if not shape or shape[1:] != event:
+        want = ", ".join(["n", *map(str, event)])
+        hint = "build the model for this size"
+        if shape == event:
+            hint = f"try {one}"
+        elif len(shape) > 2 and prod(shape[1:]) == prod(event):
+            hint = f"try {flat}"
+        raise ValueError(f"site {name!r}: found shape {shape}, want ({want}); {hint}")
+    if shape[0] == 0:
+        raise ValueError(f"site {name!r}: the batch is empty (shape {shape}), want at least one row")
+
+
+def check_binary(bad: Sequence[Any], name: str) -> None:
+    """Raise ValueError for the first of the values that are neither 0 nor 1, if there are any."""
+    if len(bad):
+        raise ValueError(
+            f"site {name!r}: found the value {bad[0].item():.4g}, a Bernoulli likelihood wants 0 or 1; "
+            "binarize the data (transform='binarize') or use likelihood='gaussian' or 'logistic'"
+        )
+
+
+def check_levels(bad: Sequence[Any], name: str, levels: int) -> None:
+    """Raise ValueError for the first of the values that are no grey level, if there are any."""
+    if len(bad):
+        raise ValueError(
+            f"site {name!r}: found the value {bad[0].item():.4g}, a discretized logistic with {levels} "
+            f"levels wants k / {levels - 1}; scale the data (transform='none') or use likelihood='gaussian'"
+        )
+
+
+def check_scale(scale: float | None) -> None:
+    """Raise ValueError unless the scale of a Gaussian likelihood is positive and finite, or None."""
+    if scale is not None and not 0 < scale < inf:
+        raise ValueError(f"found scale {scale}, want a positive finite number, or none to learn it")
+
+
+def count_of_levels(levels: int) -> int:
+    """The number of grey levels as an int; ValueError below 2."""
+    if levels < 2:
+        raise ValueError(f"found {levels} levels, want at least 2")
+    return int(levels)
+
+
+def check_network(inputs: Sequence[int], output: int, hidden: int, depth: int) -> None:
+    """Raise ValueError unless widths are positive, and the depth is not negative."""
+    if any(n < 1 for n in (*inputs, output, hidden)) or depth < 0:
+        raise ValueError(
+            f"network: found inputs {tuple(inputs)}, output {output}, hidden {hidden}, depth {depth}; "
+            "want positive widths and depth >= 0"
+        )
+
+
+def check_likelihood(found: Any, run: str, more: Sequence[str], owner: str, example: str) -> None:
+    """Raise ValueError unless a user's likelihood has an integer `count` and the methods that a model calls.
+
+    Args:
+        found: the user's module, and `run` the name of its method that gives the distribution.
+        more: methods that the model wants beside `mean` and `check`.
+        owner: the model, and `example` a likelihood to look at, for the message.
+    """
+    needed = (run, "mean", "check", *more)
+    lacking = [name for name in needed if not callable(getattr(found, name, None))]
+    if not isinstance(getattr(found, "count", None), Integral) or lacking:
+        raise ValueError(
+            f"{owner and f'{owner}: '}likelihood: found a {type(found).__name__}, want a module with count (an "
+            f"integer), {', '.join(needed[:-1])} and {needed[-1]}; take {example} as an example"
+        )
+
+
+def likelihood_of(spec: str, kinds: Mapping[str, Callable[..., Any]], owner: str) -> Any:
+    """The likelihood of a name: "bernoulli", "gaussian", "gaussian:0.1" or "logistic:256".
+
+    Args:
+        kinds: what makes each of the three, in the language of the model.
+        owner: the model, for the message.
+
+    Raises:
+        ValueError: an unknown name, or a number that does not parse or does not fit.
+    """
+    prefix = f"{owner}: " if owner else ""
+    name, colon, number = str(spec).partition(":")
+    try:
+        if name == "bernoulli" and not colon:
+            return kinds[name]()
+        if name == "gaussian":
+            return kinds[name](float(number) if colon else None)
+        if name == "logistic":
+            return kinds[name](int(number) if colon else 256)
+    except ValueError as error:
+        raise ValueError(f"{prefix}likelihood {spec!r}: {error}") from None
+    raise ValueError(
+        f"{prefix}likelihood: found {spec!r}, want 'bernoulli', 'gaussian', 'gaussian:SCALE' or 'logistic:LEVELS', or "
+        "a module"
+    )
