@@ -1,4 +1,4 @@
-"""Where the files of a data set are: in $PPL_MODELS_DATA, else in the cache, else at their official home.
+"""Files of data sets: found in $PPL_MODELS_DATA or in the cache, else fetched from their official home.
 
 Every file is compared with its published hash before anything reads it, wherever it lies.
 """

@@ -1,4 +1,4 @@
-"""What models and guides are built of: programs, networks, bijections, distributions, likelihoods, sizes."""
+"""Parts of models and guides: programs, networks, bijections, distributions, likelihoods, sizes."""
 
 import lazy_loader
 

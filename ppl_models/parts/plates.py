@@ -1,4 +1,4 @@
-"""What is drawn and observed in a trace of a model, and which of its plates enumerates the data."""
+"""Latents, observed sites and the data plate of a Pyro trace."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Sizes as a user gives them: one integer, several, or the shape of an event; what is none is said in one line."""
+"""Sizes as a user gives them: one integer, several, or the shape of an event; checked, with one-line messages."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate

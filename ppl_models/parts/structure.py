@@ -1,4 +1,4 @@
-"""Which sites of a model are drawn given which, and by what it is trained, as a user says it."""
+"""Structure arguments of models, checked: parents of sites, criteria of chains, words of `LinearGaussian.gap`."""
 
 from collections.abc import Mapping, Sequence
 

@@ -25,7 +25,7 @@ from ppl_models.inference.pyro.passes.terms import terms as torch_terms
 from ppl_models.numpyro import from_torch, like_torch
 from ppl_models.numpyro.parts.program import named_parameters, training
 from ppl_models.runs import names
-from tests.helpers.collection import GUIDE_SIZES, PAIRS, SIZES, WIDTH
+from tests.helpers.collection import FITS, GUIDE_SIZES, PAIRS, SIZES, WIDTH
 
 ROOT = Path(__file__).parents[2]
 KEY, ROWS = jax.random.key(0), 4

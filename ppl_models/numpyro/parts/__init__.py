@@ -1,4 +1,4 @@
-"""What the NumPyro models and guides are built of: programs, networks, bijections, distributions, likelihoods."""
+"""Parts of the NumPyro models and guides: programs, networks, bijections, distributions, likelihoods."""
 
 import lazy_loader
 
