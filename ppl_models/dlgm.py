@@ -32,7 +32,8 @@ class DLGM(Program):
         likelihood: see `parts.likelihoods.likelihood`.
 
     Raises:
-        ValueError: no latents, sizes that are none; x of the wrong width, outside the support, not finite, empty.
+        ValueError: no latents, or a size that is not a positive integer; x of the wrong width, outside the support, not
+            finite, empty.
 
     Source: Rezende et al. 2014, eq. 1 to 4, and eq. 15 for the recognition model.
 

@@ -33,8 +33,8 @@ class HierarchicalVAE(Program):
         skip: whether x reads every latent, not the last alone.
 
     Raises:
-        ValueError: no latents, sizes that are none, or widths that do not match the latents; x of the wrong width,
-            outside the support, not finite, empty.
+        ValueError: no latents, a size that is not a positive integer, or widths that do not match the latents; x of the
+            wrong width, outside the support, not finite, empty.
 
     Source: Sonderby et al. 2016, eq. 1 to 3, for `skip=False`; Maaloe et al. 2019 (arXiv 1902.02102) for skips.
 

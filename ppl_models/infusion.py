@@ -62,7 +62,8 @@ class Infusion(Program):
         criterion: "elbo" or "per-step".
 
     Raises:
-        ValueError: sizes that are none; an unknown criterion; x of the wrong width, not finite, empty.
+        ValueError: a size that is not a positive integer; an unknown criterion; x of the wrong width, not finite,
+            empty.
 
     Source: sections 2 and 3, and the official code. There z_1 has the mean and variance of the training set; here they
     are learned, s = 1e-3 + exp(10 r) of a parameter r, so that its scales can fall by orders of magnitude in a training

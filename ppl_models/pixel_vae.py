@@ -37,8 +37,8 @@ class PixelVAE(Program):
         window: None, or how many rows up, and columns to either side, a pixel sees at most.
 
     Raises:
-        ValueError: sizes that are none; an event that is no image; an unknown likelihood; x of the wrong width, outside
-            the support, not finite, empty.
+        ValueError: a size that is not a positive integer; an event that is no image; an unknown likelihood; x of the
+            wrong width, outside the support, not finite, empty.
 
     Source: Gulrajani et al. 2017 for the model; van den Oord et al. 2016 (arXiv 1606.05328) for the decoder, here with
     the sizes of Zhao, Song, Ermon 2017 (arXiv 1702.08658), section 5; Salimans et al. 2017 (arXiv 1701.05517) for the

@@ -54,8 +54,8 @@ class SequentialVAE(Program):
         criterion: "elbo" or "per-step".
 
     Raises:
-        ValueError: sizes that are none; an unknown network, likelihood or criterion; x of the wrong width, outside the
-            support, not finite, empty.
+        ValueError: a size that is not a positive integer; an unknown network, likelihood or criterion; x of the wrong
+            width, outside the support, not finite, empty.
 
     Source: section 6 and the released code. There the predictor's divergence is added to the one from N(0, I); here it
     is the prior. For the published 64 x 64 networks (T = 8, codes of 10 at each of four scales) see the recipes

@@ -39,8 +39,8 @@ class SeReVAE(Program):
         network: "mlp", or "conv" (blocks are then bands of rows of the image, so that they stay two-dimensional).
 
     Raises:
-        ValueError: sizes that are none; more layers than values (or rows); no depth; an unknown network; x of the wrong
-            width, outside the likelihood's support, not finite, empty.
+        ValueError: a size that is not a positive integer; more layers than values (or rows); no depth; an unknown
+            network; x of the wrong width, outside the likelihood's support, not finite, empty.
 
     Source: sections 3 and 4, eq. 3; table 1 for 10 layers of 10 latents. Networks and initialization are ours: the
     paper leaves them open.

@@ -28,8 +28,8 @@ class VAE(Program):
         network: "mlp" or "conv".
 
     Raises:
-        ValueError: sizes that are none; an unknown network or likelihood; x of the wrong width, outside the support,
-            not finite, empty.
+        ValueError: a size that is not a positive integer; an unknown network or likelihood; x of the wrong width,
+            outside the support, not finite, empty.
 
     Source: Kingma & Welling 2014, section 3 and appendix C.
 

@@ -78,7 +78,7 @@ class PixelCNN(nn.Module):
             side, and no others, however many layers there are (the others are 1 x 1).
 
     Raises:
-        ValueError: sizes that are none.
+        ValueError: a size that is not a positive integer.
 
     Source: van den Oord et al. 2016 (arXiv 1606.05328), eq. 2 and 4; the window after Chen et al. 2017
     (arXiv 1611.02731), section 3.1, where the receptive field of the decoder is kept small.

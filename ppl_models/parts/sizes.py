@@ -47,7 +47,8 @@ def event_size(owner: str, event: Any, network: str = "mlp") -> tuple[int, tuple
     """(number of values in a row, its shape as an image where a network is convolutional, else None).
 
     Raises:
-        ValueError: sizes that are none; an unknown network; a "conv" without (channels, height, width).
+        ValueError: a size that is not a positive integer; an unknown network; a "conv" without (channels, height,
+            width).
 
     >>> event_size("VAE", (1, 8, 8)), event_size("VAE", (1, 8, 8), "conv")
     ((64, None), (64, (1, 8, 8)))
@@ -101,7 +102,7 @@ def layer_widths(owner: str, hidden: Any, latent: Sequence[int]) -> tuple[int, .
     """The width of each network of a hierarchy, one for all or one a latent.
 
     Raises:
-        ValueError: sizes that are none, or another number of them.
+        ValueError: a size that is not a positive integer, or another number of them.
 
     >>> layer_widths("HierarchicalVAE", 8, (2, 4))
     (8, 8)
@@ -155,7 +156,7 @@ def code_sizes(owner: str, latent: Any, image: Sequence[int] | None) -> list[int
     """Sizes of the parts of a code, one for each of the `scales` of an image, even or as given; one without an image.
 
     Raises:
-        ValueError: sizes that are none, fewer than one for each scale, or another number of them.
+        ValueError: a size that is not a positive integer, fewer than one for each scale, or another number of them.
 
     >>> code_sizes("SequentialVAE", 40, (3, 64, 64)), code_sizes("SequentialVAE", 40, None)
     ([10, 10, 10, 10], [40])

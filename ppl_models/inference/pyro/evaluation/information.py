@@ -19,8 +19,8 @@ class MutualInformation:
 
     Attributes:
         lower: mean of an estimator whose mean is at most I and which is itself at most `ceiling`.
-        upper: of `leave_one_out` and `rate`, each of whose means is at least I, the one that is smaller on the other
-            half of the data: which of two noisy numbers is taken must not depend on them.
+        upper: the smaller of two upper bounds, `leave_one_out` and `rate`. The choice is made on the other half of the
+            data, so that the number stays a bound.
         ceiling: log n. A lower bound close to it says that I is at least that, and not how much more.
         leave_one_out: the estimator without the datum itself in q(z).
         rate: mean of KL(q(z | x) || p(z)) = I + KL(q(z) || p(z)).
