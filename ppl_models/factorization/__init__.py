@@ -1,4 +1,4 @@
-"""Which site is drawn given which: the graphs behind a model and a guide, and whether the two mirror each other."""
+"""Factorizations of models and guides: recovered from running programs, compared, and judged on graphs."""
 
 from .comparison import compare as compare
 from .graph import Factorization as Factorization

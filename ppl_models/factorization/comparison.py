@@ -1,4 +1,4 @@
-"""`compare`: a report on whether a guide's factorization mirrors the exact posterior's."""
+"""`compare`: the report on whether a guide's factorization mirrors that of the exact posterior."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Does a guide's factorization mirror the exact posterior's? Pure graph work: no program, no tensor."""
+"""`judge`: faithful, minimal, perfect? Pure graph work on two factorizations: no program, no tensor."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Whether the chain from data to codes and back mixes: R-hat across chains, effective draws, autocorrelation."""
+"""Mixing of the chain from data to latents and back: R-hat across chains, effective draws, autocorrelation."""
 
 from __future__ import annotations
 

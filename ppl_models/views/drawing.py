@@ -1,4 +1,4 @@
-"""What figures are drawn with: images as arrays, pages of them, and axes as all figures here have them."""
+"""Drawing tools of figures: images as arrays, pages of them, and axes as all figures here have them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ordinary probes miss: values that are seldom drawn, and copies of large plates that are not looked at."""
+"""Probes of rare values: those that are seldom drawn, and copies of large plates that ordinary probes leave out."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Where nodes and plates go: rows by topological generation, columns by barycentre, plates kept together.
+"""Positions of nodes and plates: rows by topological generation, columns by barycentre, plates kept together.
 
 All panels of a picture share one layout, so that the eye can compare them. Pure Python and networkx.
 """
