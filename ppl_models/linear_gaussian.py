@@ -92,7 +92,7 @@ class LinearGaussian(Program):
             return pyro.sample("x", self._conditional("x", z), obs=x)
 
     def blocks(self) -> dict[str, slice]:
-        """Where each site lies in the concatenation (z1, ..., zL, x) that the closed forms are written in."""
+        """The place of each site in the concatenation (z1, ..., zL, x) that the closed forms are written in."""
         return slices_of(self.sizes)
 
     def joint(self) -> tuple[Tensor, Tensor]:
@@ -130,7 +130,7 @@ class LinearGaussian(Program):
         return MultivariateNormal(mean[: block.start] - shift.mT, scale_tril=_positive(inverse.flip(0, 1)))
 
     def gap(self, structure: str = "mean-field", family: str = "full") -> Tensor:
-        """What the best guide of a structure loses, min_q E_x KL( q(z | x) || p(z | x) ): a scalar, in nats.
+        """Gap of the best guide of a structure, min_q E_x KL( q(z | x) || p(z | x) ): a scalar, in nats.
 
         Lambda is the precision of the exact posterior, Lambda_l that of a layer given all its factor sees
         (mean field: given all other layers too, the block l of Lambda; the reverse KL is as narrow as that):

@@ -91,7 +91,7 @@ def by_element(inspection: Inspection) -> Report:
 
 
 def _called(inspection: Inspection) -> tuple[str, str]:
-    """What model and guide are called, within a partial or a handler."""
+    """The names of model and guide, within a partial or a handler."""
     programs = inspection.model.probed.experiment.program, inspection.guide.experiment.program
     model, guide = (getattr(p, "func", getattr(p, "fn", p)) for p in programs)
     return getattr(model, "__name__", type(model).__name__), getattr(guide, "__name__", type(guide).__name__)

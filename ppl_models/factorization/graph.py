@@ -95,7 +95,7 @@ class Factorization:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Factorization":
-        """What `to_dict` gave. Raises ValueError for keys it does not know or that are missing."""
+        """The inverse of `to_dict`. Raises ValueError for keys that are unknown or missing."""
         if not isinstance(content, Mapping) or not {"parents"} <= set(content) <= set(cls.__dataclass_fields__):
             raise ValueError(f"Factorization: found {content!r}, want keys {', '.join(cls.__dataclass_fields__)}")
         return cls(**content)

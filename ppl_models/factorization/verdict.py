@@ -29,7 +29,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What comparing two factorizations gives.
+    """Result of comparing two factorizations.
 
     Args:
         rows: one for each latent of the guide, in its order.

@@ -34,7 +34,7 @@ class Rows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of the rows, (N, D)."""
+        """The shape of the rows, (N, D)."""
         return self.values.shape
 
     def draw(self, key: jax.Array, index: Any = slice(None)) -> jax.Array:
@@ -104,7 +104,7 @@ def _bits(nll: jax.Array, x: jax.Array, kind: str, size: int, levels: int, alpha
 
 
 def _float() -> jnp.dtype:
-    """What new arrays of JAX are: float32, or float64 where that is enabled."""
+    """The type of new arrays of JAX: float32, or float64 where that is enabled."""
     return jnp.zeros(()).dtype
 
 

@@ -73,7 +73,7 @@ class LinearGaussian(Program):
             return numpyro.sample("x", self._conditional("x", z), obs=x)
 
     def blocks(self) -> dict[str, slice]:
-        """Where each site lies in the concatenation (z1, ..., zL, x) that the closed forms are written in."""
+        """The place of each site in the concatenation (z1, ..., zL, x) that the closed forms are written in."""
         return slices_of(self.sizes)
 
     def joint(self) -> tuple[Array, Array]:
@@ -103,7 +103,7 @@ class LinearGaussian(Program):
         return MultivariateNormal(mean[: block.start] - shift.T, scale_tril=_positive(inverse[::-1, ::-1]))
 
     def gap(self, structure: str = "mean-field", family: str = "full") -> Array:
-        """What the best guide of a structure loses, min_q E_x KL( q(z | x) || p(z | x) ): a scalar, in nats."""
+        """Gap of the best guide of a structure, min_q E_x KL( q(z | x) || p(z | x) ): a scalar, in nats."""
         check_gap(structure, family)
         # Lambda = W^T W with W = Q R, columns in the order of elimination: R_ll^T R_ll is what is left for
         # layer l once the layers before it are integrated out, and W_l^T W_l is block l of Lambda itself.

@@ -44,7 +44,7 @@ def check_data(x: Tensor, event: int | Sequence[int], name: str = "x", dtype: to
 
 
 def rows(x: Tensor | None, n: int, event: int, likelihood: nn.Module, dtype: torch.dtype) -> int:
-    """How many data a run of a model has: the rows of x, once they are checked, or `n` if it generates.
+    """The number of data in a run of a model: the rows of x, once they are checked, or `n` if it generates.
 
     Args:
         x: rows (n, event), or None.

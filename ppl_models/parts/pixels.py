@@ -49,7 +49,7 @@ class AutoregressiveImage(TorchDistribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        """That of the values of a pixel."""
+        """The support of the values of a pixel."""
         outputs = self.net.last.out_channels
         support = self.pixel(self.context.new_zeros(outputs)).support
         while isinstance(support, type(constraints.real_vector)):

@@ -133,7 +133,7 @@ def block_shapes(owner: str, layers: int, event: int, image: Sequence[int] | Non
 
 
 def slices_of(sizes: Mapping[str, int]) -> dict[str, slice]:
-    """Where each of some vectors lies in their concatenation.
+    """The place of each of some vectors in their concatenation.
 
     >>> slices_of({"z1": 2, "x": 3})
     {'z1': slice(0, 2, None), 'x': slice(2, 5, None)}

@@ -48,7 +48,7 @@ class GaussianJoint:
         self.root(self.blocks)
 
     def places(self, nodes: Iterable[str]) -> list[int]:
-        """Where the coordinates of some nodes lie, in the order of the nodes."""
+        """The places of the coordinates of some nodes, in the order of the nodes."""
         return [place for node in nodes for place in range(len(self.covariance))[self.blocks[node]]]
 
     def root(self, nodes: Collection[str]) -> ndarray:
@@ -63,7 +63,7 @@ class GaussianJoint:
 
 @dataclass(frozen=True)
 class Price:
-    """What a structure costs, in nats per datum.
+    """Cost of a structure, in nats per datum.
 
     Args:
         forward: min_q E_x KL( p(z | x) || q(z | x) ), the sum of `sites`.
@@ -86,7 +86,7 @@ def price(
     elbo: bool = True,
     family: str = "full",
 ) -> Price:
-    """What the best guide of a structure loses: in both directions, per factor and per missing edge.
+    """Loss of the best guide of a structure: in both directions, per factor and per missing edge.
 
         min_q E_x KL( p(z | x) || q(z | x) ) = sum_i I( z_i ; P_i - have_i | have_i )
         I( a ; b | c ) = 1/2 ( log det Cov(a | c) - log det Cov(a | b, c) )

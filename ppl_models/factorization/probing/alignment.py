@@ -118,7 +118,7 @@ class Alignment:
         return owners
 
     def covariates(self, names: Sequence[str], base: ProgramRun) -> tuple[list[SiteRecord], dict[Node, Change]]:
-        """What no site observes, as sites of a kind of their own, and how to change each copy of them.
+        """Arguments that no site observes, as sites of a kind of their own, and how to change each copy of them.
 
         A leaf with a row for each copy of a plate of the data has a node for each; any other is one node.
         """

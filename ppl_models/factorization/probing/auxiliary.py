@@ -87,7 +87,7 @@ class Contraction:
         return baseline.run(self.experiment)
 
     def _find_owners(self, baseline: Baseline) -> None:
-        """Which latent each auxiliary element is drawn for: the one it moves; of several one that has none else."""
+        """The latent that each auxiliary element is drawn for: the one it moves; of several one that has none else."""
         start = baseline.run(self.experiment)
         reach: dict[tuple[str, int], list[Node]] = {}
         for name in self.auxiliary:

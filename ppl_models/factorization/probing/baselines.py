@@ -12,7 +12,7 @@ from .alternatives import another
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a run is given: values at sites, a seed, a jitter of the parameters, arguments.
+    """Input of a run: values at sites, a seed, a jitter of the parameters, arguments.
 
     Args:
         values: of the latents and of what else is held.

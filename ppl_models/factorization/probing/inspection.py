@@ -18,7 +18,7 @@ def label(node: Node) -> str:
 
 @dataclass(kw_only=True)
 class ModelInspection:
-    """What inspecting a model has found.
+    """Findings of an inspection of a model.
 
     Args:
         probed: by probing.
@@ -88,7 +88,7 @@ class ModelInspection:
 
 @dataclass(kw_only=True)
 class Inspection:
-    """What inspecting a guide after its model has found.
+    """Findings of an inspection of a guide after its model.
 
     Args:
         model: what was found of it.
@@ -109,7 +109,7 @@ class Inspection:
 
     @property
     def latents(self) -> tuple[str, ...]:
-        """What of the model's latents the guide draws or computes, in its order."""
+        """The model's latents that the guide draws or computes, in its order."""
         return tuple(name for name in self.sampled if name not in self.model.plus)
 
     @property

@@ -18,7 +18,7 @@ LOOKS = 6  # how often, at least, a dependence is looked for: copies times round
 
 @dataclass
 class ProbeResult:
-    """What probing found of one program.
+    """Findings of the probes of one program.
 
     Args:
         role: "model" or "guide".
@@ -62,7 +62,7 @@ class ProbeResult:
         self.doubts[:] = dict.fromkeys(self.doubts)
 
     def disagreements(self, sources: Collection[str], targets: Collection[str]) -> Iterable[str]:
-        """Where interventions and provenance differ, site by site, in sentences."""
+        """The differences of interventions and provenance, site by site, in sentences."""
         sites: dict[str, set[str]] = {}
         for (parent, _), (child, _) in self.edges():
             sites.setdefault(child, set()).add(parent)
@@ -208,7 +208,7 @@ def held(baseline: Baseline, record: SiteRecord, node: Node) -> Baseline:
 
 
 def change_of(record: SiteRecord, node: Node, alignment: Alignment | None = None) -> Change:
-    """How to change a copy of a site: of an observed one through the arguments, where it comes from there."""
+    """A change of a copy of a site: of an observed one through the arguments, where it comes from there."""
     if alignment is None or record.kind != "observed" or not alignment.elements(record, node[1]):
         return lambda baseline: held(baseline, record, node)
 
@@ -220,5 +220,5 @@ def change_of(record: SiteRecord, node: Node, alignment: Alignment | None = None
 
 
 def changes(base: ProgramRun, names: Iterable[str], alignment: Alignment | None = None) -> dict[Node, Change]:
-    """How to change each copy of some sites."""
+    """A change of each copy of some sites."""
     return {node: change_of(base[node[0]], node, alignment) for node in base.nodes(names)}

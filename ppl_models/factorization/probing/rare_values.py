@@ -19,7 +19,7 @@ def look_for_rare_values(probe: Probe, alignment: Alignment) -> None:
 
 
 def _crowds(probe: Probe, alignment: Alignment) -> dict[Node, tuple[Plate, Change]]:
-    """How to change many copies at once of those that are not looked at, so that any two are told apart by some."""
+    """Changes of many unprobed copies at once, so that any two copies are told apart by some change."""
     found: dict[Node, tuple[Plate, Change]] = {}
     for record in (probe.base[name] for name in dict.fromkeys(site for site, _ in probe.sources)):
         for plate in () if record.kind == "covariate" else record.plates:

@@ -210,7 +210,7 @@ def _far(p: Point, q: Point) -> float:
 
 
 def _tag(plate: str, boxes: Mapping[str, Box]) -> Box:
-    """Where a plate's label is: in its lower right corner, or in the left one where another plate covers that."""
+    """Position of a plate's label: its lower right corner, or the left one where another plate covers that."""
     left, _, right, bottom = boxes[plate]
     width = text_width(plate, 10)
     spots = [
@@ -231,7 +231,7 @@ def _plate(plate: str, box: Box, tag: Box) -> str:
 
 
 def _beside(label: str, curve: Curve, taken: Iterable[Box], others: Iterable[Curve]) -> Box:
-    """Where a label goes: beside its edge or on it, where the least is."""
+    """Position of a label: beside its edge or on it, where the least is."""
     half = text_width(label, 9.5) / 2 + 2
     lines = [point(other, t / 20) for other in others for t in range(21)]
     found = []

@@ -64,6 +64,6 @@ def text_width(text: str, size: float) -> float:
 
 
 def node_width(name: str) -> float:
-    """How wide a node must be to hold its name: a circle for a symbol, longer for a word."""
+    """Width of a node that holds its name: a circle for a symbol, longer for a word."""
     symbol = len(name) < 3 or re.fullmatch(r"[^\W\d_]\d{2}", name)
     return HEIGHT if symbol and text_width(name, 13) < HEIGHT - 5 else max(HEIGHT, round(text_width(name, 13) + 18, 1))

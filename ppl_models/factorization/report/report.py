@@ -38,7 +38,7 @@ class SiteRow:
 
 @dataclass(frozen=True)
 class Gap:
-    """What the structure of a guide costs on a linear-Gaussian model, in nats.
+    """Cost of the structure of a guide on a linear-Gaussian model, in nats.
 
     Args:
         forward: min_q E_x KL(p(z | x) || q(z | x)), the information that the structure throws away.

@@ -137,6 +137,6 @@ class Router:
 
     @staticmethod
     def _cells(curve: Curve) -> set[tuple[int, int]]:
-        """Where the middle of a curve runs, on a grid; edges may meet at their ends."""
+        """The grid cells of the middle of a curve; edges may meet at their ends."""
         middle = (point(curve, t / 60) for t in range(18, 43))
         return {(round(x / CELL), round(y / CELL)) for x, y in middle}

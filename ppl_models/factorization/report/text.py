@@ -35,7 +35,7 @@ def as_text(report: Report) -> str:
 
 
 def gap_text(report: Report) -> list[str]:
-    """What the structure costs, in two sentences."""
+    """The cost of the structure, in two sentences."""
     gap = report.gap
     return [
         f"The model is linear-Gaussian: this structure loses {gap.forward:.4f} nats a {gap.per}, min E KL(p || q);",
@@ -79,7 +79,7 @@ def _mark(report: Report, row: SiteRow) -> str:
 
 
 def _said(row: SiteRow) -> list[str]:
-    """What is to be said of a factor: each missing parent with its path, then what is superfluous."""
+    """The remark on a factor: each missing parent with its path, then what is superfluous."""
     said = []
     for name, path in row.missing.items():
         nats = f"; worth {row.nats[name]:.4f} nats" if name in row.nats else ""

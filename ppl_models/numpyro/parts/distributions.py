@@ -233,7 +233,7 @@ def _kl_rank_one_rank_one(q: RankOneNormal, p: RankOneNormal) -> Array:
 
 @kl_divergence.register(TransformedDistribution, TransformedDistribution)
 def _kl_transformed(q: TransformedDistribution, p: TransformedDistribution) -> Array:
-    """That of the bases, where both are pushed through the same bijections: the divergence does not change."""
+    """The divergence of the bases, where both are pushed through the same bijections, which do not change it."""
     same = len(q.transforms) == len(p.transforms) and q.event_shape == p.event_shape
     if not same or any(one != other for one, other in zip(q.transforms, p.transforms, strict=True)):
         raise NotImplementedError

@@ -44,7 +44,7 @@ class AutoregressiveImage(dist.Distribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        """That of the values of a pixel."""
+        """The support of the values of a pixel."""
         support = self.pixel(jnp.zeros(self.net.output)).support
         while isinstance(support, constraints.independent):
             support = support.base_constraint
