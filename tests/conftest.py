@@ -1,5 +1,7 @@
 """What every test starts from: one seed, an empty param store, checks on, one thread per worker, no display."""
 
+import ctypes
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -15,6 +17,8 @@ import torch
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
+ENOUGH = 1.2e9  # bytes
+
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
@@ -29,6 +33,43 @@ def fresh_state() -> Iterator[None]:
     pyro.clear_param_store()
     if "numpyro" in sys.modules:  # its checks are of the process: a benchmark turns them off
         sys.modules["numpyro"].enable_validation(True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A program that JAX has compiled for one test is read from the disk for the next; each worker has its folder."""
+    if "jax" in sys.modules:
+        from jax.experimental.compilation_cache import compilation_cache
+
+        jax = sys.modules["jax"]
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+        compilation_cache.reset_cache()
+    yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_worker() -> Iterator[None]:
+    """What JAX and torch have compiled is forgotten after a module, once the process holds more than `ENOUGH`."""
+    yield
+    if resident() < ENOUGH:
+        return
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()
+    gc.collect()
+    if sys.platform == "linux":  # freed memory goes back to the machine
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def resident() -> float:
+    """Bytes that this process holds, inf where that cannot be read."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return float("inf")
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def test_source_runs(source: Path, tmp_path: Path) -> None:
     settings = {"PPL_MODELS_FAST": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
     # a bare expression shows nothing in a script, and a figure shown without a display warns: neither is the notebook's
     command = [sys.executable, "-W", "ignore:FigureCanvasAgg is non-interactive", str(source)]
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ | settings, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | settings, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Warning" not in done.stderr
     assert not list(tmp_path.iterdir())  # nothing is left on the disk

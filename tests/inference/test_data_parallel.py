@@ -47,7 +47,7 @@ def torchrun(folder: Path, words: list[str], code: int = 0, restarts: int = 0) -
     held |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     launch += ["--max-restarts", str(restarts), *words]
-    done = subprocess.run(launch, cwd=folder, env=held, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(launch, cwd=folder, env=held, capture_output=True, text=True)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 

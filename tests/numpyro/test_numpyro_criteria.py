@@ -1,7 +1,7 @@
 """Discrepancies and general criteria in JAX: torch's numbers, draws of the prior, and trainings with each of them."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -33,19 +33,9 @@ from ppl_models.inference.numpyro.passes.terms import traces
 from ppl_models.inference.pyro.passes.terms import Terms as TorchTerms
 from ppl_models.numpyro import VAE, Infusion
 from ppl_models.numpyro.parts.program import training
+from tests.helpers.precision import quick
 
 KEY = jax.random.key(0)
-
-
-@pytest.fixture
-def wide(double: None) -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
-
-
-def quick(function: Callable) -> Callable:
-    """Compiled without much thought: it runs once."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def samples(*shapes: tuple[int, ...]) -> list[np.ndarray]:

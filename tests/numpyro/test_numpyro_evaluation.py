@@ -24,13 +24,6 @@ from ppl_models.numpyro.weights import like_torch
 N, WIDTH, COLUMNS = 40, 4, 7
 
 
-@pytest.fixture
-def wide(double):
-    """Double precision on both sides."""
-    with jax.enable_x64(True):
-        yield
-
-
 def rows(n: int = N, width: int = WIDTH) -> np.ndarray:
     return np.random.default_rng(1).normal(size=(n, width)).astype(np.float32)
 

@@ -1,6 +1,6 @@
 """The guides in JAX: equal to torch's for the same weights and latents, in double precision; and in NumPyro's tools."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,9 @@ from ppl_models.factorization import compare
 from ppl_models.numpyro.parts.program import named_parameters
 from ppl_models.numpyro.weights import like_torch
 from tests.helpers.numpyro_programs import JAX, PLAIN, TORCH
+from tests.helpers.precision import quick, shaken
+
+pytestmark = pytest.mark.usefixtures("wide")
 
 KEY = jax.random.key(0)
 GUIDES = ("MeanField", "BottomUp", "Ladder", "SelfReflective", "Faithful")
@@ -49,20 +52,6 @@ MODELS: dict[str, tuple[str, tuple, dict]] = {
 FIXED = ("LinearGaussian", "Infusion")  # models whose likelihood is no choice
 
 
-@pytest.fixture(autouse=True)
-def in_double(double: None) -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
-
-
-def shaken(module: nn.Module) -> nn.Module:
-    """So that what starts at zero does not hide a mistake."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return module
-
-
 def of_torch(value: Any) -> Any:
     return jnp.asarray(value.detach().numpy()) if isinstance(value, Tensor) else value
 
@@ -77,11 +66,6 @@ def built(name: str) -> tuple[nn.Module, eqx.Module]:
 
 def data(n: int = 4) -> Tensor:
     return 2 * torch.rand(n, WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.double) - 1
-
-
-def quick(function: Callable) -> Callable:
-    """Compiled without much thought: it runs once."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 class Substitute(poutine.messenger.Messenger):

@@ -1,6 +1,5 @@
 """The guides in JAX with NumPyro's own tools: what they are made of, SVI, jit, both traces of a run, subsamples."""
 
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -24,13 +23,9 @@ from ppl_models.numpyro.parts.nets import Linear
 from ppl_models.numpyro.parts.program import named_parameters, with_parameters
 from tests.helpers.numpyro_programs import JAX, X, masked, normal, two, weighted
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 KEY = jax.random.key(0)
-
-
-@pytest.fixture(autouse=True)
-def in_double() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
 
 
 @pytest.mark.parametrize("names", [("a.b", "dotted_a~1b"), ("fn", "a")])

@@ -1,6 +1,5 @@
 """The guides in JAX refuse what they cannot do, in the words of torch's."""
 
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -19,13 +18,9 @@ import guides.numpyro as guides
 from guides.numpyro.parts.guide import with_model
 from tests.helpers.numpyro_programs import JAX, X, masked, normal, two, weighted
 
+pytestmark = pytest.mark.usefixtures("x64")
+
 KEY = jax.random.key(0)
-
-
-@pytest.fixture(autouse=True)
-def in_double() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
 
 
 @pytest.mark.parametrize("guide", ["MeanField", "BottomUp"])

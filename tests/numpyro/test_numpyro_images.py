@@ -1,7 +1,7 @@
 """What images are made of in JAX: autoregressive networks and pixels, ladders, infused Gaussians; equal to torch's."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -28,27 +28,15 @@ from ppl_models.parts import (
     pixelcnn as torch_pixelcnn,
     pixels as torch_pixels,
 )
+from tests.helpers.precision import jnps, quick
+
+pytestmark = pytest.mark.usefixtures("wide")
 
 KEY = jax.random.key(0)
 
 
-@pytest.fixture(autouse=True)
-def in_double(double: None) -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
-
-
-def quick(function: Callable) -> Callable:
-    """Compiled without much thought: it runs once."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def call(function: Callable, *inputs: jax.Array) -> jax.Array:
     return function(*inputs)
-
-
-def jnps(*tensors: Tensor) -> list[jax.Array]:
-    return [jnp.asarray(t.detach().numpy()) for t in tensors]
 
 
 def close(found, expected: Tensor, rtol: float = 1e-11, atol: float = 1e-12) -> None:

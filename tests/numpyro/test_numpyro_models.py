@@ -1,6 +1,5 @@
 """The models in JAX: names, densities, gradients, factorizations and refusals are torch's, and weights cross over."""
 
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -24,6 +23,8 @@ from ppl_models import numpyro as ports
 from ppl_models.factorization import factorization
 from ppl_models.numpyro.parts.program import Program, named_constants, named_parameters, with_parameters
 from ppl_models.numpyro.weights import from_torch, like_torch, to_torch
+
+pytestmark = pytest.mark.usefixtures("wide")
 
 KEY = jax.random.key(0)
 BUILD = {
@@ -62,12 +63,6 @@ BUILD = {
     "linear, parents": ("LinearGaussian", (2, (3, 1, 2), {"z3": ("z2", "z1"), "x": ("z3", "z1")}), {}),
 }
 every_model = pytest.mark.parametrize("name", BUILD)
-
-
-@pytest.fixture(autouse=True)
-def in_double(double: None) -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
 
 
 def torchs(name: str) -> nn.Module:

@@ -1,7 +1,6 @@
 """The parts in JAX: equal to torch's for the same weights, in double precision, and initially distributed alike."""
 
 import math
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -20,7 +19,7 @@ from numpyro import handlers
 from numpyro.distributions.kl import kl_divergence
 from numpyro.infer import TraceMeanField_ELBO
 from scipy import stats
-from torch import Tensor, nn
+from torch import nn
 
 from ppl_models.numpyro import SeReVAE
 from ppl_models.numpyro.parts import bijectors, distributions, layers, likelihoods, nets
@@ -32,32 +31,11 @@ from ppl_models.parts import (
     likelihoods as torch_likelihoods,
     nets as torch_nets,
 )
+from tests.helpers.precision import close, jnps, shaken
+
+pytestmark = pytest.mark.usefixtures("wide")
 
 KEY = jax.random.key(0)
-
-
-@pytest.fixture(autouse=True)
-def in_double(double: None) -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
-
-
-def shaken(module: nn.Module) -> nn.Module:
-    """So that what starts at zero does not hide a mistake."""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return module
-
-
-def jnps(*tensors: Tensor) -> list[jax.Array]:
-    return [jnp.asarray(t.detach().numpy()) for t in tensors]
-
-
-def close(found, expected: Tensor, rtol: float = 1e-12, atol: float = 1e-13) -> None:
-    expected = expected.detach().numpy()
-    assert np.shape(found) == expected.shape
-    np.testing.assert_allclose(np.asarray(found), expected, rtol=rtol, atol=atol)
 
 
 # Networks

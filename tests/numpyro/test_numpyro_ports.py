@@ -3,7 +3,6 @@
 import importlib
 import inspect
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -103,12 +102,6 @@ class Noise:
     def __call__(self, shape: tuple[int, ...]) -> np.ndarray:
         self.count += 1
         return np.random.default_rng([self.count, *shape]).normal(size=tuple(shape))
-
-
-@pytest.fixture
-def wide(double: None) -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
 
 
 def rows(model: str) -> torch.Tensor:

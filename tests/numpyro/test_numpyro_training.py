@@ -23,7 +23,6 @@ import optax
 import pyro
 import pytest
 import torch
-from jax.experimental.compilation_cache import compilation_cache
 from numpyro.infer import SVI, Predictive, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 
 import ppl_models.inference as torch_side
@@ -51,31 +50,6 @@ from ppl_models.numpyro.weights import from_torch
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, STEPS = 3, 20
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled_once(tmp_path_factory):
-    """Trainings of one pair on other data are one program, compiled once."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-
-
-@pytest.fixture
-def wide(double):
-    """Double precision on both sides."""
-    with jax.enable_x64(True):
-        yield
 
 
 def rows(n: int = 24, seed: int = 1) -> np.ndarray:
@@ -728,7 +702,7 @@ def test_a_process_that_is_killed(tmp_path):
     """SIGKILL in the middle of writing; another process goes on."""
     code = """
         import os, signal, sys
-        from test_numpyro_training import *
+        from tests.numpyro.test_numpyro_training import *
         real, calls = os.fsync, []
         def deadly(file):
             calls.append(1)
@@ -738,7 +712,7 @@ def test_a_process_that_is_killed(tmp_path):
         os.fsync = deadly
         train("plain", Path(sys.argv[1]))
     """
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     killed = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), tmp_path / "broken"], env=environment, capture_output=True
     )
