@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 UNFINISHED := .venv/.unfinished
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 NOTEBOOKS := $(wildcard notebooks/*.py)
 
 .PHONY: help demo test lint slow notebooks clean
@@ -17,10 +17,12 @@ demo: $(READY)
 
 test: $(READY)
 	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
 	@$(PYTEST)
 
 lint: $(READY)
 	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
 	@$(BIN)/lint-imports
 
 slow: $(READY)

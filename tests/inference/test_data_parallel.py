@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_resume import Killed, Recognition, assert_same, bomb, rows, untimed
+from test_resume import Recognition, assert_same, rows
 from torch import Tensor, nn
 
 from ppl_models import VAE
@@ -25,8 +24,8 @@ from ppl_models.inference.pyro.feeding.distributed import current, shut_down
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, PREVIOUS, read
 from ppl_models.inference.pyro.training.loop import Loop
 from ppl_models.runs import load_run
+from tests.helpers.processes import Killed, bomb, torchrun, untimed
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS, SEEDS = 60, range(5)
 SCRIPT = """
 import sys, warnings
@@ -41,14 +40,10 @@ if __name__ == "__main__":
 """
 
 
-def torchrun(folder: Path, words: list[str], code: int = 0, restarts: int = 0) -> subprocess.CompletedProcess[str]:
-    """Two processes on this machine."""
-    held = {name: v for name, v in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    held |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    launch += ["--max-restarts", str(restarts), *words]
-    done = subprocess.run(launch, cwd=folder, env=held, capture_output=True, text=True)
-    assert done.returncode == code, done.stdout + done.stderr
+def by_two(folder: Path, words: list[str], restarts: int = 0) -> subprocess.CompletedProcess[str]:
+    """Two processes that come to a good end."""
+    done = torchrun(folder, words, restarts)
+    assert done.returncode == 0, done.stdout + done.stderr
     return done
 
 
@@ -175,7 +170,7 @@ def command_line(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("parallel")
-    told = torchrun(folder, [script(folder, all_of_it)])
+    told = by_two(folder, [script(folder, all_of_it)])
     assert "Warning" not in told.stderr and "Traceback" not in told.stderr, told.stderr
     return folder
 
@@ -259,7 +254,7 @@ def test_as_many_processes_as_began(done):
 
 
 def test_torchrun_starts_again_and_the_end_is_the_same(done):
-    torchrun(done, [script(done, killed_once)], restarts=2)
+    by_two(done, [script(done, killed_once)], restarts=2)
     told = {(done / f"restarts{rank}").read_text() for rank in range(2)}
     assert len(told) == 1 and told <= {"1", "2"}  # torchrun may start a finished training once more
     assert_same(done / "whole", done / "elastic")
@@ -268,7 +263,7 @@ def test_torchrun_starts_again_and_the_end_is_the_same(done):
 @pytest.fixture(scope="module")
 def commanded(tmp_path_factory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("commanded")
-    return folder, torchrun(folder, ["-m", "ppl_models", *COMMAND.split()]).stdout
+    return folder, by_two(folder, ["-m", "ppl_models", *COMMAND.split()]).stdout
 
 
 FILES = {
@@ -291,7 +286,7 @@ def test_the_command_line_by_two_processes(commanded):
 
 def test_the_command_line_goes_on_by_itself(commanded):
     folder, _ = commanded
-    told = torchrun(folder, [script(folder, command_line)], restarts=2)
+    told = by_two(folder, [script(folder, command_line)], restarts=2)
     assert sum(text.startswith("run ") for text in told.stdout.splitlines()) == 1
     (run,) = (folder / "runs").iterdir()
     assert_same(run, folder / "elastic")
@@ -299,5 +294,5 @@ def test_the_command_line_goes_on_by_itself(commanded):
     assert (run / "evaluation.json").read_text() == (folder / "elastic" / "evaluation.json").read_text()
     # and in its own words
     words = ["-m", "ppl_models", "train", "--resume", "elastic", "--evaluate", "4", "-q"]
-    assert torchrun(folder, words).stdout.count("run  elastic") == 1
+    assert by_two(folder, words).stdout.count("run  elastic") == 1
     assert_same(run, folder / "elastic")

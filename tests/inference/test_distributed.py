@@ -1,8 +1,6 @@
 """Training by several processes: what they tell each other, and who takes which rows. Two of them, by torchrun."""
 
-import os
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -13,8 +11,8 @@ from torch import Tensor
 
 from ppl_models.inference.pyro.feeding.batches import Batches
 from ppl_models.inference.pyro.feeding.distributed import Group, current, seed_of, shut_down
+from tests.helpers.processes import torchrun
 
-ROOT = Path(__file__).resolve().parents[2]
 BEGIN = """
 import sys, warnings
 warnings.simplefilter("error")
@@ -115,16 +113,11 @@ print("never here")
 """
 
 
-def torchrun(folder: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Two processes on this machine that run a script."""
+def by_two(folder: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Two processes that run a script."""
     script = folder / "script.py"
     script.write_text(BEGIN + 'if __name__ == "__main__":\n' + textwrap.indent(code, "    "))
-    environment = {name: v for name, v in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    return subprocess.run(
-        [*command, str(folder), *arguments], cwd=folder, env=environment, capture_output=True, text=True
-    )
+    return torchrun(folder, [str(script), str(folder), *arguments])
 
 
 @pytest.fixture(
@@ -134,7 +127,7 @@ def ranks(request, tmp_path_factory) -> list[dict[str, Tensor]]:
     if request.param == "cuda" and torch.cuda.device_count() < 2:
         pytest.skip("needs two CUDA devices")
     folder = tmp_path_factory.mktemp("ranks")
-    done = torchrun(folder, WORK, request.param)
+    done = by_two(folder, WORK, request.param)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr and "Traceback" not in done.stderr, done.stderr
     return [load_file(folder / f"{rank}.safetensors") for rank in range(2)]
@@ -193,7 +186,7 @@ def test_all_rows_keep_their_order(ranks):
 
 
 def test_the_death_of_one_ends_all(tmp_path):
-    done = torchrun(tmp_path, DEATH)
+    done = by_two(tmp_path, DEATH)
     assert done.returncode != 0 and "rank 1 is gone" in done.stderr and "never here" not in done.stdout
     assert "Timed out" not in done.stderr  # the other has not waited for the end of the half hour that torch gives
 

@@ -34,16 +34,13 @@ from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, PREVIOUS, 
 from ppl_models.inference.pyro.training.loop import Loop
 from ppl_models.inference.pyro.training.tensorboard import TensorBoard
 from ppl_models.parts import Program
+from tests.helpers.processes import Killed, bomb, untimed
 
 # as many workers as a test wants, on a machine of any size
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 23
-
-
-class Killed(BaseException):
-    """An end that nobody handles."""
 
 
 class Recognition(Program):
@@ -155,10 +152,6 @@ def train(name: str, folder: Path | None, **more: Any) -> list[Any]:
     return [{k: v.clone() for k, v in held.items()}, untimed(run.history), run.notes]
 
 
-def untimed(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in history]
-
-
 def assert_same(one: Path, other: Path) -> None:
     """Two checkpoints hold the same, but for the time that it took: weights, moments, averages, generators, order."""
     a, b = (read(folder / CHECKPOINT) for folder in (one, other))
@@ -195,22 +188,6 @@ PLACES = {
     "between the files": (loop, "write_json", False),
     "after a record": (Loop, "_record", True),
 }
-
-
-def bomb(patch: pytest.MonkeyPatch, owner: Any, name: str, after: bool, count: int) -> None:
-    """Let the count-th call end the training."""
-    real, calls = getattr(owner, name), []
-
-    def deadly(*args: Any, **kwargs: Any) -> Any:
-        calls.append(1)
-        if len(calls) == count and not after:
-            raise Killed
-        result = real(*args, **kwargs)
-        if len(calls) == count:
-            raise Killed
-        return result
-
-    patch.setattr(owner, name, deadly)
 
 
 def killed_on_the_way(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, moments: random.Random) -> list[str]:

@@ -47,6 +47,7 @@ from ppl_models.inference.pyro.passes.terms import Terms as TorchTerms
 from ppl_models.numpyro import VAE, SeReVAE
 from ppl_models.numpyro.parts.program import Program, named_constants, named_parameters, with_parameters
 from ppl_models.numpyro.weights import from_torch
+from tests.helpers.processes import Killed, bomb, untimed
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, STEPS = 3, 20
@@ -593,15 +594,7 @@ def test_validation_patience_and_callbacks():
     assert [r["s"] for r in run.history] == seen and float(run.params["s"]) == seen[-1]
 
 
-def untimed(history):
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in history]
-
-
 # exact resume
-
-
-class Killed(BaseException):
-    """An end that nobody handles."""
 
 
 PLACES = {
@@ -616,22 +609,6 @@ PLACES = {
     "between the files": (loop, "write_json", False),
     "after a record": (Loop, "_record", True),
 }
-
-
-def bomb(patch, owner, name, after, count):
-    """Let the count-th call end the training."""
-    real, calls = getattr(owner, name), []
-
-    def deadly(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == count and not after:
-            raise Killed
-        result = real(*args, **kwargs)
-        if len(calls) == count:
-            raise Killed
-        return result
-
-    patch.setattr(owner, name, deadly)
 
 
 CASES = {

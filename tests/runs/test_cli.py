@@ -23,6 +23,7 @@ from ppl_models.cli import app
 from ppl_models.inference import evaluate, write_atomically
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read
 from ppl_models.runs import load_run, names
+from tests.helpers.processes import Killed
 
 SMALL = "train sere-vae -g self-reflective -m layers=2 -m latent=2 -m hidden=8 -g hidden=8 --steps 8 --evaluate 4 -q"
 QUICK = "--steps 3 --evaluate 2 --out run -q"
@@ -360,10 +361,6 @@ def assert_same_runs(one: str, two: str) -> None:
     assert content(f"{one}/evaluation.json") == content(f"{two}/evaluation.json")
     first, second = ([{**row, "seconds": 0} for row in load_run(folder).history] for folder in (one, two))
     assert first == second
-
-
-class Killed(BaseException):
-    """The end of a process: nothing gets hold of it, and nothing is tidied up."""
 
 
 LONGER = "train sere-vae -g self-reflective -m layers=2 -m latent=2 -m hidden=8 -g hidden=8 --epochs 4 --evaluate 4 -q"
