@@ -40,7 +40,7 @@ def fresh_state() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A program that JAX has compiled for one test is read from the disk for the next; each worker has its folder."""
-    if "jax" in sys.modules:
+    if "jax" in sys.modules and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         from jax.experimental.compilation_cache import compilation_cache
 
         jax = sys.modules["jax"]
