@@ -26,7 +26,7 @@ LONGEST_HEADER = 100_000_000  # bytes, that of safetensors
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one file holds, in tensors of the library that read it.
+    """Contents of one file, in tensors of the library that read it.
 
     Attributes:
         weights: "model.*", "guide.*" and "params.*".
@@ -77,7 +77,7 @@ def prepared(folder: Path | None, resume: bool = False) -> Iterator[None]:
 
 
 def described(about: Mapping[str, Any]) -> str:
-    """What is said about tensors, as JSON.
+    """The header about tensors, as JSON.
 
     Raises:
         TypeError: what JSON does not know.
@@ -161,7 +161,7 @@ def kept_as(path: Path) -> Path | None:
 
 
 def previous_of(path: Path) -> Path:
-    """Where the version before the file at `path` is kept."""
+    """The path of the version before the file at `path`."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
@@ -180,7 +180,7 @@ def _parsed(content: bytes, parse: Callable[[bytes], Any]) -> Any:
 
 
 def _offer(path: Path) -> str:
-    """What to try when `path` is damaged."""
+    """The advice for a damaged `path`."""
     previous = previous_of(path)
     try:
         step = verified(previous)[1].get("step")

@@ -1,4 +1,4 @@
-"""How far draws of a guide can be trusted, from their log weights alone: NumPy in, NumPy out, for any backend.
+"""Diagnostics of a guide from log weights: PSIS, Pareto k-hat, leave-one-out. NumPy in and out, for any language.
 
 Larger `log_w` means a larger weight here, log p - log q. ArviZ 1.x negates what its `psislw` is given (it is written
 for leave-one-out), so that weights passed to it as they are look perfect whatever the guide: it is not called.

@@ -31,7 +31,7 @@ def root(item: Any) -> str:
 
 
 def reachable(roots: Iterable[Any]) -> list[Any]:
-    """What programs hold, their own attributes, closures, default arguments and the globals they name included.
+    """Objects that programs hold, with attributes, closures, default arguments and the globals they name.
 
     Objects of libraries are found but not looked into, NumPyro's guides and handlers apart.
     """
@@ -52,7 +52,7 @@ def reachable(roots: Iterable[Any]) -> list[Any]:
 
 
 def _named(function: types.FunctionType) -> list[Any]:
-    """What a function closes over, has as defaults or names among its globals."""
+    """Objects that a function closes over, has as defaults or names among its globals."""
     if root(function) in FOREIGN:
         return []
     return closed_over(function) + [value for _, values in global_names(function) for value in values]
@@ -152,7 +152,7 @@ class Parameters:
         return self._moved[name]
 
     def state(self, name: str) -> Any:
-        """What a mutable site starts from, if it has been met before: a copy, as runs write to it."""
+        """Start of a mutable site, if it has been met before: a copy, as runs write to it."""
         return jax.tree.map(lambda x: x, self._states[name]) if name in self._states else None
 
     def keep_state(self, name: str, value: Any) -> None:

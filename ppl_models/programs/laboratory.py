@@ -98,7 +98,7 @@ class SiteRecord:
 
     @property
     def signal_dim(self) -> int:
-        """How many dims of `signal` are the event's."""
+        """The number of dims of `signal` that are the event's."""
         return self.site.event_dim if self.mute or self.kind == "deterministic" else 0
 
     def moved(self, before: "SiteRecord", after: "SiteRecord", tolerance: float) -> list[Copy]:
@@ -174,7 +174,7 @@ class Density(Protocol):
 
 
 class Laboratory(Protocol):
-    """How the programs of a language are run: one for Pyro, one for NumPyro.
+    """Runner of the programs of a language: one for Pyro, one for NumPyro.
 
     Attributes:
         MODES: further arguments of the constructor, to be tried in turn.
@@ -198,7 +198,7 @@ class Laboratory(Protocol):
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader should know of how the programs were run."""
+        """Notes for a reader on how the programs were run."""
 
     def leaf_names(self, program: Callable) -> list[str]:
         """A name for each leaf: the parameter of the program that it is passed as, or is part of."""

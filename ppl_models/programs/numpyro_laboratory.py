@@ -208,7 +208,7 @@ class _Look(Messenger):
         return signal if msg["scale"] is None else signal * msg["scale"], False
 
     def record(self, name: str) -> SiteRecord:
-        """What a run shows of a site."""
+        """The record of a site of a run."""
         msg, kind, (signal, mute) = self.messages[name], self.kind(name), self.signal(name)
         site = site_of(msg)
         plates = tuple(sorted(site.plates, key=lambda plate: plate.dim))

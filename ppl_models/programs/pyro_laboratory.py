@@ -262,7 +262,7 @@ def _is_silent(fn: Any) -> bool:
 
 
 def _others(fn: Any) -> dict[str, Any]:
-    """What an inspection wants to know of the values of a distribution."""
+    """Facts of the values of a distribution that an inspection needs."""
     bare = unwrapped(fn)
     states = (lambda: _array(bare.enumerate_support(expand=False))) if bare.has_enumerate_support else None
     return {"states": states, "joint": support_of(fn.support).event_dim > 0}

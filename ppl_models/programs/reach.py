@@ -9,7 +9,7 @@ from typing import Any
 
 
 def parts(item: Any, named: Callable[[types.FunctionType], list[Any]]) -> list[Any] | None:
-    """What a container, a partial, a method or a function (by `named`) holds; None for anything else."""
+    """Parts of a container, a partial, a method or a function (by `named`); None for anything else."""
     if isinstance(item, dict):
         return list(item.values())
     if isinstance(item, (list, tuple, set, frozenset, deque)):
@@ -22,7 +22,7 @@ def parts(item: Any, named: Callable[[types.FunctionType], list[Any]]) -> list[A
 
 
 def closed_over(function: types.FunctionType) -> list[Any]:
-    """What a function closes over, has as defaults or wraps."""
+    """Objects that a function closes over, has as defaults or wraps."""
     found = [function.__defaults__, function.__kwdefaults__, getattr(function, "__wrapped__", None)]
     for cell in function.__closure__ or ():
         try:

@@ -212,13 +212,13 @@ def _installed(module: str | None) -> bool:
 
 
 def _shared(kind: type) -> list[Any]:
-    """What the classes of an object hold and their methods name; a library's own hold nothing of the user's."""
+    """Objects that the classes of an object hold and their methods name; a library's own hold none of the user's."""
     mine = [c for c in kind.__mro__ if not _installed(c.__module__)]
     return [getattr(v, "__func__", v) for c in mine for v in vars(c).values()]
 
 
 def _named(function: types.FunctionType) -> list[Any]:
-    """What a function closes over, has as defaults or names among its globals."""
+    """Objects that a function closes over, has as defaults or names among its globals."""
     if (function.__module__ or "").partition(".")[0] in CLOSED:
         return []
     found = closed_over(function)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mixing:
-    """What ArviZ says of chains, over all units of their codes.
+    """Diagnostics of chains by ArviZ, over all units of their codes.
 
     Attributes:
         rhat: largest rank-normalized split R-hat: above 1.01 the chains have not forgotten where they began.

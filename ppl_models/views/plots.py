@@ -46,7 +46,7 @@ def reconstructions(x: Any, means: Any, shape: Sequence[int], columns: int = 10,
 
 
 def film_strip(states: Any, shape: Sequence[int], labels: Sequence[str] = (), title: str = "") -> Figure:
-    """What becomes of images step by step: a line for each of them, a column for each step.
+    """Images step by step: a line for each of them, a column for each step.
 
     Args:
         states: (steps, n, D) in [0, 1]: of a chain, or the images of a `SequentialVAE`.

@@ -1,1 +1,1 @@
-"""What a trained NumPyro pair is worth: `evaluate`, `nuts`."""
+"""Evaluation of a trained NumPyro pair: `evaluate`, `nuts`."""

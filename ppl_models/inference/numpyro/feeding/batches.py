@@ -40,13 +40,13 @@ def columns_of(data: Any, name: str) -> tuple[Rows, ...]:
 
 
 def drawn(columns: Sequence[Rows], values: Sequence[Array], key: Array) -> tuple[Array, ...]:
-    """What a model sees of stored values, one entry a column; noise of the data set is drawn here."""
+    """The values that a model sees of stored ones, one entry a column; noise of the data set is drawn here."""
     keys = jax.random.split(key, len(columns))
     return tuple(c.transform(k, jnp.asarray(v)) for c, v, k in zip(columns, values, keys, strict=True))
 
 
 class Order:
-    """Which rows each batch takes: shuffled anew in each epoch, whose rest that fills no batch is left out.
+    """The rows of each batch: shuffled anew in each epoch, whose rest that fills no batch is left out.
 
     It is a function of the seed and the number of the batch, so there is nothing to remember. If a batch is all the
     data, their order is kept.
@@ -106,7 +106,7 @@ def _column(column: Any, name: str) -> Rows:
 
 
 def _array(column: Any) -> np.ndarray | None:
-    """What NumPy makes of it, if these are numbers."""
+    """The value as a NumPy array, if these are numbers."""
     try:
         array = np.asarray(column)
     except (TypeError, ValueError, RuntimeError):

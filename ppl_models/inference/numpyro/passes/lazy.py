@@ -1,4 +1,4 @@
-"""Arrays that are computed when something asks for them."""
+"""`Late`: a dict whose arrays are computed at their first access and kept."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 

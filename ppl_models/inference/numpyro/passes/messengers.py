@@ -1,4 +1,4 @@
-"""What is put around a run of a program: an end at the last latent."""
+"""Effect handlers of a pass: an end at the last latent."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What to say of a step that is not finite."""
+"""Message about a step that is not finite."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ from ..engine.step import State, Step
 
 
 def diagnosis(step: Step, state: State, number: int, now: Mapping[str, Array], stored: Sequence[Array]) -> str:
-    """What was not finite in a step that was not taken, which is run again: a term of the loss, or the gradient."""
+    """The cause of a step that was not finite, found by running it again: a term of the loss, or the gradient."""
     value, told = jax.jit(step.finite)(state, now, stored)
     finite = np.isfinite(value)
     text = f"fit: the {'gradient is not finite' if finite else f'loss is {value}'} at step {number + 1}"

@@ -132,7 +132,7 @@ def _lifted(graph: GraphModule) -> list[Tensor]:
 
 
 def reason(error: BaseException) -> str:
-    """What stood in the way of a capture, in one line: the operation and where the program asked for it."""
+    """The obstacle to a capture, in one line: the operation and where the program asked for it."""
     if isinstance(error, NotCapturable):
         return str(error) + _place(error)
     operation = next((str(a) for a in (*error.args, getattr(error, "func", None)) if str(a).startswith("aten.")), None)
@@ -150,7 +150,7 @@ def reason(error: BaseException) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """Where a program, or a library that it uses, asked for what failed."""
+    """The line at which a program, or a library that it uses, asked for what failed."""
     outside = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if not _is_ours(frame)]
     if not outside:
         return ""

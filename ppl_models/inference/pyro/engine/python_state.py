@@ -1,4 +1,4 @@
-"""What programs hold in Python, before a capture and after it: what one run carries to the next, no graph replays."""
+"""Snapshot of the Python attributes of programs: finds, and undoes, what a run changes and no graph would repeat."""
 
 import random
 from collections import deque

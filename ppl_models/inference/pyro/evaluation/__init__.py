@@ -1,1 +1,1 @@
-"""What a trained pair is worth: bounds, mutual information, chains, sharpness."""
+"""Evaluation of a trained pair: bounds, mutual information, chains, sharpness."""

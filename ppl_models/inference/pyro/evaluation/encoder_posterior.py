@@ -1,4 +1,4 @@
-"""The reversal: q(x | z), what the encoder says of the data of a code, with its mean and variance."""
+"""Encoder-implied posterior over data, q(x | z) proportional to q(z | x) p(x): its mean and variance for each z."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is measured of images themselves."""
+"""`sharpness`: the mean squared Laplacian of images."""
 
 from collections.abc import Sequence
 from math import prod

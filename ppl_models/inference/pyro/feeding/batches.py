@@ -137,7 +137,7 @@ class Batches:
         return self._ahead
 
     def state(self) -> dict[str, Tensor]:
-        """What continues exactly from here, together with the states of the generators at this moment.
+        """Position from which the batches go on exactly, with the states of the generators at this moment.
 
         Returns:
             order: (len(data),) int64, the permutation of this epoch, not to be written to.
@@ -212,12 +212,12 @@ class Batches:
 
 
 def _values(column: Any) -> Any:
-    """What a column stores: a tensor itself, the `values` of a `Data`, None if that is unknown."""
+    """Stored values of a column: a tensor itself, the `values` of a `Data`, None if that is unknown."""
     return column if isinstance(column, Tensor) else getattr(column, "values", None)
 
 
 def _place(column: Any) -> torch.device:
-    """Where the rows of a column are taken."""
+    """The device on which the rows of a column are taken."""
     values = _values(column)
     return values.device if isinstance(values, Tensor) else _CPU
 

@@ -99,7 +99,7 @@ class Group:
         dist.all_reduce(torch.zeros(1))  # by gloo: nccl's own barrier would take up a device
 
     def agreed(self, value: bool) -> bool:
-        """What rank 0 says, on all ranks."""
+        """The value of rank 0, on all ranks."""
         told = torch.tensor([value])
         self.broadcast_([told])
         return bool(told)
@@ -153,7 +153,7 @@ def current(device: torch.device | str | None = None) -> Group | None:
 
 
 def _store() -> dist.Store:
-    """Where the processes find each other: torchrun's, in which each of its restarts has a place of its own.
+    """Store in which the processes find each other: torchrun's, with a place of its own for each restart.
 
     In one place a process may find the address of one that died before the restart, and try to reach that.
     """

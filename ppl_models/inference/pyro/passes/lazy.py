@@ -1,4 +1,4 @@
-"""Tensors that are computed when something asks for them."""
+"""`Late`: a dict whose tensors are computed at their first access and kept."""
 
 from collections.abc import Callable, Iterator, Mapping
 

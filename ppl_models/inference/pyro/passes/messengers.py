@@ -1,4 +1,4 @@
-"""What is put around a run of a program: values in place of draws, and an end at the last latent."""
+"""Effect handlers of a pass: values in place of draws, and an end at the last latent."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext

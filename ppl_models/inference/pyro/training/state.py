@@ -1,4 +1,4 @@
-"""What an exact resume needs beside tensors of programs: the random generators, and whether the data are the same."""
+"""State of random generators and fingerprint of the data, for an exact resume."""
 
 import hashlib
 import json
