@@ -149,12 +149,12 @@ class _Names:
 
     def __init__(self, found: Draws, dims: Mapping[str, Sequence[str]], coords: Mapping[str, Sequence[Any]]) -> None:
         self.found, self.coords = found, coords
-        self.variables = {*found.layouts, *found.constant, *SAMPLES, POINTWISE, "lp", "log_q", "log_w"}
+        self.variables = {*found.dims, *found.constant, *SAMPLES, POINTWISE, "lp", "log_q", "log_w"}
         for site in dims:
-            if site not in {*found.layouts, *found.constant}:
-                want = ", ".join([*found.layouts, *found.constant])
+            if site not in {*found.dims, *found.constant}:
+                want = ", ".join([*found.dims, *found.constant])
                 raise ValueError(f"to_arviz: found dims of {site!r}, want some of {want}")
-        self.dims = {site: self._site(site, dims.get(site)) for site in found.layouts}
+        self.dims = {site: self._site(site, dims.get(site)) for site in found.dims}
         self.dims |= {name: self._constant(name, dims.get(name)) for name in found.constant}
         known = {dim for names in self.dims.values() for dim in names} | set(SAMPLES) | set(self.of_data)
         for dim in coords:
@@ -198,7 +198,7 @@ class _Names:
         return f"{name}_dim" if name in self.variables else name
 
     def _site(self, site: str, given: Sequence[str] | None) -> tuple[str, ...]:
-        return self._given(site, [name for _, name in self.found.layouts[site].kept], given)
+        return self._given(site, [name for _, name in self.found.dims[site].kept], given)
 
     def _constant(self, name: str, given: Sequence[str] | None) -> tuple[str, ...]:
         shape, plate = self.found.constant[name].shape, self.found.plate

@@ -1,28 +1,22 @@
 """Draws of a (model, guide) pair as plain arrays: what programs of either language give, before ArviZ sees them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ppl_models.inference.diagnostics import Smoothed
+from ppl_models.programs.record import Plate, Site
 
 Arrays = dict[str, np.ndarray]
 SAMPLED = ("posterior", "posterior_predictive", "log_likelihood", "prior", "prior_predictive")
+INSTEAD = "take a model of the same parameters whose plate does not subsample"  # of one that does
 PREDICTIVE = ("posterior_predictive", "prior", "prior_predictive")  # what needs runs of the model of its own
 
 
-class Frame(NamedTuple):
-    """One plate around a site: the dim it takes, counted from the right of the batch dims, and its size."""
-
-    name: str
-    dim: int
-    size: int
-
-
 @dataclass(frozen=True)
-class Layout:
+class Dims:
     """The dims of a site: those of its plates from left to right, then those of its event.
 
     Attributes:
@@ -36,31 +30,19 @@ class Layout:
     kept: tuple[tuple[int, str | None], ...]
 
     @classmethod
-    def of(cls, shape: Sequence[int], event_dim: int, frames: Iterable[Frame]) -> "Layout":
-        """The layout of a site, from one value of it.
-
-        Args:
-            shape: of the value.
-            event_dim: how many of its dims, from the right, are those of an event.
-            frames: the plates around it.
-        """
-        shape, plates = tuple(shape), {frame.dim: frame for frame in frames}
-        batch = shape[: len(shape) - event_dim]
+    def of(cls, site: Site) -> "Dims":
+        """The dims of a site. What is computed has plates only where its leftmost dims are of their sizes."""
+        shape, plates = site.shape, {plate.dim: plate for plate in site.plates}
+        batch, event = shape[: len(shape) - site.event_dim], site.event_shape
+        fits = len(batch) >= site.rank and all(batch[plate.dim] == plate.size for plate in site.plates)
+        if site.kind == "deterministic" and not fits:
+            batch, event, plates = (), shape, {}
         rank = max(len(batch), max((-dim for dim in plates), default=0))
         batch = (1,) * (rank - len(batch)) + batch
         sizes = [plates[i - rank].size if i - rank in plates else size for i, size in enumerate(batch)]
         names = [plates[i - rank].name if i - rank in plates else None for i in range(rank)]
-        event = shape[len(shape) - event_dim :]
         kept = [(size, name) for size, name in zip(sizes, names, strict=True) if size != 1 or name is not None]
         return cls(shape, (*sizes, *event), (*kept, *((size, None) for size in event)))
-
-    @classmethod
-    def computed(cls, shape: Sequence[int], frames: Iterable[Frame]) -> "Layout":
-        """The layout of what is computed, not drawn: the plates are its leftmost dims where the sizes are theirs."""
-        frames = list(frames)
-        rank = max((-frame.dim for frame in frames), default=0)
-        fits = len(shape) >= rank and all(shape[rank + frame.dim] == frame.size for frame in frames)
-        return cls.of(shape, len(shape) - rank, frames) if fits else cls.of(shape, len(shape), ())
 
     def arrange(self, values: np.ndarray) -> np.ndarray:
         """(draws, *shape) to (draws, *sizes of kept)."""
@@ -79,7 +61,7 @@ class Draws:
         log_p, log_q: log p(x, z) and log q(z | x), (draws, n) with all latents in the data plate, else (draws,).
         observed: site -> value.
         constant: argument -> value, of those that the model does not observe.
-        layouts: of the sites.
+        dims: of the sites.
         plate: the data plate, None where there is none.
         library: name and version of what the programs are written in.
     """
@@ -89,8 +71,8 @@ class Draws:
     log_q: np.ndarray
     observed: Arrays
     constant: Arrays
-    layouts: Mapping[str, Layout]
-    plate: Frame | None
+    dims: Mapping[str, Dims]
+    plate: Plate | None
     library: tuple[str, str]
     notes: list[str] = field(default_factory=list)
 
@@ -125,7 +107,7 @@ class Draws:
     def _take(self, group: str, name: str, values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         if self.log_p.ndim == 1:
             return values[chosen[:, 0]]
-        names = [self.plate.name] if group == "log_likelihood" else [n for _, n in self.layouts[name].kept]
+        names = [self.plate.name] if group == "log_likelihood" else [n for _, n in self.dims[name].kept]
         if self.plate.name not in names:
             raise ValueError(
                 f"to_arviz: the site {name!r} is not in the plate {self.plate.name!r}, each datum of which importance="
@@ -155,36 +137,6 @@ def gather(run: Callable[[int], Mapping[str, Arrays]], draws: int, at_once: int)
         group: {name: np.concatenate([part[group][name] for part in parts]) for name in variables}
         for group, variables in parts[0].items()
     }
-
-
-class Around(NamedTuple):
-    """What is around an observed site: its plates, the shape of its value, and how many of its dims are an event's."""
-
-    frames: tuple[Frame, ...]
-    shape: tuple[int, ...]
-    event_dim: int
-
-
-def choose_data_plate(
-    observed: Sequence[Around], latent: Sequence[tuple[Frame, ...]], first: tuple[int, ...] | None
-) -> Frame | None:
-    """The plate that enumerates the data, by the rule of `ppl_models.parts.plates.data_plate`, from shapes alone.
-
-    Args:
-        observed: the observed sites.
-        latent: of each latent the plates around it.
-        first: the shape of the first argument of the model, whose rows are the data; None where it is unknown.
-    """
-    stacks = [site.frames for site in observed if site.frames]
-    common = [f for f in stacks[0] if all(f in frames for frames in stacks)] if stacks else []
-    found = [f for f in common if first and f.size == first[0]]
-    found = found or [f for f in common if f.name == "data" or len(common) == 1]
-
-    def rank(f: Frame) -> tuple[bool, bool, int, int]:
-        steps = any(site.shape == first and len(first) == site.event_dim - f.dim for site in observed)
-        return f.name == "data", steps, sum(f in held for held in latent), -f.dim
-
-    return max(found, key=rank, default=None)
 
 
 def constants(arguments: Mapping[str, Any], observed: Arrays) -> Arrays:

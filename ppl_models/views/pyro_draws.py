@@ -17,9 +17,11 @@ from ppl_models.inference.pyro.passes.checks import check_pair, evaluating, fork
 from ppl_models.inference.pyro.passes.messengers import Substitute
 from ppl_models.inference.pyro.passes.particles import vectorizes
 from ppl_models.inference.pyro.passes.terms import Terms, collect, plate_nesting, traces
-from ppl_models.parts.plates import PARTICLES, data_plate, is_deterministic, latents, observations
+from ppl_models.programs.pairs import check_whole
+from ppl_models.programs.plates import data_plate
+from ppl_models.programs.pyro import PARTICLES, kind_of, nodes_of, read, to_numpy
 
-from .draws import Arrays, Draws, Frame, Layout, constants, gather, named_arguments
+from .draws import INSTEAD, Arrays, Dims, Draws, constants, gather, named_arguments
 
 Values = dict[str, Tensor]
 
@@ -46,21 +48,18 @@ def draw(
 def _draw(
     model: Callable, guide: Callable, args: Sequence[Any], draws: int, rows: int, groups: Collection[str]
 ) -> Draws:
-    seen = check_pair("to_arviz", model, guide, args)
-    _check_whole(seen)
+    check_whole("to_arviz", read(check_pair("to_arviz", model, guide, args)), INSTEAD)
     first = args[0] if args else None
     model_trace, guide_trace, _ = traces(model, guide, args, {})  # with Pyro's validation on: bad data speak up here
     terms = collect(model_trace, guide_trace, None, False, first)
-    plate = data_plate(model_trace, first)
-    layouts = {name: _layout(node) for name, node in model_trace.nodes.items() if _has_values(node)}
-    observed = {
-        n: layouts[n].arrange(_array(model_trace.nodes[n]["value"])[None])[0] for n in observations(model_trace)
-    }
+    run = read(model_trace)
+    dims = {name: Dims.of(site) for name, site in run.of("latent", "observed", "deterministic").items()}
+    observed = {name: dims[name].arrange(to_numpy(site.value)[None])[0] for name, site in run.observed.items()}
     nesting = plate_nesting(model, guide, args, {})
     reason = None
     if draws > 1:
-        reason = vectorizes(model, guide, args, nesting) or _computed_differs(model, guide, args, nesting, layouts)
-    pair = _Pair(model, guide, args, layouts, terms.shared, groups)
+        reason = vectorizes(model, guide, args, nesting) or _computed_differs(model, guide, args, nesting, dims)
+    pair = _Pair(model, guide, args, dims, terms.shared, groups)
     with pyro.validation_enabled(False):
         if reason is None:
             at_once = max(1, rows // max(terms.seen, 1))
@@ -74,8 +73,8 @@ def _draw(
         densities["log_q"],
         observed,
         constants(named_arguments(model, args, _array), observed),
-        layouts,
-        None if plate is None else Frame(plate.name, plate.dim, plate.size),
+        dims,
+        data_plate(run, first),
         ("pyro", pyro.__version__),
         [] if reason is None else [f"draws made one by one: {reason}"],
     )
@@ -89,12 +88,12 @@ class _Pair:
         model: Callable,
         guide: Callable,
         args: Sequence[Any],
-        layouts: Mapping[str, Layout],
+        dims: Mapping[str, Dims],
         shared: frozenset[str],
         groups: Collection[str],
     ) -> None:
         self.model, self.guide, self.args = model, guide, args
-        self.layouts, self.shared, self.groups = layouts, shared, groups
+        self.dims, self.shared, self.groups = dims, shared, groups
 
     def run(self, count: int, dim: int | None) -> dict[str, Arrays]:
         """Groups of that many draws, and their densities."""
@@ -106,9 +105,9 @@ class _Pair:
             model_trace, guide_trace, _ = traces(self.model, self.guide, self.args, {})
         first = self.args[0] if self.args else None
         terms = collect(model_trace, guide_trace, dim, False, first)
-        values = {name: model_trace.nodes[name]["value"] for name in latents(model_trace)}
+        values = {name: node["value"] for name, node in nodes_of(model_trace, "latent").items()}
         found = {"posterior": self.arrays(model_trace, count, dim, observed=False)}
-        seen = observations(model_trace)
+        seen = nodes_of(model_trace, "observed")
         found["log_likelihood"] = {name: self.per_datum(terms.log_likelihood[name], count, name) for name in seen}
         found["densities"] = self.densities(terms, count)
         if "posterior_predictive" in self.groups:
@@ -126,14 +125,14 @@ class _Pair:
         """What was drawn or computed, or else what the data are, of a trace."""
         found = {}
         for name, node in trace.nodes.items():
-            if name in self.layouts and ("redrawn" in node["infer"] or _is_data(node)) == observed:
-                layout = self.layouts[name]
-                found[name] = layout.arrange(_array(_by_draw(name, node["value"], count, dim, layout)))
+            if name in self.dims and ("redrawn" in node["infer"] or kind_of(node) == "observed") == observed:
+                own = self.dims[name]
+                found[name] = own.arrange(to_numpy(_by_draw(name, node["value"], count, dim, own)))
         return found
 
     def per_datum(self, term: Tensor, count: int, *names: str) -> np.ndarray:
         """(count, n), or (count,) for what is outside the data plate."""
-        array = _array(term.expand(count, term.shape[1]))
+        array = to_numpy(term.expand(count, term.shape[1]))
         return array[:, 0] if set(names) <= self.shared else array
 
     def densities(self, terms: Terms, count: int) -> Arrays:
@@ -142,8 +141,8 @@ class _Pair:
         def total(tables: Sequence[Mapping[str, Tensor]]) -> np.ndarray:
             found = [table[name] for table in tables for name in table]
             if self.shared:
-                return _array(sum(t.sum(1).expand(count) for t in found))
-            return _array(sum(t.expand(count, t.shape[1]) for t in found))
+                return to_numpy(sum(t.sum(1).expand(count) for t in found))
+            return to_numpy(sum(t.expand(count, t.shape[1]) for t in found))
 
         return {"log_p": total([terms.log_likelihood, terms.log_p]), "log_q": total([terms.log_q])}
 
@@ -152,25 +151,25 @@ class _Redraw(Messenger):
     """Draw what is observed anew; factors and what is computed stay."""
 
     def _pyro_sample(self, msg: dict) -> None:
-        if _is_data(msg):
+        if kind_of(msg) == "observed":
             msg["infer"] = {**msg["infer"], "redrawn": True}
             msg["is_observed"], msg["value"], msg["done"] = False, None, False
 
 
 def _computed_differs(
-    model: Callable, guide: Callable, args: Sequence[Any], nesting: int, layouts: Mapping[str, Layout]
+    model: Callable, guide: Callable, args: Sequence[Any], nesting: int, dims: Mapping[str, Dims]
 ) -> str | None:
     """The reason why deterministic sites are not to be computed for many draws at once, None if there is none."""
     count, dim = 3, -1 - nesting
     with pyro.plate(PARTICLES, count, dim=dim):
         together, _, _ = traces(model, guide, args, {})
-    computed = [name for name, node in together.nodes.items() if name in layouts and is_deterministic(node)]
+    computed = nodes_of(together, "deterministic")
     try:
-        many = {n: _by_draw(n, together.nodes[n]["value"], count, dim, layouts[n]) for n in layouts}
+        many = {n: _by_draw(n, together.nodes[n]["value"], count, dim, dims[n]) for n in dims}
     except ValueError as error:
         return str(error)
     for k in range(count if computed else 0):
-        with Substitute({name: many[name][k] for name in latents(together)}):
+        with Substitute({name: many[name][k] for name in nodes_of(together, "latent")}):
             with poutine.trace() as capture:
                 model(*args)
         for name in computed:
@@ -179,45 +178,15 @@ def _computed_differs(
     return None
 
 
-def _by_draw(name: str, value: Tensor, count: int, dim: int | None, layout: Layout) -> Tensor:
+def _by_draw(name: str, value: Tensor, count: int, dim: int | None, own: Dims) -> Tensor:
     """(count, *shape of one value)."""
     if dim is None:
         return value.unsqueeze(0)
-    if value.shape == layout.shape:  # without particles, whose dim is left of all others
-        return value.expand(count, *layout.shape)
-    if value.numel() != count * int(np.prod(layout.shape)) or value.shape[0] != count:
+    if value.shape == own.shape:  # without particles, whose dim is left of all others
+        return value.expand(count, *own.shape)
+    if value.numel() != count * int(np.prod(own.shape)) or value.shape[0] != count:
         raise ValueError(f"site {name!r} has the shape {tuple(value.shape)} when {count} particles are vectorized")
-    return value.reshape(count, *layout.shape)
-
-
-def _layout(node: Mapping[str, Any]) -> Layout:
-    frames = [Frame(f.name, f.dim, f.size) for f in node["cond_indep_stack"] if f.vectorized and f.name != PARTICLES]
-    value, event_dim = node["value"], node["fn"].event_dim
-    if is_deterministic(node) and event_dim == value.dim():  # what Pyro takes where nothing is said
-        return Layout.computed(value.shape, frames)
-    return Layout.of(value.shape, event_dim, frames)
-
-
-def _has_values(node: Mapping[str, Any]) -> bool:
-    """Whether a node draws, observes or computes something: no factor."""
-    if node["type"] != "sample" or not isinstance(node["value"], Tensor):
-        return False
-    return not node["is_observed"] or is_deterministic(node) or _is_data(node)
-
-
-def _is_data(node: Mapping[str, Any]) -> bool:
-    """Whether a node or message is an observation, as `observations` has it."""
-    return node["is_observed"] and not is_deterministic(node) and node["value"].numel() > 0
-
-
-def _check_whole(trace: Trace) -> None:
-    for node in trace.nodes.values():
-        for f in node["cond_indep_stack"] if node["type"] == "sample" else ():
-            if f.full_size not in (None, f.size):
-                raise ValueError(
-                    f"to_arviz: the plate {f.name!r} draws {f.size} of {f.full_size} data, want every datum; take a "
-                    "model of the same parameters whose plate does not subsample"
-                )
+    return value.reshape(count, *own.shape)
 
 
 def _whole(arg: Any, place: Sequence[torch.device]) -> Any:
@@ -228,7 +197,4 @@ def _whole(arg: Any, place: Sequence[torch.device]) -> Any:
 
 
 def _array(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    value = value.detach().cpu()
-    return (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).numpy()
+    return to_numpy(value) if isinstance(value, Tensor) else value
