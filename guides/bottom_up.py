@@ -1,12 +1,12 @@
 """Bottom-up inference: the latent next to the data first."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
 
 from .parts.conditionals import Conditionals, Parents, choose_parents
-from .parts.families import Family
+from .parts.factors import Families
 from .parts.guide import OrderedGuide
 
 
@@ -44,7 +44,7 @@ class BottomUp(OrderedGuide):
         self,
         model: Callable,
         *args: Any,
-        family: str | Family | Mapping[str, str | Family] = "diagonal",
+        family: Families = "diagonal",
         encoder: str | nn.Module = "separate",
         parents: Parents = "needed",
         hidden: int = 256,

@@ -5,14 +5,14 @@ from typing import Any
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution, TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import constraints
 
 from ppl_models.parts.distributions import diagonal_moments
 
+from .parts.factors import Rows
 from .parts.guide import TopDownGuide
 from .parts.infusion import channels_of, rates_of
-from .parts.readings import Reading
 
 
 class InfusedNormal(TorchDistribution):
@@ -120,7 +120,7 @@ class Infused(TopDownGuide):
         super().__init__(model, *args)
         self.rates, self.width = rates_of(self.order, rate, width), float(width)
         self.channels = channels_of(self.layout, image)
-        self.factors = _Rows(self.layout)
+        self.factors = Rows(self.layout)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """q(z_t | pa(z_t), x): the prior's Gaussian, or a narrow one around the datum."""
@@ -130,15 +130,3 @@ class Infused(TopDownGuide):
             raise ValueError(f"guide Infused: site {name!r} has a {found} prior, want a diagonal Gaussian")
         target = self._encode()[name]
         return InfusedNormal(*moments, target, self.rates[name], self.width, self.channels)
-
-
-class _Rows(nn.Module):
-    """The evidence of each latent as it is: what other guides have networks for."""
-
-    def __init__(self, layout: Any) -> None:
-        super().__init__()
-        self.layout, self.parents = layout, dict.fromkeys(layout.latents, ())
-
-    def encode(self, evidence: dict[Reading, Tensor]) -> dict[str, Tensor]:
-        """{latent: (*plates, n)}."""
-        return {name: evidence[self.layout.reading(name)] for name in self.layout.latents}

@@ -1,13 +1,13 @@
 """Ladder inference: a bottom-up estimate merged with the prior on the way down."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
 from .parts.conditionals import Conditionals, Parents, choose_parents
-from .parts.families import Family
+from .parts.factors import Families
 from .parts.guide import TopDownGuide
 
 
@@ -50,7 +50,7 @@ class Ladder(TopDownGuide):
         self,
         model: Callable,
         *args: Any,
-        family: str | Family | Mapping[str, str | Family] = "diagonal",
+        family: Families = "diagonal",
         encoder: str | nn.Module = "bottom-up",
         parents: Parents = "needed",
         hidden: int = 256,
@@ -59,11 +59,9 @@ class Ladder(TopDownGuide):
     ) -> None:
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)
-        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, merged=True)
+        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, precision_weighted=True)
         self.factors = factors.to(**self.place)
-        for name, prior in self.layout.not_gaussian.items():  # known now, so it must not wait for the training
-            raise self.factors.no_merge(name, prior)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """q(z_l | pa_l, x): estimate times prior."""
-        return self.factors.merged(name, self.raw(name), prior)
+        return self.factors.precision_weighted(name, self.raw(name), prior)

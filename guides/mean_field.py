@@ -1,13 +1,13 @@
 """Mean field: every latent from the data alone."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
 from .parts.conditionals import Conditionals
-from .parts.families import Family
+from .parts.factors import Families
 from .parts.guide import TopDownGuide
 
 
@@ -47,7 +47,7 @@ class MeanField(TopDownGuide):
         self,
         model: Callable,
         *args: Any,
-        family: str | Family | Mapping[str, str | Family] = "diagonal",
+        family: Families = "diagonal",
         encoder: str | nn.Module = "separate",
         hidden: int = 256,
         depth: int = 1,

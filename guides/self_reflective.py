@@ -1,13 +1,13 @@
 """Self-reflective inference: the model's own order and bijections, new bases."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
 from .parts.conditionals import Conditionals, Parents, choose_parents
-from .parts.families import Family
+from .parts.factors import Families
 from .parts.guide import TopDownGuide
 
 
@@ -46,7 +46,7 @@ class SelfReflective(TopDownGuide):
         self,
         model: Callable,
         *args: Any,
-        family: str | Family | Mapping[str, str | Family] = "diagonal",
+        family: Families = "diagonal",
         encoder: str | nn.Module = "separate",
         parents: Parents = "needed",
         hidden: int = 256,

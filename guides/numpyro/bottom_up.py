@@ -1,13 +1,13 @@
 """Bottom-up inference: the latent next to the data first."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
 from jax import Array
 
+from ..parts.factors import Families
 from .parts.conditionals import Conditionals, Parents, choose_parents
-from .parts.families import Family
 from .parts.guide import OrderedGuide, placed
 
 
@@ -21,7 +21,7 @@ class BottomUp(OrderedGuide):
         self,
         model: Callable,
         *args: Any,
-        family: str | Family | Mapping[str, str | Family] = "diagonal",
+        family: Families = "diagonal",
         encoder: str | eqx.Module = "separate",
         parents: Parents = "needed",
         hidden: int = 256,

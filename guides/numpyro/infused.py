@@ -1,6 +1,6 @@
 """Infused inference: the model's own chain, with values of the datum infused into it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions import Distribution, Normal, constraints
 
-from guides.parts.infusion import channels_of, rates_of
-from guides.parts.readings import Reading
 from ppl_models.numpyro.parts.distributions import diagonal_moments
+from ppl_models.programs.numpyro import unwrapped
 
+from ..parts.factors import Rows
+from ..parts.infusion import channels_of, rates_of
 from .parts.guide import TopDown, TopDownGuide
-from .parts.layout import Layout
-from .parts.sites import Table, unwrapped
+from .parts.table import Table
 
 
 class InfusedNormal(Distribution):
@@ -68,24 +68,10 @@ class InfusedNormal(Distribution):
         return jnp.logaddexp(own + jnp.log1p(-rate), infused + jnp.log(rate)).sum(-1)
 
 
-class _Rows(eqx.Module):
-    """The evidence of each latent as it is: what other guides have networks for."""
-
-    layout: Layout = eqx.field(static=True)
-    parents: Table = eqx.field(static=True)
-
-    def __init__(self, layout: Layout) -> None:
-        self.layout, self.parents = layout, Table(dict.fromkeys(layout.latents, ()))
-
-    def encode(self, evidence: Mapping[Reading, Array]) -> dict[str, Array]:
-        """{latent: (*plates, n)}."""
-        return {name: evidence[self.layout.reading(name)] for name in self.layout.latents}
-
-
 class Infused(TopDownGuide):
     """Port of `guides.Infused`: same arguments; nothing is drawn with `key`, which it takes as all guides do."""
 
-    factors: _Rows
+    factors: Rows = eqx.field(static=True)
     rates: Table = eqx.field(static=True)
     width: float = eqx.field(static=True)
     channels: int = eqx.field(static=True)
@@ -102,7 +88,7 @@ class Infused(TopDownGuide):
         super().__init__(model, *args)
         self.rates, self.width = Table(rates_of(self.order, rate, width)), float(width)
         self.channels = channels_of(self.layout, image)
-        self.factors = _Rows(self.layout)
+        self.factors = Rows(self.layout)
 
     def get_posterior(self, name: str, prior: Distribution, run: TopDown) -> Distribution:
         """q(z_t | pa(z_t), x): the prior's Gaussian, or a narrow one around the datum."""

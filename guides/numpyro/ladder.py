@@ -1,14 +1,14 @@
 """Ladder inference: a bottom-up estimate merged with the prior on the way down."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
 from jax import Array
 from numpyro.distributions import Distribution
 
+from ..parts.factors import Families
 from .parts.conditionals import Conditionals, Parents, choose_parents
-from .parts.families import Family
 from .parts.guide import TopDown, TopDownGuide, placed
 
 
@@ -21,7 +21,7 @@ class Ladder(TopDownGuide):
         self,
         model: Callable,
         *args: Any,
-        family: str | Family | Mapping[str, str | Family] = "diagonal",
+        family: Families = "diagonal",
         encoder: str | eqx.Module = "bottom-up",
         parents: Parents = "needed",
         hidden: int = 256,
@@ -31,11 +31,10 @@ class Ladder(TopDownGuide):
     ) -> None:
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)
-        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, merged=True, key=key)
+        weighted = {"precision_weighted": True, "key": key}
+        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, **weighted)
         self.factors = placed(factors, model, args)
-        for name, prior in self.layout.not_gaussian.items():  # known now, so it must not wait for the training
-            raise self.factors.no_merge(name, prior)
 
     def get_posterior(self, name: str, prior: Distribution, run: TopDown) -> Distribution:
         """q(z_l | pa_l, x): estimate times prior."""
-        return self.factors.merged(name, run.raw(name), prior)
+        return self.factors.precision_weighted(name, run.raw(name), prior)

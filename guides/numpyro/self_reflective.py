@@ -1,14 +1,14 @@
 """Self-reflective inference: the model's own order and bijections, new bases."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
 from jax import Array
 from numpyro.distributions import Distribution
 
+from ..parts.factors import Families
 from .parts.conditionals import Conditionals, Parents, choose_parents
-from .parts.families import Family
 from .parts.guide import TopDown, TopDownGuide, placed
 
 
@@ -21,7 +21,7 @@ class SelfReflective(TopDownGuide):
         self,
         model: Callable,
         *args: Any,
-        family: str | Family | Mapping[str, str | Family] = "diagonal",
+        family: Families = "diagonal",
         encoder: str | eqx.Module = "separate",
         parents: Parents = "needed",
         hidden: int = 256,

@@ -1,7 +1,6 @@
-"""The factors q(z | parents, evidence) of a guide: one network a latent, over features of what it conditions on."""
+"""`Conditionals`: the factors q(z | parents, evidence) of a guide, one network a latent over what it conditions on."""
 
-from collections.abc import Mapping, Sequence
-from math import prod
+from collections.abc import Callable, Mapping, Sequence
 
 import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -9,14 +8,15 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 
 from ppl_models.parts.nets import Net
-from ppl_models.parts.sizes import one_size
+from ppl_models.programs.pyro import unwrapped
 
-from . import encoders, families
-from .families import Family, Spread, gaussian_base, reshaped, unwrapped
+from .checks import check_sizes, no_product
+from .encoders import encoder as evidence_network
+from .evidence import EvidenceKey, features
+from .factors import Families, placed, plan
+from .families import FAMILIES, Spread, gaussian_base, reshaped
 from .layout import Layout
-from .parents import Parents as Parents, check_latent, choose_parents as choose_parents
-from .readings import Reading, network_of
-from .sites import Site, features
+from .parents import Parents as Parents, choose_parents as choose_parents
 
 
 class Conditionals(nn.Module):
@@ -30,105 +30,77 @@ class Conditionals(nn.Module):
         family: of every factor, or a mapping latent -> family.
         encoder, hidden, depth, image: see `encoders.encoder`; hidden and depth are the factors' networks' too.
         gain: factor on the initial weights of the last layers.
-        merged: whether the guide calls `merged`, for which a family may take other numbers.
-        tame: for globals, start from a standard deviation of 0.1 instead of 1 in unconstrained coordinates (draws that
-            no datum allows have huge gradients, which an optimizer remembers for long), and normalize what networks
-            make of parents (a rare draw of a parent then never makes a wild one of its child).
+        precision_weighted: whether the guide calls `precision_weighted`, for which a family may take other numbers.
+        small_init: for globals, start from a standard deviation of 0.1 instead of 1 in unconstrained coordinates (draws
+            that no datum allows have huge gradients, which an optimizer remembers for long), and normalize what
+            networks make of parents (a rare draw of a parent then never makes a wild one of its child).
 
     Raises:
-        ValueError: an unknown family or encoder, a family of no latent, or sizes that are none.
+        ValueError: an unknown family or encoder, a family of no latent, a prior that is no diagonal Gaussian where the
+            guide is `precision_weighted`, or a size that is not a positive integer.
     """
 
     def __init__(
         self,
         layout: Layout,
         parents: Mapping[str, tuple[str, ...]],
-        family: str | Family | Mapping[str, str | Family] = "diagonal",
+        family: Families = "diagonal",
         encoder: str | nn.Module = "separate",
         hidden: int = 256,
         depth: int = 1,
         image: Sequence[int] | None = None,
         gain: float = 0.1,
-        merged: bool = False,
-        tame: bool = False,
+        precision_weighted: bool = False,
+        small_init: bool = False,
     ) -> None:
         super().__init__()
-        hidden = one_size(f"guide {layout.guide}", "hidden", hidden)
-        depth = one_size(f"guide {layout.guide}", "depth", depth, least=0)
-        for name in family if isinstance(family, Mapping) else ():
-            check_latent(layout, "family", name)
-        self.layout, self.parents, self.tame = layout, dict(parents), tame
-        self.families: dict[str, Family] = {}
+        hidden, depth = check_sizes(layout.guide, hidden, depth)
+        self.layout, self.parents, self.small_init = layout, dict(parents), small_init
         self.encoders = nn.ModuleList()
         widths: dict[str, int] = {}
-        for reading, size in layout.sizes.items():
-            names = [n for n in layout.latents if layout.reading(n) == reading]
-            self.encoders.append(encoders.encoder(encoder, names, size, hidden, depth, image, layout.guide))
+        for key, size in layout.sizes.items():
+            names = [name for name in layout.latents if layout.key(name) == key]
+            self.encoders.append(evidence_network(encoder, names, size, hidden, depth, image, layout.guide))
             widths |= self.encoders[-1].widths
-        for name, site in layout.latents.items():
-            inputs = [widths[name]] if name in widths else []
-            inputs += [self._width(layout.latents[u], site) for u in self.parents[name]]
-            copies = prod(plate.size for plate in site.private)
-            n = prod(site.unconstrained_shape) * (copies if site.joint else 1)
-            spec = family.get(name, "diagonal") if isinstance(family, Mapping) else family
-            self.families[name] = families.family(spec, n, layout.guide, merged)
-            count = self.families[name].count(n, merged)
-            outputs = count if site.joint else copies * count
-            self.add_module(network_of(name), Net(inputs, outputs, hidden, depth, gain, norm=tame and site.is_global))
+        self.plan = plan(layout, self.parents, widths, family, FAMILIES, precision_weighted)
+        for name, factor in self.plan.items():
+            norm = small_init and layout.latents[name].is_global
+            self.add_module(factor.network, Net(factor.inputs, factor.outputs, hidden, depth, gain, norm=norm))
 
-    @staticmethod
-    def _width(parent: Site, child: Site) -> int:
-        folded = prod(plate.size for plate in parent.plates if plate.name not in child.keep)
-        return folded * prod(parent.unconstrained_shape)
-
-    def encode(self, evidence: Mapping[Reading, Tensor]) -> dict[str, Tensor]:
+    def encode(self, evidence: Mapping[EvidenceKey, Tensor]) -> dict[str, Tensor]:
         """Features of the evidence by latent, run once for all of them; read in the dtype of the networks."""
         encoded: dict[str, Tensor] = {}
-        dtype = getattr(self, network_of(next(iter(self.parents)))).bias.dtype
-        for reading, module in zip(self.layout.sizes, self.encoders, strict=True):
-            encoded |= module(evidence[reading].to(dtype))
+        dtype = getattr(self, next(iter(self.plan.values())).network).bias.dtype
+        for key, module in zip(self.layout.sizes, self.encoders, strict=True):
+            encoded |= module(evidence[key].to(dtype))
         return encoded
 
     def raw(self, name: str, encoded: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Tensor:
         """The raw numbers of a factor, (*particles, *plates, count), from encoded evidence and upstream values."""
-        site = self.layout.latents[name]
+        latent = self.layout.latents[name]
         inputs = [encoded[name]] if name in encoded else []
         for parent in (self.layout.latents[u] for u in self.parents[name]):
-            value = values[parent.name]
-            if not parent.is_real:
-                value = biject_to(parent.support).inv(value)
-            inputs.append(features(value, len(parent.unconstrained_shape), parent.plates, site.keep))
-        raw = getattr(self, network_of(name))(*inputs)
-        if site.joint:  # one factor for all copies: no dims of theirs
-            ones = min(site.rank, raw.dim() - 1)
-            return raw.reshape(raw.shape[: raw.dim() - 1 - ones] + raw.shape[-1:])
-        for plate in site.private:  # each copy in a private plate has numbers of its own: move them to its dim
-            batch = raw.shape[:-1]
-            if len(batch) < -plate.dim:
-                raw = raw.reshape((1,) * (-plate.dim - len(batch)) + raw.shape)
-            raw = raw.unflatten(-1, (plate.size, -1)).transpose(plate.dim - 2, -2).squeeze(-2)
-        return raw
+            value, facts = values[parent.name], parent.facts
+            value = value if facts.is_real else biject_to(facts.support).inv(value)
+            inputs.append(features(value, len(facts.unconstrained_shape), parent.plates, latent.shared_plates))
+        return placed(getattr(self, self.plan[name].network)(*inputs), latent)
 
     def free(self, name: str, raw: Tensor) -> TorchDistributionMixin:
         """A factor of its own: one of the family in unconstrained coordinates, pushed to the support of the site."""
-        site = self.layout.latents[name]
-        scale = 0.1 if self.tame and site.is_global else 1.0
-        sizes = {plate.dim: plate.size for plate in site.private} if site.joint else {}
-        copies = tuple(sizes.get(dim, 1) for dim in range(-site.rank, 0)) if site.joint else ()
-        q = reshaped(self.families[name].around(raw, 0.0, scale), (*copies, *site.unconstrained_shape))
-        q = q if site.is_real else dist.TransformedDistribution(q, [biject_to(site.support).with_cache()])
-        return Spread(q, site.loose + len(copies)) if site.loose or copies else q
+        latent = self.layout.latents[name]
+        scale, facts = 0.1 if self.small_init and latent.is_global else 1.0, latent.facts
+        q = self.plan[name].family.residual(raw, 0.0, scale)
+        q = reshaped(q, (*latent.copies, *facts.unconstrained_shape))
+        q = q if facts.is_real else dist.TransformedDistribution(q, [biject_to(facts.support).with_cache()])
+        dims = latent.unplated_dims + len(latent.copies)
+        return Spread(q, dims) if dims else q
 
     def residual(self, name: str, raw: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """A factor around the prior: its base shifted and scaled, its transforms shared. Free without such a base."""
         base = gaussian_base(prior)
-        if base is None:
-            return self.free(name, raw)
-        loc, scale, shape, transforms = base
-        q = reshaped(self.families[name].around(raw, loc, scale), shape)
-        return dist.TransformedDistribution(q, transforms) if transforms else q
+        return self.free(name, raw) if base is None else _over(base, self.plan[name].family.residual, raw)
 
-    def merged(self, name: str, raw: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:
+    def precision_weighted(self, name: str, raw: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """A factor that is the precision-weighted product with the prior, in the prior's base coordinates.
 
         Raises:
@@ -136,14 +108,12 @@ class Conditionals(nn.Module):
         """
         base = gaussian_base(prior)
         if base is None:
-            raise self.no_merge(name, type(unwrapped(prior)).__name__)
-        loc, scale, shape, transforms = base
-        q = reshaped(self.families[name].merged(raw, loc, scale), shape)
-        return dist.TransformedDistribution(q, transforms) if transforms else q
+            raise no_product(self.layout, name, type(unwrapped(prior)).__name__)
+        return _over(base, self.plan[name].family.precision_weighted, raw)
 
-    def no_merge(self, name: str, prior: str) -> ValueError:
-        """The error that a site's prior cannot be merged with."""
-        return ValueError(
-            f"guide {self.layout.guide}: site {name!r} has a {prior} prior, precision weighting wants a diagonal "
-            "Gaussian (transformed or not); try SelfReflective, BottomUp or MeanField"
-        )
+
+def _over(base: tuple, of: Callable[..., TorchDistributionMixin], raw: Tensor) -> TorchDistributionMixin:
+    """A factor made of a prior's base, with the prior's own transforms."""
+    loc, scale, shape, transforms = base
+    q = reshaped(of(raw, loc, scale), shape)
+    return dist.TransformedDistribution(q, transforms) if transforms else q

@@ -1,4 +1,4 @@
-"""Evidence networks: from data to features of each latent, deterministic, run once a batch whatever the particles."""
+"""`encoder(name, ...)`: networks from data to features of each latent, run once a batch whatever the particles."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from ppl_models.parts.ladder import PyramidEncoder
 from ppl_models.parts.nets import ConvEncoder, Net
+
+from .checks import check_encoder
 
 
 class Separate(nn.Module):
@@ -98,11 +100,8 @@ def encoder(
     Raises:
         ValueError: an unknown name, or "conv" or "pyramid" without an image shape of the right size.
     """
+    check_encoder(guide, spec, nn.Module, inputs, image)
     if isinstance(spec, nn.Module):
-        if not hasattr(spec, "output"):
-            raise ValueError(
-                f"guide {guide}: encoder {type(spec).__name__} lacks the attribute `output`, its number of features"
-            )
         return Shared(names, spec, spec.output)
     if spec == "separate":
         return Separate(names, inputs, hidden, depth)
@@ -114,16 +113,6 @@ def encoder(
         return BottomUpChain(names, inputs, hidden, depth)
     if spec == "linear":
         return Shared(names, nn.Identity(), inputs)
-    if spec in ("conv", "pyramid"):
-        if image is None or len(image) != 3 or image[0] * image[1] * image[2] != inputs:
-            raise ValueError(
-                f"guide {guide}: encoder {spec!r} reads rows of {inputs} values as images, found image={image}; "
-                "pass image=(channels, height, width)"
-            )
-        if spec == "pyramid":
-            return Pyramids(names, image, hidden, depth)
-        return Shared(names, nn.Sequential(ConvEncoder(image, hidden, depth=depth), nn.SiLU()), hidden)
-    raise ValueError(
-        f"guide {guide}: found encoder {spec!r}, want 'separate', 'shared', 'bottom-up', 'conv', 'pyramid', 'linear' "
-        "or a module"
-    )
+    if spec == "pyramid":
+        return Pyramids(names, image, hidden, depth)
+    return Shared(names, nn.Sequential(ConvEncoder(image, hidden, depth=depth), nn.SiLU()), hidden)

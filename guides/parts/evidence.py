@@ -1,82 +1,157 @@
-"""What a latent reads of the data: observed values, or elements of the rows of arguments, as one feature tensor."""
+"""`Evidence`: observed values as guides read them, one array of features for all latents with the same `EvidenceKey`.
 
-from collections.abc import Iterable, Sequence
+Arrays of either language: only the methods that both have are called here.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from .readings import Plate, Reading, kept_elements
-from .sites import Site, features
+from ppl_models.programs.record import Plate
+
+Array = Any
+Elements = frozenset[int] | None
 
 
-class Taken(NamedTuple):
-    """Observed values: those of a site, or the rows of an argument whose elements (`inside`, by site) are observed."""
+class EvidenceKey(NamedTuple):
+    """Which evidence a latent reads: that of the plates it shares with the data, of these observed sites."""
 
-    value: Tensor
+    shared_plates: frozenset[str]
+    sites: tuple[str, ...]
+
+
+class Evidence(NamedTuple):
+    """Observed values, (*plates, *event): those of one site, or the rows of an argument.
+
+    Attributes:
+        value: the array.
+        event_dim: how many of its dims, from the right, are the event's.
+        plates: around it.
+        inside: (site, which elements of a row it observes), None for all of them. What no site observes of a row, all
+            that read of the row read, too.
+    """
+
+    value: Array
     event_dim: int
-    site: Site
-    inside: tuple[tuple[str, frozenset[int]], ...] | None = None
+    plates: tuple[Plate, ...]
+    inside: tuple[tuple[str, Elements], ...]
 
 
-def gather(taken: Sequence[Taken], readings: Iterable[Reading]) -> dict[Reading, Tensor]:
-    """Observed values as one feature tensor, (*kept plates, features), for each reading that finds any."""
+class Shape(NamedTuple):
+    """An array without its numbers."""
+
+    shape: tuple[int, ...]
+
+
+class Origin(NamedTuple):
+    """Where an observed value comes from: the arguments it is made of, or its place in one that it is a part of.
+
+    Attributes:
+        arguments: indices of arguments.
+        places: in the one argument, of each element of the value; None if it is computed.
+    """
+
+    arguments: frozenset[int]
+    places: np.ndarray | None = None
+
+
+def elements(places: np.ndarray, batch: tuple[int, ...], argument: tuple[int, ...]) -> frozenset[int] | None:
+    """Which elements of its row a value is made of, None unless row i of it lies inside row i of the argument.
+
+    Args:
+        places: of each element of the value in the argument.
+        batch: the dims of the value that enumerate rows.
+        argument: shape of the argument.
+    """
+    k = len(batch)
+    if places.shape[:k] != batch or argument[:k] != batch:
+        return None
+    width = prod(argument[k:])
+    rows = np.arange(prod(batch)).reshape((*batch, *[1] * (places.ndim - k)))
+    return frozenset(np.unique(places % width).tolist()) if (places // width == rows).all() else None
+
+
+@lru_cache(maxsize=4096)
+def wanted(width: int, inside: tuple[tuple[str, Elements], ...], sites: tuple[str, ...]) -> slice | np.ndarray | None:
+    """Which elements of a row of `width` are left without those that only other sites than `sites` observe."""
+    every = frozenset(range(width))
+    read = [every if found is None else found for name, found in inside if name in sites]
+    others = [every if found is None else found for name, found in inside if name not in sites]
+    kept = sorted(every - (frozenset().union(*others) - frozenset().union(*read)))
+    if not kept:
+        return None
+    return slice(kept[0], kept[-1] + 1) if kept[-1] - kept[0] == len(kept) - 1 else np.array(kept)
+
+
+def features(value: Array, event_dim: int, plates: tuple[Plate, ...], shared: frozenset[str]) -> Array:
+    """Values drawn in `plates` as vectors, one for each index of the `shared` ones: the others are folded in.
+
+    Dimensions further left (particles) stay. (*particles, *plates, *event) -> (*particles, *shared plates, features);
+    a folded plate leaves a dimension of size 1, so that the shared ones stay where they are.
+    """
+    if event_dim != 1:
+        batch = value.shape[: len(value.shape) - event_dim]
+        value = value.reshape(*batch, prod(value.shape[len(batch) :]))
+    for plate in plates:
+        if plate.name not in shared and len(value.shape) > -plate.dim:
+            value = value.swapaxes(plate.dim - 1, -2)
+            *rest, size, width = value.shape
+            value = value.reshape(*rest, 1, size * width).swapaxes(plate.dim - 1, -2)
+    return value
+
+
+def width(shape: tuple[int, ...], each: Evidence, key: EvidenceKey) -> int:
+    """How many features the evidence has under a key, from the shape of its value alone."""
+    batch = shape[: len(shape) - each.event_dim]
+    found = _kept(prod(shape[len(batch) :]), each, key)
+    if found is None:
+        return 0
+    row = len(range(*found.indices(prod(shape[len(batch) :])))) if isinstance(found, slice) else len(found)
+    folded = (p for p in each.plates if p.name not in key.shared_plates and len(batch) >= -p.dim)
+    return row * prod(batch[plate.dim] for plate in folded)
+
+
+def gather(
+    found: Sequence[Evidence], keys: Iterable[EvidenceKey], join: Callable[[list[Array]], Array]
+) -> dict[EvidenceKey, Array]:
+    """Evidence as one array of features, (*shared plates, features), for each key that finds any.
+
+    Args:
+        found: all that is observed, as floating-point numbers.
+        keys: which of it latents read.
+        join: puts arrays side by side, their batch dims broadcast.
+    """
     gathered = {}
-    for reading in readings:
+    for key in keys:
         parts = []
-        for each in taken:
-            if reading.keep and reading.keep.isdisjoint(plate.name for plate in each.site.plates):
-                continue  # observed in other plates than this latent's
-            value, event_dim = _read(each, reading.sites)
-            if value is None:
+        for each in found:
+            n = prod(each.value.shape[len(each.value.shape) - each.event_dim :])
+            kept, value, event_dim = _kept(n, each, key), each.value, each.event_dim
+            if kept is None:
                 continue
-            part = features(value, event_dim, each.site.plates, reading.keep)
-            parts.append(part if part.is_floating_point() else part.to(torch.get_default_dtype()))
+            if not (isinstance(kept, slice) and kept == slice(0, n)):
+                value, event_dim = features(value, event_dim, (), frozenset())[..., kept], 1
+            parts.append(features(value, event_dim, each.plates, key.shared_plates))
         if parts:
-            shape = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))
-            parts = [p.expand(*shape, p.shape[-1]) for p in parts]
-            gathered[reading] = torch.cat(parts, -1) if len(parts) > 1 else parts[0]
+            gathered[key] = join(parts) if len(parts) > 1 else parts[0]
     return gathered
 
 
-def covariate(name: str, value: Tensor, rows: Plate | None, index: Tensor | None) -> Taken:
-    """An argument that nothing observes, one row a datum (of those at `index` of a subsample), as evidence.
-
-    Without a plate of `rows` all of it belongs to the one datum there is.
-    """
-    if rows is None:
-        return Taken(value.flatten(), 1, Site(name, (), None, ()))
-    value = value if index is None else value[index]
-    return Taken(value.reshape(len(value), *[1] * (-rows.dim - 1), -1), 1, Site(name, (), None, (rows,)))
-
-
-def _read(taken: Taken, sites: tuple[str, ...]) -> tuple[Tensor | None, int]:
-    """(value, event dims) without what only sites other than `sites` observe; no value if nothing is left."""
-    value, event_dim, site, inside = taken
-    if inside is None:
-        return (value if site.name in sites else None), event_dim
-    if all(name in sites for name, _ in inside):
-        return value, event_dim
-    row = value.flatten(-event_dim) if event_dim else value.unsqueeze(-1)
-    kept = kept_elements(row.shape[-1], inside, sites)
-    return None if kept is None else row[..., kept], 1
+def plate_sizes(found: Iterable[Evidence]) -> dict[str, int]:
+    """The sizes that plates have in this evidence."""
+    sizes: dict[str, int] = {}
+    for value, event_dim, plates, _ in found:
+        for plate in plates:
+            if len(value.shape) >= event_dim - plate.dim:
+                sizes[plate.name] = max(sizes.get(plate.name, 1), value.shape[plate.dim - event_dim])
+    return sizes
 
 
-def is_part(value: Tensor, argument: Tensor, batch: tuple[int, ...]) -> bool:
-    """Whether row i of `value` lies inside row i of `argument`, a compact tensor whose memory it shares."""
-    k = len(batch)
-    if value.dtype != argument.dtype or tuple(value.shape[:k]) != batch or tuple(argument.shape[:k]) != batch:
-        return False
-    aligned = all(v == a for n, v, a in zip(batch, value.stride(), argument.stride(), strict=False) if n > 1)
-    event = zip(value.shape[k:], value.stride()[k:], strict=True)
-    end = value.storage_offset() + sum((n - 1) * stride for n, stride in event)
-    return aligned and end < prod(argument.shape[k:])
-
-
-def elements(value: Tensor, rank: int) -> frozenset[int]:
-    """Which elements of a row of the compact argument that it is part of a `value` is made of."""
-    found = {value.storage_offset()}
-    for size, stride in zip(value.shape[rank:], value.stride()[rank:], strict=True):
-        found = {start + i * stride for start in found for i in range(size)}
-    return frozenset(found)
+def _kept(n: int, each: Evidence, key: EvidenceKey) -> slice | np.ndarray | None:
+    """Which of the n elements of a row are read under a key; None for evidence in other plates than the latent's."""
+    if key.shared_plates and key.shared_plates.isdisjoint(plate.name for plate in each.plates):
+        return None
+    return wanted(n, each.inside, key.sites)

@@ -1,8 +1,8 @@
-"""Families of one factor over R^n, of numbers that a network gives: alone, around a prior or merged with it."""
+"""`Diagonal`, `RankOne`, `Full`, `Flow`: families of one factor over R^n, around a prior or as a product with it."""
 
 from collections.abc import Sequence
 from math import prod
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -17,25 +17,10 @@ from ppl_models.parts.distributions import RankOneNormal, diagonal_normal
 from ppl_models.parts.likelihoods import bounded_exp
 from ppl_models.parts.sizes import one_size
 
+from .factors import Family
+
 with validation_enabled(dist.is_validation_enabled()):  # zuko turns it off for every distribution of the process
     from zuko.transforms import MonotonicRQSTransform
-
-
-@runtime_checkable
-class Family(Protocol):
-    """A family over R^n; `raw` are `count` unbounded numbers a network gives, (*batch, count)."""
-
-    def count(self, n: int, merged: bool = False) -> int:
-        """How many raw numbers a factor over R^n takes, alone or merged with a prior."""
-        ...
-
-    def around(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
-        """The density that raw = 0 leaves at N(loc, scale^2): raw shifts the mean and shapes the covariance."""
-        ...
-
-    def merged(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
-        """The product, normalized, of the estimate that raw encodes and the prior N(loc, scale^2)."""
-        ...
 
 
 def _tril(diagonal: Tensor, below: Tensor) -> Tensor:
@@ -51,16 +36,16 @@ def _tril(diagonal: Tensor, below: Tensor) -> Tensor:
 class Diagonal:
     """Independent entries: N(m, diag s^2)."""
 
-    def count(self, n: int, merged: bool = False) -> int:
+    def count(self, n: int, precision_weighted: bool = False) -> int:
         """2 n: a mean and a log scale each."""
         return 2 * n
 
-    def around(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
+    def residual(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
         """m = loc + shift, s = scale * exp(r), |r| < 5."""
         shift, log_scale = raw.chunk(2, -1)
         return diagonal_normal(loc + shift, scale * bounded_exp(log_scale))
 
-    def merged(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
+    def precision_weighted(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
         """1/s^2 = 1/v + 1/scale^2, m = (estimate/v + loc/scale^2) s^2 with v = softplus(.) + 1e-5, a variance.
 
         Source: Sonderby et al. 2016 (arXiv 1602.02282), eq. 17 to 19.
@@ -74,17 +59,17 @@ class Diagonal:
 class RankOne:
     """Precision diagonal plus rank one: C^-1 = diag(d) + u u^T (Rezende et al. 2014)."""
 
-    def count(self, n: int, merged: bool = False) -> int:
+    def count(self, n: int, precision_weighted: bool = False) -> int:
         """3 n: a mean, a log scale and a vector entry each."""
         return 3 * n
 
-    def around(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
+    def residual(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
         """m = loc + shift, d = exp(-2 r) / scale^2, u = vector / scale."""
         shift, log_scale, vector = raw.chunk(3, -1)
         return RankOneNormal(loc + shift, (scale * bounded_exp(log_scale)) ** -2, vector / scale)
 
-    def merged(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
-        """C^-1 = diag(d + 1/scale^2) + u u^T, m = shift + C loc/scale^2; see `Full.merged` for the shift."""
+    def precision_weighted(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
+        """C^-1 = diag(d + 1/scale^2) + u u^T, m = shift + C loc/scale^2; shift as in `Full`."""
         shift, spread, u = raw.chunk(3, -1)
         prior = scale.square().reciprocal()
         d = softplus(spread) + 1e-5 + prior
@@ -97,16 +82,16 @@ class RankOne:
 class Full:
     """Any covariance, by its Cholesky factor."""
 
-    def count(self, n: int, merged: bool = False) -> int:
-        """A mean, and the log diagonal and the rest of a Cholesky factor; a square root of any form where merged."""
-        return n + n * n if merged else 2 * n + n * (n - 1) // 2
+    def count(self, n: int, precision_weighted: bool = False) -> int:
+        """A mean, and the log diagonal and the rest of a Cholesky factor; a square root of any form in a product."""
+        return n + n * n if precision_weighted else 2 * n + n * (n - 1) // 2
 
     def _split(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         size = raw.shape[-1]
         n = int(((9 + 8 * size) ** 0.5 - 3) / 2 + 0.5)  # solves 2 n + n (n - 1) / 2 = size
         return raw[..., :n], raw[..., n : 2 * n], raw[..., 2 * n :]
 
-    def around(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
+    def residual(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
         """m = loc + shift, L = diag(scale) (diag(exp r) + strictly lower part)."""
         shift, log_diagonal, below = self._split(raw)
         tril = _tril(bounded_exp(log_diagonal), below)
@@ -114,7 +99,7 @@ class Full:
             tril = scale.unsqueeze(-1) * tril
         return dist.MultivariateNormal(loc + shift, scale_tril=scale * tril if isinstance(scale, float) else tril)
 
-    def merged(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
+    def precision_weighted(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
         """P = T T^T + diag(1/scale^2), m = shift + P^-1 loc/scale^2; T any square matrix, 0.7 I at raw = 0.
 
         The estimate has precision T T^T and information P shift. A triangular T with a positive diagonal would rest on
@@ -148,11 +133,11 @@ class Flow:
     def __init__(self, bins: int = 8) -> None:
         self.bins = one_size("Flow", "bins", bins, least=2)
 
-    def count(self, n: int, merged: bool = False) -> int:
+    def count(self, n: int, precision_weighted: bool = False) -> int:
         """A mean and a log scale each, the correlations, and 3 bins - 1 numbers a spline."""
         return 2 * n + n * (n - 1) // 2 + n * (3 * self.bins - 1)
 
-    def around(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
+    def residual(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
         """m = loc + shift, s = scale * exp(r), |r| < 5."""
         k, size = self.bins, raw.shape[-1]
         half = 3 * k + 0.5  # solves n^2 / 2 + half n = size
@@ -165,33 +150,12 @@ class Flow:
         affine = AffineTransform(loc + shift, scale * bounded_exp(log_scale), cache_size=1)
         return dist.TransformedDistribution(base, [spline, affine])
 
-    def merged(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
+    def precision_weighted(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
         """It has no precision to add up. Raises ValueError."""
         raise ValueError("family 'flow': it has no product with a prior, want a Gaussian; try 'full'")
 
 
 FAMILIES: dict[str, Family] = {"diagonal": Diagonal(), "rank-one": RankOne(), "full": Full(), "flow": Flow()}
-
-
-def family(spec: str | Family, n: int, guide: str, merged: bool = False) -> Family:
-    """A family by name, or the object itself. Over R^1 all but a `Flow` are "diagonal", with analytic divergences.
-
-    Raises:
-        ValueError: an unknown name, an object without the methods of a `Family`, or a flow that is to be `merged`.
-    """
-    known = spec in FAMILIES if isinstance(spec, str) else isinstance(spec, Family) and not isinstance(spec, type)
-    if not known:
-        raise ValueError(
-            f"guide {guide}: found family {spec!r}, want one of {', '.join(map(repr, FAMILIES))}, an object with "
-            "count, around and merged, or a mapping latent -> family"
-        )
-    found = FAMILIES[spec] if isinstance(spec, str) else spec
-    if isinstance(found, Flow) and merged:
-        raise ValueError(
-            f"guide {guide}: found family 'flow', which has no product with a prior, want a Gaussian; try 'full', or "
-            "SelfReflective with the flow"
-        )
-    return FAMILIES["diagonal"] if n == 1 and not isinstance(found, Flow) else found
 
 
 def reshaped(q: TorchDistributionMixin, shape: tuple[int, ...]) -> TorchDistributionMixin:
@@ -249,13 +213,6 @@ class Spread(dist.TorchDistribution):
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "Spread":
         """The same over more batch dims to the left of those it spreads over."""
         return Spread(self.joint.expand(torch.Size(batch_shape)[: -self.dims]), self.dims)
-
-
-def unwrapped(prior: TorchDistributionMixin) -> TorchDistributionMixin:
-    """A distribution without reinterpreted dims and masks."""
-    while isinstance(prior, (torch.distributions.Independent, dist.MaskedDistribution)):
-        prior = prior.base_dist
-    return prior
 
 
 def gaussian_base(prior: TorchDistributionMixin) -> tuple[Tensor, Tensor, tuple[int, ...], list] | None:

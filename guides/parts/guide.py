@@ -1,4 +1,4 @@
-"""The two abstract guides: one that follows the model's order, and one that samples in an order of its own."""
+"""`TopDownGuide`, in the model's order, and `OrderedGuide`, in one of its own: what all guides are built on."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -16,9 +16,12 @@ from torch import Tensor, nn
 
 from ppl_models.parts.program import Program
 
+from .checks import check_drawn, check_finite, check_followed, check_unaltered
 from .conditionals import Conditionals
-from .evidence import Taken
-from .layout import Layout
+from .evidence import Evidence
+from .factors import Rows
+from .layout import inspect_model
+from .pyro import PYRO
 
 
 def place_of(model: Callable, args: Sequence[Any]) -> dict[str, Any]:
@@ -50,43 +53,38 @@ class TopDownGuide(GuideMessenger, Program, ABC):
     """
 
     order: Sequence[str]
-    factors: Conditionals
+    factors: Conditionals | Rows
     place: dict[str, Any]
 
     def __init__(self, model: Callable, *args: Any) -> None:
         super().__init__(model)  # GuideMessenger keeps the model in a tuple: its parameters are not the guide's
-        self.layout = Layout(type(self).__name__, model, args)
+        self.layout = inspect_model(PYRO, type(self).__name__, model, args)
+        check_followed(self.layout)
         self.order, self.place = list(self.layout.latents), place_of(model, args)
-        for name in self.layout.factorization.latents:
-            if name not in self.layout.latents:
-                raise ValueError(
-                    f"guide {type(self).__name__}: found the enumerated site {name!r}, want none: Pyro enumerates with "
-                    "guides that do not run the model; try BottomUp, with TraceEnum_ELBO"
-                )
         self._encoded: dict[str, Tensor] | None = None
-        self._subsamples: dict[str, Tensor] = {}
-        self._taken: list[Taken] | None = None
+        self._subsamples: dict[str, tuple[Tensor, int]] = {}
+        self._given: list[Evidence] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample the latents given the model's arguments: {site: value}."""
         self._encoded, self._subsamples = None, {}
         self.args_kwargs = args, kwargs
         try:
-            self._taken = self.layout.given(args, kwargs)
-            if self._taken is None:
+            self._given = self.layout.given(args, kwargs)
+            if self._given is None:
                 self._encode()  # by a run of the model, which cannot take place within another
             with self:
                 self.collect_parameters()  # into the trace: `Trace_ELBO` goes backward only if it sees parameters there
                 self.model(*args, **kwargs)
         finally:
             del self.args_kwargs
-            self._encoded, self._subsamples, self._taken = None, {}, None
+            self._encoded, self._subsamples, self._given = None, {}, None
         return {name: self.trace.nodes[name]["value"] for name in self.layout.latents if name in self.trace.nodes}
 
     def _encode(self) -> dict[str, Tensor]:
         if self._encoded is None:  # else at the first latent: by then the model itself has looked at its data
             args, kwargs = self.args_kwargs
-            evidence, self._subsamples, _ = self.layout.evidence(args, kwargs, True, self._taken)
+            evidence, self._subsamples, _ = self.layout.evidence(self.model, args, kwargs, True, self._given)
             self._encoded = self.factors.encode(evidence)
         return self._encoded
 
@@ -100,14 +98,9 @@ class TopDownGuide(GuideMessenger, Program, ABC):
             return
         if site_is_subsample(msg):
             if msg["name"] in self._subsamples:  # the evidence was read at these indices
-                msg["value"], msg["done"] = self._subsamples[msg["name"]], True
-        elif msg["name"] not in self.layout.latents:
-            raise ValueError(
-                f"guide {type(self).__name__}: the model drew the site {msg['name']!r}, which it did not draw on the "
-                f"example (latents: {', '.join(self.layout.latents)}); observe it, or build the guide on an example "
-                "where it is latent"
-            )
+                msg["value"], msg["done"] = self._subsamples[msg["name"]][0], True
         else:
+            check_drawn(self.layout, msg["name"])
             prior = msg["fn"]
             posterior = self.get_posterior(msg["name"], prior)
             if isinstance(prior, MaskedDistribution):
@@ -157,13 +150,10 @@ class OrderedGuide(Program, ABC):
     def __init__(self, model: Callable, *args: Any, classical: bool = False) -> None:
         super().__init__()
         self._model = (model,)  # in a tuple, as GuideMessenger keeps it: its parameters are not the guide's
-        self.layout = Layout(type(self).__name__, model, args, loose=True, classical=classical, joint=True)
+        options = {"unplated": True, "all_global": classical, "joint": True}
+        self.layout = inspect_model(PYRO, type(self).__name__, model, args, **options)
         self.place = place_of(model, args)
-        for name, how in self.layout.altered.items():
-            raise ValueError(
-                f"guide {type(self).__name__}: site {name!r} has a {how} in the model, which a guide with an order of "
-                "its own cannot follow; take one in the model's order (SelfReflective, Ladder, MeanField)"
-            )
+        check_unaltered(self.layout)
 
     @property
     def model(self) -> Callable:
@@ -172,24 +162,19 @@ class OrderedGuide(Program, ABC):
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample the latents given the model's arguments: {site: value}."""
-        evidence, subsamples, sizes = self.layout.evidence(args, kwargs)
+        evidence, subsamples, sizes = self.layout.evidence(self.model, args, kwargs)
         if torch.distributions.Distribution._validate_args:
-            for tensor in evidence.values():
-                if not torch.isfinite(tensor).all():
-                    sites = ", ".join(self.layout.evidence_sites)
-                    raise ValueError(f"guide {type(self).__name__}: NaN or infinite values observed (sites {sites})")
+            check_finite(self.layout, all(torch.isfinite(tensor).all() for tensor in evidence.values()))
         plates: dict[str, pyro.plate] = {}
         encoded = self.factors.encode(evidence)
         values: dict[str, Tensor] = {}
         for name in self.order:
             with ExitStack() as stack:
-                site = self.layout.latents[name]
-                for plate in site.plates:
+                latent = self.layout.latents[name]
+                for plate in latent.plates:
                     if plate.name not in plates:
-                        index = subsamples.get(plate.name)
-                        size = plate.size if index is None else plate.full_size
-                        if index is None and plate.name in site.keep:
-                            size = sizes.get(plate.name, size)
+                        size = sizes.get(plate.name, plate.size) if plate.name in latent.shared_plates else plate.size
+                        index, size = subsamples.get(plate.name, (None, size))
                         plates[plate.name] = pyro.plate(plate.name, size, subsample=index, dim=plate.dim)
                     stack.enter_context(plates[plate.name])
                 q = self.factors.free(name, self.factors.raw(name, encoded, values))

@@ -1,11 +1,12 @@
-"""Checks of the guide `Infused`, and its rates, for both languages."""
+"""`rates_of`, `channels_of`: the rates of the guide `Infused`, and what it wants of latents and images."""
 
 from collections.abc import Sequence
 from math import inf, prod
 from numbers import Real
-from typing import Any
 
 from ppl_models.parts.sizes import image_size
+
+from .layout import Layout
 
 
 def rates_of(order: Sequence[str], rate: float, width: float) -> dict[str, float]:
@@ -23,7 +24,7 @@ def rates_of(order: Sequence[str], rate: float, width: float) -> dict[str, float
     return {name: min(rate * max(t, 1), 0.5) for t, name in enumerate(order)}
 
 
-def channels_of(layout: Any, image: Sequence[int] | None) -> int:
+def channels_of(layout: Layout, image: Sequence[int] | None) -> int:
     """Channels of a pixel, 1 without an image, once every latent is known to be a Gaussian of the shape of a datum.
 
     Args:
@@ -35,20 +36,20 @@ def channels_of(layout: Any, image: Sequence[int] | None) -> int:
             image.
     """
     shape = None if image is None else image_size("guide Infused", image, name="image")
-    for name, site in layout.latents.items():
-        reading = layout.reading(name)
-        found = "no data" if reading is None else f"{layout.sizes[reading]} values a datum"
-        if len(site.event_shape) != 1 or reading is None or layout.sizes[reading] != site.event_shape[0]:
+    for name, latent in layout.latents.items():
+        size = layout.sizes.get(layout.key(name))
+        if len(latent.event_shape) != 1 or size != latent.event_shape[0]:
+            found = "no data" if size is None else f"{size} values a datum"
             raise ValueError(
-                f"guide Infused: site {name!r} has the event shape {site.event_shape}, with {found}, want latents "
+                f"guide Infused: site {name!r} has the event shape {latent.event_shape}, with {found}, want latents "
                 "of the shape of a datum (the model Infusion); try SelfReflective"
             )
-        if shape is not None and prod(shape) != site.event_shape[0]:
+        if shape is not None and prod(shape) != size:
+            raise ValueError(f"guide Infused: found image={image}, want one of the {size} values of site {name!r}")
+    for name, latent in layout.latents.items():
+        if not latent.facts.is_gaussian:
             raise ValueError(
-                f"guide Infused: found image={image}, want one of the {site.event_shape[0]} values of site {name!r}"
+                f"guide Infused: site {name!r} has a {latent.site.family} prior, want a diagonal Gaussian; try "
+                "SelfReflective"
             )
-    for name, prior in layout.not_gaussian.items():
-        raise ValueError(
-            f"guide Infused: site {name!r} has a {prior} prior, want a diagonal Gaussian; try SelfReflective"
-        )
     return 1 if shape is None else shape[0]

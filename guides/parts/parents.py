@@ -1,22 +1,21 @@
-"""Which latents a latent is given: a choice by structure, in whichever language the programs are."""
+"""`choose_parents`, `faithful_inverse`: which latents, and which data, a latent is given."""
 
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import NamedTuple
 
 from ppl_models.factorization import Factorization
+from ppl_models.factorization.graph import ORDERS
+from ppl_models.factorization.probing.recover import examine
+
+from .language import Arguments, Model
+from .layout import Layout
 
 Parents = str | Mapping[str, Sequence[str]]
 
 
-class Known(Protocol):
-    """What a layout knows of a model."""
-
-    guide: str
-    latents: Mapping[str, Any]
-    factorization: Factorization
-
-
-def choose_parents(layout: Known, order: Sequence[str], parents: Parents) -> dict[str, tuple[str, ...]]:
+def choose_parents(layout: Layout, order: Sequence[str], parents: Parents) -> dict[str, tuple[str, ...]]:
     """Which of the latents sampled before it each latent is given, in a guide that samples in `order`.
 
     "needed": those that the exact posterior depends on, no more (`Factorization.needed_parents`); "all": every earlier
@@ -58,10 +57,78 @@ def choose_parents(layout: Known, order: Sequence[str], parents: Parents) -> dic
     return chosen
 
 
-def check_latent(layout: Known, argument: str, name: str) -> None:
+def check_latent(layout: Layout, argument: str, name: str) -> None:
     """Raise ValueError if an argument names a site that is no latent."""
     if name not in layout.latents:
         raise ValueError(
             f"guide {layout.guide}: {argument} names the site {name!r}, want one of the latents "
             f"{', '.join(layout.latents)}"
         )
+
+
+class Inverse(NamedTuple):
+    """A faithful inverse.
+
+    Attributes:
+        layout: of the model, each latent reading the data it needs.
+        order: in which latents are sampled.
+        parents: the latents that each is given.
+    """
+
+    layout: Layout
+    order: list[str]
+    parents: dict[str, tuple[str, ...]]
+
+
+def check_order(order: str) -> None:
+    """Raise ValueError for an unknown order."""
+    if order not in ORDERS:
+        raise ValueError(f"guide Faithful: found order {order!r}, want one of {', '.join(map(repr, ORDERS))}")
+
+
+def faithful_inverse(layout: Layout, model: Model, args: Arguments, order: str, amortized: bool | None) -> Inverse:
+    """Globals first, then locals, within both in the order asked for, outer plates before inner ones; barren ones last.
+
+    Args:
+        layout: of the model.
+        model, args: the model and an example, on which it is inspected.
+        order: "top-down", "bottom-up" or "min-fill".
+        amortized: whether locals read data; None where either will do.
+
+    Raises:
+        ValueError: `amortized=False` with a latent in the plate of the data.
+
+    Warns:
+        UserWarning: the structure is known by provenance alone, and why.
+
+    Source: Webb et al. 2018, "Faithful inversion of generative models" (arXiv 1712.00287).
+    """
+    latents = layout.latents
+    local = [name for name, latent in latents.items() if not latent.is_global]
+    if amortized is False and local:
+        raise ValueError(
+            f"guide Faithful: found amortized=False, but site {local[0]!r} has a value for each datum, which a "
+            f"network of the data must give; leave it out, or try an autoguide of {layout.language.name}'s"
+        )
+    found, doubts = examine(model, args, {})
+    for doubt in doubts:
+        warnings.warn(f"guide Faithful: structure by provenance alone, as {doubt}", stacklevel=3)
+    layout = layout if doubts else replace(layout, factorization=found)
+    model_side, barren = layout.factorization, set(layout.factorization.barren())
+
+    def place(name: str) -> tuple[bool, int]:
+        return name in barren, 0 if name in barren else len(latents[name].shared_plates)
+
+    inverse = model_side.faithful_inverse(order).parents
+    chosen = sorted((name for name in inverse if name in latents), key=place)  # not the enumerated
+    parents = choose_parents(layout, chosen, "needed")
+    needed = {name: model_side.needed_parents(name, chosen[:i]) for i, name in enumerate(chosen)}
+    return Inverse(layout.reading(needed), chosen, parents)
+
+
+def read_off(layout: Layout, order: Sequence[str], parents: Mapping[str, tuple[str, ...]]) -> Factorization:
+    """What each latent of a guide is sampled given: latents, and observed sites by name."""
+    data = {name: layout.reads[name] if layout.key(name) else () for name in order}
+    known = (*layout.evidence_sites, *layout.covariates.values())
+    given = [site for site in known if any(site in read for read in data.values())]
+    return Factorization({n: (*parents[n], *data[n]) for n in order}, given=tuple(given), letter="q")

@@ -91,6 +91,7 @@ def site_of(node: Node, sizes: Mapping[str, int] | None = None) -> Site:
         reparametrized=fn.has_rsample,
         auxiliary=bool(infer.get("is_auxiliary")),
         enumerated=infer.get("enumerate") is not None and fn.has_enumerate_support,
+        scanned=bool(node.get("_control_flow_done")),
         scale=1.0 if node["scale"] is None else node["scale"],
         mask=mask_of(fn),
         value=value,

@@ -47,6 +47,7 @@ class Site:
         reparametrized: whether gradients go through a draw.
         auxiliary: whether the program says that the site is none of the model's.
         enumerated: whether the site is to be summed out.
+        scanned: whether it is in a `scan` of NumPyro's, where nothing takes the place of its distribution.
         scale: of the log density, by subsampling or by the program, a number or the language's own array.
         mask: of the copies that count, True or False or the language's own array; None where all do.
         value: the language's own array.
@@ -62,6 +63,7 @@ class Site:
     reparametrized: bool = True
     auxiliary: bool = False
     enumerated: bool = False
+    scanned: bool = False
     scale: Any = field(default=1.0, repr=False, compare=False)
     mask: Any = field(default=None, repr=False, compare=False)
     value: Any = field(default=None, repr=False, compare=False)

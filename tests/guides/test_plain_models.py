@@ -400,7 +400,7 @@ def test_a_datum_is_inferred_from_its_own_row(model, guide):
 
 
 def evidence_of(model, *args: Tensor) -> dict:
-    return MeanField(model, *args).layout.evidence(args, {})[0]
+    return MeanField(model, *args).layout.evidence(model, args, {})[0]
 
 
 def test_evidence_is_what_is_observed():
@@ -446,9 +446,11 @@ def test_evidence_is_what_is_observed():
     (found,) = evidence_of(converted, x.double()).values()
     assert found.dtype == torch.float32 and torch.equal(found, x)
     layout = MeanField(converted, x).layout  # no conversion on the example
-    (found,) = layout.evidence((x.double(),), {})[0].values()  # as passed: the networks read it in their own dtype
+    (found,) = layout.evidence(converted, (x.double(),), {})[
+        0
+    ].values()  # as passed: the networks read it in their own dtype
     assert torch.equal(found.float(), x)
-    (found,) = layout.evidence((torch.arange(16).reshape(4, 4),), {})[0].values()
+    (found,) = layout.evidence(converted, (torch.arange(16).reshape(4, 4),), {})[0].values()
     assert found.dtype == torch.float32 and torch.equal(found, torch.arange(16.0).reshape(4, 4))
 
 

@@ -165,7 +165,7 @@ def test_effects_of_columns_and_latents_of_rows(make):
     x = rows(12, COLUMNS)
     posterior = make(both, x, hidden=4)
     sites = posterior.layout.latents
-    assert sites["w"].is_global and sites["u"].keep == {"n"} and sites["v"].keep == {"n", "cols"}
+    assert sites["w"].is_global and sites["u"].shared_plates == {"n"} and sites["v"].shared_plates == {"n", "cols"}
     fit(both, posterior, x, steps=2, batch_size=5, progress=False)  # another number of rows than the example's
     found = terms(both, posterior, (x,), particles=2)
     assert found.shared == {"w"} and found.log_w.shape == (2, 12)

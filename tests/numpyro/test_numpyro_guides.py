@@ -214,10 +214,10 @@ def test_families_are_those_of_torch(kind):
     for merged in (False, True) if kind != "Flow" else (False,):
         assert (n := ours.count(3, merged)) == theirs.count(3, merged)
         raw = torch.randn(5, n)
-        cases = [("merged", loc, scale)] if merged else [("around", loc, scale), ("around", 0.0, 0.1)]
+        cases = [("precision_weighted", loc, scale)] if merged else [("residual", loc, scale), ("residual", 0.0, 0.1)]
         for name, center, spread in cases:
             expected = getattr(theirs, name)(raw, center, spread).log_prob(value)
             q = getattr(ours, name)(of_torch(raw), of_torch(center), of_torch(spread))
             np.testing.assert_allclose(q.log_prob(of_torch(value)), expected, rtol=1e-10, atol=1e-12)
     with pytest.raises(ValueError, match="no product with a prior"):
-        families.Flow().merged(jnp.zeros(3), jnp.zeros(1), jnp.ones(1))
+        families.Flow().precision_weighted(jnp.zeros(3), jnp.zeros(1), jnp.ones(1))

@@ -1,4 +1,4 @@
-"""Evidence networks: from data to features of each latent, deterministic, run once a batch whatever the particles."""
+"""`encoder(name, ...)`: evidence networks; see `guides.parts.encoders`."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,11 +9,12 @@ from jax import Array
 from ppl_models.numpyro.parts.ladder import PyramidEncoder
 from ppl_models.numpyro.parts.nets import ConvEncoder, LayerNorm, Linear, Net, Silu
 
-from .sites import Table
+from ...parts.checks import check_encoder
+from .table import Table
 
 
 class Separate(eqx.Module):
-    """One network a latent, uncoupled: the self-reflective VAE's choice (Apostolopoulou et al. 2020, section 3)."""
+    """See `guides.parts.encoders.Separate`."""
 
     nets: tuple[tuple[Net, Silu], ...]
     widths: Table = eqx.field(static=True)
@@ -29,10 +30,7 @@ class Separate(eqx.Module):
 
 
 class Shared(eqx.Module):
-    """One trunk for all latents: inputs -> 2 hidden -> hidden, or any module of the user's from rows to features.
-
-    A trunk that is a tuple is run from its first layer to its last.
-    """
+    """See `guides.parts.encoders.Shared`; a trunk that is a tuple is run from its first layer to its last."""
 
     trunk: Callable | tuple[Callable, ...]
     widths: Table = eqx.field(static=True)
@@ -48,13 +46,7 @@ class Shared(eqx.Module):
 
 
 class BottomUpChain(eqx.Module):
-    """The deterministic pass of the ladder: d_1 = MLP(x), d_n = d_{n-1} + MLP(d_{n-1}); the last latent reads d_1.
-
-    Levels are residual and layer-normalized, where the paper's are plain and batch-normalized (which it calls crucial):
-    the codes that read the last levels die in training otherwise.
-
-    Source: Sonderby et al. 2016 (arXiv 1602.02282), eq. 13.
-    """
+    """See `guides.parts.encoders.BottomUpChain`."""
 
     nets: tuple[Net, ...]
     norms: tuple[tuple[LayerNorm, Silu], ...]
@@ -78,10 +70,7 @@ class BottomUpChain(eqx.Module):
 
 
 class Pyramids(eqx.Module):
-    """One convolutional network a latent, whose features come from maps of every scale.
-
-    Source: after the inference networks of Zhao, Song, Ermon 2017 (arXiv 1702.08396 and 1702.08658).
-    """
+    """See `guides.parts.encoders.Pyramids`."""
 
     nets: tuple[tuple[PyramidEncoder, Silu], ...]
     widths: Table = eqx.field(static=True)
@@ -107,22 +96,13 @@ def encoder(
     *,
     key: Array,
 ) -> eqx.Module:
-    """An evidence network for the latents `names` by its name, or around a module of the user's.
+    """See `guides.parts.encoders.encoder`.
 
-    "separate": one network a latent; "shared": one trunk; "bottom-up": the ladder's chain; "conv": one convolutional
-    trunk over rows that are images of shape `image`; "pyramid": one convolutional network a latent, read at every
-    scale; "linear": the data themselves, so that `depth=0` makes the guide linear. A module must map (*plates, inputs)
-    to (*plates, module.output) features; where latents read different data, each reading has a copy of its own, since
-    Equinox modules are values.
-
-    Raises:
-        ValueError: an unknown name, or "conv" or "pyramid" without an image shape of the right size.
+    Where latents read different data, each `EvidenceKey` has a copy of a module of its own, since Equinox modules are
+    values.
     """
+    check_encoder(guide, spec, eqx.Module, inputs, image)
     if isinstance(spec, eqx.Module):
-        if not hasattr(spec, "output"):
-            raise ValueError(
-                f"guide {guide}: encoder {type(spec).__name__} lacks the attribute `output`, its number of features"
-            )
         return Shared(names, spec, spec.output)
     if spec == "separate":
         return Separate(names, inputs, hidden, depth, key=key)
@@ -134,19 +114,9 @@ def encoder(
         return BottomUpChain(names, inputs, hidden, depth, key=key)
     if spec == "linear":
         return Shared(names, (), inputs)
-    if spec in ("conv", "pyramid"):
-        if image is None or len(image) != 3 or image[0] * image[1] * image[2] != inputs:
-            raise ValueError(
-                f"guide {guide}: encoder {spec!r} reads rows of {inputs} values as images, found image={image}; "
-                "pass image=(channels, height, width)"
-            )
-        if spec == "pyramid":
-            return Pyramids(names, image, hidden, depth, key=key)
-        return Shared(names, (ConvEncoder(image, hidden, depth=depth, key=key), Silu()), hidden)
-    raise ValueError(
-        f"guide {guide}: found encoder {spec!r}, want 'separate', 'shared', 'bottom-up', 'conv', 'pyramid', 'linear' "
-        "or a module"
-    )
+    if spec == "pyramid":
+        return Pyramids(names, image, hidden, depth, key=key)
+    return Shared(names, (ConvEncoder(image, hidden, depth=depth, key=key), Silu()), hidden)
 
 
 def _through(layers: Sequence[Callable], x: Array) -> Array:

@@ -1,7 +1,7 @@
-"""Families of one factor over R^n, of numbers that a network gives: alone, around a prior or merged with it."""
+"""`Diagonal`, `RankOne`, `Full`, `Flow`: families of one factor over R^n; see `guides.parts.families`."""
 
 from math import prod
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,24 +16,8 @@ from ppl_models.numpyro.parts.distributions import RankOneNormal, diagonal_norma
 from ppl_models.numpyro.parts.likelihoods import bounded_exp
 from ppl_models.parts.sizes import one_size
 
+from ...parts.factors import Family
 from .splines import MonotonicSpline
-
-
-@runtime_checkable
-class Family(Protocol):
-    """A family over R^n; `raw` are `count` unbounded numbers a network gives, (*batch, count)."""
-
-    def count(self, n: int, merged: bool = False) -> int:
-        """How many raw numbers a factor over R^n takes, alone or merged with a prior."""
-        ...
-
-    def around(self, raw: Array, loc: Array | float, scale: Array | float) -> Distribution:
-        """The density that raw = 0 leaves at N(loc, scale^2): raw shifts the mean and shapes the covariance."""
-        ...
-
-    def merged(self, raw: Array, loc: Array, scale: Array) -> Distribution:
-        """The product, normalized, of the estimate that raw encodes and the prior N(loc, scale^2)."""
-        ...
 
 
 def _diagonal_matrix(diagonal: Array) -> Array:
@@ -50,20 +34,17 @@ def _tril(diagonal: Array, below: Array) -> Array:
 class Diagonal:
     """Independent entries: N(m, diag s^2)."""
 
-    def count(self, n: int, merged: bool = False) -> int:
+    def count(self, n: int, precision_weighted: bool = False) -> int:
         """2 n: a mean and a log scale each."""
         return 2 * n
 
-    def around(self, raw: Array, loc: Array | float, scale: Array | float) -> Distribution:
+    def residual(self, raw: Array, loc: Array | float, scale: Array | float) -> Distribution:
         """m = loc + shift, s = scale * exp(r), |r| < 5."""
         shift, log_scale = jnp.split(raw, 2, -1)
         return diagonal_normal(loc + shift, scale * bounded_exp(log_scale))
 
-    def merged(self, raw: Array, loc: Array, scale: Array) -> Distribution:
-        """1/s^2 = 1/v + 1/scale^2, m = (estimate/v + loc/scale^2) s^2 with v = softplus(.) + 1e-5, a variance.
-
-        Source: Sonderby et al. 2016 (arXiv 1602.02282), eq. 17 to 19.
-        """
+    def precision_weighted(self, raw: Array, loc: Array, scale: Array) -> Distribution:
+        """1/s^2 = 1/v + 1/scale^2, m = (estimate/v + loc/scale^2) s^2 with v = softplus(.) + 1e-5, a variance."""
         estimate, spread = jnp.split(raw, 2, -1)
         tau, prior = 1 / (softplus(spread) + 1e-5), 1 / jnp.square(scale)
         precision = tau + prior
@@ -73,17 +54,17 @@ class Diagonal:
 class RankOne:
     """Precision diagonal plus rank one: C^-1 = diag(d) + u u^T (Rezende et al. 2014)."""
 
-    def count(self, n: int, merged: bool = False) -> int:
+    def count(self, n: int, precision_weighted: bool = False) -> int:
         """3 n: a mean, a log scale and a vector entry each."""
         return 3 * n
 
-    def around(self, raw: Array, loc: Array | float, scale: Array | float) -> Distribution:
+    def residual(self, raw: Array, loc: Array | float, scale: Array | float) -> Distribution:
         """m = loc + shift, d = exp(-2 r) / scale^2, u = vector / scale."""
         shift, log_scale, vector = jnp.split(raw, 3, -1)
         return RankOneNormal(loc + shift, (scale * bounded_exp(log_scale)) ** -2, vector / scale)
 
-    def merged(self, raw: Array, loc: Array, scale: Array) -> Distribution:
-        """C^-1 = diag(d + 1/scale^2) + u u^T, m = shift + C loc/scale^2; see `Full.merged` for the shift."""
+    def precision_weighted(self, raw: Array, loc: Array, scale: Array) -> Distribution:
+        """C^-1 = diag(d + 1/scale^2) + u u^T, m = shift + C loc/scale^2; shift as in `Full`."""
         shift, spread, u = jnp.split(raw, 3, -1)
         prior = 1 / jnp.square(scale)
         d = softplus(spread) + 1e-5 + prior
@@ -96,23 +77,19 @@ class RankOne:
 class Full:
     """Any covariance, by its Cholesky factor."""
 
-    def count(self, n: int, merged: bool = False) -> int:
-        """A mean, and the log diagonal and the rest of a Cholesky factor; a square root of any form where merged."""
-        return n + n * n if merged else 2 * n + n * (n - 1) // 2
+    def count(self, n: int, precision_weighted: bool = False) -> int:
+        """A mean, and the log diagonal and the rest of a Cholesky factor; a square root of any form in a product."""
+        return n + n * n if precision_weighted else 2 * n + n * (n - 1) // 2
 
-    def around(self, raw: Array, loc: Array | float, scale: Array | float) -> Distribution:
+    def residual(self, raw: Array, loc: Array | float, scale: Array | float) -> Distribution:
         """m = loc + shift, L = diag(scale) (diag(exp r) + strictly lower part)."""
         n = int(((9 + 8 * raw.shape[-1]) ** 0.5 - 3) / 2 + 0.5)  # solves 2 n + n (n - 1) / 2 = size
         shift, log_diagonal, below = jnp.split(raw, [n, 2 * n], -1)
         tril = jnp.asarray(scale, raw.dtype)[..., None] * _tril(bounded_exp(log_diagonal), below)
         return dist.MultivariateNormal(loc + shift, scale_tril=tril)
 
-    def merged(self, raw: Array, loc: Array, scale: Array) -> Distribution:
-        """P = T T^T + diag(1/scale^2), m = shift + P^-1 loc/scale^2; T any square matrix, 0.7 I at raw = 0.
-
-        The estimate has precision T T^T and information P shift. See `guides.parts.families.Full.merged` for why T is
-        square.
-        """
+    def precision_weighted(self, raw: Array, loc: Array, scale: Array) -> Distribution:
+        """P = T T^T + diag(1/scale^2), m = shift + P^-1 loc/scale^2; T any square matrix, 0.7 I at raw = 0."""
         n = loc.shape[-1]
         shift, root = raw[..., :n], raw[..., n:].reshape(*raw.shape[:-1], n, n) + 0.7 * jnp.eye(n, dtype=raw.dtype)
         prior = 1 / jnp.square(scale)
@@ -124,29 +101,18 @@ class Full:
 
 
 class Flow:
-    """Any marginals, tied by the copula of a Gaussian: a correlated base, a monotone spline and a scale for each entry.
-
-        z_i = m_i + s_i f_i(y_i),    y ~ N(0, R),    R = L L^T a correlation matrix,    f_i a spline on [-5, 5]
-
-    Beyond its knots each f_i is the identity, so the tails are those of a Gaussian. With f_i the identity it is `Full`.
-
-    Args:
-        bins: of each spline.
-
-    Source: the splines by Durkan et al. 2019 (arXiv 1906.04032), as in zuko; Gaussian copulas by Han et al. 2016
-    (arXiv 1506.05860).
-    """
+    """See `guides.parts.families.Flow`."""
 
     bound = 5.0
 
     def __init__(self, bins: int = 8) -> None:
         self.bins = one_size("Flow", "bins", bins, least=2)
 
-    def count(self, n: int, merged: bool = False) -> int:
+    def count(self, n: int, precision_weighted: bool = False) -> int:
         """A mean and a log scale each, the correlations, and 3 bins - 1 numbers a spline."""
         return 2 * n + n * (n - 1) // 2 + n * (3 * self.bins - 1)
 
-    def around(self, raw: Array, loc: Array | float, scale: Array | float) -> Distribution:
+    def residual(self, raw: Array, loc: Array | float, scale: Array | float) -> Distribution:
         """m = loc + shift, s = scale * exp(r), |r| < 5."""
         k, size = self.bins, raw.shape[-1]
         half = 3 * k + 0.5  # solves n^2 / 2 + half n = size
@@ -161,33 +127,12 @@ class Flow:
         affine = AffineTransform(loc + shift, scale * bounded_exp(log_scale))
         return dist.TransformedDistribution(base, [spline, affine])
 
-    def merged(self, raw: Array, loc: Array, scale: Array) -> Distribution:
+    def precision_weighted(self, raw: Array, loc: Array, scale: Array) -> Distribution:
         """It has no precision to add up. Raises ValueError."""
         raise ValueError("family 'flow': it has no product with a prior, want a Gaussian; try 'full'")
 
 
 FAMILIES: dict[str, Family] = {"diagonal": Diagonal(), "rank-one": RankOne(), "full": Full(), "flow": Flow()}
-
-
-def family(spec: str | Family, n: int, guide: str, merged: bool = False) -> Family:
-    """A family by name, or the object itself. Over R^1 all but a `Flow` are "diagonal", with analytic divergences.
-
-    Raises:
-        ValueError: an unknown name, an object without the methods of a `Family`, or a flow that is to be `merged`.
-    """
-    known = spec in FAMILIES if isinstance(spec, str) else isinstance(spec, Family) and not isinstance(spec, type)
-    if not known:
-        raise ValueError(
-            f"guide {guide}: found family {spec!r}, want one of {', '.join(map(repr, FAMILIES))}, an object with "
-            "count, around and merged, or a mapping latent -> family"
-        )
-    found = FAMILIES[spec] if isinstance(spec, str) else spec
-    if isinstance(found, Flow) and merged:
-        raise ValueError(
-            f"guide {guide}: found family 'flow', which has no product with a prior, want a Gaussian; try 'full', or "
-            "SelfReflective with the flow"
-        )
-    return FAMILIES["diagonal"] if n == 1 and not isinstance(found, Flow) else found
 
 
 def reshaped(q: Distribution, shape: tuple[int, ...]) -> Distribution:
@@ -203,14 +148,7 @@ def reshaped(q: Distribution, shape: tuple[int, ...]) -> Distribution:
 
 
 class Spread(Distribution):
-    """A joint density whose first event dims go by the name of batch dims, as in a program without plates.
-
-    Each index of them has an equal share of the log-density, so that the sum, which is all that counts, is right.
-
-    Args:
-        joint: the density.
-        dims: how many of its event dims.
-    """
+    """See `guides.parts.families.Spread`."""
 
     arg_constraints: ClassVar[dict] = {}
     pytree_data_fields = ("joint",)
@@ -246,10 +184,7 @@ class Spread(Distribution):
 
 
 def gaussian_base(prior: Distribution) -> tuple[Array, Array, tuple[int, ...], list] | None:
-    """What a prior is made of if it is a diagonal Gaussian pushed through bijections: (loc, scale, shape, transforms).
-
-    loc and scale are vectors (*batch, n) of the base, `shape` is the base's event shape. None for any other prior.
-    """
+    """See `guides.parts.families.gaussian_base`."""
     transforms: list = []
     extra, whole = 0, prior.shape()
     while type(prior) is not dist.Normal:

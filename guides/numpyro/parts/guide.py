@@ -1,4 +1,4 @@
-"""The two abstract guides: one that follows the model's order, and one that samples in an order of its own."""
+"""`TopDownGuide`, in the model's order, and `OrderedGuide`, in one of its own: what all guides are built on."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -17,11 +17,14 @@ from numpyro.distributions import Distribution, TransformedDistribution
 from numpyro.primitives import Messenger
 
 from ppl_models.numpyro.parts.program import Program
+from ppl_models.programs.numpyro import mask_of, unwrapped
 
+from ...parts.checks import check_drawn, check_finite, check_followed, check_unaltered
+from ...parts.evidence import Evidence
+from ...parts.factors import Rows
+from ...parts.layout import Layout, inspect_model
 from .conditionals import Conditionals
-from .evidence import Taken
-from .layout import Layout
-from .sites import mask_of, unwrapped
+from .numpyro import NUMPYRO
 
 M = TypeVar("M", bound=eqx.Module)
 Trace = dict[str, dict[str, Any]]
@@ -56,23 +59,13 @@ class TopDownGuide(Program):
             called, a run without data, with data of another size, or with a latent that the example did not have.
     """
 
-    factors: eqx.AbstractVar[Conditionals]
+    factors: eqx.AbstractVar[Conditionals | Rows]
     model: Callable
     layout: Layout = eqx.field(static=True)
 
     def __init__(self, model: Callable, *args: Any) -> None:
-        self.model, self.layout = model, Layout(type(self).__name__, model, args)
-        for name in self.layout.factorization.latents:
-            if name not in self.layout.latents:
-                raise ValueError(
-                    f"guide {type(self).__name__}: found the enumerated site {name!r}, want none: NumPyro enumerates "
-                    "with guides that do not run the model; try BottomUp, with TraceEnum_ELBO"
-                )
-        for name in self.layout.scanned:
-            raise ValueError(
-                f"guide {type(self).__name__}: found the site {name!r} in a scan, where nothing can take the place of "
-                "its prior; write the loop in Python, or take a guide with an order of its own (Faithful, BottomUp)"
-            )
+        self.model, self.layout = model, inspect_model(NUMPYRO, type(self).__name__, model, args)
+        check_followed(self.layout)
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -128,10 +121,10 @@ class TopDown(Messenger):
         self._priors: dict[str, Distribution] = {}
         self._encoded: dict[str, Array] | None = None
         self._subsamples: dict[str, tuple[Array, int]] = {}
-        self._taken: list[Taken] | None = guide.layout.given(args, kwargs)
+        self._given: list[Evidence] | None = guide.layout.given(args, kwargs)
 
     def __enter__(self) -> Self:
-        if self._taken is None:
+        if self._given is None:
             self._encode()  # by a run of the model, which cannot take place within another
         super().__enter__()
         return self
@@ -139,7 +132,7 @@ class TopDown(Messenger):
     def _encode(self) -> dict[str, Array]:
         if self._encoded is None:  # else at the first latent: by then the model itself has looked at its data
             given = self.guide.model, self.args, self.kwargs
-            evidence, self._subsamples, _ = self.guide.layout.evidence(*given, True, self._taken)
+            evidence, self._subsamples, _ = self.guide.layout.evidence(*given, True, self._given)
             self._encoded = self.guide.factors.encode(evidence)
         return self._encoded
 
@@ -164,13 +157,8 @@ class TopDown(Messenger):
         elif kind == "deterministic" or (kind == "sample" and msg["is_observed"]):
             msg["stop"] = True
         elif kind == "sample":
-            layout, prior = self.guide.layout, msg["fn"]
-            if name not in layout.latents:
-                raise ValueError(
-                    f"guide {layout.guide}: the model drew the site {name!r}, which it did not draw on the example "
-                    f"(latents: {', '.join(layout.latents)}); observe it, or build the guide on an example where it is "
-                    "latent"
-                )
+            check_drawn(self.guide.layout, name)
+            prior = msg["fn"]
             posterior = self.guide.get_posterior(name, prior, self)
             mask = mask_of(prior)
             posterior = posterior if mask is None else posterior.mask(mask)
@@ -210,13 +198,9 @@ class OrderedGuide(Program):
 
     @abstractmethod
     def __init__(self, model: Callable, *args: Any, classical: bool = False) -> None:
-        self.model = model
-        self.layout = Layout(type(self).__name__, model, args, loose=True, classical=classical, joint=True)
-        for name, how in self.layout.altered.items():
-            raise ValueError(
-                f"guide {type(self).__name__}: site {name!r} has a {how} in the model, which a guide with an order of "
-                "its own cannot follow; take one in the model's order (SelfReflective, Ladder, MeanField)"
-            )
+        options = {"unplated": True, "all_global": classical, "joint": True}
+        self.model, self.layout = model, inspect_model(NUMPYRO, type(self).__name__, model, args, **options)
+        check_unaltered(self.layout)
 
     def own(self) -> Self:
         """The guide without its model."""
@@ -230,20 +214,18 @@ class OrderedGuide(Program):
         """Sample the latents given the model's arguments: {site: value}."""
         evidence, subsamples, sizes = self.layout.evidence(self.model, args, kwargs)
         if Distribution._validate_args:
-            for array in evidence.values():
-                if not isinstance(array, jax.core.Tracer) and not np.isfinite(array).all():
-                    sites = ", ".join(self.layout.evidence_sites)
-                    raise ValueError(f"guide {type(self).__name__}: NaN or infinite values observed (sites {sites})")
+            known = [array for array in evidence.values() if not isinstance(array, jax.core.Tracer)]
+            check_finite(self.layout, all(np.isfinite(array).all() for array in known))
         plates: dict[str, numpyro.plate] = {}
         encoded = self.factors.encode(evidence)
         values: dict[str, Array] = {}
         indices = {name: index for name, (index, _) in subsamples.items()}
         for name in self.order:
             with ExitStack() as stack:
-                site = self.layout.latents[name]
-                for plate in site.plates:
+                latent = self.layout.latents[name]
+                for plate in latent.plates:
                     if plate.name not in plates:
-                        size = sizes.get(plate.name, plate.size) if plate.name in site.keep else plate.size
+                        size = sizes.get(plate.name, plate.size) if plate.name in latent.shared_plates else plate.size
                         index, size = subsamples.get(plate.name, (None, size))
                         count = None if index is None else len(index)
                         with numpyro.handlers.substitute(data=indices):

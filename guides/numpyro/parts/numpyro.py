@@ -1,0 +1,140 @@
+"""`NUMPYRO`: how guides look at NumPyro programs and read their data; see `guides.parts.language.Language`."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from jax import Array
+from numpyro import handlers
+from numpyro.distributions import biject_to, constraints
+from numpyro.ops.provenance import eval_provenance
+
+from ppl_models.factorization import Factorization
+from ppl_models.programs import numpyro as programs
+from ppl_models.programs.record import Run, Site
+
+from ...parts.language import Arguments, Look, Model, every_edge
+from ...parts.latents import Facts, altered, fixed
+from .families import gaussian_base
+from .origins import origins
+
+
+class NumPyro:
+    """See `guides.parts.language.Language`."""
+
+    name = "NumPyro"
+    array = "array"
+
+    def look(self, model: Model, args: Arguments, unplated: bool) -> Look:
+        """See `Language.look`: shapes are all that is needed of most models, by a run that computes nothing."""
+        found: list[tuple[Run, dict[str, Facts]]] = []
+        try:
+            jax.eval_shape(lambda: found.append(_look(model, args, unplated)))
+        except Exception:  # noqa: BLE001 (bounds of a support, a branch on data; or an error, which is then raised)
+            found.append(_look(model, args, unplated))
+        run, facts = found[-1]
+
+        def observe(arrays: Mapping[int, Array]) -> dict[str, Array]:
+            observed = programs.run(model, [arrays.get(i, a) for i, a in enumerate(args)]).observed
+            return {name: jnp.asarray(site.value) for name, site in observed.items()}
+
+        arrays = {i: a for i, a in enumerate(args) if self.kind(a)}
+        sites = origins(observe, arrays)
+        return Look(run, facts, sites, lambda: observe(arrays), lambda: _factorization(model, args, run))
+
+    def observe(
+        self, model: Model, args: Arguments, kwargs: Mapping[str, Any], subsamples: bool
+    ) -> tuple[dict[str, Array], dict[str, tuple[Array, int]]]:
+        """See `Language.observe`."""
+        block = handlers.block(hide_fn=lambda msg: not (subsamples and msg["type"] == "plate"))
+        key = numpyro.prng_key()
+        own = handlers.seed(rng_seed=0 if key is None else key, hide_types=["plate"] if subsamples else [])
+        with block, own, handlers.trace() as trace:
+            model(*args, **kwargs)
+        observed, indices = (programs.nodes_of(trace, kind).items() for kind in ("observed", "subsample"))
+        values = {name: jnp.asarray(node["value"]) for name, node in observed}
+        return values, {name: (node["value"], node["args"][0]) for name, node in indices}
+
+    def kind(self, value: object) -> str | None:
+        """See `Language.kind`: of JAX or NumPy arrays of numbers, no random keys."""
+        if not isinstance(value, (jax.Array, np.ndarray)) or jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            return None
+        return "float" if jnp.issubdtype(value.dtype, jnp.floating) else "bool" if value.dtype == bool else "int"
+
+    def floats(self, value: Array) -> Array:
+        """See `Language.floats`."""
+        value = jnp.asarray(value)
+        return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(jnp.result_type(float))
+
+    def join(self, parts: list[Array]) -> Array:
+        """See `Language.join`."""
+        shape = jnp.broadcast_shapes(*(part.shape[:-1] for part in parts))
+        return jnp.concatenate([jnp.broadcast_to(part, (*shape, part.shape[-1])) for part in parts], -1)
+
+
+NUMPYRO = NumPyro()
+
+
+def _look(model: Model, args: Arguments, unplated: bool) -> tuple[Run, dict[str, Facts]]:
+    """A run without arrays, and the facts of its latents."""
+    run = programs.run(model, args)
+    latents = {name: site for name, site in run.latents.items() if not site.enumerated}
+    moving = any(_bounds(site.fn.support) for site in latents.values())
+    again, unplated = programs.run(model, args, key=1) if moving else run, unplated and not run.plates
+    facts = {name: _facts(site, again.get(name), unplated) for name, site in latents.items()}
+    return Run((_bare(site) for site in run.values()), programs.to_numpy), facts
+
+
+def _bare(site: Site) -> Site:
+    shape = jax.ShapeDtypeStruct(site.shape, jnp.result_type(site.value))
+    return replace(site, value=shape, fn=None, mask=None, scale=1.0)
+
+
+def _bounds(support: Any) -> dict[str, Array | np.ndarray]:
+    """Those attributes of a constraint that are arrays."""
+    own = vars(programs.support_of(support))
+    return {key: value for key, value in own.items() if isinstance(value, (jax.Array, np.ndarray))}
+
+
+def _facts(site: Site, again: Site | None, unplated: bool) -> Facts:
+    support, batch = site.fn.support, site.shape[: len(site.shape) - site.event_dim]
+    if support.is_discrete:
+        return Facts(support, "", True)
+    base, found, moving = programs.support_of(support), _bounds(support), ""
+    event = site.shape if unplated else site.event_shape
+    if found:
+        other = _bounds(again.fn.support) if again else {}
+        base, moving = fixed(base, found, other, site.shape, event, lambda b, s: np.broadcast_to(np.asarray(b), s))
+        support = constraints.independent(base, len(event)) if event else base
+    elif unplated and batch:
+        support = constraints.independent(support, len(batch))
+    shape = () if moving else tuple(biject_to(support).inverse_shape(event))
+    is_real = isinstance(base, type(constraints.real))
+    return Facts(support, moving, False, is_real, shape, gaussian_base(site.fn) is not None, altered(site, np.asarray))
+
+
+def _factorization(model: Model, args: Arguments, run: Run) -> Factorization:
+    """The model's own factorization by provenance; every earlier latent where the model cannot be traced so.
+
+    As `ppl_models.factorization.probing.recover.provenance` finds it, but from shapes alone: nothing is computed.
+    """
+    order: list[str] = []
+
+    def log_densities(**values: Array) -> dict[str, Array]:
+        """Of each site given all others, factors included: masks and scales count, too."""
+        held = handlers.substitute(model, data={name[1:]: value for name, value in values.items()})
+        sites = programs.run(held, args).of("latent", "observed", "factor")
+        order.extend(sites)
+        return {name: site.fn.log_prob(site.value) * site.scale for name, site in sites.items()}
+
+    shapes = {name: site.value for name, site in {**run.latents, **run.observed}.items()}
+    try:
+        reached = eval_provenance(log_densities, **{f"_{name}": shape for name, shape in shapes.items()})
+    except Exception:  # noqa: BLE001 (a program may do anything with a tracer)
+        return every_edge(list(run.latents), list(run.observed))
+    parents = {n: tuple(u for u in order[:i] if f"_{u}" in reached[n]) for i, n in enumerate(order)}
+    return Factorization(parents, tuple(n for n in order if n not in run.latents))

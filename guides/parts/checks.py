@@ -1,0 +1,88 @@
+"""`check_followed`, `check_unaltered` and others: what guides refuse, of models, of arguments and of runs."""
+
+from collections.abc import Sequence
+from math import prod
+
+from ppl_models.parts.sizes import one_size
+
+from .layout import Layout
+
+ENCODERS = ("separate", "shared", "bottom-up", "conv", "pyramid", "linear")
+
+
+def check_followed(layout: Layout) -> None:
+    """Raise ValueError for latents with which no guide can follow the model's order: enumerated ones, or in a scan."""
+    for name in layout.factorization.latents:
+        if name not in layout.latents:
+            raise ValueError(
+                f"guide {layout.guide}: found the enumerated site {name!r}, want none: {layout.language.name} "
+                "enumerates with guides that do not run the model; try BottomUp, with TraceEnum_ELBO"
+            )
+        if layout.latents[name].site.scanned:
+            raise ValueError(
+                f"guide {layout.guide}: found the site {name!r} in a scan, where nothing can take the place of its "
+                "prior; write the loop in Python, or take a guide with an order of its own (Faithful, BottomUp)"
+            )
+
+
+def check_unaltered(layout: Layout) -> None:
+    """Raise ValueError for masks and scales, which a guide in an order of its own does not see."""
+    for name, latent in layout.latents.items():
+        if latent.facts.altered:
+            raise ValueError(
+                f"guide {layout.guide}: site {name!r} has a {latent.facts.altered} in the model, which a guide with an "
+                "order of its own cannot follow; take one in the model's order (SelfReflective, Ladder, MeanField)"
+            )
+
+
+def check_drawn(layout: Layout, name: str) -> None:
+    """Raise ValueError for a site that the model draws in a run, but did not draw on the example."""
+    if name not in layout.latents:
+        raise ValueError(
+            f"guide {layout.guide}: the model drew the site {name!r}, which it did not draw on the example (latents: "
+            f"{', '.join(layout.latents)}); observe it, or build the guide on an example where it is latent"
+        )
+
+
+def check_finite(layout: Layout, finite: bool) -> None:
+    """Raise ValueError for data that are not finite."""
+    if not finite:
+        sites = ", ".join(layout.evidence_sites)
+        raise ValueError(f"guide {layout.guide}: NaN or infinite values observed (sites {sites})")
+
+
+def check_sizes(guide: str, hidden: int, depth: int) -> tuple[int, int]:
+    """The width and the residual blocks of networks; ValueError for what are none."""
+    return one_size(f"guide {guide}", "hidden", hidden), one_size(f"guide {guide}", "depth", depth, least=0)
+
+
+def check_encoder(guide: str, spec: object, module: type, inputs: int, image: Sequence[int] | None) -> None:
+    """Raise ValueError for an unknown name, a module without `output`, or images of another size than a row's.
+
+    Args:
+        guide: for messages.
+        spec: the argument `encoder`, a name or a module.
+        module: the type of modules.
+        inputs: values in a row.
+        image: the shape of a row, (channels, height, width).
+    """
+    if isinstance(spec, module):
+        if not hasattr(spec, "output"):
+            raise ValueError(
+                f"guide {guide}: encoder {type(spec).__name__} lacks the attribute `output`, its number of features"
+            )
+    elif spec not in ENCODERS:
+        raise ValueError(f"guide {guide}: found encoder {spec!r}, want {', '.join(map(repr, ENCODERS))} or a module")
+    elif spec in ("conv", "pyramid") and (image is None or len(image) != 3 or prod(image) != inputs):
+        raise ValueError(
+            f"guide {guide}: encoder {spec!r} reads rows of {inputs} values as images, found image={image}; "
+            "pass image=(channels, height, width)"
+        )
+
+
+def no_product(layout: Layout, name: str, prior: str) -> ValueError:
+    """The error that there is no product with the prior of a site."""
+    return ValueError(
+        f"guide {layout.guide}: site {name!r} has a {prior} prior, precision weighting wants a diagonal "
+        "Gaussian (transformed or not); try SelfReflective, BottomUp or MeanField"
+    )

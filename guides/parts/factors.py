@@ -1,0 +1,154 @@
+"""`Factor`: of which family one factor q(z | parents, evidence) is, and the sizes of its network; `plan` finds all."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from .checks import no_product
+from .evidence import Array, EvidenceKey
+from .latents import Latent
+from .layout import Layout
+from .parents import check_latent
+
+Distribution = Any
+
+
+@runtime_checkable
+class Family(Protocol):
+    """A family over R^n; `raw` are `count` unbounded numbers a network gives, (*batch, count)."""
+
+    def count(self, n: int, precision_weighted: bool = False) -> int:
+        """How many raw numbers a factor over R^n takes, alone or as a product with a prior."""
+        ...
+
+    def residual(self, raw: Array, loc: Array | float, scale: Array | float) -> Distribution:
+        """The density that raw = 0 leaves at N(loc, scale^2): raw shifts the mean and shapes the covariance."""
+        ...
+
+    def precision_weighted(self, raw: Array, loc: Array, scale: Array) -> Distribution:
+        """The product, normalized, of the estimate that raw encodes and the prior N(loc, scale^2)."""
+        ...
+
+
+Families = str | Family | Mapping[str, str | Family]
+
+
+class Factor(NamedTuple):
+    """One factor of a guide.
+
+    Attributes:
+        network: the name of its network.
+        family: of its density.
+        inputs: widths of what the network reads, the evidence's features first, then each parent's.
+        outputs: how many numbers it gives a datum.
+    """
+
+    network: str
+    family: Family
+    inputs: tuple[int, ...]
+    outputs: int
+
+
+def plan(
+    layout: Layout,
+    parents: Mapping[str, tuple[str, ...]],
+    widths: Mapping[str, int],
+    spec: Families,
+    known: Mapping[str, Family],
+    precision_weighted: bool,
+) -> dict[str, Factor]:
+    """The factors of a guide by latent.
+
+    Args:
+        layout: of the model.
+        parents: latent -> the latents it is given.
+        widths: latent -> how many features of evidence it reads, where it does.
+        spec: a family by name, or the object itself; or a mapping latent -> family.
+        known: the families by name.
+        precision_weighted: whether they are products with a prior.
+
+    Raises:
+        ValueError: a family of no latent; see `choose_family`; a prior that has no product.
+    """
+    for name in spec if isinstance(spec, Mapping) else ():
+        check_latent(layout, "family", name)
+    found = {}
+    for name, latent in layout.latents.items():
+        inputs = (
+            *([widths[name]] if name in widths else ()),
+            *(_width(layout.latents[u], latent) for u in parents[name]),
+        )
+        copies, n = prod(plate.size for plate in latent.private_plates), prod(latent.facts.unconstrained_shape)
+        n, copies = (n * copies, 1) if latent.joint_over_plates else (n, copies)
+        own = spec.get(name, "diagonal") if isinstance(spec, Mapping) else spec
+        family = choose_family(own, n, layout.guide, known, precision_weighted)
+        found[name] = Factor(network_of(name), family, inputs, copies * family.count(n, precision_weighted))
+    for name, latent in layout.latents.items() if precision_weighted else ():
+        if not latent.facts.is_gaussian:  # known now, so it must not wait for the training
+            raise no_product(layout, name, latent.site.family)
+    return found
+
+
+def choose_family(
+    spec: str | Family, n: int, guide: str, known: Mapping[str, Family], precision_weighted: bool
+) -> Family:
+    """A family by name, or the object itself. Over R^1 all but a flow are "diagonal", with analytic divergences.
+
+    Raises:
+        ValueError: an unknown name, an object without the methods of a `Family`, or a flow where a product is wanted.
+    """
+    if not (spec in known if isinstance(spec, str) else isinstance(spec, Family) and not isinstance(spec, type)):
+        raise ValueError(
+            f"guide {guide}: found family {spec!r}, want one of {', '.join(map(repr, known))}, an object with "
+            "count, residual and precision_weighted, or a mapping latent -> family"
+        )
+    found = known[spec] if isinstance(spec, str) else spec
+    is_flow = isinstance(found, type(known["flow"]))
+    if is_flow and precision_weighted:
+        raise ValueError(
+            f"guide {guide}: found family 'flow', which has no product with a prior, want a Gaussian; try 'full', or "
+            "SelfReflective with the flow"
+        )
+    return known["diagonal"] if n == 1 and not is_flow else found
+
+
+def network_of(name: str) -> str:
+    """The name of a factor's network: no dots, which separate modules, and another one for each site."""
+    return f"q_{name}" if "." not in name else "dotted_" + name.replace("~", "~0").replace(".", "~1")
+
+
+def placed(raw: Array, latent: Latent) -> Array:
+    """The numbers of a factor in the plates of its latent: those of each copy in a private plate at its dim.
+
+    (*particles, *plates, outputs) -> (*particles, *plates, count). One factor for all copies has no dims of theirs.
+    """
+    shape = tuple(raw.shape)
+    if latent.joint_over_plates:
+        return raw.reshape(shape[: len(shape) - 1 - min(latent.site.rank, len(shape) - 1)] + shape[-1:])
+    for plate in latent.private_plates:
+        *batch, outputs = raw.shape
+        ones = [1] * (-plate.dim - len(batch))
+        raw = raw.reshape(*ones, *batch, plate.size, outputs // plate.size).swapaxes(plate.dim - 2, -2).squeeze(-2)
+    return raw
+
+
+def _width(parent: Latent, child: Latent) -> int:
+    folded = prod(plate.size for plate in parent.plates if plate.name not in child.shared_plates)
+    return folded * prod(parent.facts.unconstrained_shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The evidence of each latent as it is, where other guides have networks (`Conditionals`)."""
+
+    layout: Layout
+
+    @property
+    def parents(self) -> dict[str, tuple[str, ...]]:
+        """No latent has any."""
+        return dict.fromkeys(self.layout.latents, ())
+
+    def encode(self, evidence: Mapping[EvidenceKey, Array]) -> dict[str, Array]:
+        """{latent: (*plates, n)}."""
+        return {name: evidence[self.layout.key(name)] for name in self.layout.latents}

@@ -1,0 +1,146 @@
+"""`PYRO`: how guides look at Pyro programs and read their data; see `language.Language`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer.inspect import get_dependencies
+from pyro.ops.provenance import get_provenance, track_provenance
+from torch import Tensor
+from torch.distributions import biject_to, constraints
+
+from ppl_models.factorization import Factorization
+from ppl_models.factorization.probing.recover import provenance
+from ppl_models.programs import pyro as programs
+from ppl_models.programs.record import Run, Site
+
+from .evidence import Origin, Shape
+from .families import gaussian_base
+from .language import Arguments, Look, Model, every_edge
+from .latents import Facts, altered, fixed
+
+
+class Pyro:
+    """See `guides.parts.language.Language`."""
+
+    name = "Pyro"
+    array = "tensor"
+
+    def look(self, model: Model, args: Arguments, unplated: bool) -> Look:
+        """See `Language.look`: a run of the model, and another one for bounds of supports, which may move."""
+        # compact copies, so that no two arguments share memory and an observed value tells which one it came from
+        args = tuple(_compact(a) if isinstance(a, Tensor) else a for a in args)
+        run = programs.run(model, args)
+        latents = {name: site for name, site in run.latents.items() if not site.enumerated}
+        moving = any(_bounds(site.fn.support) for site in latents.values())
+        again, unplated = programs.run(model, args) if moving else run, unplated and not run.plates
+        facts = {name: _facts(site, again.get(name), unplated) for name, site in latents.items()}
+        values = {name: site.value for name, site in run.observed.items()}
+        sites = (replace(site, value=Shape(site.shape), fn=None, mask=None, scale=1.0) for site in run.values())
+        return Look(
+            Run(sites, programs.to_numpy),
+            facts,
+            _origins(model, args, values),
+            lambda: values,
+            lambda: _factorization(model, args, list(run.latents), list(run.observed)),
+        )
+
+    def observe(
+        self, model: Model, args: Arguments, kwargs: Mapping[str, Any], subsamples: bool
+    ) -> tuple[dict[str, Tensor], dict[str, tuple[Tensor, int]]]:
+        """See `Language.observe`."""
+        with torch.no_grad(), pyro.poutine.block(), pyro.poutine.trace() as capture:
+            model(*args, **kwargs)
+        observed, indices = (programs.nodes_of(capture.trace, kind).items() for kind in ("observed", "subsample"))
+        return {n: node["value"] for n, node in observed}, {n: (node["value"], node["fn"].size) for n, node in indices}
+
+    def kind(self, value: object) -> str | None:
+        """See `Language.kind`."""
+        if not isinstance(value, Tensor):
+            return None
+        return "float" if value.is_floating_point() else "bool" if value.dtype == torch.bool else "int"
+
+    def floats(self, value: Tensor) -> Tensor:
+        """See `Language.floats`."""
+        return value if value.is_floating_point() else value.to(torch.get_default_dtype())
+
+    def join(self, parts: list[Tensor]) -> Tensor:
+        """See `Language.join`."""
+        shape = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+        return torch.cat([part.expand(*shape, part.shape[-1]) for part in parts], -1)
+
+
+PYRO = Pyro()
+
+
+def _bounds(support: Any) -> dict[str, Tensor]:
+    """Those attributes of a constraint that are tensors."""
+    own = vars(programs.support_of(support))
+    return {key: value for key, value in own.items() if isinstance(value, Tensor)}
+
+
+def _facts(site: Site, again: Site | None, unplated: bool) -> Facts:
+    support, batch = site.fn.support, site.shape[: len(site.shape) - site.event_dim]
+    if support.is_discrete:
+        return Facts(support, "", True)
+    base, found, moving = programs.support_of(support), _bounds(support), ""
+    event = site.shape if unplated else site.event_shape
+    if found:
+        other = _bounds(again.fn.support) if again else {}
+        base, moving = fixed(base, found, other, site.shape, event, torch.Tensor.expand)
+        support = constraints.independent(base, len(event)) if event else base
+    elif unplated and batch:
+        support = constraints.independent(support, len(batch))
+    shape = () if moving else tuple(biject_to(support).inverse_shape(torch.Size(event)))
+    is_real = base is constraints.real
+    return Facts(support, moving, False, is_real, shape, gaussian_base(site.fn) is not None, altered(site, _number))
+
+
+def _compact(a: Tensor) -> Tensor:
+    return a.detach().clone(memory_format=torch.contiguous_format)
+
+
+def _number(value: Any) -> Any:
+    return value if isinstance(value, (int, float)) else value.detach().cpu().numpy()
+
+
+def _origins(model: Model, args: Arguments, values: Mapping[str, Tensor]) -> dict[str, Origin] | None:
+    """Where observed values come from, told by memory: a view of an argument is a part of it.
+
+    Values alone do not tell: those of zeros, or of binary data, are everywhere. Of what is computed provenance tells
+    the arguments.
+    """
+    owner = {a.untyped_storage().data_ptr(): i for i, a in enumerate(args) if isinstance(a, Tensor) and a.numel()}
+    found = {}
+    for name, value in values.items():
+        i = owner.get(value.untyped_storage().data_ptr())
+        if i is not None and value.dtype == args[i].dtype:
+            places = torch.arange(args[i].numel()).as_strided(value.shape, value.stride(), value.storage_offset())
+            found[name] = Origin(frozenset({i}), places.numpy())
+    if len(found) == len(values):
+        return found
+    tagged = [track_provenance(a, frozenset({i})) if isinstance(a, Tensor) else a for i, a in enumerate(args)]
+    try:
+        with torch.random.fork_rng([]):  # one run more must not change what is drawn next
+            observed = programs.run(model, tuple(tagged)).observed
+    except Exception:  # noqa: BLE001 (a program may do anything with a tensor subclass)
+        return None
+    return {name: Origin(get_provenance(observed[name].value)) for name in values} | found
+
+
+def _factorization(model: Callable, args: Arguments, latents: list[str], observed: list[str]) -> Factorization:
+    """The model's own factorization by provenance; every earlier latent where the model cannot be traced so."""
+    order = [*latents, *observed]
+    try:
+        with torch.no_grad(), pyro.poutine.block():
+            found = get_dependencies(model, args)["prior_dependencies"]
+        more = provenance(model, args)  # it sees factors, masks and what data depend on, too: more is never wrong
+        order += [site for site in more.observed if site not in order]
+        known = {site: {*found.get(site, ())} | {*more.parents.get(site, ())} for site in order}
+        places = [site for site in more.parents if site in order] + [s for s in order if s not in more.parents]
+        parents = {s: tuple(u for u in places[:i] if u in known[s]) for i, s in enumerate(places)}
+        return Factorization(parents, tuple(site for site in places if site not in latents))
+    except Exception:  # noqa: BLE001 (a program may do anything with a tensor subclass)
+        return every_edge(latents, observed)
