@@ -22,7 +22,7 @@ def blocks(page: Path) -> list[str]:
 
 
 COMPARED, OWN, COLLECTION = blocks(README)
-RUN_HERE = {"README.md": 3, "criteria.md": 1, "inspection.md": 1, "numpyro.md": 1, "training.md": 1}
+RUN_HERE = {"README.md": 3, "criteria.md": 1, "guides.md": 1, "inspection.md": 1, "numpyro.md": 1, "training.md": 1}
 
 
 def run(block: str, page: Path = README, scope: dict | None = None) -> dict:
@@ -111,8 +111,9 @@ def test_training_is_captured_and_goes_on(tmp_path, monkeypatch):
     assert scope["run"].history == done
 
 
-def test_report_is_as_printed(capsys):
-    page = ROOT / "docs" / "inspection.md"
+@pytest.mark.parametrize("name", ["guides.md", "inspection.md"])
+def test_a_page_prints_what_it_says(capsys, name):
+    page = ROOT / "docs" / name
     run(*blocks(page))
     assert printed(capsys) in page.read_text()
 
