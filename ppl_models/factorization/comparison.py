@@ -115,7 +115,7 @@ def by_site(inspection: Inspection) -> Report:
         rows=rows,
         model=inspection.model.sites(),
         guide=inspection.sites(),
-        posterior=tuple(dict.fromkeys(labels.edge(u, v) for u, v in posterior.edges)),
+        posterior=tuple(dict.fromkeys((labels.node[u][0], labels.seen_from(u, v)) for u, v in posterior.edges)),
         observed=inspection.model.observed,
         plates=_plates(inspection),
         programs=_called(inspection),

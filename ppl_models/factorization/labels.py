@@ -29,7 +29,3 @@ class Labels:
         mine = self.base.indices(a)
         others = [plate for plate, i in self.base.indices(b).items() if mine.get(plate, i) != i]
         return f"{b[0]}[{','.join(plate + chr(39) for plate in others)}]"
-
-    def edge(self, u: str, v: str) -> tuple[str, str]:
-        """An undirected edge between sites."""
-        return self.node[u][0], self.seen_from(u, v)

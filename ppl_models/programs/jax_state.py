@@ -6,7 +6,6 @@ import types
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from copy import copy
 from typing import Any
 from zlib import crc32
 
@@ -18,7 +17,7 @@ from numpyro.distributions import biject_to, constraints
 from numpyro.infer.autoguide import AutoGuide
 from numpyro.primitives import _PYRO_STACK, Messenger
 
-from .reach import closed_over, global_names, parts
+from .reach import closed_over, contents, global_names, parts, restore
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type, types.ModuleType, np.ndarray, np.generic, jax.Array)
 FOREIGN = ("builtins", "flax", "haiku", "jax", "jaxlib", "numpy", "numpyro", "pyro", "scipy", "torch")
@@ -62,7 +61,7 @@ def _named(function: types.FunctionType) -> list[Any]:
 def protected(programs: Iterable[Callable], double: bool) -> Iterator[None]:
     """Take down what runs may touch, let the caller run programs, and put it back."""
     objects = [item for item in reachable(programs) if not isinstance(item, (*PLAIN, types.FunctionType))]
-    saved = [(item, vars(item), _contents(vars(item))) for item in objects if _owned(item)]
+    saved = [(item, vars(item), contents(vars(item))) for item in objects if _owned(item)]
     handlers, numbers, state = _PYRO_STACK[:], np.random.get_state(), random.getstate()
     _PYRO_STACK.clear()  # handlers around the caller are none of the programs'
     try:
@@ -76,7 +75,7 @@ def protected(programs: Iterable[Callable], double: bool) -> Iterator[None]:
         np.random.set_state(numbers)
         random.setstate(state)
         for _, attributes, content in saved:
-            _restore(attributes, content)
+            restore(attributes, content)
 
 
 def _x64() -> Any:
@@ -88,20 +87,6 @@ def _x64() -> Any:
 
 def _owned(item: Any) -> bool:
     return (isinstance(item, (AutoGuide, Messenger)) or root(type(item)) not in FOREIGN) and hasattr(item, "__dict__")
-
-
-def _contents(attributes: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return {k: (v, copy(v) if isinstance(v, (dict, list, set)) else None) for k, v in attributes.items()}
-
-
-def _restore(attributes: dict[str, Any], saved: dict[str, tuple[Any, Any]]) -> None:
-    for key in set(attributes) - set(saved):
-        del attributes[key]
-    for key, (value, content) in saved.items():
-        if content is not None:
-            value.clear()
-            value.extend(content) if isinstance(value, list) else value.update(content)
-        attributes[key] = value
 
 
 @contextmanager

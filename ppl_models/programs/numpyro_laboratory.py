@@ -1,8 +1,8 @@
 """`NumPyroLaboratory`: controlled runs of NumPyro programs, for an inspection."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -62,8 +62,7 @@ class NumPyroLaboratory:
             return []
         return ["run in single precision, as the programs fail in double: faint dependences may be missed"]
 
-    @contextmanager
-    def protected(self) -> Iterator[None]:
+    def protected(self) -> AbstractContextManager[None]:
         """Whatever happens inside leaves guides, handlers, random numbers and the precision as they were."""
         for item in reachable(self._programs):
             if isinstance(item, AutoGuide) and "DAIS" in type(item).__name__:
@@ -71,8 +70,7 @@ class NumPyroLaboratory:
                     f"{type(item).__name__} computes its draws by Hamiltonian dynamics on the model: it has no factors "
                     "to look at; inspect AutoNormal, AutoMultivariateNormal or a guide of your own"
                 )
-        with protected(self._programs, self._double):
-            yield
+        return protected(self._programs, self._double)
 
     def settle(self) -> None:
         """See `Laboratory.settle`: parameters are found as they are met."""

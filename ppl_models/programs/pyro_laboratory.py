@@ -1,7 +1,7 @@
 """`PyroLaboratory`: controlled runs of Pyro programs, for an inspection."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -72,11 +72,9 @@ class PyroLaboratory:
             remarks.append("run in single precision, as the programs fail in double: faint dependences may be missed")
         return remarks
 
-    @contextmanager
-    def protected(self) -> Iterator[None]:
+    def protected(self) -> AbstractContextManager[None]:
         """Whatever happens inside leaves parameters, stores, random numbers and modes as they were."""
-        with self._snapshot.held():
-            yield
+        return self._snapshot.held()
 
     def settle(self) -> None:
         """See `Laboratory.settle`."""
@@ -185,9 +183,10 @@ class _Look(Messenger):
             self.records.append(SiteRecord(site=site))
             return
         fn, bare = msg["fn"], unwrapped(msg["fn"])
+        silent = isinstance(fn, MaskedDistribution) and fn._mask is False  # as reparametrized sites are left
         if site.kind == "deterministic":
             signal, density = computed, None
-        elif isinstance(bare, Delta) and (_is_silent(fn) or not msg["is_observed"]):
+        elif isinstance(bare, Delta) and (silent or not msg["is_observed"]):
             site, signal, density = replace(site, kind="deterministic"), bare.v, bare.log_density
         else:
             self.records.append(self._drawn(site, msg))
@@ -254,11 +253,6 @@ class _Tags(Messenger):
         if kind == "deterministic" or getattr(fn, "_mask", None) is False:  # what it is computed from counts, too
             own |= get_provenance(msg["value"])
         msg["value"] = track_provenance(value, own) if value.numel() else value
-
-
-def _is_silent(fn: Any) -> bool:
-    """Whether a mask hides all of a density, as reparametrized sites are left."""
-    return isinstance(fn, MaskedDistribution) and fn._mask is False
 
 
 def _others(fn: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import types
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -39,6 +40,22 @@ def global_names(function: types.FunctionType) -> Iterator[tuple[tuple[str, ...]
         code = codes.pop()
         yield code.co_names, [function.__globals__[name] for name in code.co_names if name in function.__globals__]
         codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
+
+
+def contents(attributes: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The attributes of an object, with copies of those that are containers."""
+    return {k: (v, copy(v) if isinstance(v, (dict, list, set)) else None) for k, v in attributes.items()}
+
+
+def restore(attributes: dict[str, Any], saved: dict[str, tuple[Any, Any]]) -> None:
+    """Put the attributes of an object, and the containers among them, back to what they were."""
+    for key in set(attributes) - set(saved):
+        del attributes[key]
+    for key, (value, content) in saved.items():
+        if content is not None:
+            value.clear()
+            value.extend(content) if isinstance(value, list) else value.update(content)
+        attributes[key] = value
 
 
 def named_leaves(

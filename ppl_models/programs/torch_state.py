@@ -22,7 +22,7 @@ from pyro.distributions.transforms import BatchNorm
 from pyro.util import get_rng_state, set_rng_state
 from torch import Tensor, nn
 
-from .reach import closed_over, global_names, parts
+from .reach import closed_over, contents, global_names, parts, restore
 
 NOISE = 65_521  # a prime, so that no two rows of a weight matrix meet the same numbers
 # What these hold in modules and classes is none of the user's; it is their objects that are looked into.
@@ -67,7 +67,7 @@ class ProgramSnapshot:
                     f"found a {type(module).__name__} whose parameters its first call will make, want them made: an "
                     "inspection leaves modules as they are; call the program once"
                 )
-        attributes = [(m, _containers(m)) for m in modules]
+        attributes = [(m, contents(vars(m))) for m in modules]
         norms = [m for m in modules if isinstance(m, (nn.modules.batchnorm._BatchNorm, BatchNorm))]
         self.training = [type(m).__name__ for m in norms if m.training]
         try:
@@ -92,7 +92,7 @@ class ProgramSnapshot:
             for item, content in containers:
                 refill(item, content)
             for module, saved in attributes:
-                _restore(module, saved)
+                restore(vars(module), saved)
             for module, flag in flags:
                 module.training = flag
             self.tensors, self.parameters = {}, []
@@ -148,21 +148,6 @@ def _cycled(noise: Tensor, start: int, count: int) -> Tensor:
 
 def _unconstrained(store: Any) -> list[Tensor]:
     return list(store.get_state()["params"].values())
-
-
-def _containers(module: nn.Module) -> dict[str, tuple[Any, Any]]:
-    """The attributes of a module, with copies of those that are containers."""
-    return {k: (v, copy(v) if isinstance(v, (dict, list, set)) else None) for k, v in vars(module).items()}
-
-
-def _restore(module: nn.Module, saved: dict[str, tuple[Any, Any]]) -> None:
-    for key in set(vars(module)) - set(saved):
-        del vars(module)[key]
-    for key, (value, content) in saved.items():
-        if content is not None:
-            value.clear()
-            value.extend(content) if isinstance(value, list) else value.update(content)
-        vars(module)[key] = value
 
 
 def reachable(roots: Iterable[Any], containers: list | None = None) -> tuple[list[nn.Module], list[Tensor]]:

@@ -6,7 +6,7 @@ from itertools import combinations
 import networkx as nx
 import numpy as np
 
-from ppl_models.programs.laboratory import Node, ProgramRun, SiteRecord
+from ppl_models.programs.laboratory import Node, ProgramRun
 
 from .baselines import Baseline, Baselines, Change
 from .probe import ProbeResult
@@ -116,7 +116,7 @@ class Contraction:
                 continue
             both = self._run(baseline, [u, v])
             for name in joint:
-                parts = [_total(t[name]) for t in (both, single[u], single[v], start)]
+                parts = [float(np.sum(run[name].signal)) for run in (both, single[u], single[v], start)]
                 mixed = parts[0] - parts[1] - parts[2] + parts[3]
                 if abs(mixed) > 10 * self.tolerance * (1 + sum(map(abs, parts))):
                     coupled.add_edge(u, v)
@@ -135,7 +135,3 @@ def _changed(baseline: Baseline, name: str, element: int) -> Baseline:
     value = np.array(baseline.values[name])
     value.reshape(-1)[element] = np.broadcast_to(baseline.others[name], value.shape).reshape(-1)[element]
     return baseline.holding(name, value)
-
-
-def _total(record: SiteRecord) -> float:
-    return float(np.sum(record.signal))

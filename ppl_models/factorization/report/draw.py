@@ -16,6 +16,7 @@ INK, RED, GRAY, FAINT = "#1f2430", "#d01c28", "#9aa1ad", "#5b6475"
 SANS = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 SERIF = "'Latin Modern Roman', 'Times New Roman', 'Liberation Serif', 'DejaVu Serif', serif"
 MARGIN, LINE = 22.0, 15.0
+COLORS = {"plain": INK, "missing": RED, "superfluous": GRAY}
 DENSE, PLAIN = 24, 200  # beyond so many edges those from data are drawn fainter; all are drawn straight
 LEGEND = {"plain": "present", "missing": "missing: the posterior needs it", "superfluous": "superfluous: it can go"}
 
@@ -173,7 +174,7 @@ def _node(node: str, center: Point, observed: bool) -> str:
 
 def _edge(edge: tuple[str, str, str], curve: Curve, directed: bool, faint: bool) -> str:
     u, v, style = edge
-    color = {"plain": FAINT if faint else INK, "missing": RED, "superfluous": GRAY}[style]
+    color = FAINT if faint else COLORS[style]
     width = {"plain": 0.7 if faint else 1.2, "missing": 1.7, "superfluous": 1.2}[style]
     head = ""
     end = curve
@@ -262,9 +263,8 @@ def _meet(a: Box, b: Box) -> bool:
 def _legend(styles: Iterable[str]) -> tuple[str, float]:
     marks, x = [], 0.0
     for style in styles:
-        color, dash = {"plain": INK, "missing": RED, "superfluous": GRAY}[style], style == "missing"
-        dashes = ' stroke-dasharray="5 3"' if dash else ""
-        line = f'<path d="M{_n(x)} 0 h26" stroke="{color}" stroke-width="1.6"{dashes}/>'
+        dashes = ' stroke-dasharray="5 3"' if style == "missing" else ""
+        line = f'<path d="M{_n(x)} 0 h26" stroke="{COLORS[style]}" stroke-width="1.6"{dashes}/>'
         marks.append(f'{line}<text x="{_n(x + 32)}" y="4" font-size="11" fill="{INK}">{LEGEND[style]}</text>')
         x += 32.0 + text_width(LEGEND[style], 11) + 18.0
     return "".join(marks), x

@@ -1,6 +1,6 @@
 """The same report for other programs: DOT text, and an HTML page that stands alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 
 from .panel import Panel
@@ -72,31 +72,25 @@ def _clusters(panel: Panel, i: int) -> list[str]:
     for k, plate in enumerate(order):
         outer[plate] = next((other for other in reversed(order[:k]) if held[plate] <= held[other]), None)
     home = {node: next((p for p in reversed(order) if node in held[p]), None) for node in panel.nodes}
-    return _nodes(panel, i, None, order, outer, home, held)
 
+    def within(plate: str, other: str) -> bool:
+        parent = outer[plate]
+        return plate == other or (parent is not None and within(parent, other))
 
-def _nodes(
-    panel: Panel, i: int, inside: str | None, order: list, outer: Mapping, home: Mapping, held: Mapping
-) -> list[str]:
-    lines = []
-    for node in panel.nodes:
-        if home[node] == inside:
+    def lines(inside: str | None) -> list[str]:
+        found = []
+        for node in (node for node in panel.nodes if home[node] == inside):
             fill = ', style=filled, fillcolor="lightgray"' if node in panel.observed else ""
-            lines.append(f"{_quote(f'{i}/{node}')} [label={_quote(node)}{fill}];")
-    for plate in order:
-        if outer[plate] == inside:
-            deeper = {plate} | {p for p in order if _within(p, plate, outer)}
+            found.append(f"{_quote(f'{i}/{node}')} [label={_quote(node)}{fill}];")
+        for plate in (plate for plate in order if outer[plate] == inside):
+            deeper = {p for p in order if within(p, plate)}
             elsewhere = [node for node in panel.nodes if node in held[plate] and home[node] not in deeper]
             label = f"{plate} (and {', '.join(elsewhere)})" if elsewhere else plate
-            lines += [f"subgraph {_quote(f'cluster_{i}/{plate}')} {{", f"  label={_quote(label)}; style=rounded;"]
-            lines += [f"  {line}" for line in _nodes(panel, i, plate, order, outer, home, held)]
-            lines.append("}")
-    return lines
+            found += [f"subgraph {_quote(f'cluster_{i}/{plate}')} {{", f"  label={_quote(label)}; style=rounded;"]
+            found += [*(f"  {line}" for line in lines(plate)), "}"]
+        return found
 
-
-def _within(plate: str, other: str, outer: Mapping[str, str | None]) -> bool:
-    parent = outer[plate]
-    return parent is not None and (parent == other or _within(parent, other, outer))
+    return lines(None)
 
 
 def _quote(text: str) -> str:
