@@ -22,7 +22,7 @@ LEVELS = ("site", "element")
 def compare(
     model: Callable, guide: Callable, *args: Any, level: str = "site", jitter: bool = True, **kwargs: Any
 ) -> Report:
-    """Whether the guide's factorization mirrors that of the model's exact posterior.
+    """Compare a guide's factorization with that of the model's exact posterior, factor by factor.
 
     Both programs are run, again and again: one copy of one site is changed at a time, and what moves is recorded. For
     each factor q(z_i | ...) of the guide, what it is given is held against what p(z_i | earlier latents, data) depends

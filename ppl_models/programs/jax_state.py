@@ -1,4 +1,4 @@
-"""Run programs over JAX as if they had never run: their objects, handlers and random numbers come back."""
+"""`protected`: run programs over JAX as if they had never run. `Parameters` of all runs; `speaks`: is it NumPyro?"""
 
 import random
 import sys

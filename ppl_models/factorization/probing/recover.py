@@ -1,4 +1,4 @@
-"""`factorization`: recovered from running programs; provenance bounds it from above, interventions from below."""
+"""`factorization` of one running program, recovered by probing it; `provenance` of a model, by tags alone."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The report as a picture: the model, the exact posterior and the guide side by side, as one SVG string.
+"""`svg`: a report as a picture, the model, the exact posterior and the guide side by side.
 
 Missing edges are red and dashed, superfluous ones gray. Standard library and networkx alone; no `dot`.
 """

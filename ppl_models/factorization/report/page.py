@@ -1,4 +1,4 @@
-"""The same report for other programs: DOT text, and an HTML page that stands alone."""
+"""`dot`, `page`: a report for other programs, as DOT text and as an HTML page that stands alone."""
 
 from collections.abc import Sequence
 from html import escape

@@ -53,7 +53,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Report:
-    """Whether a guide's factorization mirrors that of the exact posterior, factor by factor.
+    """A guide's factorization beside that of the exact posterior, factor by factor, and the verdict on it.
 
     Print it, show it in a notebook, or ask it.
 

@@ -1,4 +1,4 @@
-"""Curves between nodes that go around the nodes in between."""
+"""`Router`: curves between nodes that go around the nodes in between."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import cos, hypot, pi, sin

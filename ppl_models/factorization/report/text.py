@@ -1,4 +1,4 @@
-"""A report in words: for a terminal, and as a table of HTML."""
+"""`as_text`, `as_html`: a report in words, for a terminal and as a table of HTML."""
 
 from __future__ import annotations
 
