@@ -78,7 +78,8 @@ class Elements:
         for site, graph in graphs.items():
             for k, clique in enumerate(c for c in nx.find_cliques(graph) if len(c) > 1):
                 parents[f"~{site}.{k}"] = tuple(map(self.name, clique))
-        return Factorization(parents, [n for n in parents if n[0] == "~" or n in set(map(self.name, self.data))])
+        data = set(map(self.name, self.data))
+        return Factorization(parents, tuple(n for n in parents if n[0] == "~" or n in data))
 
     def guide(self) -> Factorization:
         """The guide, element by element, in the order of its sites."""

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+from jax import experimental
 from numpyro.distributions import biject_to, constraints
 from numpyro.infer.autoguide import AutoGuide
 from numpyro.primitives import _PYRO_STACK, Messenger
@@ -79,10 +80,8 @@ def protected(programs: Iterable[Callable], double: bool) -> Iterator[None]:
 
 
 def _x64() -> Any:
-    enable = getattr(jax, "enable_x64", None)
-    if enable is None:  # before JAX 0.8
-        from jax.experimental import enable_x64 as enable
-    return enable(True)
+    home: Any = jax if hasattr(jax, "enable_x64") else experimental  # before JAX 0.8
+    return home.enable_x64(True)
 
 
 def _owned(item: Any) -> bool:
@@ -113,7 +112,8 @@ class Parameters:
     """
 
     def __init__(self, double: bool) -> None:
-        self.double, self.seed = double, None
+        self.double = double
+        self.seed: int | None = None
         self._first: dict[str, tuple[Any, Any]] = {}
         self._moved: dict[str, Any] = {}
         self._states: dict[str, Any] = {}
@@ -149,7 +149,7 @@ class Parameters:
         return jnp.asarray(leaf, jnp.float64) if self.double and floating else leaf
 
     def _jittered(self, name: str, value: Any, constraint: Any) -> Any:
-        rng = np.random.default_rng((self.seed, crc32(name.encode())))
+        rng = np.random.default_rng((self.seed or 0, crc32(name.encode())))
 
         def moved(leaf: Any) -> Any:
             if not np.ndim(leaf) and isinstance(leaf, (bool, int)):

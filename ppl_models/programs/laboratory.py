@@ -17,6 +17,7 @@ from .record import Kind, Plate, Site
 
 FEW = 4  # a plate of at most so many copies is looked at whole, a larger one at its first, middle and last
 
+Modes = tuple[dict[str, bool], ...]
 Copy = tuple[int, ...]
 Node = tuple[str, Copy]
 Values = Mapping[str, np.ndarray]
@@ -185,7 +186,7 @@ class Laboratory(Protocol):
         runs: how many there were.
     """
 
-    MODES: ClassVar[tuple[dict[str, bool], ...]]
+    MODES: ClassVar[Modes]
     tolerance: float
     leaves: list[np.ndarray]
     opaque: bool

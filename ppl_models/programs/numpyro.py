@@ -5,12 +5,13 @@ Inside a step, where no record is built, the passes ask `nodes_of` and `frame_of
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from numpyro import handlers
 from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution, constraints
 
@@ -69,7 +70,7 @@ def site_of(node: Node, sizes: Mapping[str, int] | None = None) -> Site:
         node: the node.
         sizes: of plates before they subsample (`full_sizes`); of a plate that is not there, its size in the run.
     """
-    kind, value = kind_of(node), node["value"]
+    kind, value = cast(Kind, kind_of(node)), node["value"]
     shape = tuple(jnp.shape(value))
     if kind == "subsample":
         return Site(name=node["name"], kind=kind, shape=shape, value=value)
@@ -119,19 +120,22 @@ def nodes_of(trace: Trace, *kinds: Kind) -> dict[str, Node]:
 def frame_of(node: Node, plate: str | None, trace: Trace) -> Frame | None:
     """The plate of this name around a node of a trace, None if there is none; for inside a step."""
     found = next((f for f in node["cond_indep_stack"] if f.name == plate and f.dim is not None), None)
-    return found and Frame(*found, trace[plate]["args"][0] if plate in trace else found.size)
+    if found is None:
+        return None
+    return Frame(*found, trace[found.name]["args"][0] if found.name in trace else found.size)
 
 
 def unwrapped(fn: Distribution, *kinds: type) -> Distribution:
     """A distribution without what only wraps it: reinterpreted and expanded dims and masks, or these kinds of it."""
-    while isinstance(fn, kinds or (Independent, MaskedDistribution, ExpandedDistribution)):
-        fn = fn.base_dist
-    return fn
+    found: Any = fn
+    while isinstance(found, kinds or (Independent, MaskedDistribution, ExpandedDistribution)):
+        found = found.base_dist
+    return found
 
 
 def mask_of(fn: Distribution) -> Array | bool | None:
     """The copies of a site that count, None where all do: NumPyro keeps masks in distributions."""
-    masks = []
+    masks: list[Any] = []
     while isinstance(fn, (MaskedDistribution, ExpandedDistribution)):
         if isinstance(fn, MaskedDistribution):
             masks.append(fn._mask)
@@ -148,7 +152,7 @@ def support_of(support: Any) -> Any:
 
 def to_numpy(value: Any) -> np.ndarray | None:
     """An array as NumPy's, None for what holds no numbers that can be read."""
-    if not _is_array(value) or isinstance(value, jax.core.Tracer):
+    if not _is_array(value) or isinstance(value, Tracer):
         return None
     return np.asarray(value.astype(jnp.float32) if jnp.result_type(value) in (jnp.bfloat16, jnp.float16) else value)
 

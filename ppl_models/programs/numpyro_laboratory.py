@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import count
-from typing import Any
+from typing import Any, ClassVar
 from zlib import crc32
 
 import jax
@@ -17,7 +17,7 @@ from numpyro.ops.provenance import eval_provenance
 from numpyro.primitives import Messenger
 
 from .jax_state import Parameters, protected, reachable, speaks as speaks
-from .laboratory import Leaves, Node, Owners, ProgramRun, SiteRecord, Tags, Values
+from .laboratory import Leaves, Modes, Node, Owners, ProgramRun, SiteRecord, Tags, Values
 from .numpyro import kind_of, site_of, unwrapped
 from .reach import named_leaves
 from .record import Kind, Plate
@@ -35,7 +35,7 @@ class NumPyroLaboratory:
         double: whether parameters and data are converted to float64, and constants made in it.
     """
 
-    MODES = ({"double": True}, {"double": False})
+    MODES: ClassVar[Modes] = ({"double": True}, {"double": False})
     opaque = False  # lists of numbers are data here, and objects that hold arrays are not taken
 
     def __init__(
@@ -144,7 +144,7 @@ class _Look(Messenger):
         self._count = count()
 
     def process_message(self, msg: dict) -> None:
-        kind, name = msg["type"], msg.get("name")
+        kind, name = msg["type"], msg.get("name", "")
         if kind == "control_flow":
             self.scans |= msg["fn"].__name__ != "cond_wrapper"
             msg["kwargs"]["substitute_stack"].append(("substitute", {k: jnp.asarray(v) for k, v in self.held.items()}))
@@ -167,7 +167,7 @@ class _Look(Messenger):
             msg["kwargs"]["rng_key"] = self.key(name or f"\0{next(self._count)}")
 
     def postprocess_message(self, msg: dict) -> None:
-        kind, name, value = msg["type"], msg.get("name"), msg.get("value")
+        kind, name, value = msg["type"], msg.get("name", ""), msg.get("value")
         if kind == "param" and value is not None and name not in self.parameters:
             self.parameters.keep(name, value, msg["kwargs"].get("constraint"))
             msg["value"] = self.parameters[name]
@@ -196,7 +196,8 @@ class _Look(Messenger):
         if kind == "deterministic":
             if msg["type"] == "deterministic":
                 return jnp.asarray(msg["computed"]), False
-            return jnp.broadcast_to(unwrapped(msg["fn"]).v, jnp.shape(msg["value"])), False
+            delta: Any = unwrapped(msg["fn"])
+            return jnp.broadcast_to(delta.v, jnp.shape(msg["value"])), False
         try:
             signal = msg["fn"].log_prob(jnp.asarray(msg["value"]))
         except (KeyError, NotImplementedError, RuntimeError, ValueError):  # a flow that cannot be inverted

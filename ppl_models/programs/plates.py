@@ -58,7 +58,9 @@ def subsampled(run: Run) -> list[Plate]:
 def _steps(run: Run, plates: list[Plate], first: Any, values: Mapping[str, Any]) -> dict[str, int]:
     """Plate -> how many observed values have the elements of row i of `first` at index i of the plate."""
     argument, found = run.to_numpy(first), dict.fromkeys([plate.name for plate in plates], 0)
-    for plate in plates if argument is not None else ():
+    if argument is None:
+        return found
+    for plate in plates:
         index = None
         if plate.size != plate.full_size and len(argument) == plate.full_size:
             if plate.name not in run or (index := run.to_numpy(run[plate.name].value)) is None:

@@ -5,7 +5,7 @@ Inside a step, where no record is built, the passes ask `nodes_of` and `frame_of
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ def read(trace: Trace) -> Run:
 
 def site_of(node: Node) -> Site:
     """The record of a node of a trace, or of the message of a sample statement that was run."""
-    kind, fn, value, infer = kind_of(node), node["fn"], node["value"], node["infer"] or {}
+    kind, fn, value, infer = cast(Kind, kind_of(node)), node["fn"], node["value"], node["infer"] or {}
     if kind == "subsample":
         return Site(name=node["name"], kind=kind, shape=tuple(value.shape), value=value)
     frames = [f for f in node["cond_indep_stack"] if f.vectorized]
@@ -73,7 +73,7 @@ def kind_of(node: Node) -> Kind | None:
     """The kind of a node or message, None for what is no site (parameters, the arguments of the run)."""
     if node["type"] != "sample" or not isinstance(node["value"], Tensor):
         return None
-    if site_is_subsample(node):
+    if site_is_subsample(cast(Any, node)):
         return "subsample"
     if (node["infer"] or {}).get("_deterministic"):
         return "deterministic"

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyro
@@ -15,7 +15,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from .laboratory import Leaves, Node, Owners, ProgramRun, SiteRecord, Tags, Values
+from .laboratory import Leaves, Modes, Node, Owners, ProgramRun, SiteRecord, Tags, Values
 from .pyro import kind_of, site_of, support_of, unwrapped
 from .reach import named_leaves
 from .record import Site
@@ -34,7 +34,7 @@ class PyroLaboratory:
         grad: whether gradients are recorded, for programs that take them.
     """
 
-    MODES = ({"double": True}, {"double": True, "grad": True}, {"double": False})
+    MODES: ClassVar[Modes] = ({"double": True}, {"double": True, "grad": True}, {"double": False})
 
     def __init__(
         self,

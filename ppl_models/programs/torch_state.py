@@ -21,6 +21,7 @@ import torch
 from pyro.distributions.transforms import BatchNorm
 from pyro.util import get_rng_state, set_rng_state
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from .reach import closed_over, contents, global_names, parts, restore
 
@@ -62,7 +63,7 @@ class ProgramSnapshot:
         modules, tensors = reachable(self.programs, containers)
         flags = [(module, module.training) for module in modules]
         for module in modules:
-            if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+            if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
                 raise ValueError(
                     f"found a {type(module).__name__} whose parameters its first call will make, want them made: an "
                     "inspection leaves modules as they are; call the program once"

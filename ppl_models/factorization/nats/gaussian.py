@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 from scipy.linalg import solve_triangular
-from scipy.linalg.lapack import dpotrf
+from scipy.linalg.lapack import dpotrf  # ty: ignore[missing-module-member] (made of Fortran)
 from scipy.optimize import OptimizeResult, minimize
 
 from ..graph import Factorization

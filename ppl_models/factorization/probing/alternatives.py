@@ -26,9 +26,10 @@ def another(record: SiteRecord) -> np.ndarray:
             drawn[at] = more[at]
     equal = _equal(record, drawn)
     rest = _unlikely(record, value) if equal else None
-    for copy in equal if rest is not None else ():
-        at = record.at(value, copy)
-        drawn[at] = rest[at]
+    if rest is not None:
+        for copy in equal:
+            at = record.at(value, copy)
+            drawn[at] = rest[at]
     return drawn
 
 

@@ -1,6 +1,7 @@
 """Probes of rare values: those that are seldom drawn, and copies of large plates that ordinary probes leave out."""
 
 from dataclasses import replace
+from typing import Any
 
 from ppl_models.programs.laboratory import Node, rows
 from ppl_models.programs.record import Plate
@@ -27,9 +28,9 @@ def _crowds(probe: Probe, alignment: Alignment) -> dict[Node, tuple[Plate, Chang
             for bit in range((plate.size - 1).bit_length()) if rest else ():
                 for side in (0, 1):
                     chosen = tuple(i for i in rest if i >> bit & 1 == side)
-                    node = record.name, tuple(chosen if p is plate else record.indices(p)[0] for p in record.plates)
+                    at: Any = tuple(chosen if p is plate else record.indices(p)[0] for p in record.plates)
                     if chosen:
-                        found[node] = plate, change_of(record, node, alignment)
+                        found[record.name, at] = plate, change_of(record, (record.name, at), alignment)
     return found
 
 

@@ -69,7 +69,7 @@ def plate_boxes(held: Mapping[str, frozenset[str]], at: Mapping[str, tuple[float
 
 def _inner_first(held: Mapping[str, frozenset[str]]) -> list[str]:
     """Of plates that hold the same, the first is the outer one."""
-    return sorted(reversed(held), key=lambda plate: len(held[plate]))
+    return sorted(reversed(list(held)), key=lambda plate: len(held[plate]))
 
 
 def _rows(graph: nx.DiGraph, observed: frozenset[str]) -> tuple[dict[str, int], bool]:

@@ -87,17 +87,17 @@ class Report:
     @property
     def faithful(self) -> bool | None:
         """No factor lacks what the exact one needs, so that the guide can equal the posterior if its families can."""
-        return self.judgement and self.judgement.faithful
+        return None if self.judgement is None else self.judgement.faithful
 
     @property
     def minimal(self) -> bool | None:
         """Faithful, and no edge of the guide can go."""
-        return self.judgement and self.judgement.minimal
+        return None if self.judgement is None else self.judgement.minimal
 
     @property
     def perfect(self) -> bool | None:
         """Faithful, and the guide asserts every independence between latents that the exact posterior has."""
-        return self.judgement and self.judgement.perfect
+        return None if self.judgement is None else self.judgement.perfect
 
     @property
     def missing(self) -> dict[str, tuple[str, ...]]:

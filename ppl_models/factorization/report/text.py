@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .report import Report, SiteRow
+    from .report import Gap, Report, SiteRow
 
 CAVEAT = {
     True: "This is about structure alone: to equal the posterior takes the right families, and training, besides.",
@@ -28,15 +28,14 @@ def as_text(report: Report) -> str:
         if sentences:
             lines += ["", title, *(f"  - {sentence}" for sentence in sentences)]
     if report.gap is not None:
-        lines += ["", *gap_text(report)]
+        lines += ["", *gap_text(report.gap)]
     if report.faithful is not None:
         lines += ["", CAVEAT[report.faithful]]
     return "\n".join(line.rstrip() for line in lines)
 
 
-def gap_text(report: Report) -> list[str]:
+def gap_text(gap: Gap) -> list[str]:
     """The cost of the structure, in two sentences."""
-    gap = report.gap
     return [
         f"The model is linear-Gaussian: this structure loses {gap.forward:.4f} nats a {gap.per}, min E KL(p || q);",
         f"the ELBO of its best guide lies {gap.elbo:.4f} nats below the evidence, min E KL(q || p).",
@@ -62,7 +61,7 @@ def as_html(report: Report) -> str:
         if sentences:
             parts.append(f"<p>{title}</p><ul>{''.join(f'<li>{escape(s)}</li>' for s in sentences)}</ul>")
     if report.gap is not None:
-        parts.append(f"<p>{escape(' '.join(gap_text(report)))}</p>")
+        parts.append(f"<p>{escape(' '.join(gap_text(report.gap)))}</p>")
     if report.faithful is not None:
         parts.append(f"<p><small>{escape(CAVEAT[report.faithful])}</small></p>")
     return "".join(parts)
