@@ -18,11 +18,13 @@ demo: $(READY)
 test: $(READY)
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/ty check --quiet
 	@$(PYTEST)
 
 lint: $(READY)
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
+	@$(BIN)/ty check
 	@$(BIN)/lint-imports
 
 slow: $(READY)
