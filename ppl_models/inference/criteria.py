@@ -11,19 +11,16 @@ Source: Zhao, Song, Ermon 2017 (arXiv 1702.08658), sections 2 and 5.
 
 from collections.abc import Callable
 
-import torch
-from torch import Tensor
+from array_api_compat import array_namespace
 
-from ppl_models.parts.criteria import check_local, check_weight, info_weights
-
+from ._terms import Array, Terms
 from .discrepancies import mmd, moments
 from .objectives import elbo
-from .pyro.passes.terms import Terms
 
-Discrepancy = Callable[[Tensor, Tensor], Tensor]
+Discrepancy = Callable[[Array, Array], Array]
 
 
-def unregularized(terms: Terms, beta: float | Tensor = 1.0, data_size: int | None = None) -> Tensor:
+def unregularized(terms: Terms, beta: float | Array = 1.0, data_size: int | None = None) -> Array:
     """The criterion with R = 0, a scalar in nats per datum: no bound of log p(x).
 
         E_q [log p(x | z)],       mean over data and particles
@@ -45,13 +42,13 @@ def unregularized(terms: Terms, beta: float | Tensor = 1.0, data_size: int | Non
 
 def info_vae(
     terms: Terms,
-    beta: float | Tensor = 1.0,
+    beta: float | Array = 1.0,
     data_size: int | None = None,
     *,
     alpha: float,
     lambda_: float,
     discrepancy: Discrepancy = mmd,
-) -> Tensor:
+) -> Array:
     """The InfoVAE criterion, a scalar in nats per datum.
 
         E_q [log p(x | z)] - (1 - alpha) E KL(q(z | x) || p(z)) - (alpha + lambda_ - 1) D(q(z), p(z))
@@ -77,14 +74,14 @@ def info_vae(
 
     Source: Zhao, Song, Ermon 2019, "InfoVAE" (arXiv 1706.02262), eq. 6.
     """
-    own, marginal = info_weights(alpha, lambda_)
+    own, marginal = _info_weights(alpha, lambda_)
     value = elbo(terms, beta * own if own else 0.0, data_size)
     return value - beta * marginal * aggregate(terms, discrepancy) if marginal else value
 
 
 def moment_matching(
-    terms: Terms, beta: float | Tensor = 1.0, data_size: int | None = None, *, weight: float = 1.0
-) -> Tensor:
+    terms: Terms, beta: float | Array = 1.0, data_size: int | None = None, *, weight: float = 1.0
+) -> Array:
     """Codes whose mean and covariance are those of the prior, a scalar in nats per datum.
 
         E_q [log p(x | z)] - weight * (|m_q - m_p|^2 + |C_q - C_p|_F^2)
@@ -98,11 +95,12 @@ def moment_matching(
 
     Source: as for `discrepancies.moments`.
     """
-    check_weight(weight)
+    if not weight >= 0:
+        raise ValueError(f"moment_matching: found weight={weight}, want at least 0")
     return info_vae(terms, beta, data_size, alpha=1.0, lambda_=weight, discrepancy=moments)
 
 
-def aggregate(terms: Terms, discrepancy: Discrepancy) -> Tensor:
+def aggregate(terms: Terms, discrepancy: Discrepancy) -> Array:
     """The discrepancy of the codes of a pass from as many draws of the prior, all latents as one vector.
 
     The mean over particles, of each of which there is one code a datum.
@@ -111,8 +109,33 @@ def aggregate(terms: Terms, discrepancy: Discrepancy) -> Tensor:
         ValueError: a latent outside the plate of the data, or with a mask.
     """
     names = [name for name in terms.log_p if name not in terms.auxiliary]
-    check_local(names, terms.shared)
+    for name in names:
+        if name in terms.shared:
+            raise ValueError(
+                f"discrepancy of q(z): found the latent {name!r} outside the plate of the data, want a code for each "
+                "datum: of a global latent there is one posterior, and no aggregate of many"
+            )
     sides = [[side[name] for name in names] for side in (terms.drawn, terms.prior)]
     count = max(len(values) for side in sides for values in side)
-    codes, prior = (torch.cat([v.expand(count, *v.shape[1:]) for v in side], -1) for side in sides)
+    xp = array_namespace(sides[0][0])
+    codes, prior = (xp.concat([xp.broadcast_to(v, (count, *v.shape[1:])) for v in s], axis=-1) for s in sides)
     return sum(discrepancy(c, p) for c, p in zip(codes, prior, strict=True)) / count
+
+
+def _info_weights(alpha: float, lambda_: float) -> tuple[float, float]:
+    """The weights of InfoVAE's two divergences: (1 - alpha) of each datum's, (alpha + lambda_ - 1) of the marginal one.
+
+    Raises:
+        ValueError: one of them is negative.
+
+    >>> _info_weights(1.0, 10.0)
+    (0.0, 10.0)
+    """
+    marginal = alpha + lambda_ - 1
+    marginal = 0.0 if abs(marginal) < 1e-9 else marginal  # of a beta-VAE it is 0 up to rounding
+    if not alpha <= 1 or not marginal >= 0:
+        raise ValueError(
+            f"info_vae: found alpha={alpha}, lambda_={lambda_}, want alpha at most 1 and alpha + lambda_ at least 1: "
+            "neither divergence can have a negative weight"
+        )
+    return 1 - alpha, marginal

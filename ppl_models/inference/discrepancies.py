@@ -7,11 +7,12 @@ A discrepancy is any `discrepancy(x, y) -> scalar` of draws x (m, d) and y (n, d
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from array_api_compat import array_namespace
+
+from ._terms import Array
 
 ESTIMATORS = ("unbiased", "biased", "linear")
-Kernel = Callable[[Tensor, Tensor], Tensor]
+Kernel = Callable[[Array, Array], Array]
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,11 @@ class Gaussian:
 
     width: float | None = None
 
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, x: Array, y: Array) -> Array:
         """(*batch, d) and (*batch, d) -> (*batch,)."""
         width = x.shape[-1] / 2**0.5 if self.width is None else self.width
-        return torch.exp(-(x - y).square().sum(-1) / (2 * width**2))
+        squared = ((x - y) ** 2).sum(-1)
+        return array_namespace(squared).exp(-squared / (2 * width**2))
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,11 @@ class Laplace:
 
     width: float | None = None
 
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, x: Array, y: Array) -> Array:
         """(*batch, d) and (*batch, d) -> (*batch,)."""
         width = x.shape[-1] if self.width is None else self.width
-        return torch.exp(-(x - y).abs().sum(-1) / width)
+        distance = abs(x - y).sum(-1)
+        return array_namespace(distance).exp(-distance / width)
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,10 @@ class InverseMultiquadric:
 
     scale: float | None = None
 
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, x: Array, y: Array) -> Array:
         """(*batch, d) and (*batch, d) -> (*batch,)."""
         c = 2 * x.shape[-1] if self.scale is None else self.scale
-        return c / (c + (x - y).square().sum(-1))
+        return c / (c + ((x - y) ** 2).sum(-1))
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Polynomial:
 
     degree: int = 2
 
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, x: Array, y: Array) -> Array:
         """(*batch, d) and (*batch, d) -> (*batch,)."""
         return (1 + (x * y).sum(-1) / x.shape[-1]) ** self.degree
 
@@ -77,9 +80,11 @@ class Energy:
     Source: Sejdinovic et al. 2013, "Equivalence of distance-based and RKHS-based statistics" (arXiv 1207.6076).
     """
 
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, x: Array, y: Array) -> Array:
         """(*batch, d) and (*batch, d) -> (*batch,)."""
-        return -(x - y).square().sum(-1).clamp(min=1e-30).sqrt()  # the root has a slope at zero distance, too
+        squared = ((x - y) ** 2).sum(-1)
+        xp = array_namespace(squared)
+        return -xp.sqrt(xp.where(squared < 1e-30, 1e-30, squared))  # the root has a slope at zero distance, too
 
 
 KERNELS = {
@@ -91,7 +96,7 @@ KERNELS = {
 }
 
 
-def mmd(x: Tensor, y: Tensor, *, kernel: str | Kernel = "gaussian", estimator: str = "unbiased") -> Tensor:
+def mmd(x: Array, y: Array, *, kernel: str | Kernel = "gaussian", estimator: str = "unbiased") -> Array:
     """The squared maximum mean discrepancy of two distributions, from draws of each, a scalar.
 
         MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y)
@@ -102,7 +107,7 @@ def mmd(x: Tensor, y: Tensor, *, kernel: str | Kernel = "gaussian", estimator: s
 
     Args:
         x, y: (m, d) and (n, d).
-        kernel: "gaussian", "laplace", "imq", "polynomial", "energy", or a function of two tensors (*batch, d) to
+        kernel: "gaussian", "laplace", "imq", "polynomial", "energy", or a function of two arrays (*batch, d) to
             (*batch,).
         estimator: "unbiased" leaves out k(x_i, x_i) and may fall below zero; "biased" has them, and is the squared
             distance of the two samples' mean embeddings; "linear" is the unbiased mean of k(x, x') + k(y, y') -
@@ -120,7 +125,7 @@ def mmd(x: Tensor, y: Tensor, *, kernel: str | Kernel = "gaussian", estimator: s
     m, n = len(x), len(y)
     if estimator == "linear":
         pairs = min(m, n) // 2
-        (x, x2), (y, y2) = (t[: 2 * pairs].unflatten(0, (pairs, 2)).unbind(1) for t in (x, y))
+        (x, x2), (y, y2) = ((t[0 : 2 * pairs : 2], t[1 : 2 * pairs : 2]) for t in (x, y))
         return (kernel(x, x2) + kernel(y, y2) - kernel(x, y2) - kernel(x2, y)).mean()
     within = []
     for sample, count in ((x, m), (y, n)):
@@ -132,7 +137,7 @@ def mmd(x: Tensor, y: Tensor, *, kernel: str | Kernel = "gaussian", estimator: s
     return within[0] + within[1] - 2 * kernel(x[:, None], y[None]).mean()
 
 
-def moments(x: Tensor, y: Tensor) -> Tensor:
+def moments(x: Array, y: Array) -> Array:
     """Squared differences of means and covariances, |m_x - m_y|^2 + |C_x - C_y|_F^2, a scalar.
 
     No kernel, and nothing learned against it; distributions with equal first and second moments are the same to it.
@@ -149,7 +154,7 @@ def moments(x: Tensor, y: Tensor) -> Tensor:
     _check("moments", x, y)
     centers = [t.mean(0) for t in (x, y)]
     covariances = [(t - c).mT @ (t - c) / (len(t) - 1) for t, c in zip((x, y), centers, strict=True)]
-    return (centers[0] - centers[1]).square().sum() + (covariances[0] - covariances[1]).square().sum()
+    return ((centers[0] - centers[1]) ** 2).sum() + ((covariances[0] - covariances[1]) ** 2).sum()
 
 
 def _kernel(spec: str | Kernel) -> Kernel:
@@ -160,7 +165,7 @@ def _kernel(spec: str | Kernel) -> Kernel:
     return spec
 
 
-def _check(called: str, x: Tensor, y: Tensor) -> None:
+def _check(called: str, x: Array, y: Array) -> None:
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise ValueError(
             f"{called}: found samples of shapes {tuple(x.shape)} and {tuple(y.shape)}, want (m, d) and (n, d) with at "

@@ -1,20 +1,28 @@
 """Objectives: small pure functions of the `Terms` of one pass, each a bound in nats per datum to be maximized.
 
-Any `objective(terms, beta=1.0, data_size=None) -> scalar` is one; give options with `functools.partial`:
-`partial(free_bits, nats=0.5, per="unit")`. None of them reads a number, so that a device is never made to wait.
+Any `objective(terms, beta=1.0, data_size=None) -> scalar` is one (`Objective`); give options with `functools.partial`:
+`partial(free_bits, nats=0.5, per="unit")`. The same function serves Pyro and NumPyro, eager, captured and jitted:
+write yours with operators and the methods that tensors and arrays share (`value.mean(0).sum()`), and take the rest from
+`array_api_compat.array_namespace(value)`. No objective reads a number, so none makes a device wait.
 """
 
 from collections.abc import Callable, Iterable
 from math import log
+from typing import Protocol
 
-import torch
-from torch import Tensor
-from torch.nn.functional import softplus
+from array_api_compat import array_namespace
 
-from .pyro.passes.terms import Terms
+from ._terms import Array, Terms
 
 
-def elbo(terms: Terms, beta: float | Tensor = 1.0, data_size: int | None = None) -> Tensor:
+class Objective(Protocol):
+    """A bound in nats per datum, to be maximized: a pure function of the `Terms` of one pass."""
+
+    def __call__(self, terms: Terms, beta: float | Array = 1.0, data_size: int | None = None) -> Array:
+        """The bound, a scalar, with divergences of weight `beta`, of a batch of `data_size` data."""
+
+
+def elbo(terms: Terms, beta: float | Array = 1.0, data_size: int | None = None) -> Array:
     """The evidence lower bound, a scalar in nats per datum.
 
         E_q [log p(x | z)] - beta * sum_l KL(q(z_l | .) || p(z_l | .)),       mean over data and particles
@@ -30,7 +38,7 @@ def elbo(terms: Terms, beta: float | Tensor = 1.0, data_size: int | None = None)
     constant by Higgins et al. 2017, eq. 4.
     """
     one, none = (isinstance(beta, float | int) and beta == number for number in (1, 0))
-    sums: dict[tuple[bool, torch.Size], Tensor] = {}  # sites of one shape are added up before they are reduced
+    sums: dict[tuple[bool, tuple[int, ...]], Array] = {}  # sites of one shape are added up before they are reduced
     for name, value in terms.log_likelihood.items():
         key = name in terms.shared, value.shape
         sums[key] = sums[key] + value if key in sums else value
@@ -49,8 +57,8 @@ def elbo(terms: Terms, beta: float | Tensor = 1.0, data_size: int | None = None)
 
 
 def free_bits(
-    terms: Terms, beta: float | Tensor = 1.0, data_size: int | None = None, *, nats: float = 0.5, per: str = "layer"
-) -> Tensor:
+    terms: Terms, beta: float | Array = 1.0, data_size: int | None = None, *, nats: float = 0.5, per: str = "layer"
+) -> Array:
     """The evidence lower bound in which no group of latents gains by a divergence below `nats`, in nats per datum.
 
         E_q [log p(x | z)] - beta * sum_j max(nats, mean_n KL_jn),       mean over data and particles inside the maximum
@@ -70,18 +78,18 @@ def free_bits(
     Source: Kingma et al. 2016 (arXiv 1606.04934), appendix C.8, eq. 15.
     """
     _at_least_zero("free_bits", nats=nats)
-    return _floored("free_bits", terms, beta, data_size, per, lambda kl: kl.clamp(min=nats))
+    return _floored("free_bits", terms, beta, data_size, per, lambda kl: _floor(kl, nats))
 
 
 def soft_free_bits(
     terms: Terms,
-    beta: float | Tensor = 1.0,
+    beta: float | Array = 1.0,
     data_size: int | None = None,
     *,
     nats: float = 0.5,
     width: float = 0.1,
     per: str = "layer",
-) -> Tensor:
+) -> Array:
     """`free_bits` with a smooth maximum, a scalar in nats per datum.
 
         E_q [log p(x | z)] - beta * sum_j { nats + width log(1 + exp[(mean_n KL_jn - nats) / width]) }
@@ -105,12 +113,10 @@ def soft_free_bits(
     _at_least_zero("soft_free_bits", nats=nats)
     if not width > 0:
         raise ValueError(f"soft_free_bits: found width={width}, want more than 0; free_bits has a sharp floor")
-    return _floored(
-        "soft_free_bits", terms, beta, data_size, per, lambda kl: nats + softplus(kl - nats, beta=1 / width)
-    )
+    return _floored("soft_free_bits", terms, beta, data_size, per, lambda kl: _soft_floor(kl, nats, width))
 
 
-def importance_weighted(terms: Terms, beta: float | Tensor = 1.0, data_size: int | None = None) -> Tensor:
+def importance_weighted(terms: Terms, beta: float | Array = 1.0, data_size: int | None = None) -> Array:
     """The importance-weighted bound of K particles, a scalar in nats per datum.
 
         log 1/K sum_k w_k,      log w_k = log p(x | z_k) + beta * [log p(z_k) - log q(z_k | x)],       mean over data
@@ -130,10 +136,10 @@ def importance_weighted(terms: Terms, beta: float | Tensor = 1.0, data_size: int
     Source: Burda et al. 2016 (arXiv 1509.00519), eq. 8.
     """
     log_w, size = log_weights(terms, beta, data_size)
-    return (torch.logsumexp(log_w, 0) - log(len(log_w))).sum() / size
+    return (_log_sum_exp(log_w) - log(len(log_w))).sum() / size
 
 
-def log_weights(terms: Terms, beta: float | Tensor = 1.0, data_size: int | None = None) -> tuple[Tensor, int]:
+def log_weights(terms: Terms, beta: float | Array = 1.0, data_size: int | None = None) -> tuple[Array, int]:
     """(log w of every particle and datum, (particles, n), the number that their sum over data is divided by).
 
     Weights of one datum each, whatever a subsampling program scales its terms by; (particles, 1) with shared sites.
@@ -142,23 +148,22 @@ def log_weights(terms: Terms, beta: float | Tensor = 1.0, data_size: int | None 
         ValueError: as for `importance_weighted`.
     """
     seen, names = terms.seen, {*terms.log_likelihood, *terms.kl}
-    parts = [(n, t) for n, t in terms.log_likelihood.items()]
-    parts += [(n, beta * (terms.log_p[n] - terms.log_q[n])) for n in terms.log_p]
+    parts = [*terms.log_likelihood.values(), *(beta * (terms.log_p[n] - terms.log_q[n]) for n in terms.log_p)]
     if not terms.shared:
-        log_w = sum(t for _, t in parts)
+        log_w = sum(parts)
         return (log_w if terms.full_size is None else log_w * (seen / terms.full_size)), seen
     if terms.shared >= names:  # no plate around the data: one datum, whatever the length of the arguments
-        return sum(t for _, t in parts), data_size or 1
+        return sum(parts), data_size or 1
     if terms.full_size is not None or data_size not in (None, seen):
         raise ValueError(
             f"importance_weighted: found the sites {', '.join(sorted(terms.shared))} outside the data plate and "
             f"{seen} of {terms.full_size or data_size} data; all data have one weight then, want every datum in every "
             "pass; take a batch of all the data, or elbo"
         )
-    return sum(t.sum(1, keepdim=True) for _, t in parts), seen
+    return sum(t.sum(1)[:, None] for t in parts), seen
 
 
-def mean_kl(terms: Terms, names: Iterable[str], data_size: int | None = None) -> list[Tensor]:
+def mean_kl(terms: Terms, names: Iterable[str], data_size: int | None = None) -> list[Array]:
     """The divergence of each of these latents, scalars in nats per datum: the mean over data and particles.
 
     Args:
@@ -174,11 +179,11 @@ def mean_kl(terms: Terms, names: Iterable[str], data_size: int | None = None) ->
 def _floored(
     called: str,
     terms: Terms,
-    beta: float | Tensor,
+    beta: float | Array,
     data_size: int | None,
     per: str,
-    floor: Callable[[Tensor], Tensor],
-) -> Tensor:
+    floor: Callable[[Array], Array],
+) -> Array:
     """The bound with `floor` applied to the mean divergence of every group."""
     if per not in ("layer", "unit"):
         raise ValueError(f"{called}: found per={per!r}, want 'layer' or 'unit'")
@@ -187,7 +192,7 @@ def _floored(
     total = 0.0
     for name, value in terms.log_likelihood.items():
         total = total + value.mean(0).sum() / (whole if name in terms.shared else size)
-    units = {name: value.unsqueeze(-1) for name, value in terms.kl.items()} if per == "layer" else terms.kl_units
+    units = {name: value[..., None] for name, value in terms.kl.items()} if per == "layer" else terms.kl_units
     for name, value in terms.kl.items():
         shared = name in terms.shared
         if name in terms.auxiliary:
@@ -197,6 +202,24 @@ def _floored(
             penalty = floor(groups).sum() / whole if shared else floor(groups / size).sum()
         total = total - beta * penalty
     return total
+
+
+def _floor(kl: Array, nats: float) -> Array:
+    """max(nats, KL): at the floor itself the gradient is that of the divergence; one that is no number stays none."""
+    return array_namespace(kl).where(kl < nats, nats, kl)
+
+
+def _soft_floor(kl: Array, nats: float, width: float) -> Array:
+    xp, over = array_namespace(kl), (kl - nats) / width
+    return nats + width * xp.logaddexp(over, xp.zeros_like(over))
+
+
+def _log_sum_exp(x: Array) -> Array:
+    """log sum exp over the first axis, which the standard lacks; what is -inf has weight and gradient zero."""
+    xp = array_namespace(x)
+    top = xp.max(x, axis=0)
+    top = xp.where(xp.isfinite(top), top, 0.0)
+    return xp.log(xp.exp(x - top).sum(0)) + top
 
 
 def _at_least_zero(called: str, **values: float) -> None:

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import ppl_models.inference as inference
+from ppl_models.inference import discrepancies
+
 from . import names
 
-HOMES = {  # word -> module of the function of that name, with underscores
-    "elbo": "objectives",
-    "free-bits": "objectives",
-    "soft-free-bits": "objectives",
-    "importance-weighted": "objectives",
-    "unregularized": "criteria",
-    "info-vae": "criteria",
-    "moment-matching": "criteria",
-}
+WORDS = (  # the names of functions, with hyphens
+    "elbo",
+    "free-bits",
+    "soft-free-bits",
+    "importance-weighted",
+    "unregularized",
+    "info-vae",
+    "moment-matching",
+)
 OF_MMD = ("kernel", "estimator")
 
 
-def objective_of(spec: str, backend: str = "pyro") -> Callable:
-    """The objective of a text, a word with options after a colon.
+def objective_of(spec: str) -> Callable:
+    """The objective of a text, a word with options after a colon; it serves both backends.
 
     The options are those of the function: `free-bits:nats=0.5,per=unit`. Of "info-vae" they are alpha and lambda, and
     how its discrepancy is measured: `kernel` and `estimator` of `mmd`, or `discrepancy=moments`.
@@ -35,16 +37,15 @@ def objective_of(spec: str, backend: str = "pyro") -> Callable:
     {'nats': 0.5}
     """
     word, _, rest = spec.partition(":")
-    if word not in HOMES:
-        near = names.nearest(word, HOMES)
+    if word not in WORDS:
+        near = names.nearest(word, WORDS)
         hint = f"; did you mean {near!r}?" if near else ""
-        raise ValueError(f"objective {spec!r}: found {word!r}, want one of {', '.join(HOMES)}{hint}")
-    package = "ppl_models.inference" if backend == "pyro" else "ppl_models.inference.numpyro.passes"
-    function = getattr(importlib.import_module(f"{package}.{HOMES[word]}"), word.replace("-", "_"))
+        raise ValueError(f"objective {spec!r}: found {word!r}, want one of {', '.join(WORDS)}{hint}")
+    function = getattr(inference, word.replace("-", "_"))
     extra, options = names.parse([part for part in rest.split(",") if part], "objective")
     if extra:
         raise ValueError(f"objective {spec!r}: found {extra[0]!r}, want options as name=value")
-    found = _with(function, options, spec, package)
+    found = _with(function, options, spec)
     return found if found.keywords else function
 
 
@@ -55,13 +56,12 @@ def _example(spec: str, function: Callable) -> str:
     return f"{spec.partition(':')[0]}:{','.join(f'{name}=1' for name in needed)}"
 
 
-def _with(function: Callable, options: dict[str, Any], spec: str, package: str) -> partial:
+def _with(function: Callable, options: dict[str, Any], spec: str) -> partial:
     """The function with options, those of a discrepancy gathered in one."""
     known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
     told = [name.rstrip("_") for name in known if name != "discrepancy"]
     told += [*OF_MMD, "discrepancy"] if "discrepancy" in known else []
     chosen: dict[str, Any] = {}
-    discrepancies = importlib.import_module(f"{package}.discrepancies") if "discrepancy" in known else None
     for name, value in options.items():
         if name not in told:
             raise ValueError(f"objective {spec!r}: found the option {name!r}, want some of {', '.join(told) or 'none'}")

@@ -113,7 +113,7 @@ def _fitted(
     """The pair once `fit` is done with it, as a run."""
     arguments = {**config["training"], **how, "folder": folder, "seed": config["seed"], "progress": progress}
     curves = arguments.pop("tensorboard", False)
-    arguments["objective"] = objective_of(arguments.get("objective", "elbo"), backend_of(config))
+    arguments["objective"] = objective_of(arguments.get("objective", "elbo"))
     if arguments.get("beta", 1.0) != 1.0 and arguments["warmup"]:
         arguments["beta"] = Linear(arguments.pop("warmup"), end=arguments["beta"])
     watching = None if watch is None else watch(*pair)

@@ -16,7 +16,7 @@ import numpyro.distributions as dist
 import torch
 
 from guides.numpyro import Infused, MeanField
-from ppl_models.inference import criteria as torch_criteria, discrepancies as torch_discrepancies
+from ppl_models.inference import criteria, discrepancies
 from ppl_models.inference.numpyro import (
     Terms,
     elbo,
@@ -28,7 +28,6 @@ from ppl_models.inference.numpyro import (
     terms,
     unregularized,
 )
-from ppl_models.inference.numpyro.passes import criteria, discrepancies
 from ppl_models.inference.numpyro.passes.terms import traces
 from ppl_models.inference.pyro.passes.terms import Terms as TorchTerms
 from ppl_models.numpyro import VAE, Infusion
@@ -48,22 +47,20 @@ def samples(*shapes: tuple[int, ...]) -> list[np.ndarray]:
 @pytest.mark.parametrize("kernel", [*discrepancies.KERNELS, "wide"])
 def test_discrepancies_are_torchs(wide, kernel):
     x, y = samples((7, 3), (5, 3))
-    mine, theirs = ("wide", "wide") if kernel == "wide" else (kernel, kernel)
-    if kernel == "wide":
-        mine, theirs = (module.InverseMultiquadric(0.5) for module in (discrepancies, torch_discrepancies))
+    kernel = discrepancies.InverseMultiquadric(0.5) if kernel == "wide" else kernel
     for estimator in discrepancies.ESTIMATORS:
         options = {"estimator": estimator}
         expected = torch.tensor(x).requires_grad_()
-        value = torch_discrepancies.mmd(expected, torch.tensor(y), kernel=theirs, **options)
+        value = discrepancies.mmd(expected, torch.tensor(y), kernel=kernel, **options)
         value.backward()
-        found, slope = quick(jax.value_and_grad(partial(discrepancies.mmd, kernel=mine, **options)))(x, y)
+        found, slope = quick(jax.value_and_grad(partial(discrepancies.mmd, kernel=kernel, **options)))(x, y)
         np.testing.assert_allclose(found, value.item(), rtol=1e-11)
         np.testing.assert_allclose(slope, expected.grad, rtol=1e-9, atol=1e-12)
 
 
 def test_moments_are_torchs(wide):
     x, y = samples((7, 3), (5, 3))
-    expected = torch_discrepancies.moments(torch.tensor(x), torch.tensor(y)).item()
+    expected = discrepancies.moments(torch.tensor(x), torch.tensor(y)).item()
     np.testing.assert_allclose(moments(jnp.asarray(x), jnp.asarray(y)), expected, rtol=1e-12)
     assert moments(jnp.asarray(x), jnp.asarray(x)) == 0
 
@@ -80,7 +77,7 @@ def test_moments_are_torchs(wide):
 def test_what_has_no_discrepancy_is_refused_as_by_torch(shapes, options):
     x, y = samples(*shapes)
     with pytest.raises(ValueError, match="mmd: found") as theirs:
-        torch_discrepancies.mmd(torch.tensor(x), torch.tensor(y), **options)
+        discrepancies.mmd(torch.tensor(x), torch.tensor(y), **options)
     with pytest.raises(ValueError, match="mmd: found") as ours:
         discrepancies.mmd(x, y, **options)
     assert str(ours.value) == str(theirs.value)
@@ -118,7 +115,7 @@ def test_criteria_are_torchs(wide, name, options):
     mine, theirs = both()
     for beta in (1.0, 0.3, 0):
         found = getattr(criteria, name)(mine, beta, 100, **options)
-        expected = getattr(torch_criteria, name)(theirs, beta, 100, **options)
+        expected = getattr(criteria, name)(theirs, beta, 100, **options)
         np.testing.assert_allclose(found, expected.item(), rtol=1e-12)
         if beta:
             np.testing.assert_allclose(getattr(criteria, name)(mine, jnp.asarray(beta), 100, **options), found)
@@ -127,9 +124,9 @@ def test_criteria_are_torchs(wide, name, options):
 def test_criteria_with_options(wide):
     mine, theirs = both(auxiliary=frozenset({"z2"}))  # which has no prior
     options = {"alpha": 1.0, "lambda_": 2.0}
-    laplace = [partial(module.mmd, kernel="laplace") for module in (discrepancies, torch_discrepancies)]
-    found = info_vae(mine, discrepancy=laplace[0], **options)
-    np.testing.assert_allclose(found, torch_criteria.info_vae(theirs, discrepancy=laplace[1], **options).item())
+    laplace = partial(discrepancies.mmd, kernel="laplace")
+    found = info_vae(mine, discrepancy=laplace, **options)
+    np.testing.assert_allclose(found, info_vae(theirs, discrepancy=laplace, **options).item())
     # the extremes: an ELBO, and a beta-VAE
     assert info_vae(mine, alpha=0.0, lambda_=1.0) == elbo(mine)
     assert info_vae(mine, alpha=-3.0, lambda_=4.0) == elbo(mine, 4.0)
@@ -162,7 +159,7 @@ def test_what_is_no_criterion_is_refused_as_by_torch():
         with pytest.raises(
             ValueError, match="info_vae: found|moment_matching: found|discrepancy of q.z.: found"
         ) as expected:
-            getattr(torch_criteria, name)(theirs, **options)
+            getattr(criteria, name)(theirs, **options)
         with pytest.raises(
             ValueError, match="info_vae: found|moment_matching: found|discrepancy of q.z.: found"
         ) as found:

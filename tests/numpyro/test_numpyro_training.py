@@ -26,16 +26,14 @@ import torch
 from numpyro.infer import SVI, Predictive, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 
 import ppl_models.inference as torch_side
-import ppl_models.inference.objectives as torch_objectives
 from guides import MeanField as TorchMeanField, SelfReflective as TorchGuide
 from guides.numpyro import MeanField, SelfReflective
 from ppl_models import VAE as TorchVAE, SeReVAE as TorchModel
-from ppl_models.inference import Cyclic, Linear
+from ppl_models.inference import Cyclic, Linear, objectives
 from ppl_models.inference.config import FitConfig
 from ppl_models.inference.numpyro import evaluate, fit, load
 from ppl_models.inference.numpyro.engine.parameters import find
 from ppl_models.inference.numpyro.engine.step import Blocks, Step, begun
-from ppl_models.inference.numpyro.passes import objectives
 from ppl_models.inference.numpyro.passes.losses import estimate
 from ppl_models.inference.numpyro.passes.terms import Terms, terms, traces
 from ppl_models.inference.numpyro.training import checkpoint, loop
@@ -242,7 +240,7 @@ def test_objectives_are_those_of_torch(wide, name, options, beta):
         theirs, ours = pair_of_terms(0, **changed)
         sizes = (None, 4) if name == "importance_weighted" and changed.get("shared") else (None, 4, 9)
         for size in sizes:
-            want = getattr(torch_objectives, name)(theirs, beta, size, **options)
+            want = getattr(objectives, name)(theirs, beta, size, **options)
             found = getattr(objectives, name)(ours, beta, size, **options)
             assert float(found) == pytest.approx(want.item(), rel=1e-12), (changed, size)
 
@@ -313,13 +311,10 @@ def test_twenty_steps_are_those_of_torch(wide, monkeypatch, name):
     options, x = dict(OPTIONS[name]), rows().astype(float)
     options |= {"steps": STEPS, "lr": 0.05, "every": 1, "seed": 0, "progress": False, "batch_size": 100}
     kind, more = options.pop("objective", ("elbo", {}))
-    ours, theirs = (
-        getattr(side, kind) if not more else partial(getattr(side, kind), **more)
-        for side in (objectives, torch_objectives)
-    )
+    objective = partial(getattr(objectives, kind), **more) if more else getattr(objectives, kind)
     Noise(monkeypatch)
-    want = torch_side.fit(torch_model, torch_guide, torch.tensor(x), objective=theirs, compile=False, **options)
-    found = fit(model, guide, x, objective=ours, **options)
+    want = torch_side.fit(torch_model, torch_guide, torch.tensor(x), objective=objective, compile=False, **options)
+    found = fit(model, guide, x, objective=objective, **options)
     for key in ("loss", "nll"):
         np.testing.assert_allclose([r[key] for r in found.history], [r[key] for r in want.history], rtol=1e-9)
     for param, value in found.params.items():
@@ -363,7 +358,7 @@ def test_the_doubly_reparametrized_gradient_is_that_of_torch(wide, monkeypatch):
     monkeypatch.setattr(torch.distributions.normal, "_standard_normal", lambda *_, **__: torch.tensor(np.stack(noise)))
     torch_model(torch.tensor(x)), torch_guide(torch.tensor(x))
     data = (torch.tensor(x),)
-    want, _ = torch_estimate(torch_objectives.importance_weighted, torch_model, torch_guide, data, nesting=1, **options)
+    want, _ = torch_estimate(objectives.importance_weighted, torch_model, torch_guide, data, nesting=1, **options)
     want.backward()
     assert float(value) == pytest.approx(want.item(), rel=1e-10)
     for name, slope in slopes.items():

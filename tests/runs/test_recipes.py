@@ -19,7 +19,7 @@ from ppl_models.runs import load_run, names
 from ppl_models.runs.build import Training
 from ppl_models.runs.experiments import EXPERIMENTS, experiment_of
 from ppl_models.runs.experiments.sequential import chains, distance
-from ppl_models.runs.objectives import HOMES, objective_of
+from ppl_models.runs.objectives import WORDS, objective_of
 from ppl_models.runs.recipe_files import HOME, read_recipe, recipe_names
 from ppl_models.runs.recipes import carry_out
 
@@ -349,7 +349,7 @@ def test_objectives_by_name():
     assert objective_of("soft-free-bits:width=0.2").keywords == {"width": 0.2}
     assert objective_of("info-vae:alpha=1,lambda=10,discrepancy=moments").keywords["discrepancy"] is moments
     needed = {"info-vae": ":alpha=1,lambda=2"}
-    assert all(callable(objective_of(word + needed.get(word, ""))) for word in HOMES)
+    assert all(callable(objective_of(word + needed.get(word, ""))) for word in WORDS)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,17 @@
 """Train and evaluate any (model, guide) pair of NumPyro programs."""
 
+from typing import Any
+
 import lazy_loader
 
+import ppl_models.inference as _both
 from ppl_models.numpyro import installed as installed
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_given, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_OBJECTIVES = ("elbo", "free_bits", "importance_weighted", "soft_free_bits")
+_CRITERIA = ("info_vae", "mmd", "moment_matching", "moments", "unregularized")
+__all__ += (*_OBJECTIVES, *_CRITERIA)
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(_both, name) if name in (*_OBJECTIVES, *_CRITERIA) else _given(name)  # one function for both

@@ -15,10 +15,10 @@ from ppl_models.numpyro.parts.layers import Conv
 from ppl_models.numpyro.parts.program import training
 
 from ...config import FitConfig
+from ...objectives import elbo, importance_weighted, mean_kl
 from ...schedules import Constant
 from ..feeding.batches import Order, drawn
 from ..passes.losses import estimate
-from ..passes.objectives import elbo, importance_weighted, mean_kl
 from .parameters import Parameters, Params
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW

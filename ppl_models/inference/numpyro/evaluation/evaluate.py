@@ -13,12 +13,12 @@ from jax.scipy.special import logsumexp
 
 from ppl_models.numpyro.data import Rows
 
+from ...objectives import elbo
 from ...progress import Progress
 from ...results import Evaluation
 from ..engine.parameters import find
 from ..feeding.batches import columns_of, drawn
 from ..passes.checks import check_pair, check_values, check_whole
-from ..passes.objectives import elbo
 from ..passes.plates import Trace, observations
 from ..passes.terms import Terms, terms
 

@@ -11,7 +11,7 @@ from jax.nn import softmax
 from numpyro.distributions import Delta, Distribution
 
 from ...config import GRADIENTS
-from .objectives import importance_weighted, log_weights
+from ...objectives import importance_weighted, log_weights
 from .terms import Terms, single, stacked, terms, traces
 
 Objective = Callable[..., Array]

@@ -1,7 +1,7 @@
 """One pass of a (model, guide) pair of NumPyro programs as `Terms`: what every objective is a function of."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
@@ -12,71 +12,13 @@ from numpyro import handlers
 
 from ppl_models.numpyro.parts.program import Program
 
+from ..._terms import Terms as Terms
 from .divergences import check_unmasked, divergence, log_density, per_datum, per_unit, scaled, unit_divergence
 from .lazy import Late
 from .messengers import UntilDrawn
 from .plates import Trace, data_plate, is_local, latents, observations
 
 PRIOR = 2**31 - 1  # the stream of the prior's draws, beside those of particles, which count from 0 up
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What one pass of a pair gives, in nats, one number a datum; see `ppl_models.inference.Terms`.
-
-    Every array is (particles, n), or (particles, 1) for what is outside the data plate (`shared`). Scales and masks of
-    the program are in the numbers.
-
-    Attributes:
-        log_likelihood: observed site -> log p(x | z).
-        log_p: latent site -> log p(z | parents).
-        log_q: latent site -> log q(z | ...).
-        kl: latent site -> KL(q || p) of the factor, in closed form where there is one, else log q - log p.
-        shared: the sites outside the data plate.
-        full_size: size of the data plate before subsampling, None where the program does not subsample.
-        auxiliary: the sites of `kl` that only the guide has (auxiliary latents, factors): a density, but no prior.
-        units: gives `kl_units`.
-        drawn: latent site -> the guide's draws, (particles, n, units).
-        prior: latent site -> as many draws of the model's prior, likewise, for as long as the transformation of JAX
-            that the pass was made in; the first that is asked for runs the model as far as its last latent.
-        data_dim: dim of the data plate, None where there is none.
-    """
-
-    log_likelihood: dict[str, Array]
-    log_p: dict[str, Array]
-    log_q: dict[str, Array]
-    kl: dict[str, Array]
-    shared: frozenset[str]
-    full_size: int | None = None
-    auxiliary: frozenset[str] = frozenset()
-    units: Callable[[], dict[str, Array]] | None = field(default=None, repr=False, compare=False)
-    drawn: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
-    prior: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
-    data_dim: int | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def kl_units(self) -> dict[str, Array]:
-        """Latent site -> divergence of each unit, (particles, n, units); the units sum to `kl`.
-
-        Raises:
-            ValueError: a factor or prior that is not a product over coordinates.
-        """
-        if self.units is None:
-            raise ValueError("these Terms were put together without units; take those of `terms(model, guide, ...)`")
-        return self.units()
-
-    @property
-    def seen(self) -> int:
-        """How many data the pass saw: 1 where there is no plate around them."""
-        return max(t.shape[1] for t in (*self.log_likelihood.values(), *self.kl.values()))
-
-    @property
-    def log_w(self) -> Array:
-        """log p(x, z) - log q(z | x), (particles, n) for local sites; shared sites are added to every datum."""
-        total = sum(self.log_likelihood.values())
-        for name in self.log_p:
-            total = total + self.log_p[name] - self.log_q[name]
-        return total
 
 
 def terms(

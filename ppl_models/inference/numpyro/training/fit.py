@@ -10,13 +10,13 @@ from jax import random
 
 from ...checkpoint_file import prepared
 from ...config import FitConfig, FitOptions, compared, configured, shows_options
+from ...objectives import elbo
 from ...run import Callback, as_sequence
 from ..engine.parameters import find
 from ..engine.step import Blocks, Step, begun
 from ..feeding.batches import Order, columns_of, drawn, fingerprint
 from ..passes.checks import check_loss, check_pair, check_values
 from ..passes.losses import is_doubly
-from ..passes.objectives import elbo
 from .checkpoint import CHECKPOINT, read
 from .loop import Loop
 from .run import Run

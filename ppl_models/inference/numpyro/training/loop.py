@@ -16,12 +16,12 @@ from ppl_models.numpyro.parts.program import Program, named_constants
 
 from ...files import write_json
 from ...interrupts import interrupts
+from ...objectives import elbo
 from ...progress import Progress
 from ...run import Callback
 from ..engine.parameters import Params
 from ..engine.step import Blocks, State
 from ..feeding.batches import drawn
-from ..passes.objectives import elbo
 from ..passes.terms import terms
 from .checkpoint import CHECKPOINT, read, save
 from .diagnosis import diagnosis

@@ -1,0 +1,70 @@
+"""`Terms`: log p and log q of one run of a pair, per site and datum. Every objective is a function of them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Array = Any  # a tensor of torch, or an array of JAX
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What one pass of a pair gives, in nats, one number a datum.
+
+    Every array, a tensor of torch or an array of JAX, is (particles, n), or (particles, 1) for what is outside the data
+    plate (`shared`): global latents, and everything where there is no plate around the data. Scales and masks of the
+    program are in the numbers.
+
+    Attributes:
+        log_likelihood: observed site -> log p(x | z).
+        log_p: latent site -> log p(z | parents); of a pass, computed when it is first asked for.
+        log_q: latent site -> log q(z | ...), likewise: an objective of divergences in closed form pays for neither.
+        kl: latent site -> KL(q || p) of the factor, in closed form where there is one, else log q - log p.
+        shared: the sites outside the data plate.
+        full_size: size of the data plate before subsampling, None where the program does not subsample.
+        auxiliary: the sites of `kl` that only the guide has (auxiliary latents, factors): a density, but no prior.
+        units: gives `kl_units`; they cost nothing until something asks for them.
+        drawn: latent site -> the guide's draws, (particles, n, units).
+        prior: latent site -> as many draws of the model's prior, likewise; the first that is asked for runs the model
+            as far as its last latent. In JAX only for as long as the transformation that the pass was made in.
+        data_dim: dim of the data plate where JAX's pass needs it, else None.
+    """
+
+    log_likelihood: dict[str, Array]
+    log_p: Mapping[str, Array]
+    log_q: Mapping[str, Array]
+    kl: dict[str, Array]
+    shared: frozenset[str]
+    full_size: int | None = None
+    auxiliary: frozenset[str] = frozenset()
+    units: Callable[[], dict[str, Array]] | None = field(default=None, repr=False, compare=False)
+    drawn: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
+    prior: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
+    data_dim: int | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def kl_units(self) -> dict[str, Array]:
+        """Latent site -> divergence of each unit, (particles, n, units); the units sum to `kl`.
+
+        The units of a site are the coordinates of its event, times its plates other than data and particles. Under a
+        transform that factor and prior share, they are those of the bases.
+
+        Raises:
+            ValueError: a factor or prior that is not a product over coordinates.
+        """
+        if self.units is None:
+            raise ValueError("these Terms were put together without units; take those of `terms(model, guide, ...)`")
+        return self.units()
+
+    @property
+    def seen(self) -> int:
+        """How many data the pass saw: 1 where there is no plate around them."""
+        return max(t.shape[1] for t in (*self.log_likelihood.values(), *self.kl.values()))
+
+    @property
+    def log_w(self) -> Array:
+        """log p(x, z) - log q(z | x), (particles, n) for local sites; shared sites are added to every datum."""
+        total = sum(self.log_likelihood.values())
+        for name in self.log_p:
+            total = total + self.log_p[name] - self.log_q[name]
+        return total
