@@ -1,3 +1,4 @@
+from ._terms import Terms as Terms
 from .config import FitConfig as FitConfig
 from .criteria import info_vae as info_vae, moment_matching as moment_matching, unregularized as unregularized
 from .discrepancies import mmd as mmd, moments as moments
@@ -22,7 +23,7 @@ from .pyro.evaluation.sampling import (
 )
 from .pyro.evaluation.sharpness import sharpness as sharpness
 from .pyro.passes.losses import Loss as Loss
-from .pyro.passes.terms import Terms as Terms, plate_nesting as plate_nesting, terms as terms
+from .pyro.passes.terms import plate_nesting as plate_nesting, terms as terms
 from .pyro.training.checkpoint import (
     CHECKPOINT as CHECKPOINT,
     PREVIOUS as PREVIOUS,

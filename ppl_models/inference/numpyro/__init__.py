@@ -8,7 +8,7 @@ import ppl_models.inference as _both
 from ppl_models.numpyro import installed as installed
 
 _given, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-_OBJECTIVES = ("elbo", "free_bits", "importance_weighted", "soft_free_bits")
+_OBJECTIVES = ("Terms", "elbo", "free_bits", "importance_weighted", "soft_free_bits")
 _CRITERIA = ("info_vae", "mmd", "moment_matching", "moments", "unregularized")
 __all__ += (*_OBJECTIVES, *_CRITERIA)
 

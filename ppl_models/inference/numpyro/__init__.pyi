@@ -3,11 +3,12 @@ import ppl_models.inference as _both
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.nuts import Reference as Reference, nuts as nuts
 from .passes.losses import estimate as estimate
-from .passes.terms import Terms as Terms, terms as terms
+from .passes.terms import terms as terms
 from .training.checkpoint import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS, load as load
 from .training.fit import fit as fit
 from .training.run import Run as Run
 
+Terms = _both.Terms
 elbo = _both.elbo
 free_bits = _both.free_bits
 importance_weighted = _both.importance_weighted
