@@ -1,0 +1,31 @@
+"""What cannot be certified."""
+
+import pyro
+import torch
+from pyro.infer import autoguide
+from torch import nn
+
+from .autoguides import automatic, chain
+from .pair import PAIRS
+from .parts import Head
+
+
+def uncertain_delta():
+    return automatic(chain, autoguide.AutoDelta)()
+
+
+def uncertain_noise():
+    """A guide with noise that is no site."""
+    model, _, args = PAIRS["hierarchy, ladder"].build()
+    heads = nn.ModuleList(Head(5) for _ in range(3))
+
+    def guide(x):
+        noise = torch.randn(len(x), 2)  # shared by all three: they are coupled, and nothing shows it
+        with pyro.plate("data", len(x)):
+            for i, head in enumerate(heads):
+                pyro.sample(f"z{3 - i}", head(x, noise))
+
+    return model, guide, args
+
+
+UNCERTAIN = {"AutoDelta": uncertain_delta, "hidden noise": uncertain_noise}
