@@ -81,5 +81,5 @@ class Faithful(OrderedGuide):
 
     @property
     def factorization(self) -> Factorization:
-        """What each latent is sampled given: latents, and observed sites by name."""
+        """The factorization of the guide: what each latent is sampled given, latents and observed sites by name."""
         return read_off(self.layout, self.order, self.factors.parents)

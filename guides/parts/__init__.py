@@ -1,1 +1,1 @@
-"""What guides are built of: layouts of models, evidence, encoders, families, conditionals."""
+"""Parts of guides: layouts of models, evidence, encoders, families, conditionals."""

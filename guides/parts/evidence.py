@@ -17,7 +17,7 @@ Elements = frozenset[int] | None
 
 
 class EvidenceKey(NamedTuple):
-    """Which evidence a latent reads: that of the plates it shares with the data, of these observed sites."""
+    """Key of the evidence of a latent: that of the plates it shares with the data, of these observed sites."""
 
     shared_plates: frozenset[str]
     sites: tuple[str, ...]
@@ -47,7 +47,7 @@ class Shape(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Where an observed value comes from: the arguments it is made of, or its place in one that it is a part of.
+    """Origin of an observed value: the arguments it is made of, or its place in one that it is a part of.
 
     Attributes:
         arguments: indices of arguments.
@@ -59,7 +59,7 @@ class Origin(NamedTuple):
 
 
 def elements(places: np.ndarray, batch: tuple[int, ...], argument: tuple[int, ...]) -> frozenset[int] | None:
-    """Which elements of its row a value is made of, None unless row i of it lies inside row i of the argument.
+    """The elements of its row that a value is made of, None unless row i of it lies inside row i of the argument.
 
     Args:
         places: of each element of the value in the argument.
@@ -76,7 +76,7 @@ def elements(places: np.ndarray, batch: tuple[int, ...], argument: tuple[int, ..
 
 @lru_cache(maxsize=4096)
 def wanted(width: int, inside: tuple[tuple[str, Elements], ...], sites: tuple[str, ...]) -> slice | np.ndarray | None:
-    """Which elements of a row of `width` are left without those that only other sites than `sites` observe."""
+    """The elements of a row of `width` without those that only other sites than `sites` observe."""
     every = frozenset(range(width))
     read = [every if found is None else found for name, found in inside if name in sites]
     others = [every if found is None else found for name, found in inside if name not in sites]
@@ -104,7 +104,7 @@ def features(value: Array, event_dim: int, plates: tuple[Plate, ...], shared: fr
 
 
 def width(shape: tuple[int, ...], each: Evidence, key: EvidenceKey) -> int:
-    """How many features the evidence has under a key, from the shape of its value alone."""
+    """The number of features of the evidence under a key, from the shape of its value alone."""
     batch = shape[: len(shape) - each.event_dim]
     found = _kept(prod(shape[len(batch) :]), each, key)
     if found is None:
@@ -151,7 +151,7 @@ def plate_sizes(found: Iterable[Evidence]) -> dict[str, int]:
 
 
 def _kept(n: int, each: Evidence, key: EvidenceKey) -> slice | np.ndarray | None:
-    """Which of the n elements of a row are read under a key; None for evidence in other plates than the latent's."""
+    """The elements of a row, of n, read under a key; None for evidence in other plates than the latent's."""
     if key.shared_plates and key.shared_plates.isdisjoint(plate.name for plate in each.plates):
         return None
     return wanted(n, each.inside, key.sites)

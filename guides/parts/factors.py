@@ -19,7 +19,7 @@ class Family(Protocol):
     """A family over R^n; `raw` are `count` unbounded numbers a network gives, (*batch, count)."""
 
     def count(self, n: int, precision_weighted: bool = False) -> int:
-        """How many raw numbers a factor over R^n takes, alone or as a product with a prior."""
+        """The number of raw numbers that a factor over R^n takes, alone or as a product with a prior."""
         ...
 
     def residual(self, raw: Array, loc: Array | float, scale: Array | float) -> Distribution:

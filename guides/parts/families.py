@@ -151,7 +151,7 @@ class Flow:
         return dist.TransformedDistribution(base, [spline, affine])
 
     def precision_weighted(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
-        """It has no precision to add up. Raises ValueError."""
+        """Raise ValueError: a flow has no precision to add up."""
         raise ValueError("family 'flow': it has no product with a prior, want a Gaussian; try 'full'")
 
 
@@ -194,7 +194,7 @@ class Spread(dist.TorchDistribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        """That of one index of the batch dims."""
+        """The transform of one index of the batch dims."""
         support = self.joint.support
         while support.event_dim > len(self.event_shape) and hasattr(support, "base_constraint"):
             support = support.base_constraint
@@ -216,7 +216,7 @@ class Spread(dist.TorchDistribution):
 
 
 def gaussian_base(prior: TorchDistributionMixin) -> tuple[Tensor, Tensor, tuple[int, ...], list] | None:
-    """What a prior is made of if it is a diagonal Gaussian pushed through bijections: (loc, scale, shape, transforms).
+    """The parts of a prior that is a diagonal Gaussian pushed through bijections: (loc, scale, shape, transforms).
 
     loc and scale are vectors (*batch, n) of the base, `shape` is the base's event shape. None for any other prior.
     """

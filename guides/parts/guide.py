@@ -117,7 +117,7 @@ class TopDownGuide(GuideMessenger, Program, ABC):
         """The factor of site `name`, in place of `prior`, whose parameters are those of the upstream samples."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy takes over: all but the values of the last run."""
+        """The state that a copy takes over: all but the values of the last run."""
         return {**self.__dict__, "trace": Trace()}
 
     def get_traces(self) -> tuple[Trace, Trace]:

@@ -14,7 +14,7 @@ Arguments = tuple[Any, ...]
 
 
 class Look(NamedTuple):
-    """What a run of a model on an example shows, less all arrays.
+    """Facts of a run of a model on an example, less all arrays.
 
     Attributes:
         run: its sites, without values and distributions.
@@ -32,7 +32,7 @@ class Look(NamedTuple):
 
 
 class Language(Protocol):
-    """What a layout asks of the language that a model is written in.
+    """Questions of a layout to the language that a model is written in.
 
     Attributes:
         name: "Pyro".
@@ -57,7 +57,7 @@ class Language(Protocol):
         ...
 
     def kind(self, value: object) -> str | None:
-        """What the entries of an array are: "float", "bool" or "int"; None for what is no array."""
+        """Kind of the entries of an array: "float", "bool" or "int"; None for what is no array."""
         ...
 
     def floats(self, value: Array) -> Array:

@@ -13,7 +13,7 @@ from ppl_models.programs.record import Plate, Site
 
 
 class Facts(NamedTuple):
-    """What the language tells of a latent site.
+    """Facts of a latent site that the language tells.
 
     Attributes:
         support: the constraint on any one datum.
@@ -67,7 +67,7 @@ class Latent:
 
     @cached_property
     def event_shape(self) -> tuple[int, ...]:
-        """What one factor is over: an event of the site, and its dims in no plate."""
+        """Shape that one factor is over: an event of the site, and its dims in no plate."""
         return self.site.shape[len(self.site.shape) - self.site.event_dim - self.unplated_dims :]
 
     @cached_property
@@ -93,7 +93,7 @@ def decide(
     all_global: bool,
     joint: bool,
 ) -> Latent:
-    """What a guide makes of a latent.
+    """The decisions of a guide on a latent.
 
     Args:
         guide, language: their names, for messages.

@@ -75,7 +75,7 @@ class Layout:
         return replace(self, reads=reads, covariates=named, sizes=sizes)
 
     def key(self, name: str) -> EvidenceKey | None:
-        """Which evidence the latent `name` reads, None if it reads no data."""
+        """The evidence that the latent `name` reads, None if it reads no data."""
         key = EvidenceKey(self.latents[name].shared_plates, self.reads[name])
         return None if self.latents[name].is_global or key not in self.sizes else key
 
@@ -118,7 +118,7 @@ class Layout:
         inside: bool = False,
         given: list[Evidence] | None = None,
     ) -> tuple[dict[EvidenceKey, Array], dict[str, tuple[Array, int]], dict[str, int]]:
-        """What a run observes: arrays (*plates, features) by `key`, subsamples (indices, full size), sizes of plates.
+        """The data of a run: arrays (*plates, features) by `key`, subsamples (indices, full size), sizes of plates.
 
         Arguments whose rows the model observes, if only in part, are read whole, or less what only sites observe that
         the latent does not read. Discrete values are read as numbers. `inside` a run of the model it cannot be run

@@ -16,7 +16,7 @@ Parents = str | Mapping[str, Sequence[str]]
 
 
 def choose_parents(layout: Layout, order: Sequence[str], parents: Parents) -> dict[str, tuple[str, ...]]:
-    """Which of the latents sampled before it each latent is given, in a guide that samples in `order`.
+    """The parents of each latent, among those sampled before it, in a guide that samples in `order`.
 
     "needed": those that the exact posterior depends on, no more (`Factorization.needed_parents`); "all": every earlier
     one; "previous": the one sampled just before; "none"; or a mapping latent -> names (a latent left out gets none).
@@ -127,7 +127,7 @@ def faithful_inverse(layout: Layout, model: Model, args: Arguments, order: str, 
 
 
 def read_off(layout: Layout, order: Sequence[str], parents: Mapping[str, tuple[str, ...]]) -> Factorization:
-    """What each latent of a guide is sampled given: latents, and observed sites by name."""
+    """The factorization of a guide: what each latent is sampled given, latents and observed sites by name."""
     data = {name: layout.reads[name] if layout.key(name) else () for name in order}
     known = (*layout.evidence_sites, *layout.covariates.values())
     given = [site for site in known if any(site in read for read in data.values())]

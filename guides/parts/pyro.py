@@ -107,7 +107,7 @@ def _number(value: Any) -> Any:
 
 
 def _origins(model: Model, args: Arguments, values: Mapping[str, Tensor]) -> dict[str, Origin] | None:
-    """Where observed values come from, told by memory: a view of an argument is a part of it.
+    """Origins of observed values, told by memory: a view of an argument is a part of it.
 
     Values alone do not tell: those of zeros, or of binary data, are everywhere. Of what is computed provenance tells
     the arguments.

@@ -76,7 +76,7 @@ class Site:
 
     @cached_property
     def rank(self) -> int:
-        """How many batch dims its plates take, gaps included."""
+        """The number of batch dims that its plates take, gaps included."""
         return max((-plate.dim for plate in self.plates), default=0)
 
     def plate(self, name: str) -> Plate | None:
@@ -114,12 +114,12 @@ class Run(Mapping[str, Site]):
 
     @cached_property
     def latents(self) -> dict[str, Site]:
-        """What was drawn."""
+        """The sites that were drawn."""
         return self.of("latent")
 
     @cached_property
     def observed(self) -> dict[str, Site]:
-        """What was measured: neither factors nor computed values."""
+        """The sites that were measured: neither factors nor computed values."""
         return self.of("observed")
 
     @cached_property

@@ -54,7 +54,7 @@ class Dims:
 
 @dataclass(frozen=True)
 class Draws:
-    """What a pair was found to draw.
+    """Sites that a pair draws.
 
     Attributes:
         groups: of `SAMPLED`: group -> variable -> (draws, *dims).

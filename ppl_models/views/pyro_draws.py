@@ -122,7 +122,7 @@ class _Pair:
         return found
 
     def arrays(self, trace: Trace, count: int, dim: int | None, observed: bool) -> Arrays:
-        """What was drawn or computed, or else what the data are, of a trace."""
+        """The values of a trace that were drawn or computed, or else the data."""
         found = {}
         for name, node in trace.nodes.items():
             if name in self.dims and ("redrawn" in node["infer"] or kind_of(node) == "observed") == observed:

@@ -1,1 +1,1 @@
-"""What the guides' ports are built of: layouts of models, evidence, encoders, families, conditionals."""
+"""Parts of the guides' ports: layouts of models, evidence, encoders, families, conditionals."""

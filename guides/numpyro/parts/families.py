@@ -128,7 +128,7 @@ class Flow:
         return dist.TransformedDistribution(base, [spline, affine])
 
     def precision_weighted(self, raw: Array, loc: Array, scale: Array) -> Distribution:
-        """It has no precision to add up. Raises ValueError."""
+        """Raise ValueError: a flow has no precision to add up."""
         raise ValueError("family 'flow': it has no product with a prior, want a Gaussian; try 'full'")
 
 
@@ -166,7 +166,7 @@ class Spread(Distribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        """That of one index of the batch dims."""
+        """The transform of one index of the batch dims."""
         support = self.joint.support
         while support.event_dim > len(self.event_shape) and hasattr(support, "base_constraint"):
             support = support.base_constraint

@@ -137,7 +137,7 @@ class TopDown(Messenger):
         return self._encoded
 
     def features(self, name: str) -> Array:
-        """What is made of this run's evidence for `name`, (*plates, features)."""
+        """The features of this run's evidence for `name`, (*plates, features)."""
         return self._encode()[name]
 
     def raw(self, name: str) -> Array:
@@ -146,7 +146,7 @@ class TopDown(Messenger):
         return self.guide.factors.raw(name, self._encode(), values)
 
     def upstream_value(self, name: str) -> Array:
-        """What has been drawn at the latent `name`."""
+        """The value drawn at the latent `name`."""
         return self.values[name]
 
     def process_message(self, msg: dict) -> None:

@@ -15,7 +15,7 @@ VIEWS = ("broadcast_in_dim", "copy", "reshape", "slice", "split", "squeeze", "st
 
 
 def origins(observe: Callable[..., Mapping[str, Array]], arrays: Mapping[int, Array]) -> dict[str, Origin] | None:
-    """Where each of the values that `observe` returns by name comes from; None if it cannot be traced.
+    """The origin of each value that `observe` returns, by name; None if it cannot be traced.
 
     A value is part of an argument if nothing but `VIEWS` lies between.
 

@@ -99,7 +99,7 @@ def _check_latents(model: Experiment, baseline: Baseline, base: ProgramRun, late
 
 
 def _unclear(model: Experiment, alignment: Alignment) -> list[str]:
-    """Why it is not clear which of the arguments the model observes, and so which data a guide reads."""
+    """Doubts about the arguments that the model observes, and so about the data that a guide reads."""
     doubts: list[str] = []
     if alignment.unread and any((index < 0).any() for index in alignment.index.values()):
         names = model.leaf_names

@@ -114,7 +114,7 @@ class Inspection:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """Why what was found is not certain, of the model and of the guide."""
+        """Doubts about what was found, of the model and of the guide."""
         return tuple(dict.fromkeys([*self.model.probed.doubts, *self.model.unclear, *self.guide.doubts]))
 
     def copies(self) -> Factorization:
