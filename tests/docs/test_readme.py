@@ -166,3 +166,14 @@ def test_files_named_exist(page):
         assert (page.parent / path).is_file(), path
     for path in re.findall(r"`((?:[\w-]+/)+[\w.-]*\w\.(?:py|md|toml|ipynb|svg))`", text):
         assert (ROOT / path).is_file() or (page.parent / path).is_file(), path
+
+
+def test_names_are_in_the_files_that_are_said_to_hold_them():
+    rows = re.findall(
+        r"^\| (?!before|on paper|---)(.*?) \| (.*?) \| `([\w/.]+)`.*\|$", (ROOT / "docs" / "names.md").read_text(), re.M
+    )
+    assert len(rows) > 40
+    for _, words, path in rows:
+        text = (ROOT / path).read_text() + Path(path).name
+        for word in re.findall(r"`([^`]+)`", words):
+            assert word.rpartition(".")[2] in text or word in text, (word, path)
