@@ -1,4 +1,4 @@
-"""How far two samples are from the same distribution: maximum mean discrepancies and moments, from draws alone.
+"""Discrepancies of two samples: maximum mean discrepancies and moments, from draws alone.
 
 A discrepancy is any `discrepancy(x, y) -> scalar` of draws x (m, d) and y (n, d) of two distributions. Options by
 `functools.partial(mmd, kernel=InverseMultiquadric(), estimator="linear")`.

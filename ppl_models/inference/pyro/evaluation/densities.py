@@ -1,4 +1,4 @@
-"""log q(z | x) of codes at data that they were not drawn for: the table from which all that is said of q(z) is made."""
+"""Matrix log q(z_j | x_i) for all pairs of latents and data, from which all that is said of q(z) is computed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
