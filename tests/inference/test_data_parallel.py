@@ -22,7 +22,7 @@ from ppl_models.inference import fit
 from ppl_models.inference.pyro.engine.step import Eager
 from ppl_models.inference.pyro.feeding.distributed import current, shut_down
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, PREVIOUS, read
-from ppl_models.inference.pyro.training.loop import Loop
+from ppl_models.inference.pyro.training.engine import Loop
 from ppl_models.runs import load_run
 from tests.helpers.processes import Killed, bomb, torchrun, untimed
 

@@ -29,9 +29,9 @@ from ppl_models.inference.objectives import free_bits
 from ppl_models.inference.pyro.engine.compiled import Compiled
 from ppl_models.inference.pyro.engine.step import Eager
 from ppl_models.inference.pyro.feeding.batches import Batches
-from ppl_models.inference.pyro.training import loop
+from ppl_models.inference.pyro.training import engine as loop
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, PREVIOUS, read
-from ppl_models.inference.pyro.training.loop import Loop
+from ppl_models.inference.pyro.training.engine import Loop
 from ppl_models.inference.pyro.training.tensorboard import TensorBoard
 from ppl_models.parts import Program
 from tests.helpers.processes import Killed, bomb, untimed

@@ -26,7 +26,7 @@ from ppl_models import VAE
 from ppl_models.data import Data, Identity
 from ppl_models.inference import elbo, fit, load, terms
 from ppl_models.inference.pyro.passes import losses
-from ppl_models.inference.pyro.training import fit as training, loop
+from ppl_models.inference.pyro.training import engine as loop, fit as training
 from ppl_models.parts import Program
 
 

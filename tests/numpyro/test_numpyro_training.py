@@ -36,9 +36,9 @@ from ppl_models.inference.numpyro.engine.parameters import find
 from ppl_models.inference.numpyro.engine.step import Blocks, Step, begun
 from ppl_models.inference.numpyro.passes.losses import estimate
 from ppl_models.inference.numpyro.passes.terms import Terms, terms, traces
-from ppl_models.inference.numpyro.training import checkpoint, loop
+from ppl_models.inference.numpyro.training import checkpoint, engine as loop
 from ppl_models.inference.numpyro.training.checkpoint import CHECKPOINT, PREVIOUS, read
-from ppl_models.inference.numpyro.training.loop import Loop
+from ppl_models.inference.numpyro.training.engine import Loop
 from ppl_models.inference.pyro.engine.step import Eager
 from ppl_models.inference.pyro.passes.losses import estimate as torch_estimate
 from ppl_models.inference.pyro.passes.terms import Terms as TorchTerms

@@ -18,7 +18,7 @@ from ..feeding.batches import Order, columns_of, drawn, fingerprint
 from ..passes.checks import check_loss, check_pair, check_values
 from ..passes.losses import is_doubly
 from .checkpoint import CHECKPOINT, read
-from .loop import Loop
+from .engine import Loop
 from .run import Run
 
 

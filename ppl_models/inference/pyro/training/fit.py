@@ -21,7 +21,7 @@ from ..feeding.distributed import Group
 from ..passes.checks import check_enumeration, check_loss, check_pair, check_values
 from . import modes
 from .checkpoint import CHECKPOINT, prepared
-from .loop import Loop
+from .engine import Loop
 from .pair_info import look_at
 from .state import fingerprint
 
