@@ -10,7 +10,7 @@ from .objectives import (
 )
 from .pyro.evaluation.discrete import Joint as Joint
 from .pyro.evaluation.encoder_posterior import Reversal as Reversal, reversal as reversal
-from .pyro.evaluation.evaluate import Evaluation as Evaluation, evaluate as evaluate
+from .pyro.evaluation.evaluate import evaluate as evaluate
 from .pyro.evaluation.information import (
     MutualInformation as MutualInformation,
     mutual_information as mutual_information,
@@ -36,7 +36,7 @@ from .pyro.training.checkpoint import (
 from .pyro.training.fit import fit as fit
 from .pyro.training.tensorboard import TensorBoard as TensorBoard
 from .pyro.training.training_step import TrainingStep as TrainingStep, training_step as training_step
-from .run import Callback as Callback, Run as Run
+from .results import Callback as Callback, Evaluation as Evaluation, Run as Run
 from .schedules import (
     Constant as Constant,
     Cosine as Cosine,

@@ -42,6 +42,7 @@ class FitOptions(TypedDict, total=False):
     compile: str | bool
     patience: int | None
     every: int | None
+    record_kl: bool
     seed: int | None
 
 
@@ -117,6 +118,7 @@ class FitConfig:
         "stop after so many records without a better bound on the validation data, and leave the pair as it was best",
     )
     every: int | None = option(None, "steps between records; an epoch by default")
+    record_kl: bool = option(False, "record the mean divergence of each latent as kl.<site>")
     seed: int | None = option(
         None, "seed of the noise and the shuffling; None goes on with the global generator (JAX: draws one)"
     )
@@ -164,6 +166,10 @@ class FitConfig:
                 f"fit: with a loss of {whose}'s, objective, gradient, beta, warmup, particles, analytic and precision "
                 "are not used; set them there"
             )
+        if self.loss is not None and self.record_kl:
+            raise ValueError(
+                f"fit: found record_kl=True with a loss of {whose}'s, which tells no divergences; want an objective"
+            )
 
     def _check(self, good: bool, name: str, want: str) -> None:
         if not good:
@@ -172,6 +178,10 @@ class FitConfig:
     def total(self, per_epoch: int) -> int:
         """The number of steps."""
         return self.steps if self.steps is not None else max(round(self.epochs * per_epoch / self.accumulate), 1)
+
+    def between_records(self, per_epoch: int) -> int:
+        """How many steps lie between two records."""
+        return self.every or min(max(per_epoch // self.accumulate, 1), self.total(per_epoch))
 
     def betas(self) -> Callable[[int], float]:
         """The weight of the divergences by step."""

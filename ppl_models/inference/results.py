@@ -1,7 +1,56 @@
-"""What an evaluation of a pair says, whichever library ran it. No torch in here."""
+"""`Run` and `Evaluation`: what a training and an evaluation of a pair leave, in either language; no torch, no JAX."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass
+class Run:
+    """What a training left behind.
+
+    Attributes:
+        history: one record an epoch (or every `every` steps): step; means over the steps since the record before of
+            loss, nll (bound), grad_norm (before it is clipped) and, with `record_kl`, the divergence "kl.<site>" of
+            each latent, in nats per datum; valid, the bound on validation data if there are any; skipped, the steps not
+            taken, with `skip`; seconds since the start; and what callbacks added.
+        folder: where the checkpoint and the history were written, or None.
+        seconds: wall-clock time of the whole training.
+        notes: what one should know: why steps ran uncompiled, that the training ended early.
+        model, guide: the pair with its (averaged) parameters: the modules or functions that Pyro has trained in place;
+            of NumPyro new `Program`s, or functions with their params substituted.
+        params: of NumPyro, these parameters by the names of their `numpyro.param`s, for `handlers.substitute` and
+            `Predictive`.
+    """
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    folder: Path | None = None
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    model: Callable | None = field(default=None, repr=False)
+    guide: Callable | None = field(default=None, repr=False)
+    params: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+class Callback(Protocol):
+    """Called with every record, while the programs hold their averages, in evaluation mode; True ends the training."""
+
+    def __call__(self, run: Run) -> bool | None:
+        """`run.history[-1]` is the record; numbers added to it are kept."""
+
+
+def as_sequence(callbacks: Callback | Sequence[Callback] | None) -> list[Callback]:
+    """Callbacks as a list: none, one or several.
+
+    Raises:
+        TypeError: one that cannot be called.
+    """
+    found = [] if callbacks is None else [callbacks] if callable(callbacks) else list(callbacks)
+    for callback in found:
+        if not callable(callback):
+            raise TypeError(f"fit: found the callback {callback!r}, want a function of the Run")
+    return found
 
 
 @dataclass

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from ppl_models import VAE
 from ppl_models.inference import fit
+from ppl_models.inference.loop import Loop
 from ppl_models.inference.pyro.engine.step import Eager
 from ppl_models.inference.pyro.feeding.distributed import current, shut_down
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, PREVIOUS, read
-from ppl_models.inference.pyro.training.engine import Loop
+from ppl_models.inference.pyro.training.engine import PyroEngine
 from ppl_models.runs import load_run
 from tests.helpers.processes import Killed, bomb, torchrun, untimed
 
@@ -106,7 +107,11 @@ def all_of_it(folder: Path) -> None:
     found["drawn"] = torch.stack(drawn)
 
     note("whole", train(folder / "whole", validation=rows(31, 2)))
-    for place, count in (((Eager, "__call__", True), 17), ((Loop, "_bound", True), 3), ((Loop, "_save", True), 2)):
+    for place, count in (
+        ((Eager, "__call__", True), 17),
+        ((PyroEngine, "_bound", True), 3),
+        ((Loop, "_save", True), 2),
+    ):
         with patch.context() as context:
             bomb(context, *place, count)
             with pytest.raises(Killed):

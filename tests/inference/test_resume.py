@@ -24,14 +24,15 @@ from torch.distributions import constraints
 
 from ppl_models import VAE
 from ppl_models.data import Binarize, Data
-from ppl_models.inference import Cyclic, Linear, fit, load
+from ppl_models.inference import Cyclic, Linear, fit, load, loop
+from ppl_models.inference.loop import Loop
 from ppl_models.inference.objectives import free_bits
 from ppl_models.inference.pyro.engine.compiled import Compiled
 from ppl_models.inference.pyro.engine.step import Eager
 from ppl_models.inference.pyro.feeding.batches import Batches
-from ppl_models.inference.pyro.training import engine as loop
+from ppl_models.inference.pyro.training import engine
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, PREVIOUS, read
-from ppl_models.inference.pyro.training.engine import Loop
+from ppl_models.inference.pyro.training.engine import PyroEngine
 from ppl_models.inference.pyro.training.tensorboard import TensorBoard
 from ppl_models.parts import Program
 from tests.helpers.processes import Killed, bomb, untimed
@@ -179,7 +180,7 @@ PLACES = {
     "after a step": (Eager, "__call__", True),
     "within a step": (Tensor, "backward", True),
     "taking a batch": (Batches, "__next__", True),
-    "validation": (Loop, "_bound", True),
+    "validation": (PyroEngine, "_bound", True),
     "before saving": (Loop, "_save", False),
     "writing": (os, "fsync", False),
     "keeping the previous one": (os, "link", True),
@@ -356,13 +357,13 @@ def test_one_error_says_what_is_not_the_same(begun, monkeypatch, other, words):
 
 def test_as_many_processes(begun, monkeypatch):
     path = begun / CHECKPOINT
-    real = loop.load_training
+    real = engine.load_training
 
     def of_two(path: Path) -> Any:
         state, about = real(path)
         return state, {**about, "world": 2}
 
-    monkeypatch.setattr(loop, "load_training", of_two)
+    monkeypatch.setattr(engine, "load_training", of_two)
     with pytest.raises(ValueError, match="found 1 processes, the run in .* was started with 2; resume with as many"):
         train("validation", begun)
     assert path.exists()

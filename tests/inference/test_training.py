@@ -26,7 +26,7 @@ from ppl_models import VAE
 from ppl_models.data import Data, Identity
 from ppl_models.inference import elbo, fit, load, terms
 from ppl_models.inference.pyro.passes import losses
-from ppl_models.inference.pyro.training import engine as loop, fit as training
+from ppl_models.inference.pyro.training import engine, fit as training
 from ppl_models.parts import Program
 
 
@@ -72,7 +72,7 @@ def test_it_trains_and_records():
     x = rows(200)
     run = quiet(model, guide, x, epochs=40, batch_size=50, lr=1e-2, validation=rows(60, seed=2))
     assert [r["step"] for r in run.history] == list(range(4, 161, 4))
-    assert run.history[0].keys() == {"step", "loss", "nll", "valid", "seconds"} and run.folder is None
+    assert run.history[0].keys() == {"step", "loss", "nll", "grad_norm", "valid", "seconds"} and run.folder is None
     first, last = run.history[0], run.history[-1]
     # 8 fair bits are 5.5 nats; one of two patterns with 5% of flips is 8 H(0.05) + log 2 = 2.3 nats
     assert first["nll"] > 5 and 2.0 < last["nll"] < 3.5 and last["valid"] < 3.5
@@ -143,7 +143,7 @@ def reseeded(monkeypatch, seed: int) -> None:
         pyro.set_rng_seed(seed)
         return terms(*args, **kwargs)
 
-    for module in (losses, loop):
+    for module in (losses, engine):
         monkeypatch.setattr(module, "terms", wrapped)
 
 
@@ -626,7 +626,7 @@ def test_interrupted_validation_leaves_the_average_once(monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop.Loop, "_bound", interrupt)
+    monkeypatch.setattr(engine.PyroEngine, "_bound", interrupt)
     one = pair()
     with pytest.raises(KeyboardInterrupt):
         quiet(model, guide, rows(), steps=4, every=2, ema=0.5, validation=rows(), schedule="constant")

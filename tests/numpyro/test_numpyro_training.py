@@ -29,16 +29,17 @@ import ppl_models.inference as torch_side
 from guides import MeanField as TorchMeanField, SelfReflective as TorchGuide
 from guides.numpyro import MeanField, SelfReflective
 from ppl_models import VAE as TorchVAE, SeReVAE as TorchModel
-from ppl_models.inference import Cyclic, Linear, objectives
+from ppl_models.inference import Cyclic, Linear, loop, objectives
 from ppl_models.inference.config import FitConfig
+from ppl_models.inference.loop import Loop
 from ppl_models.inference.numpyro import evaluate, fit, load
 from ppl_models.inference.numpyro.engine.parameters import find
 from ppl_models.inference.numpyro.engine.step import Blocks, Step, begun
 from ppl_models.inference.numpyro.passes.losses import estimate
 from ppl_models.inference.numpyro.passes.terms import Terms, terms, traces
-from ppl_models.inference.numpyro.training import checkpoint, engine as loop
+from ppl_models.inference.numpyro.training import checkpoint
 from ppl_models.inference.numpyro.training.checkpoint import CHECKPOINT, PREVIOUS, read
-from ppl_models.inference.numpyro.training.engine import Loop
+from ppl_models.inference.numpyro.training.engine import NumPyroEngine
 from ppl_models.inference.pyro.engine.step import Eager
 from ppl_models.inference.pyro.passes.losses import estimate as torch_estimate
 from ppl_models.inference.pyro.passes.terms import Terms as TorchTerms
@@ -595,7 +596,7 @@ def test_validation_patience_and_callbacks():
 PLACES = {
     "before a block": (Blocks, "__call__", False),
     "after a block": (Blocks, "__call__", True),
-    "validation": (Loop, "_bound", True),
+    "validation": (NumPyroEngine, "bound", True),
     "before saving": (Loop, "_save", False),
     "writing": (os, "fsync", False),
     "keeping the previous one": (os, "link", True),

@@ -112,7 +112,7 @@ def test_samples_and_pictures(trained, folder):
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(trained, folder, monkeypatch):
     """It is stopped by an error of its own at the second record of five."""
-    from ppl_models.inference.numpyro.training import engine as loop
+    from ppl_models.inference import loop
 
     calls, save = [], loop.Loop._save
 

@@ -6,8 +6,8 @@ from .passes.losses import estimate as estimate
 from .passes.terms import terms as terms
 from .training.checkpoint import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS, load as load
 from .training.fit import fit as fit
-from .training.run import Run as Run
 
+Run = _both.Run
 Terms = _both.Terms
 elbo = _both.elbo
 free_bits = _both.free_bits

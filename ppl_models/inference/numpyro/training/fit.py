@@ -10,16 +10,17 @@ from jax import random
 
 from ...checkpoint_file import prepared
 from ...config import FitConfig, FitOptions, compared, configured, shows_options
+from ...loop import Loop, check_call
 from ...objectives import elbo
-from ...run import Callback, as_sequence
+from ...results import Callback, Run, as_sequence
 from ..engine.parameters import find
 from ..engine.step import Blocks, Step, begun
 from ..feeding.batches import Order, columns_of, drawn, fingerprint
 from ..passes.checks import check_loss, check_pair, check_values
 from ..passes.losses import is_doubly
+from ..passes.terms import terms
 from .checkpoint import CHECKPOINT, read
-from .engine import Loop
-from .run import Run
+from .engine import NumPyroEngine
 
 
 @shows_options(elbo)
@@ -88,10 +89,7 @@ def fit(
     else:
         check_loss(config.loss)
         config.check_alone(elbo, "NumPyro")
-    if config.patience is not None and validation is None:
-        raise ValueError(f"fit: found patience={config.patience} without validation data, want some to judge by")
-    if resume and folder is None:
-        raise ValueError("fit: found resume=True without a folder, want the one to go on from")
+    check_call(config, validation, folder, resume)
     called = as_sequence(callbacks)
     columns = columns_of(data, "fit: data")
     held_out = None if validation is None else columns_of(validation, "fit: validation")
@@ -118,26 +116,26 @@ def fit(
             if each is not None:
                 check_values("fit", model, guide, each, min(rows, len(each[0])), params)
         order = Order(size, rows, seed % 2**64)
-        total = config.total(order.per_epoch)
-        every = config.every or min(max(order.per_epoch // config.accumulate, 1), total)
         known = {"data": columns, "validation": held_out} if folder is not None else {}
         about = {name: None if each is None else fingerprint(each) for name, each in known.items()}
-        step = Step(model, guide, parameters, columns, config, keys[2])
-        blocks = Blocks(step, order, total)
-        loop = Loop(
-            blocks,
-            begun(free, config.ema is not None),
-            total,
-            every,
-            held_out,
-            run,
-            called,
-            {**about, "seed": seed},
-        )
+        told = _latents(model, guide, batch, params) if config.record_kl else ()
+        step = Step(model, guide, parameters, columns, config, keys[2], told)
+        blocks, state = Blocks(step, order, config.total(order.per_epoch)), begun(free, config.ema is not None, told)
+        path = None if run.folder is None else run.folder / CHECKPOINT
+        engine = NumPyroEngine(blocks, state, held_out, run, path)
+        about["seed"] = seed
+        loop = Loop(engine, config, order.per_epoch, validation is not None, run, called, about)
         if there:
             loop.resume()
         loop(progress)
     return run
+
+
+def _latents(model: Callable, guide: Callable, args: Sequence[Any], params: Any) -> tuple[str, ...]:
+    """The sites that have a divergence, in the order of a run."""
+    found: list[str] = []
+    jax.eval_shape(lambda key: found.extend(terms(model, guide, args, key=key, params=params).kl), random.key(0))
+    return tuple(found)
 
 
 def _started(folder: Path, config: FitConfig) -> int:

@@ -10,18 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from ...config import FitConfig, FitOptions, configured, shows_options
+from ...loop import Loop, check_call
 from ...objectives import elbo
-from ...run import Callback, Run, as_sequence
+from ...results import Callback, Run, as_sequence
 from ...schedules import Constant
 from ..engine.optimizer_state import OptimizerState, trainable
 from ..engine.step import DTYPES, Eager, StepConfig
 from ..feeding import distributed
 from ..feeding.batches import Batches, columns_of, rows_of
 from ..feeding.distributed import Group
-from ..passes.checks import check_enumeration, check_loss, check_pair, check_values
-from . import modes
+from ..passes.checks import check_enumeration, check_loss, check_pair, check_values, forked
+from ..passes.terms import terms
 from .checkpoint import CHECKPOINT, prepared
-from .engine import Loop
+from .engine import PyroEngine
+from .modes import set_to
 from .pair_info import look_at
 from .state import fingerprint
 
@@ -43,8 +45,9 @@ def fit(
 ) -> Run:
     """Maximize a bound of a pair by stochastic gradient steps, with one AdamW over all its parameters.
 
-    However it ends, by an error or Ctrl-C too, the pair is left with the (averaged) parameters of the steps done. Under
-    `torchrun` every process calls it alike: each trains on its share of the data, with noise of its own.
+    However it ends, the pair is left with the (averaged) parameters of the steps done; an error or a Ctrl-C has the
+    `Run` as its attribute `run`. Under `torchrun` every process calls it alike: each trains on its share of the data,
+    with noise of its own.
 
     Args:
         model, guide: any Pyro programs with reparametrized latents (others with a `loss`); parameters of modules and of
@@ -80,10 +83,7 @@ def fit(
     config.check_alone(elbo, "Pyro")
     if config.loss is not None:
         check_loss(config.loss)
-    if config.patience is not None and validation is None:
-        raise ValueError(f"fit: found patience={config.patience} without validation data, want some to judge by")
-    if resume and folder is None:
-        raise ValueError("fit: found resume=True without a folder, want the one to go on from")
+    check_call(config, validation, folder, resume)
     check_enumeration(config.loss, guide)
     called = as_sequence(callbacks)
     columns = columns_of(data, "fit: data")
@@ -92,10 +92,10 @@ def fit(
     device = next((p.device for program in programs.values() for p in program.parameters()), None)
     group = distributed.current(device or torch.device("cpu"))
     _seed(config.seed, group)
-    run = Run(folder=None if folder is None else Path(folder))
+    run = Run(folder=None if folder is None else Path(folder), model=model, guide=guide)
 
     with prepared(run.folder if group is None or group.is_main else None, resume):
-        with modes.set_to(list(programs.values()), training=False):  # looking does not move running statistics
+        with set_to(list(programs.values()), training=False):  # looking does not move running statistics
             size = len(columns[0])
             rows = max(min(config.batch_size, size // (1 if group is None else group.world)), 1)
             batches = Batches(columns, rows, device, workers=workers, group=group)
@@ -109,6 +109,7 @@ def fit(
             for each in (columns, held_out):
                 if each is not None:
                     check_values(model, guide, each, min(rows, len(each[0])), device)
+            told = _latents(model, guide, example) if config.record_kl else ()
         if group is not None:
             group.broadcast_(_tensors(saved))
             slots = OptimizerState(trainable(saved), average=config.ema is not None)
@@ -126,15 +127,15 @@ def fit(
             skip=config.skip,
             ema=config.ema,
             precision=DTYPES[config.precision],
+            kl_of=told,
         )
         betas = config.betas()
         eager = Eager(model, guide, slots, how, betas.value if isinstance(betas, Constant) else None, group)
-        total = config.total(batches.per_epoch)
-        every = config.every or min(max(batches.per_epoch // config.accumulate, 1), total)
         known = {"data": columns, "validation": held_out} if folder is not None else {}
         about = {name: None if each is None else fingerprint(each) for name, each in known.items()}
-        pair = list(programs.values())
-        loop = Loop(config, total, every, eager, batches, held_out, saved, pair, run, called, group, about)
+        path = None if run.folder is None else run.folder / CHECKPOINT
+        engine = PyroEngine(config, config.total(batches.per_epoch), eager, batches, held_out, saved, path)
+        loop = Loop(engine, config, batches.per_epoch, validation is not None, run, called, about)
         if there:
             loop.resume()
         loop(progress)
@@ -158,6 +159,12 @@ def _agreed(there: bool, folder: Path | None, group: Group | None) -> None:
             f"fit: process {group.rank} finds {'a' if there else 'no'} {CHECKPOINT} in {folder}, and others find it "
             "otherwise; all processes want the same folder, on a file system that they share"
         )
+
+
+def _latents(model: Callable, guide: Callable, args: Sequence[Any]) -> tuple[str, ...]:
+    """The sites that have a divergence."""
+    with forked(args), torch.no_grad():
+        return tuple(terms(model, guide, args).kl)
 
 
 def _tensors(saved: Mapping[str, Any]) -> list[Tensor]:

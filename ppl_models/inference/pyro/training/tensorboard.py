@@ -1,10 +1,10 @@
-"""Records of a training shown by TensorBoard: an option, as its package is one."""
+"""`TensorBoard`: a callback of `fit` that writes its records as curves; it needs the package of that name."""
 
 import weakref
 from numbers import Real
 from pathlib import Path
 
-from ...run import Run
+from ...results import Run
 
 
 class TensorBoard:

@@ -13,7 +13,7 @@ from ..engine.optimizer_state import OptimizerState, trainable
 from ..engine.step import DTYPES, Eager, StepConfig, StepInputs
 from ..passes.checks import check_enumeration, check_loss, check_pair, forked
 from ..passes.losses import Objective
-from .modes import diagnosis
+from .diagnosis import diagnosis
 from .pair_info import look_at
 
 
