@@ -62,7 +62,7 @@ def test_a_step_tells_the_norm_and_the_divergence_of_each_latent(compile, batche
     monkeypatch.setattr(graph, "compiled", lambda found, inputs: torch.no_grad()(found))
     torch.manual_seed(0)
     model, guide, data = Model().double(), Guide().double(), [(rows(5, seed),) for seed in range(batches)]
-    config = StepConfig(kl_of=LATENTS, data_size=20, clip=0.1, analytic=False)
+    config = StepConfig(FitConfig(clip=0.1, analytic=False, ema=None), kl_of=LATENTS, data_size=20)
     eager = Eager(model, guide, OptimizerState(trainable({"model": model, "guide": guide}), average=False), config)
     torch.manual_seed(1)
     found = [terms(model, guide, args, analytic=False) for args in data]
@@ -110,6 +110,6 @@ def test_nothing_more_is_told_where_nothing_is_asked(monkeypatch):
     for latents in ((), LATENTS):
         model, guide = Model().double(), Guide().double()
         slots = OptimizerState(trainable({"model": model, "guide": guide}), average=False)
-        step = Compiled(Eager(model, guide, slots, StepConfig(clip=1.0, kl_of=latents)))
+        step = Compiled(Eager(model, guide, slots, StepConfig(FitConfig(clip=1.0, ema=None), kl_of=latents)))
         assert len(step([(rows(5),)], StepInputs(0, 0.01))) == 4 + len(latents)
     assert sizes[0] < sizes[1]

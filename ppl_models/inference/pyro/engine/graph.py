@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 from .capture import NotCapturable, capture
 from .flat_parameters import Buffers
 from .inductor import compiled
-from .step import Eager, StepInputs, negative, outcome
+from .step import BETAS, EPS, Eager, StepInputs, negative, outcome
 
 
 class Graph:
@@ -58,10 +58,10 @@ class Graph:
     def __call__(self, batches: Sequence[Sequence[Any]], now: StepInputs) -> Tensor:
         """Take the step; as `Eager.__call__`."""
         config, taken = self.eager.config, now.step + 1
-        first, second = config.betas
+        first, second = BETAS
         scale = now.lr / (1 - first**taken)
-        values = [now.beta, now.lr * config.weight_decay, scale, 1 / sqrt(1 - second**taken)]
-        values.append(config.average_weight(now.step))
+        values = [now.beta, now.lr * config.fit.weight_decay, scale, 1 / sqrt(1 - second**taken)]
+        values.append(config.fit.average_weight(now.step))
         self.scalars.copy_(torch.tensor(values, dtype=self.dtype), non_blocking=True)
         if self.whole:
             return self.functions[0](batches[0])[0]
@@ -97,9 +97,9 @@ class Graph:
                 finally:
                     eager.group = group
             _put_back(touched, before)
-        rough = 2e-2 if eager.config.precision is not None else 1e-3
+        rough = 2e-2 if eager.config.fit.precision != "float32" else 1e-3
         close = torch.isclose(found, expected.to(found), rtol=rough, atol=rough)
-        left_out = taken == 0 if eager.config.skip is not None else torch.zeros_like(close)  # which tells no loss
+        left_out = taken == 0 if eager.config.fit.skip is not None else torch.zeros_like(close)  # which tells no loss
         if not bool(close | left_out | ~torch.isfinite(expected)):
             raise NotCapturable(
                 f"the captured step has the loss {found.item():.6g} where the eager one has {expected.item():.6g}; do "
@@ -150,17 +150,17 @@ class Graph:
         _, decay, scale, root, weight = rest[0].unbind()
         halted = rest[1]
         norm = told.new_zeros(())
-        if config.clip is not None or config.skip is not None:
+        if config.measures:
             norm = sum(g.square().sum().to(told.dtype) for g in gradients).sqrt()
         good = torch.isfinite(told[0] + norm) & ~halted
-        if config.skip is None:
+        if config.fit.skip is None:
             halted.copy_(halted | ~good)
         else:
-            good = good & (norm <= config.skip)
+            good = good & (norm <= config.fit.skip)
         shrink = None
-        if config.clip is not None and config.clip != float("inf"):
-            shrink = (config.clip / (norm + 1e-6)).clamp(max=1)
-        first, second = config.betas
+        if config.fit.clip not in (None, float("inf")):
+            shrink = (config.fit.clip / (norm + 1e-6)).clamp(max=1)
+        first, second = BETAS
         for k, gradient in enumerate(gradients):
             used = [self.used[i] for i in self.buffers.groups[k]]
             if not any(used):  # as in the eager step, whose optimizer leaves out what has no gradient
@@ -170,8 +170,8 @@ class Graph:
             m_new = m + (1 - first) * (g - m)
             v_new = second * v + (1 - second) * g * g
             shrunk = decay if all(used) else decay * self.buffers.marks(self.buffers.groups[k], used, p)
-            p_new = p - shrunk * p if config.weight_decay else p
-            p_new = p_new - scale * m_new / (v_new.sqrt() * root + config.eps)
+            p_new = p - shrunk * p if config.fit.weight_decay else p
+            p_new = p_new - scale * m_new / (v_new.sqrt() * root + EPS)
             p_new = torch.where(good, p_new, p)
             m.copy_(torch.where(good, m_new, m))
             v.copy_(torch.where(good, v_new, v))

@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 
 import pyro
 import torch
-from pyro.infer.elbo import ELBO
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.overrides import TorchFunctionMode
 
-from ...config import average_weight
+from ...config import FitConfig
 from ...objectives import elbo, importance_weighted, mean_kl
 from ..feeding.distributed import Group
-from ..passes.losses import Objective, estimate
+from ..passes.losses import estimate
 from ..passes.terms import Terms, concatenated
 from .optimizer_state import OptimizerState
 
+BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # of matrix products and convolutions, by `FitConfig.precision`
 
 
@@ -28,37 +28,25 @@ class StepConfig:
     """What a step does, but for what changes from step to step (`StepInputs`).
 
     Attributes:
-        objective, gradient, particles, passes, nesting, analytic: see `losses.estimate`.
+        fit: the options of the training; `particles` of them are `passes` times those below.
+        particles, passes, nesting: see `losses.estimate`.
         data_size: number of data of which a step sees a batch.
-        loss: one of Pyro's own ELBOs in place of the objective, divided by the rows of the batch.
-        weight_decay, betas, eps: of AdamW.
-        clip: bound on the norm of the gradient; None: the norm is not even computed.
-        skip: a step whose gradient has a larger norm, or is not finite, is not taken; None: not finite is an error.
-        ema: decay of the moving average, None for none.
-        precision: dtype of matrix products and convolutions, None for that of their arguments.
         kl_of: the latents whose mean divergence a step tells.
+        norm: whether the norm of the gradient is computed though neither clip nor skip asks for it.
     """
 
-    objective: Objective = elbo
-    gradient: str = "reparametrized"
+    fit: FitConfig
     particles: int = 1
     passes: int = 1
     nesting: int | None = None
-    analytic: bool = True
     data_size: int | None = None
-    loss: ELBO | None = None
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    clip: float | None = inf
-    skip: float | None = None
-    ema: float | None = None
-    precision: torch.dtype | None = None
     kl_of: tuple[str, ...] = ()
+    norm: bool = True
 
-    def average_weight(self, step: int) -> float:
-        """How much of the newest parameters goes into the moving average at a step, counted from 0."""
-        return average_weight(self.ema, step)
+    @property
+    def measures(self) -> bool:
+        """Whether the norm of the gradient is computed."""
+        return self.norm or self.fit.clip is not None or self.fit.skip is not None
 
 
 @dataclass(frozen=True)
@@ -117,15 +105,16 @@ def negative(
     config: StepConfig, model: Callable, guide: Callable, batch: Sequence[Any], beta: float | Tensor
 ) -> Measured:
     """What a step minimizes and tells, on one batch."""
-    if config.loss is not None:
-        value = config.loss.differentiable_loss(model, guide, *batch) / len(batch[0])
+    objective = config.fit.objective or elbo
+    if config.fit.loss is not None:
+        value = config.fit.loss.differentiable_loss(model, guide, *batch) / len(batch[0])
         return Measured(value, torch.stack([value, value]).detach(), [])
     device = next((x.device.type for x in batch if isinstance(x, Tensor)), "cpu")
     with ExitStack() as stack:
-        if config.precision is not None:
-            stack.enter_context(LowPrecision(config.precision, device))
+        if config.fit.precision != "float32":
+            stack.enter_context(LowPrecision(DTYPES[config.fit.precision], device))
         value, found = estimate(
-            config.objective,
+            objective,
             model,
             guide,
             batch,
@@ -134,13 +123,13 @@ def negative(
             particles=config.particles,
             passes=config.passes,
             nesting=config.nesting,
-            analytic=config.analytic,
-            gradient=config.gradient,
+            analytic=config.fit.analytic,
+            gradient=config.fit.gradient,
         )
         whole = isinstance(beta, float | int) and beta == 1
         bound = value
-        if not (whole and config.objective in (elbo, importance_weighted)):
-            plain = importance_weighted if config.objective is importance_weighted else elbo
+        if not (whole and objective in (elbo, importance_weighted)):
+            plain = importance_weighted if objective is importance_weighted else elbo
             bound = -plain(concatenated(found), 1.0, config.data_size)
         told = [value, bound]
         if config.kl_of:
@@ -181,7 +170,7 @@ class Eager:
         self.beta, self.group = beta, group
         fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in slots.parameters)
         self.optimizer = torch.optim.AdamW(
-            slots.parameters, lr=1.0, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=fused
+            slots.parameters, lr=1.0, betas=BETAS, eps=EPS, weight_decay=config.fit.weight_decay, fused=fused
         )
         self.halted = torch.zeros((), dtype=torch.bool, device=slots.parameters[0].device)  # by what is not finite
         self.steps: int | None = None  # that the optimizer has counted
@@ -211,15 +200,16 @@ class Eager:
         if self.group is not None:
             self.group.average_([*gradients, told])
         norm = told.new_zeros(())
-        if config.clip is not None or config.skip is not None:
-            norm = nn.utils.clip_grad_norm_(slots.parameters, inf if config.clip is None else config.clip)
+        if config.measures:
+            norm = nn.utils.clip_grad_norm_(slots.parameters, inf if config.fit.clip is None else config.fit.clip)
         good = torch.isfinite(told[0] + norm) & ~self.halted
-        if config.skip is None:
+        if config.fit.skip is None:
             self.halted |= ~good
         else:
-            good = good & (norm <= config.skip)
-        moved, weight = self.update(good, now), config.average_weight(now.step)
-        if moved and config.skip is not None and good.device.type == "cuda":  # which has not said whether they moved
+            good = good & (norm <= config.fit.skip)
+        moved, weight = self.update(good, now), config.fit.average_weight(now.step)
+        # a GPU has not said whether they moved
+        if moved and config.fit.skip is not None and good.device.type == "cuda":
             for average, p in zip(slots.averages, slots.parameters, strict=False):
                 average.lerp_(p.detach(), (weight * good).to(p.dtype))
         elif moved and slots.averages:
@@ -240,7 +230,7 @@ class Eager:
             self.set_steps(self.steps)  # steps that are left out count, as in a captured or resumed run
             return False
         self.optimizer.step()
-        if good.device.type == "cuda" and self.optimizer.defaults["fused"] and self.config.skip is not None:
+        if good.device.type == "cuda" and self.optimizer.defaults["fused"] and self.config.fit.skip is not None:
             counts = [self.optimizer.state[p]["step"] for p in self.slots.parameters if p.grad is not None]
             torch._foreach_add_(counts, self.optimizer.found_inf)  # which the kernel took off
         return True

@@ -172,10 +172,10 @@ class PyroEngine:
         for i in range(0, count, self.config.batch_size):
             index = slice(i, i + self.config.batch_size)
             batch = rows_of(columns, index if mine is None else mine[0][index], self.device)
-            if step.loss is None:
+            if step.fit.loss is None:
                 total -= elbo(terms(eager.model, eager.guide, batch), data_size=size).item() * len(batch[0])
             else:
-                total += float(step.loss.loss(eager.model, eager.guide, *batch))
+                total += float(step.fit.loss.loss(eager.model, eager.guide, *batch))
         return total / size if self.group is None else self.group.mean(total * world / size)
 
     @torch.no_grad()

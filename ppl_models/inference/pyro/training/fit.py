@@ -1,7 +1,6 @@
 """`fit`: train any (model, guide) pair on any data."""
 
 from collections.abc import Callable, Mapping, Sequence
-from math import inf
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -15,7 +14,7 @@ from ...objectives import elbo
 from ...results import Callback, Run, as_sequence
 from ...schedules import Constant
 from ..engine.optimizer_state import OptimizerState, trainable
-from ..engine.step import DTYPES, Eager, StepConfig
+from ..engine.step import Eager, StepConfig
 from ..feeding import distributed
 from ..feeding.batches import Batches, columns_of, rows_of
 from ..feeding.distributed import Group
@@ -113,22 +112,7 @@ def fit(
         if group is not None:
             group.broadcast_(_tensors(saved))
             slots = OptimizerState(trainable(saved), average=config.ema is not None)
-        how = StepConfig(
-            objective=config.objective,
-            gradient=config.gradient,
-            particles=seen.particles,
-            passes=seen.passes,
-            nesting=seen.nesting,
-            analytic=config.analytic,
-            data_size=size,
-            loss=config.loss,
-            weight_decay=config.weight_decay,
-            clip=inf if config.clip is None else config.clip,
-            skip=config.skip,
-            ema=config.ema,
-            precision=DTYPES[config.precision],
-            kl_of=told,
-        )
+        how = StepConfig(config, seen.particles, seen.passes, seen.nesting, data_size=size, kl_of=told)
         betas = config.betas()
         eager = Eager(model, guide, slots, how, betas.value if isinstance(betas, Constant) else None, group)
         known = {"data": columns, "validation": held_out} if folder is not None else {}

@@ -7,6 +7,7 @@ import torch
 from pyro.infer.elbo import ELBO
 from torch import Tensor
 
+from ...config import FitConfig
 from ...objectives import elbo
 from ..engine.compiled import Compiled
 from ..engine.optimizer_state import OptimizerState, trainable
@@ -108,19 +109,17 @@ def training_step(
     check_pair("training_step", model, guide, args, reparametrized=loss is None)
     with forked(args), torch.no_grad():
         seen = look_at(model, guide, args, particles, loss)
-    config = StepConfig(
+    options = FitConfig(
         objective=objective,
         gradient=gradient,
-        particles=seen.particles,
-        passes=seen.passes,
-        nesting=seen.nesting,
+        particles=particles,
         analytic=analytic,
-        data_size=data_size,
         loss=loss,
         weight_decay=weight_decay,
         clip=clip,
         ema=ema,
-        precision=DTYPES[precision],
+        precision=precision,
     )
+    config = StepConfig(options, seen.particles, seen.passes, seen.nesting, data_size=data_size, norm=False)
     slots = OptimizerState(trainable(seen.saved), average=ema is not None)
     return TrainingStep(Eager(model, guide, slots, config, beta), compile, lr)
