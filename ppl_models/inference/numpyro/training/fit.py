@@ -132,7 +132,7 @@ def fit(
 
 
 def _latents(model: Callable, guide: Callable, args: Sequence[Any], params: Any) -> tuple[str, ...]:
-    """The sites that have a divergence, in the order of a run."""
+    """The sites that have a divergence."""
     found: list[str] = []
     jax.eval_shape(lambda key: found.extend(terms(model, guide, args, key=key, params=params).kl), random.key(0))
     return tuple(found)
