@@ -9,6 +9,7 @@ from math import inf
 from numbers import Integral
 from typing import Any, TypedDict
 
+from .objectives import elbo
 from .schedules import Constant, Cosine, Linear, to_dict
 
 GRADIENTS = "reparametrized", "doubly-reparametrized"
@@ -34,7 +35,7 @@ class FitOptions(TypedDict, total=False):
     ema: float | None
     particles: int
     analytic: bool
-    objective: Callable | None
+    objective: Callable
     gradient: str
     loss: Any
     accumulate: int
@@ -90,9 +91,7 @@ class FitConfig:
         1, "draws a step, in one vectorized pass; Pyro programs that are wrong in one are run once a draw"
     )
     analytic: bool = option(True, "take divergences in closed form where there is one (less noise), or sample all")
-    objective: Callable | None = option(
-        None, "function of `Terms` that is maximized, such as partial(free_bits, nats=1); None for the ELBO"
-    )
+    objective: Callable = option(elbo, "function of `Terms` that is maximized, such as partial(free_bits, nats=1)")
     gradient: str = option(
         "reparametrized", "estimator of the gradient: 'reparametrized', or 'doubly-reparametrized' (see `estimate`)"
     )
@@ -153,15 +152,14 @@ class FitConfig:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"fit: found steps={self.steps} and epochs={self.epochs}, want exactly one of them")
 
-    def check_alone(self, usual: Callable, whose: str) -> None:
+    def check_alone(self, whose: str) -> None:
         """Raise ValueError if there is a loss of a library's, and something set that is then the loss's business.
 
         Args:
-            usual: the objective where none is asked for.
             whose: the library, for the message.
         """
         ours = (self.warmup, self.beta, self.particles, self.analytic, self.objective, self.gradient, self.precision)
-        if self.loss is not None and ours != (0, 1.0, 1, True, usual, "reparametrized", "float32"):
+        if self.loss is not None and ours != (0, 1.0, 1, True, elbo, "reparametrized", "float32"):
             raise ValueError(
                 f"fit: with a loss of {whose}'s, objective, gradient, beta, warmup, particles, analytic and precision "
                 "are not used; set them there"
@@ -214,13 +212,12 @@ if FitConfig.__doc__:  # none under python -OO
     FitConfig.__doc__ += "\nOptions:\n" + "".join(f"    {f.name}: {f.metadata['help']}.\n" for f in fields(FitConfig))
 
 
-def configured(config: FitConfig | None, options: Mapping[str, Any], usual: Callable) -> FitConfig:
+def configured(config: FitConfig | None, options: Mapping[str, Any]) -> FitConfig:
     """A config with options of a call of `fit` laid over it; steps given there replace epochs of it, and vice versa.
 
     Args:
         config: None for the defaults.
         options: any fields of `FitConfig` by name.
-        usual: the objective where none is asked for.
 
     Raises:
         TypeError: a config that is none; an option that there is not.
@@ -235,25 +232,16 @@ def configured(config: FitConfig | None, options: Mapping[str, Any], usual: Call
     length = {"steps": None, "epochs": None} if options.keys() & {"steps", "epochs"} else {}
     config = replace(config or FitConfig(), **length | dict(options))
     config.check_length()
-    return config if config.objective is not None else replace(config, objective=usual)
+    return config
 
 
-def shows_options(usual: Callable) -> Callable[[Callable], Callable]:
-    """A decorator that lists the fields of `FitConfig` in the signature of a `fit`, for `help` and for notebooks.
-
-    Args:
-        usual: the objective where none is asked for.
-    """
-
-    def decorate(fit: Callable) -> Callable:
-        own, named = signature(fit), Parameter.KEYWORD_ONLY
-        given = [p for p in own.parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
-        usuals = {f.name: usual if f.name == "objective" else f.default for f in fields(FitConfig)}
-        given += [Parameter(f.name, named, default=usuals[f.name], annotation=f.type) for f in fields(FitConfig)]
-        fit.__signature__ = own.replace(parameters=given)
-        return fit
-
-    return decorate
+def shows_options(fit: Callable) -> Callable:
+    """A decorator that lists the fields of `FitConfig` in the signature of a `fit`, for `help` and for notebooks."""
+    own, named = signature(fit), Parameter.KEYWORD_ONLY
+    given = [p for p in own.parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+    given += [Parameter(f.name, named, default=f.default, annotation=f.type) for f in fields(FitConfig)]
+    fit.__signature__ = own.replace(parameters=given)
+    return fit
 
 
 def average_weight(ema: float | None, step: int) -> float:

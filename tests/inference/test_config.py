@@ -26,7 +26,7 @@ def test_every_option_is_told_to_editors_and_says_what_it_is_for():
     for field in fields(FitConfig):
         assert len(field.metadata["help"]) > 10 and f"{field.name}: {field.metadata['help']}." in FitConfig.__doc__
         assert FIT[field.name].kind is inspect.Parameter.KEYWORD_ONLY
-        assert FIT[field.name].default == field.default or field.name == "objective"
+        assert FIT[field.name].default == field.default
     assert not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in FIT.values())
 
 

@@ -8,10 +8,10 @@ import ppl_models.inference as _both
 from ppl_models.numpyro import installed as installed
 
 _given, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-_OBJECTIVES = ("Terms", "elbo", "free_bits", "importance_weighted", "soft_free_bits")
+_PASSED = ("Run", "Terms", "elbo", "free_bits", "importance_weighted", "soft_free_bits")
 _CRITERIA = ("info_vae", "mmd", "moment_matching", "moments", "unregularized")
-__all__ += (*_OBJECTIVES, *_CRITERIA)
+__all__ += (*_PASSED, *_CRITERIA)
 
 
 def __getattr__(name: str) -> Any:
-    return getattr(_both, name) if name in (*_OBJECTIVES, *_CRITERIA) else _given(name)  # one function for both
+    return getattr(_both, name) if name in (*_PASSED, *_CRITERIA) else _given(name)  # one function for both

@@ -11,7 +11,6 @@ from jax import random
 from ...checkpoint_file import prepared
 from ...config import FitConfig, FitOptions, compared, configured, shows_options
 from ...loop import Loop, check_call
-from ...objectives import elbo
 from ...results import Callback, Run, as_sequence
 from ..engine.parameters import find
 from ..engine.step import Blocks, Step, begun
@@ -23,7 +22,7 @@ from .checkpoint import CHECKPOINT, read
 from .engine import NumPyroEngine
 
 
-@shows_options(elbo)
+@shows_options
 def fit(
     model: Callable,
     guide: Callable,
@@ -83,12 +82,12 @@ def fit(
     """
     if workers:
         raise ValueError(f"fit: found workers={workers}, want 0: batches are made on the device here")
-    config = configured(config, options, elbo)
+    config = configured(config, options)
     if config.loss is None:
         is_doubly(config.objective, config.gradient)
     else:
         check_loss(config.loss)
-        config.check_alone(elbo, "NumPyro")
+        config.check_alone("NumPyro")
     check_call(config, validation, folder, resume)
     called = as_sequence(callbacks)
     columns = columns_of(data, "fit: data")

@@ -105,7 +105,7 @@ def negative(
     config: StepConfig, model: Callable, guide: Callable, batch: Sequence[Any], beta: float | Tensor
 ) -> Measured:
     """What a step minimizes and tells, on one batch."""
-    objective = config.fit.objective or elbo
+    objective = config.fit.objective
     if config.fit.loss is not None:
         value = config.fit.loss.differentiable_loss(model, guide, *batch) / len(batch[0])
         return Measured(value, torch.stack([value, value]).detach(), [])

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ...config import FitConfig, FitOptions, configured, shows_options
 from ...loop import Loop, check_call
-from ...objectives import elbo
 from ...results import Callback, Run, as_sequence
 from ...schedules import Constant
 from ..engine.optimizer_state import OptimizerState, trainable
@@ -27,7 +26,7 @@ from .pair_info import look_at
 from .state import fingerprint
 
 
-@shows_options(elbo)
+@shows_options
 def fit(
     model: Callable,
     guide: Callable,
@@ -78,8 +77,8 @@ def fit(
             another run or a damaged file; a loss or gradient that is not finite (the message names the first site whose
             term is not; that step is not taken, and files are left as the last record wrote them).
     """
-    config = configured(config, options, elbo)
-    config.check_alone(elbo, "Pyro")
+    config = configured(config, options)
+    config.check_alone("Pyro")
     if config.loss is not None:
         check_loss(config.loss)
     check_call(config, validation, folder, resume)
