@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM between steps, not within one."""
+"""`interrupts`: Ctrl-C and SIGTERM end a training between two steps, not within one."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""`Run` and `Evaluation`: what a training and an evaluation of a pair leave, in either language; no torch, no JAX."""
+"""`Run` and `Evaluation`: results of a training and of an evaluation, in either language; no torch, no JAX."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 @dataclass
 class Run:
-    """What a training left behind.
+    """The result of a training.
 
     Attributes:
         history: one record an epoch (or every `every` steps): step; means over the steps since the record before of

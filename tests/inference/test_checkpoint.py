@@ -18,6 +18,7 @@ from torch import nn
 
 import ppl_models
 from ppl_models import data
+from ppl_models.inference import checkpoint_file
 from ppl_models.inference.pyro.training import checkpoint
 from ppl_models.inference.pyro.training.checkpoint import (
     CHECKPOINT,
@@ -348,7 +349,7 @@ def test_a_digest_of_what_is_no_statement_is_refused(tmp_path):
     blank = header({"format": "ppl-models 2", "about": "[1]", "sha256": "0" * 64}).replace(b'": "', b'":"')
     size = len(blank) - 8
     blank = size.to_bytes(8, "little") + blank[8:]
-    content = blank.replace(b"0" * 64, checkpoint._digest(blank, b"").encode())
+    content = blank.replace(b"0" * 64, checkpoint_file.digest(blank, b"").encode())
     assert "what it says about itself is no JSON" in refused(tmp_path / "c", content)
 
 
