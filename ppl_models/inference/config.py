@@ -178,7 +178,7 @@ class FitConfig:
         return self.steps if self.steps is not None else max(round(self.epochs * per_epoch / self.accumulate), 1)
 
     def between_records(self, per_epoch: int) -> int:
-        """How many steps lie between two records."""
+        """The number of steps between two records."""
         return self.every or min(max(per_epoch // self.accumulate, 1), self.total(per_epoch))
 
     def betas(self) -> Callable[[int], float]:
@@ -200,7 +200,7 @@ class FitConfig:
         return bool(self.compile)
 
     def average_weight(self, step: int) -> float:
-        """How much of the newest parameters goes into the moving average at a step, counted from 0."""
+        """Share of the newest parameters in the moving average at a step, counted from 0."""
         return average_weight(self.ema, step)
 
     def to_dict(self) -> dict[str, Any]:

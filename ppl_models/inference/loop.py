@@ -26,7 +26,7 @@ class Together(Protocol):
 
 
 class Engine(Protocol):
-    """What one language gives a training: steps, and how they are measured, shown and kept.
+    """Steps of a training in one language, and how they are measured, shown and kept.
 
     Attributes:
         latents: those whose mean divergence `means` tells.

@@ -25,7 +25,7 @@ from ..passes.terms import run_pair
 
 
 def contents(model: Callable, guide: Callable, args: Sequence[Any]) -> dict[str, nn.Module | dict[str, Tensor]]:
-    """What a checkpoint of a pair keeps: its modules, and "params", what plain functions have in Pyro's param store.
+    """State of a pair in a checkpoint: its modules, and "params", what plain functions have in Pyro's param store.
 
     The params are unconstrained values by name, sharing memory with the store; there is no such entry where there are
     none. The store is global and goes by name: of two runs of one function in a process the last one loaded is current.

@@ -12,7 +12,7 @@ from ..engine.step import Eager, StepInputs, negative
 
 @torch.no_grad()
 def diagnosis(eager: Eager, now: StepInputs, batch: Sequence[Any]) -> str:
-    """What was not finite in a step that was not taken: the data of the batch, a term of the loss, or the gradient."""
+    """The cause of a step that was not finite: the data of the batch, a term of the loss, or the gradient."""
     value, found = eager.value, eager.found
     if value is None or now.step + 1 != eager.steps:  # a captured step, which shows no terms: the same with other noise
         with pyro.validation_enabled(False):
