@@ -53,6 +53,7 @@ class BottomUp(OrderedGuide):
     ) -> None:
         super().__init__(model, *args)
         sites = self.layout.latents
-        self.order = [n for n in sites if sites[n].is_global] + [n for n in reversed(sites) if not sites[n].is_global]
+        outer = [name for name in sites if sites[name].is_global]
+        self.order = outer + [name for name in reversed([*sites]) if name not in outer]
         chosen = choose_parents(self.layout, self.order, parents)
         self.factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image).to(**self.place)

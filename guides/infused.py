@@ -128,5 +128,5 @@ class Infused(TopDownGuide):
         if moments is None:
             found = type(prior).__name__
             raise ValueError(f"guide Infused: site {name!r} has a {found} prior, want a diagonal Gaussian")
-        target = self._encode()[name]
+        target = self.raw(name)
         return InfusedNormal(*moments, target, self.rates[name], self.width, self.channels)

@@ -32,7 +32,7 @@ class BottomUp(OrderedGuide):
         super().__init__(model, *args)
         sites = self.layout.latents
         outer = [n for n in sites if sites[n].is_global]
-        self.order = (*outer, *(n for n in reversed(sites) if n not in outer))
+        self.order = (*outer, *(n for n in reversed([*sites]) if n not in outer))
         chosen = choose_parents(self.layout, self.order, parents)
         factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, key=key)
         self.factors = placed(factors, model, args)

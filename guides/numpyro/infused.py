@@ -96,4 +96,4 @@ class Infused(TopDownGuide):
         if moments is None:
             found = type(unwrapped(prior)).__name__
             raise ValueError(f"guide Infused: site {name!r} has a {found} prior, want a diagonal Gaussian")
-        return InfusedNormal(*moments, run.features(name), self.rates[name], self.width, self.channels)
+        return InfusedNormal(*moments, run.raw(name), self.rates[name], self.width, self.channels)

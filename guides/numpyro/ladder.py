@@ -31,8 +31,8 @@ class Ladder(TopDownGuide):
     ) -> None:
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)
-        weighted = {"precision_weighted": True, "key": key}
-        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, **weighted)
+        sizes = hidden, depth, image
+        factors = Conditionals(self.layout, chosen, family, encoder, *sizes, precision_weighted=True, key=key)
         self.factors = placed(factors, model, args)
 
     def get_posterior(self, name: str, prior: Distribution, run: TopDown) -> Distribution:

@@ -56,12 +56,12 @@ def check_sizes(guide: str, hidden: int, depth: int) -> tuple[int, int]:
     return one_size(f"guide {guide}", "hidden", hidden), one_size(f"guide {guide}", "depth", depth, least=0)
 
 
-def check_encoder(guide: str, spec: object, module: type, inputs: int, image: Sequence[int] | None) -> None:
-    """Raise ValueError for an unknown name, a module without `output`, or images of another size than a row's.
+def check_encoder(guide: str, spec: object, module: type, inputs: int, image: Sequence[int] | None) -> Sequence[int]:
+    """The shape of an image, () without one. Raise ValueError for an unknown encoder, or one that does not fit.
 
     Args:
         guide: for messages.
-        spec: the argument `encoder`, a name or a module.
+        spec: the argument `encoder`, a name or a module with its number of features, `output`.
         module: the type of modules.
         inputs: values in a row.
         image: the shape of a row, (channels, height, width).
@@ -78,6 +78,7 @@ def check_encoder(guide: str, spec: object, module: type, inputs: int, image: Se
             f"guide {guide}: encoder {spec!r} reads rows of {inputs} values as images, found image={image}; "
             "pass image=(channels, height, width)"
         )
+    return image or ()
 
 
 def no_product(layout: Layout, name: str, prior: str) -> ValueError:

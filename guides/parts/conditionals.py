@@ -60,8 +60,9 @@ class Conditionals(nn.Module):
         widths: dict[str, int] = {}
         for key, size in layout.sizes.items():
             names = [name for name in layout.latents if layout.key(name) == key]
-            self.encoders.append(evidence_network(encoder, names, size, hidden, depth, image, layout.guide))
-            widths |= self.encoders[-1].widths
+            network = evidence_network(encoder, names, size, hidden, depth, image, layout.guide)
+            self.encoders.append(network)
+            widths |= network.widths
         self.plan = plan(layout, self.parents, widths, family, FAMILIES, precision_weighted)
         for name, factor in self.plan.items():
             norm = small_init and layout.latents[name].is_global

@@ -89,7 +89,7 @@ def encoder(
     depth: int,
     image: Sequence[int] | None,
     guide: str,
-) -> nn.Module:
+) -> "Separate | Shared | BottomUpChain | Pyramids":
     """An evidence network for the latents `names` by its name, or around a module of the user's.
 
     "separate": one network a latent; "shared": one trunk; "bottom-up": the ladder's chain; "conv": one convolutional
@@ -100,9 +100,9 @@ def encoder(
     Raises:
         ValueError: an unknown name, or "conv" or "pyramid" without an image shape of the right size.
     """
-    check_encoder(guide, spec, nn.Module, inputs, image)
+    shape = check_encoder(guide, spec, nn.Module, inputs, image)
     if isinstance(spec, nn.Module):
-        return Shared(names, spec, spec.output)
+        return Shared(names, spec, getattr(spec, "output", 0))
     if spec == "separate":
         return Separate(names, inputs, hidden, depth)
     if spec == "shared":
@@ -114,5 +114,5 @@ def encoder(
     if spec == "linear":
         return Shared(names, nn.Identity(), inputs)
     if spec == "pyramid":
-        return Pyramids(names, image, hidden, depth)
-    return Shared(names, nn.Sequential(ConvEncoder(image, hidden, depth=depth), nn.SiLU()), hidden)
+        return Pyramids(names, shape, hidden, depth)
+    return Shared(names, nn.Sequential(ConvEncoder(shape, hidden, depth=depth), nn.SiLU()), hidden)

@@ -151,4 +151,8 @@ class Rows:
 
     def encode(self, evidence: Mapping[EvidenceKey, Array]) -> dict[str, Array]:
         """{latent: (*plates, n)}."""
-        return {name: evidence[self.layout.key(name)] for name in self.layout.latents}
+        return {name: evidence[key] for name in self.layout.latents if (key := self.layout.key(name))}
+
+    def raw(self, name: str, encoded: Mapping[str, Array], values: Mapping[str, Array]) -> Array:
+        """The evidence itself, (*plates, n)."""
+        return encoded[name]

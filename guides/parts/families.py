@@ -167,7 +167,7 @@ def reshaped(q: TorchDistributionMixin, shape: tuple[int, ...]) -> TorchDistribu
         return dist.Normal(q.base_dist.loc.reshape(batch + shape), q.base_dist.scale.reshape(batch + shape)).to_event(
             len(shape)
         )
-    return dist.TransformedDistribution(q, [ReshapeTransform(q.event_shape, shape, cache_size=1)])
+    return dist.TransformedDistribution(q, [ReshapeTransform(q.event_shape, torch.Size(shape), cache_size=1)])
 
 
 class Spread(dist.TorchDistribution):
@@ -194,7 +194,7 @@ class Spread(dist.TorchDistribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        """The transform of one index of the batch dims."""
+        """The support of one index of the batch dims."""
         support = self.joint.support
         while support.event_dim > len(self.event_shape) and hasattr(support, "base_constraint"):
             support = support.base_constraint

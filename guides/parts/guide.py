@@ -19,7 +19,6 @@ from ppl_models.parts.program import Program
 from .checks import check_drawn, check_finite, check_followed, check_unaltered
 from .conditionals import Conditionals
 from .evidence import Evidence
-from .factors import Rows
 from .layout import inspect_model
 from .pyro import PYRO
 
@@ -53,7 +52,7 @@ class TopDownGuide(GuideMessenger, Program, ABC):
     """
 
     order: Sequence[str]
-    factors: Conditionals | Rows
+    factors: Any  # `Conditionals`, or what has their `parents`, `encode` and `raw`
     place: dict[str, Any]
 
     def __init__(self, model: Callable, *args: Any) -> None:
@@ -79,7 +78,8 @@ class TopDownGuide(GuideMessenger, Program, ABC):
         finally:
             del self.args_kwargs
             self._encoded, self._subsamples, self._given = None, {}, None
-        return {name: self.trace.nodes[name]["value"] for name in self.layout.latents if name in self.trace.nodes}
+        nodes: Any = self.trace.nodes
+        return {name: nodes[name]["value"] for name in self.layout.latents if name in nodes}
 
     def _encode(self) -> dict[str, Tensor]:
         if self._encoded is None:  # else at the first latent: by then the model itself has looked at its data
@@ -93,7 +93,7 @@ class TopDownGuide(GuideMessenger, Program, ABC):
         values = {u: self.upstream_value(u) for u in self.factors.parents[name]}
         return self.factors.raw(name, self._encode(), values)
 
-    def _pyro_sample(self, msg: dict) -> None:
+    def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"]:
             return
         if site_is_subsample(msg):

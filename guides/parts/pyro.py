@@ -135,7 +135,7 @@ def _factorization(model: Callable, args: Arguments, latents: list[str], observe
     order = [*latents, *observed]
     try:
         with torch.no_grad(), pyro.poutine.block():
-            found = get_dependencies(model, args)["prior_dependencies"]
+            found: Any = get_dependencies(model, args)["prior_dependencies"]
         more = provenance(model, args)  # it sees factors, masks and what data depend on, too: more is never wrong
         order += [site for site in more.observed if site not in order]
         known = {site: {*found.get(site, ())} | {*more.parents.get(site, ())} for site in order}

@@ -16,7 +16,7 @@ from ...parts.evidence import EvidenceKey, features
 from ...parts.factors import Families, placed as in_plates, plan
 from ...parts.layout import Layout
 from ...parts.parents import Parents as Parents, choose_parents as choose_parents
-from .encoders import encoder as evidence_network
+from .encoders import BottomUpChain, Pyramids, Separate, Shared, encoder as evidence_network
 from .families import FAMILIES, Spread, gaussian_base, reshaped
 from .table import Table
 
@@ -27,7 +27,7 @@ class Conditionals(eqx.Module):
     `children` holds the networks, by names that their parameters have in torch, too.
     """
 
-    encoders: tuple[eqx.Module, ...]
+    encoders: tuple[Separate | Shared | BottomUpChain | Pyramids, ...]
     children: dict[str, Net]
     layout: Layout = eqx.field(static=True)
     parents: Table = eqx.field(static=True)

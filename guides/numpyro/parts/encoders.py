@@ -95,15 +95,15 @@ def encoder(
     guide: str,
     *,
     key: Array,
-) -> eqx.Module:
+) -> "Separate | Shared | BottomUpChain | Pyramids":
     """See `guides.parts.encoders.encoder`.
 
     Where latents read different data, each `EvidenceKey` has a copy of a module of its own, since Equinox modules are
     values.
     """
-    check_encoder(guide, spec, eqx.Module, inputs, image)
+    shape = check_encoder(guide, spec, eqx.Module, inputs, image)
     if isinstance(spec, eqx.Module):
-        return Shared(names, spec, spec.output)
+        return Shared(names, spec, getattr(spec, "output", 0))  # ty: ignore[invalid-argument-type]
     if spec == "separate":
         return Separate(names, inputs, hidden, depth, key=key)
     if spec == "shared":
@@ -115,8 +115,8 @@ def encoder(
     if spec == "linear":
         return Shared(names, (), inputs)
     if spec == "pyramid":
-        return Pyramids(names, image, hidden, depth, key=key)
-    return Shared(names, (ConvEncoder(image, hidden, depth=depth, key=key), Silu()), hidden)
+        return Pyramids(names, shape, hidden, depth, key=key)
+    return Shared(names, (ConvEncoder(shape, hidden, depth=depth, key=key), Silu()), hidden)
 
 
 def _through(layers: Sequence[Callable], x: Array) -> Array:

@@ -166,20 +166,20 @@ class Spread(Distribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        """The transform of one index of the batch dims."""
-        support = self.joint.support
+        """The support of one index of the batch dims."""
+        support: Any = self.joint.support
         while support.event_dim > len(self.event_shape) and hasattr(support, "base_constraint"):
             support = support.base_constraint
         return constraints.independent(support, len(self.event_shape) - support.event_dim)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """A draw of the joint density, (*sample_shape, *batch_shape, *event_shape)."""
-        return self.joint.sample(key, sample_shape)
+        return jnp.asarray(self.joint.sample(key, sample_shape))
 
     def log_prob(self, value: Array, intermediates: list[Any] | None = None) -> Array:
         """The log-density in equal shares, (*sample_shape, *batch_shape)."""
         shares = self.joint.event_shape[: self.dims]
-        total = self.joint.log_prob(value) / prod(shares)
+        total = jnp.asarray(self.joint.log_prob(value)) / prod(shares)
         return jnp.broadcast_to(total.reshape(*total.shape, *[1] * self.dims), (*total.shape, *shares))
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jax import Array
+from jax.core import Tracer
 from numpyro.contrib.module import eqx_module
 from numpyro.distributions import Distribution, TransformedDistribution
 from numpyro.primitives import Messenger
@@ -21,7 +22,6 @@ from ppl_models.programs.numpyro import mask_of, unwrapped
 
 from ...parts.checks import check_drawn, check_finite, check_followed, check_unaltered
 from ...parts.evidence import Evidence
-from ...parts.factors import Rows
 from ...parts.layout import Layout, inspect_model
 from .conditionals import Conditionals
 from .numpyro import NUMPYRO
@@ -59,7 +59,7 @@ class TopDownGuide(Program):
             called, a run without data, with data of another size, or with a latent that the example did not have.
     """
 
-    factors: eqx.AbstractVar[Conditionals | Rows]
+    factors: eqx.AbstractVar[Any]  # `Conditionals`, or what has their `parents`, `encode` and `raw`
     model: Callable
     layout: Layout = eqx.field(static=True)
 
@@ -136,10 +136,6 @@ class TopDown(Messenger):
             self._encoded = self.guide.factors.encode(evidence)
         return self._encoded
 
-    def features(self, name: str) -> Array:
-        """The features of this run's evidence for `name`, (*plates, features)."""
-        return self._encode()[name]
-
     def raw(self, name: str) -> Array:
         """The numbers that the network of `name` gives for this run's evidence and upstream values."""
         values = {u: self.upstream_value(u) for u in self.guide.factors.parents[name]}
@@ -149,9 +145,9 @@ class TopDown(Messenger):
         """The value drawn at the latent `name`."""
         return self.values[name]
 
-    def process_message(self, msg: dict) -> None:
+    def process_message(self, msg: dict[str, Any]) -> None:
         """Replace the prior of a latent; what is observed or deterministic is hidden from handlers around the guide."""
-        kind, name = msg["type"], msg.get("name")
+        kind, name = msg["type"], msg.get("name", "")
         if kind == "plate" and name in self._subsamples:
             msg["value"] = self._subsamples[name][0]  # the evidence was read at these indices
         elif kind == "deterministic" or (kind == "sample" and msg["is_observed"]):
@@ -160,14 +156,14 @@ class TopDown(Messenger):
             check_drawn(self.guide.layout, name)
             prior = msg["fn"]
             posterior = self.guide.get_posterior(name, prior, self)
-            mask = mask_of(prior)
+            mask: Any = mask_of(prior)
             posterior = posterior if mask is None else posterior.mask(mask)
             # either may lack particles or plates: a prior that reads no latent, a factor that has one set of numbers
             shape = jnp.broadcast_shapes(prior.batch_shape, posterior.batch_shape)
             msg["infer"], self._priors[name] = {**msg["infer"]}, prior.expand(shape)
             msg["fn"] = posterior.expand(shape)
 
-    def postprocess_message(self, msg: dict) -> None:
+    def postprocess_message(self, msg: dict[str, Any]) -> None:
         """Remember what is drawn, and bring the prior into the plates around the guide."""
         if msg["type"] == "sample" and not msg["is_observed"]:
             self.values[msg["name"]] = msg["value"]
@@ -214,11 +210,11 @@ class OrderedGuide(Program):
         """Sample the latents given the model's arguments: {site: value}."""
         evidence, subsamples, sizes = self.layout.evidence(self.model, args, kwargs)
         if Distribution._validate_args:
-            known = [array for array in evidence.values() if not isinstance(array, jax.core.Tracer)]
+            known = [array for array in evidence.values() if not isinstance(array, Tracer)]
             check_finite(self.layout, all(np.isfinite(array).all() for array in known))
         plates: dict[str, numpyro.plate] = {}
         encoded = self.factors.encode(evidence)
-        values: dict[str, Array] = {}
+        values: dict[str, Any] = {}
         indices = {name: index for name, (index, _) in subsamples.items()}
         for name in self.order:
             with ExitStack() as stack:
