@@ -1,6 +1,6 @@
 """`Conditionals`: the factors q(z | parents, evidence) of a guide, one network a latent over what it conditions on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -99,7 +99,11 @@ class Conditionals(nn.Module):
     def residual(self, name: str, raw: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """A factor around the prior: its base shifted and scaled, its transforms shared. Free without such a base."""
         base = gaussian_base(prior)
-        return self.free(name, raw) if base is None else _over(base, self.plan[name].family.residual, raw)
+        if base is None:
+            return self.free(name, raw)
+        loc, scale, shape, transforms = base
+        q = reshaped(self.plan[name].family.residual(raw, loc, scale), shape)
+        return dist.TransformedDistribution(q, transforms) if transforms else q
 
     def precision_weighted(self, name: str, raw: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """A factor that is the precision-weighted product with the prior, in the prior's base coordinates.
@@ -110,11 +114,6 @@ class Conditionals(nn.Module):
         base = gaussian_base(prior)
         if base is None:
             raise no_product(self.layout, name, type(unwrapped(prior)).__name__)
-        return _over(base, self.plan[name].family.precision_weighted, raw)
-
-
-def _over(base: tuple, of: Callable[..., TorchDistributionMixin], raw: Tensor) -> TorchDistributionMixin:
-    """A factor made of a prior's base, with the prior's own transforms."""
-    loc, scale, shape, transforms = base
-    q = reshaped(of(raw, loc, scale), shape)
-    return dist.TransformedDistribution(q, transforms) if transforms else q
+        loc, scale, shape, transforms = base
+        q = reshaped(self.plan[name].family.precision_weighted(raw, loc, scale), shape)
+        return dist.TransformedDistribution(q, transforms) if transforms else q
