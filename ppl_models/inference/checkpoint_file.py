@@ -143,7 +143,7 @@ def verified(path: Path) -> tuple[bytes, dict[str, Any]]:
         _parsed(head + body, deserialize)  # which says if it is truncated
         raise ValueError("is damaged: its content is not what its sha256 was taken of; was it changed?")
     try:
-        told = json.loads(about)
+        told = json.loads(about or "")
     except (ValueError, TypeError):
         told = None
     if not isinstance(told, dict):

@@ -7,7 +7,7 @@ from functools import partial
 from inspect import Parameter, signature
 from math import inf
 from numbers import Integral
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from .objectives import elbo
 from .schedules import Constant, Cosine, Linear, to_dict
@@ -175,7 +175,9 @@ class FitConfig:
 
     def total(self, per_epoch: int) -> int:
         """The number of steps."""
-        return self.steps if self.steps is not None else max(round(self.epochs * per_epoch / self.accumulate), 1)
+        if self.steps is not None:
+            return self.steps
+        return max(round((self.epochs or 0) * per_epoch / self.accumulate), 1)
 
     def between_records(self, per_epoch: int) -> int:
         """The number of steps between two records."""
@@ -185,11 +187,11 @@ class FitConfig:
         """The weight of the divergences by step."""
         if self.warmup:
             return Linear(self.warmup)
-        return self.beta if callable(self.beta) else Constant(float(self.beta))
+        return cast("Callable[[int], float]", self.beta) if callable(self.beta) else Constant(float(self.beta))
 
     def rates(self, total: int) -> Callable[[int], float]:
         """The factor of the learning rate by step."""
-        if callable(self.schedule):
+        if not isinstance(self.schedule, str):
             return self.schedule
         return Cosine(total) if self.schedule == "cosine" else Constant()
 
@@ -240,7 +242,7 @@ def shows_options(fit: Callable) -> Callable:
     own, named = signature(fit), Parameter.KEYWORD_ONLY
     given = [p for p in own.parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
     given += [Parameter(f.name, named, default=f.default, annotation=f.type) for f in fields(FitConfig)]
-    fit.__signature__ = own.replace(parameters=given)
+    setattr(fit, "__signature__", own.replace(parameters=given))  # noqa: B010 (of any callable)
     return fit
 
 

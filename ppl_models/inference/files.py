@@ -30,7 +30,9 @@ def write_atomically(path: Path, write: Callable[[Path], None], previous: Path |
                 shutil.copyfile(path, kept)
                 _flush(kept)
         os.replace(temporary, path)
-        if kept:  # only now: until here the one before it was the previous one, and no moment has a single version
+        if (
+            kept and previous
+        ):  # only now: until here the one before it was the previous one, and no moment has a single version
             os.replace(kept, previous)
         with suppress(PermissionError):  # Windows opens no folders
             _flush(path.parent)
@@ -42,7 +44,11 @@ def write_atomically(path: Path, write: Callable[[Path], None], previous: Path |
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file atomically."""
     text = json.dumps(content, indent=2, allow_nan=True) + "\n"
-    write_atomically(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+    def write(file: Path) -> None:
+        file.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
 
 
 def remove_stale(folder: Path, *names: str) -> None:

@@ -211,7 +211,7 @@ class Loop:
         self._write_history()
 
     def _write_history(self) -> None:
-        if self.is_main:
+        if self.is_main and self.run.folder is not None:
             write_json(self.run.folder / "history.json", {"history": self.run.history})
 
     def resume(self) -> None:
@@ -260,4 +260,4 @@ class Loop:
         self.engine.leave(self._over)
         self.run.seconds = self._seconds()
         if error is not None:
-            error.run = self.run
+            setattr(error, "run", self.run)  # noqa: B010 (of any error)

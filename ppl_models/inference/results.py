@@ -46,7 +46,7 @@ def as_sequence(callbacks: Callback | Sequence[Callback] | None) -> list[Callbac
     Raises:
         TypeError: one that cannot be called.
     """
-    found = [] if callbacks is None else [callbacks] if callable(callbacks) else list(callbacks)
+    found: list[Any] = [] if callbacks is None else [callbacks] if callable(callbacks) else list(callbacks)
     for callback in found:
         if not callable(callback):
             raise TypeError(f"fit: found the callback {callback!r}, want a function of the Run")
