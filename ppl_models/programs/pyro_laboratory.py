@@ -194,9 +194,7 @@ class _Look(Messenger):
         self.records.append(SiteRecord(site=site, signal=_array(signal), **_others(fn)))
         if density is not None and (density != 0).any():
             # of a model a factor like any other; of a guide a Jacobian
-            factor = Site(
-                name=f"{site.name} (density)", kind="factor", shape=site.shape, plates=plates, value=site.value
-            )
+            factor = replace(site, name=f"{site.name} (density)", kind="factor", event_dim=0)
             self.records.append(SiteRecord(site=factor, signal=_array(density)))
 
     def _drawn(self, site: Site, msg: dict) -> SiteRecord:

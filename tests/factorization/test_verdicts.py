@@ -16,6 +16,8 @@ from torch import nn
 from guides import BottomUp, Ladder, MeanField, SelfReflective
 from ppl_models import DLGM, VAE, HierarchicalVAE, LinearGaussian, SeReVAE
 from ppl_models.factorization import Factorization, compare, factorization, judge
+from ppl_models.factorization.probing.inspect_guide import inspect_pair
+from ppl_models.programs.laboratory import experiments
 from tests.helpers.pairs import ANY, PAIRS, UNCERTAIN, Head, Pixels, normal, parse, prior_of_x, real
 
 
@@ -386,6 +388,16 @@ def test_nothing_of_the_users_has_changed(run, level):
         assert triple(report) == (True, True, True), str(report)
     factorization(model, x), factorization(guide, x)
     before.check()
+
+
+def test_the_laboratory_counts_runs():
+    """A step of the search that doubles them would not be seen in a verdict."""
+    model = VAE(784)
+    x = torch.rand(3, 784).round()
+    guide = MeanField(model, x)
+    with experiments([model, guide], (x,), {}) as (p, q):
+        assert inspect_pair(p, q).sites() == factorization(guide, x)
+    assert 0 < p.laboratory.runs <= 50
 
 
 @pytest.mark.parametrize("where", ["model", "guide"])

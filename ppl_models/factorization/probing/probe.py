@@ -43,8 +43,9 @@ class ProbeResult:
         self.parents.setdefault(child, set()).add(parent)
 
     def edges(self) -> list[tuple[Node, Node]]:
-        """(parent, child), all of them."""
-        return [(parent, child) for child, parents in self.parents.items() for parent in parents]
+        """(parent, child), all of them, in an order that does not hang on hashes."""
+        edges = [(parent, child) for child, parents in self.parents.items() for parent in parents]
+        return sorted(edges, key=lambda edge: edge[::-1])
 
     def check_hidden(self, baseline: Baseline, targets: Iterable[str]) -> None:
         """Doubt a program whose factors move although nothing that is known of has changed."""

@@ -1,7 +1,7 @@
 """`Report` of a comparison of a guide with the exact posterior, as text, picture, page and data."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,36 +127,31 @@ class Report:
 
     def panels(self) -> tuple[Panel, Panel, Panel]:
         """The three graphs of the picture: model, posterior, guide."""
-        inside = {plate: tuple(sites) for plate, sites in self.plates.items()}
-        seen = frozenset([*self.observed, *self.model.observed])
-        sites = (*self.model.given, *self.model.parents)
-        seen |= {*self.model.given}
-        latents = tuple(row.site for row in self.rows)
-        model = [(u, s, "plain") for s, parents in self.model.items() for u in parents]
-        posterior, primed = [], {}
+        given, latents = (*self.model.given, *self.observed), tuple(row.site for row in self.rows)
+        filled, sites = frozenset([*given, *self.model.observed]), (*self.model.given, *self.model.parents)
+        model = [(u, site, "plain") for site, parents in self.model.items() for u in parents]
+        posterior: dict[tuple[str, str, str], None] = {}
+        guide: dict[tuple[str, str, str], None] = {}
+        primes: dict[tuple[str, str], str] = {}
+        labels: dict[tuple[str, str], str] = {}
         for u, v in self.posterior:
-            site, _, plates = v.partition("[") if v not in latents else (v, "", "")
-            posterior.append((u, site, "plain"))
-            if plates:
-                primed[u, site] = plates.rstrip("]")
-        guide, labels = [], {}
-        known = {*latents, *self.observed, *self.model.given}
-        given = (*self.model.given, *self.observed)
+            site, plates = _unprimed(v, latents)
+            posterior[u, site, "plain"] = None
+            primes |= {(u, site): plates} if plates else {}
         for row in self.rows:
             for style, names in (("plain", row.have), ("missing", row.missing)):
                 for name in names:
-                    site, _, plates = name.partition("[") if name not in known else (name, "", "")
-                    if site in known:
-                        guide.append((site, row.site, "superfluous" if name in row.superfluous else style))
-                        text = [plates.rstrip("]")] if plates else []
-                        text += [f"{row.nats[name]:.2f} nats"] if name in row.nats else []
-                        if text:
-                            labels[site, row.site] = ", ".join(text)
+                    site, plates = _unprimed(name, {*latents, *given})
+                    if site in {*latents, *given}:
+                        guide[site, row.site, "superfluous" if name in row.superfluous else style] = None
+                        nats = f"{row.nats[name]:.2f} nats" if name in row.nats else ""
+                        text = ", ".join(filter(None, (plates, nats)))
+                        labels |= {(site, row.site): text} if text else {}
         words = ("model", str(self.model)), ("exact posterior", ""), ("guide", str(self.guide))
         return (
-            Panel(*words[0], sites, tuple(dict.fromkeys(model)), True, seen, inside),
-            Panel(*words[1], latents, tuple(dict.fromkeys(posterior)), False, frozenset(), inside, primed),
-            Panel(*words[2], (*given, *latents), tuple(dict.fromkeys(guide)), True, seen, inside, labels),
+            Panel(*words[0], sites, tuple(dict.fromkeys(model)), True, filled, self.plates),
+            Panel(*words[1], latents, tuple(posterior), False, frozenset(), self.plates, primes),
+            Panel(*words[2], (*given, *latents), tuple(guide), True, filled, self.plates, labels),
         )
 
     def svg(self) -> str:
@@ -188,3 +183,9 @@ class Report:
 
     def _repr_html_(self) -> str:
         return f"<div>{svg(self.panels())}{as_html(self)}</div>"
+
+
+def _unprimed(name: str, known: Collection[str]) -> tuple[str, str]:
+    """A name as its site and the plates in which it is another copy's: z[data'] is z, data'."""
+    site, _, plates = (name, "", "") if name in known else name.partition("[")
+    return site, plates.rstrip("]")
