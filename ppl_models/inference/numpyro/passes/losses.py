@@ -1,4 +1,4 @@
-"""What an optimizer minimizes: an objective of a pair with its gradient, or one of NumPyro's own ELBOs."""
+"""Losses for an optimizer: an objective of a pair with its gradient, or one of NumPyro's own ELBOs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace

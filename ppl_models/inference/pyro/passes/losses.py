@@ -1,4 +1,4 @@
-"""What an optimizer minimizes: an objective of a pair, its gradient estimators, and the same as a loss of Pyro's."""
+"""Losses for an optimizer: an objective of a pair, its gradient estimators, and the same as a loss of Pyro's."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

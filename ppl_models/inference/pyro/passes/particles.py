@@ -1,4 +1,4 @@
-"""Whether a pair of programs may run many particles in one vectorized pass: tried, not believed."""
+"""`vectorizes`: a trial of whether a pair may run many particles in one pass."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
