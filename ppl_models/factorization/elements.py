@@ -114,12 +114,12 @@ class Elements:
         return bool((places >= 0).any() if element[1] is None else places[element[1]] >= 0)
 
     def _couplings(
-        self, program: Experiment, elements: Sequence[Element], targets: Sequence[str]
+        self, experiment: Experiment, elements: Sequence[Element], targets: Sequence[str]
     ) -> dict[str, nx.Graph]:
         """For each target site the graph of the elements that interact in its density."""
         graphs = {site: nx.Graph() for site in targets}
         for r in range(2):
-            look = self._looker(program, self.model.baselines(r), targets)
+            look = self._looker(experiment, self.model.baselines(r), targets)
             touched = {e: {s for s in targets if s == e[0] or _differs(look((e,))[s], look(())[s])} for e in elements}
             for i, a in enumerate(elements):
                 blocks: dict[str, list[Element]] = {}
@@ -134,9 +134,9 @@ class Elements:
                             graphs[site].add_edge(a, b)
         return graphs
 
-    def _looker(self, program: Experiment, baseline: Baseline, targets: Sequence[str]) -> Look:
+    def _looker(self, experiment: Experiment, baseline: Baseline, targets: Sequence[str]) -> Look:
         """A function of elements: the log densities of the targets when these have their other values."""
-        return cache(lambda elements: self._signals(self._changed(baseline, elements).run(program), targets))
+        return cache(lambda elements: self._signals(self._changed(baseline, elements).run(experiment), targets))
 
     def _changed(self, baseline: Baseline, elements: Sequence[Element]) -> Baseline:
         """A baseline at which some elements have their other values."""

@@ -70,7 +70,7 @@ def _nodes(inspection: Inspection) -> list[Node]:
 
 def _joint(inspection: Inspection, nodes: list[Node], missing: bool) -> "GaussianJoint | None":
     """The Gaussian of these nodes, or None."""
-    model, base, program = inspection.model, inspection.base, inspection.model.probed.experiment
+    model, base, experiment = inspection.model, inspection.base, inspection.model.probed.experiment
     records = {name: base[name] for name, _ in nodes}
     if not nodes:
         if missing and all(record.site.family in GAUSSIAN for record in base.of("latent", "observed").values()):
@@ -87,7 +87,7 @@ def _joint(inspection: Inspection, nodes: list[Node], missing: bool) -> "Gaussia
     places: dict[Node, tuple] = {node: records[node[0]].at(records[node[0]].value, node[1]) for node in nodes}
     sizes: Mapping[str, int] = {label(node): records[node[0]].value[at].size for node, at in places.items()}
     held = {**model.baselines(0).values, **{name: record.value for name, record in records.items()}}
-    density = program.laboratory.density(program.program, held, places)
+    density = experiment.laboratory.density(experiment.program, held, places)
     most = WITHOUT_GRADIENTS if density is None else MAX_COORDINATES
     if sum(sizes.values()) > most or any(not size for size in sizes.values()):
         return None
@@ -101,6 +101,6 @@ def _joint(inspection: Inspection, nodes: list[Node], missing: bool) -> "Gaussia
             part = values[name][at]
             values[name][at] = v[start : start + part.size].reshape(part.shape)
             start += part.size
-        return float(sum(record.signal.sum() for record in program.run(values).of("latent", "observed").values()))
+        return float(sum(record.signal.sum() for record in experiment.run(values).of("latent", "observed").values()))
 
     return joint_by_differences(summed, sizes, observed)

@@ -15,8 +15,8 @@ def agrees(model: ModelInspection, guide: ProbeResult, name: str) -> bool:
     """Whether the guide computes a deterministic site as the model does; else it is a feature of the guide's own."""
     baseline = model.baselines(0)
     values = {k: v for k, v in baseline.values.items() if k not in model.plus}
-    programs = model.probed.experiment, guide.experiment
-    one, two = (program.run(values, jitter=baseline.jitter)[name].signal for program in programs)
+    experiments = model.probed.experiment, guide.experiment
+    one, two = (experiment.run(values, jitter=baseline.jitter)[name].signal for experiment in experiments)
     same = one.shape == two.shape and np.allclose(one, two, rtol=1e-6, atol=1e-6)
     if not same:
         guide.notes.append(
