@@ -87,7 +87,7 @@ def numpyro_steps(model: str, guide: str) -> Callable[[int], None]:
     config = FitConfig(
         objective=elbo, steps=10**6, batch_size=BATCH, lr=LR, schedule="constant", weight_decay=0.0, clip=None, ema=None
     )
-    free, parameters = find(program, port, (rows,), keys[2])
+    free, parameters, _ = find(program, port, (rows,), keys[2])
     step = Step(program, port, parameters, columns_of(rows, "rows"), config, keys[3])
     blocks, state, done = Blocks(step, Order(BATCH, BATCH, 0), config.steps), begun(free, False), 0
 

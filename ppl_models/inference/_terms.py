@@ -27,7 +27,7 @@ class Terms:
         drawn: latent site -> the guide's draws, (particles, n, units).
         prior: latent site -> as many draws of the model's prior, likewise; the first that is asked for runs the model
             as far as its last latent. In JAX only for as long as the transformation that the pass was made in.
-        data_dim: dim of the data plate where JAX's pass needs it, else None.
+        data_dim: dim of the data plate, None where there is none.
     """
 
     log_likelihood: dict[str, Array]

@@ -1,13 +1,91 @@
-"""Checks of a model and a guide that are to be a pair: each message about a pair that does not fit, once.
+"""`Pair`: what one run of a model and a guide shows; and each message about a pair that does not fit, once.
 
-`check_sites` is asked at every step, and takes names; all others take the records of a run.
+`check_sites` is asked at every step, and takes names; other checks take the records of a run.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NoReturn, Self
 
-from .plates import subsampled
-from .record import Run
+from .plates import data_plate, is_local, subsampled
+from .record import Plate, Run
+
+DENSE = "latent", "observed", "factor"  # kinds of sites that have a density
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One run of a model and of a guide, whose draws the model took.
+
+    Attributes:
+        model, guide: the records.
+        data: the plate that enumerates the data, None where there is none.
+    """
+
+    model: Run
+    guide: Run
+    data: Plate | None
+
+    @classmethod
+    def of(
+        cls, model: Run, guide: Run, first: Any = None, values: Callable[[], Mapping[str, Any]] | None = None
+    ) -> Self:
+        """The pair of two records; see `data_plate` for the other arguments."""
+        return cls(model, guide, data_plate(model, first, values))
+
+    @property
+    def plate(self) -> str:
+        """The name of the data plate as the passes take it, "" where there is none."""
+        return self.data.name if self.data else ""
+
+    @cached_property
+    def nesting(self) -> int:
+        """How many dims the plates of the pair take: particles go left of them."""
+        return max((site.rank for run in (self.model, self.guide) for site in run.values()), default=0)
+
+    @cached_property
+    def densities(self) -> frozenset[str]:
+        """The names of the sites that have a density."""
+        return frozenset(self.model.of(*DENSE)) | frozenset(self.guide.of(*DENSE))
+
+    @cached_property
+    def kl(self) -> tuple[str, ...]:
+        """The names of those of them that diverge: latents of the model, and what only the guide has."""
+        dense = self.model.of(*DENSE)
+        return *self.model.latents, *(name for name in self.guide.of(*DENSE) if name not in dense)
+
+    @cached_property
+    def shared(self) -> frozenset[str]:
+        """Those of them that are outside the data plate in one of the programs at least."""
+        sites = (site for run in (self.model, self.guide) for site in run.of(*DENSE).values())
+        return frozenset(site.name for site in sites if not is_local(site, self.data))
+
+    @property
+    def rough(self) -> tuple[str, str] | None:
+        """(name, family) of the guide's first draw that no gradient goes through, None where there is none."""
+        return next(((s.name, s.family) for s in self.guide.latents.values() if not s.reparametrized), None)
+
+    def check(self, asks: str, model: Callable, *, paired: bool = True, reparametrized: str | None = None) -> None:
+        """Raise ValueError unless they can work together; the message names the site.
+
+        Args:
+            asks: the function that asks, what a message starts with: "fit".
+            model: the model.
+            paired: whether the guide must draw what the model draws, as it need not where sites are summed out.
+            reparametrized: what to try where a latent of the guide is not; None where none must be.
+        """
+        if not self.model.of("observed", "factor"):
+            drawn = ", ".join(map(repr, self.model.latents)) or "nothing"
+            raise ValueError(
+                f"{asks}: the model {called(model)} observes nothing (it draws {drawn}); are model and guide in this "
+                "order? If so, pass it the data that it observes"
+            )
+        if reparametrized is not None and self.rough:
+            refuse_rough(*self.rough, reparametrized, f"{asks}: ")
+        if paired:
+            given = self.guide.latents
+            check_sites([*self.model.latents], [*given], [name for name, site in given.items() if site.auxiliary])
 
 
 def called(program: Any) -> str:
@@ -65,45 +143,23 @@ def refuse_model(guide: Callable, own: Any, model: Callable) -> NoReturn:
     )
 
 
-def check_observes(asks: str, model: Callable, run: Run) -> None:
-    """Raise ValueError for a model that observes nothing, not even a factor: it may be the guide.
-
-    Args:
-        asks: the function that asks, "fit".
-        model: the model.
-        run: of it.
-    """
-    if not run.of("observed", "factor"):
-        drawn = ", ".join(map(repr, run.latents)) or "nothing"
-        raise ValueError(
-            f"{asks}: the model {called(model)} observes nothing (it draws {drawn}); are model and guide in this "
-            "order? If so, pass it the data that it observes"
-        )
+def refuse_rough(name: str, family: str, instead: str, asks: str = "") -> NoReturn:
+    """Raise ValueError for a site of a guide, of this family, that is not reparametrized."""
+    raise ValueError(
+        f"{asks}the guide draws the site {name!r} from a {family}, not reparametrized, so that no gradient goes "
+        f"through the draw; {instead}"
+    )
 
 
-def check_reparametrized(asks: str, guide: Run, instead: str) -> None:
-    """Raise ValueError for a guide with a draw that no gradient goes through.
-
-    Args:
-        asks: the function that asks, "fit".
-        guide: a run of the guide.
-        instead: to be tried.
-    """
-    for name, site in guide.latents.items():
-        if not site.reparametrized:
-            raise ValueError(
-                f"{asks}: the guide draws the site {name!r} from a {site.family}, not reparametrized, so that no "
-                f"gradient goes through the draw; {instead}"
-            )
-
-
-def check_whole(asks: str, run: Run, instead: str) -> None:
+def check_whole(
+    asks: str, run: Run, instead: str = "evaluate a model of the same parameters whose plate does not subsample"
+) -> None:
     """Raise ValueError for a model that saw some of its data only: its weights, raised to N / B, bound nothing.
 
     Args:
         asks: the function that asks, "evaluate".
         run: of the model.
-        instead: to be tried, "evaluate a model of the same parameters whose plate does not subsample".
+        instead: to be tried.
     """
     for plate in subsampled(run):
         raise ValueError(

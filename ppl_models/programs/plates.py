@@ -7,7 +7,7 @@ from .places import elements
 from .record import Plate, Run, Site
 
 
-def data_plate(run: Run, first: Any = None, observed: Callable[[], Mapping[str, Any]] | None = None) -> Plate | None:
+def data_plate(run: Run, first: Any = None, values: Callable[[], Mapping[str, Any]] | None = None) -> Plate | None:
     """The plate that enumerates the data, or None: then nothing is local to a datum.
 
     It is around every observed site that is in a plate at all, and its size (or full size, if it subsamples) is the
@@ -22,7 +22,7 @@ def data_plate(run: Run, first: Any = None, observed: Callable[[], Mapping[str, 
     Args:
         run: of the model.
         first: the first argument of the run, an array of rows or anything else with a length; None if unknown.
-        observed: gives the values of the observed sites by name, for a run that holds shapes alone.
+        values: gives the values of observed and subsample sites by name, for a run that holds shapes alone.
 
     >>> import numpy as np
     >>> people, items = Plate("people", -1, 3, 3), Plate("items", -2, 3, 3)
@@ -39,8 +39,8 @@ def data_plate(run: Run, first: Any = None, observed: Callable[[], Mapping[str, 
     found = [p for p in found if p.name == "data"] or found
     if len(found) < 2:
         return next(iter(found), None)
-    values = observed() if observed else {name: site.value for name, site in run.observed.items()}
-    steps = _steps(run, found, first, {name: run.to_numpy(value) for name, value in values.items()})
+    known = values() if values else {name: site.value for name, site in run.of("observed", "subsample").items()}
+    steps = _steps(run, found, first, {name: run.to_numpy(value) for name, value in known.items()})
     held = {p.name: sum(is_local(site, p) for site in run.latents.values()) for p in found}
     return max(found, key=lambda p: (steps[p.name], held[p.name], -p.dim))
 
@@ -61,12 +61,9 @@ def _steps(run: Run, plates: list[Plate], first: Any, values: Mapping[str, Any])
     if argument is None:
         return found
     for plate in plates:
-        index = None
-        if plate.size != plate.full_size and len(argument) == plate.full_size:
-            if plate.name not in run or (index := run.to_numpy(run[plate.name].value)) is None:
-                continue
-        for name, value in values.items():
-            if value is not None and is_local(run[name], plate):
-                place = elements(value, plate.dim - run[name].event_dim, argument, index)
+        rows = values.get(plate.name)  # of a plate that subsamples
+        for name, site in run.observed.items():
+            if values.get(name) is not None and is_local(site, plate):
+                place = elements(values[name], plate.dim - site.event_dim, argument, rows)
                 found[plate.name] += place is not None
     return found

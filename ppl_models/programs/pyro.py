@@ -102,10 +102,8 @@ def unwrapped(fn: Distribution) -> Distribution:
 def mask_of(node: Node) -> Tensor | bool | None:
     """The copies of a site that count, by the program and by the distribution; None where all do."""
     mask, fn = node["mask"], node["fn"]
-    while isinstance(fn, (Independent, MaskedDistribution)):
-        own = fn._mask if isinstance(fn, MaskedDistribution) else None
-        mask = own if mask is None else mask if own is None else mask & own
-        fn = fn.base_dist
+    while isinstance(fn, MaskedDistribution):
+        mask, fn = fn._mask if mask is None else mask & fn._mask, fn.base_dist
     return mask
 
 

@@ -13,8 +13,7 @@ from numpyro.primitives import Messenger
 from ppl_models.inference.numpyro.passes.divergences import log_density, per_datum, scaled
 from ppl_models.inference.numpyro.passes.terms import check_model, weights
 from ppl_models.programs.numpyro import Trace, kind_of, nodes_of, read, unwrapped
-from ppl_models.programs.pairs import check_observes, check_order, check_sites, check_whole
-from ppl_models.programs.plates import data_plate, is_local
+from ppl_models.programs.pairs import Pair, check_order, check_whole
 
 from .draws import INSTEAD, PREDICTIVE, Arrays, Dims, Draws, constants, gather, named_arguments
 
@@ -103,15 +102,12 @@ class _Pair:
         found, drawn = read(p), read(q)
         data = {name: site for name, site in found.observed.items() if site.family != "Delta"}  # named constants
         check_order(guide, drawn.observed, "numpyro")
-        check_observes("to_arviz", model, found)
-        auxiliary = [name for name, site in drawn.latents.items() if site.auxiliary]
-        check_sites([*found.latents], [*drawn.latents], auxiliary)
+        pair = Pair.of(found, drawn, args[0] if args else None)
+        pair.check("to_arviz", model)
         check_whole("to_arviz", found, INSTEAD)
-        self.plate = data_plate(found, args[0] if args else None)
+        self.plate, self.shared = pair.data, pair.shared
         self.observed = {name: site.value for name, site in data.items()}
         self.dims = {n: Dims.of(site) for n, site in {**found.latents, **data, **found.of("deterministic")}.items()}
-        dense = [site for run in (found, drawn) for site in run.of("latent", "observed", "factor").values()]
-        self.shared = {site.name for site in dense if not is_local(site, self.plate)}
         self.size = 1 if self.plate is None else self.plate.size
 
     def run(self, key: jax.Array) -> dict[str, dict[str, jax.Array]]:

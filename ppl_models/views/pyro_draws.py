@@ -13,13 +13,13 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from ppl_models.inference.pyro.passes.checks import check_pair, evaluating, forked
+from ppl_models.inference.pyro.passes.checks import evaluating, forked
 from ppl_models.inference.pyro.passes.messengers import Substitute
+from ppl_models.inference.pyro.passes.pair_info import pair_info
 from ppl_models.inference.pyro.passes.particles import vectorizes
-from ppl_models.inference.pyro.passes.terms import Terms, collect, plate_nesting, traces
+from ppl_models.inference.pyro.passes.terms import Terms, collect, traces
 from ppl_models.programs.pairs import check_whole
-from ppl_models.programs.plates import data_plate
-from ppl_models.programs.pyro import PARTICLES, kind_of, nodes_of, read, to_numpy
+from ppl_models.programs.pyro import PARTICLES, kind_of, nodes_of, to_numpy
 
 from .draws import INSTEAD, Arrays, Dims, Draws, constants, gather, named_arguments
 
@@ -48,18 +48,16 @@ def draw(
 def _draw(
     model: Callable, guide: Callable, args: Sequence[Any], draws: int, rows: int, groups: Collection[str]
 ) -> Draws:
-    check_whole("to_arviz", read(check_pair("to_arviz", model, guide, args)), INSTEAD)
-    first = args[0] if args else None
-    model_trace, guide_trace, _ = traces(model, guide, args, {})  # with Pyro's validation on: bad data speak up here
-    terms = collect(model_trace, guide_trace, None, False, first)
-    run = read(model_trace)
+    info = pair_info("to_arviz", model, guide, args)  # with Pyro's validation on: bad data speak up here
+    run, terms, nesting, plate = info.pair.model, info.terms, info.pair.nesting, info.pair.plate
+    check_whole("to_arviz", run, INSTEAD)
     dims = {name: Dims.of(site) for name, site in run.of("latent", "observed", "deterministic").items()}
     observed = {name: dims[name].arrange(to_numpy(site.value)[None])[0] for name, site in run.observed.items()}
-    nesting = plate_nesting(model, guide, args, {})
     reason = None
     if draws > 1:
-        reason = vectorizes(model, guide, args, nesting) or _computed_differs(model, guide, args, nesting, dims)
-    pair = _Pair(model, guide, args, dims, terms.shared, groups)
+        reason = vectorizes(model, guide, args, nesting, plate=plate)
+        reason = reason or _computed_differs(model, guide, args, nesting, dims)
+    pair = _Pair(model, guide, args, dims, terms.shared, groups, plate)
     with pyro.validation_enabled(False):
         if reason is None:
             at_once = max(1, rows // max(terms.seen, 1))
@@ -74,7 +72,7 @@ def _draw(
         observed,
         constants(named_arguments(model, args, _array), observed),
         dims,
-        data_plate(run, first),
+        info.pair.data,
         ("pyro", pyro.__version__),
         [] if reason is None else [f"draws made one by one: {reason}"],
     )
@@ -91,8 +89,9 @@ class _Pair:
         dims: Mapping[str, Dims],
         shared: frozenset[str],
         groups: Collection[str],
+        plate: str,
     ) -> None:
-        self.model, self.guide, self.args = model, guide, args
+        self.model, self.guide, self.args, self.plate = model, guide, args, plate
         self.dims, self.shared, self.groups = dims, shared, groups
 
     def run(self, count: int, dim: int | None) -> dict[str, Arrays]:
@@ -103,8 +102,7 @@ class _Pair:
 
         with plate():
             model_trace, guide_trace, _ = traces(self.model, self.guide, self.args, {})
-        first = self.args[0] if self.args else None
-        terms = collect(model_trace, guide_trace, dim, False, first)
+        terms = collect(model_trace, guide_trace, dim, False, self.plate)
         values = {name: node["value"] for name, node in nodes_of(model_trace, "latent").items()}
         found = {"posterior": self.arrays(model_trace, count, dim, observed=False)}
         seen = nodes_of(model_trace, "observed")

@@ -344,7 +344,7 @@ def test_the_doubly_reparametrized_gradient_is_that_of_torch(wide, monkeypatch):
     """Of five particles, whose noise is taken from JAX's."""
     x, key, count = rows(4).astype(float), jax.random.key(0), 5
     options = {"beta": 0.4, "particles": count, "gradient": "doubly-reparametrized"}
-    free, parameters = find(model, guide, (x,), key)
+    free, parameters, _ = find(model, guide, (x,), key)
 
     def loss(free):
         at = parameters.constrained(free)
@@ -391,7 +391,7 @@ def test_at_the_exact_posterior_the_doubly_reparametrized_gradient_has_no_noise(
 
 
 def test_an_update_is_that_of_optax(wide):
-    free, parameters = find(model, guide, (jnp.asarray(rows()),), jax.random.key(0))
+    free, parameters, _ = find(model, guide, (jnp.asarray(rows()),), jax.random.key(0))
     slopes = jax.tree.map(lambda p: jnp.cos(7 * p), free)
     step = Step(
         model, guide, parameters, (), FitConfig(objective=objectives.elbo, steps=9, weight_decay=0.1), jax.random.key(0)
@@ -463,7 +463,7 @@ def test_a_run_holds_the_pair_and_the_programs_that_it_was_given_are_as_before()
         for name, value in named_parameters(program).items():
             assert not np.array_equal(value, was[name]), name
     # params under the names of NumPyro say the same as the programs do
-    free, known = find(run.model, run.guide, (rows(3),), jax.random.key(0))
+    free, known, _ = find(run.model, run.guide, (rows(3),), jax.random.key(0))
     np.testing.assert_allclose(log_w(one, two, run.params), log_w(one, two, known.constrained(free)), rtol=1e-6)
     # a guide with another copy of the model takes the weights of the one that it is paired with
     other = eqx.tree_at(lambda guide: guide.model, run.guide, one)

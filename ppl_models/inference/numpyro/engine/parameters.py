@@ -13,8 +13,10 @@ from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
 from ppl_models.numpyro.parts.program import Program, named_parameters
+from ppl_models.programs.numpyro import nodes_of, read
+from ppl_models.programs.pairs import Pair, check_order
 
-from ..passes.terms import check_order, weights
+from ..passes.terms import check_model, runs_model, weights
 
 Params = dict[str, Any]  # name of a numpyro.param -> array, or a pytree of arrays
 
@@ -74,26 +76,34 @@ class Parameters:
         return trained, new
 
 
-def find(model: Callable, guide: Callable, args: Sequence[Any], key: Array) -> tuple[Params, Parameters]:
-    """(the values that the params of a pair start from, unconstrained; what is known of them), of one run of it.
+def find(model: Callable, guide: Callable, args: Sequence[Any], key: Array) -> tuple[Params, Parameters, Pair]:
+    """(where the params of a pair start from, unconstrained; what is known of them; its record), of one run of it.
+
+    The record holds shapes, and no numbers.
 
     Raises:
-        ValueError: model and guide that share one name for parameters of their own; state of `numpyro_mutable`.
+        ValueError: model and guide that share one name for parameters of their own; state of `numpyro_mutable`; a guide
+            that observes something, or runs another model.
     """
     _checknames_of(model, guide)
-    transforms = {}
+    check_model(model, guide)
+    transforms, records = {}, []
 
     @jax.jit  # one compilation of next to nothing, where eagerly every operation of the programs would be one
-    def start(key: Array, args: Sequence[Any]) -> Params:
+    def start(key: Array, args: Sequence[Any]) -> tuple[Params, dict[str, Array]]:
         keys = jax.random.split(key)
         first = weights(model)
         with handlers.trace() as guide_trace, handlers.seed(rng_seed=keys[0]), handlers.substitute(data=first):
-            guide(*args)
-        check_order(guide, guide_trace)
-        first |= {name: site["value"] for name, site in guide_trace.items() if site["type"] == "param"}
-        with handlers.trace() as model_trace, handlers.seed(rng_seed=keys[1]), handlers.substitute(data=first):
-            with handlers.replay(trace=guide_trace):
-                model(*args)
+            both = guide.traces(*args) if runs_model(guide) else guide(*args)
+        if runs_model(guide):
+            model_trace = both[0]
+        else:
+            check_order(guide, nodes_of(guide_trace, "observed"), "numpyro")
+            first |= {name: site["value"] for name, site in guide_trace.items() if site["type"] == "param"}
+            with handlers.trace() as model_trace, handlers.seed(rng_seed=keys[1]), handlers.substitute(data=first):
+                with handlers.replay(trace=guide_trace):
+                    model(*args)
+        records.extend(read(trace) for trace in (model_trace, both[1] if runs_model(guide) else guide_trace))
         _check_own(model, model_trace, {guide.param} if isinstance(guide, Program) else set())
         _check_own(guide, guide_trace, model_trace.keys())
         values = {}
@@ -114,14 +124,15 @@ def find(model: Callable, guide: Callable, args: Sequence[Any], key: Array) -> t
                 transforms[name] = biject_to(site["kwargs"].get("constraint", constraints.real))
                 values[name] = transforms[name].inv(site["value"])
         # numbers of Python are of no fixed type: a step would compile twice
-        return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), values)
+        values = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), values)
+        return values, {name: site.value for name, site in records[0].of("observed", "subsample").items()}
 
-    values = start(key, tuple(args))
+    values, seen = start(key, tuple(args))
     names = {name: names_of(f"params.{name}", value) for name, value in values.items()}
     for label, program in (("model", model), ("guide", guide)):
         if isinstance(program, Program) and program.param in names:
             names[program.param] = [f"{label}.{name}" for name in named_parameters(program)]
-    return values, Parameters(transforms, names)
+    return values, Parameters(transforms, names), Pair.of(*records, next(iter(args), None), lambda: seen)
 
 
 def _trained(program: Callable, params: Params) -> Callable:

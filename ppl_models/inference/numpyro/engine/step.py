@@ -66,6 +66,7 @@ class Step:
         config: the arguments of the training.
         key: of all its noise.
         kl_of: the latents whose mean divergence a step tells.
+        plate: name of the data plate, "" where there is none.
     """
 
     model: Callable
@@ -75,6 +76,7 @@ class Step:
     config: FitConfig
     key: Array
     kl_of: tuple[str, ...] = ()
+    plate: str | None = None
 
     @training()
     def negative(self, free: Params, rows: Sequence[Array], key: Array, beta: float | Array) -> tuple[Array, Any]:
@@ -101,6 +103,7 @@ class Step:
             particles=config.particles,
             analytic=config.analytic,
             gradient=config.gradient,
+            plate=self.plate,
         )
         bound = value
         if not (isinstance(beta, float) and beta == 1 and config.objective in (elbo, importance_weighted)):

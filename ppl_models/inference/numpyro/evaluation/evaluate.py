@@ -12,14 +12,15 @@ from jax import Array, random
 from jax.scipy.special import logsumexp
 
 from ppl_models.numpyro.data import Rows
+from ppl_models.programs.pairs import check_whole
+from ppl_models.programs.record import Run
 
 from ...objectives import elbo
 from ...progress import Progress
 from ...results import Evaluation
 from ..engine.parameters import find
 from ..feeding.batches import columns_of, drawn
-from ..passes.checks import check_pair, check_values, check_whole
-from ..passes.plates import Trace, observations
+from ..passes.checks import check_values
 from ..passes.terms import Terms, terms
 
 # what a pass gives: log w, (particles, n) or (particles, 1); the bound; the mean divergence of each site
@@ -85,31 +86,35 @@ def evaluate(
     n = len(columns[0])
     key = random.key(int(np.random.default_rng().integers(2**31)) if seed is None else seed)
     few = drawn(columns, _rows(columns, 0, min(n, rows)), key)
-    free, parameters = find(model, guide, few, key)
+    free, parameters, pair = find(model, guide, few, key)
     params = parameters.constrained(free)
-    seen = check_pair("evaluate", model, guide, few, params)
-    check_whole(seen)
-    check_values("evaluate", model, guide, columns, min(n, rows), params)
-    whole = bool(_shape(model, guide, few, params).shared)
+    pair.check("evaluate", model)
+    check_whole("evaluate", pair.model)
+    check_values("evaluate", model, guide, columns, min(n, rows), params, pair.plate)
+    whole = bool(pair.shared)
     size = n if whole else max(1, min(n, rows // (1 if vectorize is False else particles)))
-    for count in {size, n % size or size}:  # a program may subsample batches of some sizes only
-        batch = drawn(columns, _rows(columns, 0, count), key)
-        check_whole(check_pair("evaluate", model, guide, batch, params))
-    shape = _shape(model, guide, drawn(columns, _rows(columns, 0, size), key), params)
     # without a plate around the data there is but one datum, whatever the length of the arguments
-    units = 1 if shape.shared >= shape.log_likelihood.keys() | shape.kl.keys() else n
+    units = 1 if pair.shared == pair.densities else n
     at_once = 1 if vectorize is False else min(particles, max(1, rows // size))
     chunks = [min(at_once, particles - k) for k in range(0, particles, at_once)]
-    bits_of = columns[0].bits if _has_bits(columns, seen) and not whole else None
+    bits_of = columns[0].bits if _has_bits(columns, pair.model) and not whole else None
 
     @partial(jax.jit, static_argnums=3)
     def run(params: Mapping[str, Any], batch: Sequence[Array], key: Array, chunk: int) -> Pass:
-        found = terms(model, guide, batch, particles=chunk, key=key, params=params)
+        found = terms(model, guide, batch, particles=chunk, key=key, params=params, plate=pair.plate)
+        if found.full_size is not None:  # a program may subsample batches of some sizes only
+            check_whole("evaluate", find(model, guide, batch, key)[2].model)
         log_w = _total(found) if whole else found.log_w
         kl = {s: v.mean() / (units if s in found.shared else 1) for s, v in found.kl.items()}
         return log_w, elbo(found, data_size=units), kl
 
-    log_ws, bounds, kls, bits, done = [], 0.0, dict.fromkeys(shape.kl, 0.0), [], 0
+    log_ws, bounds, kls, bits, done = (
+        [],
+        0.0,
+        dict.fromkeys(pair.kl, 0.0),
+        [],
+        0,
+    )
     # in full single precision, where a GPU would round products further
     with jax.default_matmul_precision("float32"), Progress(-(-n // size) * len(chunks), enabled=progress) as bar:
         for i, start in enumerate(range(0, n, size)):
@@ -162,19 +167,8 @@ def _total(found: Terms) -> Array:
     return sum(t.sum(1, keepdims=True) for t in signed)
 
 
-def _shape(model: Callable, guide: Callable, batch: Sequence[Array], params: Mapping[str, Any]) -> Terms:
-    """The `Terms` of an abstract pass: sites and shapes, no numbers."""
-    kept: list[Terms] = []
-
-    def run(params: Mapping[str, Any], batch: Sequence[Array]) -> None:
-        kept.append(terms(model, guide, batch, key=random.key(0), params=params))
-
-    jax.eval_shape(run, params, tuple(batch))
-    return kept[-1]
-
-
-def _has_bits(columns: Sequence[Rows], trace: Trace) -> bool:
+def _has_bits(columns: Sequence[Rows], run: Run) -> bool:
     """Whether bits per dimension mean something: one column whose kind, mass or density, is that of the likelihood."""
     if len(columns) > 1 or columns[0].bits is None:
         return False
-    return all(trace[site]["fn"].support.is_discrete == columns[0].discrete for site in observations(trace))
+    return all(site.fn.support.is_discrete == columns[0].discrete for site in run.observed.values())

@@ -7,11 +7,12 @@ from typing import Any, Self
 import jax
 import numpy as np
 from jax import random
-from numpyro import handlers
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer import MCMC, NUTS
 
-from ..passes.plates import latents, subsampled
+from ppl_models.programs.numpyro import run as run_program
+from ppl_models.programs.pairs import check_whole
+from ppl_models.programs.record import Run
 
 MIXED = 1.01  # an r-hat above it says that chains disagree (Vehtari et al. 2021)
 STATS = {
@@ -142,27 +143,16 @@ def nuts(
 
 def _check(model: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raise ValueError unless every latent is continuous and every datum is seen."""
-    kept: list[dict[str, Any]] = []
-
-    def run() -> None:
-        with handlers.trace() as trace, handlers.seed(rng_seed=0):
-            model(*args, **kwargs)
-        kept.append(trace)
-
-    jax.eval_shape(run)
-    trace = kept[-1]
-    if not latents(trace):
+    kept: list[Run] = []
+    jax.eval_shape(lambda: kept.append(run_program(model, args, kwargs)))
+    if not kept[-1].latents:
         raise ValueError("nuts: the model draws nothing, want latents; is everything observed?")
-    for name in latents(trace):
-        if trace[name]["fn"].support.is_discrete:
+    for name, site in kept[-1].latents.items():
+        if site.fn.support.is_discrete:
             raise ValueError(
                 f"nuts: the site {name!r} is discrete, want continuous latents; sum it out, as MixtureSameFamily does"
             )
-    for plate in subsampled(trace):
-        raise ValueError(
-            f"nuts: the plate {plate.name!r} draws {plate.size} of {plate.full_size} data, want every datum; sample "
-            "from a model whose plate does not subsample"
-        )
+    check_whole("nuts", kept[-1], "sample from a model whose plate does not subsample")
 
 
 def _notes(stats: dict[str, np.ndarray], r_hat: dict[str, np.ndarray]) -> list[str]:

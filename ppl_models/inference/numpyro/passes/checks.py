@@ -1,4 +1,4 @@
-"""What is looked at once, before the work starts: the pair, and the values of every row."""
+"""`check_values`: look at every row once before the work starts; and a check of a loss of NumPyro's."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpyro import handlers
+from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistribution, TransformedDistribution
 from numpyro.infer.elbo import ELBO
 
 from ppl_models.numpyro.data import Rows
+from ppl_models.programs.numpyro import Trace, frame_of, nodes_of, unwrapped
 
 from ..feeding.batches import drawn
-from .plates import Trace, data_plate, is_local, latents, observations, subsampled
 from .terms import traces
 
 CHUNK = 1000  # rows
@@ -28,62 +29,14 @@ def check_loss(loss: Any) -> None:
         raise TypeError(f"fit: loss is a {type(loss).__name__}, want an objective of NumPyro's; {working}")
 
 
-def check_pair(
+def check_values(
     name: str,
     model: Callable,
     guide: Callable,
-    args: Sequence[Any],
+    columns: Sequence[Rows],
+    size: int,
     params: Mapping[str, Any],
-    reparametrized: bool = False,
-) -> Trace:
-    """The model's trace of one abstract run of a pair that can be trained: its values have shapes, and no numbers.
-
-    Args:
-        name: what an error starts with, "fit".
-        model, guide: the pair.
-        args: a batch.
-        params: of the pair.
-        reparametrized: whether every latent of the guide must be, as the pathwise gradient wants it.
-
-    Raises:
-        ValueError: a model that observes nothing, a guide that observes something (they may be swapped), or a latent
-            that is not reparametrized; the message names the site.
-    """
-    kept: list[tuple[Trace, Trace]] = []
-
-    def run(key: Array, params: Mapping[str, Any], args: Sequence[Any]) -> None:
-        kept.append(traces(model, guide, args, key=key, params=params)[:2])
-
-    jax.eval_shape(run, jax.random.key(0), params, tuple(args))
-    model_trace, guide_trace = kept[-1]
-    if not any(site["type"] == "sample" and site["is_observed"] for site in model_trace.values()):
-        called = getattr(model, "__name__", type(model).__name__)
-        sites = ", ".join(map(repr, latents(model_trace))) or "nothing"
-        raise ValueError(
-            f"{name}: the model {called} observes nothing (it draws {sites}); are model and guide in this "
-            "order? If so, pass it the data that it observes"
-        )
-    for site in latents(guide_trace) if reparametrized else ():
-        fn = _innermost(guide_trace[site]["fn"])
-        if not fn.has_rsample:
-            raise ValueError(
-                f"{name}: the guide draws the site {site!r} from a {type(fn).__name__}, not reparametrized, so that no "
-                "gradient goes through the draw; pass loss=numpyro.infer.TraceGraph_ELBO(), which does without"
-            )
-    return model_trace
-
-
-def check_whole(trace: Trace) -> None:
-    """Raise ValueError for a model that saw some of its data only: its weights, raised to N / B, bound nothing."""
-    for plate in subsampled(trace):
-        raise ValueError(
-            f"evaluate: the plate {plate.name!r} draws {plate.size} of {plate.full_size} data, want every datum; "
-            "evaluate a model of the same parameters whose plate does not subsample"
-        )
-
-
-def check_values(
-    name: str, model: Callable, guide: Callable, columns: Sequence[Rows], size: int, params: Mapping[str, Any]
+    plate: str,
 ) -> None:
     """Look at every row once, so that a wrong value in the last of them speaks up before the first step.
 
@@ -98,6 +51,7 @@ def check_values(
         columns: the data.
         size: rows of a batch of the work to come.
         params: of the pair.
+        plate: name of the data plate, "" where there is none.
 
     Raises:
         ValueError: a value outside the support of its distribution.
@@ -120,8 +74,8 @@ def check_values(
         def inside(params: Mapping[str, Any], values: Sequence[Array]) -> dict[str, Array]:
             args = drawn(columns, values, key)
             trace = run(params, args)
-            told.update({site: str(trace[site]["fn"].support) for site in observations(trace)})
-            return _inside(trace, args[0])
+            told.update({site: str(node["fn"].support) for site, node in nodes_of(trace, "observed").items()})
+            return _inside(trace, plate)
 
         for start in range(0, n, rows):
             start = min(start, max(n - rows, 0)) if last else start  # no rest of another size
@@ -145,24 +99,17 @@ def check_values(
         )
 
 
-def _inside(trace: Trace, first: Any) -> dict[str, Array]:
+def _inside(trace: Trace, plate: str) -> dict[str, Array]:
     """Observed site -> whether its values are in the support, (n,); (1,) where it has no row for each datum."""
-    data, found = data_plate(trace, first), {}
-    for name in observations(trace):
-        site = trace[name]
-        if vars(_innermost(site["fn"])).get("_validate_args") is False:
+    found, wrappers = {}, (ExpandedDistribution, Independent, MaskedDistribution, TransformedDistribution)
+    for name, site in nodes_of(trace, "observed").items():
+        if vars(unwrapped(site["fn"], *wrappers)).get("_validate_args") is False:
             continue
-        good = jnp.asarray(site["fn"].support(site["value"]))
-        dim = data.dim if is_local(site, data) and data.size == data.full_size else None
-        if dim is None:
+        good, frame = jnp.asarray(site["fn"].support(site["value"])), frame_of(site, plate, trace)
+        if frame is None or frame.size != frame.full_size:
             found[name] = good.all()[None]
         else:
+            dim = frame.dim
             good = good.reshape((1,) * (-dim - good.ndim) + good.shape)
             found[name] = good.all([d for d in range(good.ndim) if d != good.ndim + dim])
     return found
-
-
-def _innermost(fn: Any) -> Any:
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return fn

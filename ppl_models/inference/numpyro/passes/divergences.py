@@ -15,6 +15,8 @@ from numpyro.distributions import (
 )
 from numpyro.distributions.kl import kl_divergence
 
+from ppl_models.programs.numpyro import mask_of, unwrapped
+
 Site = Mapping[str, Any]
 
 
@@ -38,7 +40,7 @@ def divergence(q: Site, p: Site) -> Array | None:
 
 
 def _closed(q: Distribution, p: Distribution) -> Array | None:
-    q, p = _unexpanded(q), _unexpanded(p)
+    q, p = unwrapped(q, ExpandedDistribution), unwrapped(p, ExpandedDistribution)
     if isinstance(q, MaskedDistribution) or isinstance(p, MaskedDistribution):
         masks = [fn._mask if isinstance(fn, MaskedDistribution) else None for fn in (q, p)]
         if masks[0] is not masks[1]:
@@ -109,7 +111,7 @@ def _coordinates(
 ) -> tuple[Distribution, Distribution, Array, int] | None:
     """The factors of two products over coordinates, the value in them and its event dims; None for other pairs."""
     events = 0
-    q, p = _unexpanded(q), _unexpanded(p)
+    q, p = unwrapped(q, ExpandedDistribution), unwrapped(p, ExpandedDistribution)
     while q.event_shape or p.event_shape or isinstance(q, TransformedDistribution):
         if isinstance(q, Independent) and isinstance(p, Independent):
             if q.reinterpreted_batch_ndims != p.reinterpreted_batch_ndims:
@@ -120,14 +122,8 @@ def _coordinates(
                 value = transform.inv(value)
         else:
             break
-        q, p = _unexpanded(q.base_dist), _unexpanded(p.base_dist)
+        q, p = unwrapped(q.base_dist, ExpandedDistribution), unwrapped(p.base_dist, ExpandedDistribution)
     return None if q.event_shape or p.event_shape else (q, p, value, events)
-
-
-def _unexpanded(fn: Distribution) -> Distribution:
-    while isinstance(fn, ExpandedDistribution):
-        fn = fn.base_dist
-    return fn
 
 
 def _move_alike(q: TransformedDistribution, p: TransformedDistribution) -> bool:
@@ -143,7 +139,7 @@ def _same(a: Any, b: Any) -> bool:
 
 def _kind(fn: Distribution) -> str:
     """The name of a distribution, and of what it is made of."""
-    fn = _unexpanded(fn)
+    fn = unwrapped(fn, ExpandedDistribution)
     inner = getattr(fn, "base_dist", None)
     return type(fn).__name__ + (f"({_kind(inner)})" if isinstance(inner, Distribution) else "")
 
@@ -157,10 +153,7 @@ def _scaled_alike(q: Site, p: Site) -> bool:
 def check_unmasked(sites: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise ValueError for a latent some of whose data are masked out: their values are none of the aggregate's."""
     for name, site in sites.items():
-        fn = site["fn"]
-        while isinstance(fn, ExpandedDistribution):
-            fn = fn.base_dist
-        if isinstance(fn, MaskedDistribution):
+        if mask_of(site["fn"]) is not None:
             raise ValueError(
                 f"site {name!r}: found a mask on this latent, want a code for every datum where all codes are looked "
                 "at together; drop the rows that are masked out"

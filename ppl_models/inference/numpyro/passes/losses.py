@@ -8,7 +8,9 @@ import jax
 from jax import Array
 from jax.lax import stop_gradient
 from jax.nn import softmax
-from numpyro.distributions import Delta, Distribution
+from numpyro.distributions import Delta
+
+from ppl_models.programs.numpyro import nodes_of, unwrapped
 
 from ...config import GRADIENTS
 from ...objectives import importance_weighted, log_weights
@@ -31,6 +33,7 @@ def estimate(
     particles: int = 1,
     analytic: bool = True,
     gradient: str = "reparametrized",
+    plate: str | None = None,
 ) -> tuple[Array, Terms]:
     """(the negative objective, to be minimized, in nats per datum; the `Terms` that it was made of).
 
@@ -45,7 +48,7 @@ def estimate(
 
     Args:
         objective: of `Terms`, to be maximized.
-        model, guide, args, kwargs, key, params, particles, analytic: see `terms`; latents must be reparametrized.
+        model, guide, args, kwargs, key, params, particles, analytic, plate: see `terms`; latents are reparametrized.
         beta, data_size: see the objective.
         gradient: the word.
 
@@ -55,20 +58,21 @@ def estimate(
     Source: Tucker et al. 2019 (arXiv 1810.04152); for hierarchies Bauer & Mnih 2021 (arXiv 2101.11046).
     """
     if not is_doubly(objective, gradient):
-        found = terms(model, guide, args, kwargs, particles, analytic, key=key, params=params)
+        found = terms(model, guide, args, kwargs, particles, analytic, key=key, params=params, plate=plate)
         return -objective(found, beta, data_size), found
     keys = key[None] if particles == 1 else jax.random.split(key, particles)
     fixed = stop_gradient(params)
 
     def draw(key: Array) -> dict[str, Array]:
         sites = traces(model, guide, args, kwargs, key=key, params=params)[1]
-        drawn = {name: site for name, site in sites.items() if site["type"] == "sample"}
+        drawn = nodes_of(sites, "latent")
         # a point mass is no draw but a parameter, or a function of other draws
-        return {n: s["value"] for n, s in drawn.items() if not s["is_observed"] and not _is_point(s["fn"])}
+        return {name: site["value"] for name, site in drawn.items() if not isinstance(unwrapped(site["fn"]), Delta)}
 
     def run(params: Mapping[str, Any], held: Mapping[str, Array]) -> Terms:
         def at(key: Array, held: Mapping[str, Array]) -> Terms:
-            return single(model, guide, args, kwargs, key=key, params=params, analytic=analytic, held=held)
+            how = {"analytic": analytic, "plate": plate, "held": held}
+            return single(model, guide, args, kwargs, key=key, params=params, **how)
 
         return stacked(at, keys, held)
 
@@ -98,9 +102,3 @@ def is_doubly(objective: Objective, gradient: str) -> bool:
             "gradient is 'reparametrized'"
         )
     return gradient != "reparametrized"
-
-
-def _is_point(fn: Distribution) -> bool:
-    while not isinstance(fn, Delta) and hasattr(fn, "base_dist") and not hasattr(fn, "transforms"):
-        fn = fn.base_dist
-    return isinstance(fn, Delta)

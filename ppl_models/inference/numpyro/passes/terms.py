@@ -11,12 +11,14 @@ from jax import Array
 from numpyro import handlers
 
 from ppl_models.numpyro.parts.program import Program
+from ppl_models.programs.numpyro import Trace, frame_of, nodes_of, read
+from ppl_models.programs.pairs import DENSE, check_order, check_sites, refuse_model
+from ppl_models.programs.plates import data_plate
 
 from ..._terms import Terms as Terms
 from .divergences import check_unmasked, divergence, log_density, per_datum, per_unit, scaled, unit_divergence
 from .lazy import Late
 from .messengers import UntilDrawn
-from .plates import Trace, data_plate, is_local, latents, observations
 
 PRIOR = 2**31 - 1  # the stream of the prior's draws, beside those of particles, which count from 0 up
 
@@ -31,6 +33,7 @@ def terms(
     *,
     key: Array,
     params: Mapping[str, Any] | None = None,
+    plate: str | None = None,
 ) -> Terms:
     """Run the pair once, with all particles in one pass of `jax.vmap`, and collect its `Terms`.
 
@@ -43,6 +46,8 @@ def terms(
         analytic: take divergences in closed form where there is one and where both programs draw in one order.
         key: of the draws.
         params: values of `numpyro.param`s by name, as `SVI.get_params` gives them; by default what they start from.
+        plate: name of the data plate, "" where there is none; None looks for it (`programs.plates.data_plate`). Inside
+            a transformation that hides the numbers of the data, give it where several plates have as many rows.
 
     Raises:
         ValueError: the guide samples a site that the model lacks, lacks one that it needs, runs another model, or
@@ -60,14 +65,14 @@ def terms(
     >>> found.log_w.shape, f"{found.log_w.std():.3f}"  # the exact posterior: all weights are equal
     ((5, 3), '0.000')
     """
-    at = {"params": params or {}, "analytic": analytic}
+    at = {"params": params or {}, "analytic": analytic, "plate": plate}
 
     def keys(key: Array) -> Array:
         return key[None] if particles == 1 else jax.random.split(key, particles)
 
     found = stacked(lambda k: single(model, guide, args, kwargs, key=k, **at), keys(key))
     names = [name for name in found.log_p if name not in found.auxiliary]
-    given = {**weights(model), **at["params"]}
+    given = {**weights(model), **(params or {})}
 
     def once(key: Array) -> dict[str, Array]:
         program = handlers.seed(handlers.substitute(model, data=given), key)
@@ -121,11 +126,15 @@ def single(
     key: Array,
     params: Mapping[str, Any],
     analytic: bool,
+    plate: str | None,
     held: Mapping[str, Array] | None = None,
 ) -> Terms:
     """The `Terms` of one particle, whose arrays have no axis of particles yet; with the latents in `held` at values."""
     model_trace, guide_trace, alike = traces(model, guide, args, kwargs, key=key, params=params, held=held)
-    return collect(model_trace, guide_trace, analytic and alike, next(iter([*args, *(kwargs or {}).values()]), None))
+    if plate is None:
+        found = data_plate(read(model_trace), next(iter([*args, *(kwargs or {}).values()]), None))
+        plate = found.name if found else ""
+    return collect(model_trace, guide_trace, analytic and alike, plate)
 
 
 def traces(
@@ -142,46 +151,35 @@ def traces(
     check_model(model, guide)
     kwargs, keys, params = kwargs or {}, jax.random.split(key), {**weights(model), **params}
     given = {**params, **(held or {})}
-    if isinstance(guide, Program) and callable(getattr(guide, "traces", None)):  # one that runs its own model: one pass
+    if runs_model(guide):  # one pass
         with handlers.seed(rng_seed=keys[0]), handlers.substitute(data=given):
             return *guide.traces(*args, **kwargs), True
     with handlers.trace() as guide_trace, handlers.seed(rng_seed=keys[0]), handlers.substitute(data=given):
         guide(*args, **kwargs)
-    check_order(guide, guide_trace)
+    check_order(guide, nodes_of(guide_trace, "observed"), "numpyro")
     with handlers.trace() as model_trace, handlers.seed(rng_seed=keys[1]), handlers.substitute(data=params):
         with handlers.replay(trace=guide_trace):
             model(*args, **kwargs)
-    needed, drawn = latents(model_trace), latents(guide_trace)
-    for name in drawn:
-        if name not in needed and not guide_trace[name]["infer"].get("is_auxiliary"):
-            raise ValueError(
-                f"the guide samples the site {name!r}, which the model does not draw (latents: {', '.join(needed)}); "
-                "build the guide on this model, and pass it the data it was built with"
-            )
-    for name in needed:
-        if name not in drawn:
-            raise ValueError(
-                f"the guide has no factor for the site {name!r} of the model (the guide samples: {', '.join(drawn)}); "
-                "build the guide on this model"
-            )
-    return model_trace, guide_trace, [name for name in drawn if name in needed] == needed
+    needed, given = (nodes_of(trace, "latent") for trace in (model_trace, guide_trace))
+    check_sites([*needed], [*given], [name for name, node in given.items() if node["infer"].get("is_auxiliary")])
+    return model_trace, guide_trace, [name for name in given if name in needed] == [*needed]
 
 
-def collect(model_trace: Trace, guide_trace: Trace, analytic: bool, first: Any = None) -> Terms:
-    """The `Terms` of a pair of traces; `first` is the first argument of the run, whose rows are the data."""
-    data = data_plate(model_trace, first)
+def collect(model_trace: Trace, guide_trace: Trace, analytic: bool, plate: str) -> Terms:
+    """The `Terms` of a pair of traces; see `terms`."""
+    drawn = nodes_of(model_trace, *DENSE)
+    data = next((frame for node in drawn.values() if (frame := frame_of(node, plate, model_trace))), None)
 
     def dim(site: Mapping[str, Any]) -> int | None:
-        return data.dim if is_local(site, data) else None
+        return data.dim if frame_of(site, plate, model_trace) else None
 
     def density(site: Mapping[str, Any]) -> Array:
         return per_datum(scaled(log_density(site), site), dim(site))
 
-    drawn = {name: site for name, site in model_trace.items() if site["type"] == "sample"}
+    of_guide = nodes_of(guide_trace, *DENSE)
     # auxiliary sites and factors of the guide have a density but no prior
-    others = {n: q for n, q in guide_trace.items() if q["type"] == "sample" and n not in drawn}
-    sites = [*drawn.items(), *others.items(), *((n, q) for n, q in guide_trace.items() if n in drawn)]
-    shared = frozenset(name for name, site in sites if not is_local(site, data))
+    others = {n: q for n, q in of_guide.items() if n not in drawn}
+    shared = frozenset(name for name, site in [*drawn.items(), *of_guide.items()] if dim(site) is None)
     pairs = {n: (guide_trace[n], site) for n, site in drawn.items() if not site["is_observed"]}
     log_q = {n: density(q) for n, q in [*((n, q) for n, (q, _) in pairs.items()), *others.items()]}
     log_p = {n: density(p) for n, (_, p) in pairs.items()} | {n: 0 * log_q[n] for n in others}
@@ -213,18 +211,9 @@ def weights(model: Callable) -> dict[str, Any]:
     return {model.param: eqx.filter(model.own(), eqx.is_inexact_array)} if isinstance(model, Program) else {}
 
 
-def check_order(guide: Callable, trace: Trace) -> None:
-    """Raise ValueError if the trace of a guide observes something: then it may be the model."""
-    for name in observations(trace):
-        raise ValueError(
-            f"the guide, {called(guide)}, observes the site {name!r}; are model and guide in this order? A guide "
-            "draws every latent and observes nothing but a numpyro.factor"
-        )
-
-
-def called(program: Callable) -> str:
-    """A name of a program for messages, with the address that tells two instances apart."""
-    return f"{getattr(program, '__name__', type(program).__name__)} at {id(program):#x}"
+def runs_model(guide: Callable) -> bool:
+    """Whether a guide runs its own model, so that one pass, its `traces`, shows both."""
+    return isinstance(guide, Program) and callable(getattr(guide, "traces", None))
 
 
 def check_model(model: Callable, guide: Callable) -> None:
@@ -233,7 +222,4 @@ def check_model(model: Callable, guide: Callable) -> None:
     if not isinstance(own, Program) or not isinstance(model, Program) or own is model:
         return
     if jax.tree.structure(own) != jax.tree.structure(model):
-        raise ValueError(
-            f"the guide {type(guide).__name__} runs its own model, {called(own)}, which is not the "
-            f"{called(model)} it is paired with; build the guide on this model"
-        )
+        refuse_model(guide, own, model)

@@ -137,7 +137,7 @@ class NumPyroEngine:
         batch, params = drawn(self.held_out, rows, keys[0]), self.parameters.constrained(free)
         if self.config.loss is not None:
             return self.config.loss.loss(keys[1], params, step.model, step.guide, *batch)
-        found = terms(step.model, step.guide, batch, key=keys[1], params=params)
+        found = terms(step.model, step.guide, batch, key=keys[1], params=params, plate=step.plate)
         return -elbo(found, data_size=len(self.held_out[0])) * len(batch[0])
 
     def _fill(self, free: Params) -> None:

@@ -15,9 +15,8 @@ from ...results import Callback, Run, as_sequence
 from ..engine.parameters import find
 from ..engine.step import Blocks, Step, begun
 from ..feeding.batches import Order, columns_of, drawn, fingerprint
-from ..passes.checks import check_loss, check_pair, check_values
+from ..passes.checks import check_loss, check_values
 from ..passes.losses import is_doubly
-from ..passes.terms import terms
 from .checkpoint import CHECKPOINT, read
 from .engine import NumPyroEngine
 
@@ -106,19 +105,20 @@ def fit(
         keys = random.split(random.key(seed), 3)
         size, rows = len(columns[0]), min(config.batch_size, len(columns[0]))
         batch = drawn(columns, [column.values[:rows] for column in columns], keys[0])
-        free, parameters = find(model, guide, batch, keys[1])
+        free, parameters, pair = find(model, guide, batch, keys[1])
         if not jax.tree.leaves(free):
             raise ValueError("fit: model and guide have no trainable parameter; is everything frozen?")
         params = parameters.constrained(free)
-        check_pair("fit", model, guide, batch, params, reparametrized=config.loss is None)
+        without = "pass loss=numpyro.infer.TraceGraph_ELBO(), which does without"
+        pair.check("fit", model, reparametrized=without if config.loss is None else None)
         for each in (columns, held_out):
             if each is not None:
-                check_values("fit", model, guide, each, min(rows, len(each[0])), params)
+                check_values("fit", model, guide, each, min(rows, len(each[0])), params, pair.plate)
         order = Order(size, rows, seed % 2**64)
         known = {"data": columns, "validation": held_out} if folder is not None else {}
         about = {name: None if each is None else fingerprint(each) for name, each in known.items()}
-        told = _latents(model, guide, batch, params) if config.record_kl else ()
-        step = Step(model, guide, parameters, columns, config, keys[2], told)
+        told = pair.kl if config.record_kl else ()
+        step = Step(model, guide, parameters, columns, config, keys[2], told, pair.plate)
         blocks, state = Blocks(step, order, config.total(order.per_epoch)), begun(free, config.ema is not None, told)
         path = None if run.folder is None else run.folder / CHECKPOINT
         engine = NumPyroEngine(blocks, state, held_out, run, path)
@@ -128,13 +128,6 @@ def fit(
             loop.resume()
         loop(progress)
     return run
-
-
-def _latents(model: Callable, guide: Callable, args: Sequence[Any], params: Any) -> tuple[str, ...]:
-    """The sites that have a divergence."""
-    found: list[str] = []
-    jax.eval_shape(lambda key: found.extend(terms(model, guide, args, key=key, params=params).kl), random.key(0))
-    return tuple(found)
 
 
 def _started(folder: Path, config: FitConfig) -> int:

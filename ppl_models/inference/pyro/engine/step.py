@@ -29,7 +29,7 @@ class StepConfig:
 
     Attributes:
         fit: the options of the training; `particles` of them are `passes` times those below.
-        particles, passes, nesting: see `losses.estimate`.
+        particles, passes, nesting, plate: see `losses.estimate`.
         data_size: number of data of which a step sees a batch.
         kl_of: the latents whose mean divergence a step tells.
         norm: whether the norm of the gradient is computed though neither clip nor skip asks for it.
@@ -39,6 +39,7 @@ class StepConfig:
     particles: int = 1
     passes: int = 1
     nesting: int | None = None
+    plate: str | None = None
     data_size: int | None = None
     kl_of: tuple[str, ...] = ()
     norm: bool = True
@@ -125,6 +126,7 @@ def negative(
             nesting=config.nesting,
             analytic=config.fit.analytic,
             gradient=config.fit.gradient,
+            plate=config.plate,
         )
         whole = isinstance(beta, float | int) and beta == 1
         bound = value

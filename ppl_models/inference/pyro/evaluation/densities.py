@@ -6,16 +6,17 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import MaskedDistribution
 from torch import Tensor, nn
 
-from ppl_models.parts.plates import PARTICLES, data_plate, is_deterministic, is_local, latents
+from ppl_models.programs.pairs import DENSE, check_whole
+from ppl_models.programs.plates import is_local
+from ppl_models.programs.pyro import PARTICLES
 
 from ...progress import Bar
-from ..passes.checks import CHUNK, check_pair, check_whole, evaluating
+from ..passes.checks import CHUNK, evaluating
 from ..passes.divergences import divergence, log_density, per_datum
 from ..passes.messengers import UntilDrawn
-from ..passes.terms import plate_nesting, run_pair
+from ..passes.pair_info import pair_info
 
 BLOCK, DATA = 200_000, 64  # (code, datum) pairs in a pass, and data among them
 FEW, WIDE = 5, 16  # data to try on; entries of a code from which on fewer pairs are in a pass
@@ -41,27 +42,25 @@ class Densities:
     def __init__(self, model: Callable, guide: Callable, columns: Sequence[Tensor], called: str) -> None:
         self.model, self.guide, self.columns = model, guide, tuple(columns)
         few = self._rows(slice(0, FEW))
-        check_whole(check_pair(called, model, guide, few), called)
-        trace, guide_trace = run_pair(model, guide, few, {})
-        self.names, plate = latents(trace), data_plate(trace, few[0])
-        self.nesting, self.dim = plate_nesting(model, guide, few, {}), plate and plate.dim
-        self.events = {name: trace.nodes[name]["fn"].event_dim for name in self.names}
-        self.shapes = {name: tuple(trace.nodes[name]["fn"].event_shape) for name in self.names}
-        for name in self.names:
-            if not is_local(trace.nodes[name], plate):
+        pair = pair_info(called, model, guide, few, paired=False).pair
+        check_whole(called, pair.model)
+        latents = pair.model.latents
+        self.names, self.nesting, self.dim = [*latents], pair.nesting, pair.data and pair.data.dim
+        self.events = {name: site.event_dim for name, site in latents.items()}
+        self.shapes = {name: site.event_shape for name, site in latents.items()}
+        for name, site in latents.items():
+            if not is_local(site, pair.data):
                 raise ValueError(
                     f"{called}: the latent {name!r} is outside the plate of the data, want a value for each datum; a "
                     "global latent has one posterior, and no aggregate of many"
                 )
-        for name, node in guide_trace.nodes.items():
-            if node["type"] != "sample" or is_deterministic(node):
-                continue
+        for name, site in pair.guide.of(*DENSE).items():
             if name not in self.names:
                 raise ValueError(
                     f"{called}: the guide has the site {name!r}, which the model does not draw, want q(z | x) itself; "
                     "an auxiliary latent or a factor leaves it unknown"
                 )
-            if isinstance(node["mask"], Tensor) or isinstance(node["fn"], MaskedDistribution):
+            if site.mask is not None:
                 raise ValueError(f"{called}: the latent {name!r} has a mask; drop the rows that are masked out")
         self._try(called)
 

@@ -7,18 +7,19 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from ppl_models.parts.plates import observations
+from ppl_models.programs.pairs import check_whole
+from ppl_models.programs.record import Run
 
 from ...objectives import elbo
 from ...progress import Progress
 from ...results import Evaluation as Evaluation
 from ..feeding.batches import columns_of, rows_of
-from ..passes.checks import CHUNK, check_pair, check_values, check_whole, evaluating, forked
+from ..passes.checks import CHUNK, check_values, evaluating, forked
+from ..passes.pair_info import pair_info
 from ..passes.particles import vectorizes
-from ..passes.terms import Terms, plate_nesting, terms
+from ..passes.terms import Terms, terms
 
 
 def evaluate(
@@ -88,21 +89,22 @@ def _evaluate(
 ) -> Evaluation:
     # as many rows as a pass may have: a plate of a given size takes no fewer than it draws
     batch = rows_of(columns, slice(0, min(n, max(rows, CHUNK))), device)
-    seen = check_pair("evaluate", model, guide, batch)
-    check_whole(seen)
+    info = pair_info("evaluate", model, guide, batch)  # with Pyro's validation on: bad data speak up here
+    pair, scored = info.pair, _has_bits(columns, info.pair.model)
+    check_whole("evaluate", pair.model)
     check_values(model, guide, columns, min(n, rows), device)
-    scored = _has_bits(columns, seen)
+    _ = info.terms.log_w  # and draws outside the support of their prior, whose densities are computed when asked for
+    sites, nesting, plate = pair.kl, pair.nesting, pair.plate
     # what has no row for each datum, or is of one fixed size, takes all the data or none
-    few = rows_of(columns, slice(0, n if terms(model, guide, batch).shared else min(n, 5)), device)
-    nesting = plate_nesting(model, guide, few, {})  # with Pyro's validation on: bad data speak up here
-    first = terms(model, guide, few)
-    _ = first.log_w  # and draws outside the support of their prior, whose densities are computed when asked for
-    whole = bool(first.shared)
+    whole = bool(pair.shared)
     # without a plate around the data there is but one datum, whatever the length of the arguments
-    units = 1 if first.shared >= first.log_likelihood.keys() | first.kl.keys() else n
+    units = 1 if pair.shared == pair.densities else n
+    del info, pair  # which hold all that was computed of these rows
     notes = []
     if vectorize == "auto":
-        reason = vectorizes(model, guide, rows_of(columns, slice(0, n), device) if whole else few, nesting)
+        few = rows_of(columns, slice(0, n if whole else min(n, 5)), device)
+        with forked(few):
+            reason = vectorizes(model, guide, few, nesting, plate=plate)
         if reason is not None and particles > 1:
             notes.append(f"particles run one by one: {reason}")
         vectorize = reason is None
@@ -118,9 +120,9 @@ def _evaluate(
             count = len(batch[0])
             parts: list[tuple[Tensor, float, dict[str, float]]] = []
             for chunk in chunks:
-                found = terms(model, guide, batch, particles=chunk, nesting=nesting)
+                found = terms(model, guide, batch, particles=chunk, nesting=nesting, plate=plate)
                 if found.full_size is not None:  # all the data at once, where it is more than was looked at
-                    check_whole(check_pair("evaluate", model, guide, batch))
+                    check_whole("evaluate", pair_info("evaluate", model, guide, batch).pair.model)
                 log_w = _total(found) if whole else found.log_w
                 parts.append((log_w, *_numbers(found, units)))
                 done += 1
@@ -129,7 +131,7 @@ def _evaluate(
             log_w = torch.cat([part[0] for part in parts])
             weights = [chunk / particles for chunk in chunks]
             bounds.append(count * sum(w * part[1] for w, part in zip(weights, parts, strict=True)))
-            kls.append({s: count * sum(w * p[2][s] for w, p in zip(weights, parts, strict=True)) for s in first.kl})
+            kls.append({s: count * sum(w * p[2][s] for w, p in zip(weights, parts, strict=True)) for s in sites})
             log_ws.append(log_w if whole else _nll(log_w))
             bits.append(columns[0].bits_per_dim(_nll(log_w), batch[0]) if scored and not whole else None)
     if whole:
@@ -146,7 +148,7 @@ def _evaluate(
         each = torch.cat(log_ws).double()
         nll, error = each.mean().item(), (each.std() / n**0.5).item() if n > 1 else float("nan")
     bits_per_dim = None if any(b is None for b in bits) else torch.cat(bits).mean().item()
-    kl = {site: sum(k[site] for k in kls) / n for site in first.kl}
+    kl = {site: sum(k[site] for k in kls) / n for site in sites}
     return Evaluation(sum(bounds) / n, nll, error, kl, bits_per_dim, particles, n, notes)
 
 
@@ -170,8 +172,8 @@ def _numbers(found: Terms, n: int) -> tuple[float, dict[str, float]]:
     return bound, {site: value / n if site in found.shared else value for site, value in kl}
 
 
-def _has_bits(columns: Sequence[Any], trace: Trace) -> bool:
+def _has_bits(columns: Sequence[Any], run: Run) -> bool:
     """Whether bits per dimension mean something: one column whose kind, mass or density, is that of the likelihood."""
     if len(columns) > 1 or not hasattr(columns[0], "bits_per_dim"):
         return False
-    return all(trace.nodes[site]["fn"].support.is_discrete == columns[0].discrete for site in observations(trace))
+    return all(site.fn.support.is_discrete == columns[0].discrete for site in run.observed.values())

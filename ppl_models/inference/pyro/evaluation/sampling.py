@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.poutine import Trace
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from ppl_models.parts.plates import data_plate, is_local, latents
+from ppl_models.programs import pyro as programs
+from ppl_models.programs.plates import is_local
 
-from ..passes.checks import check_pair
 from ..passes.messengers import Substitute, UntilDrawn
+from ..passes.pair_info import pair_info
 from ..passes.terms import units_of
 from .densities import device_of, looking
 
@@ -64,13 +64,11 @@ def decode(
     n = len(next(iter(codes.values())))
     like = x[torch.arange(n, device=x.device) % len(x)]
     with looking(model, model, seed, x):
-        with poutine.block(), poutine.trace() as capture:
-            model(like)
-        known = latents(prune_subsample_sites(capture.trace))
+        known = programs.run(model, (like,)).latents
         for name, code in codes.items():
             if name not in known:
                 raise ValueError(f"decode: found codes of {name!r}, want some of the latents {', '.join(known)}")
-            want = n, *capture.trace.nodes[name]["fn"].event_shape
+            want = n, *known[name].event_shape
             if tuple(code.shape) != want:
                 raise ValueError(f"decode: found codes of {name!r} of shape {tuple(code.shape)}, want {want}")
         return _generated(model, like, codes, draws)
@@ -128,10 +126,10 @@ def markov_chain(
     x = x if device is None else x.to(device)
     states, codes = [x], []
     with looking(model, guide, seed, x):  # without validation: a chain may begin where there are no data
-        trace = check_pair("markov_chain", model, guide, (x,))
-        names, plate = latents(trace), data_plate(trace, x)
+        pair = pair_info("markov_chain", model, guide, (x,), paired=False).pair
+        names, plate = [*pair.model.latents], pair.data
         for name in names:
-            if not is_local(trace.nodes[name], plate):
+            if not is_local(pair.model[name], plate):
                 raise ValueError(
                     f"markov_chain: the latent {name!r} is outside the plate of the data, want one for each datum: of "
                     "what all of them share the chains side by side would draw one value together"
@@ -141,7 +139,7 @@ def markov_chain(
             x = _generated(model, x, {name: node["value"] for name, node in nodes.items()}, draws=True)
             if step % every == 0:
                 states.append(x)
-                codes.append({name: units_of(node, plate, (), None)[0] for name, node in nodes.items()})
+                codes.append({name: units_of(node, plate.dim, None)[0] for name, node in nodes.items()})
     return Chain(torch.stack(states), {name: torch.stack([c[name] for c in codes]) for name in names}, every)
 
 

@@ -1,4 +1,4 @@
-"""What is looked at once, before the work starts: the pair, the loss, and the values of every row."""
+"""`check_values`: score every row once before the work starts; and checks of a loss of Pyro's."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,57 +12,12 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from ppl_models.parts.plates import PARTICLES, is_deterministic, latents, observations
+from ppl_models.programs.pyro import nodes_of
 
 from ..feeding.batches import rows_of
 from .terms import run_pair
 
 CHUNK = 1000  # rows
-
-
-def check_pair(name: str, model: Callable, guide: Callable, args: Sequence[Any], reparametrized: bool = False) -> Trace:
-    """The model's trace of one run of a pair that can be trained; the global generator is as before afterwards.
-
-    Args:
-        name: what an error starts with, "fit".
-        model, guide: the pair.
-        args: a batch.
-        reparametrized: whether every latent of the guide must be, as the pathwise gradient wants it.
-
-    Raises:
-        ValueError: a model that observes nothing, a guide that observes something (they may be swapped), or a latent
-            that is not reparametrized; the message names the site.
-    """
-    with forked(args), torch.no_grad(), poutine.block():
-        model_trace, guide_trace = run_pair(model, guide, args, {})
-    sites = [node for node in model_trace.nodes.values() if node["type"] == "sample"]
-    if not any(node["is_observed"] and not is_deterministic(node) for node in sites):
-        called = getattr(model, "__name__", type(model).__name__)
-        drawn = ", ".join(map(repr, latents(model_trace))) or "nothing"
-        raise ValueError(
-            f"{name}: the model {called} observes nothing (it draws {drawn}); are model and guide in this "
-            "order? If so, pass it the data that it observes"
-        )
-    for site in latents(guide_trace) if reparametrized else ():
-        fn = guide_trace.nodes[site]["fn"]
-        if not fn.has_rsample:
-            raise ValueError(
-                f"{name}: the guide draws the site {site!r} from a {type(fn).__name__}, not reparametrized, so that no "
-                "gradient goes through the draw; pass loss=pyro.infer.Trace_ELBO(), which does without, or sum a "
-                "discrete site out with TraceEnum_ELBO"
-            )
-    return model_trace
-
-
-def check_whole(trace: Trace, called: str = "evaluate") -> None:
-    """Raise ValueError for a model that saw some of its data only: its weights, raised to N / B, bound nothing."""
-    for node in trace.nodes.values():
-        for f in node["cond_indep_stack"] if node["type"] == "sample" else ():
-            if f.name != PARTICLES and f.full_size not in (None, f.size):
-                raise ValueError(
-                    f"{called}: the plate {f.name!r} draws {f.size} of {f.full_size} data, want every datum; evaluate "
-                    "a model of the same parameters whose plate does not subsample"
-                )
 
 
 def check_loss(loss: Any) -> None:
@@ -126,8 +81,8 @@ def check_values(
 
 
 def _score(trace: Trace) -> None:
-    for site in observations(trace):
-        fn, value = trace.nodes[site]["fn"], trace.nodes[site]["value"]
+    for node in nodes_of(trace, "observed").values():
+        fn, value = node["fn"], node["value"]
         # a density of all rows may cost a network's pass over each: such a distribution offers to look at values alone
         getattr(fn, "check_value", fn.log_prob)(value)
 

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from pyro.distributions import Delta, MaskedDistribution
+from pyro.distributions import Delta
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import Distribution, Independent
+
+from ppl_models.programs.pairs import refuse_rough
+from ppl_models.programs.pyro import unwrapped
 
 from ...objectives import importance_weighted, log_weights
 from .terms import Terms, concatenated
@@ -31,21 +33,13 @@ class Cut(Messenger):
         if msg["is_observed"] or site_is_subsample(msg) or name in self.met:
             return  # met before: the model, run on what the guide drew
         self.met.add(name)
-        if _is_point(fn):
+        if isinstance(unwrapped(fn), Delta):
             return
         if not fn.has_rsample:
-            raise ValueError(
-                f"the guide draws the site {name!r} from a {type(fn).__name__}, not reparametrized, so that no "
-                "gradient goes through the draw; want reparametrized latents for gradient='doubly-reparametrized'"
-            )
+            family = type(unwrapped(fn)).__name__
+            refuse_rough(name, family, "want reparametrized latents for gradient='doubly-reparametrized'")
         leaf = msg["value"].detach().requires_grad_()
         self.drawn[name], msg["value"] = (msg["value"], leaf), leaf
-
-
-def _is_point(fn: Distribution) -> bool:
-    while isinstance(fn, (Independent, MaskedDistribution)):
-        fn = fn.base_dist
-    return isinstance(fn, Delta)
 
 
 def doubly_reparametrized(

@@ -4,18 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from pyro import poutine
 from pyro.infer.elbo import ELBO
 from torch import Tensor
 
-from ppl_models.parts.plates import latents
+from ppl_models.programs.pairs import refuse_rough
 
 from ...config import GRADIENTS
 from ...objectives import elbo, importance_weighted
-from .checks import evaluating, forked
+from .checks import evaluating
 from .dreg import Cut, doubly_reparametrized
-from .particles import vectorizes
-from .terms import Terms, concatenated, plate_nesting, terms, traces
+from .pair_info import ENUMERATE, pair_info
+from .terms import Terms, concatenated, terms, traces
 
 Objective = Callable[..., Tensor]
 
@@ -34,6 +33,7 @@ def estimate(
     nesting: int | None = None,
     analytic: bool = True,
     gradient: str = "reparametrized",
+    plate: str | None = None,
 ) -> tuple[Tensor, list[Terms]]:
     """(the negative objective, to be minimized, in nats per datum; the `Terms` of each pass it was made of).
 
@@ -56,7 +56,7 @@ def estimate(
         beta, data_size: see the objective.
         particles: draws in one vectorized pass; see `vectorizes`.
         passes: how many such passes.
-        nesting: see `terms`.
+        nesting, plate: see `terms`.
         analytic: divergences in closed form where there is one.
         gradient: the word. Doubly reparametrized, no datum's draws may act on another's weight (as they do through
             batch normalization behind a latent), and nothing may scale or mask latents but plates that subsample.
@@ -71,7 +71,7 @@ def estimate(
     doubly = _doubly(objective, gradient)
 
     def run() -> Terms:
-        return terms(model, guide, args, kwargs, particles, nesting, analytic)
+        return terms(model, guide, args, kwargs, particles, nesting, analytic, plate)
 
     if not doubly or not torch.is_grad_enabled():
         found = [run() for _ in range(passes)]
@@ -153,7 +153,7 @@ class Loss(ELBO):
         super().__init__(num_particles=particles)
         self.objective, self.gradient, self.analytic = objective, gradient, analytic
         self.beta, self.data_size = beta, data_size
-        self._seen: tuple[Any, Any, _Look] | None = None
+        self._seen: tuple[Any, Any, dict[str, Any], tuple[str, str] | None] | None = None
 
     def _get_trace(self, model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         return traces(model, guide, args, kwargs)[:2]
@@ -166,11 +166,12 @@ class Loss(ELBO):
     def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """The loss as a scalar tensor, in nats over the batch, whose gradient is that of the estimator."""
         if self._seen is None or self._seen[0] != model or self._seen[1] != guide:
-            self._seen = model, guide, _look(model, guide, args, kwargs, self.num_particles)
-        nesting, vectorized, rough = self._seen[2]
-        if rough is not None and torch.is_grad_enabled():
-            raise ValueError(rough)
-        many = (self.num_particles, 1) if vectorized else (1, self.num_particles)
+            with evaluating(model, guide):
+                info = pair_info("Loss", model, guide, args, kwargs, particles=self.num_particles)
+            self._seen = model, guide, info.how, info.pair.rough
+        _, _, how, rough = self._seen
+        if rough and torch.is_grad_enabled():
+            refuse_rough(*rough, f"take pyro.infer.Trace_ELBO(), {ENUMERATE}", "Loss: ")
         value, found = estimate(
             self.objective,
             model,
@@ -179,11 +180,9 @@ class Loss(ELBO):
             kwargs,
             beta=self.beta,
             data_size=self.data_size,
-            particles=many[0],
-            passes=many[1],
-            nesting=nesting,
             analytic=self.analytic,
             gradient=self.gradient,
+            **how,
         )
         seen = found[0]
         alone = seen.shared >= seen.log_likelihood.keys() | seen.kl.keys()
@@ -195,24 +194,3 @@ class Loss(ELBO):
         if value.requires_grad:
             value.backward(retain_graph=self.retain_graph)
         return value.item()
-
-
-_Look = tuple[int, bool, str | None]
-
-
-def _look(model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any], particles: int) -> _Look:
-    """(plate nesting, whether particles run in one pass, why no gradient can be taken or None) of a pair."""
-    with forked([*args, *kwargs.values()]), torch.no_grad(), poutine.block(), evaluating(model, guide):
-        guide_trace = traces(model, guide, args, kwargs)[1]
-        nesting = plate_nesting(model, guide, args, kwargs)
-        vectorized = particles > 1 and not kwargs and vectorizes(model, guide, args, nesting) is None
-    rough = next((n for n in latents(guide_trace) if not guide_trace.nodes[n]["fn"].has_rsample), None)
-    if rough is None:
-        return nesting, vectorized, None
-    kind = type(guide_trace.nodes[rough]["fn"]).__name__
-    return (
-        nesting,
-        vectorized,
-        f"Loss: the guide draws the site {rough!r} from a {kind}, not reparametrized, so that no gradient goes through "
-        "the draw; take pyro.infer.Trace_ELBO(), which does without, or sum a discrete site out with TraceEnum_ELBO",
-    )

@@ -7,43 +7,47 @@ import pyro
 import torch
 from torch import Tensor
 
-from ppl_models.parts.plates import PARTICLES
+from ppl_models.programs.pyro import PARTICLES, nodes_of
 
 from .messengers import Substitute
-from .terms import Terms, collect, traces
+from .terms import Terms, collect, plate_of, traces
 
 
 def vectorizes(
-    model: Callable, guide: Callable, args: Sequence[Any], nesting: int, tolerance: float = 1e-3
+    model: Callable,
+    guide: Callable,
+    args: Sequence[Any],
+    nesting: int,
+    tolerance: float = 1e-3,
+    plate: str | None = None,
 ) -> str | None:
-    """None if a few particles in one pass give the densities of the same draws run one by one; else the reason why not.
+    """None if a few particles in one pass give the densities of a draw run alone; else the reason why not.
 
     A program that is right with one particle can be silently wrong with many: a reduction over dim 0, a reshape to a
-    fixed size. The vectorized pass is therefore repeated draw by draw and every term compared.
+    fixed size. The vectorized pass is therefore repeated with one of its draws and every term compared. That draw is
+    neither the first nor the last one, nor in the middle, so that it is told from any that a program may take for all.
 
     Args:
         model, guide, args: the pair and a small batch.
         nesting: number of plate dims of the pair.
         tolerance: largest difference of a term, relative to 1 + its size.
+        plate: see `terms`.
     """
-    rows = len(args[0]) if isinstance(args[0], Tensor) else 0
-    particles = 4 if rows == 3 else 3  # not the batch size: a mix-up of the two dims must not look right
+    rows = len(args[0]) if args and isinstance(args[0], Tensor) else 0
+    particles, k = 5 if rows == 4 else 4, 1  # not the batch size: a mix-up of the two dims must not look right
     try:
         with pyro.plate(PARTICLES, particles, dim=-1 - nesting):
             model_trace, guide_trace, _ = traces(model, guide, args, {})
-        together = collect(model_trace, guide_trace, -1 - nesting, False, args[0])
-        drawn = {
-            name: (node["value"], node["value"].dim() - node["fn"].event_dim - nesting - 1)
-            for name, node in guide_trace.nodes.items()
-            if node["type"] == "sample" and not node["is_observed"]
-        }
-        for k in range(particles):
-            one = {name: value.select(dim, k) for name, (value, dim) in drawn.items()}
-            with Substitute(one):
-                model_trace, guide_trace, _ = traces(model, guide, args, {})
-            site = _difference(together, k, collect(model_trace, guide_trace, None, False, args[0]), tolerance)
-            if site is not None:
-                return f"site {site!r} has another density when particles are vectorized"
+        plate = plate_of(model_trace, args[0]) if plate is None else plate
+        together, one = collect(model_trace, guide_trace, -1 - nesting, False, plate), {}
+        for name, node in nodes_of(guide_trace, "latent").items():
+            value = node["value"]
+            one[name] = value.select(value.dim() - node["fn"].event_dim - nesting - 1, k)
+        with Substitute(one):
+            model_trace, guide_trace, _ = traces(model, guide, args, {})
+        site = _difference(together, k, collect(model_trace, guide_trace, None, False, plate), tolerance)
+        if site is not None:
+            return f"site {site!r} has another density when particles are vectorized"
     except Exception as error:  # noqa: BLE001 (whatever a program does with a dimension that it does not expect)
         return f"the programs do not take a particle dimension ({str(error).splitlines()[0][:120]})"
     return None

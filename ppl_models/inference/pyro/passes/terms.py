@@ -1,6 +1,6 @@
 """One pass of a (model, guide) pair as `Terms`: what every objective is a function of."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -16,7 +16,9 @@ from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from ppl_models.parts.plates import PARTICLES, data_plate, is_deterministic, is_local, latents, observations
+from ppl_models.programs.pairs import DENSE, check_order, check_sites, refuse_model
+from ppl_models.programs.plates import data_plate
+from ppl_models.programs.pyro import PARTICLES, frame_of, nodes_of, read
 
 from ..._terms import Terms as Terms
 from .divergences import divergence, log_density, per_datum, per_unit, unit_divergence
@@ -32,10 +34,12 @@ def terms(
     particles: int = 1,
     nesting: int | None = None,
     analytic: bool = True,
+    plate: str | None = None,
 ) -> Terms:
     """Run the pair once, with all particles in one vectorized pass, and collect its `Terms`.
 
-    No number is read on the way (no `.item()`), so a device is never made to wait.
+    No number is read on the way (no `.item()`), so a device is never made to wait, but where several plates have as
+    many rows as there are data and `plate` is not given.
 
     Args:
         model, guide: any Pyro programs; a `GuideMessenger` gives both traces in one pass.
@@ -43,6 +47,7 @@ def terms(
         particles: draws of the guide, in a plate left of all others.
         nesting: number of plate dims of the programs, needed for particles > 1; see `plate_nesting`.
         analytic: take divergences in closed form where there is one.
+        plate: name of the data plate, "" where there is none; None looks for it (`programs.plates.data_plate`).
 
     Raises:
         ValueError: the guide samples a site that the model lacks, lacks one that it needs, runs another model, or
@@ -53,21 +58,22 @@ def terms(
         nesting = plate_nesting(model, guide, args, kwargs)
     dim = None if particles == 1 else -1 - nesting
 
-    def plate() -> Any:
+    def vectorized() -> Any:
         return pyro.plate(PARTICLES, particles, dim=dim) if dim else nullcontext()
 
-    with plate():
+    with vectorized():
         model_trace, guide_trace, same_order = traces(model, guide, args, kwargs)
-    first = next(iter([*args, *kwargs.values()]), None)
-    found = collect(model_trace, guide_trace, dim, analytic and same_order, first)
+    if plate is None:
+        plate = plate_of(model_trace, next(iter([*args, *kwargs.values()]), None))
+    found = collect(model_trace, guide_trace, dim, analytic and same_order, plate)
     nodes: dict[str, Any] = {}
-    data, names = data_plate(model_trace, first), [name for name in found.log_p if name not in found.auxiliary]
-    shared = found.shared
+    names = [name for name in found.log_p if name not in found.auxiliary]
+    dims = {name: None if name in found.shared else found.data_dim for name in names}
 
     def of_prior(name: str) -> Tensor:  # which must not keep the pass alive
         if not nodes:  # one run for all of them
-            nodes.update(UntilDrawn(names).run(model, args, kwargs, plate()))
-        return units_of(nodes[name], data, shared, dim)
+            nodes.update(UntilDrawn(names).run(model, args, kwargs, vectorized()))
+        return units_of(nodes[name], dims[name], dim)
 
     return replace(found, prior=Late({name: partial(of_prior, name) for name in names}))
 
@@ -83,21 +89,14 @@ def run_pair(model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapp
     # the `model` of an autoguide may be hidden in a poutine.block, that of another module may be anything
     own = getattr(guide, "model", None) if messenger or hasattr(guide, "layout") else None
     if own is not None and own != model:  # methods and functions compare by identity, too
-        raise ValueError(
-            f"the guide {type(guide).__name__} runs its own model, {_called(own)}, which is not the "
-            f"{_called(model)} it is paired with; build the guide on this model"
-        )
+        refuse_model(guide, own, model)
     if messenger:
         guide(*args, **kwargs)
         return guide.get_traces()  # subsample sites pruned
     # as contexts: `trace(fn)` would append a table of shapes to every message that a program raises
     with poutine.trace() as capture:
         guide(*args, **kwargs)
-    for name in observations(capture.trace):
-        raise ValueError(
-            f"the guide, {_called(guide)}, observes the site {name!r}; are model and guide in this order? A guide "
-            "draws every latent and observes nothing but a pyro.factor"
-        )
+    check_order(guide, nodes_of(capture.trace, "observed"), "pyro")
     with poutine.trace() as replayed, poutine.replay(trace=capture.trace):
         model(*args, **kwargs)
     return prune_subsample_sites(replayed.trace), prune_subsample_sites(capture.trace)
@@ -110,51 +109,36 @@ def traces(
     model_trace, guide_trace = run_pair(model, guide, args, kwargs)
     if isinstance(guide, GuideMessenger):
         return model_trace, guide_trace, True
-    needed, given = latents(model_trace), latents(guide_trace)
-    for name in given:
-        if name not in needed and not guide_trace.nodes[name]["infer"].get("is_auxiliary"):
-            raise ValueError(
-                f"the guide samples the site {name!r}, which the model does not draw (latents: {', '.join(needed)}); "
-                "build the guide on this model, and pass it the data it was built with"
-            )
-    for name in needed:
-        if name not in given:
-            raise ValueError(
-                f"the guide has no factor for the site {name!r} of the model (the guide samples: {', '.join(given)}); "
-                "build the guide on this model"
-            )
-    return model_trace, guide_trace, [n for n in given if n in needed] == needed
+    needed, given = (nodes_of(trace, "latent") for trace in (model_trace, guide_trace))
+    check_sites([*needed], [*given], [name for name, node in given.items() if node["infer"].get("is_auxiliary")])
+    return model_trace, guide_trace, [name for name in given if name in needed] == [*needed]
 
 
-def _called(program: Callable) -> str:
-    """A name of a program for messages, with the address that tells two instances apart."""
-    return f"{getattr(program, '__name__', type(program).__name__)} at {id(program):#x}"
+def plate_of(model_trace: Trace, first: Any) -> str:
+    """The name of the data plate, "" where there is none; `first` is the first argument of the run."""
+    found = data_plate(read(model_trace), first)
+    return found.name if found else ""
 
 
-def collect(
-    model_trace: Trace, guide_trace: Trace, particle_dim: int | None, analytic: bool, first: Any = None
-) -> Terms:
-    """The `Terms` of a pair of traces; `first` is the first argument of the run, whose rows are the data."""
-    data = data_plate(model_trace, first)
+def collect(model_trace: Trace, guide_trace: Trace, particle_dim: int | None, analytic: bool, plate: str) -> Terms:
+    """The `Terms` of a pair of traces; see `terms`."""
+    drawn = nodes_of(model_trace, *DENSE)
+    data = next((frame for node in drawn.values() if (frame := frame_of(node, plate))), None)
 
     def reduce(value: Tensor, node: Mapping[str, Any]) -> Tensor:
         scale, mask = node["scale"], node["mask"]
         if mask is not None or isinstance(scale, Tensor) or scale != 1:
             value = scale_and_mask(value, scale, mask)
-        return per_datum(value, data.dim if is_local(node, data) else None, particle_dim)
+        return per_datum(value, data.dim if frame_of(node, plate) else None, particle_dim)
 
     def density(node: Mapping[str, Any]) -> Tensor:
         return reduce(log_density(node["fn"], node["value"]), node)
 
-    likelihood, drawn, pairs = {}, {}, {}
-    for name, node in model_trace.nodes.items():
-        if node["type"] == "sample" and not is_deterministic(node):
-            drawn[name] = node
+    likelihood, pairs = {}, {}
+    of_guide = nodes_of(guide_trace, *DENSE)
     # auxiliary sites and factors of the guide have a density but no prior
-    others = {n: q for n, q in guide_trace.nodes.items() if q["type"] == "sample" and n not in drawn}
-    others = {n: q for n, q in others.items() if not is_deterministic(q)}
-    nodes = [*drawn.items(), *others.items(), *((n, q) for n, q in guide_trace.nodes.items() if n in drawn)]
-    shared = frozenset(name for name, node in nodes if not is_local(node, data))
+    others = {n: q for n, q in of_guide.items() if n not in drawn}
+    shared = frozenset(name for name, node in [*drawn.items(), *of_guide.items()] if not frame_of(node, plate))
     for name, node in drawn.items():
         if node["is_observed"]:
             likelihood[name] = density(node)
@@ -170,15 +154,17 @@ def collect(
     kl |= {name: log_q[name] for name in others}
     full = None if data is None or data.full_size in (None, data.size) else data.full_size
 
+    dims = {name: None if name in shared else data.dim for name in pairs}
+
     def units() -> dict[str, Tensor]:
-        dims = {name: None if name in shared else data.dim for name in pairs}
         return {n: per_unit(*unit_divergence(n, *pairs[n], analytic), dims[n], particle_dim) for n in pairs}
 
-    drawn = Late({n: partial(units_of, p, data, shared, particle_dim) for n, (_, p) in pairs.items()})
-    return Terms(likelihood, log_p, log_q, kl, shared, full, frozenset(others), units, drawn)
+    drawn = Late({n: partial(units_of, p, dims[n], particle_dim) for n, (_, p) in pairs.items()})
+    dim = None if data is None else data.dim
+    return Terms(likelihood, log_p, log_q, kl, shared, full, frozenset(others), units, drawn, data_dim=dim)
 
 
-def units_of(node: Mapping[str, Any], data: Any, shared: Collection[str], particle_dim: int | None) -> Tensor:
+def units_of(node: Mapping[str, Any], data_dim: int | None, particle_dim: int | None) -> Tensor:
     """The value of a latent, (particles, n, units); see `Terms.kl_units`.
 
     Raises:
@@ -189,8 +175,7 @@ def units_of(node: Mapping[str, Any], data: Any, shared: Collection[str], partic
             f"site {node['name']!r}: found a mask on this latent, want a code for every datum where all codes are "
             "looked at together; drop the rows that are masked out"
         )
-    dim = None if data is None or node["name"] in shared else data.dim
-    return per_unit(node["value"], node["fn"].event_dim, dim, particle_dim)
+    return per_unit(node["value"], node["fn"].event_dim, data_dim, particle_dim)
 
 
 def concatenated(found: Sequence[Terms]) -> Terms:
@@ -228,5 +213,4 @@ def plate_nesting(model: Callable, guide: Callable, args: Sequence[Any], kwargs:
     """How many dims the plates of a pair take: particles go left of them. Runs the pair once."""
     with torch.no_grad(), poutine.block():
         pair = traces(model, guide, args, kwargs)[:2]
-    nodes = [node for trace in pair for node in trace.nodes.values() if node["type"] == "sample"]
-    return max((-f.dim for node in nodes for f in node["cond_indep_stack"] if f.vectorized), default=0)
+    return max((site.rank for trace in pair for site in read(trace).values()), default=0)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pyro import poutine
 from safetensors.torch import load as parse, save as serialize
 from torch import Tensor, nn
 
@@ -21,26 +20,26 @@ from ...checkpoint_file import (
     sealed,
 )
 from ...files import remove_stale, write_atomically as write_atomically, write_json as write_json
-from ..passes.terms import run_pair
+from ..passes.pair_info import run_with_params
 
 
-def contents(model: Callable, guide: Callable, args: Sequence[Any]) -> dict[str, nn.Module | dict[str, Tensor]]:
+def contents(
+    model: Callable, guide: Callable, args: Sequence[Any], params: Mapping[str, Tensor] | None = None
+) -> dict[str, nn.Module | dict[str, Tensor]]:
     """State of a pair in a checkpoint: its modules, and "params", what plain functions have in Pyro's param store.
 
     The params are unconstrained values by name, sharing memory with the store; there is no such entry where there are
     none. The store is global and goes by name: of two runs of one function in a process the last one loaded is current.
 
     Args:
-        model, guide: the pair, run once to see its params.
-        args: a batch.
+        model, guide: the pair.
+        args: a batch, to run it once.
+        params: what it has in the store, where a run has shown it already (`PairInfo.params`): then it is not run.
     """
     modules = {name: p for name, p in (("model", model), ("guide", guide)) if isinstance(p, nn.Module)}
-    with torch.no_grad(), poutine.trace() as capture, poutine.block(expose_types=["param"]):
-        run_pair(model, guide, args, {})
-    values = {name: node["value"] for name, node in capture.trace.nodes.items() if node["type"] == "param"}
-    values = {name: v.unconstrained() if hasattr(v, "unconstrained") else v for name, v in values.items()}
+    params = run_with_params(model, guide, args, {})[1] if params is None else params
     owned = {p for module in modules.values() for p in module.parameters()}
-    params = {name: value for name, value in values.items() if value not in owned}
+    params = {name: value for name, value in params.items() if value not in owned}
     return {**modules, "params": params} if params else modules
 
 

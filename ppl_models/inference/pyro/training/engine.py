@@ -173,7 +173,8 @@ class PyroEngine:
             index = slice(i, i + self.config.batch_size)
             batch = rows_of(columns, index if mine is None else mine[0][index], self.device)
             if step.fit.loss is None:
-                total -= elbo(terms(eager.model, eager.guide, batch), data_size=size).item() * len(batch[0])
+                found = terms(eager.model, eager.guide, batch, plate=eager.config.plate)
+                total -= elbo(found, data_size=size).item() * len(batch[0])
             else:
                 total += float(step.fit.loss.loss(eager.model, eager.guide, *batch))
         return total / size if self.group is None else self.group.mean(total * world / size)

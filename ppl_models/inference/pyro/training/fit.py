@@ -17,12 +17,11 @@ from ..engine.step import Eager, StepConfig
 from ..feeding import distributed
 from ..feeding.batches import Batches, columns_of, rows_of
 from ..feeding.distributed import Group
-from ..passes.checks import check_enumeration, check_loss, check_pair, check_values, forked
-from ..passes.terms import terms
-from .checkpoint import CHECKPOINT, prepared
+from ..passes.checks import check_enumeration, check_loss, check_values
+from ..passes.pair_info import pair_info
+from .checkpoint import CHECKPOINT, contents, prepared
 from .engine import PyroEngine
 from .modes import set_to
-from .pair_info import look_at
 from .state import fingerprint
 
 
@@ -100,18 +99,19 @@ def fit(
             there = run.folder is not None and resume and (run.folder / CHECKPOINT).exists()
             _agreed(there, run.folder, group)
             example = rows_of(columns, slice(0, rows), device) if there else batches.peek()
-            check_pair("fit", model, guide, example, reparametrized=config.loss is None)
-            seen = look_at(model, guide, example, config.particles, config.loss)
-            saved = seen.saved
+            ours = config.loss is None
+            info = pair_info("fit", model, guide, example, particles=config.particles, paired=ours, reparametrized=ours)
+            of_pair, saved = info.how, contents(model, guide, example, info.params)
+            told = info.pair.kl if config.record_kl else ()
+            del info  # which holds a batch, and all that was computed of it
             slots = OptimizerState(trainable(saved), average=config.ema is not None)
             for each in (columns, held_out):
                 if each is not None:
                     check_values(model, guide, each, min(rows, len(each[0])), device)
-            told = _latents(model, guide, example) if config.record_kl else ()
         if group is not None:
             group.broadcast_(_tensors(saved))
             slots = OptimizerState(trainable(saved), average=config.ema is not None)
-        how = StepConfig(config, seen.particles, seen.passes, seen.nesting, data_size=size, kl_of=told)
+        how = StepConfig(config, **of_pair, data_size=size, kl_of=told)
         betas = config.betas()
         eager = Eager(model, guide, slots, how, betas.value if isinstance(betas, Constant) else None, group)
         known = {"data": columns, "validation": held_out} if folder is not None else {}
@@ -142,12 +142,6 @@ def _agreed(there: bool, folder: Path | None, group: Group | None) -> None:
             f"fit: process {group.rank} finds {'a' if there else 'no'} {CHECKPOINT} in {folder}, and others find it "
             "otherwise; all processes want the same folder, on a file system that they share"
         )
-
-
-def _latents(model: Callable, guide: Callable, args: Sequence[Any]) -> tuple[str, ...]:
-    """The sites that have a divergence."""
-    with forked(args), torch.no_grad():
-        return tuple(terms(model, guide, args).kl)
 
 
 def _tensors(saved: Mapping[str, Any]) -> list[Tensor]:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from pyro.infer.elbo import ELBO
 from torch import Tensor
 
@@ -12,10 +11,11 @@ from ...objectives import elbo
 from ..engine.compiled import Compiled
 from ..engine.optimizer_state import OptimizerState, trainable
 from ..engine.step import DTYPES, Eager, StepConfig, StepInputs
-from ..passes.checks import check_enumeration, check_loss, check_pair, forked
+from ..passes.checks import check_enumeration, check_loss
 from ..passes.losses import Objective
+from ..passes.pair_info import pair_info
+from .checkpoint import contents
 from .diagnosis import diagnosis
-from .pair_info import look_at
 
 
 class TrainingStep:
@@ -106,9 +106,8 @@ def training_step(
         check_loss(loss)
         check_enumeration(loss, guide)
     args = tuple(args)
-    check_pair("training_step", model, guide, args, reparametrized=loss is None)
-    with forked(args), torch.no_grad():
-        seen = look_at(model, guide, args, particles, loss)
+    ours = loss is None
+    info = pair_info("training_step", model, guide, args, particles=particles, paired=ours, reparametrized=ours)
     options = FitConfig(
         objective=objective,
         gradient=gradient,
@@ -120,6 +119,6 @@ def training_step(
         ema=ema,
         precision=precision,
     )
-    config = StepConfig(options, seen.particles, seen.passes, seen.nesting, data_size=data_size, norm=False)
-    slots = OptimizerState(trainable(seen.saved), average=ema is not None)
+    config = StepConfig(options, **info.how, data_size=data_size, norm=False)
+    slots = OptimizerState(trainable(contents(model, guide, args, info.params)), average=ema is not None)
     return TrainingStep(Eager(model, guide, slots, config, beta), compile, lr)

@@ -1,0 +1,102 @@
+"""`pair_info(model, guide, args)`: run a pair once and record all that a training or an evaluation must know of it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.poutine import Trace
+from torch import Tensor
+
+from ppl_models.programs.pairs import Pair
+from ppl_models.programs.pyro import read
+
+from .checks import forked
+from .particles import vectorizes
+from .terms import Terms, collect, run_pair
+
+ENUMERATE = "which does without, or sum a discrete site out with TraceEnum_ELBO"
+
+
+@dataclass(frozen=True)
+class PairInfo:
+    """One run of a pair: it holds all that the run has computed, so keep `how` and let it go.
+
+    Attributes:
+        pair: the records.
+        traces: of model and guide.
+        params: what the programs have in Pyro's param store, by name: unconstrained values that share its memory.
+        particles, passes: draws in one pass, and how many such passes make up the draws of a step.
+    """
+
+    pair: Pair
+    traces: tuple[Trace, Trace]
+    params: dict[str, Tensor]
+    particles: int = 1
+    passes: int = 1
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """The arguments of `losses.estimate` that depend on the pair."""
+        split = {"particles": self.particles, "passes": self.passes}
+        return {**split, "nesting": self.pair.nesting, "plate": self.pair.plate}
+
+    @property
+    def terms(self) -> Terms:
+        """Those of the run, no divergence in closed form."""
+        return collect(*self.traces, None, False, self.pair.plate)
+
+
+def pair_info(
+    asks: str,
+    model: Callable,
+    guide: Callable,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    particles: int = 1,
+    paired: bool = True,
+    reparametrized: bool = False,
+) -> PairInfo:
+    """Run a pair on a batch, with Pyro's validation as it is: wrong data speak up here.
+
+    The global generators are as before afterwards.
+
+    Args:
+        asks: the function that asks, what an error starts with: "fit".
+        model, guide: the pair.
+        args, kwargs: the arguments of both, a batch.
+        particles: draws of a step, in one pass if the programs are right with one (`vectorizes`), else one by one.
+        paired: whether the guide must draw what the model draws, as it need not where sites are summed out.
+        reparametrized: whether every latent of the guide must be, as the pathwise gradient wants it.
+
+    Raises:
+        ValueError: a model that observes nothing, a guide that observes something (they may be swapped), that lacks a
+            site of the model or has one too many, or a latent that is not reparametrized; the message names the site.
+    """
+    kwargs = kwargs or {}
+    given = [*args, *kwargs.values()]
+    with forked(given), torch.no_grad(), poutine.block():
+        traces, params = run_with_params(model, guide, args, kwargs)
+        pair = Pair.of(*map(read, traces), next(iter(given), None))
+        instead = f"pass loss=pyro.infer.Trace_ELBO(), {ENUMERATE}" if reparametrized else None
+        pair.check(asks, model, paired=paired, reparametrized=instead)
+        found = PairInfo(pair, traces, params, 1, particles)
+        if particles > 1 and not kwargs and vectorizes(model, guide, args, pair.nesting, plate=pair.plate) is None:
+            found = replace(found, particles=particles, passes=1)
+    return found
+
+
+def run_with_params(
+    model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Trace, Trace], dict[str, Tensor]]:
+    """((model trace, guide trace), unconstrained values of the param store by name) of a run that nothing else sees.
+
+    Raises:
+        ValueError: see `run_pair`.
+    """
+    with torch.no_grad(), poutine.block(), poutine.trace() as capture, poutine.block(expose_types=["param"]):
+        pair = run_pair(model, guide, args, kwargs)
+    values = {name: node["value"] for name, node in capture.trace.nodes.items() if node["type"] == "param"}
+    return pair, {name: v.unconstrained() if hasattr(v, "unconstrained") else v for name, v in values.items()}
