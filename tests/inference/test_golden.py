@@ -8,6 +8,7 @@ import pytest
 
 from ppl_models.inference import contents, evaluate, load
 from tests.golden.make import CASES, judged, torch_modules, train, untimed
+from tests.golden.noise import noise_of_then as noise_of_then
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NUMBERS = json.loads((GOLDEN / "numbers.json").read_text())

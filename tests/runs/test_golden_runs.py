@@ -12,6 +12,7 @@ from ppl_models.runs import load_run
 from ppl_models.runs.recipe_files import read_recipe
 from ppl_models.runs.recipes import carry_out
 from tests.golden.make import RECIPE, RUNS, untimed
+from tests.golden.noise import noise_of_then as noise_of_then
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NUMBERS = json.loads((GOLDEN / "numbers.json").read_text())
