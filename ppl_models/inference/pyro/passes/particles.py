@@ -38,7 +38,7 @@ def vectorizes(
     try:
         with pyro.plate(PARTICLES, particles, dim=-1 - nesting):
             model_trace, guide_trace, _ = traces(model, guide, args, {})
-        plate = plate_of(model_trace, args[0]) if plate is None else plate
+        plate = plate_of(model_trace, next(iter(args), None)) if plate is None else plate
         together, one = collect(model_trace, guide_trace, -1 - nesting, False, plate), {}
         for name, node in nodes_of(guide_trace, "latent").items():
             value = node["value"]
