@@ -100,7 +100,7 @@ def test_guides_amortize_over_people(language, items, transposed, name, structur
     else:
         q = getattr(ports, structure)(model, x, hidden=4, key=jax.random.key(0))
     site = q.layout.latents["z"]
-    assert not site.is_global and site.keep == {name}
+    assert not site.is_global and site.shared_plates == {name}
 
     def draw(x):
         if language == "pyro":
