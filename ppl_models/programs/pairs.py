@@ -66,16 +66,25 @@ class Pair:
         """(name, family) of the guide's first draw that no gradient goes through, None where there is none."""
         return next(((s.name, s.family) for s in self.guide.latents.values() if not s.reparametrized), None)
 
-    def check(self, asks: str, model: Callable, *, paired: bool = True, reparametrized: str | None = None) -> None:
+    def check(
+        self,
+        asks: str,
+        model: Callable,
+        *,
+        observes: bool = True,
+        paired: bool = True,
+        reparametrized: str | None = None,
+    ) -> None:
         """Raise ValueError unless they can work together; the message names the site.
 
         Args:
             asks: the function that asks, what a message starts with: "fit".
             model: the model.
+            observes: whether the model must observe something, be it a factor.
             paired: whether the guide must draw what the model draws, as it need not where sites are summed out.
             reparametrized: what to try where a latent of the guide is not; None where none must be.
         """
-        if not self.model.of("observed", "factor"):
+        if observes and not self.model.of("observed", "factor"):
             drawn = ", ".join(map(repr, self.model.latents)) or "nothing"
             raise ValueError(
                 f"{asks}: the model {called(model)} observes nothing (it draws {drawn}); are model and guide in this "

@@ -464,7 +464,8 @@ def test_looking_at_every_row_changes_nothing(monkeypatch):
     one, two = pair(), pair()
     quiet(*one, rows(), steps=4, batch_size=10)
     monkeypatch.setattr(training, "check_values", nothing)
-    monkeypatch.setattr(training, "check_pair", lambda *_, **__: None)
+    look = training.pair_info
+    monkeypatch.setattr(training, "pair_info", lambda *args, **how: [look(*args, **how) for _ in range(3)][-1])
     quiet(*two, rows(), steps=4, batch_size=10)
     assert same(state(*one), state(*two))
 

@@ -36,13 +36,13 @@ class Densities:
     Raises:
         ValueError: a latent outside the data plate, masked, or only the guide's (auxiliary latents, factors: what is
             left when they are integrated out is not known); a model that subsamples its data; a guide that is wrong
-            with a particle dimension; see `check_pair`.
+            with a particle dimension; see `pair_info`.
     """
 
     def __init__(self, model: Callable, guide: Callable, columns: Sequence[Tensor], called: str) -> None:
         self.model, self.guide, self.columns = model, guide, tuple(columns)
         few = self._rows(slice(0, FEW))
-        pair = pair_info(called, model, guide, few, paired=False).pair
+        pair = pair_info(called, model, guide, few).pair
         check_whole(called, pair.model)
         latents = pair.model.latents
         self.names, self.nesting, self.dim = [*latents], pair.nesting, pair.data and pair.data.dim

@@ -167,7 +167,7 @@ class Loss(ELBO):
         """The loss as a scalar tensor, in nats over the batch, whose gradient is that of the estimator."""
         if self._seen is None or self._seen[0] != model or self._seen[1] != guide:
             with evaluating(model, guide):
-                info = pair_info("Loss", model, guide, args, kwargs, particles=self.num_particles)
+                info = pair_info("Loss", model, guide, args, kwargs, particles=self.num_particles, observes=False)
             self._seen = model, guide, info.how, info.pair.rough
         _, _, how, rough = self._seen
         if rough and torch.is_grad_enabled():

@@ -56,6 +56,7 @@ def pair_info(
     kwargs: Mapping[str, Any] | None = None,
     *,
     particles: int = 1,
+    observes: bool = True,
     paired: bool = True,
     reparametrized: bool = False,
 ) -> PairInfo:
@@ -68,6 +69,7 @@ def pair_info(
         model, guide: the pair.
         args, kwargs: the arguments of both, a batch.
         particles: draws of a step, in one pass if the programs are right with one (`vectorizes`), else one by one.
+        observes: whether the model must observe something.
         paired: whether the guide must draw what the model draws, as it need not where sites are summed out.
         reparametrized: whether every latent of the guide must be, as the pathwise gradient wants it.
 
@@ -81,7 +83,7 @@ def pair_info(
         traces, params = run_with_params(model, guide, args, kwargs)
         pair = Pair.of(*map(read, traces), next(iter(given), None))
         instead = f"pass loss=pyro.infer.Trace_ELBO(), {ENUMERATE}" if reparametrized else None
-        pair.check(asks, model, paired=paired, reparametrized=instead)
+        pair.check(asks, model, observes=observes, paired=paired, reparametrized=instead)
         found = PairInfo(pair, traces, params, 1, particles)
         if particles > 1 and not kwargs and vectorizes(model, guide, args, pair.nesting, plate=pair.plate) is None:
             found = replace(found, particles=particles, passes=1)
