@@ -91,7 +91,7 @@ def test_what_a_step_of_numpyro_tells(double):
         with numpyro.plate("data", len(x)):
             numpyro.sample("z", jax_dist.Normal(x @ numpyro.param("v", jnp.ones((4, 2))), 0.5).to_event(1))
 
-    free, parameters = find(model, guide, (data[0].values,), key)
+    free, parameters, _ = find(model, guide, (data[0].values,), key)
     settings = FitConfig(objective=elbo, steps=3, batch_size=5, ema=None, analytic=False)
     step = Step(model, guide, parameters, data, settings, key, LATENTS)
     blocks = Blocks(step, Order(5, 5, 0), 3)
