@@ -44,3 +44,4 @@ from .schedules import (
     Exponential as Exponential,
     Linear as Linear,
 )
+from .stateful import adaptive_free_bits as adaptive_free_bits

@@ -1,7 +1,7 @@
 """`FitConfig`: the options of a training, each said once; checked, and written down for a run to be resumed."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import partial
 from inspect import Parameter, signature
@@ -260,6 +260,9 @@ def to_jsonable(value: Any) -> Any:
             f"{k}={to_jsonable(v)!r}" for k, v in value.keywords.items()
         ]
         return f"{to_jsonable(value.func)}({', '.join(inner)})"
+    if hasattr(value, "init") and is_dataclass(value):  # an objective with state
+        inner = [f"{name}={to_jsonable(option)!r}" for name, option in asdict(value).items()]
+        return f"{type(value).__qualname__}({', '.join(inner)})"
     try:
         return to_dict(value)
     except (TypeError, ValueError, AttributeError):

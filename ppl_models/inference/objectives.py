@@ -77,8 +77,8 @@ def free_bits(
 
     Source: Kingma et al. 2016 (arXiv 1606.04934), appendix C.8, eq. 15.
     """
-    _at_least_zero("free_bits", nats=nats)
-    return _floored("free_bits", terms, beta, data_size, per, lambda kl: _floor(kl, nats))
+    check_at_least_zero("free_bits", nats=nats)
+    return with_groups("free_bits", terms, beta, data_size, per, lambda _, kl: _floor(kl, nats))
 
 
 def soft_free_bits(
@@ -110,10 +110,10 @@ def soft_free_bits(
 
     Source: after the "soft free bits" of Chen et al. 2017 (arXiv 1611.02731), appendix.
     """
-    _at_least_zero("soft_free_bits", nats=nats)
+    check_at_least_zero("soft_free_bits", nats=nats)
     if not width > 0:
         raise ValueError(f"soft_free_bits: found width={width}, want more than 0; free_bits has a sharp floor")
-    return _floored("soft_free_bits", terms, beta, data_size, per, lambda kl: _soft_floor(kl, nats, width))
+    return with_groups("soft_free_bits", terms, beta, data_size, per, lambda _, kl: _soft_floor(kl, nats, width))
 
 
 def importance_weighted(terms: Terms, beta: float | Array = 1.0, data_size: int | None = None) -> Array:
@@ -176,31 +176,41 @@ def mean_kl(terms: Terms, names: Iterable[str], data_size: int | None = None) ->
     return [terms.kl[name].mean(0).sum() / (whole if name in terms.shared else size) for name in names]
 
 
-def _floored(
+def groups_of(called: str, terms: Terms, per: str) -> dict[str, Array]:
+    """Latent site -> the divergence of each of its groups, summed over the data and averaged over particles.
+
+    (1,) with per="layer", (units,) with per="unit"; auxiliary sites of the guide have none.
+    """
+    if per not in ("layer", "unit"):
+        raise ValueError(f"{called}: found per={per!r}, want 'layer' or 'unit'")
+    units = {name: value[..., None] for name, value in terms.kl.items()} if per == "layer" else terms.kl_units
+    return {name: units[name].mean(0).sum(0) for name in terms.kl if name not in terms.auxiliary}
+
+
+def with_groups(
     called: str,
     terms: Terms,
     beta: float | Array,
     data_size: int | None,
     per: str,
-    floor: Callable[[Array], Array],
+    penalty: Callable[[str, Array], Array],
 ) -> Array:
-    """The bound with `floor` applied to the mean divergence of every group."""
-    if per not in ("layer", "unit"):
-        raise ValueError(f"{called}: found per={per!r}, want 'layer' or 'unit'")
+    """The bound with `penalty(site, divergences of its groups)` summed in place of the divergences."""
+    groups = groups_of(called, terms, per)
     size = terms.full_size or terms.seen
     whole = terms.full_size or data_size or size
     total = 0.0
     for name, value in terms.log_likelihood.items():
         total = total + value.mean(0).sum() / (whole if name in terms.shared else size)
-    units = {name: value[..., None] for name, value in terms.kl.items()} if per == "layer" else terms.kl_units
     for name, value in terms.kl.items():
         shared = name in terms.shared
         if name in terms.auxiliary:
-            penalty = value.mean(0).sum() / (whole if shared else size)
+            found = value.mean(0).sum() / (whole if shared else size)
+        elif shared:
+            found = penalty(name, groups[name]).sum() / whole
         else:
-            groups = units[name].mean(0).sum(0)
-            penalty = floor(groups).sum() / whole if shared else floor(groups / size).sum()
-        total = total - beta * penalty
+            found = penalty(name, groups[name] / size).sum()
+        total = total - beta * found
     return total
 
 
@@ -222,7 +232,7 @@ def _log_sum_exp(x: Array) -> Array:
     return xp.log(xp.exp(x - top).sum(0)) + top
 
 
-def _at_least_zero(called: str, **values: float) -> None:
+def check_at_least_zero(called: str, **values: float) -> None:
     for name, value in values.items():
         if not value >= 0:
             raise ValueError(f"{called}: found {name}={value}, want at least 0")

@@ -16,6 +16,7 @@ WORDS = (  # the names of functions, with hyphens
     "elbo",
     "free-bits",
     "soft-free-bits",
+    "adaptive-free-bits",
     "importance-weighted",
     "unregularized",
     "info-vae",
@@ -46,6 +47,8 @@ def objective_of(spec: str) -> Callable:
     if extra:
         raise ValueError(f"objective {spec!r}: found {extra[0]!r}, want options as name=value")
     found = _with(function, options, spec)
+    if isinstance(function, type):  # an objective with state: an object, where the others are functions
+        return found()
     return found if found.keywords else function
 
 

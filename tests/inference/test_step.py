@@ -99,7 +99,7 @@ def test_what_a_step_of_numpyro_tells(double):
     now = {name: column[0] for name, column in blocks.table(0, 1, 1).items()}
     rows_, noise = step.batch(blocks.stored, now, 0)
     slopes = jax.grad(lambda p: step.negative(p, rows_, noise, 1.0)[0])(free)
-    loss, (_, found) = step.negative(free, rows_, noise, 1.0)
+    loss, (_, found, _) = step.negative(free, rows_, noise, 1.0)
     norm = np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(slopes)))
     np.testing.assert_allclose(state.tally, [loss, loss, norm, 1.0, *(found.kl[n].sum() / 5 for n in LATENTS)], 1e-5)
 

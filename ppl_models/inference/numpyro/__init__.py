@@ -8,7 +8,15 @@ import ppl_models.inference as _both
 from ppl_models.numpyro import installed as installed
 
 _given, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-_PASSED = ("Run", "Terms", "elbo", "free_bits", "importance_weighted", "soft_free_bits")
+_PASSED = (
+    "Run",
+    "Terms",
+    "adaptive_free_bits",
+    "elbo",
+    "free_bits",
+    "importance_weighted",
+    "soft_free_bits",
+)
 _CRITERIA = ("info_vae", "mmd", "moment_matching", "moments", "unregularized")
 __all__ += (*_PASSED, *_CRITERIA)
 

@@ -9,6 +9,7 @@ from .training.fit import fit as fit
 
 Run = _both.Run
 Terms = _both.Terms
+adaptive_free_bits = _both.adaptive_free_bits
 elbo = _both.elbo
 free_bits = _both.free_bits
 importance_weighted = _both.importance_weighted

@@ -17,6 +17,7 @@ from ppl_models.numpyro.parts.program import training
 from ...config import FitConfig
 from ...objectives import elbo, importance_weighted, mean_kl
 from ...schedules import Constant
+from ...stateful import Carried
 from ..feeding.batches import Order, drawn
 from ..passes.losses import estimate
 from .parameters import Parameters, Params
@@ -34,6 +35,7 @@ class State(NamedTuple):
         tally: (4 + kl_of,), sums over the steps taken of loss, bound on the nll, norm of the gradient, 1, and the mean
             divergence of each latent of `Step.kl_of`.
         halted: whether a step was not finite, after which none is taken.
+        objective: the state of an objective that has one, else {}.
     """
 
     params: Params
@@ -42,6 +44,7 @@ class State(NamedTuple):
     average: Params | None
     tally: Array
     halted: Array
+    objective: dict[str, Array]
 
     @property
     def left(self) -> Params:
@@ -49,10 +52,20 @@ class State(NamedTuple):
         return self.params if self.average is None else self.average
 
 
-def begun(params: Params, average: bool, kl_of: Sequence[str] = ()) -> State:
+def begun(
+    params: Params, average: bool, kl_of: Sequence[str] = (), objective: Mapping[str, Array] | None = None
+) -> State:
     """The state before the first step."""
     zeros = jax.tree.map(jnp.zeros_like, params)
-    return State(params, zeros, zeros, params if average else None, jnp.zeros(4 + len(kl_of)), jnp.zeros((), bool))
+    return State(
+        params,
+        zeros,
+        zeros,
+        params if average else None,
+        jnp.zeros(4 + len(kl_of)),
+        jnp.zeros((), bool),
+        dict(objective or {}),
+    )
 
 
 @dataclass(frozen=True)
@@ -79,20 +92,28 @@ class Step:
     plate: str | None = None
 
     @training()
-    def negative(self, free: Params, rows: Sequence[Array], key: Array, beta: float | Array) -> tuple[Array, Any]:
-        """(what is minimized, (told, the terms of all)) on stored rows, in nats per datum.
+    def negative(
+        self,
+        free: Params,
+        rows: Sequence[Array],
+        key: Array,
+        beta: float | Array,
+        state: Mapping[str, Array] | None = None,
+    ) -> tuple[Array, Any]:
+        """(what is minimized, (told, the terms of all, the objective's state after it)) on stored rows.
 
-        `told` is (2 + kl_of,): the same, the bound on the nll, and the mean divergence of each latent of `kl_of`.
-        Programs are in training mode.
+        `told` is (2 + kl_of,), in nats per datum: the same, the bound on the nll, and the mean divergence of each
+        latent of `kl_of`. Programs are in training mode.
         """
         config, size = self.config, len(self.columns[0])
         keys = random.split(key)
         batch, params = drawn(self.columns, rows, keys[0]), self.parameters.constrained(free)
         if config.loss is not None:
             value = config.loss.loss(keys[1], params, self.model, self.guide, *batch) / len(batch[0])
-            return value, (jnp.stack([value, value]), None)
+            return value, (jnp.stack([value, value]), None, {})
+        objective = Carried(config.objective, state) if state else config.objective
         value, found = estimate(
-            config.objective,
+            objective,
             self.model,
             self.guide,
             batch,
@@ -109,7 +130,8 @@ class Step:
         if not (isinstance(beta, float) and beta == 1 and config.objective in (elbo, importance_weighted)):
             plain = importance_weighted if config.objective is importance_weighted else elbo
             bound = -plain(found, 1.0, size)
-        return value, (jnp.stack([value, bound, *mean_kl(found, self.kl_of, size)]), found)
+        after = {name: v.astype(state[name].dtype) for name, v in objective.after.items()} if state else {}
+        return value, (jnp.stack([value, bound, *mean_kl(found, self.kl_of, size)]), found, after)
 
     def beta(self, now: Mapping[str, Array]) -> float | Array:
         """The weight of the divergences: a number where it never changes."""
@@ -131,18 +153,21 @@ class Step:
         """
         config, count = self.config, self.config.accumulate
 
-        def gradient(i: int | Array) -> tuple[Array, Params]:
+        def gradient(i: int | Array, objective: Mapping[str, Array]) -> tuple[tuple[Array, Params], Any]:
+            """((told, the gradient), the state of the objective that the i-th batch leaves)."""
             rows, key = self.batch(stored, now, i)
-            run = jax.value_and_grad(lambda p: _leading(self.negative(p, rows, key, self.beta(now))), has_aux=True)
-            (_, told), slopes = run(state.params)
-            return told, slopes
+            loss = lambda p: _leading(self.negative(p, rows, key, self.beta(now), objective))  # noqa: E731
+            (_, (told, after)), slopes = jax.value_and_grad(loss, has_aux=True)(state.params)
+            return (told, slopes), after
 
-        if count == 1:
-            told, slopes = gradient(0)
-        else:
-            first, rest = gradient(0), jnp.arange(1, count)
-            add = lambda total, i: (jax.tree.map(jnp.add, total, gradient(i)), None)  # noqa: E731
-            told, slopes = jax.tree.map(lambda t: t / count, jax.lax.scan(add, first, rest)[0])
+        def add(carry: tuple[Any, Any], i: Array) -> tuple[Any, None]:
+            each, after = gradient(i, carry[1])
+            return (jax.tree.map(jnp.add, carry[0], each), after), None
+
+        (told, slopes), after = gradient(0, state.objective)
+        if count > 1:
+            sums, after = jax.lax.scan(add, ((told, slopes), after), jnp.arange(1, count))[0]
+            told, slopes = jax.tree.map(lambda t: t / count, sums)
         norm = jnp.sqrt(sum(jnp.sum(g.astype(told.dtype) ** 2) for g in jax.tree.leaves(slopes)))
         good = jnp.isfinite(told[0] + norm) & ~state.halted
         halted = state.halted | ~good if config.skip is None else state.halted
@@ -152,7 +177,7 @@ class Step:
             slopes = jax.tree.map(lambda g: g * factor.astype(g.dtype), slopes)
         moved = self._moved(state, slopes, now)
         outcome = jnp.concatenate([told[:2], norm[None].astype(told.dtype), jnp.ones(1, told.dtype), told[2:]])
-        taken = State(*moved, state.tally + outcome, halted)
+        taken = State(*moved, state.tally + outcome, halted, after)
         kept = state._replace(halted=halted)
         return jax.tree.map(lambda new, old: jnp.where(good, new, old), taken, kept)
 
@@ -177,7 +202,7 @@ class Step:
         values, told = [], {}
         for i in range(self.config.accumulate):
             rows, key = self.batch(stored, now, i)
-            value, (_, found) = self.negative(state.params, rows, key, self.beta(now))
+            value, (_, found, _) = self.negative(state.params, rows, key, self.beta(now), state.objective)
             values.append(value)
             if found is not None:
                 sites = [(f"divergence of site {name!r}", term) for name, term in found.kl.items()]
@@ -253,6 +278,6 @@ def _convolves(*programs: Any) -> bool:
     return jax.default_backend() == "cpu" and any(isinstance(leaf, kinds) for leaf in leaves)
 
 
-def _leading(found: tuple[Array, tuple[Array, Any]]) -> tuple[Array, Array]:
-    value, (told, _) = found
-    return value, told
+def _leading(found: tuple[Array, tuple[Array, Any, Any]]) -> tuple[Array, Any]:
+    value, (told, _, after) = found
+    return value, (told, after)

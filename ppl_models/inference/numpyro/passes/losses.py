@@ -14,6 +14,7 @@ from ppl_models.programs.numpyro import nodes_of, unwrapped
 
 from ...config import GRADIENTS
 from ...objectives import importance_weighted, log_weights
+from ...stateful import begun, has_state
 from .terms import Terms, single, stacked, terms, traces
 
 Objective = Callable[..., Array]
@@ -85,6 +86,34 @@ def estimate(
     surrogate = (share * log_w + share * (1 - beta + beta * share) * along).sum() / size
     value = stop_gradient(objective(at_draws, beta, data_size))
     return -(value + surrogate - stop_gradient(surrogate)), at_draws
+
+
+def initial_state(
+    objective: Any,
+    model: Callable,
+    guide: Callable,
+    args: Sequence[Any],
+    *,
+    key: Array,
+    params: Mapping[str, Any],
+    data_size: int | None = None,
+    particles: int = 1,
+    analytic: bool = True,
+    plate: str | None = None,
+) -> dict[str, Array]:
+    """The state that an objective begins with (`inference.stateful`), of one run of a pair; {} where it has none.
+
+    The arguments are those of `estimate`.
+    """
+    if not has_state(objective):
+        return {}
+
+    @jax.jit  # where only its shapes are asked for, nothing is run
+    def state(key: Array, params: Mapping[str, Any], args: Sequence[Any]) -> dict[str, Array]:
+        found = terms(model, guide, args, None, particles, analytic, key=key, params=params, plate=plate)
+        return begun(objective, found, data_size)
+
+    return state(key, params, tuple(args))
 
 
 def is_doubly(objective: Objective, gradient: str) -> bool:

@@ -106,7 +106,7 @@ class NumPyroEngine:
         lists["best"] = self.best
         training = {
             f"{kind}.{n}": a for kind, each in lists.items() if each is not None for n, a in named(each).items()
-        }
+        } | {f"objective.{name}": a for name, a in self.state.objective.items()}
         weights = {**self.constants, **named(self.parameters.constrained(self.best if best else self.state.left))}
         save(self.path, weights, {**training, "tally": self.state.tally}, {**about, "backend": "numpyro"})
 
@@ -124,7 +124,8 @@ class NumPyroEngine:
 
         kinds = ["params", "exp_avg", "exp_avg_sq"] + (["average"] if self.state.average is not None else [])
         self.state = self.state._replace(**{kind: restored(kind) for kind in kinds})
-        self.state = self.state._replace(tally=jnp.asarray(state["tally"]))
+        objective = {name: jnp.asarray(state[f"objective.{name}"]) for name in self.state.objective}
+        self.state = self.state._replace(tally=jnp.asarray(state["tally"]), objective=objective)
         if about["best"] is not None:
             self.best = restored("best")
 

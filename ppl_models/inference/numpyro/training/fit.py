@@ -16,7 +16,7 @@ from ..engine.parameters import find
 from ..engine.step import Blocks, Step, begun
 from ..feeding.batches import Order, columns_of, drawn, fingerprint
 from ..passes.checks import check_loss, check_values
-from ..passes.losses import is_doubly
+from ..passes.losses import initial_state, is_doubly
 from .checkpoint import CHECKPOINT, read
 from .engine import NumPyroEngine
 
@@ -119,7 +119,10 @@ def fit(
         about = {name: None if each is None else fingerprint(each) for name, each in known.items()}
         told = pair.kl if config.record_kl else ()
         step = Step(model, guide, parameters, columns, config, keys[2], told, pair.plate)
-        blocks, state = Blocks(step, order, config.total(order.per_epoch)), begun(free, config.ema is not None, told)
+        how = {"data_size": size, "particles": config.particles, "analytic": config.analytic, "plate": pair.plate}
+        first = initial_state(config.objective, model, guide, batch, key=keys[1], params=params, **how)
+        state = begun(free, config.ema is not None, told, first)
+        blocks = Blocks(step, order, config.total(order.per_epoch))
         path = None if run.folder is None else run.folder / CHECKPOINT
         engine = NumPyroEngine(blocks, state, held_out, run, path)
         about["seed"] = seed

@@ -2,17 +2,44 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from math import sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from .capture import NotCapturable, capture
 from .flat_parameters import Buffers
 from .inductor import compiled
 from .step import BETAS, EPS, Eager, StepInputs, negative, outcome
+
+
+class GraphInputs(NamedTuple):
+    """All that a captured function reads. It travels as one flat list of tensors, in this order (`Function`).
+
+    Attributes:
+        lists: parameters, moments and averages, where they lie (`Buffers`); the parameters come first.
+        scalars: what changes from step to step, see `Graph.__call__`.
+        halted: whether a step was not finite.
+        objective: the state of an objective that has one, where it lies.
+        given: what is handed over anew at every call: a batch, or what batches say.
+    """
+
+    lists: dict[str, list[Tensor]]
+    scalars: Tensor
+    halted: Tensor
+    objective: dict[str, Tensor]
+    given: Any
+
+
+class Gradients(NamedTuple):
+    """What a batch says of a step: what is told, gradients of the buffers, and the state that the objective leaves."""
+
+    told: Tensor
+    gradients: list[Tensor]
+    state: dict[str, Tensor]
 
 
 class Graph:
@@ -43,17 +70,19 @@ class Graph:
         self.dtype = torch.float64 if wide else torch.float32
         self.scalars = torch.zeros(5, dtype=self.dtype, device=self.device)
         self.batch = [x.clone() for x in batch] if self.device.type == "cuda" else list(batch)
-        state = [t for each in buffers.lists.values() for t in each]
+        inputs = GraphInputs(buffers.lists, self.scalars, eager.halted, eager.slots.objective, self.batch)
         with pyro.validation_enabled(False):
             if whole:
-                inputs = [*state, self.scalars, eager.halted, *self.batch]
-                self.functions = [Function(self._step, inputs, buffers, len(self.batch))]
-            else:
-                found = Function(self._gradient, [*state, self.scalars, *self.batch], buffers, len(self.batch))
-                zeros = [torch.zeros_like(t) for t in buffers.lists["parameter"]]
+                step = lambda now: self._update(now._replace(given=self._gradient(now)))  # noqa: E731
+                self.functions = [Function(step, inputs, buffers)]
+            else:  # the state of the objective goes from batch to batch
+                state = {name: t.clone() for name, t in inputs.objective.items()}
+                first = inputs._replace(objective={}, given=(state, self.batch))
+                found = Function(self._gradient, first, buffers)
                 told = torch.zeros(2 + len(eager.config.kl_of), dtype=self.dtype, device=self.device)
-                inputs = [*state, self.scalars, eager.halted, told, *zeros]
-                self.functions = [found, Function(self._apply, inputs, buffers, len(zeros) + 1)]
+                zeros = [torch.zeros_like(t) for t in buffers.lists["parameter"]]
+                inputs = inputs._replace(given=Gradients(told, zeros, state))
+                self.functions = [found, Function(self._update, inputs, buffers)]
 
     def __call__(self, batches: Sequence[Sequence[Any]], now: StepInputs) -> Tensor:
         """Take the step; as `Eager.__call__`."""
@@ -65,15 +94,22 @@ class Graph:
         self.scalars.copy_(torch.tensor(values, dtype=self.dtype), non_blocking=True)
         if self.whole:
             return self.functions[0](batches[0])[0]
+        said = self._said(batches)
+        if self.eager.group is not None:
+            self.eager.group.average_(tree_leaves(said))
+        return self.functions[1](tree_leaves(said))[0]
+
+    def _said(self, batches: Sequence[Sequence[Any]]) -> Gradients:
+        """What batches say together: means, and the state that the last one leaves."""
+        function, state = self.functions[0], self.eager.slots.objective
         sums: list[Tensor] = []
         for batch in batches:
-            found = self.functions[0](batch)
+            each = function.named(function([*state.values(), *batch]))
+            state, found = each.state, [each.told, *each.gradients]
             sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else [t.clone() for t in found]
         for total in sums if len(batches) > 1 else ():
             total /= len(batches)
-        if self.eager.group is not None:
-            self.eager.group.average_(sums)
-        return self.functions[1](sums)[0]
+        return Gradients(sums[0], sums[1:], state)
 
     def check(self, batch: Sequence[Any], now: StepInputs) -> None:
         """Try the step, and leave no trace of it.
@@ -86,7 +122,9 @@ class Graph:
         with torch.no_grad():
             before = [t.clone() for t in touched]
             with torch.random.fork_rng(cuda), pyro.validation_enabled(False):
-                expected = negative(eager.config, eager.model, eager.guide, batch, now.beta).value
+                expected = negative(
+                    eager.config, eager.model, eager.guide, batch, now.beta, eager.slots.objective
+                ).value
         with torch.no_grad():
             _put_back(touched, before)
             with torch.random.fork_rng(cuda):
@@ -121,34 +159,24 @@ class Graph:
             torch.cuda.set_sync_debug_mode(mode)
         return False
 
-    def _gradient(self, *flat: Tensor) -> tuple[Tensor, ...]:
-        """(loss and bound, gradients of the buffers) as a function of all that changes."""
+    def _gradient(self, inputs: GraphInputs) -> Gradients:
+        """Loss and gradients as a function of all that changes."""
         eager, parameters = self.eager, self.eager.slots.parameters
-        count = sum(map(len, self.buffers.lists.values()))
-        scalars, batch = flat[count], flat[-len(self.batch) :]
-        beta = scalars[0] if eager.beta is None else eager.beta
+        state, batch = (inputs.objective, inputs.given) if self.whole else inputs.given
+        beta = inputs.scalars[0] if eager.beta is None else eager.beta
         with torch.enable_grad():
-            value, told, _ = negative(eager.config, eager.model, eager.guide, batch, beta)
-            gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+            found = negative(eager.config, eager.model, eager.guide, batch, beta, state)
+            gradients = torch.autograd.grad(found.value, parameters, allow_unused=True)
         self.used = [g is not None for g in gradients]
         whole = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
         joined = [self.buffers.joined(whole, group) for group in self.buffers.groups]
-        return told.to(self.dtype), *joined
+        return Gradients(found.told.to(self.dtype), joined, found.state)
 
-    def _step(self, *flat: Tensor) -> tuple[Tensor]:
-        told, *gradients = self._gradient(*flat)
-        return self._update(flat, told, gradients)
-
-    def _apply(self, *flat: Tensor) -> tuple[Tensor]:
-        count = sum(map(len, self.buffers.lists.values()))
-        return self._update(flat, flat[count + 2], flat[count + 3 :])
-
-    def _update(self, flat: Sequence[Tensor], told: Tensor, gradients: Sequence[Tensor]) -> tuple[Tensor]:
+    def _update(self, inputs: GraphInputs) -> list[Tensor]:
         """AdamW and the moving average, written in place where the step is good; returns the outcome of the step."""
-        config, rest = self.eager.config, list(flat)
-        lists = {kind: [rest.pop(0) for _ in each] for kind, each in self.buffers.lists.items()}
-        _, decay, scale, root, weight = rest[0].unbind()
-        halted = rest[1]
+        config, lists, halted = self.eager.config, inputs.lists, inputs.halted
+        told, gradients, after = inputs.given
+        _, decay, scale, root, weight = inputs.scalars.unbind()
         norm = told.new_zeros(())
         if config.measures:
             norm = sum(g.square().sum().to(told.dtype) for g in gradients).sqrt()
@@ -179,30 +207,46 @@ class Graph:
                 average = lists["average"][k]
                 average.copy_(torch.where(good, average + weight * (p_new - average), average))
             p.copy_(p_new)
-        return (torch.where(good, outcome(told, norm), 0.0),)
+        for name, old in inputs.objective.items():
+            old.copy_(torch.where(good, after[name], old))
+        return [torch.where(good, outcome(told, norm), 0.0)]
 
 
 class Function:
-    """A compiled function of tensors, most of which stay where they are: only the last few change from call to call."""
+    """A compiled function of tensors, most of which stay where they are: only what is `given` changes between calls.
 
-    def __init__(
-        self, function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor], buffers: Buffers, changing: int
-    ) -> None:
-        graph, held = capture(function, inputs)
+    Args:
+        function: to tensors in any nested structure.
+        inputs, buffers: what it is captured with, and the parameters among it.
+    """
+
+    def __init__(self, function: Callable[[GraphInputs], Any], inputs: GraphInputs, buffers: Buffers) -> None:
+        flat, structure = tree_flatten(inputs)
+
+        def of_flat(*flat: Tensor) -> list[Tensor]:
+            found, self.structure = tree_flatten(function(tree_unflatten(list(flat), structure)))
+            return found
+
+        self.static = tree_leaves(inputs.given)
+        self.given = len(flat) - len(self.static)
+        graph, held = capture(of_flat, flat)
         held = _parameters_as_views(graph, held, buffers)
         held = _on_device(graph, held, buffers.slots.parameters[0].device)
-        self.fixed, self.given = [*inputs[:-changing], *held], len(inputs) - changing
-        self.static, self.replayed, self.outputs = list(inputs[-changing:]), None, ()
-        self.run = compiled(graph, [*inputs, *held])
+        self.fixed, self.replayed, self.outputs = [*flat[: self.given], *held], None, ()
+        self.run = compiled(graph, [*flat, *held])
 
-    def __call__(self, changing: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Its outputs; on CUDA they are overwritten by the next call."""
+    def __call__(self, given: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Its outputs, flat as what is given; on CUDA they are overwritten by the next call."""
         if self.replayed is None:
-            return self.run(*self.fixed[: self.given], *changing, *self.fixed[self.given :])
-        for place, x in zip(self.static, changing, strict=True):
+            return self.run(*self.fixed[: self.given], *given, *self.fixed[self.given :])
+        for place, x in zip(self.static, given, strict=True):
             place.copy_(x, non_blocking=True)
         self.replayed.replay()
         return self.outputs
+
+    def named(self, outputs: Sequence[Tensor]) -> Any:
+        """Outputs in the structure that the function gave them."""
+        return tree_unflatten(list(outputs), self.structure)
 
     def record(self, device: torch.device) -> None:
         """Record the kernels of a call as a CUDA graph. All that it reads and writes must stay where it is.

@@ -1,4 +1,4 @@
-"""Parameters beside what an optimizer and a moving average keep of each: one list each, in one order."""
+"""Parameters beside what an optimizer, a moving average and an objective keep from step to step."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,13 +17,17 @@ class OptimizerState:
     Args:
         named: name -> trainable tensor; each tensor once.
         average: whether to keep a moving average of each.
+        objective: name -> array of the state of an objective that has one (`inference.stateful`).
     """
 
-    def __init__(self, named: Mapping[str, Tensor], average: bool) -> None:
+    def __init__(
+        self, named: Mapping[str, Tensor], average: bool, objective: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.names, self.parameters = list(named), list(named.values())
         self.exp_avg = [torch.zeros_like(p, memory_format=torch.preserve_format) for p in self.parameters]
         self.exp_avg_sq = [torch.zeros_like(p, memory_format=torch.preserve_format) for p in self.parameters]
         self.averages = [p.detach().clone() for p in self.parameters] if average else []
+        self.objective = dict(objective or {})
         self.swapped_in = False
 
     def lists(self) -> dict[str, list[Tensor]]:
@@ -35,7 +39,8 @@ class OptimizerState:
         """Every tensor as "list.name", sharing memory, whether parameters and averages are exchanged or not."""
         other = {"parameter": "average", "average": "parameter"} if self.swapped_in and self.averages else {}
         lists = {other.get(kind, kind): each for kind, each in self.lists().items()}
-        return {f"{k}.{n}": t.detach() for k, each in lists.items() for n, t in zip(self.names, each, strict=True)}
+        found = {f"{k}.{n}": t.detach() for k, each in lists.items() for n, t in zip(self.names, each, strict=True)}
+        return found | {f"objective.{name}": t for name, t in self.objective.items()}
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:

@@ -1,6 +1,6 @@
 """One step of a training, run as it stands: loss, gradient, guard, AdamW and moving average."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import inf
@@ -14,8 +14,9 @@ from torch.overrides import TorchFunctionMode
 
 from ...config import FitConfig
 from ...objectives import elbo, importance_weighted, mean_kl
+from ...stateful import Carried
 from ..feeding.distributed import Group
-from ..passes.losses import estimate
+from ..passes.losses import estimate, initial_state
 from ..passes.terms import Terms, concatenated
 from .optimizer_state import OptimizerState
 
@@ -95,21 +96,28 @@ class Measured(NamedTuple):
         value: what is minimized.
         told: (2 + kl_of,): the same, the bound on the nll, and the mean divergence of each latent of `kl_of`; detached.
         found: the terms of all.
+        state: of the objective, after it; empty where it has none.
     """
 
     value: Tensor
     told: Tensor
     found: list[Terms]
+    state: dict[str, Tensor]
 
 
 def negative(
-    config: StepConfig, model: Callable, guide: Callable, batch: Sequence[Any], beta: float | Tensor
+    config: StepConfig,
+    model: Callable,
+    guide: Callable,
+    batch: Sequence[Any],
+    beta: float | Tensor,
+    state: Mapping[str, Tensor],
 ) -> Measured:
-    """What a step minimizes and tells, on one batch."""
-    objective = config.fit.objective
+    """What a step minimizes and tells, on one batch, with an objective in this state."""
+    objective = Carried(config.fit.objective, state) if state else config.fit.objective
     if config.fit.loss is not None:
         value = config.fit.loss.differentiable_loss(model, guide, *batch) / len(batch[0])
-        return Measured(value, torch.stack([value, value]).detach(), [])
+        return Measured(value, torch.stack([value, value]).detach(), [], {})
     device = next((x.device.type for x in batch if isinstance(x, Tensor)), "cpu")
     with ExitStack() as stack:
         if config.fit.precision != "float32":
@@ -136,7 +144,8 @@ def negative(
         told = [value, bound]
         if config.kl_of:
             told += mean_kl(concatenated(found), config.kl_of, config.data_size)
-        return Measured(value, torch.stack([t.detach() for t in told]), found)
+        after = {name: t.detach().clone() for name, t in objective.after.items()} if state else {}
+        return Measured(value, torch.stack([t.detach() for t in told]), found, after)
 
 
 def outcome(told: Tensor, norm: Tensor) -> Tensor:
@@ -188,10 +197,14 @@ class Eager:
         """
         slots, config = self.slots, self.config
         self.optimizer.zero_grad(set_to_none=True)
-        tellings, self.found = [], []  # what the last step held is let go before this one needs its own
+        tellings, state, self.found = (
+            [],
+            slots.objective,
+            [],
+        )  # what the last step held is let go before this one needs its own
         with pyro.validation_enabled(False):
             for batch in batches:
-                value, told, self.found = negative(config, self.model, self.guide, batch, now.beta)
+                value, told, self.found, state = negative(config, self.model, self.guide, batch, now.beta, state)
                 if not value.requires_grad:
                     raise ValueError("fit: the loss depends on no trainable parameter; is all that it reads frozen?")
                 (value / len(batches) if len(batches) > 1 else value).backward()
@@ -200,7 +213,7 @@ class Eager:
         told = sum(tellings) / len(batches)
         gradients = [p.grad for p in slots.parameters if p.grad is not None]
         if self.group is not None:
-            self.group.average_([*gradients, told])
+            self.group.average_([*gradients, told, *state.values()])
         norm = told.new_zeros(())
         if config.measures:
             norm = nn.utils.clip_grad_norm_(slots.parameters, inf if config.fit.clip is None else config.fit.clip)
@@ -209,6 +222,8 @@ class Eager:
             self.halted |= ~good
         else:
             good = good & (norm <= config.fit.skip)
+        for name, old in slots.objective.items():
+            old.copy_(torch.where(good, state[name], old))
         moved, weight = self.update(good, now), config.fit.average_weight(now.step)
         # a GPU has not said whether they moved
         if moved and config.fit.skip is not None and good.device.type == "cuda":
@@ -218,6 +233,25 @@ class Eager:
             average = get_ema_multi_avg_fn(1 - weight)
             average(slots.averages, [p.detach() for p in slots.parameters], now.step)
         return torch.where(good, outcome(told, norm), 0.0)
+
+    def begin(self, batch: Sequence[Any]) -> None:
+        """Give an objective with state its first one, of a pass over a batch; nothing for others."""
+        config = self.config
+        found = initial_state(
+            config.fit.objective,
+            self.model,
+            self.guide,
+            batch,
+            data_size=config.data_size,
+            particles=config.particles,
+            passes=config.passes,
+            nesting=config.nesting,
+            plate=config.plate,
+            analytic=config.fit.analytic,
+        )
+        self.slots.objective.update(found)
+        if self.group is not None:
+            self.group.broadcast_([*found.values()])
 
     def update(self, good: Tensor, now: StepInputs) -> bool:
         """One AdamW update where `good`; whether the parameters may have moved. A GPU decides for itself."""

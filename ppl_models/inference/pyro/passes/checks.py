@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ppl_models.programs.pyro import nodes_of
 
+from ...stateful import has_state
 from ..feeding.batches import rows_of
 from .terms import run_pair
 
@@ -32,6 +33,11 @@ def check_loss(loss: Any) -> None:
         raise TypeError(f"fit: loss is the class {loss.__name__}, want an instance; try {loss.__name__}()")
     if not isinstance(loss, ELBO):
         raise TypeError(f"fit: loss is a {type(loss).__name__}, want an objective of Pyro's; {working}")
+    if has_state(getattr(loss, "objective", None)):
+        raise ValueError(
+            "fit: found a Loss of an objective with state, which no checkpoint would keep, want the objective itself; "
+            "try objective= in place of loss="
+        )
     if not callable(getattr(loss, "differentiable_loss", None)):
         raise ValueError(f"fit: loss {type(loss).__name__} has no differentiable_loss; {working}")
 

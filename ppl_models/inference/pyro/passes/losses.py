@@ -11,7 +11,8 @@ from ppl_models.programs.pairs import refuse_rough
 
 from ...config import GRADIENTS
 from ...objectives import elbo, importance_weighted
-from .checks import evaluating
+from ...stateful import Carried, begun, has_state
+from .checks import evaluating, forked
 from .dreg import Cut, doubly_reparametrized
 from .pair_info import ENUMERATE, pair_info
 from .terms import Terms, concatenated, terms, traces
@@ -84,6 +85,29 @@ def estimate(
     return -doubly_reparametrized(found, drawn, beta, data_size), found
 
 
+def initial_state(
+    objective: Any,
+    model: Callable,
+    guide: Callable,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    data_size: int | None = None,
+    analytic: bool = True,
+    passes: int = 1,
+    **how: Any,
+) -> dict[str, Tensor]:
+    """The state that an objective begins with (`inference.stateful`), of one run of a pair; {} where it has none.
+
+    The generators are as before afterwards. The arguments are those of `estimate`.
+    """
+    if not has_state(objective):
+        return {}
+    with forked([*args, *(kwargs or {}).values()]), torch.no_grad(), poutine.block(), evaluating(model, guide):
+        found = [terms(model, guide, args, kwargs, analytic=analytic, **how) for _ in range(passes)]
+        return {name: t.detach().clone() for name, t in begun(objective, concatenated(found), data_size).items()}
+
+
 def _doubly(objective: Objective, gradient: str) -> bool:
     if gradient not in GRADIENTS:
         raise ValueError(f"found gradient={gradient!r}, want one of {', '.join(map(repr, GRADIENTS))}")
@@ -113,7 +137,8 @@ class Loss(ELBO):
     one. Its attribute `beta` may be set between steps.
 
     Args:
-        objective: of `Terms`: `elbo`, `partial(free_bits, nats=1.0)`, `importance_weighted`, or one of yours.
+        objective: of `Terms`: `elbo`, `partial(free_bits, nats=1.0)`, `importance_weighted`, or one of yours. One with
+            state (`inference.stateful`) has it in the attribute `state`, which moves where gradients are asked for.
         particles, analytic, beta, gradient: see `estimate`.
         data_size: number of data of which the pass saw a batch, where the program does not subsample; global latents
             then weigh batch / data_size.
@@ -153,6 +178,7 @@ class Loss(ELBO):
         super().__init__(num_particles=particles)
         self.objective, self.gradient, self.analytic = objective, gradient, analytic
         self.beta, self.data_size = beta, data_size
+        self.state: dict[str, Tensor] = {}
         self._seen: tuple[Any, Any, dict[str, Any], tuple[str, str] | None] | None = None
 
     def _get_trace(self, model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -165,25 +191,19 @@ class Loss(ELBO):
 
     def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """The loss as a scalar tensor, in nats over the batch, whose gradient is that of the estimator."""
+        how = {"data_size": self.data_size, "analytic": self.analytic}
         if self._seen is None or self._seen[0] != model or self._seen[1] != guide:
             with evaluating(model, guide):
                 info = pair_info("Loss", model, guide, args, kwargs, particles=self.num_particles, observes=False)
             self._seen = model, guide, info.how, info.pair.rough
-        _, _, how, rough = self._seen
+            self.state = initial_state(self.objective, model, guide, args, kwargs, **how, **info.how)
+        how, rough = how | self._seen[2], self._seen[3]
         if rough and torch.is_grad_enabled():
             refuse_rough(*rough, f"take pyro.infer.Trace_ELBO(), {ENUMERATE}", "Loss: ")
-        value, found = estimate(
-            self.objective,
-            model,
-            guide,
-            args,
-            kwargs,
-            beta=self.beta,
-            data_size=self.data_size,
-            analytic=self.analytic,
-            gradient=self.gradient,
-            **how,
-        )
+        objective = Carried(self.objective, self.state) if self.state else self.objective
+        value, found = estimate(objective, model, guide, args, kwargs, beta=self.beta, gradient=self.gradient, **how)
+        if self.state and torch.is_grad_enabled():
+            self.state = {name: t.detach() for name, t in objective.after.items()}
         seen = found[0]
         alone = seen.shared >= seen.log_likelihood.keys() | seen.kl.keys()
         return value * (seen.full_size or (self.data_size if alone and self.data_size else seen.seen))

@@ -16,7 +16,7 @@ def diagnosis(eager: Eager, now: StepInputs, batch: Sequence[Any]) -> str:
     value, found = eager.value, eager.found
     if value is None or now.step + 1 != eager.steps:  # a captured step, which shows no terms: the same with other noise
         with pyro.validation_enabled(False):
-            again = negative(eager.config, eager.model, eager.guide, batch, now.beta)
+            again = negative(eager.config, eager.model, eager.guide, batch, now.beta, eager.slots.objective)
         value, found = again.value, again.found
     finite = bool(torch.isfinite(value))
     text = f"fit: the {'gradient is not finite' if finite else f'loss is {value.item()}'} at step {now.step + 1}"

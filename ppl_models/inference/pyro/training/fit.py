@@ -114,6 +114,7 @@ def fit(
         how = StepConfig(config, **of_pair, data_size=size, kl_of=told)
         betas = config.betas()
         eager = Eager(model, guide, slots, how, betas.value if isinstance(betas, Constant) else None, group)
+        eager.begin(example)
         known = {"data": columns, "validation": held_out} if folder is not None else {}
         about = {name: None if each is None else fingerprint(each) for name, each in known.items()}
         path = None if run.folder is None else run.folder / CHECKPOINT

@@ -24,7 +24,7 @@ class TrainingStep:
     Attributes:
         lr: the learning rate, to be set between steps.
         steps: how many were taken.
-        slots: parameters, moments and averages by name.
+        slots: parameters, moments and averages by name, and the state of an objective that has one.
         notes: why steps run uncompiled, if they do though they were to be compiled.
     """
 
@@ -121,4 +121,6 @@ def training_step(
     )
     config = StepConfig(options, **info.how, data_size=data_size, norm=False)
     slots = OptimizerState(trainable(contents(model, guide, args, info.params)), average=ema is not None)
-    return TrainingStep(Eager(model, guide, slots, config, beta), compile, lr)
+    eager = Eager(model, guide, slots, config, beta)
+    eager.begin(args)
+    return TrainingStep(eager, compile, lr)

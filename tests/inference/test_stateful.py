@@ -1,0 +1,323 @@
+"""Objectives with state: their arrays in steps of every kind and in files; the controller of free bits."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as jax_dist
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ppl_models.inference as torch_side
+import ppl_models.inference.numpyro as jax_side
+from ppl_models.inference import Loss, Terms, adaptive_free_bits, elbo, free_bits, training_step
+from ppl_models.inference.pyro.engine import graph
+from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read
+from ppl_models.inference.stateful import Carried, begun
+from ppl_models.runs.objectives import objective_of
+
+pytestmark = pytest.mark.usefixtures("double")
+
+
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The graphs that are captured, which run as they are."""
+    graphs: list[Any] = []
+    monkeypatch.setattr(graph, "compiled", lambda found, inputs: graphs.append(found) or torch.no_grad()(found))
+    return graphs
+
+
+# The controller, against a loop by hand.
+
+
+def by_hand(gamma: float, kl: float, nats: float, rate: float, slack: float) -> float:
+    if kl > (1 + slack) * nats:
+        return min(gamma * (1 + rate), 1.0)
+    return max(gamma / (1 + rate), 1e-6) if kl < nats else gamma
+
+
+def test_the_trajectory_of_the_weights_is_that_of_a_loop_by_hand():
+    kls = 1.0 + np.random.default_rng(0).normal(size=(300, 2)) * np.linspace(0.1, 1.0, 300)[:, None]
+    objective, gammas = adaptive_free_bits(nats=1.0, rate=0.2, slack=0.1), [1.0, 1.0]
+
+    def terms(row: np.ndarray, as_array: Any) -> Terms:
+        kl = {n: as_array([[v, v + 0.2], [v, v - 0.2]]) for n, v in zip("ab", row, strict=True)}  # means over all four
+        return Terms({"x": as_array([[-3.0, -5.0], [-4.0, -4.0]])}, {}, {}, kl, frozenset())
+
+    with jax.enable_x64(True):
+        states = [begun(objective, terms(kls[0], make), None) for make in (torch.tensor, jnp.asarray)]
+        for row in kls:
+            bound = -4 - 0.5 * sum(g * v for g, v in zip(gammas, row, strict=True))
+            for i, make in enumerate((torch.tensor, jnp.asarray)):
+                value, states[i] = objective(terms(row, make), 0.5, None, states[i])
+                assert float(value) == pytest.approx(bound, rel=1e-12)
+            gammas = [by_hand(g, v, 1.0, 0.2, 0.1) for g, v in zip(gammas, row, strict=True)]
+            for state in states:
+                assert [float(state[f"gamma.{n}"][0]) for n in "ab"] == pytest.approx(gammas, rel=1e-12)
+    assert 0 < min(gammas) < 1  # they moved
+
+
+def test_auxiliary_and_shared_sites_and_units():
+    units = {"z": torch.tensor([[[0.1, 2.0], [0.3, 4.0]]]), "g": torch.tensor([[[5.0]]])}
+    kl = {n: u.sum(-1) for n, u in units.items()} | {"aux": torch.ones(1, 2)}
+    terms = Terms(
+        {"x": torch.zeros(1, 2)}, {}, {}, kl, frozenset("g"), auxiliary=frozenset({"aux"}), units=lambda: units
+    )
+    objective = adaptive_free_bits(nats=1.0, per="unit")
+    state = begun(objective, terms, 10)
+    assert {n: tuple(v.shape) for n, v in state.items()} == {"gamma.z": (2,), "gamma.g": (1,)}
+    state = {"gamma.z": torch.tensor([0.5, 0.25]), "gamma.g": torch.tensor([0.5])}
+    value, after = objective(terms, 1.0, 10, state)
+    torch.testing.assert_close(value, torch.tensor(-(0.5 * 0.2 + 0.25 * 3.0) - 0.5 * 5.0 / 10 - 1.0))
+    torch.testing.assert_close(after["gamma.z"], torch.tensor([0.5 / 1.1, 0.25 * 1.1]))
+
+
+def test_beta_weighs_the_divergences_and_moves_no_weight():
+    terms = Terms({"x": torch.zeros(1, 2)}, {}, {}, {"z": torch.full((1, 2), 3.0)}, frozenset())
+    state = {"gamma.z": torch.tensor([0.5])}
+    found = [adaptive_free_bits(nats=1.0)(terms, beta, None, state) for beta in (0.0, 0.1, 1.0)]
+    assert [float(v) for v, _ in found] == pytest.approx([0.0, -0.15, -1.5])
+    assert {float(after["gamma.z"]) for _, after in found} == {0.55}
+
+
+@pytest.mark.parametrize("options", [{"nats": -1.0}, {"rate": 0.0}, {"slack": -0.1}, {"least": 0.0}, {"least": 2.0}])
+def test_options_that_there_are_not(options):
+    with pytest.raises(ValueError, match=f"adaptive_free_bits: found {next(iter(options))}="):
+        adaptive_free_bits(**options)
+
+
+# A pair in both languages: z ~ N(0, I), x ~ N(W z, I), and a guide whose factor needs no draw to give its divergence.
+
+START = {"W": np.random.default_rng(2).normal(size=(2, 3)), "V": 0.3 * np.random.default_rng(3).normal(size=(3, 2))}
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.W = nn.Parameter(torch.tensor(START["W"]))
+
+    def forward(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z @ self.W, 1.0).to_event(1), obs=x)
+
+
+class Guide(nn.Module):
+    """Its scale is so small that the draws of other generators move no loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.V = nn.Parameter(torch.tensor(START["V"]))
+
+    def forward(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x @ self.V, 1e-9).to_event(1))
+
+
+def jax_model(x):
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", jax_dist.Normal(jnp.zeros(2), 1.0).to_event(1))
+        w = numpyro.param("W", jnp.asarray(START["W"].copy()))
+        numpyro.sample("x", jax_dist.Normal(z @ w, 1.0).to_event(1), obs=x)
+
+
+def jax_guide(x):
+    with numpyro.plate("data", len(x)):
+        v = numpyro.param("V", jnp.asarray(START["V"].copy()))
+        numpyro.sample("z", jax_dist.Normal(x @ v, jnp.asarray(1e-9)).to_event(1))
+
+
+def rows(n: int = 16) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(n, 3))
+
+
+# KL falls from 41.1 nats: it passes the band of the controller
+QUIET = {"lr": 0.02, "every": 5, "seed": 0, "progress": False, "schedule": "constant"}
+OBJECTIVE = adaptive_free_bits(nats=40.8, slack=0.002)
+CASES = {
+    "as it is": {},
+    "particles": {"particles": 2},
+    "accumulate": {"accumulate": 2, "batch_size": 8},
+    "warm-up": {"warmup": 10},
+    "skip": {"skip": 30.0},
+    "per unit": {"objective": adaptive_free_bits(nats=20.45, slack=0.001, per="unit")},
+}
+
+
+def trained(folder: Any, compile: bool, **options: Any) -> tuple[Any, dict[str, np.ndarray], list[np.ndarray]]:
+    model, guide = Model(), Guide()
+    options = {"steps": 25, "objective": OBJECTIVE, "batch_size": 100, "folder": folder, **QUIET, **options}
+    run = torch_side.fit(model, guide, torch.tensor(rows()), compile=compile, **options)
+    state = {n: v.numpy() for n, v in read(folder / CHECKPOINT).training.items() if n.startswith("objective.")}
+    return run, state, [model.W.detach().numpy(), guide.V.detach().numpy()]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_eager_captured_and_numpyros_steps_are_the_same(name, tmp_path, uncompiled):
+    options = CASES[name]
+    eager, state, weights = trained(tmp_path / "eager", False, **options)
+    captured, state_too, weights_too = trained(tmp_path / "captured", True, **options)
+    assert uncompiled and not captured.notes
+    for a, b in zip([*state.values(), *weights], [*state_too.values(), *weights_too], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    gamma = state["objective.gamma.z"]
+    assert ((0 < gamma) & (gamma < 1)).all()
+    if name == "accumulate":  # whose batches have other rows
+        return
+    with jax.enable_x64(True):
+        options = {
+            "steps": 25,
+            "objective": OBJECTIVE,
+            "batch_size": 100,
+            "folder": tmp_path / "jax",
+            **QUIET,
+            **options,
+        }
+        run = jax_side.fit(jax_model, jax_guide, rows(), **options)
+    kept = read(tmp_path / "jax" / CHECKPOINT).training
+    np.testing.assert_allclose(kept["objective.gamma.z"], gamma, rtol=1e-6)
+    np.testing.assert_allclose(run.params["W"], weights[0], rtol=1e-5)
+    assert [r["loss"] for r in run.history] == pytest.approx([r["loss"] for r in eager.history], rel=1e-5)
+
+
+def stop_at(step: int) -> Any:
+    def stop(run: Any) -> None:
+        if run.history[-1]["step"] == step:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+@pytest.mark.parametrize("kind", ["eager", "captured", "numpyro"])
+def test_a_run_that_was_ended_goes_on_exactly(kind, tmp_path, uncompiled):
+    options = {"steps": 25, "objective": OBJECTIVE, "batch_size": 6, **QUIET}
+    found = []
+    for folder in ("whole", "parts"):
+        options["folder"] = tmp_path / folder
+        for part in range(1 if folder == "whole" else 2):
+            options["resume"], options["callbacks"] = part == 1, stop_at(20) if folder == "parts" and not part else None
+            try:
+                if kind == "numpyro":
+                    with jax.enable_x64(True):
+                        jax_side.fit(jax_model, jax_guide, rows(), **options)
+                else:
+                    torch_side.fit(Model(), Guide(), torch.tensor(rows()), compile=kind == "captured", **options)
+            except KeyboardInterrupt:
+                assert folder == "parts"
+        kept = read(tmp_path / folder / CHECKPOINT)
+        found.append({**kept.weights, **kept.training})
+    whole, parts = found
+    assert "objective.gamma.z" in whole and whole.keys() == parts.keys()
+    for name, value in whole.items():
+        np.testing.assert_array_equal(np.asarray(value), np.asarray(parts[name]), err_msg=name)
+
+
+def test_another_objective_cannot_go_on(tmp_path):
+    trained(tmp_path, False)
+    with pytest.raises(ValueError, match="found objective='adaptive_free_bits.nats=1.0"):
+        trained(tmp_path, False, objective=adaptive_free_bits(nats=1.0), resume=True)
+
+
+# What is left alone.
+
+
+class Counting:
+    """The state counts batches; the bound is the ELBO."""
+
+    def init(self, terms: Terms, data_size: int | None = None) -> dict[str, Any]:
+        return {"count": 0 * next(iter(terms.kl.values())).sum()}
+
+    def __call__(self, terms: Terms, beta: Any, data_size: int | None, state: Any) -> tuple[Any, dict[str, Any]]:
+        return elbo(terms, beta, data_size), {"count": state["count"] + 1}
+
+
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize(("skip", "accumulate", "count"), [(None, 1, 25), (None, 2, 50), (1e-9, 1, 0)])
+def test_batches_are_counted_where_steps_are_taken(compile, skip, accumulate, count, tmp_path, uncompiled):
+    options = {"objective": Counting(), "skip": skip, "accumulate": accumulate, "batch_size": 8}
+    options |= {"validation": torch.tensor(rows(8))}
+    if skip:
+        with pytest.raises(ValueError, match="none of the last 5 steps was taken"):
+            trained(tmp_path, compile, **options)
+        return
+    _, state, _ = trained(tmp_path, compile, **options)
+    assert state["objective.count"] == count
+
+
+def test_batches_are_counted_in_jax(tmp_path):
+    options = {"objective": Counting(), "accumulate": 2, "batch_size": 8, "validation": rows(8), "steps": 10, **QUIET}
+    jax_side.fit(jax_model, jax_guide, rows().astype(np.float32), folder=tmp_path, **options)
+    assert read(tmp_path / CHECKPOINT).training["objective.count"] == 20
+
+
+def test_a_step_of_ones_own_and_a_loss_carry_it(uncompiled):
+    x, model, guide = torch.tensor(rows()), Model(), Guide()
+    for compile in (False, True):
+        step = training_step(model, guide, (x,), objective=Counting(), compile=compile)
+        for _ in range(3):
+            step(x)
+        assert step.slots.objective["count"] == 3
+    loss = Loss(Counting())
+    for _ in range(2):
+        loss.differentiable_loss(model, guide, x).backward()
+    loss.loss(model, guide, x)
+    assert loss.state["count"] == 2
+    with pytest.raises(ValueError, match="a Loss of an objective with state, which no checkpoint would keep"):
+        torch_side.fit(model, guide, x, steps=1, loss=loss, progress=False)
+
+
+def test_what_is_no_state_is_refused():
+    x, model, guide = torch.tensor(rows()), Model(), Guide()
+
+    class Whole(Counting):
+        def init(self, terms: Terms, data_size: int | None = None) -> dict[str, Any]:
+            return {"count": torch.zeros((), dtype=torch.int64)}
+
+    with pytest.raises(ValueError, match="objective=adaptive_free_bits, a class, want an objective; try adaptive_free"):
+        training_step(model, guide, (x,), objective=adaptive_free_bits)
+    with pytest.raises(ValueError, match="found the state 'count' of torch.int64, want floating numbers"):
+        training_step(model, guide, (x,), objective=Whole())
+    with pytest.raises(
+        ValueError, match="the objective Counting: found a state of {'count': ..}, want that of its init"
+    ):
+        Carried(Counting(), {"count": torch.zeros(2), "more": torch.zeros(())})(
+            Terms({"x": torch.zeros(1, 2)}, {}, {}, {"z": torch.zeros(1, 2)}, frozenset())
+        )
+    options = {"objective": adaptive_free_bits(), "gradient": "doubly-reparametrized", "steps": 1, "progress": False}
+    for fit, pair, data in ((torch_side.fit, (model, guide), x), (jax_side.fit, (jax_model, jax_guide), rows())):
+        with pytest.raises(ValueError, match="want importance_weighted: of the others the gradient is"):
+            fit(*pair, data, **options)
+
+
+def test_by_the_words_of_a_command_line():
+    assert objective_of("adaptive-free-bits:nats=2.0,per=unit") == adaptive_free_bits(nats=2.0, per="unit")
+    assert objective_of("adaptive-free-bits") == adaptive_free_bits()
+
+
+def test_it_holds_a_divergence_at_its_target():
+    """Where the ELBO leaves a code out, the controller makes it tell `nats`, and `free_bits` at least as many."""
+
+    def kl_after(objective: Any) -> float:
+        torch.manual_seed(0)
+        model, guide, x = Model(), Guide(), torch.tensor(0.05 * rows(64))
+
+        def forward(self: Guide, x: Tensor) -> None:
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(x @ self.V * 10, 0.9).to_event(1))
+
+        guide.forward = partial(forward, guide)
+        torch_side.fit(
+            model, guide, x, steps=600, objective=objective, batch_size=64, ema=None, **{**QUIET, "lr": 0.03}
+        )
+        return torch_side.terms(model, guide, (x,)).kl["z"].mean().item()
+
+    plain = kl_after(elbo)
+    held = kl_after(adaptive_free_bits(nats=1.0, rate=0.03))
+    assert plain < 0.2 and 0.8 < held < 1.3
+    assert kl_after(partial(free_bits, nats=1.0)) > 0.8
