@@ -1,6 +1,5 @@
 """Objectives with state: their arrays in steps of every kind and in files; the controller of free bits."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,8 +15,12 @@ from torch import Tensor, nn
 
 import ppl_models.inference as torch_side
 import ppl_models.inference.numpyro as jax_side
-from ppl_models.inference import Loss, Terms, adaptive_free_bits, elbo, free_bits, training_step
+from ppl_models.inference import Loss, Terms, adaptive_free_bits, elbo, training_step
+from ppl_models.inference.config import FitConfig
 from ppl_models.inference.pyro.engine import graph
+from ppl_models.inference.pyro.engine.compiled import Compiled
+from ppl_models.inference.pyro.engine.optimizer_state import OptimizerState, trainable
+from ppl_models.inference.pyro.engine.step import Eager, StepConfig, StepInputs
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read
 from ppl_models.inference.stateful import Carried, begun
 from ppl_models.runs.objectives import objective_of
@@ -145,7 +148,6 @@ CASES = {
     "particles": {"particles": 2},
     "accumulate": {"accumulate": 2, "batch_size": 8},
     "warm-up": {"warmup": 10},
-    "skip": {"skip": 30.0},
     "per unit": {"objective": adaptive_free_bits(nats=20.45, slack=0.001, per="unit")},
 }
 
@@ -238,21 +240,31 @@ class Counting:
 
 
 @pytest.mark.parametrize("compile", [False, True])
-@pytest.mark.parametrize(("skip", "accumulate", "count"), [(None, 1, 25), (None, 2, 50), (1e-9, 1, 0)])
-def test_batches_are_counted_where_steps_are_taken(compile, skip, accumulate, count, tmp_path, uncompiled):
-    options = {"objective": Counting(), "skip": skip, "accumulate": accumulate, "batch_size": 8}
-    options |= {"validation": torch.tensor(rows(8))}
-    if skip:
-        with pytest.raises(ValueError, match="none of the last 5 steps was taken"):
-            trained(tmp_path, compile, **options)
-        return
-    _, state, _ = trained(tmp_path, compile, **options)
+@pytest.mark.parametrize(("accumulate", "count"), [(1, 25), (2, 50)])
+def test_batches_are_counted_and_validation_is_not(compile, accumulate, count, tmp_path, uncompiled):
+    options = {"objective": Counting(), "accumulate": accumulate, "batch_size": 8}
+    _, state, _ = trained(tmp_path, compile, **options, validation=torch.tensor(rows(8)))
     assert state["objective.count"] == count
+
+
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("batches", [1, 2])
+def test_a_step_that_is_not_taken_leaves_the_state(compile, batches, uncompiled):
+    x, model, guide = torch.tensor(rows()), Model(), Guide()
+    slots = OptimizerState(trainable({"model": model, "guide": guide}), average=False)
+    eager = Eager(model, guide, slots, StepConfig(FitConfig(objective=Counting(), skip=1e6)))
+    eager.begin((x,))
+    step = Compiled(eager) if compile else eager
+    for i, (data, count) in enumerate([(x, 1), (x * 1e9, 1), (x * float("nan"), 1), (x, 2)]):
+        step([(data,)] * batches, StepInputs(i, 0.01))
+        assert slots.objective["count"] == count * batches
+    assert bool(uncompiled) == compile
 
 
 def test_batches_are_counted_in_jax(tmp_path):
     options = {"objective": Counting(), "accumulate": 2, "batch_size": 8, "validation": rows(8), "steps": 10, **QUIET}
-    jax_side.fit(jax_model, jax_guide, rows().astype(np.float32), folder=tmp_path, **options)
+    with jax.enable_x64(True):
+        jax_side.fit(jax_model, jax_guide, rows(), folder=tmp_path, **options)
     assert read(tmp_path / CHECKPOINT).training["objective.count"] == 20
 
 
@@ -283,15 +295,13 @@ def test_what_is_no_state_is_refused():
         training_step(model, guide, (x,), objective=adaptive_free_bits)
     with pytest.raises(ValueError, match="found the state 'count' of torch.int64, want floating numbers"):
         training_step(model, guide, (x,), objective=Whole())
-    with pytest.raises(
-        ValueError, match="the objective Counting: found a state of {'count': ..}, want that of its init"
-    ):
+    with pytest.raises(ValueError, match="the objective Counting: found a state of {'count': .2,.}, want that of its"):
         Carried(Counting(), {"count": torch.zeros(2), "more": torch.zeros(())})(
             Terms({"x": torch.zeros(1, 2)}, {}, {}, {"z": torch.zeros(1, 2)}, frozenset())
         )
     options = {"objective": adaptive_free_bits(), "gradient": "doubly-reparametrized", "steps": 1, "progress": False}
     for fit, pair, data in ((torch_side.fit, (model, guide), x), (jax_side.fit, (jax_model, jax_guide), rows())):
-        with pytest.raises(ValueError, match="want importance_weighted: of the others the gradient is"):
+        with jax.enable_x64(True), pytest.raises(ValueError, match="want importance_weighted: of the others"):
             fit(*pair, data, **options)
 
 
@@ -301,23 +311,27 @@ def test_by_the_words_of_a_command_line():
 
 
 def test_it_holds_a_divergence_at_its_target():
-    """Where the ELBO leaves a code out, the controller makes it tell `nats`, and `free_bits` at least as many."""
+    """Where the ELBO leaves a code out (data of less than the variance of the noise), the controller lets it tell."""
 
-    def kl_after(objective: Any) -> float:
-        torch.manual_seed(0)
-        model, guide, x = Model(), Guide(), torch.tensor(0.05 * rows(64))
+    class Learned(Guide):
+        def __init__(self) -> None:
+            super().__init__()
+            self.log_scale = nn.Parameter(torch.zeros(2))
 
-        def forward(self: Guide, x: Tensor) -> None:
+        def forward(self, x: Tensor) -> None:
             with pyro.plate("data", len(x)):
-                pyro.sample("z", dist.Normal(x @ self.V * 10, 0.9).to_event(1))
+                pyro.sample("z", dist.Normal(x @ self.V, self.log_scale.exp()).to_event(1))
 
-        guide.forward = partial(forward, guide)
-        torch_side.fit(
-            model, guide, x, steps=600, objective=objective, batch_size=64, ema=None, **{**QUIET, "lr": 0.03}
-        )
-        return torch_side.terms(model, guide, (x,)).kl["z"].mean().item()
+    def kl_at_last(objective: Any) -> float:
+        """The mean of many, as the controller swings about its target."""
+        torch.manual_seed(0)
+        model, guide, x = Model(), Learned(), torch.tensor(0.5 * rows(64))
+        step, found = training_step(model, guide, (x,), objective=objective, lr=0.02), []
+        for i in range(1200):
+            step(x)
+            if i >= 400 and i % 10 == 0:
+                found.append(torch_side.terms(model, guide, (x,)).kl["z"].mean().item())
+        return sum(found) / len(found)
 
-    plain = kl_after(elbo)
-    held = kl_after(adaptive_free_bits(nats=1.0, rate=0.03))
-    assert plain < 0.2 and 0.8 < held < 1.3
-    assert kl_after(partial(free_bits, nats=1.0)) > 0.8
+    assert kl_at_last(elbo) < 0.05
+    assert 0.4 < kl_at_last(adaptive_free_bits(nats=0.5, rate=0.03)) < 0.7

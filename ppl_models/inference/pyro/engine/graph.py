@@ -21,7 +21,7 @@ class GraphInputs(NamedTuple):
 
     Attributes:
         lists: parameters, moments and averages, where they lie (`Buffers`); the parameters come first.
-        scalars: what changes from step to step, see `Graph.__call__`.
+        scalars: learning rate, beta and the rest of `StepInputs` as one vector, see `Graph.__call__`.
         halted: whether a step was not finite.
         objective: the state of an objective that has one, where it lies.
         given: what is handed over anew at every call: a batch, or what batches say.
@@ -45,10 +45,8 @@ class Gradients(NamedTuple):
 class Graph:
     """The step of `Eager` on batches of one shape, as one compiled function of tensors.
 
-    What changes from step to step comes in as tensors: the batch, and the learning rate, the weight of divergences and
-    the rest of `StepInputs` as one vector. Parameters, moments and averages are written where they lie. With a group of
-    processes there are two functions, of the gradient and of the update, and the averaging between them; likewise where
-    several batches make a step.
+    What it reads is in `GraphInputs`; parameters, moments and averages are written where they lie. With a group of
+    processes, or several batches a step, there are two functions, of the gradient and of the update.
 
     Args:
         eager: the step, whose programs are captured.
@@ -61,9 +59,9 @@ class Graph:
     """
 
     def __init__(self, eager: Eager, buffers: Buffers, batch: Sequence[Any], whole: bool = True) -> None:
-        for i, x in enumerate(batch):
+        for i, x in enumerate(batch, 1):
             if not isinstance(x, Tensor):
-                raise NotCapturable(f"argument {i + 1} of the programs is no tensor but {type(x).__name__}")
+                raise NotCapturable(f"argument {i} of the programs is no tensor but {type(x).__name__}")
         self.eager, self.buffers, self.whole = eager, buffers, whole
         self.device = eager.slots.parameters[0].device
         wide = any(p.dtype == torch.float64 for p in eager.slots.parameters)
@@ -77,8 +75,7 @@ class Graph:
                 self.functions = [Function(step, inputs, buffers)]
             else:  # the state of the objective goes from batch to batch
                 state = {name: t.clone() for name, t in inputs.objective.items()}
-                first = inputs._replace(objective={}, given=(state, self.batch))
-                found = Function(self._gradient, first, buffers)
+                found = Function(self._gradient, inputs._replace(objective={}, given=(state, self.batch)), buffers)
                 told = torch.zeros(2 + len(eager.config.kl_of), dtype=self.dtype, device=self.device)
                 zeros = [torch.zeros_like(t) for t in buffers.lists["parameter"]]
                 inputs = inputs._replace(given=Gradients(told, zeros, state))
@@ -86,18 +83,17 @@ class Graph:
 
     def __call__(self, batches: Sequence[Sequence[Any]], now: StepInputs) -> Tensor:
         """Take the step; as `Eager.__call__`."""
-        config, taken = self.eager.config, now.step + 1
-        first, second = BETAS
+        fit, taken, (first, second) = self.eager.config.fit, now.step + 1, BETAS
         scale = now.lr / (1 - first**taken)
-        values = [now.beta, now.lr * config.fit.weight_decay, scale, 1 / sqrt(1 - second**taken)]
-        values.append(config.fit.average_weight(now.step))
+        root, weight = 1 / sqrt(1 - second**taken), fit.average_weight(now.step)
+        values = [now.beta, now.lr * fit.weight_decay, scale, root, weight]
         self.scalars.copy_(torch.tensor(values, dtype=self.dtype), non_blocking=True)
         if self.whole:
             return self.functions[0](batches[0])[0]
-        said = self._said(batches)
+        said = tree_leaves(self._said(batches))
         if self.eager.group is not None:
-            self.eager.group.average_(tree_leaves(said))
-        return self.functions[1](tree_leaves(said))[0]
+            self.eager.group.average_(said)
+        return self.functions[1](said)[0]
 
     def _said(self, batches: Sequence[Sequence[Any]]) -> Gradients:
         """What batches say together: means, and the state that the last one leaves."""
@@ -122,9 +118,8 @@ class Graph:
         with torch.no_grad():
             before = [t.clone() for t in touched]
             with torch.random.fork_rng(cuda), pyro.validation_enabled(False):
-                expected = negative(
-                    eager.config, eager.model, eager.guide, batch, now.beta, eager.slots.objective
-                ).value
+                state = eager.slots.objective
+                expected = negative(eager.config, eager.model, eager.guide, batch, now.beta, state).value
         with torch.no_grad():
             _put_back(touched, before)
             with torch.random.fork_rng(cuda):
