@@ -81,8 +81,8 @@ def train(
         opt(
             metavar="WORD[:KEY=VALUE,...]",
             rich_help_panel="Training",
-            help="What is maximized: elbo, free-bits, soft-free-bits, importance-weighted, unregularized, info-vae or "
-            "moment-matching, with options: info-vae:alpha=1,lambda=100,kernel=imq.",
+            help="What is maximized: elbo, free-bits, soft-free-bits, adaptive-free-bits, importance-weighted, "
+            "unregularized, info-vae or moment-matching, with options: info-vae:alpha=1,lambda=100,kernel=imq.",
         ),
     ] = USUAL.objective,
     beta: Annotated[float, opt(**X, help="Weight of the divergences after the warm-up.")] = USUAL.beta,

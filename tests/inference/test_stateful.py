@@ -184,7 +184,7 @@ def test_eager_captured_and_numpyros_steps_are_the_same(name, tmp_path, uncompil
         run = jax_side.fit(jax_model, jax_guide, rows(), **options)
     kept = read(tmp_path / "jax" / CHECKPOINT).training
     np.testing.assert_allclose(kept["objective.gamma.z"], gamma, rtol=1e-6)
-    np.testing.assert_allclose(run.params["W"], weights[0], rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(run.params["W"]), weights[0], rtol=1e-5)
     assert [r["loss"] for r in run.history] == pytest.approx([r["loss"] for r in eager.history], rel=1e-5)
 
 
