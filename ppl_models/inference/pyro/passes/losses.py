@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.infer.elbo import ELBO
 from torch import Tensor
 
