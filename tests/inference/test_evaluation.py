@@ -143,7 +143,7 @@ def test_guides_take_effects_of_columns_for_global(make, n):
     x = rows(n, COLUMNS)
     posterior = make(effects, x, hidden=4)
     site = posterior.layout.latents["w"]
-    assert site.is_global and [plate.name for plate in site.private] == ["cols"]
+    assert site.is_global and [plate.name for plate in site.private_plates] == ["cols"]
     fit(effects, posterior, x, steps=300, batch_size=n // 2, lr=5e-2, ema=0.98, progress=False, seed=0)
     result = quiet(effects, posterior, x, particles=200)
     assert result.nll == pytest.approx(-effects_evidence(x) / n, abs=0.03)
