@@ -40,6 +40,12 @@ class BottomUp(OrderedGuide):
     'faithful, not minimal, perfect'
     """
 
+    density = "q(z | x) = q(z_L | x)  prod_{l<L}  q(z_l | pa_l, x)"
+    source = (
+        "Rezende et al. 2014 and Burda et al. 2016 (arXiv 1509.00519), eq. 2, for chains; the parents in general by "
+        "Webb et al. 2018 (arXiv 1712.00287)."
+    )
+
     def __init__(
         self,
         model: Callable,

@@ -61,6 +61,9 @@ class Faithful(OrderedGuide):
     Source: Webb et al. 2018, "Faithful inversion of generative models" (arXiv 1712.00287).
     """
 
+    density = "q(z | x) = prod_i q(z_i | pa_i)"
+    source = 'Webb et al. 2018, "Faithful inversion of generative models" (arXiv 1712.00287).'
+
     def __init__(
         self,
         model: Callable,

@@ -109,6 +109,12 @@ class Infused(TopDownGuide):
     'faithful, minimal, perfect'
     """
 
+    density = "q(z | x) = prod_t q(z_t | pa(z_t), x)"
+    source = (
+        "Bordes, Honari, Vincent 2017 (arXiv 1703.06975), section 2.3 and the official code, where the first two "
+        "latents have the same rate, too."
+    )
+
     def __init__(
         self,
         model: Callable,

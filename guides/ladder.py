@@ -46,6 +46,9 @@ class Ladder(TopDownGuide):
     'faithful, minimal, perfect'
     """
 
+    density = "q(z | x) = prod_l q(z_l | pa_l, x)"
+    source = "Sonderby et al. 2016 (arXiv 1602.02282), eq. 13 to 20."
+
     def __init__(
         self,
         model: Callable,

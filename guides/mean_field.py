@@ -43,6 +43,9 @@ class MeanField(TopDownGuide):
     'unfaithful'
     """
 
+    density = "q(z | x) = prod_l q(z_l | x)"
+    source = "Kingma & Welling 2014 (arXiv 1312.6114); Rezende et al. 2014 (arXiv 1401.4082), eq. 15."
+
     def __init__(
         self,
         model: Callable,

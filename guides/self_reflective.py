@@ -42,6 +42,9 @@ class SelfReflective(TopDownGuide):
     'faithful, minimal, perfect'
     """
 
+    density = "q(z | x) = prod_l q(z_l | pa_l, x)"
+    source = "Apostolopoulou, Rosenfeld, Dubrawski 2020 (arXiv 2007.05166), eq. 4"
+
     def __init__(
         self,
         model: Callable,

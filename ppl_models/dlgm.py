@@ -49,6 +49,9 @@ class DLGM(Program):
     q(z1 | x) q(z2 | z1, x) q(z3 | z1, z2, x)
     """
 
+    density = "p(x, z) = prod_l p(z_l) p(x | z_1, ..., z_L)"
+    source = "Rezende, Mohamed, Wierstra 2014, arXiv 1401.4082"
+
     def __init__(
         self,
         event: int | Sequence[int] = 784,

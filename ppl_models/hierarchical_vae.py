@@ -50,6 +50,9 @@ class HierarchicalVAE(Program):
     p(z1) p(z2 | z1) p(z3 | z2) p(x | z1, z2, z3)
     """
 
+    density = "p(x, z) = p(z1) prod_{l=2..L} p(z_l | z_{l-1}) p(x | z_L)"
+    source = "Sonderby et al. 2016, arXiv 1602.02282"
+
     def __init__(
         self,
         event: int | Sequence[int] = 784,

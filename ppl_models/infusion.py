@@ -80,6 +80,9 @@ class Infusion(Program):
     q(z1 | x) q(z2 | z1, x) q(z3 | z2, x)
     """
 
+    density = "p(x, z) = p(z_1) prod_{t=2..T} p(z_t | z_{t-1}) p(x | z_T)"
+    source = "Bordes, Honari & Vincent 2017, arXiv 1703.06975"
+
     def __init__(
         self,
         event: int | Sequence[int] = 784,

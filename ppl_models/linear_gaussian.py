@@ -52,6 +52,12 @@ class LinearGaussian(Program):
     p(z1) p(z2 | z1) p(z3 | z1) p(x | z2, z3)
     """
 
+    density = "p(z_l | pa) = N( sum_{u in pa(l)} W_lu z_u + b_l, diag(s_l^2) )"
+    source = (
+        'Roweis and Ghahramani 1999, "A unifying review of linear Gaussian models", Neural Computation 11(2); Tipping'
+        ' and Bishop 1999, "Probabilistic principal component analysis", JRSS B 61(3).'
+    )
+
     def __init__(
         self,
         event: int | Sequence[int] = 3,

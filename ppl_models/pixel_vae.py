@@ -53,6 +53,8 @@ class PixelVAE(Program):
     p(z1) p(x | z1)
     """
 
+    density = "p(x, z) = p(z) prod_i p(x_i | x_1, ..., x_{i-1}, z)"
+    source = "PixelVAE: Gulrajani et al. 2017, arXiv 1611.05013"
     wants_image = True
 
     def __init__(

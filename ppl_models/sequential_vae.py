@@ -72,6 +72,9 @@ class SequentialVAE(Program):
     q(z1 | x) q(z2 | z1, x) q(z3 | z1, z2, x)
     """
 
+    density = "p(x, z) = prod_t p(z_t) p(x | z_1, ..., z_T)"
+    source = "Zhao, Song & Ermon 2017, arXiv 1702.08658"
+
     def __init__(
         self,
         event: int | Sequence[int] = 784,

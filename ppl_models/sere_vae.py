@@ -56,6 +56,9 @@ class SeReVAE(Program):
     q(z1 | x1, x2, x3) q(z2 | z1, x1, x2, x3) q(z3 | z2, x2, x3)
     """
 
+    density = "p(x, z) = p(z1) p(x1 | z1)  prod_{l=2..L}  p(zl | z{l-1}) p(xl | zl, x{l-1})"
+    source = "Apostolopoulou, Rosenfeld, Dubrawski 2020, arXiv 2007.05166"
+
     def __init__(
         self,
         event: int | Sequence[int] = 784,

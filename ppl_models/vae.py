@@ -42,6 +42,9 @@ class VAE(Program):
     p(z1) p(x | z1)
     """
 
+    density = "p(x, z) = p(z) p(x | z)"
+    source = "Kingma & Welling 2014, arXiv 1312.6114"
+
     def __init__(
         self,
         event: int | Sequence[int] = 784,

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from ppl_models.runs.backends import BACKENDS, backend
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,7 +28,7 @@ opt = typer.Option
 Debug = Annotated[bool, opt("--debug", help="Show the whole traceback of an error.")]
 Device = Annotated[str, opt(metavar="NAME", help="Where to compute: cpu, cuda, cuda:1, mps.")]
 Threads = Annotated[int | None, opt(min=1, metavar="N", help="CPU threads; the backend's own choice by default.")]
-Backend = Literal["pyro", "numpyro"]
+Backend = Literal[BACKENDS]
 Quiet = Annotated[bool, opt("--quiet", "-q", help="Print results alone: no progress, no advice.")]
 Seed = Annotated[int, opt(min=0, metavar="N", help="Of weights, noise and shuffling.")]
 ModelName = Annotated[str, typer.Argument(help="A short name (`ppl-models list`) or mypkg.module:Name.")]
@@ -65,13 +66,10 @@ def reported(debug: bool) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def set_threads(threads: int | None, backend: str | None = "pyro") -> None:
+def set_threads(threads: int | None, language: str = "pyro") -> None:
     """CPU threads of a backend, its own choice for None."""
-    if threads is None:
-        return
-    torch.set_num_threads(threads)
-    if backend == "numpyro" and hasattr(os, "sched_setaffinity"):  # XLA takes as many as the process may run on
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    if threads is not None:
+        backend(language).set_threads(threads)
 
 
 def table_of(*columns: str) -> Table:

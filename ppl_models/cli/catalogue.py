@@ -1,5 +1,6 @@
 """ppl-models list."""
 
+import inspect
 from typing import Annotated, Literal
 
 import typer
@@ -23,9 +24,9 @@ def list_(
         if what in (f"{kind}s", "all"):
             table = table_of(f"{kind}s", "")
             for name, program in names.catalogue(kind).items():
-                first, formula, source = names.told(program)
-                lines = [(first, ""), (formula, "cyan"), (source, "dim")]
-                table.add_row(Text(name, "bold"), Text("\n").join(Text(line, style) for line, style in lines if line))
+                lines = [(inspect.getdoc(program).partition("\n")[0], ""), (program.density, "cyan")]
+                lines.append((program.source, "dim"))
+                table.add_row(Text(name, "bold"), Text("\n").join(Text(line, style) for line, style in lines))
             out.print(table)
     if what in ("data", "all"):
         table = table_of("data", "")

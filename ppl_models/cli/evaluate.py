@@ -6,7 +6,7 @@ from typing import Annotated
 import pyro
 
 from ppl_models.runs import load_run
-from ppl_models.runs.build import backend_of
+from ppl_models.runs.backends import backend_of
 from ppl_models.runs.folder import read_config
 from ppl_models.runs.pictures import picture_chain, picture_samples
 from ppl_models.runs.training import check_informative, evaluate_run, inform_run

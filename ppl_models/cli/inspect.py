@@ -45,7 +45,7 @@ def inspect(
         folder = folder or Path("_".join(["inspection", *(names.slug(w.rpartition(":")[2]) for w in (model, guide))]))
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out {folder}: found a file, want a folder to write the report in; try another")
-        report = inspect_pair(model, model_sizes, guide, chosen, data, rows, level, seed)
+        report = inspect_pair((model, model_sizes), (guide, chosen), data, rows, level, seed)
         out.print(str(report), markup=False)
         for path in write_report(report, folder):
             if not quiet:

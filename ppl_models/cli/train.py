@@ -11,11 +11,12 @@ import typer
 from rich.text import Text
 
 from ppl_models import data as datasets
-from ppl_models.inference import CHECKPOINT
+from ppl_models.inference.checkpoint_file import CHECKPOINT
 from ppl_models.inference.pyro.feeding import distributed
 from ppl_models.inference.pyro.feeding.distributed import Group
 from ppl_models.runs import LoadedRun, Training, names
-from ppl_models.runs.build import backend_of, configuration, launcher
+from ppl_models.runs.backends import backend_of
+from ppl_models.runs.configuration import configuration, launcher
 from ppl_models.runs.folder import read_config
 from ppl_models.runs.pictures import picture_run
 from ppl_models.runs.training import evaluate_run, resume as run_resume, train as run_train
@@ -182,16 +183,40 @@ def train(
         if extra:
             raise ValueError(f"-m {extra[0]!r}: want key=value, the model is {model!r} already")
         training = Training(
-            EPOCHS if epochs is None and steps is None else epochs,
-            *(steps, batch_size, lr, schedule, weight_decay, warmup, clip or None, ema or None, particles),
-            *(accumulate, skip, precision, "auto" if compile is None else compile, workers, patience, tensorboard),
-            *(objective, beta, every),
+            epochs=EPOCHS if epochs is None and steps is None else epochs,
+            steps=steps,
+            batch_size=batch_size,
+            lr=lr,
+            schedule=schedule,
+            weight_decay=weight_decay,
+            warmup=warmup,
+            clip=clip or None,
+            ema=ema or None,
+            particles=particles,
+            accumulate=accumulate,
+            skip=skip,
+            precision=precision,
+            compile="auto" if compile is None else compile,
+            workers=workers,
+            patience=patience,
+            tensorboard=tensorboard,
+            objective=objective,
+            beta=beta,
+            every=every,
         )
         parts = datasets.load(data, validation=validation, transform=transform, size=image_size)
-        pair = (model, model_sizes, named[0], guide_sizes)
-        processes = 1 if group is None else group.world
         config = configuration(
-            *pair, data, parts, training, seed, transform, validation, image_size, processes, backend
+            model=(model, model_sizes),
+            guide=(named[0], guide_sizes),
+            data=data,
+            parts=parts,
+            training=training,
+            seed=seed,
+            transform=transform,
+            validation=validation,
+            image_size=image_size,
+            processes=1 if group is None else group.world,
+            backend=backend,
         )
         folder = folder or Path("runs") / names.stamped(model, named[0], data)
         if not quiet:
@@ -231,8 +256,7 @@ def finish(run: LoadedRun, test: datasets.Data, seed: int, particles: int, quiet
     if particles:
         out.print(str(evaluate_run(run, test, particles, progress=not quiet)), markup=False)
     pyro.set_rng_seed(seed)
-    examples = test[:20] if run.backend == "numpyro" else test[:20].to(run.example.device)
-    for note in picture_run(run, examples):
+    for note in picture_run(run, test[:20]):
         out.print(note, markup=False, style="dim")
     out.print(Text.assemble("run  ", (str(run.folder), "bold")))
     if not quiet:

@@ -1,4 +1,4 @@
-"""From a configuration to a pair: the exact choices of a run as JSON, and the model and guide they stand for."""
+"""`configuration`: everything that a run depends on, as JSON; `Training`: how its pair is trained."""
 
 from __future__ import annotations
 
@@ -6,28 +6,26 @@ import inspect
 import json
 import platform
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
-from pyro.infer.autoguide import AutoGuide
-from torch import Tensor, nn
 
 from ppl_models import data as datasets
 from ppl_models.data import Data
 
-from . import names
+from . import backends, names
 from .objectives import objective_of
 
 FORMAT = "ppl-models run 1"
 EXAMPLE_ROWS = 3
+Chosen = tuple[str, Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """How long, how fast and by what: the arguments of `ppl_models.inference.fit`, with the command line's defaults.
 
@@ -67,10 +65,9 @@ class Training:
 
 
 def configuration(
-    model: str,
-    model_sizes: Mapping[str, Any],
-    guide: str,
-    guide_sizes: Mapping[str, Any],
+    *,
+    model: Chosen,
+    guide: Chosen,
     data: str,
     parts: tuple[Data, ...],
     training: Training,
@@ -83,6 +80,13 @@ def configuration(
 ) -> dict[str, Any]:
     """Everything a run depends on, as JSON: sizes include those taken from the data and the defaults of the classes.
 
+    Args:
+        model, guide: (short name or import string, sizes) of each.
+        data: name of the data, loaded as `parts`; transform, validation and image_size are arguments of `data.load`.
+        training: how the pair is to be trained, by so many processes.
+        seed: of weights, noise and shuffling.
+        backend: language of the pair.
+
     Raises:
         ValueError: unknown names or sizes, or patience without validation data.
     """
@@ -90,36 +94,42 @@ def configuration(
         raise ValueError(
             f"found patience={training.patience} without validation data, want some to judge by; add --validation"
         )
-    train = parts[0]
-    sizes = {"model": dict(model_sizes), "guide": dict(guide_sizes)}
-    programs = {"model": names.resolve("model", model, backend), "guide": names.resolve("guide", guide, backend)}
-    shape = list(train.shape) if len(train.shape) == 3 else None
-    told = _of_data(train, programs["model"], sizes["model"])
+    train, chosen = parts[0], {"model": model, "guide": guide}
+    programs = {kind: names.resolve(kind, name, backend) for kind, (name, _) in chosen.items()}
+    image = list(train.shape) if len(train.shape) == 3 else None
+    known = {"model": _of_data(train, programs["model"], model[1]), "guide": {"image": image}}
     objective_of(training.objective)  # an unknown one is told now
     if training.objective.partition(":")[0] == "unregularized" and training.beta != 1.0:
         raise ValueError(f"found beta={training.beta} with the objective 'unregularized', want none: it weighs nothing")
-    for kind, (given, found) in {"model": (0, told), "guide": (2, {"image": shape})}.items():
-        label = f"{kind} {model if kind == 'model' else guide!r}"
-        names.check_sizes(label, programs[kind], sizes[kind], given)
+    pair = {}
+    for kind, (name, sizes) in chosen.items():
+        given = 0 if kind == "model" else 2
+        names.check_sizes(f"{kind} {name!r}", programs[kind], sizes, given)
         if inspect.isclass(programs[kind]):
-            known = names.sizes_of(programs[kind], given)
-            defaults = {k: v for k, v in known.items() if v is not inspect.Parameter.empty and _is_json(v)}
-            found = {k: v for k, v in found.items() if k in known and v is not None}
-            sizes[kind] = {**defaults, **found, **sizes[kind]}
+            usual = names.sizes_of(programs[kind], given)
+            found = {key: value for key, value in known[kind].items() if key in usual and value is not None}
+            usual = {key: v for key, v in usual.items() if v is not inspect.Parameter.empty and _is_json(v)}
+            sizes = {**usual, **found, **sizes}
+        pair[kind] = {"name": name, "import": names.import_string(kind, name, backend), "sizes": dict(sizes)}
     low, high = (float(train.values.min()), float(train.values.max())) if train.levels is None else (0.0, 1.0)
-    kind = type(train.transform).__name__
-    words = _command(model, model_sizes, guide, guide_sizes, data, training, seed, transform, validation, image_size)
-    words = [*launcher(processes), *words, *(["--backend", backend] if backend != "pyro" else [])]
+    words = ["train", model[0], "-g", guide[0], "--data", _absolute(data)]
+    for option, (_, sizes) in (("-m", model), ("-g", guide)):
+        for key, value in sizes.items():
+            words += [option, f"{key}={value if isinstance(value, str) else repr(value)}"]
+    words += _options(asdict(training), asdict(Training()))
+    words += ["--transform", transform] if transform != "default" else []
+    words += ["--validation"] if validation else []
+    words += ["--image-size", str(image_size)] if image_size is not None else []
+    words += ["--seed", str(seed), *(["--backend", backend] if backend != "pyro" else [])]
     return {
         "format": FORMAT,
-        "command": shlex.join(words),
+        "command": shlex.join([*launcher(processes), *words]),
         "backend": backend,
-        "model": {"name": model, "import": names.import_string("model", model, backend), "sizes": sizes["model"]},
-        "guide": {"name": guide, "import": names.import_string("guide", guide, backend), "sizes": sizes["guide"]},
+        **pair,
         "data": {
             "name": _absolute(data),
             "transform": transform,
-            "applied": {"kind": kind, **asdict(train.transform)},
+            "applied": {"kind": type(train.transform).__name__, **asdict(train.transform)},
             "validation": validation,
             "image_size": image_size,
             "shape": list(train.shape),
@@ -134,67 +144,12 @@ def configuration(
     }
 
 
-def build_pair(config: Mapping[str, Any], example: Tensor, device: str | torch.device = "cpu") -> tuple[Any, Any]:
-    """The untrained (model, guide) of a configuration; the seed makes their first weights repeatable.
-
-    Args:
-        config: of `configuration`; its backend is that of the pair.
-        example: rows of data.
-        device: where to have it.
-
-    Raises:
-        ValueError: code that is not there, sizes that do not fit, a device that is not there.
-    """
-    if backend_of(config) == "numpyro":
-        from . import numpyro as ports
-
-        return ports.build_pair(config, example, device)
-    try:
-        example = example.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
-    pyro.set_rng_seed(config["seed"])
-    model = _program("model", config["model"], (), device)
-    return model, _program("guide", config["guide"], (model, example), device)
-
-
-def backend_of(config: Mapping[str, Any]) -> str:
-    """ "pyro" or "numpyro"; runs from before there was a choice are Pyro's."""
-    return config.get("backend", "pyro")
-
-
-def in_backend(config: Mapping[str, Any], backend: str | None) -> dict[str, Any]:
-    """The configuration with the same programs of another backend; as it is for None or its own.
-
-    Raises:
-        ValueError: a backend that is none, or programs whose ports are not known.
-    """
-    if backend not in (None, *names.BACKENDS):
-        raise ValueError(f"found backend {backend!r}, want {' or '.join(names.BACKENDS)}")
-    if backend in (None, backend_of(config)):
-        return dict(config)
-    pair = {}
-    for kind in ("model", "guide"):
-        pair[kind] = {**config[kind], "import": names.translated(kind, config[kind]["import"], backend)}
-    return {**config, "backend": backend, **pair}
-
-
 def load_parts(config: Mapping[str, Any], name: str | None = None) -> tuple[Data, ...]:
     """The data of a configuration, or others by name under the same transform."""
     chosen = config["data"]
     size = chosen["image_size"] if name is None or name.startswith("folder:") else None
     validation = chosen["validation"] and name is None
     return datasets.load(name or chosen["name"], validation=validation, transform=chosen["transform"], size=size)
-
-
-def _program(kind: str, chosen: Mapping[str, Any], args: tuple[Any, ...], device: str | torch.device) -> Callable:
-    label = f"{kind} {chosen['name']!r}"
-    found = names.resolve(kind, chosen["import"])
-    names.check_sizes(label, found, chosen["sizes"], len(args))
-    if inspect.isclass(found):
-        args = args[:1] if issubclass(found, AutoGuide) else args  # Pyro's own look at the data when first called
-        found = names.build(label, found, args, names.tuples(chosen["sizes"]))
-    return found.to(device) if isinstance(found, nn.Module) else found
 
 
 def _of_data(data: Data, model: Any, sizes: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,35 +177,16 @@ def launcher(processes: int) -> list[str]:
     return many if processes > 1 else ["ppl-models"]
 
 
-def _command(
-    model: str,
-    model_sizes: Mapping[str, Any],
-    guide: str,
-    guide_sizes: Mapping[str, Any],
-    data: str,
-    training: Training,
-    seed: int,
-    transform: str,
-    validation: bool,
-    image_size: int | None,
-) -> list[str]:
-    """The words that make this run again; what is as by default is left out."""
-    words = ["train", model, "-g", guide, "--data", _absolute(data)]
-    for option, sizes in (("-m", model_sizes), ("-g", guide_sizes)):
-        for key, value in sizes.items():
-            words += [option, f"{key}={value if isinstance(value, str) else repr(value)}"]
-    usual = asdict(Training())
-    for key, value in asdict(training).items():
-        if key in ("epochs", "steps") and value is None:
+def _options(chosen: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+    """The words of a command line for the options of a training; those that are as usual are left out."""
+    words = []
+    for key, value in chosen.items():
+        if value == usual[key]:
             continue
-        if value != usual[key]:
-            option = key.replace("_", "-")
-            flag = [f"--{option}" if value else f"--no-{option}"]
-            words += flag if isinstance(value, bool) else [f"--{option}", str(0 if value is None else value)]
-    words += ["--transform", transform] if transform != "default" else []
-    words += ["--validation"] if validation else []
-    words += ["--image-size", str(image_size)] if image_size is not None else []
-    return [*words, "--seed", str(seed)]
+        option = key.replace("_", "-")
+        flag = [f"--{option}" if value else f"--no-{option}"]
+        words += flag if isinstance(value, bool) else [f"--{option}", str(0 if value is None else value)]
+    return words
 
 
 def _absolute(name: str) -> str:
@@ -262,7 +198,7 @@ def _absolute(name: str) -> str:
 
 def _versions(backend: str) -> dict[str, str | None]:
     found: dict[str, str | None] = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in ("pyro-ppl", "ppl-models") if backend == "pyro" else ("jax", "numpyro", "equinox", "ppl-models"):
+    for package in backends.backend(backend).packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:  # run from a checkout that is not installed

@@ -9,10 +9,11 @@ from typing import Any
 import pyro
 
 from ppl_models import data as datasets
-from ppl_models.inference import evaluate, write_json
+from ppl_models.inference import evaluate
+from ppl_models.inference.files import write_json
 from ppl_models.views import plots
 
-from .build import Training, configuration
+from .configuration import Training, configuration
 from .folder import staged
 from .pictures import picture_run, reconstruct, to_unit
 from .training import train
@@ -47,11 +48,11 @@ def demo(
     parts = datasets.load("digits")
     rows: dict[str, dict[str, Any]] = {}
     shown = {"data": parts[-1][:10]}
-    name, sizes = MODEL
     training = Training(steps=steps or STEPS, batch_size=64, lr=5e-3, warmup=2 * (steps or STEPS) // 3)
     with staged(folder, proof=BOUNDS) as staging:
         for guide, guide_sizes in GUIDES.items():
-            config = configuration(name, sizes, guide, guide_sizes, "digits", parts, training, seed)
+            pair = {"model": MODEL, "guide": (guide, guide_sizes)}
+            config = configuration(**pair, data="digits", parts=parts, training=training, seed=seed)
             run = train(config, parts, staging / guide, progress=progress)
             found = evaluate(run.model, run.guide, parts[-1], particles=PARTICLES, seed=seed, progress=False)
             write_json(run.folder / "evaluation.json", {"data": "digits", **found.to_dict()})
@@ -68,7 +69,7 @@ def demo(
             report(guide, rows[guide])
         images = {label: to_unit(run.config, x) for label, x in shown.items()}
         figure = plots.comparison(
-            rows, images, run.config["data"]["shape"], f"{name} on digits: one model, {len(rows)} guides"
+            rows, images, run.config["data"]["shape"], f"{MODEL[0]} on digits: one model, {len(rows)} guides"
         )
         plots.save_figure(figure, staging / COMPARISON)
         write_json(staging / BOUNDS, {"particles": PARTICLES, "seed": seed, "guides": rows})

@@ -16,10 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.data import Data
-from ppl_models.inference.files import remove_stale
-from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, PREVIOUS, contents, load, read, save, write_json
+from ppl_models.inference import load, save
+from ppl_models.inference.checkpoint_file import CHECKPOINT, PREVIOUS
+from ppl_models.inference.files import remove_stale, write_json
+from ppl_models.inference.pyro.training.checkpoint import read
 
-from .build import FORMAT, backend_of, build_pair, in_backend, load_parts
+from .backends import backend as language_of, backend_of, in_backend
+from .configuration import FORMAT, load_parts
 
 CONFIG, EXAMPLE, HISTORY = "config.json", "example.safetensors", "history.json"
 
@@ -90,18 +93,11 @@ def load_run(
             f"resume it with ppl-models train --resume {folder}"
         )
     with config_errors(folder):
-        config, rows = in_backend(config, backend), read_example(folder, config)
-        model, guide = build_pair(config, rows, device)
-        if backend_of(config) == "numpyro":
-            from . import numpyro as ports
-
-            model, guide = ports.loaded(folder / name, model, guide, device)
-            return LoadedRun(model, guide, config, folder, ports.array(rows, device), checkpoint=name)
-        load(folder / name, contents(model, guide, (rows.to(device),)))
-    for program in (model, guide):
-        if isinstance(program, nn.Module):
-            program.eval()
-    return LoadedRun(model, guide, config, folder, rows.to(device), checkpoint=name)
+        config = in_backend(config, backend)
+        language = language_of(backend_of(config))
+        *pair, example = language.build(config, read_example(folder, config), device)
+        pair = language.load(folder / name, pair, example)
+    return LoadedRun(*pair, config, folder, example, checkpoint=name)
 
 
 @contextmanager

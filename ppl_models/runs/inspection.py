@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ppl_models import data as datasets
 from ppl_models.factorization import Report, compare
-from ppl_models.inference import write_atomically
+from ppl_models.inference.files import write_atomically
 
-from .build import Training, build_pair, configuration
+from .backends import backend
+from .configuration import Chosen, Training, configuration
 
 
 def inspect_pair(
-    model: str,
-    model_sizes: Mapping[str, Any],
-    guide: str,
-    guide_sizes: Mapping[str, Any],
+    model: Chosen,
+    guide: Chosen,
     data: str,
     rows: int = 3,
     level: str = "site",
@@ -26,7 +23,7 @@ def inspect_pair(
     """Build a pair by its names, untrained, and compare their factorizations on the first rows of some data.
 
     Args:
-        model, guide: short names or import strings, with sizes as for a run.
+        model, guide: (short name or import string, sizes), as for a run.
         data: as for a run; they tell the model its event and likelihood.
         rows: how many of them to run on.
         level: see `ppl_models.factorization.compare`.
@@ -36,9 +33,10 @@ def inspect_pair(
         ValueError: names or sizes that are not there, or programs that cannot be compared.
     """
     parts = datasets.load(data)
-    config = configuration(model, model_sizes, guide, guide_sizes, data, parts, Training(steps=1), seed)
-    example = parts[0][:rows]
-    return compare(*build_pair(config, example), example, level=level)
+    training = Training(steps=1)
+    config = configuration(model=model, guide=guide, data=data, parts=parts, training=training, seed=seed)
+    *pair, example = backend("pyro").build(config, parts[0][:rows], "cpu")
+    return compare(*pair, example, level=level)
 
 
 def write_report(report: Report, folder: str | Path) -> list[Path]:

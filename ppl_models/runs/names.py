@@ -8,13 +8,12 @@ import importlib
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 PACKAGES = {"model": "ppl_models", "guide": "guides"}
-BACKENDS = ("pyro", "numpyro")
 _POSITIONAL = (
     inspect.Parameter.POSITIONAL_ONLY,
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
@@ -60,24 +59,6 @@ def import_string(kind: str, name: str, backend: str = "pyro") -> str:
         f"{kind} {name!r} is unknown; {f'did you mean {near!r}? ' if near else ''}There are {', '.join(known)}, "
         "and programs of your own by an import string, mypkg.module:Name"
     )
-
-
-def translated(kind: str, string: str, backend: str) -> str:
-    """The import string of the same program in another backend.
-
-    Raises:
-        ValueError: a program that is not of the collection: only its author knows its port.
-
-    >>> translated("guide", "guides:Ladder", "numpyro"), translated("model", "ppl_models.numpyro:VAE", "pyro")
-    ('guides.numpyro:Ladder', 'ppl_models:VAE')
-    """
-    package, _, path = string.partition(":")
-    if package not in {package_of(kind, known) for known in BACKENDS}:
-        raise ValueError(
-            f"{kind} {string!r}: found a program of your own, want one of the collection, whose port in {backend} is "
-            f"known; try the backend that the run was trained with"
-        )
-    return f"{package_of(kind, backend)}:{path}"
 
 
 def resolve(kind: str, name: str, backend: str = "pyro") -> Any:
@@ -187,39 +168,43 @@ def check_sizes(label: str, program: Any, sizes: Mapping[str, Any], given: int) 
             )
 
 
-def build(label: str, program: Callable, args: Sequence[Any], sizes: Mapping[str, Any], **more: Any) -> Any:
-    """An object of a class; TypeErrors of its constructor are told as what the user chose.
+def build(
+    kind: str, chosen: Mapping[str, Any], args: Sequence[Any], lazy: type, backend: str = "pyro", **more: Any
+) -> Any:
+    """The program that a configuration has chosen: an object of a class, or a function as it is.
 
     Args:
-        label: what to call it in messages.
-        program: the class.
-        args, more: what the caller gives it.
-        sizes: what the user has chosen.
+        kind: "model" or "guide".
+        chosen: its name, import string and sizes.
+        args: what a class is given first: nothing, or model and data.
+        lazy: the class of the library's own guides, which are given the model alone and see data when first called.
+        backend: of the short names in a message.
+        more: given to a class that has parameters of these names.
+
+    Raises:
+        ValueError: code that is not there, sizes that are missing or unknown, and what a constructor objects to.
     """
+    label, sizes = f"{kind} {chosen['name']!r}", chosen["sizes"]
+    program = resolve(kind, chosen["import"], backend)
+    check_sizes(label, program, sizes, len(args))
+    if not inspect.isclass(program):
+        return program
+    args = args[:1] if issubclass(program, lazy) else args
     missing = [n for n, d in sizes_of(program, len(args)).items() if d is inspect.Parameter.empty and n not in sizes]
     if missing:
         raise ValueError(f"{label} has no default for {', '.join(missing)}; give {missing[0]}=VALUE")
+    known = inspect.signature(program).parameters
     try:
-        return program(*args, **sizes, **more)
+        return program(*args, **tuples(sizes), **{name: value for name, value in more.items() if name in known})
     except (TypeError, ZeroDivisionError, RuntimeError, AttributeError, IndexError) as error:
-        chosen = ", ".join(f"{key}={value!r}" for key, value in sizes.items())
-        raise ValueError(f"{label} cannot be built with {chosen or 'no sizes'}: {error}") from error
+        told = ", ".join(f"{key}={value!r}" for key, value in tuples(sizes).items())
+        raise ValueError(f"{label} cannot be built with {told or 'no sizes'}: {error}") from error
 
 
 def nearest(word: str, among: Iterable[str]) -> str | None:
     """The name that was probably meant."""
     near = difflib.get_close_matches(word, list(among), n=1, cutoff=0.5)
     return near[0] if near else None
-
-
-def told(program: type) -> tuple[str, str, str]:
-    """(first line, formula, source) of the docstring of a model or guide, "" for what it does not say."""
-    text = inspect.getdoc(program) or ""
-    formula = next((line.strip() for line in text.splitlines()[1:] if re.match(r"\s+[pq]\(", line)), "")
-    home = re.search(r"\((.+)\)\.$", (inspect.getmodule(program).__doc__ or "").partition("\n")[0])
-    source = home or re.search(r"^Source: (.*?)(?:(?<! al)\. (?=[A-Z])|\n\n|\Z)", text, re.S | re.M)
-    formula = re.split(r" {3,}", formula)[0].rstrip(",")
-    return text.partition("\n")[0], formula, " ".join(source.group(1).split()) if source else ""
 
 
 def tuples(value: Any) -> Any:

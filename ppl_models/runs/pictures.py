@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, get_args
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ppl_models import data as datasets
-from ppl_models.inference.pyro.evaluation.sampling import ancestral, decode, markov_chain, parts_of, rows_from
-from ppl_models.inference.pyro.passes.terms import traces
+from ppl_models.inference import decode, markov_chain
 from ppl_models.views import plots
 from ppl_models.views.chains import mixing
 
 from . import names
+from .backends import backend
 from .folder import LoadedRun
 
 
@@ -31,41 +31,17 @@ def generate(run: LoadedRun, n: int, draws: bool = False) -> Tensor:
     Returns:
         (n, D). Where the data are several sites, they follow each other (or are joined by `model.join`).
     """
-    if run.backend == "numpyro":
-        from . import numpyro as ports
-
-        return rows_from(ports.generated(run, n, draws), _width(run), _join(run))
-    x = run.example[torch.arange(n, device=run.example.device) % len(run.example)]
-    return ancestral(run.model, x, draws=draws, seed=None)
+    return backend(run.backend).sample(run.model, run.example, n, draws)
 
 
 def reconstruct(run: LoadedRun, x: Tensor) -> Tensor:
     """Means of the data given latents drawn by the guide, (n, D); what reads other data reads the observed ones."""
-    if run.backend == "numpyro":
-        from . import numpyro as ports
-
-        return rows_from(ports.reconstructed(run, x), _width(run), _join(run))
-    with torch.no_grad():
-        trace, _, _ = traces(run.model, run.guide, (x,), {})
-    return rows_from(parts_of(trace, len(x), draws=False), _width(run), _join(run))
+    return backend(run.backend).reconstruct((run.model, run.guide), run.example, x)
 
 
 def decoded(run: LoadedRun, codes: Mapping[str, Tensor], draws: bool = False) -> Tensor:
     """What the model of a Pyro run makes of codes, (n, D): see `inference.sampling.decode`."""
     return decode(run.model, codes, run.example, draws=draws)
-
-
-def _width(run: LoadedRun) -> int:
-    return prod(run.example.shape[1:])
-
-
-def _join(run: LoadedRun) -> Callable[[Sequence[Tensor]], Tensor] | None:
-    """What makes rows of the blocks that the model of a run cuts them into, if it does."""
-    if not hasattr(run.model, "join") or run.backend == "pyro":
-        return getattr(run.model, "join", None)
-    from . import numpyro as ports
-
-    return lambda parts: ports.joined(run.model, parts)
 
 
 def is_image(config: Mapping[str, Any]) -> bool:
@@ -100,7 +76,7 @@ def picture_samples(run: LoadedRun, n: int, path: Path, draws: bool = False) -> 
 def noise(run: LoadedRun, n: int, seed: int) -> Tensor:
     """Rows of noise where a chain may begin, (n, D): fair coins for zeros and ones, else uniform over the levels."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.rand(n, _width(run), generator=generator)
+    drawn = torch.rand(n, prod(run.example.shape[1:]), generator=generator)
     levels = 2 if run.config["data"]["applied"]["kind"] == "Binarize" else run.config["data"]["levels"]
     if run.config["data"]["applied"]["kind"] in ("Binarize", "Scale"):
         drawn = (drawn * levels).floor() / (levels - 1)
@@ -118,8 +94,7 @@ def picture_chain(run: LoadedRun, n: int, steps: int, path: Path, seed: int) -> 
     """
     if not is_image(run.config):
         raise ValueError(_no_image(run.config))
-    if run.backend == "numpyro":
-        raise ValueError("chain: found a NumPyro run, want a Pyro one; try --backend pyro")
+    backend(run.backend).check("chain")
     chain = markov_chain(run.model, run.guide, noise(run, n, seed), steps, seed=seed)
     picture_strip(run, chain.states[:, :8], path, f"{title(run)}: chains from noise")
     if n < 2 or steps < 8:

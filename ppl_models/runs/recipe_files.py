@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from . import names
-from .build import Training
+from .configuration import Training
 from .experiments import experiment_of
 
 HOME = files("ppl_models") / "recipes"

@@ -9,10 +9,11 @@ from typing import Any
 
 from ppl_models import data as datasets
 from ppl_models.data import Data
-from ppl_models.inference import write_json
+from ppl_models.inference.files import write_json
 
 from . import names
-from .build import Training, build_pair, configuration
+from .backends import backend
+from .configuration import Training, configuration
 from .experiments import Experiment, experiment_of
 from .folder import CONFIG, LoadedRun, read_config
 from .recipe_files import Recipe
@@ -89,11 +90,19 @@ def _planned(recipe: Recipe, folder: Path) -> tuple[dict[str, tuple[Data, ...]],
         parts[name] = loaded[key]
         try:
             plans[name] = configuration(
-                *(model.pop("name"), names.tuples(model), guide.pop("name"), names.tuples(guide), source, parts[name]),
-                *(Training(**chosen["training"]), recipe.seed, transform, validation, size),
+                model=(model.pop("name"), names.tuples(model)),
+                guide=(guide.pop("name"), names.tuples(guide)),
+                data=source,
+                parts=parts[name],
+                training=Training(**chosen["training"]),
+                seed=recipe.seed,
+                transform=transform,
+                validation=validation,
+                image_size=size,
             )
             if not _is_there(plans[name], folder / names.slug(name)):
-                build_pair(plans[name], parts[name][0][: plans[name]["data"]["example"]])
+                rows = parts[name][0][: plans[name]["data"]["example"]]
+                backend(plans[name]["backend"]).build(plans[name], rows, "cpu")
         except ValueError as error:
             raise ValueError(f"recipe {recipe.name}, run {name!r}: {error}") from error
     return parts, plans

@@ -12,17 +12,15 @@ from typing import Any
 
 import pyro
 import torch
-from torch import Tensor, nn
 
 from ppl_models.data import Data
-from ppl_models.inference import Callback, Evaluation, MutualInformation, evaluate, fit, mutual_information, write_json
+from ppl_models.inference import Callback, Evaluation, Linear, MutualInformation, TensorBoard, mutual_information
+from ppl_models.inference.files import write_json
 from ppl_models.inference.pyro.feeding import distributed
-from ppl_models.inference.pyro.feeding.distributed import Group
-from ppl_models.inference.pyro.training.tensorboard import TensorBoard
-from ppl_models.inference.schedules import Linear
 
 from . import names
-from .build import backend_of, build_pair, load_parts
+from .backends import backend, backend_of
+from .configuration import load_parts
 from .folder import CONFIG, LoadedRun, config_errors, read_config, read_example, started
 from .objectives import objective_of
 
@@ -43,7 +41,7 @@ def train(
     (`--max-restarts`), it goes on with the run in the folder, if that has the same configuration.
 
     Args:
-        config: of `build.configuration`.
+        config: of `configuration`.
         parts: (train, test), or (train, validation, test).
         folder: must not exist, or be empty; it appears at once, and goes if there is an error before a checkpoint.
         device: where to train.
@@ -53,15 +51,17 @@ def train(
     Raises:
         ValueError: what the programs, the data or `fit` object to.
     """
+    folder, language = Path(folder), backend(backend_of(config))
     group = distributed.current(device)
+    language.check("train", 1 if group is None else group.world)
     if group is not None and group.agreed(restarted(folder, config)):
         return resume(folder, device, progress, watch)
+    device = device if group is None else group.device
     pyro.set_rng_seed(config["seed"])
-    example = parts[0][: config["data"]["example"]]
-    writes = group is None or group.is_main
-    with started(Path(folder), config, example) if writes else nullcontext():
-        pair = build_pair(config, example, device if group is None else group.device)
-        return _fitted(pair, config, parts, Path(folder), example, group, device, progress, watch)
+    rows = parts[0][: config["data"]["example"]]
+    with started(folder, config, rows) if group is None or group.is_main else nullcontext():
+        built = language.build(config, rows, device)
+        return _fitted(built, config, parts, folder, device, config["training"], progress, watch)
 
 
 def restarted(folder: str | Path, config: Mapping[str, Any]) -> bool:
@@ -91,59 +91,42 @@ def resume(
     """
     folder = Path(folder)
     config, group = read_config(folder), distributed.current(device)
+    device, language = device if group is None else group.device, backend(backend_of(config))
+    language.check("train", 1 if group is None else group.world)
     with config_errors(folder):
         parts = load_parts(config)
-        example = read_example(folder, config)
-        pair, _ = build_pair(config, example, device if group is None else group.device), config["training"]
-    return _fitted(pair, config, parts, folder, example, group, device, progress, watch, resume=True)
+        built = language.build(config, read_example(folder, config), device)
+        how = {**config["training"], "resume": True}
+    return _fitted(built, config, parts, folder, device, how, progress, watch)
 
 
 def _fitted(
-    pair: tuple[Any, Any],
+    built: tuple[Any, Any, Any],
     config: Mapping[str, Any],
     parts: tuple[Data, ...],
     folder: Path,
-    example: Tensor,
-    group: Group | None,
     device: str | torch.device,
+    how: Mapping[str, Any],
     progress: bool,
     watch: Watch | None,
-    **how: bool,
 ) -> LoadedRun:
     """The pair once `fit` is done with it, as a run."""
-    arguments = {**config["training"], **how, "folder": folder, "seed": config["seed"], "progress": progress}
-    curves = arguments.pop("tensorboard", False)
-    arguments["objective"] = objective_of(arguments.get("objective", "elbo"))
-    if arguments.get("beta", 1.0) != 1.0 and arguments["warmup"]:
-        arguments["beta"] = Linear(arguments.pop("warmup"), end=arguments["beta"])
-    watching = None if watch is None else watch(*pair)
-    called = [watching, TensorBoard(folder / "tensorboard") if curves else None]
-    arguments["callbacks"] = [callback for callback in called if callback is not None]
-    held_out = parts[1] if len(parts) == 3 else None
-    if backend_of(config) == "numpyro":
-        from . import numpyro as ports
-
-        if group is not None:
-            raise ValueError(f"found {group.world} processes, NumPyro pairs are trained by one; start without torchrun")
-        result = ports.fit(pair, parts[0], held_out, device, **arguments)
-        return LoadedRun(result.model, result.guide, dict(config), folder, ports.array(example, device), result.seconds)
-    device = device if group is None else group.device
-    result = fit(
-        *pair,
-        parts[0] if arguments.get("workers") else parts[0].to(device),  # workers take rows on the CPU
-        validation=None if held_out is None else held_out.to(device),
-        **arguments,
-    )
-    for program in pair:
-        if isinstance(program, nn.Module):
-            program.eval()
-    return LoadedRun(*pair, dict(config), folder, example.to(device), result.seconds)
+    *pair, example = built
+    how = {**how, "folder": folder, "seed": config["seed"], "progress": progress}
+    curves = how.pop("tensorboard", False)
+    how["objective"] = objective_of(how.get("objective", "elbo"))
+    if how.get("beta", 1.0) != 1.0 and how["warmup"]:
+        how["beta"] = Linear(how.pop("warmup"), end=how["beta"])
+    called = [None if watch is None else watch(*pair), TensorBoard(folder / "tensorboard") if curves else None]
+    how["callbacks"] = [callback for callback in called if callback is not None]
+    validation = parts[1] if len(parts) == 3 else None
+    *pair, seconds = backend(backend_of(config)).train(pair, parts[0], validation, device, **how)
+    return LoadedRun(*pair, dict(config), folder, example, seconds)
 
 
-def check_informative(backend: str, rows: int) -> None:
-    """Raise ValueError for what `inform_run` cannot do: a NumPyro run, a single row."""
-    if backend == "numpyro":
-        raise ValueError("information: found a NumPyro run, want a Pyro one; try --backend pyro")
+def check_informative(name: str, rows: int) -> None:
+    """Raise ValueError for what `inform_run` cannot do: a backend without it, a single row."""
+    backend(name).check("information")
     if rows < 2:
         raise ValueError(f"information: found {rows} rows, want 2 at least: codes are told apart by others")
 
@@ -193,12 +176,7 @@ def evaluate_run(
         progress: show a bar.
     """
     how = {"particles": particles, "seed": seed, "progress": progress}
-    if run.backend == "numpyro":
-        from . import numpyro as ports
-
-        found = ports.evaluate(run, test, **how)
-    else:
-        found = evaluate(run.model, run.guide, test.to(run.example.device), **how)
+    found = backend(run.backend).evaluate((run.model, run.guide), run.example, test, **how)
     about = {"data": test.name, "seed": seed, "backend": run.backend}
     write_json(run.folder / f"{_named('evaluation', run, other)}.json", {**about, **found.to_dict()})
     return found

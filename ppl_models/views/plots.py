@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppl_models.inference.pyro.training.checkpoint import write_atomically
+from ppl_models.inference.files import write_atomically
 
 from .drawing import COLORS, DPI, INK, array_of, images_of, lines_of, pictures, plain_axes, show_page
 

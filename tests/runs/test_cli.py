@@ -1,5 +1,6 @@
 """The command line as a user meets it: folders that are whole, runs that can be rebuilt, errors of one line."""
 
+import inspect
 import json
 import random
 import re
@@ -18,7 +19,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-import ppl_models.runs.training
+import ppl_models.runs.backends.pyro
 from ppl_models.cli import app
 from ppl_models.inference import evaluate, write_atomically
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read
@@ -137,7 +138,16 @@ def test_the_catalogues_hold_the_programs_alone():
         "vae",
     }
     assert set(names.catalogue("model")) == models
-    assert all(all(names.told(program)) for kind in ("model", "guide") for program in names.catalogue(kind).values())
+
+
+@pytest.mark.parametrize("kind", ["model", "guide"])
+def test_the_table_says_what_docstrings_say(kind):
+    """The density is the first of the docstring's formulas, the source is named there or in the module's first line."""
+    for program in names.catalogue(kind).values():
+        doc, home = inspect.getdoc(program), inspect.getmodule(program).__doc__
+        formula = next(line.strip() for line in doc.splitlines() if re.match(r" {4}[pq]\(", line))
+        assert re.split(r",? {3,}|$", formula)[0] == program.density, program
+        assert program.source in " ".join(f"{doc} {home}".split()), program
 
 
 def test_list_names_all_with_formula_and_source():
@@ -329,7 +339,7 @@ def test_what_others_put_into_a_run_stays(monkeypatch):
         (folder / "notes.txt").write_text("mine")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ppl_models.runs.training, "fit", noted)
+    monkeypatch.setattr(ppl_models.runs.backends.pyro, "fit", noted)
     call(f"{SMALL} --out run", code=130)
     assert [path.name for path in Path("run").iterdir()] == ["notes.txt"]
 
@@ -341,8 +351,8 @@ def test_an_interrupted_training_keeps_its_last_checkpoint(monkeypatch, saved):
             fit(*args, **kwargs)
         raise KeyboardInterrupt
 
-    fit = ppl_models.runs.training.fit
-    monkeypatch.setattr(ppl_models.runs.training, "fit", interrupted)
+    fit = ppl_models.runs.backends.pyro.fit
+    monkeypatch.setattr(ppl_models.runs.backends.pyro, "fit", interrupted)
     result = call(f"{SMALL} --out deep/run", code=130)
     assert "interrupted" in result.stderr
     if saved:

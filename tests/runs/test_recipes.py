@@ -16,7 +16,7 @@ from ppl_models.cli import app
 from ppl_models.cli.recipe import _settings
 from ppl_models.inference import elbo, info_vae, mmd, moments, unregularized
 from ppl_models.runs import load_run, names
-from ppl_models.runs.build import Training
+from ppl_models.runs.configuration import Training
 from ppl_models.runs.experiments import EXPERIMENTS, experiment_of
 from ppl_models.runs.experiments.sequential import chains, distance
 from ppl_models.runs.objectives import WORDS, objective_of

@@ -1,10 +1,11 @@
-"""Runs of NumPyro pairs: built from names, trained, evaluated and drawn from, through `ppl_models.numpyro`."""
+"""`backend("numpyro")`: pairs of NumPyro programs, by `ppl_models.numpyro`."""
 
 from __future__ import annotations
 
-import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,85 @@ from torch import Tensor
 
 from ppl_models.data import Data
 from ppl_models.inference import Evaluation
-from ppl_models.inference.numpyro import load
-from ppl_models.numpyro import evaluate as evaluate_pair, fit as fit_pair
+from ppl_models.inference.numpyro import load as load_weights
+from ppl_models.inference.pyro.evaluation.sampling import rows_from
+from ppl_models.numpyro import evaluate as evaluate_pair, fit
 from ppl_models.numpyro.data import rows_of
 
-from . import names
-from .folder import LoadedRun
-from .names import tuples
+from .. import names
+from . import Device, Pair
+
+packages = ("jax", "numpyro", "equinox", "ppl-models")
+
+
+def check(task: str, processes: int = 1) -> None:
+    """Raise ValueError for what is not ported, and for several processes."""
+    if task != "train":
+        raise ValueError(f"{task}: found a NumPyro run, want a Pyro one; try --backend pyro")
+    if processes > 1:
+        raise ValueError(f"found {processes} processes, NumPyro pairs are trained by one; start without torchrun")
+
+
+def set_threads(threads: int) -> None:
+    """XLA takes as many threads as the process may run on, from its first use on; torch makes batches and pictures."""
+    torch.set_num_threads(threads)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def build(config: Mapping[str, Any], rows: Tensor, device: Device = "cpu") -> tuple[Any, Any, jax.Array]:
+    """(model, guide, rows on the device); the seed gives a key to each program."""
+    pair, keys = (), random.split(random.key(config["seed"]))
+    with _placed(device):
+        example = _array(rows)
+        for kind, key in zip(("model", "guide"), keys, strict=True):
+            args = (*pair, example) if pair else ()
+            pair += (names.build(kind, config[kind], args, AutoGuide, "numpyro", key=key),)
+    return *pair, example
+
+
+def train(pair: Pair, train: Data, validation: Data | None, device: Device, **how: Any) -> tuple[Any, Any, float]:
+    """(model, guide, seconds): new programs, see `ppl_models.numpyro.fit`."""
+    held_out = None if validation is None else rows_of(validation)
+    with _placed(device):
+        run = fit(*pair, rows_of(train), validation=held_out, **how)
+    return run.model, run.guide, run.seconds
+
+
+def load(path: Path, pair: Pair, example: jax.Array) -> Pair:
+    """New programs with the weights of a checkpoint."""
+    with _where(example):
+        return load_weights(path, *pair)
+
+
+def evaluate(pair: Pair, example: jax.Array, data: Data, **how: Any) -> Evaluation:
+    """See `ppl_models.numpyro.evaluate`."""
+    with _where(example):
+        return evaluate_pair(*pair, rows_of(data), **how)
+
+
+def sample(model: Any, example: jax.Array, n: int, draws: bool) -> Tensor:
+    """(n, D): a run of the model without its conditions, by a key of torch's generator."""
+    with _where(example):
+        rows = example[jnp.arange(n) % len(example)]
+        trace = handlers.trace(handlers.seed(handlers.uncondition(model), _key())).get_trace(rows)
+        observed = {name: site for name, site in trace.items() if site.get("infer", {}).get("was_observed")}
+        return _rows(model, observed, rows, draws)
+
+
+def reconstruct(pair: Pair, example: jax.Array, x: Tensor) -> Tensor:
+    """(n, D): the means of the data given latents that the guide has drawn."""
+    model, guide = pair
+    with _where(example):
+        rows = _array(x)
+        drawn = handlers.trace(handlers.seed(guide, _key())).get_trace(rows)
+        trace = handlers.trace(handlers.seed(handlers.replay(model, drawn), _key())).get_trace(rows)
+        observed = {name: site for name, site in trace.items() if site["type"] == "sample" and site["is_observed"]}
+        return _rows(model, observed, rows, draws=False)
 
 
 @contextmanager
-def placed(device: str | torch.device) -> Iterator[None]:
+def _placed(device: Device) -> Iterator[None]:
     """Inside, JAX computes on a device named as torch names it: cpu, cuda, cuda:1.
 
     Raises:
@@ -45,81 +114,28 @@ def placed(device: str | torch.device) -> Iterator[None]:
         yield
 
 
-def array(rows: Tensor, device: str | torch.device | None = None) -> jax.Array:
-    """Rows of torch as an array of JAX, on a device or the one in use."""
-    with nullcontext() if device is None else placed(device):
-        return jnp.asarray(rows.detach().cpu().numpy())
+def _where(example: jax.Array) -> Any:
+    """Inside, JAX computes on the device of an array."""
+    return jax.default_device(next(iter(example.devices())))
 
 
-def _where(run: LoadedRun) -> Any:
-    """Inside, JAX computes on the device of a run."""
-    return jax.default_device(next(iter(run.example.devices())))
-
-
-def build_pair(config: Mapping[str, Any], example: Any, device: str | torch.device = "cpu") -> tuple[Any, Any]:
-    """The untrained (model, guide) of a configuration; its seed makes their first weights repeatable."""
-    keys = random.split(random.key(config["seed"]))
-    with placed(device):
-        model = _program("model", config["model"], (), keys[0])
-        rows = array(example) if isinstance(example, Tensor) else example
-        return model, _program("guide", config["guide"], (model, rows), keys[1])
-
-
-def loaded(path: Path, model: Callable, guide: Callable, device: str | torch.device) -> tuple[Any, Any]:
-    """The pair with the weights of a checkpoint, which either backend has written."""
-    with placed(device):
-        return load(path, model, guide)
-
-
-def fit(pair: tuple[Any, Any], train: Data, validation: Data | None, device: str | torch.device, **how: Any) -> Any:
-    """The run of a pair, see `ppl_models.numpyro.fit`."""
-    held_out = None if validation is None else rows_of(validation)
-    with placed(device):
-        return fit_pair(*pair, rows_of(train), validation=held_out, **how)
-
-
-def evaluate(run: LoadedRun, test: Data, **how: Any) -> Evaluation:
-    """See `ppl_models.numpyro.evaluate`; on the device of the run."""
-    with _where(run):
-        return evaluate_pair(run.model, run.guide, rows_of(test), **how)
-
-
-def generated(run: LoadedRun, n: int, draws: bool) -> dict[str, Tensor]:
-    """Observed site -> n values drawn from the model (or means of their distributions), whatever it observes."""
-    with _where(run):
-        x = run.example[jnp.arange(n) % len(run.example)]
-        trace = handlers.trace(handlers.seed(handlers.uncondition(run.model), _key())).get_trace(x)
-    observed = {name: site for name, site in trace.items() if site.get("infer", {}).get("was_observed")}
-    return _parts(observed, n, draws)
-
-
-def reconstructed(run: LoadedRun, rows: Tensor) -> dict[str, Tensor]:
-    """Observed site -> the mean of its distribution given latents that the guide has drawn."""
-    with _where(run):
-        x = array(rows)
-        drawn = handlers.trace(handlers.seed(run.guide, _key())).get_trace(x)
-        trace = handlers.trace(handlers.seed(handlers.replay(run.model, drawn), _key())).get_trace(x)
-    observed = {name: site for name, site in trace.items() if site["type"] == "sample" and site["is_observed"]}
-    return _parts(observed, len(x), draws=False)
-
-
-def joined(model: Any, parts: Sequence[Tensor]) -> Tensor:
-    """Rows of the blocks that a model cuts them into."""
-    return torch.from_numpy(np.array(model.join([array(part) for part in parts])))
+def _array(rows: Tensor) -> jax.Array:
+    return jnp.asarray(rows.detach().cpu().numpy())
 
 
 def _key() -> jax.Array:
-    """A key drawn from torch's generator, whose seed is that of the pictures in either backend."""
+    """A key drawn from torch's generator, whose seed is that of the pictures in either language."""
     return random.key(int(torch.randint(2**31, ())))
 
 
-def _parts(sites: Mapping[str, Mapping[str, Any]], n: int, draws: bool) -> dict[str, Tensor]:
-    found = {}
+def _rows(model: Any, sites: Mapping[str, Mapping[str, Any]], rows: jax.Array, draws: bool) -> Tensor:
+    """Values of observed sites, or the means of their distributions, as rows of data."""
+    parts = {}
     for name, site in sites.items():
         value = site["value"] if draws else jnp.broadcast_to(_mean(site), jnp.shape(site["value"]))
-        if jnp.ndim(value) and jnp.size(value) and len(value) == n:
-            found[name] = torch.from_numpy(np.array(value)).reshape(n, -1)
-    return found
+        if jnp.ndim(value) and jnp.size(value) and len(value) == len(rows):
+            parts[name] = torch.from_numpy(np.array(value)).reshape(len(rows), -1)
+    return rows_from(parts, prod(rows.shape[1:]), _join(model))
 
 
 def _mean(site: Mapping[str, Any]) -> jax.Array:
@@ -130,13 +146,8 @@ def _mean(site: Mapping[str, Any]) -> jax.Array:
         return site["fn"].sample(_key())
 
 
-def _program(kind: str, chosen: Mapping[str, Any], args: tuple[Any, ...], key: jax.Array) -> Callable:
-    label = f"{kind} {chosen['name']!r}"
-    found = names.resolve(kind, chosen["import"], "numpyro")
-    names.check_sizes(label, found, chosen["sizes"], len(args))
-    if not inspect.isclass(found):
-        return found
-    more = {"key": key} if "key" in inspect.signature(found).parameters else {}
-    if issubclass(found, AutoGuide):
-        args = args[:1]  # NumPyro's own look at the data when first called
-    return names.build(label, found, args, tuples(chosen["sizes"]), **more)
+def _join(model: Any) -> Callable[[Sequence[Tensor]], Tensor] | None:
+    """The function that makes rows of the blocks that a model cuts them into, if it does."""
+    if not hasattr(model, "join"):
+        return None
+    return lambda parts: torch.from_numpy(np.array(model.join([_array(part) for part in parts])))

@@ -25,7 +25,7 @@ def analyse(
         count, particles = analysis["data"], analysis["particles"]
         found = evaluate_run(run, test.subset(slice(0, count)), particles, seed, progress=False)
         pyro.set_rng_seed(seed)
-        for note in picture_run(run, test[:20].to(run.example.device)):
+        for note in picture_run(run, test[:20]):
             report(f"{name}: {note}")
         rows[name] = found.to_dict()
         report(f"{name}: negative ELBO {-found.elbo:.2f}, NLL {found.nll:.2f} nats per datum")
