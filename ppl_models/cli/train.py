@@ -1,10 +1,12 @@
 """ppl-models train."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import Field, fields
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import pyro
 import typer
@@ -18,6 +20,7 @@ from ppl_models.runs import LoadedRun, Training, names
 from ppl_models.runs.backends import backend_of
 from ppl_models.runs.configuration import configuration, launcher
 from ppl_models.runs.folder import read_config
+from ppl_models.runs.options import EPOCHS, kinds_of, zero_is_none
 from ppl_models.runs.pictures import picture_run
 from ppl_models.runs.training import evaluate_run, resume as run_resume, train as run_train
 
@@ -37,14 +40,39 @@ from .app import (
     set_threads,
 )
 
-USUAL = Training()
-N = {"min": 1, "metavar": "N", "rich_help_panel": "Training"}
-X = {"min": 0, "metavar": "X", "rich_help_panel": "Training"}
-EPOCHS = 25  # where neither epochs nor steps are given
 ANEW = {"resume", "evaluate", "threads", "device", "quiet", "debug"}  # what a resumed run is not told by its folder
 
 
+def option_of(each: Field) -> Parameter:
+    """The option of a command line for one of a training."""
+    dashed, kinds, default = each.name.replace("_", "-"), kinds_of(each), each.default
+    kind = next(known for known in (bool, int, float, str) if known in kinds)
+    words = f"--{dashed}/--no-{dashed}" if kind is bool and default is not False else f"--{dashed}"
+    text = each.metadata["help"].replace("None", "0" if zero_is_none(each) else "by default")
+    told = {"metavar": {int: "N", float: "X", str: "WORD"}.get(kind), "help": f"{text[0].upper()}{text[1:]}."}
+    annotation = Annotated[kind | None, opt(words, rich_help_panel="Training", **told)]
+    return Parameter(
+        each.name, Parameter.KEYWORD_ONLY, default=default if type(default) is kind else None, annotation=annotation
+    )
+
+
+def with_training(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `Training`, which it takes as keywords."""
+    own = signature(command)
+    given = [each for each in own.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
+    command.__signature__ = own.replace(parameters=given + [option_of(each) for each in fields(Training)])
+    return command
+
+
+def training_of(chosen: Mapping[str, Any]) -> Training:
+    """The options that a command line was given; None is for those that it left open."""
+    found = {name: value for name, value in chosen.items() if value is not None}
+    found |= {each.name: None for each in fields(Training) if zero_is_none(each) and found[each.name] == 0}
+    return Training(**{} if found.keys() & {"epochs", "steps"} else {"epochs": EPOCHS}, **found)
+
+
 @app.command(no_args_is_help=True)
+@with_training
 def train(
     ctx: typer.Context,
     model: Annotated[
@@ -63,60 +91,6 @@ def train(
     ] = None,
     data: DataName = "digits",
     sizes: ModelSizes = None,
-    epochs: Annotated[float | None, opt(**X, help="How long.", show_default=str(EPOCHS))] = None,
-    steps: Annotated[int | None, opt(**N, help="How long, instead of --epochs.", show_default=False)] = None,
-    batch_size: Annotated[int, opt(**N, help="Rows a step.")] = USUAL.batch_size,
-    lr: Annotated[float, opt(**X, help="Learning rate of AdamW.")] = USUAL.lr,
-    schedule: Annotated[
-        Literal["cosine", "constant"],
-        opt(metavar="WORD", rich_help_panel="Training", help="Its course: cosine or constant."),
-    ] = USUAL.schedule,
-    warmup: Annotated[
-        int | None,
-        opt(
-            **N | {"min": 0}, help="Steps in which divergences rise to their weight.", show_default="4000, at most 1/4"
-        ),
-    ] = USUAL.warmup,
-    objective: Annotated[
-        str,
-        opt(
-            metavar="WORD[:KEY=VALUE,...]",
-            rich_help_panel="Training",
-            help="What is maximized: elbo, free-bits, soft-free-bits, adaptive-free-bits, importance-weighted, "
-            "unregularized, info-vae or moment-matching, with options: info-vae:alpha=1,lambda=100,kernel=imq.",
-        ),
-    ] = USUAL.objective,
-    beta: Annotated[float, opt(**X, help="Weight of the divergences after the warm-up.")] = USUAL.beta,
-    weight_decay: Annotated[float, opt(**X, help="Of AdamW.")] = USUAL.weight_decay,
-    clip: Annotated[float, opt(**X, help="Bound on the norm of the gradient; 0 for none.")] = USUAL.clip,
-    ema: Annotated[float, opt(**X, max=1, help="Decay of the average of weights; 0 for none.")] = USUAL.ema,
-    particles: Annotated[int, opt(**N, help="Draws a step.")] = USUAL.particles,
-    accumulate: Annotated[int, opt(**N, help="Batches a step, whose gradients are averaged.")] = USUAL.accumulate,
-    skip: Annotated[
-        float | None, opt(**X, help="Leave steps out whose gradient has a larger norm.", show_default="none")
-    ] = USUAL.skip,
-    precision: Annotated[
-        Literal["float32", "bfloat16"],
-        opt(metavar="WORD", rich_help_panel="Training", help="Of matrix products: float32 or bfloat16."),
-    ] = USUAL.precision,
-    compile: Annotated[
-        bool | None,
-        opt(
-            "--compile/--no-compile",
-            rich_help_panel="Training",
-            help="Capture the step once and replay it compiled.",
-            show_default="where it pays",
-        ),
-    ] = None,
-    every: Annotated[int | None, opt(**N, help="Steps between records.", show_default="an epoch")] = USUAL.every,
-    workers: Annotated[int, opt(**N | {"min": 0}, help="Processes that make batches; 0 for none.")] = USUAL.workers,
-    patience: Annotated[
-        int | None,
-        opt(**N, help="Stop after so many records without a better bound on --validation.", show_default="never"),
-    ] = USUAL.patience,
-    tensorboard: Annotated[
-        bool, opt("--tensorboard", rich_help_panel="Training", help="Write curves to RUN/tensorboard.")
-    ] = USUAL.tensorboard,
     backend: Annotated[Backend, opt(help="Language of the pair: the collection's, or its NumPyro ports.")] = "pyro",
     seed: Seed = 0,
     transform: Annotated[str, opt(metavar="WORD", help="default, binarize, dequantize, logit or none.")] = "default",
@@ -139,6 +113,7 @@ def train(
     device: Device = "cpu",
     quiet: Quiet = False,
     debug: Debug = False,
+    **training: Any,
 ) -> None:
     """Train a model with a guide on data, and write a run folder.
 
@@ -182,35 +157,14 @@ def train(
             )
         if extra:
             raise ValueError(f"-m {extra[0]!r}: want key=value, the model is {model!r} already")
-        training = Training(
-            epochs=EPOCHS if epochs is None and steps is None else epochs,
-            steps=steps,
-            batch_size=batch_size,
-            lr=lr,
-            schedule=schedule,
-            weight_decay=weight_decay,
-            warmup=warmup,
-            clip=clip or None,
-            ema=ema or None,
-            particles=particles,
-            accumulate=accumulate,
-            skip=skip,
-            precision=precision,
-            compile="auto" if compile is None else compile,
-            workers=workers,
-            patience=patience,
-            tensorboard=tensorboard,
-            objective=objective,
-            beta=beta,
-            every=every,
-        )
+        chosen = training_of(training)
         parts = datasets.load(data, validation=validation, transform=transform, size=image_size)
         config = configuration(
             model=(model, model_sizes),
             guide=(named[0], guide_sizes),
             data=data,
             parts=parts,
-            training=training,
+            training=chosen,
             seed=seed,
             transform=transform,
             validation=validation,

@@ -5,6 +5,6 @@ train, test = run.load_data()
 print(evaluate(run.model, run.guide, test))
 """
 
-from .configuration import Training as Training
 from .folder import LoadedRun as LoadedRun, load_run as load_run
+from .options import Training as Training
 from .training import resume as resume

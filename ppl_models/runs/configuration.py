@@ -1,4 +1,4 @@
-"""`configuration`: everything that a run depends on, as JSON; `Training`: how its pair is trained."""
+"""`configuration`: everything that a run depends on, as JSON."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import platform
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,50 +18,11 @@ from ppl_models import data as datasets
 from ppl_models.data import Data
 
 from . import backends, names
-from .objectives import objective_of
+from .options import Training
 
 FORMAT = "ppl-models run 1"
 EXAMPLE_ROWS = 3
 Chosen = tuple[str, Mapping[str, Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """How long, how fast and by what: the arguments of `ppl_models.inference.fit`, with the command line's defaults.
-
-    Exactly one of epochs and steps. `warmup=None` is 4000 steps, at most a quarter of all, in which the weight of the
-    divergences rises to `beta`. `objective` is a text, see `objectives.objective_of`. `tensorboard` writes curves to
-    the folder of that name in the run's.
-    """
-
-    epochs: float | None = None
-    steps: int | None = None
-    batch_size: int = 64
-    lr: float = 1.5e-3
-    schedule: str = "cosine"
-    weight_decay: float = 1e-3
-    warmup: int | None = None
-    clip: float | None = 100.0
-    ema: float | None = 0.999
-    particles: int = 1
-    accumulate: int = 1
-    skip: float | None = None
-    precision: str = "float32"
-    compile: bool | str = "auto"
-    workers: int = 0
-    patience: int | None = None
-    tensorboard: bool = False
-    objective: str = "elbo"
-    beta: float = 1.0
-    every: int | None = None
-
-    def settled(self, size: int, processes: int = 1) -> Training:
-        """The same with every open choice made, for `size` rows of training data."""
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError(f"found epochs={self.epochs} and steps={self.steps}, want one of them")
-        rows = max(min(self.batch_size, size // processes), 1) * processes
-        total = self.steps if self.epochs is None else round(self.epochs * (size // rows) / self.accumulate)
-        return replace(self, warmup=min(4000, total // 4) if self.warmup is None else self.warmup)
 
 
 def configuration(
@@ -98,7 +59,6 @@ def configuration(
     programs = {kind: names.resolve(kind, name, backend) for kind, (name, _) in chosen.items()}
     image = list(train.shape) if len(train.shape) == 3 else None
     known = {"model": _of_data(train, programs["model"], model[1]), "guide": {"image": image}}
-    objective_of(training.objective)  # an unknown one is told now
     if training.objective.partition(":")[0] == "unregularized" and training.beta != 1.0:
         raise ValueError(f"found beta={training.beta} with the objective 'unregularized', want none: it weighs nothing")
     pair = {}
@@ -116,7 +76,7 @@ def configuration(
     for option, (_, sizes) in (("-m", model), ("-g", guide)):
         for key, value in sizes.items():
             words += [option, f"{key}={value if isinstance(value, str) else repr(value)}"]
-    words += _options(asdict(training), asdict(Training()))
+    words += training.words()
     words += ["--transform", transform] if transform != "default" else []
     words += ["--validation"] if validation else []
     words += ["--image-size", str(image_size)] if image_size is not None else []
@@ -175,18 +135,6 @@ def launcher(processes: int) -> list[str]:
     """How a command starts: the program itself, or torchrun with so many processes."""
     many = ["torchrun", "--nproc-per-node", str(processes), "-m", "ppl_models"]
     return many if processes > 1 else ["ppl-models"]
-
-
-def _options(chosen: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
-    """The words of a command line for the options of a training; those that are as usual are left out."""
-    words = []
-    for key, value in chosen.items():
-        if value == usual[key]:
-            continue
-        option = key.replace("_", "-")
-        flag = [f"--{option}" if value else f"--no-{option}"]
-        words += flag if isinstance(value, bool) else [f"--{option}", str(0 if value is None else value)]
-    return words
 
 
 def _absolute(name: str) -> str:

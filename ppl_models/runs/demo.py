@@ -13,8 +13,9 @@ from ppl_models.inference import evaluate
 from ppl_models.inference.files import write_json
 from ppl_models.views import plots
 
-from .configuration import Training, configuration
+from .configuration import configuration
 from .folder import staged
+from .options import Training
 from .pictures import picture_run, reconstruct, to_unit
 from .training import train
 

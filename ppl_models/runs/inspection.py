@@ -9,7 +9,8 @@ from ppl_models.factorization import Report, compare
 from ppl_models.inference.files import write_atomically
 
 from .backends import backend
-from .configuration import Chosen, Training, configuration
+from .configuration import Chosen, configuration
+from .options import Training
 
 
 def inspect_pair(

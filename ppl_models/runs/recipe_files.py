@@ -5,14 +5,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from . import names
-from .configuration import Training
 from .experiments import experiment_of
+from .options import Training, kinds_of
 
 HOME = files("ppl_models") / "recipes"
 OF_RUN = ("data", "model", "guide", "training")
@@ -139,11 +139,11 @@ def _checked(found: Mapping[str, Any], name: str) -> None:
 
 def _checked_training(training: Mapping[str, Any], where: str) -> None:
     """Raise ValueError for what is no argument of a training, or of another kind."""
-    hints = get_type_hints(Training)
+    known = {option.name: kinds_of(option) for option in fields(Training)}
     for key, value in training.items():
-        if key not in hints:
-            raise ValueError(f"{where}: found training.{key}, want some of {', '.join(sorted(hints))}")
-        kinds = get_args(hints[key]) or (hints[key],)
+        if key not in known:
+            raise ValueError(f"{where}: found training.{key}, want some of {', '.join(sorted(known))}")
+        kinds = known[key]
         if not isinstance(value, kinds + (int,) * (float in kinds)) or isinstance(value, bool) and bool not in kinds:
             want = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
             raise ValueError(f"{where}: found training.{key} = {value!r}, want {want}")

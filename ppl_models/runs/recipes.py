@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from ppl_models.inference.files import write_json
 
 from . import names
 from .backends import backend
-from .configuration import Training, configuration
+from .configuration import configuration
 from .experiments import Experiment, experiment_of
 from .folder import CONFIG, LoadedRun, read_config
+from .options import Training
 from .recipe_files import Recipe
 from .training import resume, train
 
@@ -117,6 +119,7 @@ def _is_there(config: dict[str, Any], folder: Path) -> bool:
     if not (folder / CONFIG).is_file():
         return False
     before, now = read_config(folder), json.loads(json.dumps(config))
+    before["training"] = asdict(Training(**before["training"]))  # with the options that there were not yet
     for section in ("model", "guide", "data", "training", "seed"):
         if before.get(section) != now[section]:
             told = f"found {_difference(section, before.get(section), now[section])}"

@@ -14,7 +14,7 @@ import pyro
 import torch
 
 from ppl_models.data import Data
-from ppl_models.inference import Callback, Evaluation, Linear, MutualInformation, TensorBoard, mutual_information
+from ppl_models.inference import Callback, Evaluation, MutualInformation, TensorBoard, mutual_information
 from ppl_models.inference.files import write_json
 from ppl_models.inference.pyro.feeding import distributed
 
@@ -22,7 +22,7 @@ from . import names
 from .backends import backend, backend_of
 from .configuration import load_parts
 from .folder import CONFIG, LoadedRun, config_errors, read_config, read_example, started
-from .objectives import objective_of
+from .options import Training
 
 Watch = Callable[[Any, Any], Callback | None]
 
@@ -61,7 +61,7 @@ def train(
     rows = parts[0][: config["data"]["example"]]
     with started(folder, config, rows) if group is None or group.is_main else nullcontext():
         built = language.build(config, rows, device)
-        return _fitted(built, config, parts, folder, device, config["training"], progress, watch)
+        return _fitted(built, config, parts, folder, device, Training(**config["training"]), progress, watch)
 
 
 def restarted(folder: str | Path, config: Mapping[str, Any]) -> bool:
@@ -96,8 +96,8 @@ def resume(
     with config_errors(folder):
         parts = load_parts(config)
         built = language.build(config, read_example(folder, config), device)
-        how = {**config["training"], "resume": True}
-    return _fitted(built, config, parts, folder, device, how, progress, watch)
+        training = Training(**config["training"])
+    return _fitted(built, config, parts, folder, device, training, progress, watch, resume=True)
 
 
 def _fitted(
@@ -106,21 +106,29 @@ def _fitted(
     parts: tuple[Data, ...],
     folder: Path,
     device: str | torch.device,
-    how: Mapping[str, Any],
+    training: Training,
     progress: bool,
     watch: Watch | None,
+    resume: bool = False,
 ) -> LoadedRun:
     """The pair once `fit` is done with it, as a run."""
     *pair, example = built
-    how = {**how, "folder": folder, "seed": config["seed"], "progress": progress}
-    curves = how.pop("tensorboard", False)
-    how["objective"] = objective_of(how.get("objective", "elbo"))
-    if how.get("beta", 1.0) != 1.0 and how["warmup"]:
-        how["beta"] = Linear(how.pop("warmup"), end=how["beta"])
-    called = [None if watch is None else watch(*pair), TensorBoard(folder / "tensorboard") if curves else None]
-    how["callbacks"] = [callback for callback in called if callback is not None]
-    validation = parts[1] if len(parts) == 3 else None
-    *pair, seconds = backend(backend_of(config)).train(pair, parts[0], validation, device, **how)
+    called = [
+        None if watch is None else watch(*pair),
+        TensorBoard(folder / "tensorboard") if training.tensorboard else None,
+    ]
+    *pair, seconds = backend(backend_of(config)).train(
+        pair,
+        parts[0],
+        device,
+        config=training.config(config["seed"]),
+        validation=parts[1] if len(parts) == 3 else None,
+        callbacks=[callback for callback in called if callback is not None],
+        folder=folder,
+        resume=resume,
+        workers=training.workers,
+        progress=progress,
+    )
     return LoadedRun(*pair, dict(config), folder, example, seconds)
 
 

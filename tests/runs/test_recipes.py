@@ -16,10 +16,10 @@ from ppl_models.cli import app
 from ppl_models.cli.recipe import _settings
 from ppl_models.inference import elbo, info_vae, mmd, moments, unregularized
 from ppl_models.runs import load_run, names
-from ppl_models.runs.configuration import Training
 from ppl_models.runs.experiments import EXPERIMENTS, experiment_of
 from ppl_models.runs.experiments.sequential import chains, distance
 from ppl_models.runs.objectives import WORDS, objective_of
+from ppl_models.runs.options import Training
 from ppl_models.runs.recipe_files import HOME, read_recipe, recipe_names
 from ppl_models.runs.recipes import carry_out
 
@@ -115,7 +115,11 @@ def test_settings_overrule_and_runs_overrule_sections():
         ('experiment = "bound"', {}, "experiment 'bound' is unknown; .*did you mean 'bounds'"),
         ('experiment = "bounds"\nmodels = 3', {}, "recipe mine: found models = 3, want title, about"),
         ('experiment = "bounds"\n[runs.a]\n[data]\nname = "digits"', {}, "found no model.name for run 'a', want one"),
-        ('experiment = "bounds"\n[training]\nstep = 3', {}, "found training.step, want some of accumulate, batch_size"),
+        (
+            'experiment = "bounds"\n[training]\nstep = 3',
+            {},
+            "found training.step, want some of accumulate, analytic, batch_size",
+        ),
         ('experiment = "bounds"\n[runs.a]\nguides = {}', {}, "found 'guides' in the run 'a', want data, model"),
         ('experiment = "bounds"\n[analysis]\nn = 3', {}, "recipe mine: analysis.n: want some of data, particles"),
         ('experiment = "bounds"', {"steps": 3}, "found the setting 'steps', want section.key=value"),

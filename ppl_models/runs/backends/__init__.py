@@ -42,7 +42,7 @@ class Backend(Protocol):
         """(model, guide, rows as its arrays), untrained: the seed of a configuration makes first weights repeatable."""
 
     def train(
-        self, pair: Pair, train: Data, validation: Data | None, device: Device, **how: Any
+        self, pair: Pair, data: Data, device: Device, validation: Data | None, **how: Any
     ) -> tuple[Any, Any, float]:
         """(model, guide, seconds) after a training: `how` are arguments of `ppl_models.inference.fit`."""
 

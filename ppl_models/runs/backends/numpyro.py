@@ -57,11 +57,11 @@ def build(config: Mapping[str, Any], rows: Tensor, device: Device = "cpu") -> tu
     return *pair, example
 
 
-def train(pair: Pair, train: Data, validation: Data | None, device: Device, **how: Any) -> tuple[Any, Any, float]:
+def train(pair: Pair, data: Data, device: Device, validation: Data | None, **how: Any) -> tuple[Any, Any, float]:
     """(model, guide, seconds): new programs, see `ppl_models.numpyro.fit`."""
     held_out = None if validation is None else rows_of(validation)
     with _placed(device):
-        run = fit(*pair, rows_of(train), validation=held_out, **how)
+        run = fit(*pair, rows_of(data), validation=held_out, **how)
     return run.model, run.guide, run.seconds
 
 

@@ -47,9 +47,9 @@ def build(config: Mapping[str, Any], rows: Tensor, device: Device = "cpu") -> tu
     return *pair, rows
 
 
-def train(pair: Pair, train: Data, validation: Data | None, device: Device, **how: Any) -> tuple[Any, Any, float]:
+def train(pair: Pair, data: Data, device: Device, validation: Data | None, **how: Any) -> tuple[Any, Any, float]:
     """(model, guide, seconds) after `ppl_models.inference.fit`; modules are left in evaluation mode."""
-    rows = train if how.get("workers") else train.to(device)  # workers take rows on the CPU
+    rows = data if how.get("workers") else data.to(device)  # workers take rows on the CPU
     run = fit(*pair, rows, validation=None if validation is None else validation.to(device), **how)
     return *_evaluating(pair), run.seconds
 

@@ -1,0 +1,107 @@
+"""`Training`: the options of `fit` as a file or a command line says them: numbers, words, truth values and None."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, asdict, dataclass, fields, make_dataclass, replace
+from functools import reduce
+from operator import or_
+from types import NoneType
+from typing import Any, get_args
+
+from ppl_models.inference.config import FitConfig, option
+from ppl_models.inference.schedules import Linear
+
+from .objectives import WORDS, objective_of
+
+EPOCHS = 25  # where a command line gives neither epochs nor steps
+KINDS = (bool, int, float, str, NoneType)
+LEFT_OUT = ("loss", "seed")  # a library's ELBO has no words; the seed is that of all of the run
+DIFFERENT: Mapping[str, Mapping[str, Any]] = {  # from `FitConfig`: defaults, and what functions are called by words
+    "epochs": {"help": f"passes over the data; {EPOCHS} where no steps are given"},
+    "batch_size": {"default": 64},
+    "lr": {"default": 1.5e-3},
+    "schedule": {"help": "course of the learning rate: cosine falls to zero, constant stays"},
+    "weight_decay": {"default": 1e-3},
+    "warmup": {
+        "type": int | None,
+        "default": None,
+        "help": "steps in which the weight of the divergences rises to beta; by default 4000, at most a quarter of all",
+    },
+    "beta": {"help": "weight of the divergences after the warm-up"},
+    "objective": {
+        "type": str,
+        "default": "elbo",
+        "help": f"what is maximized: {', '.join(WORDS)}; with options: info-vae:alpha=1,lambda=100,kernel=imq",
+    },
+    "compile": {"help": "capture the step once and replay it compiled; by default where it pays"},
+    "patience": {"help": "stop after so many records without a better bound on --validation; by default never"},
+}
+
+
+def _options() -> Iterator[tuple[str, Any, Field]]:
+    """(name, type, field) of every option of a run."""
+    for each in fields(FitConfig):
+        if each.name not in LEFT_OUT:
+            found = {"type": each.type, "default": each.default, **each.metadata, **DIFFERENT.get(each.name, {})}
+            plain = [kind for kind in KINDS if kind in (get_args(found["type"]) or (found["type"],))]
+            yield each.name, reduce(or_, plain), option(found["default"], found["help"])
+    yield "workers", int, option(0, "processes that make batches; 0 for none")
+    yield "tensorboard", bool, option(False, "write curves to RUN/tensorboard")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(make_dataclass("Options", _options(), frozen=True, kw_only=True)):
+    """How long, how fast and by what a pair is trained: see `FitConfig`, with the command line's defaults.
+
+    Exactly one of epochs and steps. `warmup=None` is 4000 steps, at most a quarter of all. `objective` is a text, see
+    `objectives.objective_of`. `workers` is an argument of `fit`; `tensorboard` writes to that folder in the run's.
+
+    Raises:
+        ValueError: values that `fit` does not take.
+
+    >>> Training(steps=100, lr=0.01).words()
+    ['--steps', '100', '--lr', '0.01']
+    """
+
+    def __post_init__(self) -> None:
+        self.config()
+
+    def config(self, seed: int | None = None) -> FitConfig:
+        """The same as `fit` takes it, with functions in place of words."""
+        found = {each.name: getattr(self, each.name) for each in fields(FitConfig) if each.name not in LEFT_OUT}
+        found |= {"objective": objective_of(self.objective), "warmup": self.warmup or 0, "seed": seed}
+        if self.warmup and self.beta != 1.0:
+            found |= {"beta": Linear(self.warmup, end=self.beta), "warmup": 0}
+        return FitConfig(**found)
+
+    def settled(self, size: int, processes: int = 1) -> Training:
+        """The same with every open choice made, for `size` rows of training data."""
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"found epochs={self.epochs} and steps={self.steps}, want one of them")
+        rows = max(min(self.batch_size, size // processes), 1) * processes
+        total = self.steps if self.epochs is None else round(self.epochs * (size // rows) / self.accumulate)
+        return replace(self, warmup=min(4000, total // 4) if self.warmup is None else self.warmup)
+
+    def words(self) -> list[str]:
+        """The options of a command line that say the same; those that are as usual are left out."""
+        words, usual = [], asdict(Training())
+        for name, value in asdict(self).items():
+            if value == usual[name]:
+                continue
+            dashed = name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(f"--{dashed}" if value else f"--no-{dashed}")
+            else:
+                words += [f"--{dashed}", str(0 if value is None else value)]
+        return words
+
+
+def kinds_of(each: Field) -> tuple[type, ...]:
+    """The types of value that an option takes."""
+    return get_args(each.type) or (each.type,)
+
+
+def zero_is_none(each: Field) -> bool:
+    """Whether a command line says 0 for None: where an option may be None and is something else by default."""
+    return NoneType in kinds_of(each) and each.default is not None
