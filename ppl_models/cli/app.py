@@ -1,4 +1,4 @@
-"""The application: what its commands share."""
+"""`app`: the application of the command line, with the options and the reporting of errors that its commands share."""
 
 import os
 import sys
@@ -31,15 +31,14 @@ Threads = Annotated[int | None, opt(min=1, metavar="N", help="CPU threads; the b
 Backend = Literal[BACKENDS]
 Quiet = Annotated[bool, opt("--quiet", "-q", help="Print results alone: no progress, no advice.")]
 Seed = Annotated[int, opt(min=0, metavar="N", help="Of weights, noise and shuffling.")]
-ModelName = Annotated[str, typer.Argument(help="A short name (`ppl-models list`) or mypkg.module:Name.")]
+ModelName = Annotated[str | None, typer.Argument(help="A short name (`ppl-models list`) or mypkg.module:Name.")]
 ModelSizes = Annotated[
-    list[str] | None,
-    opt("-m", "--model", metavar="KEY=VALUE", help="A size of the model; repeatable.", show_default=False),
+    list[str] | None, opt("-m", "--model", metavar="KEY=VALUE", help="A size of the model; repeatable.")
 ]
 DataName = Annotated[
     str, opt(metavar="NAME", help="A data set (`ppl-models list data`), folder:PATH, or a .npy or .npz file.")
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.", show_default=False)]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 
 
 @app.callback()

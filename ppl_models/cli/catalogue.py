@@ -1,4 +1,4 @@
-"""ppl-models list."""
+"""`ppl-models list`: the models, guides and data sets of the collection."""
 
 import inspect
 from typing import Annotated, Literal

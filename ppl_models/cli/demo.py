@@ -1,4 +1,4 @@
-"""ppl-models demo."""
+"""`ppl-models demo`: train one model with three guides and print their bounds."""
 
 from pathlib import Path
 from typing import Annotated

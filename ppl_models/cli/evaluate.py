@@ -1,4 +1,4 @@
-"""ppl-models evaluate, ppl-models sample."""
+"""`ppl-models evaluate`, `ppl-models sample`: bounds and pictures of a trained run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -23,13 +23,11 @@ AsBackend = Annotated[
 def evaluate(
     folder: RunFolder,
     particles: Annotated[int, opt(min=1, help="Importance samples a datum.")] = 1000,
-    data: Annotated[str | None, opt(help="Other data than it was trained on.", show_default=False)] = None,
+    data: Annotated[str | None, opt(help="Other data than it was trained on.")] = None,
     backend: AsBackend = None,
     information: Annotated[
         int,
-        opt(
-            min=0, metavar="ROWS", help="Bracket the mutual information of codes and so many test rows, too; 0: do not."
-        ),
+        opt(min=0, metavar="ROWS", help="Bracket the mutual information of codes and so many test rows; 0: do not."),
     ] = 0,
     seed: Seed = 0,
     threads: Threads = None,
@@ -61,8 +59,7 @@ def sample(
     folder: RunFolder,
     n: Annotated[int, opt("--n", "-n", min=1, help="How many images.")] = 64,
     chain: Annotated[
-        int | None,
-        opt(min=1, metavar="STEPS", help="Draw by the chain x -> z -> x from noise, and show it.", show_default=False),
+        int | None, opt(min=1, metavar="STEPS", help="Draw by the chain x -> z -> x from noise, and show it.")
     ] = None,
     draws: Annotated[
         bool | None, opt("--draws/--means", help="Draws of the likelihood, or its means.", show_default="means")
@@ -84,9 +81,8 @@ def sample(
     """
     with reported(debug):
         if chain is not None and draws is not None:
-            raise ValueError(
-                f"--chain {chain}: found --{'draws' if draws else 'means'}, want neither: a chain is of draws"
-            )
+            word = "draws" if draws else "means"
+            raise ValueError(f"--chain {chain}: found --{word}, want neither: a chain is of draws")
         run = load_run(folder, device, backend=backend)
         pyro.set_rng_seed(seed)
         if chain is None:

@@ -1,4 +1,4 @@
-"""ppl-models inspect."""
+"""`ppl-models inspect`: report whether a guide mirrors the exact posterior of a model."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,8 +19,7 @@ def inspect(
     data: DataName = "digits",
     sizes: ModelSizes = None,
     guide_sizes: Annotated[
-        list[str] | None,
-        opt("-g", "--guide", metavar="KEY=VALUE", help="A size of the guide; repeatable.", show_default=False),
+        list[str] | None, opt("-g", "--guide", metavar="KEY=VALUE", help="A size of the guide; repeatable.")
     ] = None,
     level: Annotated[Literal["site", "element"], opt(help="Sites, or the entries of each.")] = "site",
     rows: Annotated[int, opt(min=1, metavar="N", help="Data points to run on: three tell whether plates hold.")] = 3,

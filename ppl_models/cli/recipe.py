@@ -1,4 +1,4 @@
-"""ppl-models recipe."""
+"""`ppl-models recipe`: make a recorded result again."""
 
 import re
 from pathlib import Path
@@ -16,15 +16,12 @@ from .app import Debug, Device, Quiet, Threads, app, opt, out, reported, set_thr
 
 @app.command()
 def recipe(
-    name: Annotated[
-        str | None, typer.Argument(help="A recipe, or a .toml file of yours; none lists them.", show_default=False)
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="A recipe, or a .toml file of yours; none lists them.")] = None,
     folder: Annotated[
         Path | None, opt("--out", metavar="PATH", help="Where to write.", show_default="runs/NAME")
     ] = None,
     settings: Annotated[
-        list[str] | None,
-        opt("--set", metavar="KEY=VALUE", help="Change it: training.steps=100; repeatable.", show_default=False),
+        list[str] | None, opt("--set", metavar="KEY=VALUE", help="Change it: training.steps=100; repeatable.")
     ] = None,
     threads: Threads = None,
     device: Device = "cpu",

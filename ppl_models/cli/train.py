@@ -1,9 +1,10 @@
-"""ppl-models train."""
+"""`ppl-models train`: train a pair into a run folder, or go on with one."""
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import Field, fields
+from functools import partial
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,7 @@ from .app import (
     DataName,
     Debug,
     Device,
+    ModelName,
     ModelSizes,
     Quiet,
     Seed,
@@ -75,19 +77,10 @@ def training_of(chosen: Mapping[str, Any]) -> Training:
 @with_training
 def train(
     ctx: typer.Context,
-    model: Annotated[
-        str | None,
-        typer.Argument(help="A short name (`ppl-models list`) or mypkg.module:Name.", show_default=False),
-    ] = None,
+    model: ModelName = None,
     guide: Annotated[
         list[str] | None,
-        opt(
-            "-g",
-            "--guide",
-            metavar="NAME|KEY=VALUE",
-            help="Name of the guide, and its sizes; repeatable.",
-            show_default=False,
-        ),
+        opt("-g", "--guide", metavar="NAME|KEY=VALUE", help="Name of the guide, and its sizes; repeatable."),
     ] = None,
     data: DataName = "digits",
     sizes: ModelSizes = None,
@@ -102,8 +95,7 @@ def train(
         Path | None, opt("--out", metavar="PATH", help="Folder of the run.", show_default="runs/NAMES_TIME")
     ] = None,
     resume: Annotated[
-        Path | None,
-        opt(metavar="RUN", help="Go on with the run in this folder instead, as it was started.", show_default=False),
+        Path | None, opt(metavar="RUN", help="Go on with the run in this folder instead, as it was started.")
     ] = None,
     evaluate: Annotated[
         int,
@@ -133,54 +125,49 @@ def train(
         group = distributed.current(device)
         if group is not None and not group.is_main:
             quiet, out.quiet = True, True
+        if resume is not None and (others := others_given(ctx)):
+            raise ValueError(f"--resume: found {', '.join(others)} too, but {resume} says it all; leave it out")
+        set_threads(threads, backend if resume is None else backend_of(read_config(resume)))
         if resume is not None:
-            if others := others_given(ctx):
-                raise ValueError(f"--resume: found {', '.join(others)} too, but {resume} says it all; leave it out")
-            set_threads(threads, backend_of(read_config(resume)))
-            if not quiet:
-                out.print(f"going on with {resume}")
-            with kept(resume, group):
-                run = run_resume(resume, device, progress=not quiet)
-            distributed.shut_down()  # the others are done: what follows is rank 0's
-            if group is None or group.is_main:
-                finish(run, run.load_data()[-1], run.config["seed"], evaluate, quiet)
-            return
-        set_threads(threads, backend)
-        if model is None:
-            raise ValueError("train: found neither a MODEL nor --resume RUN, want one of them; try ppl-models list")
-        named, guide_sizes = names.parse(guide or (), "-g")
-        extra, model_sizes = names.parse(sizes or (), "-m")
-        if len(named) != 1:
-            found = f"{len(named)} names ({', '.join(named)})" if named else "no name"
-            raise ValueError(
-                f"-g: found {found} of a guide, want one of {', '.join(names.catalogue('guide', backend))}"
+            folder, parts, begin = resume, None, partial(run_resume, resume)
+            told = f"going on with {resume}"
+        else:
+            if model is None:
+                raise ValueError("train: found neither a MODEL nor --resume RUN, want one of them; try ppl-models list")
+            named, guide_sizes = names.parse(guide or (), "-g")
+            extra, model_sizes = names.parse(sizes or (), "-m")
+            if len(named) != 1:
+                found = f"{len(named)} names ({', '.join(named)})" if named else "no name"
+                known = ", ".join(names.catalogue("guide", backend))
+                raise ValueError(f"-g: found {found} of a guide, want one of {known}")
+            if extra:
+                raise ValueError(f"-m {extra[0]!r}: want key=value, the model is {model!r} already")
+            chosen = training_of(training)
+            parts = datasets.load(data, validation=validation, transform=transform, size=image_size)
+            config = configuration(
+                model=(model, model_sizes),
+                guide=(named[0], guide_sizes),
+                data=data,
+                parts=parts,
+                training=chosen,
+                seed=seed,
+                transform=transform,
+                validation=validation,
+                image_size=image_size,
+                processes=1 if group is None else group.world,
+                backend=backend,
             )
-        if extra:
-            raise ValueError(f"-m {extra[0]!r}: want key=value, the model is {model!r} already")
-        chosen = training_of(training)
-        parts = datasets.load(data, validation=validation, transform=transform, size=image_size)
-        config = configuration(
-            model=(model, model_sizes),
-            guide=(named[0], guide_sizes),
-            data=data,
-            parts=parts,
-            training=chosen,
-            seed=seed,
-            transform=transform,
-            validation=validation,
-            image_size=image_size,
-            processes=1 if group is None else group.world,
-            backend=backend,
-        )
-        folder = folder or Path("runs") / names.stamped(model, named[0], data)
-        if not quiet:
+            folder = folder or Path("runs") / names.stamped(model, named[0], data)
+            begin = partial(run_train, config, parts, folder)
             rows = ", ".join(f"{count} {part}" for part, count in config["data"]["rows"].items())
-            out.print(f"{model} with {named[0]} on {data} ({rows}), seed {seed}; to be written to {folder}")
+            told = f"{model} with {named[0]} on {data} ({rows}), seed {seed}; to be written to {folder}"
+        if not quiet:
+            out.print(told)
         with kept(folder, group):
-            run = run_train(config, parts, folder, device, progress=not quiet)
+            run = begin(device=device, progress=not quiet)
         distributed.shut_down()  # the others are done: what follows is rank 0's
         if group is None or group.is_main:
-            finish(run, parts[-1], seed, evaluate, quiet)
+            finish(run, (parts or run.load_data())[-1], evaluate, quiet)
 
 
 @contextmanager
@@ -205,11 +192,11 @@ def others_given(ctx: typer.Context) -> list[str]:
     return [p.opts[0] if p.param_type_name == "option" else p.name.upper() for p in given]
 
 
-def finish(run: LoadedRun, test: datasets.Data, seed: int, particles: int, quiet: bool) -> None:
+def finish(run: LoadedRun, test: datasets.Data, particles: int, quiet: bool) -> None:
     """Evaluate and picture a run that is trained, and say what could come next."""
     if particles:
         out.print(str(evaluate_run(run, test, particles, progress=not quiet)), markup=False)
-    pyro.set_rng_seed(seed)
+    pyro.set_rng_seed(run.config["seed"])
     for note in picture_run(run, test[:20]):
         out.print(note, markup=False, style="dim")
     out.print(Text.assemble("run  ", (str(run.folder), "bold")))

@@ -24,15 +24,7 @@ from .pyro.evaluation.sampling import (
 from .pyro.evaluation.sharpness import sharpness as sharpness
 from .pyro.passes.losses import Loss as Loss
 from .pyro.passes.terms import plate_nesting as plate_nesting, terms as terms
-from .pyro.training.checkpoint import (
-    CHECKPOINT as CHECKPOINT,
-    PREVIOUS as PREVIOUS,
-    contents as contents,
-    load as load,
-    save as save,
-    write_atomically as write_atomically,
-    write_json as write_json,
-)
+from .pyro.training.checkpoint import contents as contents, load as load, save as save
 from .pyro.training.fit import fit as fit
 from .pyro.training.tensorboard import TensorBoard as TensorBoard
 from .pyro.training.training_step import TrainingStep as TrainingStep, training_step as training_step

@@ -1,4 +1,4 @@
-"""One generative model, several guides: what the structure of inference is worth, in two minutes."""
+"""`demo(folder)`: one generative model, three guides; what the structure of a guide is worth."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ def demo(
 
     Args:
         folder: must not exist, or be empty; each guide gets a run folder in it.
-        steps: of each training; 1500 by default.
-        seed: of weights, noise and shuffling.
-        progress: show bars.
+        steps, seed, progress: of each training.
         report: called with a guide's name and its row, once it is done.
 
     Returns:
@@ -60,13 +58,8 @@ def demo(
             pyro.set_rng_seed(seed)
             picture_run(run, parts[-1][:20])
             shown[guide] = reconstruct(run, parts[-1][:10])
-            rows[guide] = {
-                "elbo": found.elbo,
-                "nll": found.nll,
-                "nll_error": found.nll_error,
-                "kl": sum(found.kl.values()),
-                "seconds": run.seconds,
-            }
+            bounds = {"elbo": found.elbo, "nll": found.nll, "nll_error": found.nll_error}
+            rows[guide] = {**bounds, "kl": sum(found.kl.values()), "seconds": run.seconds}
             report(guide, rows[guide])
         images = {label: to_unit(run.config, x) for label, x in shown.items()}
         figure = plots.comparison(

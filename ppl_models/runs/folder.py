@@ -1,4 +1,4 @@
-"""Run folders: started, trained, resumed, and rebuilt by `load_run` without a pickle."""
+"""`load_run(folder)`: rebuild the pair of a run, without a pickle, as a `LoadedRun`; `started`: begin such a folder."""
 
 from __future__ import annotations
 
@@ -120,12 +120,6 @@ def read_example(folder: Path, config: Mapping[str, Any]) -> Tensor:
     return rows.rows
 
 
-def write_start(folder: Path, config: Mapping[str, Any], example: Tensor) -> None:
-    """Write what is known before the training: the configuration and the example rows."""
-    save(folder / EXAMPLE, {"example": _Rows(example)})
-    write_json(folder / CONFIG, config)
-
-
 @contextmanager
 def started(folder: Path, config: Mapping[str, Any], example: Tensor) -> Iterator[None]:
     """Inside, `folder` is that of a run: it has configuration and example rows since it has that name.
@@ -138,7 +132,8 @@ def started(folder: Path, config: Mapping[str, Any], example: Tensor) -> Iterato
     """
     empty, made = folder.is_dir(), _missing_parents(folder)
     with staged(folder, proof=CONFIG) as staging:
-        write_start(staging, config, example)
+        save(staging / EXAMPLE, {"example": _Rows(example)})
+        write_json(staging / CONFIG, config)
     try:
         yield
     except BaseException:
@@ -203,7 +198,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """What `config.json` holds.
 
     Raises:
-        ValueError: no run folder, or a file that is none of ours.
+        ValueError: no run folder, or a file of another program.
     """
     path = folder / CONFIG
     if not folder.is_dir():
@@ -216,5 +211,5 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is truncated or no JSON ({error})") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise ValueError(f"{path} is none of ours: found format {found!r}, want {FORMAT!r}")
+        raise ValueError(f"{path} was not written by ppl-models: found format {found!r}, want {FORMAT!r}")
     return config

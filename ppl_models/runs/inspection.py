@@ -1,4 +1,4 @@
-"""From two names to a report on their factorizations, and the report as files."""
+"""`inspect_pair(model, guide, data)`: build a pair by names, compare its factorizations; `write_report`: as files."""
 
 from __future__ import annotations
 
@@ -24,11 +24,9 @@ def inspect_pair(
     """Build a pair by its names, untrained, and compare their factorizations on the first rows of some data.
 
     Args:
-        model, guide: (short name or import string, sizes), as for a run.
-        data: as for a run; they tell the model its event and likelihood.
+        model, guide, data, seed: as for a run; the data tell the model its event and likelihood.
         rows: how many of them to run on.
         level: see `ppl_models.factorization.compare`.
-        seed: of the weights.
 
     Raises:
         ValueError: names or sizes that are not there, or programs that cannot be compared.

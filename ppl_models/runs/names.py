@@ -1,4 +1,4 @@
-"""Models and guides by short name or import string, and their sizes from words of a command line."""
+"""`resolve`, `build`: models and guides by short name or import string; `parse`: their sizes from a command line."""
 
 from __future__ import annotations
 
@@ -138,9 +138,8 @@ def sizes_of(program: Any, given: int) -> dict[str, Any]:
     The first `given` positional parameters are filled in by the caller: none of a model, model and data of a guide. So
     is the random `key` of a NumPyro program.
     """
-    parameters = list(inspect.signature(program).parameters.values())
     left, found = given, {}
-    for parameter in parameters:
+    for parameter in inspect.signature(program).parameters.values():
         if left and parameter.kind in _POSITIONAL and (parameter.default is parameter.empty):
             left = 0 if parameter.kind is parameter.VAR_POSITIONAL else left - 1
         elif parameter.name == "key" and parameter.kind is parameter.KEYWORD_ONLY:
@@ -164,7 +163,7 @@ def check_sizes(label: str, program: Any, sizes: Mapping[str, Any], given: int) 
             near = nearest(key, known)
             raise ValueError(
                 f"{label} has no size {key!r}{f'; did you mean {near!r}?' if near else '.'} It takes "
-                + (", ".join(_shown(name, default) for name, default in known.items()) or "none")
+                + (", ".join(n if d is inspect.Parameter.empty else f"{n}={d!r}" for n, d in known.items()) or "none")
             )
 
 
@@ -174,12 +173,11 @@ def build(
     """The program that a configuration has chosen: an object of a class, or a function as it is.
 
     Args:
-        kind: "model" or "guide".
-        chosen: its name, import string and sizes.
+        kind, chosen: "model" or "guide"; its name, import string and sizes.
         args: what a class is given first: nothing, or model and data.
         lazy: the class of the library's own guides, which are given the model alone and see data when first called.
-        backend: of the short names in a message.
-        more: given to a class that has parameters of these names.
+        backend: language of the names in a message.
+        more: for classes that have parameters of these names.
 
     Raises:
         ValueError: code that is not there, sizes that are missing or unknown, and what a constructor objects to.
@@ -227,7 +225,3 @@ def slug(word: str) -> str:
 def stamped(*words: str) -> str:
     """A name for a folder: the words, import strings without their module, and the time."""
     return "_".join([*(slug(short(word).rpartition(":")[2]) for word in words), f"{datetime.now():%Y%m%d-%H%M%S}"])
-
-
-def _shown(name: str, default: Any) -> str:
-    return name if default is inspect.Parameter.empty else f"{name}={default!r}"

@@ -1,4 +1,4 @@
-"""What a pair makes of images: samples and reconstructions of any two programs."""
+"""`picture_run`, `picture_samples`, `picture_chain`: samples, reconstructions and chains of a run as pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl_models import data as datasets
-from ppl_models.inference import decode, markov_chain
+from ppl_models.inference import markov_chain
 from ppl_models.views import plots
 from ppl_models.views.chains import mixing
 
@@ -21,15 +21,9 @@ from .folder import LoadedRun
 
 
 def generate(run: LoadedRun, n: int, draws: bool = False) -> Tensor:
-    """Rows of n data drawn from the model of a run: all its sites are drawn, whatever it observes.
+    """Rows of n data drawn from the model of a run, (n, D): means of their distributions, or draws of these.
 
-    Args:
-        run: its model takes one argument; its example rows give the number and the width of the data alone.
-        n: how many.
-        draws: values of the observed sites instead of the means of their distributions.
-
-    Returns:
-        (n, D). Where the data are several sites, they follow each other (or are joined by `model.join`).
+    Where the data are several sites, they follow each other (or are joined by `model.join`).
     """
     return backend(run.backend).sample(run.model, run.example, n, draws)
 
@@ -37,17 +31,6 @@ def generate(run: LoadedRun, n: int, draws: bool = False) -> Tensor:
 def reconstruct(run: LoadedRun, x: Tensor) -> Tensor:
     """Means of the data given latents drawn by the guide, (n, D); what reads other data reads the observed ones."""
     return backend(run.backend).reconstruct((run.model, run.guide), run.example, x)
-
-
-def decoded(run: LoadedRun, codes: Mapping[str, Tensor], draws: bool = False) -> Tensor:
-    """What the model of a Pyro run makes of codes, (n, D): see `inference.sampling.decode`."""
-    return decode(run.model, codes, run.example, draws=draws)
-
-
-def is_image(config: Mapping[str, Any]) -> bool:
-    """Whether a row of the data can be shown."""
-    shape = config["data"]["shape"]
-    return len(shape) == 3 and shape[0] in (1, 3)
 
 
 def to_unit(config: Mapping[str, Any], y: Tensor) -> Tensor:
@@ -65,12 +48,13 @@ def picture_samples(run: LoadedRun, n: int, path: Path, draws: bool = False) -> 
     Raises:
         ValueError: data that are no images, or a program whose data are no rows of such.
     """
-    if not is_image(run.config):
-        raise ValueError(_no_image(run.config))
+    if told := _no_image(run.config):
+        raise ValueError(told)
     rows = generate(run, n, draws)
     above = f"{title(run)}: samples ({'draws' if draws else 'means'})"
-    figure = plots.image_grid(to_unit(run.config, rows), run.config["data"]["shape"], title=above)
-    return plots.save_figure(figure, path)
+    return plots.save_figure(
+        plots.image_grid(to_unit(run.config, rows), run.config["data"]["shape"], title=above), path
+    )
 
 
 def noise(run: LoadedRun, n: int, seed: int) -> Tensor:
@@ -92,8 +76,8 @@ def picture_chain(run: LoadedRun, n: int, steps: int, path: Path, seed: int) -> 
     Raises:
         ValueError: data that are no images, a NumPyro run; see `ppl_models.inference.markov_chain`.
     """
-    if not is_image(run.config):
-        raise ValueError(_no_image(run.config))
+    if told := _no_image(run.config):
+        raise ValueError(told)
     backend(run.backend).check("chain")
     chain = markov_chain(run.model, run.guide, noise(run, n, seed), steps, seed=seed)
     picture_strip(run, chain.states[:, :8], path, f"{title(run)}: chains from noise")
@@ -117,29 +101,21 @@ def picture_run(run: LoadedRun, x: Tensor) -> list[str]:
     Returns:
         A line for each picture that cannot be made, with the reason.
     """
-    shape = run.config["data"]["shape"]
 
-    def reconstructions() -> None:
-        means = reconstruct(run, x)
+    def reconstructions(path: Path) -> None:
+        rows, means = (to_unit(run.config, each) for each in (x, reconstruct(run, x)))
         above = f"{title(run)}: reconstructions of test data"
-        figure = plots.reconstructions(to_unit(run.config, x), to_unit(run.config, means), shape, title=above)
-        plots.save_figure(figure, run.folder / "reconstructions.png")
+        plots.save_figure(plots.reconstructions(rows, means, run.config["data"]["shape"], title=above), path)
 
-    def history() -> None:
-        plots.save_figure(plots.history(run.history, title(run)), run.folder / "history.png")
-
-    tasks: dict[str, Callable[[], Any]] = {"history.png": history}
-    notes = []
-    if is_image(run.config):
-        tasks |= {
-            "samples.png": lambda: picture_samples(run, 64, run.folder / "samples.png"),
-            "reconstructions.png": reconstructions,
-        }
-    else:
-        notes.append(_no_image(run.config))
+    tasks: dict[str, Callable[[Path], Any]] = {
+        "history.png": lambda path: plots.save_figure(plots.history(run.history, title(run)), path)
+    }
+    notes = [told] if (told := _no_image(run.config)) else []
+    if not notes:
+        tasks |= {"samples.png": lambda path: picture_samples(run, 64, path), "reconstructions.png": reconstructions}
     for name, task in tasks.items():
         try:
-            task()
+            task(run.folder / name)
         except Exception as error:  # noqa: BLE001 (a trained run is worth keeping, whatever its program cannot do)
             notes.append(f"no {name}: {' '.join(str(error).split()) or type(error).__name__}")
     return notes
@@ -152,5 +128,8 @@ def title(run: LoadedRun) -> str:
 
 
 def _no_image(config: Mapping[str, Any]) -> str:
+    """The reason why rows of the data cannot be shown; nothing for images."""
     shape = tuple(config["data"]["shape"])
+    if len(shape) == 3 and shape[0] in (1, 3):
+        return ""
     return f"no pictures of the data: a row has shape {shape}, an image is (1 or 3, height, width)"

@@ -1,4 +1,4 @@
-"""What a recipe's file says: read, changed by settings, and checked before anything is trained."""
+"""`read_recipe(name, settings)`: a recipe's TOML file as a `Recipe`, checked before anything is trained."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def read_recipe(name: str | Path, settings: Mapping[str, Any] | None = None) -> 
     for key, value in (settings or {}).items():
         _set(found, key, value, short)
     _checked(found, short)
-    shared = {section: found.get(section, {}) for section in ("data", "model", "guide", "training")}
+    shared = {section: found.get(section, {}) for section in OF_RUN}
     runs = {run: _merged(shared, own) for run, own in found.get("runs", {}).items()}
     texts = {word: " ".join(str(found.get(word, "")).split()) for word in ("title", "about", "source")}
     experiment = experiment_of(found["experiment"])
@@ -124,9 +124,8 @@ def _checked(found: Mapping[str, Any], name: str) -> None:
             raise ValueError(f"recipe {name}: found {own!r} for the run {run!r}, want a section [runs.{run}]")
         for section in own if run else ():
             if section not in OF_RUN or not isinstance(own[section], dict):
-                raise ValueError(
-                    f"recipe {name}: found {section!r} in the run {run!r}, want data, model, guide or training"
-                )
+                told = f"recipe {name}: found {section!r} in the run {run!r}"
+                raise ValueError(f"{told}, want data, model, guide or training")
         _checked_training(own.get("training", {}), f"recipe {name}")
     folders = [names.slug(run).lower() for run in runs]
     for run, own in runs.items():

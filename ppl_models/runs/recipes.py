@@ -1,4 +1,4 @@
-"""Recipes: results that anyone can make again, each a TOML file of the trainings it takes and what is asked of them."""
+"""`carry_out(recipe, folder)`: train the runs of a recipe, ask what it asks of them, write results and pictures."""
 
 from __future__ import annotations
 
@@ -33,15 +33,13 @@ def carry_out(
 ) -> dict[str, Any]:
     """Train what a recipe trains, ask what it asks, and write results.json and pictures to a folder.
 
-    Every pair to come is built before the first is trained, so that a mistake in the last costs no training. A run
-    that is there already goes on from its checkpoint, or is taken as it is where it is done: a recipe that was stopped
-    is started again by the same call.
+    Every pair to come is built before the first is trained, so that a mistake in the last costs no training. The same
+    call again goes on with a recipe that was stopped: a run in the folder is taken, or resumed from its checkpoint.
 
     Args:
         recipe: of `recipe_files.read_recipe`.
         folder: where to write: a folder for each run in it.
-        device: where to train.
-        progress: show bars.
+        device, progress: as for `train`.
         report: is told what is done, line by line.
 
     Returns:
@@ -80,20 +78,18 @@ def _planned(recipe: Recipe, folder: Path) -> tuple[dict[str, tuple[Data, ...]],
     parts: dict[str, tuple[Data, ...]] = {}
     plans: dict[str, dict[str, Any]] = {}
     for name, chosen in recipe.runs.items():
-        data, model, guide = dict(chosen["data"]), dict(chosen["model"]), dict(chosen["guide"])
-        source, transform, size = data.pop("name"), data.pop("transform", "default"), data.pop("image_size", None)
-        validation = data.pop("validation", False)
-        if data:
-            found = f"data.{next(iter(data))}"
-            raise ValueError(f"recipe {recipe.name}: found {found}, want name, transform, image_size, validation")
-        key = source, transform, size, validation
+        model, guide = names.tuples(chosen["model"]), names.tuples(chosen["guide"])
+        data = {"name": "", "transform": "default", "image_size": None, "validation": False}
+        if unknown := [key for key in chosen["data"] if key not in data]:
+            raise ValueError(f"recipe {recipe.name}: found data.{unknown[0]}, want {', '.join(data)}")
+        source, transform, size, validation = key = tuple({**data, **chosen["data"]}.values())
         if key not in loaded:
             loaded[key] = datasets.load(source, validation=validation, transform=transform, size=size)
         parts[name] = loaded[key]
         try:
             plans[name] = configuration(
-                model=(model.pop("name"), names.tuples(model)),
-                guide=(guide.pop("name"), names.tuples(guide)),
+                model=(model.pop("name"), model),
+                guide=(guide.pop("name"), guide),
                 data=source,
                 parts=parts[name],
                 training=Training(**chosen["training"]),

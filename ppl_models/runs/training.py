@@ -1,4 +1,4 @@
-"""From a configuration to a run folder, and from a run folder on to the end of its training."""
+"""`train`, `resume`: train the pair of a configuration into a run folder; `evaluate_run`: its bounds."""
 
 from __future__ import annotations
 
@@ -79,12 +79,6 @@ def resume(
     Data, pair and all arguments are those that its configuration names. On the CPU the result is that of the
     uninterrupted run, bit for bit. Under torchrun every process calls it alike, as many as began.
 
-    Args:
-        folder: of the run.
-        device: where to train.
-        progress: show a bar.
-        watch: as for `train`.
-
     Raises:
         ValueError: no run folder, a damaged file in it (the message names it, and offers the previous checkpoint), data
             that are not there or not the same any more, and what `fit` objects to.
@@ -113,10 +107,8 @@ def _fitted(
 ) -> LoadedRun:
     """The pair once `fit` is done with it, as a run."""
     *pair, example = built
-    called = [
-        None if watch is None else watch(*pair),
-        TensorBoard(folder / "tensorboard") if training.tensorboard else None,
-    ]
+    curves = TensorBoard(folder / "tensorboard") if training.tensorboard else None
+    called = [None if watch is None else watch(*pair), curves]
     *pair, seconds = backend(backend_of(config)).train(
         pair,
         parts[0],
@@ -140,21 +132,14 @@ def check_informative(name: str, rows: int) -> None:
 
 
 def inform_run(
-    run: LoadedRun,
-    test: Data,
-    rows: int,
-    seed: int = 0,
-    other: str | None = None,
-    progress: bool = True,
+    run: LoadedRun, test: Data, rows: int, seed: int = 0, other: str | None = None, progress: bool = True
 ) -> MutualInformation:
     """Bracket the mutual information of codes and the first rows of data; write information.json in the run's folder.
 
-    Args:
-        run, test, seed, other, progress: as for `evaluate_run`, which names its file alike.
-        rows: how many of the data.
+    The arguments are those of `evaluate_run`, which names its file alike.
 
     Raises:
-        ValueError: a NumPyro run; see `ppl_models.inference.mutual_information`.
+        ValueError: what `check_informative` and `ppl_models.inference.mutual_information` object to.
     """
     check_informative(run.backend, rows)
     data = test.to(run.example.device)
@@ -165,18 +150,12 @@ def inform_run(
 
 
 def evaluate_run(
-    run: LoadedRun,
-    test: Data,
-    particles: int,
-    seed: int = 0,
-    other: str | None = None,
-    progress: bool = True,
+    run: LoadedRun, test: Data, particles: int, seed: int = 0, other: str | None = None, progress: bool = True
 ) -> Evaluation:
     """Bound the log-likelihood of all of `test`, and write evaluation.json in the folder of the run.
 
     Args:
-        run: the pair and its folder.
-        test: data to evaluate on.
+        run, test: the pair with its folder, and data.
         particles: importance samples a datum.
         seed: of the draws.
         other: name of the data if they are not the run's own; the file is then evaluation_NAME.json, and likewise

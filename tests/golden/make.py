@@ -20,7 +20,8 @@ import guides
 import guides.numpyro
 import ppl_models.numpyro
 from ppl_models import SeReVAE
-from ppl_models.inference import contents, evaluate, fit, save, write_json
+from ppl_models.inference import contents, evaluate, fit, save
+from ppl_models.inference.files import write_json
 from ppl_models.numpyro import evaluate as numpyro_evaluate, fit as numpyro_fit
 
 STEPS, STOP = 23, 15  # the file holds the record of step 10

@@ -34,6 +34,13 @@ from ppl_models.inference.pyro.training.checkpoint import (
 from ppl_models.inference.pyro.training.state import fingerprint, rng_state, set_rng_state
 
 
+@pytest.mark.parametrize("name", ["CHECKPOINT", "PREVIOUS", "write_atomically", "write_json"])
+def test_helpers_that_are_not_public_any_more(name):
+    with pytest.warns(DeprecationWarning, match=f"inference.{name} is not public any more; import it from ppl_models"):
+        assert getattr(ppl_models.inference, name) is getattr(checkpoint, name)
+    assert name not in ppl_models.inference.__all__
+
+
 class Tied(nn.Module):
     """Two layers that share a weight, a buffer, a scalar, and a view of something larger."""
 

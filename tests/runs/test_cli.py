@@ -21,7 +21,8 @@ from typer.testing import CliRunner, Result
 
 import ppl_models.runs.backends.pyro
 from ppl_models.cli import app
-from ppl_models.inference import evaluate, write_atomically
+from ppl_models.inference import evaluate
+from ppl_models.inference.files import write_atomically
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read
 from ppl_models.runs import load_run, names
 from tests.helpers.processes import Killed

@@ -1,6 +1,6 @@
-"""`Backend`: what a run asks of the language of its pair, and `backend(name)`, which gives that of "pyro" or "numpyro".
+"""`backend(name)`: what runs do in one language or another, "pyro" or "numpyro", behind the protocol `Backend`.
 
-Here, and nowhere else under `runs` and `cli`, is it known which languages there are.
+No other room of `runs` or `cli` knows which languages there are.
 """
 
 from __future__ import annotations
@@ -39,12 +39,16 @@ class Backend(Protocol):
         """Compute on so many CPU threads."""
 
     def build(self, config: Mapping[str, Any], rows: Tensor, device: Device) -> tuple[Any, Any, Any]:
-        """(model, guide, rows as its arrays), untrained: the seed of a configuration makes first weights repeatable."""
+        """(model, guide, rows as its arrays on the device), untrained; the seed makes their first weights repeatable.
+
+        Raises:
+            ValueError: code that is not there, sizes that do not fit, a device that cannot be used.
+        """
 
     def train(
         self, pair: Pair, data: Data, device: Device, validation: Data | None, **how: Any
     ) -> tuple[Any, Any, float]:
-        """(model, guide, seconds) after a training: `how` are arguments of `ppl_models.inference.fit`."""
+        """(model, guide, seconds) after `ppl_models.inference.fit`, in evaluation mode; `how` are its arguments."""
 
     def load(self, path: Path, pair: Pair, example: Any) -> Pair:
         """The pair with the weights of a checkpoint, which either language may have written."""
@@ -53,7 +57,7 @@ class Backend(Protocol):
         """See `ppl_models.inference.evaluate`; on the device of the example."""
 
     def sample(self, model: Any, example: Any, n: int, draws: bool) -> Tensor:
-        """(n, D): n data that a model draws (or means of their distributions), whatever it observes."""
+        """(n, D): draws of a model (or means of their distributions), whatever it observes, by torch's generator."""
 
     def reconstruct(self, pair: Pair, example: Any, x: Tensor) -> Tensor:
         """(n, D): the means of the data given latents that the guide draws for x."""
@@ -79,30 +83,18 @@ def in_backend(config: Mapping[str, Any], name: str | None) -> dict[str, Any]:
     """The configuration with the same programs in another language; as it is for None or its own.
 
     Raises:
-        ValueError: a language that there is not, or programs whose ports are not known.
+        ValueError: a language that there is not, or programs whose ports only their author knows.
     """
     if name is None or name == backend_of(config):
         return dict(config)
     backend(name)
     pair = {}
     for kind in ("model", "guide"):
-        pair[kind] = {**config[kind], "import": translated(kind, config[kind]["import"], name)}
+        package, _, path = (string := config[kind]["import"]).partition(":")
+        if package not in {names.package_of(kind, known) for known in BACKENDS}:
+            raise ValueError(
+                f"{kind} {string!r}: found a program of your own, want one of the collection, whose port in {name} is "
+                f"known; try the backend that the run was trained with"
+            )
+        pair[kind] = {**config[kind], "import": f"{names.package_of(kind, name)}:{path}"}
     return {**config, "backend": name, **pair}
-
-
-def translated(kind: str, string: str, name: str) -> str:
-    """The import string of the same program in another language.
-
-    Raises:
-        ValueError: a program that is not of the collection: only its author knows its port.
-
-    >>> translated("guide", "guides:Ladder", "numpyro"), translated("model", "ppl_models.numpyro:VAE", "pyro")
-    ('guides.numpyro:Ladder', 'ppl_models:VAE')
-    """
-    package, _, path = string.partition(":")
-    if package not in {names.package_of(kind, known) for known in BACKENDS}:
-        raise ValueError(
-            f"{kind} {string!r}: found a program of your own, want one of the collection, whose port in {name} is "
-            f"known; try the backend that the run was trained with"
-        )
-    return f"{names.package_of(kind, name)}:{path}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -32,7 +32,6 @@ packages = ("jax", "numpyro", "equinox", "ppl-models")
 
 
 def check(task: str, processes: int = 1) -> None:
-    """Raise ValueError for what is not ported, and for several processes."""
     if task != "train":
         raise ValueError(f"{task}: found a NumPyro run, want a Pyro one; try --backend pyro")
     if processes > 1:
@@ -40,14 +39,12 @@ def check(task: str, processes: int = 1) -> None:
 
 
 def set_threads(threads: int) -> None:
-    """XLA takes as many threads as the process may run on, from its first use on; torch makes batches and pictures."""
     torch.set_num_threads(threads)
-    if hasattr(os, "sched_setaffinity"):
+    if hasattr(os, "sched_setaffinity"):  # XLA takes as many as the process may run on
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 def build(config: Mapping[str, Any], rows: Tensor, device: Device = "cpu") -> tuple[Any, Any, jax.Array]:
-    """(model, guide, rows on the device); the seed gives a key to each program."""
     pair, keys = (), random.split(random.key(config["seed"]))
     with _placed(device):
         example = _array(rows)
@@ -58,7 +55,6 @@ def build(config: Mapping[str, Any], rows: Tensor, device: Device = "cpu") -> tu
 
 
 def train(pair: Pair, data: Data, device: Device, validation: Data | None, **how: Any) -> tuple[Any, Any, float]:
-    """(model, guide, seconds): new programs, see `ppl_models.numpyro.fit`."""
     held_out = None if validation is None else rows_of(validation)
     with _placed(device):
         run = fit(*pair, rows_of(data), validation=held_out, **how)
@@ -66,19 +62,16 @@ def train(pair: Pair, data: Data, device: Device, validation: Data | None, **how
 
 
 def load(path: Path, pair: Pair, example: jax.Array) -> Pair:
-    """New programs with the weights of a checkpoint."""
     with _where(example):
         return load_weights(path, *pair)
 
 
 def evaluate(pair: Pair, example: jax.Array, data: Data, **how: Any) -> Evaluation:
-    """See `ppl_models.numpyro.evaluate`."""
     with _where(example):
         return evaluate_pair(*pair, rows_of(data), **how)
 
 
 def sample(model: Any, example: jax.Array, n: int, draws: bool) -> Tensor:
-    """(n, D): a run of the model without its conditions, by a key of torch's generator."""
     with _where(example):
         rows = example[jnp.arange(n) % len(example)]
         trace = handlers.trace(handlers.seed(handlers.uncondition(model), _key())).get_trace(rows)
@@ -87,7 +80,6 @@ def sample(model: Any, example: jax.Array, n: int, draws: bool) -> Tensor:
 
 
 def reconstruct(pair: Pair, example: jax.Array, x: Tensor) -> Tensor:
-    """(n, D): the means of the data given latents that the guide has drawn."""
     model, guide = pair
     with _where(example):
         rows = _array(x)
@@ -123,6 +115,10 @@ def _array(rows: Tensor) -> jax.Array:
     return jnp.asarray(rows.detach().cpu().numpy())
 
 
+def _tensor(value: jax.Array) -> Tensor:
+    return torch.from_numpy(np.array(value))
+
+
 def _key() -> jax.Array:
     """A key drawn from torch's generator, whose seed is that of the pictures in either language."""
     return random.key(int(torch.randint(2**31, ())))
@@ -134,8 +130,10 @@ def _rows(model: Any, sites: Mapping[str, Mapping[str, Any]], rows: jax.Array, d
     for name, site in sites.items():
         value = site["value"] if draws else jnp.broadcast_to(_mean(site), jnp.shape(site["value"]))
         if jnp.ndim(value) and jnp.size(value) and len(value) == len(rows):
-            parts[name] = torch.from_numpy(np.array(value)).reshape(len(rows), -1)
-    return rows_from(parts, prod(rows.shape[1:]), _join(model))
+            parts[name] = _tensor(value).reshape(len(rows), -1)
+    join = getattr(model, "join", None)
+    blocks = None if join is None else lambda parts: _tensor(join([_array(part) for part in parts]))
+    return rows_from(parts, prod(rows.shape[1:]), blocks)
 
 
 def _mean(site: Mapping[str, Any]) -> jax.Array:
@@ -144,10 +142,3 @@ def _mean(site: Mapping[str, Any]) -> jax.Array:
         return site["fn"].mean
     except NotImplementedError:
         return site["fn"].sample(_key())
-
-
-def _join(model: Any) -> Callable[[Sequence[Tensor]], Tensor] | None:
-    """The function that makes rows of the blocks that a model cuts them into, if it does."""
-    if not hasattr(model, "join"):
-        return None
-    return lambda parts: torch.from_numpy(np.array(model.join([_array(part) for part in parts])))

@@ -26,15 +26,10 @@ set_threads = torch.set_num_threads
 
 
 def check(task: str, processes: int = 1) -> None:
-    """All tasks are known, with any number of processes."""
+    pass  # every task can be done, by any number of processes
 
 
 def build(config: Mapping[str, Any], rows: Tensor, device: Device = "cpu") -> tuple[Any, Any, Tensor]:
-    """(model, guide, rows on the device), in the order in which their weights are drawn.
-
-    Raises:
-        ValueError: code that is not there, sizes that do not fit, a device that cannot be used.
-    """
     try:
         rows = rows.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -48,31 +43,26 @@ def build(config: Mapping[str, Any], rows: Tensor, device: Device = "cpu") -> tu
 
 
 def train(pair: Pair, data: Data, device: Device, validation: Data | None, **how: Any) -> tuple[Any, Any, float]:
-    """(model, guide, seconds) after `ppl_models.inference.fit`; modules are left in evaluation mode."""
     rows = data if how.get("workers") else data.to(device)  # workers take rows on the CPU
     run = fit(*pair, rows, validation=None if validation is None else validation.to(device), **how)
     return *_evaluating(pair), run.seconds
 
 
 def load(path: Path, pair: Pair, example: Tensor) -> Pair:
-    """The pair, which is given the weights of a checkpoint in place, in evaluation mode."""
     load_weights(path, contents(*pair, (example,)))
     return _evaluating(pair)
 
 
 def evaluate(pair: Pair, example: Tensor, data: Data, **how: Any) -> Evaluation:
-    """See `ppl_models.inference.evaluate`."""
     return evaluate_pair(*pair, data.to(example.device), **how)
 
 
 def sample(model: Any, example: Tensor, n: int, draws: bool) -> Tensor:
-    """(n, D): what `ppl_models.inference.ancestral` draws by torch's generator."""
     rows = example[torch.arange(n, device=example.device) % len(example)]
     return ancestral(model, rows, draws=draws, seed=None)
 
 
 def reconstruct(pair: Pair, example: Tensor, x: Tensor) -> Tensor:
-    """(n, D): means of the data given latents of the guide; what reads other data reads the observed ones."""
     with torch.no_grad():
         trace, _, _ = traces(*pair, (x.to(example.device),), {})
     return rows_from(parts_of(trace, len(x), draws=False), prod(x.shape[1:]), getattr(pair[0], "join", None))

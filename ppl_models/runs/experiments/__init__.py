@@ -1,4 +1,4 @@
-"""What recipes ask of their runs: one experiment a file, with a function `analyse` and more."""
+"""`experiment_of(name)`: an analysis of the runs of a recipe; each is a file with a function `analyse` and more."""
 
 from __future__ import annotations
 

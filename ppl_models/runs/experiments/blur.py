@@ -1,4 +1,4 @@
-"""Why samples blur: a plane of codes, the variance of the data that share a code, and what the decoder makes of it."""
+"""Experiment "blur": the variance of the data that share a code, on a plane of codes, and the images decoded there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_models.inference import mutual_information, reversal
+from ppl_models.inference import decode, mutual_information, reversal
 from ppl_models.inference.pyro.evaluation.densities import looking
 from ppl_models.inference.pyro.passes.messengers import UntilDrawn
 from ppl_models.views import plots
@@ -17,7 +17,7 @@ from ppl_models.views.criteria import latent_map
 
 from .. import names
 from ..folder import LoadedRun
-from ..pictures import decoded, to_unit
+from ..pictures import to_unit
 
 OPTIONS = {"limit": 3.0, "points": 41, "images": 15, "data": None, "drawn": 2000, "least": 20}
 SITE = "z1"
@@ -56,7 +56,7 @@ def analyse(
         x = train.subset(slice(0, analysis["data"]))[:].to(run.example.device)
         line, codes = plane(limit, points, x.device)
         spread = reversal(run.model, run.guide, x, codes, seed=seed).variance.sum(-1)
-        coarse = decoded(run, {SITE: plane(limit, fewer, x.device)[1]})
+        coarse = decode(run.model, {SITE: plane(limit, fewer, x.device)[1]}, run.example)
         figure = latent_map(
             line,
             spread.reshape(points, points),
@@ -86,7 +86,7 @@ def _of_data(run: LoadedRun, x: Tensor, analysis: Mapping[str, Any], seed: int) 
             f"experiment blur: no code is shared by analysis.least = {analysis['least']} of {len(x)} data, the most by "
             f"{found.effective.max():.1f}; want a smaller one, or a wider likelihood"
         )
-    means = decoded(run, {SITE: codes})
+    means = decode(run.model, {SITE: codes}, run.example)
     information = mutual_information(run.model, run.guide, x, seed=seed)
     return {
         "variance of the data": (x - center).square().sum(-1).mean().item(),

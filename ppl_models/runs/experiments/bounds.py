@@ -1,4 +1,4 @@
-"""Bounds on the likelihood of test data for every run, and pictures of each: what a recipe asks by default."""
+"""Experiment "bounds": the ELBO and NLL of test data for every run, and pictures of each."""
 
 from __future__ import annotations
 

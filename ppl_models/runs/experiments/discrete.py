@@ -1,4 +1,4 @@
-"""Four statements about the criteria on joints of a few data and codes, where both sides of each are sums."""
+"""Experiment "discrete": four statements about criteria on joints of a few data and codes, both sides exact sums."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Information preference: what criteria make of a code that the decoder could do without."""
+"""Experiment "information-preference": how much the code is used, by criterion, if the decoder can do without it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,8 @@ from ..folder import LoadedRun
 from ..pictures import noise, picture_strip, title, to_unit
 from . import at_least
 
-OPTIONS = {
-    "judge": "",
-    "watched": 2000,
-    "tested": 500,
-    "data": 10_000,
-    "particles": 50,
-    "images": 100,
-    "steps": 40,
-    "after": 5,
-}
+OPTIONS = {"judge": "", "watched": 2000, "tested": 500, "data": 10_000, "particles": 50}
+OPTIONS |= {"images": 100, "steps": 40, "after": 5}
 LOOKED_AT = (1, 2, 5, 10, 20, 40, 100, 200)  # transitions
 
 

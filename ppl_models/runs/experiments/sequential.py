@@ -1,4 +1,4 @@
-"""The sequential VAE: what more steps are worth, and how far its samples are from what it makes of data."""
+"""Experiment "sequential": bounds by number of steps, and the distance of samples from reconstructions."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ..folder import LoadedRun
 from ..pictures import title, to_unit
 from . import at_least
 
+TOLD = "negative ELBO", "NLL", "error", "sharpness of reconstructions", "sharpness of samples", "gap", "distance"
 OPTIONS = {"tested": 1000, "particles": 100, "data": 2000}
 
 
@@ -100,16 +101,7 @@ def analyse(
             "rate": known.rate,
             "marginal divergence": list(known.marginal),
         }
-        told = (
-            "negative ELBO",
-            "NLL",
-            "error",
-            "sharpness of reconstructions",
-            "sharpness of samples",
-            "gap",
-            "distance",
-        )
-        for key in told:
+        for key in TOLD:
             report(f"{name}: {key} {rows[name][key]:.4g}")
         report(f"{name}: rate {known.rate:.4g}, information {known.lower:.4g} to {known.upper:.4g} nats")
         _pictures(name, run, prior, folder)
