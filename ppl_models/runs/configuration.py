@@ -113,7 +113,7 @@ def load_parts(config: Mapping[str, Any], name: str | None = None) -> tuple[Data
 
 
 def _of_data(data: Data, model: Any, sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model of images has to be told about them: event and likelihood."""
+    """Sizes of a model that follow from its data: event and likelihood."""
     image = sizes.get("network") == "conv" or getattr(model, "wants_image", False)
     event = list(data.shape) if image and len(data.shape) == 3 else data.values.shape[1]
     return {"event": event, "likelihood": likelihood_of(data)}

@@ -115,7 +115,7 @@ def _is_there(config: dict[str, Any], folder: Path) -> bool:
     if not (folder / CONFIG).is_file():
         return False
     before, now = read_config(folder), json.loads(json.dumps(config))
-    before["training"] = asdict(Training(**before["training"]))  # with the options that there were not yet
+    before["training"] = {**asdict(Training()), **before.get("training", {})}  # options that there were not yet
     for section in ("model", "guide", "data", "training", "seed"):
         if before.get(section) != now[section]:
             told = f"found {_difference(section, before.get(section), now[section])}"

@@ -1,5 +1,6 @@
 """Runs in either language: trained by the one, evaluated, pictured and gone on with by both."""
 
+import ast
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 jax = pytest.importorskip("jax")
 
+import ppl_models  # noqa: E402
 from ppl_models.cli import app  # noqa: E402
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read  # noqa: E402
 from ppl_models.runs import load_run, names  # noqa: E402
@@ -143,6 +145,16 @@ def test_programs_of_ones_own(folder, monkeypatch):
     call("evaluate own --particles 3 -q")
     assert "a program of your own, want one of the collection" in complaint("evaluate own --backend pyro")
     assert {k for k in read(Path("own") / CHECKPOINT).weights} == {"params.loc", "params.weight"}
+
+
+def test_no_other_file_knows_the_languages():
+    """Words in text apart: no constant and no import of another file of `runs` or `cli` is NumPyro's name."""
+    root = Path(ppl_models.__file__).parent
+    for path in [*(root / "runs").rglob("*.py"), *(root / "cli").rglob("*.py")]:
+        tree = ast.walk(ast.parse(path.read_text()))
+        found = [getattr(node, "value", None) or getattr(node, "module", None) for node in tree]
+        if path.parent.name != "backends":
+            assert not {"numpyro", "ppl_models.numpyro", "ppl_models.inference.numpyro"} & set(map(str, found)), path
 
 
 def test_names_of_the_ports():
