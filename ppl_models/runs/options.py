@@ -65,6 +65,8 @@ class Training(make_dataclass("Options", _options(), frozen=True, kw_only=True))
     """
 
     def __post_init__(self) -> None:
+        if None not in (self.epochs, self.steps):
+            self.settled(1)  # it raises, in the words of a command line
         self.config()
 
     def config(self, seed: int | None = None) -> FitConfig:
