@@ -50,8 +50,8 @@ def demo(
     training = Training(steps=steps or STEPS, batch_size=64, lr=5e-3, warmup=2 * (steps or STEPS) // 3)
     with staged(folder, proof=BOUNDS) as staging:
         for guide, guide_sizes in GUIDES.items():
-            pair = {"model": MODEL, "guide": (guide, guide_sizes)}
-            config = configuration(**pair, data="digits", parts=parts, training=training, seed=seed)
+            chosen = guide, guide_sizes
+            config = configuration(model=MODEL, guide=chosen, data="digits", parts=parts, training=training, seed=seed)
             run = train(config, parts, staging / guide, progress=progress)
             found = evaluate(run.model, run.guide, parts[-1], particles=PARTICLES, seed=seed, progress=False)
             write_json(run.folder / "evaluation.json", {"data": "digits", **found.to_dict()})

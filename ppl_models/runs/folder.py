@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -95,9 +95,9 @@ def load_run(
     with config_errors(folder):
         config = in_backend(config, backend)
         language = language_of(backend_of(config))
-        *pair, example = language.build(config, read_example(folder, config), device)
-        pair = language.load(folder / name, pair, example)
-    return LoadedRun(*pair, config, folder, example, checkpoint=name)
+        model, guide, example = language.build(config, read_example(folder, config), device)
+        model, guide = language.load(folder / name, (model, guide), example)
+    return LoadedRun(model, guide, config, folder, example, checkpoint=name)
 
 
 @contextmanager
@@ -117,7 +117,7 @@ def read_example(folder: Path, config: Mapping[str, Any]) -> Tensor:
     """The rows of data that the guide of a run was built on."""
     rows = _Rows(torch.zeros(config["data"]["example"], prod(config["data"]["shape"])))
     load(folder / EXAMPLE, {"example": rows})
-    return rows.rows
+    return cast(Tensor, rows.rows)
 
 
 @contextmanager

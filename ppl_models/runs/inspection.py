@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from ppl_models import data as datasets
@@ -44,5 +45,9 @@ def write_report(report: Report, folder: str | Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"txt": f"{report}\n", "json": report.to_json(), "svg": report.svg(), "html": report.to_html()}
     for ending, text in texts.items():
-        write_atomically(folder / f"report.{ending}", lambda path, text=text: path.write_text(text, encoding="utf-8"))
+        write_atomically(folder / f"report.{ending}", partial(_write_text, text))
     return [folder / f"report.{ending}" for ending in texts]
+
+
+def _write_text(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")

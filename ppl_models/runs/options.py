@@ -7,7 +7,7 @@ from dataclasses import Field, asdict, dataclass, fields, make_dataclass, replac
 from functools import reduce
 from operator import or_
 from types import NoneType
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from ppl_models.inference.config import FitConfig, option
 from ppl_models.inference.schedules import Linear
@@ -45,13 +45,16 @@ def _options() -> Iterator[tuple[str, Any, Field]]:
         if each.name not in LEFT_OUT:
             found = {"type": each.type, "default": each.default, **each.metadata, **DIFFERENT.get(each.name, {})}
             plain = [kind for kind in KINDS if kind in (get_args(found["type"]) or (found["type"],))]
-            yield each.name, reduce(or_, plain), option(found["default"], found["help"])
+            yield each.name, reduce(or_, plain), option(found["default"], str(found["help"]))
     yield "workers", int, option(0, "processes that make batches; 0 for none")
     yield "tensorboard", bool, option(False, "write curves to RUN/tensorboard")
 
 
+_Options: Any = make_dataclass("Options", _options(), frozen=True, kw_only=True)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Training(make_dataclass("Options", _options(), frozen=True, kw_only=True)):
+class Training(_Options):
     """How long, how fast and by what a pair is trained: see `FitConfig`, with the command line's defaults.
 
     Exactly one of epochs and steps. `warmup=None` is 4000 steps, at most a quarter of all. `objective` is a text, see
@@ -63,6 +66,10 @@ class Training(make_dataclass("Options", _options(), frozen=True, kw_only=True))
     >>> Training(steps=100, lr=0.01).words()
     ['--steps', '100', '--lr', '0.01']
     """
+
+    if TYPE_CHECKING:  # no checker looks into `_options`
+
+        def __init__(self, **options: Any) -> None: ...
 
     def __post_init__(self) -> None:
         if None not in (self.epochs, self.steps):
@@ -99,7 +106,7 @@ class Training(make_dataclass("Options", _options(), frozen=True, kw_only=True))
         return words
 
 
-def kinds_of(each: Field) -> tuple[type, ...]:
+def kinds_of(each: Field) -> tuple[Any, ...]:
     """The types of value that an option takes."""
     return get_args(each.type) or (each.type,)
 

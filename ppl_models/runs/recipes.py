@@ -79,7 +79,7 @@ def _planned(recipe: Recipe, folder: Path) -> tuple[dict[str, tuple[Data, ...]],
     plans: dict[str, dict[str, Any]] = {}
     for name, chosen in recipe.runs.items():
         model, guide = names.tuples(chosen["model"]), names.tuples(chosen["guide"])
-        data = {"name": "", "transform": "default", "image_size": None, "validation": False}
+        data: dict[str, Any] = {"name": "", "transform": "default", "image_size": None, "validation": False}
         if unknown := [key for key in chosen["data"] if key not in data]:
             raise ValueError(f"recipe {recipe.name}: found data.{unknown[0]}, want {', '.join(data)}")
         source, transform, size, validation = key = tuple({**data, **chosen["data"]}.values())

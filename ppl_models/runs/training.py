@@ -106,11 +106,11 @@ def _fitted(
     resume: bool = False,
 ) -> LoadedRun:
     """The pair once `fit` is done with it, as a run."""
-    *pair, example = built
+    model, guide, example = built
     curves = TensorBoard(folder / "tensorboard") if training.tensorboard else None
-    called = [None if watch is None else watch(*pair), curves]
-    *pair, seconds = backend(backend_of(config)).train(
-        pair,
+    called = [None if watch is None else watch(model, guide), curves]
+    model, guide, seconds = backend(backend_of(config)).train(
+        (model, guide),
         parts[0],
         device,
         config=training.config(config["seed"]),
@@ -121,7 +121,7 @@ def _fitted(
         workers=training.workers,
         progress=progress,
     )
-    return LoadedRun(*pair, dict(config), folder, example, seconds)
+    return LoadedRun(model, guide, dict(config), folder, example, seconds)
 
 
 def check_informative(name: str, rows: int) -> None:
