@@ -9,7 +9,7 @@ Array = Any  # a tensor of torch, or an array of JAX
 
 @dataclass(frozen=True)
 class Terms:
-    """What one pass of a pair gives, in nats, one number a datum.
+    """Log densities of one pass of a pair, in nats, one number a datum.
 
     Every array, a tensor of torch or an array of JAX, is (particles, n), or (particles, 1) for what is outside the data
     plate (`shared`): global latents, and everything where there is no plate around the data. Scales and masks of the
@@ -58,7 +58,7 @@ class Terms:
 
     @property
     def seen(self) -> int:
-        """How many data the pass saw: 1 where there is no plate around them."""
+        """The number of data in the pass: 1 where there is no plate around them."""
         return max(t.shape[1] for t in (*self.log_likelihood.values(), *self.kl.values()))
 
     @property

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 import tomllib
@@ -112,6 +113,15 @@ def test_no_file_is_too_long():
     files += (ROOT / "benchmarks").rglob("*.py")  # a notebook is prose for its better half
     lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
     assert {path: count for path, count in lines.items() if count > LONGEST} == {}
+
+
+RIDDLE = re.compile(r"(What|Whether|Which|Where|How|Why|Does)\b")
+
+
+def test_modules_name_the_thing_first():
+    """A stranger searches for nouns: a first line says what the file defines, then what for."""
+    first = {name(path): ast.get_docstring(ast.parse(path.read_text())) or "" for path in LIBRARY}
+    assert [module for module, text in first.items() if not text or RIDDLE.match(text)] == []
 
 
 def exports(package: ModuleType) -> dict[str, object]:

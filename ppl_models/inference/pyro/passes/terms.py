@@ -210,7 +210,7 @@ def concatenated(found: Sequence[Terms]) -> Terms:
 
 
 def plate_nesting(model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
-    """How many dims the plates of a pair take: particles go left of them. Runs the pair once."""
+    """The number of dims that the plates of a pair take: particles go left of them. Runs the pair once."""
     with torch.no_grad(), poutine.block():
         pair = traces(model, guide, args, kwargs)[:2]
     return max((site.rank for trace in pair for site in read(trace).values()), default=0)
