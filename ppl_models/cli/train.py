@@ -186,7 +186,7 @@ def kept(folder: Path, group: Group | None) -> Iterator[None]:
 
 
 def others_given(ctx: typer.Context) -> list[str]:
-    """What the command line has that a resumed run takes from its folder, as it is written there."""
+    """The options that a resumed run takes from its folder, as they are written on a command line."""
     sources = {p: ctx.get_parameter_source(p.name) for p in ctx.command.params if p.name not in ANEW}
     given = [p for p, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
     return [p.opts[0] if p.param_type_name == "option" else p.name.upper() for p in given]

@@ -55,7 +55,7 @@ def as_sequence(callbacks: Callback | Sequence[Callback] | None) -> list[Callbac
 
 @dataclass
 class Evaluation:
-    """What `evaluate` measured: means over the data, in nats per datum.
+    """Result of `evaluate`: means over the data, in nats per datum.
 
     Attributes:
         elbo: evidence lower bound.

@@ -132,7 +132,7 @@ def likelihood_of(data: Data) -> str:
 
 
 def launcher(processes: int) -> list[str]:
-    """How a command starts: the program itself, or torchrun with so many processes."""
+    """Start of a command: the program itself, or torchrun with so many processes."""
     many = ["torchrun", "--nproc-per-node", str(processes), "-m", "ppl_models"]
     return many if processes > 1 else ["ppl-models"]
 

@@ -102,7 +102,7 @@ def load_run(
 
 @contextmanager
 def config_errors(folder: Path) -> Iterator[None]:
-    """What goes wrong inside, where a configuration is used, as a ValueError that names its file."""
+    """Turn an error inside, where a configuration is used, into a ValueError that names its file."""
     try:
         yield
     except FileNotFoundError as error:
@@ -174,7 +174,7 @@ def _missing_parents(folder: Path) -> list[Path]:
 
 
 def _remove_started(folder: Path, made: list[Path]) -> None:
-    """What a run has written before its first checkpoint; what others wrote to its folder stays."""
+    """Remove the files that a run has written before its first checkpoint; those of others stay."""
     written = (CONFIG, EXAMPLE, HISTORY)
     remove_stale(folder, CHECKPOINT, PREVIOUS, *written)
     for name in written:
@@ -195,7 +195,7 @@ class _Rows(nn.Module):
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What `config.json` holds.
+    """Contents of `config.json`.
 
     Raises:
         ValueError: no run folder, or a file of another program.

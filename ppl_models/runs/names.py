@@ -22,7 +22,7 @@ _POSITIONAL = (
 
 
 def package_of(kind: str, backend: str = "pyro") -> str:
-    """Where the models or guides of a backend are."""
+    """Package of the models or guides of a backend."""
     return PACKAGES[kind] if backend == "pyro" else f"{PACKAGES[kind]}.{backend}"
 
 
@@ -133,7 +133,7 @@ def value_of(text: str) -> Any:
 
 
 def sizes_of(program: Any, given: int) -> dict[str, Any]:
-    """What may be chosen when a class is built: name -> default, `inspect.Parameter.empty` where there is none.
+    """Options of a class when it is built: name -> default, `inspect.Parameter.empty` where there is none.
 
     The first `given` positional parameters are filled in by the caller: none of a model, model and data of a guide. So
     is the random `key` of a NumPyro program.

@@ -22,7 +22,7 @@ WORDS = {"title": str, "about": str, "source": str, "experiment": str, "seed": i
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a TOML file says.
+    """Contents of a TOML file.
 
     Attributes:
         name: of the file.

@@ -23,7 +23,7 @@ Params = dict[str, Any]  # name of a numpyro.param -> array, or a pytree of arra
 
 @dataclass(frozen=True)
 class Parameters:
-    """What is known of the `numpyro.param`s of a pair, but for their values.
+    """Facts of the `numpyro.param`s of a pair, but for their values.
 
     Attributes:
         transforms: param -> the bijection from the reals onto its support.

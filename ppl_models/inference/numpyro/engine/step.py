@@ -27,7 +27,7 @@ LONGEST, LARGEST = 512, 2**20  # steps of a block, and rows that it takes in all
 
 
 class State(NamedTuple):
-    """What a step changes, in unconstrained parameters.
+    """State of a training that a step changes, in unconstrained parameters.
 
     Attributes:
         params, exp_avg, exp_avg_sq: parameters, with the moments of Adam.
@@ -242,7 +242,7 @@ class Blocks:
         return state, int(done)
 
     def table(self, first: int, count: int, length: int) -> dict[str, np.ndarray]:
-        """What changes from step to step (see `Step.__call__`), a row for each; up to `length` the last one again."""
+        """Inputs of each step (see `Step.__call__`), a row for each; up to `length` the last one again."""
         steps, each = range(first, first + count), self.config.accumulate
         numbers = {
             "lr": [self.config.lr * self.rates(step) for step in steps],

@@ -53,7 +53,7 @@ class Reference:
 
     @property
     def divergences(self) -> int:
-        """How many draws ended a trajectory that left the energy surface: the posterior is too curved there."""
+        """The number of draws whose trajectory left the energy surface: the posterior is too curved there."""
         return int(self.stats["diverging"].sum())
 
     def mean(self, site: str) -> tuple[np.ndarray, np.ndarray]:

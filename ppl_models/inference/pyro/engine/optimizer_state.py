@@ -100,7 +100,7 @@ def trainable(saved: Mapping[str, nn.Module | Mapping[str, Tensor]]) -> dict[str
 
 
 def merged(tensors: Sequence[Tensor], least: int) -> list[list[int]]:
-    """Which tensors go into one buffer: all below `least` elements of a dtype and device together, others alone."""
+    """Groups of tensors for one buffer each: all below `least` elements of a dtype and device, others alone."""
     groups: dict[Any, list[int]] = {}
     for i, t in enumerate(tensors):
         alone = t.numel() >= least or not t.is_contiguous() or t.layout != torch.strided

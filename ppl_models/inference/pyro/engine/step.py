@@ -26,7 +26,7 @@ DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # of matrix products and
 
 @dataclass(frozen=True)
 class StepConfig:
-    """What a step does, but for what changes from step to step (`StepInputs`).
+    """Options of a step, but for what changes from step to step (`StepInputs`).
 
     Attributes:
         fit: the options of the training; `particles` of them are `passes` times those below.
@@ -53,7 +53,7 @@ class StepConfig:
 
 @dataclass(frozen=True)
 class StepInputs:
-    """What changes from step to step: the step, counted from 0, the learning rate and the weight of divergences."""
+    """Inputs of one step: its number, counted from 0, the learning rate and the weight of divergences."""
 
     step: int
     lr: float
@@ -149,7 +149,7 @@ def negative(
 
 
 def outcome(told: Tensor, norm: Tensor) -> Tensor:
-    """What a step that is taken adds to a tally (`Eager.__call__`)."""
+    """The numbers that a step that is taken adds to a tally (`Eager.__call__`)."""
     both, rest = (told[:2], [told[2:]]) if len(told) > 2 else (told, [])
     return torch.cat([both, norm[None].to(told), torch.ones_like(told[:1]), *rest])
 

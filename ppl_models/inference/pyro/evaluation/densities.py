@@ -156,7 +156,7 @@ class Densities:
 
 
 def device_of(*programs: Any) -> torch.device | None:
-    """Where the parameters of the modules among programs lie, None where there are none."""
+    """Device of the parameters of the modules among programs, None where there are none."""
     modules = [program for program in programs if isinstance(program, nn.Module)]
     return next((p.device for module in modules for p in module.parameters()), None)
 

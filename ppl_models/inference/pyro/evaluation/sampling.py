@@ -44,7 +44,7 @@ def ancestral(model: Callable, x: Tensor, *, draws: bool = True, seed: int | Non
 def decode(
     model: Callable, codes: Mapping[str, Tensor], x: Tensor, *, draws: bool = False, seed: int | None = 0
 ) -> Tensor:
-    """What a model makes of codes: the means of its data given its latents, one row for each code.
+    """Means of a model's data given its latents, one row for each code.
 
     Args:
         model: any Pyro program of one argument.
