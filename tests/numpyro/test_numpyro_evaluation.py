@@ -196,7 +196,7 @@ def test_a_linear_gaussian_pair_of_the_collection(wide):
     their_guide = TorchLadder(theirs, x[:3], hidden=4)
     ours = like_torch(LinearGaussian(key=jax.random.key(0)), theirs)
     our_guide = like_torch(Ladder(ours, x[:3].numpy(), hidden=4, key=jax.random.key(0)), their_guide)
-    options = {"particles": 2000, "progress": False}
+    options = {"particles": 20_000, "progress": False}  # of 2,000 the bounds of two seeds differ by up to 0.1
     want = torch_side.evaluate(theirs, their_guide, x, **options)
     found = evaluate(ours, our_guide, x.numpy(), **options)
     assert found.elbo == pytest.approx(want.elbo, abs=0.1)
