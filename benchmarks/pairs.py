@@ -74,7 +74,7 @@ def numpyro_steps(model: str, guide: str) -> Callable[[int], None]:
     from ppl_models.inference.numpyro.engine.parameters import find
     from ppl_models.inference.numpyro.engine.step import Blocks, Step, begun
     from ppl_models.inference.numpyro.feeding.batches import Order, columns_of
-    from ppl_models.inference.objectives import elbo
+    from ppl_models.inference.objectives.bounds import elbo
     from ppl_models.numpyro import like_torch
 
     numpyro.enable_validation(False)

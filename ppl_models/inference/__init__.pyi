@@ -1,13 +1,18 @@
-from ._terms import Terms as Terms
 from .config import FitConfig as FitConfig
-from .criteria import info_vae as info_vae, moment_matching as moment_matching, unregularized as unregularized
-from .discrepancies import mmd as mmd, moments as moments
-from .objectives import (
+from .objectives.bounds import (
     elbo as elbo,
     free_bits as free_bits,
     importance_weighted as importance_weighted,
     soft_free_bits as soft_free_bits,
 )
+from .objectives.criteria import (
+    info_vae as info_vae,
+    moment_matching as moment_matching,
+    unregularized as unregularized,
+)
+from .objectives.discrepancies import mmd as mmd, moments as moments
+from .objectives.stateful import adaptive_free_bits as adaptive_free_bits
+from .objectives.terms import Terms as Terms
 from .pyro.evaluation.discrete import Joint as Joint
 from .pyro.evaluation.encoder_posterior import Reversal as Reversal, reversal as reversal
 from .pyro.evaluation.evaluate import evaluate as evaluate
@@ -36,4 +41,3 @@ from .schedules import (
     Exponential as Exponential,
     Linear as Linear,
 )
-from .stateful import adaptive_free_bits as adaptive_free_bits

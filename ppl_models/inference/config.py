@@ -9,7 +9,7 @@ from math import inf
 from numbers import Integral
 from typing import Any, TypedDict, cast
 
-from .objectives import elbo
+from .objectives.bounds import elbo
 from .schedules import Constant, Cosine, Linear, to_dict
 
 GRADIENTS = "reparametrized", "doubly-reparametrized"

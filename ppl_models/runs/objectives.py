@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import ppl_models.inference as inference
-from ppl_models.inference import discrepancies
+from ppl_models.inference.objectives import discrepancies
 
 from . import names
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from guides import BottomUp, Faithful, Infused, Ladder, MeanField, SelfReflective
 from guides.parts import families
 from ppl_models import DLGM, VAE, HierarchicalVAE, Infusion, LinearGaussian, PixelVAE, SequentialVAE, SeReVAE
-from ppl_models.inference.objectives import elbo
+from ppl_models.inference.objectives.bounds import elbo
 from ppl_models.inference.pyro.passes.terms import terms
 
 GUIDES = (MeanField, BottomUp, Ladder, SelfReflective, Faithful)  # and Infused, for one model alone

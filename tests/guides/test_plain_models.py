@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, constraints
 
 from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective
-from ppl_models.inference.objectives import elbo
+from ppl_models.inference.objectives.bounds import elbo
 from ppl_models.inference.pyro.passes.terms import terms
 from ppl_models.inference.pyro.training.fit import fit
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from guides import BottomUp, Faithful, Infused, Ladder, MeanField, SelfReflective
 from ppl_models import DLGM, VAE, HierarchicalVAE, Infusion, LinearGaussian, PixelVAE, SequentialVAE, SeReVAE
 from ppl_models.inference import elbo, fit, info_vae, mmd, moment_matching, moments, terms, training_step, unregularized
-from ppl_models.inference.criteria import aggregate
-from ppl_models.inference.discrepancies import KERNELS, Gaussian, InverseMultiquadric, Laplace, Polynomial
+from ppl_models.inference.objectives.criteria import aggregate
+from ppl_models.inference.objectives.discrepancies import KERNELS, Gaussian, InverseMultiquadric, Laplace, Polynomial
 
 MODELS = {
     "vae": lambda: VAE(6, 2, 4),

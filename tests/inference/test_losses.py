@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from guides import BottomUp, Ladder, MeanField, SelfReflective
 from ppl_models import VAE, HierarchicalVAE, LinearGaussian, SeReVAE
-from ppl_models.inference.objectives import elbo, free_bits, importance_weighted, soft_free_bits
+from ppl_models.inference.objectives.bounds import elbo, free_bits, importance_weighted, soft_free_bits
 from ppl_models.inference.pyro.passes.losses import Loss, estimate
 from ppl_models.inference.pyro.passes.messengers import Substitute
 from ppl_models.inference.pyro.passes.terms import terms, traces

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from guides import BottomUp, Ladder, MeanField, SelfReflective
 from ppl_models import VAE, LinearGaussian, SeReVAE
-from ppl_models.inference.objectives import elbo, free_bits, importance_weighted, soft_free_bits
+from ppl_models.inference.objectives.bounds import elbo, free_bits, importance_weighted, soft_free_bits
 from ppl_models.inference.pyro.passes.terms import Terms, concatenated, terms
 from ppl_models.inference.schedules import Constant, Cosine, Cyclic, Exponential, Linear, from_dict, to_dict
 

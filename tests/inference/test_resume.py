@@ -26,7 +26,7 @@ from ppl_models import VAE
 from ppl_models.data import Binarize, Data
 from ppl_models.inference import Cyclic, Linear, fit, load, loop
 from ppl_models.inference.loop import Loop
-from ppl_models.inference.objectives import free_bits
+from ppl_models.inference.objectives.bounds import free_bits
 from ppl_models.inference.pyro.engine.compiled import Compiled
 from ppl_models.inference.pyro.engine.step import Eager
 from ppl_models.inference.pyro.feeding.batches import Batches

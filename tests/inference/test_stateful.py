@@ -17,12 +17,12 @@ import ppl_models.inference as torch_side
 import ppl_models.inference.numpyro as jax_side
 from ppl_models.inference import Loss, Terms, adaptive_free_bits, elbo, training_step
 from ppl_models.inference.config import FitConfig
+from ppl_models.inference.objectives.stateful import Carried, begun
 from ppl_models.inference.pyro.engine import graph
 from ppl_models.inference.pyro.engine.compiled import Compiled
 from ppl_models.inference.pyro.engine.optimizer_state import OptimizerState, trainable
 from ppl_models.inference.pyro.engine.step import Eager, StepConfig, StepInputs
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read
-from ppl_models.inference.stateful import Carried, begun
 from ppl_models.runs.objectives import objective_of
 
 pytestmark = pytest.mark.usefixtures("double")

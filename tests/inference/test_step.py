@@ -15,7 +15,7 @@ from ppl_models.inference.config import FitConfig
 from ppl_models.inference.numpyro.engine.parameters import find
 from ppl_models.inference.numpyro.engine.step import Blocks, Step, begun
 from ppl_models.inference.numpyro.feeding.batches import Order, columns_of
-from ppl_models.inference.objectives import elbo
+from ppl_models.inference.objectives.bounds import elbo
 from ppl_models.inference.pyro.engine import graph
 from ppl_models.inference.pyro.engine.compiled import Compiled
 from ppl_models.inference.pyro.engine.optimizer_state import OptimizerState, trainable

@@ -10,7 +10,7 @@ from torch.distributions import kl_divergence
 
 from guides import Ladder
 from ppl_models import HierarchicalVAE
-from ppl_models.inference.objectives import elbo
+from ppl_models.inference.objectives.bounds import elbo
 from ppl_models.inference.pyro.passes.divergences import divergence, log_density
 from ppl_models.inference.pyro.passes.lazy import Late
 from ppl_models.inference.pyro.passes.terms import terms

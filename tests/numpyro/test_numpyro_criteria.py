@@ -16,7 +16,6 @@ import numpyro.distributions as dist
 import torch
 
 from guides.numpyro import Infused, MeanField
-from ppl_models.inference import criteria, discrepancies
 from ppl_models.inference.numpyro import (
     Terms,
     elbo,
@@ -29,6 +28,7 @@ from ppl_models.inference.numpyro import (
     unregularized,
 )
 from ppl_models.inference.numpyro.passes.terms import traces
+from ppl_models.inference.objectives import criteria, discrepancies
 from ppl_models.inference.pyro.passes.terms import Terms as TorchTerms
 from ppl_models.numpyro import VAE, Infusion
 from ppl_models.numpyro.parts.program import training

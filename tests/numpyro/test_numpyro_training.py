@@ -29,7 +29,7 @@ import ppl_models.inference as torch_side
 from guides import MeanField as TorchMeanField, SelfReflective as TorchGuide
 from guides.numpyro import MeanField, SelfReflective
 from ppl_models import VAE as TorchVAE, SeReVAE as TorchModel
-from ppl_models.inference import Cyclic, Linear, loop, objectives
+from ppl_models.inference import Cyclic, Linear, loop
 from ppl_models.inference.config import FitConfig
 from ppl_models.inference.loop import Loop
 from ppl_models.inference.numpyro import evaluate, fit, load
@@ -40,6 +40,7 @@ from ppl_models.inference.numpyro.passes.terms import Terms, terms, traces
 from ppl_models.inference.numpyro.training import checkpoint
 from ppl_models.inference.numpyro.training.checkpoint import CHECKPOINT, PREVIOUS, read
 from ppl_models.inference.numpyro.training.engine import NumPyroEngine
+from ppl_models.inference.objectives.bounds import bounds as objectives
 from ppl_models.inference.pyro.engine.step import Eager
 from ppl_models.inference.pyro.passes.losses import estimate as torch_estimate
 from ppl_models.inference.pyro.passes.terms import Terms as TorchTerms

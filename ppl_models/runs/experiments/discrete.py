@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.inference import Terms, mutual_information, terms
-from ppl_models.inference.criteria import unregularized
-from ppl_models.inference.objectives import elbo
+from ppl_models.inference.objectives.bounds import elbo
+from ppl_models.inference.objectives.criteria import unregularized
 from ppl_models.inference.pyro.evaluation.discrete import Joint, coupled
 from ppl_models.inference.pyro.passes.messengers import Substitute
 

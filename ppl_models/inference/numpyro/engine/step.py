@@ -15,9 +15,9 @@ from ppl_models.numpyro.parts.layers import Conv
 from ppl_models.numpyro.parts.program import training
 
 from ...config import FitConfig
-from ...objectives import elbo, importance_weighted, mean_kl
+from ...objectives.bounds import elbo, importance_weighted, mean_kl
+from ...objectives.stateful import Carried
 from ...schedules import Constant
-from ...stateful import Carried
 from ..feeding.batches import Order, drawn
 from ..passes.losses import estimate
 from .parameters import Parameters, Params

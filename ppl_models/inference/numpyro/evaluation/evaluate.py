@@ -15,7 +15,7 @@ from ppl_models.numpyro.data import Rows
 from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.record import Run
 
-from ...objectives import elbo
+from ...objectives.bounds import elbo
 from ...progress import Progress
 from ...results import Evaluation
 from ..engine.parameters import find

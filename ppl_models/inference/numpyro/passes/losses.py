@@ -13,8 +13,8 @@ from numpyro.distributions import Delta
 from ppl_models.programs.numpyro import nodes_of, unwrapped
 
 from ...config import GRADIENTS
-from ...objectives import importance_weighted, log_weights
-from ...stateful import begun, has_state
+from ...objectives.bounds import importance_weighted, log_weights
+from ...objectives.stateful import begun, has_state
 from .terms import Terms, single, stacked, terms, traces
 
 Objective = Callable[..., Array]
@@ -101,7 +101,7 @@ def initial_state(
     analytic: bool = True,
     plate: str | None = None,
 ) -> dict[str, Array]:
-    """The state that an objective begins with (`inference.stateful`), of one run of a pair; {} where it has none.
+    """The state that an objective begins with (`objectives.stateful`), of one run of a pair; {} where it has none.
 
     The arguments are those of `estimate`.
     """

@@ -15,7 +15,7 @@ from ppl_models.programs.numpyro import Trace, frame_of, nodes_of, read
 from ppl_models.programs.pairs import DENSE, check_order, check_sites, refuse_model
 from ppl_models.programs.plates import data_plate
 
-from ..._terms import Terms as Terms
+from ...objectives.terms import Terms as Terms
 from .divergences import check_unmasked, divergence, log_density, per_datum, per_unit, scaled, unit_divergence
 from .lazy import Late
 from .messengers import UntilDrawn

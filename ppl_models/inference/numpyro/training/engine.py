@@ -14,7 +14,7 @@ from jax import Array, random
 from ppl_models.numpyro.data import Rows
 from ppl_models.numpyro.parts.program import Program, named_constants
 
-from ...objectives import elbo
+from ...objectives.bounds import elbo
 from ...results import Run
 from ..engine.parameters import Params
 from ..engine.step import Blocks, State

@@ -17,7 +17,7 @@ class OptimizerState:
     Args:
         named: name -> trainable tensor; each tensor once.
         average: whether to keep a moving average of each.
-        objective: name -> array of the state of an objective that has one (`inference.stateful`).
+        objective: name -> array of the state of an objective that has one (`objectives.stateful`).
     """
 
     def __init__(

@@ -13,8 +13,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.overrides import TorchFunctionMode
 
 from ...config import FitConfig
-from ...objectives import elbo, importance_weighted, mean_kl
-from ...stateful import Carried
+from ...objectives.bounds import elbo, importance_weighted, mean_kl
+from ...objectives.stateful import Carried
 from ..feeding.distributed import Group
 from ..passes.losses import estimate, initial_state
 from ..passes.terms import Terms, concatenated

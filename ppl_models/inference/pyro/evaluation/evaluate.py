@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.record import Run
 
-from ...objectives import elbo
+from ...objectives.bounds import elbo
 from ...progress import Progress
 from ...results import Evaluation as Evaluation
 from ..feeding.batches import columns_of, rows_of

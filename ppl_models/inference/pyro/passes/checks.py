@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ppl_models.programs.pyro import nodes_of
 
-from ...stateful import has_state
+from ...objectives.stateful import has_state
 from ..feeding.batches import rows_of
 from .terms import run_pair
 

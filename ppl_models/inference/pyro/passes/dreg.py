@@ -12,7 +12,7 @@ from torch import Tensor
 from ppl_models.programs.pairs import refuse_rough
 from ppl_models.programs.pyro import unwrapped
 
-from ...objectives import importance_weighted, log_weights
+from ...objectives.bounds import importance_weighted, log_weights
 from .terms import Terms, concatenated
 
 

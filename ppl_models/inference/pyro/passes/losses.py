@@ -11,8 +11,8 @@ from torch import Tensor
 from ppl_models.programs.pairs import refuse_rough
 
 from ...config import GRADIENTS
-from ...objectives import elbo, importance_weighted
-from ...stateful import Carried, begun, has_state
+from ...objectives.bounds import elbo, importance_weighted
+from ...objectives.stateful import Carried, begun, has_state
 from .checks import evaluating, forked
 from .dreg import Cut, doubly_reparametrized
 from .pair_info import ENUMERATE, pair_info
@@ -98,7 +98,7 @@ def initial_state(
     passes: int = 1,
     **how: Any,
 ) -> dict[str, Tensor]:
-    """The state that an objective begins with (`inference.stateful`), of one run of a pair; {} where it has none.
+    """The state that an objective begins with (`objectives.stateful`), of one run of a pair; {} where it has none.
 
     The generators are as before afterwards. The arguments are those of `estimate`.
     """
@@ -139,7 +139,7 @@ class Loss(ELBO):
 
     Args:
         objective: of `Terms`: `elbo`, `partial(free_bits, nats=1.0)`, `importance_weighted`, or one of yours. One with
-            state (`inference.stateful`) has it in the attribute `state`, which moves where gradients are asked for.
+            state (`objectives.stateful`) has it in the attribute `state`, which moves where gradients are asked for.
         particles, analytic, beta, gradient: see `estimate`.
         data_size: number of data of which the pass saw a batch, where the program does not subsample; global latents
             then weigh batch / data_size.

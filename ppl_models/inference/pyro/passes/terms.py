@@ -20,7 +20,7 @@ from ppl_models.programs.pairs import DENSE, check_order, check_sites, refuse_mo
 from ppl_models.programs.plates import data_plate
 from ppl_models.programs.pyro import PARTICLES, frame_of, nodes_of, read
 
-from ..._terms import Terms as Terms
+from ...objectives.terms import Terms as Terms
 from .divergences import divergence, log_density, per_datum, per_unit, unit_divergence
 from .lazy import Late
 from .messengers import UntilDrawn

@@ -11,7 +11,7 @@ from safetensors.torch import load as unpacked, save as packed
 from torch import Tensor, nn
 
 from ...config import FitConfig
-from ...objectives import elbo
+from ...objectives.bounds import elbo
 from ..engine.compiled import Compiled
 from ..engine.step import Eager, StepInputs
 from ..feeding.batches import Batches, rows_of

@@ -7,7 +7,7 @@ from pyro.infer.elbo import ELBO
 from torch import Tensor
 
 from ...config import FitConfig
-from ...objectives import elbo
+from ...objectives.bounds import elbo
 from ..engine.compiled import Compiled
 from ..engine.optimizer_state import OptimizerState, trainable
 from ..engine.step import DTYPES, Eager, StepConfig, StepInputs

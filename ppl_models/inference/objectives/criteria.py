@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 from array_api_compat import array_namespace
 
-from ._terms import Array, Terms
+from .bounds import elbo
 from .discrepancies import mmd, moments
-from .objectives import elbo
+from .terms import Array, Terms
 
 Discrepancy = Callable[[Array, Array], Array]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
-from ._terms import Array
+from .terms import Array
 
 ESTIMATORS = ("unbiased", "biased", "linear")
 Kernel = Callable[[Array, Array], Array]

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from array_api_compat import array_namespace
 
-from ._terms import Array, Terms
+from .terms import Array, Terms
 
 
 class Objective(Protocol):

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 from array_api_compat import array_namespace
 
-from ._terms import Array, Terms
-from .objectives import check_at_least_zero, groups_of, with_groups
+from .bounds import check_at_least_zero, groups_of, with_groups
+from .terms import Array, Terms
 
 State = Mapping[str, Array]
 
