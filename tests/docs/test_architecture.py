@@ -50,7 +50,8 @@ def test_import_contracts_are_kept():
 
 def test_contracts_list_exactly_the_models_there_are():
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    (row,) = (row for contract in contracts for row in contract.get("layers", ()) if "|" in row)
+    (whole,) = (contract for contract in contracts if contract.get("containers") == ["ppl_models"])
+    (row,) = (row for row in whole["layers"] if "|" in row)
     strangers = {stranger.strip(" ()") for stranger in row.split("|")}
     models = {path.stem for path in (ROOT / "ppl_models").glob("*.py")} - {"__init__", "__main__"}
     assert strangers - {*TOOLS, "numpyro"} == models
