@@ -52,9 +52,8 @@ def configuration(
         ValueError: unknown names or sizes, or patience without validation data.
     """
     if training.patience is not None and not validation:
-        raise ValueError(
-            f"found patience={training.patience} without validation data, want some to judge by; add --validation"
-        )
+        told = f"found patience={training.patience} without validation data"
+        raise ValueError(f"{told}, want some to judge by; add --validation")
     train, chosen = parts[0], {"model": model, "guide": guide}
     programs = {kind: names.resolve(kind, name, backend) for kind, (name, _) in chosen.items()}
     image = list(train.shape) if len(train.shape) == 3 else None

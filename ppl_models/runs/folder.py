@@ -88,10 +88,8 @@ def load_run(
     folder, name = Path(folder), Path(checkpoint or CHECKPOINT).name
     config = read_config(folder)
     if checkpoint is None and not any((folder / held).exists() for held in (CHECKPOINT, PREVIOUS)):
-        raise ValueError(
-            f"{folder} has no checkpoint yet (killed before the first); "
-            f"resume it with ppl-models train --resume {folder}"
-        )
+        told = f"{folder} has no checkpoint yet (killed before the first)"
+        raise ValueError(f"{told}; resume it with ppl-models train --resume {folder}")
     with config_errors(folder):
         config = in_backend(config, backend)
         language = language_of(backend_of(config))

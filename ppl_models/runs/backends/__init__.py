@@ -24,13 +24,9 @@ Pair = tuple[Any, Any]
 
 
 class Backend(Protocol):
-    """One language: a module of this folder. Programs and arrays are the language's, `Data` and `Tensor` are torch's.
+    """A language, a module of this folder. Programs and arrays are the language's, `Data` and `Tensor` are torch's."""
 
-    Attributes:
-        packages: those whose versions a run writes down.
-    """
-
-    packages: tuple[str, ...]
+    packages: tuple[str, ...]  # a run writes their versions down
 
     def check(self, task: str, processes: int = 1) -> None:
         """Raise ValueError for a task that the language cannot do: "train" with processes, "information", "chain"."""

@@ -35,9 +35,8 @@ def check(runs: Mapping[str, Any], analysis: Mapping[str, Any]) -> None:
     for name, chosen in runs.items():
         latent = chosen["model"].get("latent")
         if latent != 2:
-            raise ValueError(
-                f"experiment blur: run {name!r} has model.latent = {latent}, want 2, one latent of that size"
-            )
+            told = f"experiment blur: run {name!r} has model.latent = {latent}"
+            raise ValueError(f"{told}, want 2, one latent of that size")
 
 
 def analyse(

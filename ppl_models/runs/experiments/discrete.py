@@ -131,8 +131,6 @@ def analyse(
     bracket = mutual_information(model, encoder_of(joint), everyone, seed=seed)
     told = {"lower": bracket.lower, "upper": bracket.upper, "exact": joint.information}
     rows["bracket of I from draws"] = told | {"standard error": bracket.lower_error}
-    report(
-        f"I from {bracket.n} draws: {bracket.lower:.4f} to {bracket.upper:.4f} (+- {bracket.lower_error:.4f}), exactly "
-        f"{joint.information:.4f}"
-    )
+    found = f"{bracket.lower:.4f} to {bracket.upper:.4f} (+- {bracket.lower_error:.4f})"
+    report(f"I from {bracket.n} draws: {found}, exactly {joint.information:.4f}")
     return rows

@@ -55,10 +55,8 @@ def check(runs: Mapping[str, Any], analysis: Mapping[str, Any]) -> None:
     for name, chosen in runs.items():
         program = names.resolve("model", chosen["model"]["name"])
         if not hasattr(program, "images"):
-            raise ValueError(
-                f"experiment sequential: run {name!r} has model.name = {chosen['model']['name']}, want sequential-vae, "
-                "or a model with its steps and images(codes)"
-            )
+            told = f"experiment sequential: run {name!r} has model.name = {chosen['model']['name']}"
+            raise ValueError(f"{told}, want sequential-vae, or a model with its steps and images(codes)")
 
 
 def analyse(
