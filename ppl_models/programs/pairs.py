@@ -84,6 +84,9 @@ class Pair:
             paired: whether the guide must draw what the model draws, as it need not where sites are summed out.
             reparametrized: what to try where a latent of the guide is not; None where none must be.
         """
+        if paired:
+            given = self.guide.latents
+            check_sites([*self.model.latents], [*given], [name for name, site in given.items() if site.auxiliary])
         if observes and not self.model.of("observed", "factor"):
             drawn = ", ".join(map(repr, self.model.latents)) or "nothing"
             raise ValueError(
@@ -92,9 +95,6 @@ class Pair:
             )
         if reparametrized is not None and self.rough:
             refuse_rough(*self.rough, reparametrized, f"{asks}: ")
-        if paired:
-            given = self.guide.latents
-            check_sites([*self.model.latents], [*given], [name for name, site in given.items() if site.auxiliary])
 
 
 def called(program: Any) -> str:

@@ -40,7 +40,7 @@ from ppl_models.inference.numpyro.passes.terms import Terms, terms, traces
 from ppl_models.inference.numpyro.training import checkpoint
 from ppl_models.inference.numpyro.training.checkpoint import CHECKPOINT, PREVIOUS, read
 from ppl_models.inference.numpyro.training.engine import NumPyroEngine
-from ppl_models.inference.objectives.bounds import bounds as objectives
+from ppl_models.inference.objectives import bounds as objectives
 from ppl_models.inference.pyro.engine.step import Eager
 from ppl_models.inference.pyro.passes.losses import estimate as torch_estimate
 from ppl_models.inference.pyro.passes.terms import Terms as TorchTerms
