@@ -548,20 +548,21 @@ for name in ("link", "replace", "fsync", "unlink"):
             save_step(folder, 4)
             assert versions(folder) == (4, last) and len(list(folder.iterdir())) == 2
 
-# SIGKILL at any moment
-step, amid, moved = 4, 0, 0
+# SIGKILL at any moment; where a busy machine saves nothing in that time, of a longer one
+step, amid, moved, longest = 4, 0, 0, 0.03
 for _ in range({kills}):
     def work():
         for i in range(step + 1, step + 10**6):
             save_step(folder, i, 20_000)
     pid = child(work)
-    time.sleep(random_moments.uniform(0.001, 0.03))
+    time.sleep(random_moments.uniform(0.001, longest))
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     amid += len(list(folder.iterdir())) > 2
     current, previous = versions(folder)
     assert current >= step and (current == step or current - 2 <= previous < current), (step, current, previous)
     moved += current > step
+    longest = 0.03 if current > step else min(1.5 * longest, 3.0)
     step = current
 print(amid, moved)
 """
