@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: Path, write: Callable[[Path], None], previous: Path | None = None) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object], previous: Path | None = None) -> None:
     """Call `write(temporary)` beside `path`, flush what it wrote to the disk, and rename it to `path`.
 
     The file of that name is the old one or the new one at every moment, whatever happens in between; the old one is
