@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-# what XLA compiles runs a few times: compiling it without much thought takes half the time
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# what XLA compiles here runs a few times: compiling it without much thought takes a third of the time (flags of the
+# jaxlib that constraints.txt pins: another one may not know the second)
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 import hypothesis
 import pyro

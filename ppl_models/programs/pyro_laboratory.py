@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
-import pyro
 import torch
 from pyro.distributions import Delta, MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
+from pyro.util import get_rng_state, set_rng_state
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -19,7 +19,7 @@ from .laboratory import Leaves, Modes, Node, Owners, ProgramRun, SiteRecord, Tag
 from .pyro import kind_of, site_of, support_of, unwrapped
 from .reach import named_leaves
 from .record import Site
-from .torch_state import ProgramSnapshot, reachable
+from .torch_state import ProgramSnapshot, reachable, seed_generators
 
 NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
 
@@ -120,7 +120,7 @@ class PyroLaboratory:
         owners: Owners = (),
     ) -> None:
         self._snapshot.jitter(jitter)
-        pyro.set_rng_seed(seed)
+        seed_generators(seed)
         flat = list(self._flat)
         for k, (i, array) in enumerate(zip(self._where, self.leaves if leaves is None else leaves, strict=True)):
             leaf = torch.from_numpy(np.array(array)).to(self._flat[i].device)
@@ -262,10 +262,10 @@ def _others(fn: Any) -> dict[str, Any]:
 
 def _fresh(fn: Any, name: str, seed: int) -> Tensor:
     """A draw whose random numbers depend on the name and the seed alone, not on what was drawn before."""
-    state = torch.get_rng_state()
-    torch.manual_seed(seed + sum(ord(c) * 31**i for i, c in enumerate(name)) % 2**31)
+    state = get_rng_state()
+    seed_generators(seed + sum(ord(c) * 31**i for i, c in enumerate(name)) % 2**31)
     value = fn.sample()
-    torch.set_rng_state(state)
+    set_rng_state(state)
     return value
 
 

@@ -3,6 +3,7 @@
 Parameters, buffers, stores, containers, random numbers and modes come back; `reachable` finds what there is of them.
 """
 
+import random
 import sys
 import sysconfig
 import types
@@ -149,6 +150,20 @@ def _cycled(noise: Tensor, start: int, count: int) -> Tensor:
 
 def _unconstrained(store: Any) -> list[Tensor]:
     return list(store.get_state()["params"].values())
+
+
+def seed_generators(seed: int) -> None:
+    """Seed torch, Python and NumPy, as `pyro.set_rng_seed` does.
+
+    Where there is no accelerator, `torch.manual_seed` would keep a call and its stack trace for every one that there
+    might be, for good: a leak, and the time of a small run.
+    """
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
 
 
 def reachable(roots: Iterable[Any], containers: list | None = None) -> tuple[list[nn.Module], list[Tensor]]:

@@ -55,7 +55,7 @@ def _draw(
     observed = {name: dims[name].arrange(to_numpy(site.value)[None])[0] for name, site in run.observed.items()}
     reason = None
     if draws > 1:
-        reason = vectorizes(model, guide, args, nesting, plate=plate)
+        reason = vectorizes(model, guide, args, nesting, plate=plate, single=info.traces)
         reason = reason or _computed_differs(model, guide, args, nesting, dims)
     pair = _Pair(model, guide, args, dims, terms.shared, groups, plate)
     with pyro.validation_enabled(False):

@@ -165,6 +165,7 @@ def test_numpyro_in_turns():
     assert rows["numpyro-jit"]["ratio"] > 0 and rows["numpyro-scan"]["ratio"] > 0
 
 
+@pytest.mark.slow
 def test_the_command_of_pairs(tmp_path):
     """Every pair is one of the catalogue; one of them runs, in all variants that need no C++ compiler."""
     pytest.importorskip("numpyro")

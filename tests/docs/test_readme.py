@@ -118,6 +118,7 @@ def test_a_page_prints_what_it_says(capsys, name):
     assert printed(capsys) in page.read_text()
 
 
+@pytest.mark.slow
 def test_criteria_decide_what_a_code_tells(capsys):
     page = ROOT / "docs" / "criteria.md"
     scope = run(*blocks(page))
@@ -131,6 +132,7 @@ def test_criteria_decide_what_a_code_tells(capsys):
     assert scope["samples"].shape == (20, 64) and scope["strip"].axes
 
 
+@pytest.mark.slow
 def test_both_backends_give_the_numbers_that_are_printed(capsys):
     pytest.importorskip("jax")
     page = ROOT / "docs" / "numpyro.md"

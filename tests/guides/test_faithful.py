@@ -15,6 +15,7 @@ from ppl_models import LinearGaussian
 from ppl_models.factorization import compare
 from ppl_models.factorization.graph import ORDERS
 from ppl_models.inference import fit, terms
+from tests.helpers.cases import few
 from tests.helpers.regressions import DESIGNS, Regression
 
 Y, SIGMA = eight_schools.Y, eight_schools.SIGMA
@@ -161,8 +162,13 @@ CASES = {
 LOOSE = ("schools",)  # Pyro's check of shapes refuses the model itself, unless told that there are no plates
 
 
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("family", ["diagonal", "full", "flow"])
+@pytest.mark.parametrize(
+    ("order", "family"),
+    few(
+        [(order, family) for family in ("diagonal", "full", "flow") for order in ORDERS],
+        lambda order, family: family == "full" or order == "top-down",
+    ),
+)
 @pytest.mark.parametrize("case", CASES)
 def test_it_trains_on_any_model(case, family, order):
     model, args, formula = CASES[case]
@@ -304,8 +310,8 @@ def test_a_flow_is_a_density_that_starts_at_the_gaussian(n):
     kept = q.log_prob(z)
     torch.testing.assert_close(q.log_prob(z.clone()), kept, rtol=1e-7, atol=1e-7)  # no cached inverse
     if n == 1:
-        grid = torch.linspace(-100, 100, 2_000_001).double().reshape(-1, 1, 1)
-        total = torch.trapezoid(q.log_prob(grid).exp(), dx=1e-4, dim=0)
+        grid = torch.linspace(-100, 100, 200_001).double().reshape(-1, 1, 1)
+        total = torch.trapezoid(q.log_prob(grid).exp(), dx=1e-3, dim=0)
         torch.testing.assert_close(total, torch.ones(4).double(), rtol=1e-3, atol=0)
 
 

@@ -430,6 +430,7 @@ def test_programs_of_users(name, uncompiled):
         assert int(result.model.norm.num_batches_tracked) == 7
 
 
+@pytest.mark.slow
 def test_a_program_of_a_user_compiled():
     """Inductor itself, and all kinds of draws."""
     agree(own_functions, labelled(), 1e-4, clip=1.0, weight_decay=0.1, warmup=5)

@@ -289,6 +289,7 @@ def test_the_command_line_by_two_processes(commanded):
     assert isinstance(load_run(run).model, nn.Module)
 
 
+@pytest.mark.slow
 def test_the_command_line_goes_on_by_itself(commanded):
     folder, _ = commanded
     told = by_two(folder, [script(folder, command_line)], restarts=2)

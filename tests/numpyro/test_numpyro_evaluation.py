@@ -333,6 +333,7 @@ def test_what_is_wrong_with_draws_is_noted():
     assert str(found).splitlines()[0] == "4 chains of 100 draws, 3 divergences" and "r-hat" in str(found)
 
 
+@pytest.mark.slow
 def test_nuts_of_a_decoder_held_fixed(wide):
     """Two latents of one datum, against the posterior on a grid."""
     decoder = VAE(event=6, latent=2, hidden=4, depth=0, key=jax.random.key(3))

@@ -25,6 +25,7 @@ from ppl_models.inference import evaluate
 from ppl_models.inference.files import write_atomically
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read
 from ppl_models.runs import load_run, names
+from tests.helpers.cases import few
 from tests.helpers.processes import Killed
 
 SMALL = "train sere-vae -g self-reflective -m layers=2 -m latent=2 -m hidden=8 -g hidden=8 --steps 8 --evaluate 4 -q"
@@ -377,7 +378,9 @@ def assert_same_runs(one: str, two: str) -> None:
 LONGER = "train sere-vae -g self-reflective -m layers=2 -m latent=2 -m hidden=8 -g hidden=8 --epochs 4 --evaluate 4 -q"
 
 
-@pytest.mark.parametrize("moment", ["before the first", "in the second", "after the third"])
+@pytest.mark.parametrize(
+    "moment", few(["before the first", "in the second", "after the third"], lambda moment: moment == "in the second")
+)
 def test_a_killed_run_goes_on_to_the_same_end(monkeypatch, moment):
     call(f"{LONGER} --validation --transform binarize --out whole")
     number = {"before the first": 1, "in the second": 2, "after the third": 3}[moment]

@@ -22,6 +22,7 @@ from ppl_models.runs.objectives import WORDS, objective_of
 from ppl_models.runs.options import Training
 from ppl_models.runs.recipe_files import HOME, read_recipe, recipe_names
 from ppl_models.runs.recipes import carry_out
+from tests.helpers.cases import few
 
 SMALL = {
     "blur": {
@@ -208,7 +209,7 @@ def finite(value) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", few(SMALL, lambda name: name in ("blur", "information-preference")))
 def test_a_recipe_is_carried_out_and_taken_as_it_is_the_second_time(name, tmp_path):
     recipe = read_recipe(name, SMALL[name])
     lines: list[str] = []
@@ -251,6 +252,7 @@ def test_steps_take_the_place_of_epochs():
     assert recipe.runs["beta 0"]["training"]["objective"] == "unregularized"
 
 
+@pytest.mark.slow
 def test_statements_about_discrete_joints_hold_to_a_millionth():
     """The experiment itself: sup L = I - H, stationarity, the ELBO's indifference, blur = E Var(x | z)."""
     from ppl_models.runs.experiments import discrete

@@ -35,11 +35,17 @@ def columns_of(data: Any, name: str) -> tuple[Any, ...]:
     if not lengths or min(lengths) == 0 or len(set(lengths)) > 1:
         raise ValueError(f"{name}: found lengths {lengths}, want equal lengths of at least 1")
     for column in columns:
-        values = column if isinstance(column, Tensor) else getattr(column, "values", None)  # what a Data stores
-        if isinstance(values, Tensor) and not torch.isfinite(values).all():
+        values = stored(column)
+        if values is not None and not torch.isfinite(values).all():
             row = (~torch.isfinite(values)).reshape(len(values), -1).any(1).nonzero()[0].item()
             raise ValueError(f"{name}: NaN or infinite values (first in row {row}); clean or drop these rows")
     return columns
+
+
+def stored(column: Any) -> Tensor | None:
+    """The values that a column stores: a tensor itself, the `values` of a `Data`, None for anything else."""
+    values = column if isinstance(column, Tensor) else getattr(column, "values", None)
+    return values if isinstance(values, Tensor) else None
 
 
 def rows_of(columns: Sequence[Any], index: slice | Tensor, device: torch.device | None) -> tuple[Any, ...]:
@@ -211,28 +217,23 @@ class Batches:
         return batch
 
 
-def _values(column: Any) -> Any:
-    """Stored values of a column: a tensor itself, the `values` of a `Data`, None if that is unknown."""
-    return column if isinstance(column, Tensor) else getattr(column, "values", None)
-
-
 def _place(column: Any) -> torch.device:
     """The device on which the rows of a column are taken."""
-    values = _values(column)
-    return values.device if isinstance(values, Tensor) else _CPU
+    values = stored(column)
+    return _CPU if values is None else values.device
 
 
 def _movable(column: Any) -> bool:
-    return isinstance(_values(column), Tensor) and callable(getattr(column, "to", None))
+    return stored(column) is not None and callable(getattr(column, "to", None))
 
 
 def _fit(columns: Sequence[Any], device: torch.device) -> bool:
     """Whether what can be moved to a device fits there; only of CUDA is it known how much does."""
     if device.type != "cuda":
         return True
-    away = [c for c in columns if _movable(c) and _place(c).type != "cuda"]
-    held = [t for c in away for t in (_values(c), getattr(c, "labels", None)) if isinstance(t, Tensor)]
-    return sum(t.nbytes for t in held) < torch.cuda.mem_get_info(device)[0] / 2
+    away = [column for column in columns if _movable(column) and _place(column).type != "cuda"]
+    moved = [values for column in away for values in (stored(column), getattr(column, "labels", None))]
+    return sum(values.nbytes for values in moved if isinstance(values, Tensor)) < torch.cuda.mem_get_info(device)[0] / 2
 
 
 def _moved(rows: Any, device: torch.device | None) -> Any:

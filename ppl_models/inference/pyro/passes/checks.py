@@ -10,12 +10,12 @@ from pyro.infer import TraceEnum_ELBO
 from pyro.infer.elbo import ELBO
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
+from torch import nn
 
 from ppl_models.programs.pyro import nodes_of
 
 from ...objectives.stateful import has_state
-from ..feeding.batches import rows_of
+from ..feeding.batches import rows_of, stored
 from .terms import run_pair
 
 CHUNK = 1000  # rows
@@ -72,8 +72,8 @@ def check_values(
     """
     if not torch.distributions.Distribution._validate_args:
         return
-    stored = all(isinstance(c if isinstance(c, Tensor) else getattr(c, "values", None), Tensor) for c in columns)
-    n = len(columns[0]) if stored else min(len(columns[0]), max(size, CHUNK))
+    known = all(stored(column) is not None for column in columns)
+    n = len(columns[0]) if known else min(len(columns[0]), max(size, CHUNK))
     with forked([device]), torch.no_grad(), poutine.block():
         try:
             for i in range(0, n, CHUNK):

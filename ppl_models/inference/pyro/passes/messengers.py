@@ -27,6 +27,25 @@ class Substitute(Messenger):
             msg["value"], msg["done"] = self.values[msg["name"]], True
 
 
+class Among(Messenger):
+    """Let one particle of every latent site have a given value; the others are drawn. It goes around their plate.
+
+    Args:
+        values: what a run with one draw has drawn, by name.
+        index, dim: the place of the particle, and the dim of their plate.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor], index: int, dim: int) -> None:
+        super().__init__()
+        self.values, self.index, self.dim = values, index, dim
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if msg["name"] in self.values and not (msg["done"] or msg["is_observed"]):
+            value = msg["fn"](*msg["args"], **msg["kwargs"]).clone()
+            value.select(self.dim - msg["fn"].event_dim, self.index).copy_(self.values[msg["name"]])
+            msg["value"], msg["done"] = value, True
+
+
 class Drawn(BaseException):
     """All latents are drawn: the rest of the run is not needed. Not an Exception, so that no program catches it."""
 

@@ -85,8 +85,9 @@ def pair_info(
         instead = f"pass loss=pyro.infer.Trace_ELBO(), {ENUMERATE}" if reparametrized else None
         pair.check(asks, model, observes=observes, paired=paired, reparametrized=instead)
         found = PairInfo(pair, traces, params, 1, particles)
-        if particles > 1 and not kwargs and vectorizes(model, guide, args, pair.nesting, plate=pair.plate) is None:
-            found = replace(found, particles=particles, passes=1)
+        if particles > 1 and not kwargs:
+            reason = vectorizes(model, guide, args, pair.nesting, plate=pair.plate, single=traces)
+            found = found if reason else replace(found, particles=particles, passes=1)
     return found
 
 

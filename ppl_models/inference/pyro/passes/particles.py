@@ -5,11 +5,12 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.poutine import Trace
 from torch import Tensor
 
 from ppl_models.programs.pyro import PARTICLES, nodes_of
 
-from .messengers import Substitute
+from .messengers import Among
 from .terms import Terms, collect, plate_of, traces
 
 
@@ -20,32 +21,32 @@ def vectorizes(
     nesting: int,
     tolerance: float = 1e-3,
     plate: str | None = None,
+    single: tuple[Trace, Trace] | None = None,
 ) -> str | None:
-    """None if a few particles in one pass give the densities of a draw run alone; else the reason why not.
+    """None if a draw among a few particles in one pass has the densities that it has alone; else the reason why not.
 
     A program that is right with one particle can be silently wrong with many: a reduction over dim 0, a reshape to a
-    fixed size. The vectorized pass is therefore repeated with one of its draws and every term compared. That draw is
-    neither the first nor the last one, nor in the middle, so that it is told from any that a program may take for all.
+    fixed size. So a draw that was made alone is put among those of a vectorized pass, and every term compared. It is
+    neither the first nor the last one there, nor in the middle, so that it is told from any that a program may take for
+    all.
 
     Args:
         model, guide, args: the pair and a small batch.
         nesting: number of plate dims of the pair.
         tolerance: largest difference of a term, relative to 1 + its size.
         plate: see `terms`.
+        single: traces of model and guide on these arguments; None runs them once more.
     """
     rows = len(args[0]) if args and isinstance(args[0], Tensor) else 0
     particles, k = 5 if rows == 4 else 4, 1  # not the batch size: a mix-up of the two dims must not look right
+    dim = -1 - nesting
     try:
-        with pyro.plate(PARTICLES, particles, dim=-1 - nesting):
-            model_trace, guide_trace, _ = traces(model, guide, args, {})
-        plate = plate_of(model_trace, next(iter(args), None)) if plate is None else plate
-        together, one = collect(model_trace, guide_trace, -1 - nesting, False, plate), {}
-        for name, node in nodes_of(guide_trace, "latent").items():
-            value = node["value"]
-            one[name] = value.select(value.dim() - node["fn"].event_dim - nesting - 1, k)
-        with Substitute(one):
-            model_trace, guide_trace, _ = traces(model, guide, args, {})
-        site = _difference(together, k, collect(model_trace, guide_trace, None, False, plate), tolerance)
+        alone = traces(model, guide, args, {})[:2] if single is None else single
+        plate = plate_of(alone[0], next(iter(args), None)) if plate is None else plate
+        drawn = {name: node["value"] for name, node in nodes_of(alone[1], "latent").items()}
+        with Among(drawn, k, dim), pyro.plate(PARTICLES, particles, dim=dim):
+            together = collect(*traces(model, guide, args, {})[:2], dim, False, plate)
+        site = _difference(together, k, collect(*alone, None, False, plate), tolerance)
         if site is not None:
             return f"site {site!r} has another density when particles are vectorized"
     except Exception as error:  # noqa: BLE001 (whatever a program does with a dimension that it does not expect)

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..feeding.batches import stored
+
 ROWS = 1000  # that a fingerprint reads
 
 
@@ -77,10 +79,10 @@ def fingerprint(columns: Sequence[Any]) -> str:
     """
     digest = hashlib.sha256()
     for column in columns:
-        values = column if isinstance(column, Tensor) else getattr(column, "values", None)
+        values = stored(column)
         kind = "tensor" if isinstance(column, Tensor) else f"{type(column).__module__}.{type(column).__qualname__}"
-        told = [kind, len(column), repr(getattr(column, "transform", None)) if isinstance(values, Tensor) else ""]
-        if isinstance(values, Tensor):
+        told = [kind, len(column), repr(getattr(column, "transform", None)) if values is not None else ""]
+        if values is not None:
             count = len(values)
             index = sorted({i * (count - 1) // max(min(count, ROWS) - 1, 1) for i in range(min(count, ROWS))})
             rows = values.detach()[torch.tensor(index, dtype=torch.int64, device=values.device)].cpu().contiguous()
