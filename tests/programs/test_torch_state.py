@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ppl_models import VAE
-from ppl_models.factorization import inspect_model
+from ppl_models.factorization.probing.inspect_model import inspect_model
 from ppl_models.programs.torch_state import seed_generators
 
 
