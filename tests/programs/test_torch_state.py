@@ -7,8 +7,8 @@ import pyro
 import pytest
 import torch
 
+from guides import Faithful
 from ppl_models import VAE
-from ppl_models.factorization.probing.inspect_model import inspect_model
 from ppl_models.programs.torch_state import seed_generators
 
 
@@ -26,5 +26,5 @@ def test_generators_are_seeded_as_pyro_seeds_them():
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="torch keeps calls for devices that are not there")
 def test_no_run_leaves_a_call_for_a_device_that_is_not_there():
     kept = [len(module._queued_calls) for module in (torch.cuda, torch.xpu)]
-    inspect_model(VAE(event=4, latent=2, hidden=4), torch.rand(3, 4).round())
+    Faithful(VAE(event=4, latent=2, hidden=4), torch.rand(3, 4).round(), hidden=4)  # it inspects the model
     assert [len(module._queued_calls) for module in (torch.cuda, torch.xpu)] == kept
