@@ -13,6 +13,7 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from ppl_models.inference.pyro.feeding.batches import stored
 from ppl_models.inference.pyro.passes.checks import evaluating, forked
 from ppl_models.inference.pyro.passes.messengers import Substitute
 from ppl_models.inference.pyro.passes.pair_info import pair_info
@@ -189,7 +190,7 @@ def _by_draw(name: str, value: Tensor, count: int, dim: int | None, own: Dims) -
 
 def _whole(arg: Any, place: Sequence[torch.device]) -> Any:
     """An argument as the programs take it: a `Data` as its rows, tensors where the parameters are."""
-    if not isinstance(arg, Tensor) and isinstance(getattr(arg, "values", None), Tensor):
+    if not isinstance(arg, Tensor) and stored(arg) is not None:
         arg = arg[slice(0, len(arg))]
     return arg.to(place[0]) if isinstance(arg, Tensor) and place else arg
 

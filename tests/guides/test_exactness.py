@@ -8,6 +8,7 @@ from guides import BottomUp, Ladder, MeanField, SelfReflective
 from ppl_models import LinearGaussian
 from ppl_models.inference.pyro.passes.terms import Terms, terms
 from ppl_models.inference.pyro.training.fit import fit
+from tests.helpers.cases import few
 
 SKIPS = {
     2: {"x": ("z2", "z1")},
@@ -48,10 +49,9 @@ EXACT = [(SelfReflective, "full"), (Ladder, "full"), (BottomUp, "full")]
 LOSSY = [(MeanField, "full"), (MeanField, "diagonal"), (Ladder, "diagonal"), (SelfReflective, "diagonal")]
 FAST = [(2, True, *EXACT[0]), (2, True, *EXACT[2]), (2, False, *LOSSY[2])]
 ALL = [(layers, skip, *g) for layers in (2, 3, 4) for skip in (False, True) for g in (*EXACT, *LOSSY)]
-SLOW = [pytest.param(*case, marks=pytest.mark.slow) for case in ALL if case not in FAST]
 
 
-@pytest.mark.parametrize(("layers", "skip", "guide", "family"), [*FAST, *SLOW])
+@pytest.mark.parametrize(("layers", "skip", "guide", "family"), few(ALL, lambda *case: case in FAST))
 def test_a_trained_guide_loses_what_its_structure_costs(layers, skip, guide, family):
     gap, error, closed = trained_gap(layers, skip, guide, family, steps=1000 if layers == 2 else 2000)
     assert error < 0.006  # nats; below 0.0003 where the guide is exact

@@ -28,6 +28,7 @@ from guides.parts import families as torch_families
 from ppl_models.factorization import compare
 from ppl_models.numpyro.parts.program import named_parameters
 from ppl_models.numpyro.weights import like_torch
+from tests.helpers.cases import few
 from tests.helpers.numpyro_programs import JAX, PLAIN, TORCH
 from tests.helpers.precision import quick, shaken
 
@@ -181,9 +182,7 @@ TWINS = [(name, guide) for name, (*_, kinds) in PLAIN.items() for guide in kinds
 FEW = [(name, kinds[i % len(kinds)]) for i, (name, (*_, kinds)) in enumerate(PLAIN.items())]
 
 
-@pytest.mark.parametrize(
-    ("name", "guide"), [pytest.param(*twin, marks=() if twin in FEW else pytest.mark.slow) for twin in TWINS]
-)
+@pytest.mark.parametrize(("name", "guide"), few(TWINS, lambda *twin: twin in FEW))
 def test_a_guide_of_a_plain_program_is_its_twin(name, guide):
     program, args, _ = PLAIN[name]
     check(partial(program, p=TORCH), partial(program, p=JAX), args, guide, hidden=4)

@@ -87,7 +87,8 @@ def pair_info(
         found = PairInfo(pair, traces, params, 1, particles)
         if particles > 1 and not kwargs:
             reason = vectorizes(model, guide, args, pair.nesting, plate=pair.plate, single=traces)
-            found = found if reason else replace(found, particles=particles, passes=1)
+            if reason is None:
+                found = replace(found, particles=particles, passes=1)
     return found
 
 
