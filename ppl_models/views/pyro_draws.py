@@ -13,7 +13,7 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from ppl_models.inference.pyro.feeding.batches import stored
+from ppl_models.inference.pyro.feeding.columns import stored
 from ppl_models.inference.pyro.passes.checks import evaluating, forked
 from ppl_models.inference.pyro.passes.messengers import Substitute
 from ppl_models.inference.pyro.passes.pair_info import pair_info

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-import ppl_models.inference.pyro.feeding.batches as batches_module
 from ppl_models.data import Binarize, Data, Identity
-from ppl_models.inference.pyro.feeding.batches import Batches, columns_of, rows_of
+from ppl_models.inference.pyro.feeding.batches import Batches
+from ppl_models.inference.pyro.feeding.columns import Columns, moved
 
 # as many workers as a test wants, on a machine of any size
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -31,13 +32,17 @@ def numbered(n: int = 12) -> tuple[Tensor, Data]:
     return torch.arange(n).float(), images(n)
 
 
+def batches_of(data: Any, *args: Any, **options: Any) -> Batches:
+    return Batches(Columns(data, "data"), *args, **options)
+
+
 def reference(columns, batch_size: int, device=None):
     """The shuffled batches of ppl_models 0.1, word for word: seeds in papers and tests mean these."""
     size = len(columns[0])
     while True:
         order = torch.randperm(size) if batch_size < size else torch.arange(size)
         for i in range(0, size - batch_size + 1, batch_size):
-            yield rows_of(columns, order[i : i + batch_size], device)
+            yield tuple(moved(column[order[i : i + batch_size]], device) for column in columns)
 
 
 def take(batches, count: int) -> list[tuple[Tensor, ...]]:
@@ -92,7 +97,7 @@ def test_batches_are_those_of_always(size: int, batch: int, seed: int):
     want, after = take(reference(columns, batch), count), torch.rand(())
     for device in (None, torch.device("cpu")):
         torch.manual_seed(seed)
-        batches = Batches(columns, batch, device)
+        batches = batches_of(columns, batch, device)
         assert same(take(batches, count), want) and torch.equal(torch.rand(()), after)
         assert batches.per_epoch == size // batch
 
@@ -100,7 +105,7 @@ def test_batches_are_those_of_always(size: int, batch: int, seed: int):
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(("size", "batch"), [(12, 4), (13, 4), (12, 12), (5, 1)])
 def test_every_row_once_an_epoch(size: int, batch: int, workers: int):
-    batches = Batches((torch.arange(size),), batch, workers=workers)
+    batches = batches_of((torch.arange(size),), batch, workers=workers)
     orders = []
     for _ in range(3):
         rows = torch.cat([b for (b,) in islice(batches, size // batch)])
@@ -116,18 +121,18 @@ def test_every_row_once_an_epoch(size: int, batch: int, workers: int):
 def test_exactly_on_from_any_step(stop: int, size: int, batch: int, between: bool):
     columns = numbered(size)
     torch.manual_seed(stop)
-    one = Batches(columns, batch)
+    one = batches_of(columns, batch)
     take(one, stop)
     if between:
         torch.rand(3)  # the training draws from the same generator
     pause = paused(one)
     want, after = take(one, 9), torch.rand(())
-    for other in (Batches(columns, batch), one):
+    for other in (batches_of(columns, batch), one):
         assert same(take(resumed(other, pause), 9), want) and torch.equal(torch.rand(()), after)
 
 
 def test_a_state_is_an_order_and_a_position():
-    batches = Batches(numbered(), 4)
+    batches = batches_of(numbered(), 4)
     assert batches.state()["position"] == 3  # the epoch before the first is over
     rows = next(batches)[0]
     state = batches.state()
@@ -141,7 +146,7 @@ def test_a_state_is_an_order_and_a_position():
 
 def test_an_error_of_the_data_leaves_the_position():
     column = Written(bad=7)
-    batches = Batches((column,), 12)
+    batches = batches_of((column,), 12)
     with pytest.raises(KeyError, match="row 7 cannot be read"):
         next(batches)
     assert batches.state()["position"] == 0
@@ -156,13 +161,13 @@ def test_any_number_of_workers_gives_the_same():
     found = []
     for workers in (1, 2):
         torch.manual_seed(3)
-        batches = Batches((*numbered(), Written()), 4, workers=workers)
+        batches = batches_of((*numbered(), Written()), 4, workers=workers)
         found.append((take(batches, 8), torch.rand(())))
         batches.close()
     (one, after), (two, after_two) = found
     assert same(one, two) and torch.equal(after, after_two)
     torch.manual_seed(3)
-    order = [rows[0] for rows in take(Batches(numbered(), 4), 3)]
+    order = [rows[0] for rows in take(batches_of(numbered(), 4), 3)]
     assert all(torch.equal(a[0], b) for a, b in zip(one, order, strict=False))  # the first epoch, without workers too
     # noise is drawn anew for each batch and each epoch, and is that of a grey image
     by_row = [dict(zip(*(c.tolist() for c in (x, y)), strict=True)) for x, _, y in one]
@@ -175,7 +180,7 @@ def test_any_number_of_workers_gives_the_same():
 def test_exactly_on_from_any_step_although_workers_ran_ahead(workers: int):
     columns = (*numbered(13), Written(13))
     torch.manual_seed(1)
-    one, other = (Batches(columns, 4, workers=workers) for _ in range(2))
+    one, other = (batches_of(columns, 4, workers=workers) for _ in range(2))
     pauses, taken = [], []
     for _ in range(7):
         pauses.append(paused(one))
@@ -196,18 +201,18 @@ def test_exactly_on_from_any_step_although_workers_ran_ahead(workers: int):
 
 
 def test_workers_end_at_close():
-    batches = Batches(numbered(), 4, workers=2)
+    batches = batches_of(numbered(), 4, workers=2)
     next(batches)
     processes = list(batches._loader._running._workers)
     assert all(process.is_alive() for process in processes)
     batches.close()
     assert not any(process.is_alive() for process in processes)
     batches.close()
-    Batches(numbered(), 4).close()
+    batches_of(numbered(), 4).close()
 
 
 def test_an_error_in_a_worker_is_the_error_of_the_data():
-    batches = Batches((Written(bad=7),), 4, workers=2)
+    batches = batches_of((Written(bad=7),), 4, workers=2)
     with pytest.raises(KeyError, match="row 7 cannot be read(.|\n)*data: the rows of a batch .*; workers=0 takes"):
         take(batches, 4)
     state = batches.state()
@@ -220,7 +225,7 @@ def test_an_error_in_a_worker_is_the_error_of_the_data():
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
 def test_the_death_of_a_worker_is_an_error():
-    batches = Batches((Written(deadly=7),), 12, workers=1)
+    batches = batches_of((Written(deadly=7),), 12, workers=1)
     with pytest.raises(RuntimeError, match="exited unexpectedly(.|\n)*data: the rows of a batch"):
         next(batches)
     batches.close()
@@ -230,7 +235,7 @@ def test_data_that_cannot_be_sent_to_workers():
     class Local(Written):
         pass
 
-    batches = Batches((Local(),), 4, workers=1)
+    batches = batches_of((Local(),), 4, workers=1)
     with pytest.raises(Exception, match="(.|\n)*class at the top level of a module, or try workers=0"):
         next(batches)
     batches.close()
@@ -241,7 +246,7 @@ def test_training_threads_and_workers_do_not_wait_for_each_other():
     torch.set_num_threads(2)
     try:
         weight = torch.randn(300, 300, requires_grad=True)
-        batches = Batches((torch.randn(400, 300), Written(400)), 40, workers=2)
+        batches = batches_of((torch.randn(400, 300), Written(400)), 40, workers=2)
         for x, _ in islice(batches, 25):
             (x @ weight).square().mean().backward()  # OpenMP's and autograd's threads run when workers start
         batches.close()
@@ -262,12 +267,12 @@ def test_training_threads_and_workers_do_not_wait_for_each_other():
 )
 def test_sizes_that_cannot_be(arguments, words):
     with pytest.raises(ValueError, match=f"batches: .*{words}"):
-        Batches(numbered(), **arguments)
+        batches_of(numbered(), **arguments)
 
 
 def test_workers_do_not_take_rows_on_a_device():
     with pytest.raises(ValueError, match=r"found data on meta and workers=1.*try workers=0, or data.to\('cpu'\)"):
-        Batches((torch.zeros(12, 3, device="meta"),), 4, workers=1)
+        Batches(Columns(torch.zeros(12, 3), "data").to(torch.device("meta")), 4, workers=1)
 
 
 @pytest.mark.parametrize(
@@ -280,21 +285,21 @@ def test_workers_do_not_take_rows_on_a_device():
     ],
 )
 def test_states_of_other_runs(change, words):
-    batches = Batches(numbered(), 4)
+    batches = batches_of(numbered(), 4)
     next(batches)
     before = batches.state()
     with pytest.raises(ValueError, match=f"batches: .*{words}"):
         batches.restore({**before, **change})
     assert batches.state()["position"] == 1 and torch.equal(batches.state()["order"], before["order"])
     with pytest.raises(ValueError, match="a run without workers, and workers now"):
-        Batches(numbered(), 4, workers=1).restore(before)
+        batches_of(numbered(), 4, workers=1).restore(before)
 
 
 def test_columns():
     x = torch.zeros(3, 2)
-    assert columns_of(x, "data") == (x,)
+    assert Columns(x, "data").columns == (x,)
     with pytest.raises(TypeError, match=r"data: found list, .*try torch.stack\(rows\)"):
-        columns_of([x], "data")
+        Columns([x], "data")
 
 
 # On a device
@@ -311,19 +316,19 @@ def spent(monkeypatch) -> None:
 def test_data_that_fit_stay_on_the_device():
     device = torch.device("cuda")
     labels, noisy = numbered(1000)
-    batches = Batches((labels, noisy, Written(1000)), 100, device)
-    assert batches._columns[0].is_cuda and batches._columns[1].values.is_cuda
+    batches = batches_of((labels, noisy, Written(1000)), 100, device)
+    assert batches._data.columns[0].is_cuda and batches._data.columns[1].values.is_cuda
     next(batches)  # the order is moved here
     on_host = torch.get_rng_state()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        batches = Batches(batches._columns[:2], 100, device)
+        batches = batches_of(batches._data.columns[:2], 100, device)
         found = [next(batches) for _ in range(25)]
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert all(rows.is_cuda for batch in found for rows in batch)
     torch.set_rng_state(on_host)
-    want = take(Batches((labels,), 100), 25)
+    want = take(batches_of((labels,), 100), 25)
     assert all(torch.equal(a[0].cpu(), b[0]) for a, b in zip(found, want, strict=True))
     assert not noisy.values.is_cuda
 
@@ -333,11 +338,11 @@ def test_data_that_fit_stay_on_the_device():
 def test_data_that_do_not_fit_are_moved_batch_by_batch(spent, workers: int):
     columns = numbered(100)  # the noise too is then that of the host
     torch.manual_seed(0)
-    batches = Batches(columns, 10, torch.device("cuda"), workers=workers)
+    batches = batches_of(columns, 10, torch.device("cuda"), workers=workers)
     found = [next(batches) for _ in range(25)]
-    assert all(rows.is_cuda for batch in found for rows in batch) and not batches._columns[0].is_cuda
+    assert all(rows.is_cuda for batch in found for rows in batch) and not batches._data.columns[0].is_cuda
     torch.manual_seed(0)
-    on_host = Batches(columns, 10, workers=workers)
+    on_host = batches_of(columns, 10, workers=workers)
     assert same([tuple(rows.cpu() for rows in batch) for batch in found], take(on_host, 25))
     batches.close()
     on_host.close()
@@ -346,11 +351,11 @@ def test_data_that_do_not_fit_are_moved_batch_by_batch(spent, workers: int):
 @pytest.mark.cuda
 def test_exactly_on_on_a_device():
     columns, device = numbered(30), torch.device("cuda")
-    one = Batches(columns, 10, device)
+    one = batches_of(columns, 10, device)
     take(one, 4)
     pause, generator = paused(one), torch.cuda.get_rng_state()
     want = take(one, 7)
-    other = Batches(columns, 10, device)
+    other = batches_of(columns, 10, device)
     resumed(other, pause)
     torch.cuda.set_rng_state(generator)
     assert same(take(other, 7), want)
@@ -362,5 +367,6 @@ def test_what_fits_is_half_of_the_memory_that_is_free(monkeypatch):
     data = Data(values, (100,), 256, Binarize(256), "data", labels=torch.zeros(10, dtype=torch.int64))
     for free, fits in ((2 * 1080, False), (2 * 1080 + 2, True)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 10**9))
-        assert batches_module._fit((data, Written()), device) is fits
-    assert batches_module._fit((Data(torch.zeros(2, 1), (1,), None, Identity(), "real"),), torch.device("cpu"))
+        assert Columns((data, Written(10)), "data").fits(device) is fits
+    real = Data(torch.zeros(2, 1), (1,), None, Identity(), "real")
+    assert Columns(real, "data").fits(torch.device("cpu"))

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from torch import nn
 import ppl_models
 from ppl_models import data
 from ppl_models.inference import checkpoint_file
+from ppl_models.inference.pyro.feeding.columns import Columns
 from ppl_models.inference.pyro.training import checkpoint
 from ppl_models.inference.pyro.training.checkpoint import (
     CHECKPOINT,
@@ -31,7 +33,7 @@ from ppl_models.inference.pyro.training.checkpoint import (
     write_atomically,
     write_json,
 )
-from ppl_models.inference.pyro.training.state import fingerprint, rng_state, set_rng_state
+from ppl_models.inference.pyro.training.state import rng_state, set_rng_state
 
 
 @pytest.mark.parametrize("name", ["CHECKPOINT", "PREVIOUS", "write_atomically", "write_json"])
@@ -669,7 +671,11 @@ def test_fingerprints_tell_data_apart():
         (x,), (x, x), (x[:-1],), (x[:, :2],), (x.double(),), (x.flip(0),), (last,), (x.reshape(-1, 1, 3),), (x[:, 0],),
         (x.bfloat16(),), (x > 0,), (x[:1],), (images,), (binary,), (images.values,), (np.zeros(5),), (np.zeros(6),),
     ]  # fmt: skip
-    found = [fingerprint(columns) for columns in different]
+
+    def fingerprint(data: Any) -> str:
+        return Columns(data, "data").fingerprint()
+
+    found = [fingerprint(data) for data in different]
     assert len(set(found)) == len(found)
     again = data.Data(images.values.clone(), images.shape, 256, data.Scale(256), "of another name")
     assert fingerprint((images,)) == fingerprint((again,)) and fingerprint((x,)) == fingerprint((x.clone(),))

@@ -18,7 +18,7 @@ from test_resume import Recognition, assert_same, rows
 from torch import Tensor, nn
 
 from ppl_models import VAE
-from ppl_models.inference import fit
+from ppl_models.inference import Terms, elbo, fit
 from ppl_models.inference.loop import Loop
 from ppl_models.inference.pyro.engine.step import Eager
 from ppl_models.inference.pyro.feeding.distributed import current, shut_down
@@ -74,11 +74,25 @@ def nothing(x: Tensor, y: Tensor) -> None:
     pass
 
 
-def fitted_line(batch_size: int) -> Tensor:
+class Remembering:
+    """The ELBO, whose state is a mean of the log densities of the data over the last steps."""
+
+    def init(self, terms: Terms, data_size: int | None = None) -> dict[str, Tensor]:
+        return {"seen": 0 * terms.log_likelihood["y"].detach().mean()}
+
+    def __call__(self, terms: Terms, beta: Any, data_size: int | None, state: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        seen = terms.log_likelihood["y"].detach().mean()
+        return elbo(terms, beta, data_size), {"seen": 0.9 * state["seen"] + 0.1 * seen}
+
+
+def fitted_line(batch_size: int, folder: Path) -> Tensor:
+    """The two parameters, and the state of the objective at the end."""
     pyro.clear_param_store()
     x = torch.linspace(-1, 1, 90)
-    fit(line, nothing, (x, x.sin() * 3), steps=40, batch_size=batch_size, lr=0.05, seed=4, progress=False)
-    return torch.stack([pyro.param("a"), pyro.param("b")]).detach()
+    options = {"batch_size": batch_size, "lr": 0.05, "seed": 4, "progress": False, "folder": folder}
+    fit(line, nothing, (x, x.sin() * 3), steps=40, objective=Remembering(), **options)
+    seen = read(folder / CHECKPOINT).training["objective.seen"]
+    return torch.stack([pyro.param("a"), pyro.param("b"), seen]).detach()
 
 
 # what the two processes do
@@ -124,7 +138,7 @@ def all_of_it(folder: Path) -> None:
     note("uncompiled", train(None, norm=False, steps=30, compile=False))
     for seed in SEEDS:
         note(f"seed{seed}", train(seed=seed, norm=False, steps=100, every=10))
-    found["line"] = fitted_line(15)
+    found["line"] = fitted_line(15, folder / "line")
     shut_down()
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     (folder / f"threads_of_{group.rank}.json").write_text(json.dumps([name for name in threads if "gloo" in name]))
@@ -234,10 +248,10 @@ def test_compiled_steps_are_the_same_up_to_rounding(ranks):
         torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4)
 
 
-def test_without_noise_two_processes_are_one_with_twice_the_batch(ranks):
-    """Rank 0 draws the order as one process does, so the rows of a step are the same ones."""
-    alone = fitted_line(30)
-    assert alone[1] > 0.5
+def test_without_noise_two_processes_are_one_with_twice_the_batch(ranks, tmp_path):
+    """Rank 0 draws the order as one process does, so the rows of a step are the same ones; a state is their mean."""
+    alone = fitted_line(30, tmp_path)
+    assert alone[1] > 0.5 and alone[2] < -0.5
     torch.testing.assert_close(ranks[0]["line"], alone, rtol=1e-5, atol=1e-6)
 
 

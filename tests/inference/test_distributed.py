@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ppl_models.inference.pyro.feeding.batches import Batches
+from ppl_models.inference.pyro.feeding.columns import Columns
 from ppl_models.inference.pyro.feeding.distributed import Group, current, seed_of, shut_down
 from tests.helpers.processes import torchrun
 
@@ -20,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 from ppl_models.data import Binarize, Data
 from ppl_models.inference.pyro.feeding.batches import Batches
+from ppl_models.inference.pyro.feeding.columns import Columns
 from ppl_models.inference.pyro.feeding.distributed import current, seed_of, shut_down
 """
 
@@ -69,9 +71,9 @@ found["noise"] = torch.rand(3)
 torch.manual_seed(seed_of(0, rank))
 rows = torch.arange(22)
 values = torch.full((22, 40), 128, dtype=torch.uint8)
-columns = (rows, Data(values, (40,), 256, Binarize(256), "grey"))
+data = Columns((rows, Data(values, (40,), 256, Binarize(256), "grey")), "data")
 for workers in (0, 1):
-    batches = Batches(columns, 5, group.device, workers=workers, group=group)
+    batches = Batches(data, 5, group.device, workers=workers, group=group)
     assert batches.per_epoch == 2
     taken = [tuple(t.clone() for t in next(batches)) for _ in range(3)]
     state, generator = batches.state(), torch.get_rng_state()
@@ -82,7 +84,7 @@ for workers in (0, 1):
     batches.close()
     # each process continues from its own state
     torch.rand(5)
-    again = Batches(columns, 5, group.device, workers=workers, group=group)
+    again = Batches(data, 5, group.device, workers=workers, group=group)
     again.restore(state)
     torch.set_rng_state(generator)
     if on_device is not None:
@@ -92,10 +94,10 @@ for workers in (0, 1):
     again.close()
 # all rows at once: in their order, which no one draws
 before = torch.get_rng_state()
-found["all"] = next(Batches((rows,), 11, group.device, group=group))[0]
+found["all"] = next(Batches(Columns(rows, "data"), 11, group.device, group=group))[0]
 assert torch.equal(before, torch.get_rng_state())
 try:
-    Batches((rows,), 12, group=group)
+    Batches(Columns(rows, "data"), 12, group=group)
 except ValueError as error:
     assert "at least 24 for 2 processes of batch_size=12; try batch_size=11" in str(error)
 save_file({name: t.cpu() for name, t in found.items()}, f"{sys.argv[1]}/{rank}.safetensors")
@@ -171,7 +173,7 @@ def test_every_row_once_an_epoch_over_all_ranks(ranks, workers: int):
     assert torch.equal(rows[:, 2:4].transpose(0, 1).flatten(), one[:20])
     if not workers:  # rank 0 draws the order as one process does
         torch.manual_seed(0)
-        alone = Batches((torch.arange(22),), 5)
+        alone = Batches(Columns(torch.arange(22), "data"), 5)
         assert torch.equal(rows[:, :2].transpose(0, 1).flatten(), torch.cat([next(alone)[0] for _ in range(4)]))
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-import ppl_models.inference.pyro.evaluation.evaluate as evaluation
 from guides import BottomUp, Ladder, MeanField, SelfReflective
 from ppl_models import VAE
 from ppl_models.data import Data, Scale
 from ppl_models.inference import evaluate, fit, terms
+from ppl_models.inference.pyro.feeding.columns import Columns
 
 N, WIDTH, COLUMNS = 40, 4, 7
 
@@ -246,13 +246,13 @@ def test_rows_go_to_where_the_parameters_are():
 def test_rows_are_moved(monkeypatch):
     """To the device of the modules' parameters, which a machine without an accelerator can only note."""
     devices = []
-    inner = evaluation.rows_of
+    inner = Columns.rows
 
     def noted(columns, index, device):
         devices.append(device)
         return inner(columns, index, device)
 
-    monkeypatch.setattr(evaluation, "rows_of", noted)
+    monkeypatch.setattr(Columns, "rows", noted)
     quiet(VAE(8, 2, hidden=8), Recognition(), (rows(30, 8) > 0).float(), rows=9)
     assert len(devices) > 10 and set(devices) == {torch.device("cpu")}
 

@@ -162,19 +162,19 @@ def device_of(*programs: Any) -> torch.device | None:
 
 
 @contextmanager
-def looking(model: Callable, guide: Callable, seed: int | None, *columns: Any) -> Iterator[None]:
+def looking(model: Callable, guide: Callable, seed: int | None, *places: Any) -> Iterator[None]:
     """Inside, a pair is in evaluation mode, without gradients and validation.
 
-    With a seed the generators of the CPU, and of the devices of the pair and of columns of data, start from it and are
-    as before afterwards; None continues them.
+    With a seed the generators of the CPU, and of the devices of the pair and of `places` (tensors or devices), start
+    from it and are as before afterwards; None continues them.
     """
-    places = {device_of(model, guide), *(getattr(column, "device", None) for column in columns)}
-    places = {place for place in places if place is not None and place.type == "cuda"}
+    found = {device_of(model, guide), *(getattr(place, "device", place) for place in places)}
+    devices = {place for place in found if isinstance(place, torch.device) and place.type == "cuda"}
     with torch.no_grad(), evaluating(model, guide), pyro.validation_enabled(False):
-        with nullcontext() if seed is None else torch.random.fork_rng(places):
+        with nullcontext() if seed is None else torch.random.fork_rng(devices):
             if seed is not None:
                 torch.default_generator.manual_seed(seed)
-                for place in places:
+                for place in devices:
                     with torch.cuda.device(place):
                         torch.cuda.manual_seed(seed)
             yield

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..feeding.batches import columns_of, rows_of
+from ..feeding.columns import Columns
 from .densities import Densities, device_of, looking
 
 
@@ -51,11 +51,10 @@ def reversal(
 
     Source: derived from Zhao, Song, Ermon 2017 (arXiv 1702.08658), proposition 4 and figure 2.
     """
-    columns = columns_of(data, "reversal: data")
-    tensors = [getattr(column, "values", column) for column in columns]
-    with looking(model, guide, seed, *tensors):
+    data = Columns(data, "reversal: data")
+    with looking(model, guide, seed, *data.places):
         device = device_of(model, guide)
-        batch = rows_of(columns, slice(0, len(columns[0])), device)
+        batch = data.rows(slice(0, data.size), device)
         table = Densities(model, guide, batch, "reversal")
         given = codes if isinstance(codes, Mapping) else dict.fromkeys(table.names[:1], codes)
         if set(given) != set(table.names):

@@ -15,7 +15,7 @@ from ppl_models.programs.record import Run
 from ...objectives.bounds import elbo
 from ...progress import Progress
 from ...results import Evaluation as Evaluation
-from ..feeding.batches import columns_of, rows_of
+from ..feeding.columns import Columns
 from ..passes.checks import CHUNK, check_values, evaluating, forked
 from ..passes.pair_info import pair_info
 from ..passes.particles import vectorizes
@@ -65,34 +65,33 @@ def evaluate(
             f"evaluate: found particles={particles}, rows={rows}, vectorize={vectorize!r}; want particles and rows "
             "of at least 1, and 'auto', True or False"
         )
-    columns = columns_of(data, "evaluate: data")
-    n = len(columns[0])
+    data = Columns(data, "evaluate: data")
     modules = [program for program in (model, guide) if isinstance(program, nn.Module)]
     places = list(dict.fromkeys(p.device for module in modules for p in module.parameters()))
     with nullcontext() if seed is None else forked(places), torch.no_grad(), evaluating(*modules):
         if seed is not None:
             torch.manual_seed(seed)
         device = places[0] if places else None
-        return _evaluate(model, guide, columns, n, particles, rows, vectorize, progress, device)
+        return _evaluate(model, guide, data, particles, rows, vectorize, progress, device)
 
 
 def _evaluate(
     model: Callable,
     guide: Callable,
-    columns: Sequence[Any],
-    n: int,
+    data: Columns,
     particles: int,
     rows: int,
     vectorize: str | bool,
     progress: bool,
     device: torch.device | None,
 ) -> Evaluation:
+    n = data.size
     # as many rows as a pass may have: a plate of a given size takes no fewer than it draws
-    batch = rows_of(columns, slice(0, min(n, max(rows, CHUNK))), device)
+    batch = data.rows(slice(0, min(n, max(rows, CHUNK))), device)
     info = pair_info("evaluate", model, guide, batch)  # with Pyro's validation on: bad data speak up here
-    pair, scored = info.pair, _has_bits(columns, info.pair.model)
+    pair, scored = info.pair, _has_bits(data.columns, info.pair.model)
     check_whole("evaluate", pair.model)
-    check_values(model, guide, columns, min(n, rows), device)
+    check_values(model, guide, data, min(n, rows), device)
     _ = info.terms.log_w  # and draws outside the support of their prior, whose densities are computed when asked for
     sites, nesting, plate = pair.kl, pair.nesting, pair.plate
     # what has no row for each datum, or is of one fixed size, takes all the data or none
@@ -102,7 +101,7 @@ def _evaluate(
     del info, pair  # which hold all that was computed of these rows
     notes = []
     if vectorize == "auto":
-        few = rows_of(columns, slice(0, n if whole else min(n, 5)), device)
+        few = data.rows(slice(0, n if whole else min(n, 5)), device)
         with forked(few):
             reason = vectorizes(model, guide, few, nesting, plate=plate)
         if reason is not None and particles > 1:
@@ -116,7 +115,7 @@ def _evaluate(
     with pyro.validation_enabled(False), Progress(-(-n // size) * len(chunks), enabled=progress) as bar:
         done = 0
         for i in range(0, n, size):
-            batch = rows_of(columns, slice(i, min(i + size, n)), device)
+            batch = data.rows(slice(i, min(i + size, n)), device)
             count = len(batch[0])
             parts: list[tuple[Tensor, float, dict[str, float]]] = []
             for chunk in chunks:
@@ -133,7 +132,7 @@ def _evaluate(
             bounds.append(count * sum(w * part[1] for w, part in zip(weights, parts, strict=True)))
             kls.append({s: count * sum(w * p[2][s] for w, p in zip(weights, parts, strict=True)) for s in sites})
             log_ws.append(log_w if whole else _nll(log_w))
-            bits.append(columns[0].bits_per_dim(_nll(log_w), batch[0]) if scored and not whole else None)
+            bits.append(data.columns[0].bits_per_dim(_nll(log_w), batch[0]) if scored and not whole else None)
     if whole:
         log_w = log_ws[0][:, 0].double()
         ratios = (log_w - log_w.max()).exp()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...progress import Bar
-from ..feeding.batches import columns_of, rows_of
+from ..feeding.columns import Columns
 from .densities import Densities, device_of, looking
 
 
@@ -100,13 +100,12 @@ def mutual_information(
     >>> print(f"{found.lower:.2f} {found.upper:.2f}")
     0.82 0.82
     """
-    columns = columns_of(data, "mutual_information: data")
-    count = len(columns[0]) if rows is None else min(len(columns[0]), rows)
+    data = Columns(data, "mutual_information: data")
+    count = data.size if rows is None else min(data.size, rows)
     if count < 2:
         raise ValueError(f"mutual_information: found {count} datum, want at least 2")
-    tensors = [getattr(column, "values", column) for column in columns]
-    with looking(model, guide, seed, *tensors), Bar("mutual information", progress) as bar:
-        batch = rows_of(columns, slice(0, count), device_of(model, guide))
+    with looking(model, guide, seed, *data.places), Bar("mutual information", progress) as bar:
+        batch = data.rows(slice(0, count), device_of(model, guide))
         table = Densities(model, guide, batch, "mutual_information")
         codes, rates = table.draw()
         own = torch.empty(count, dtype=torch.double, device=rates.device)

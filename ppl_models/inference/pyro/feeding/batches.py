@@ -1,56 +1,16 @@
-"""Rows of data for programs: checked once, shuffled, moved to where the parameters are."""
+"""`Batches`: shuffled rows of data without end, on the device of the parameters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from .columns import Columns, moved
 from .distributed import Group
 from .loading import Loader
 
 _CPU = torch.device("cpu")
-
-
-def columns_of(data: Any, name: str) -> tuple[Any, ...]:
-    """The arguments that data stand for: a tuple of columns with equally many rows, at least one, of finite values.
-
-    Args:
-        data: a tensor or anything with a length that tensors index (`ppl_models.data.Data`), or a tuple of such.
-        name: what an error calls them, "fit: data".
-
-    Raises:
-        TypeError: data that have no length or that tensors do not index.
-        ValueError: no rows, columns of different lengths, NaN or infinite values (of tensors and of `Data`).
-    """
-    columns = data if isinstance(data, tuple) else (data,)
-    for column in columns:
-        scalar = isinstance(column, Tensor) and column.dim() == 0
-        if scalar or isinstance(column, list) or not (hasattr(column, "__len__") and hasattr(column, "__getitem__")):
-            raise TypeError(
-                f"{name}: found {'a scalar' if scalar else type(column).__name__}, want a tensor of rows, a Data, or a "
-                "tuple of such, one an argument; try torch.stack(rows)"
-            )
-    lengths = [len(column) for column in columns]
-    if not lengths or min(lengths) == 0 or len(set(lengths)) > 1:
-        raise ValueError(f"{name}: found lengths {lengths}, want equal lengths of at least 1")
-    for column in columns:
-        values = stored(column)
-        if values is not None and not torch.isfinite(values).all():
-            row = (~torch.isfinite(values)).reshape(len(values), -1).any(1).nonzero()[0].item()
-            raise ValueError(f"{name}: NaN or infinite values (first in row {row}); clean or drop these rows")
-    return columns
-
-
-def stored(column: Any) -> Tensor | None:
-    """The values that a column stores: a tensor itself, the `values` of a `Data`, None for anything else."""
-    values = column if isinstance(column, Tensor) else getattr(column, "values", None)
-    return values if isinstance(values, Tensor) else None
-
-
-def rows_of(columns: Sequence[Any], index: slice | Tensor, device: torch.device | None) -> tuple[Any, ...]:
-    """These rows of every column, on `device`; with None where they lie."""
-    return tuple(_moved(column[index], device) for column in columns)
 
 
 class Batches:
@@ -70,7 +30,7 @@ class Batches:
     batch's noise under a seed derived from one drawn with the order; so equal for any number of workers but 0.
 
     Args:
-        columns: what `columns_of` returned.
+        data: the rows.
         batch_size: rows a step and process.
         device: where the rows go; None leaves them where they lie.
         workers: processes that take rows; 0 takes them in this one, when they are asked for.
@@ -85,14 +45,14 @@ class Batches:
 
     def __init__(
         self,
-        columns: Sequence[Any],
+        data: Columns,
         batch_size: int,
         device: torch.device | None = None,
         *,
         workers: int = 0,
         group: Group | None = None,
     ) -> None:
-        size, world = len(columns[0]), 1 if group is None else group.world
+        size, world = data.size, 1 if group is None else group.world
         if batch_size < 1 or workers < 0:
             raise ValueError(f"batches: found batch_size={batch_size} and workers={workers}, want at least 1 and 0")
         if batch_size * world > size:
@@ -102,17 +62,16 @@ class Batches:
             )
         self.per_epoch = size // (batch_size * world)
         self._size, self._batch_size, self._device, self._group = size, batch_size, device, group
-        self._columns, self._loader = tuple(columns), None
+        self._data, self._loader = data, None
         if workers:
-            for column in columns:
-                if _place(column).type != "cpu":
-                    raise ValueError(
-                        f"batches: found data on {_place(column)} and workers={workers}, which take rows on the CPU; "
-                        "try workers=0, or data.to('cpu')"
-                    )
-            self._loader = Loader(columns, workers, pin=device is not None and device.type == "cuda")
-        elif device is not None and _fit(columns, device):
-            self._columns = tuple(column.to(device) if _movable(column) else column for column in columns)
+            if away := [place for place in data.places if place.type != "cpu"]:
+                raise ValueError(
+                    f"batches: found data on {away[0]} and workers={workers}, which take rows on the CPU; "
+                    "try workers=0, or data.to('cpu')"
+                )
+            self._loader = Loader(data.columns, workers, pin=device is not None and device.type == "cuda")
+        elif device is not None and data.fits(device):
+            self._data = data.to(device)
         # an epoch that is over: the first begins when its first batch is asked for
         self._position, self._seed = self.per_epoch, 0
         self._orders = {_CPU: torch.arange(size)}  # one order, on every device where rows are taken
@@ -130,9 +89,13 @@ class Batches:
         if self._position == self.per_epoch:
             self._begin()
         if self._loader is None:
-            batch = tuple(_moved(c[self._index(self._position, _place(c))], self._device) for c in self._columns)
+            taken = [
+                c[self._index(self._position, place)]
+                for c, place in zip(self._data.columns, self._data.places, strict=True)
+            ]
         else:
-            batch = tuple(_moved(rows, self._device) for rows in self._from_workers())
+            taken = self._from_workers()
+        batch = tuple(moved(rows, self._device) for rows in taken)
         self._position += 1
         return batch
 
@@ -200,7 +163,7 @@ class Batches:
     def _index(self, position: int, place: torch.device) -> Tensor:
         """The rows of a batch of this epoch, on the device where they are taken."""
         if place not in self._orders:
-            self._orders[place] = _moved(self._orders[_CPU], place)
+            self._orders[place] = moved(self._orders[_CPU], place)
         rank, world = (0, 1) if self._group is None else (self._group.rank, self._group.world)
         first = (position * world + rank) * self._batch_size
         return self._orders[place][first : first + self._batch_size]
@@ -215,31 +178,3 @@ class Batches:
         batch = self._loader.take()
         self._started = True
         return batch
-
-
-def _place(column: Any) -> torch.device:
-    """The device on which the rows of a column are taken."""
-    values = stored(column)
-    return _CPU if values is None else values.device
-
-
-def _movable(column: Any) -> bool:
-    return stored(column) is not None and callable(getattr(column, "to", None))
-
-
-def _fit(columns: Sequence[Any], device: torch.device) -> bool:
-    """Whether what can be moved to a device fits there; only of CUDA is it known how much does."""
-    if device.type != "cuda":
-        return True
-    away = [column for column in columns if _movable(column) and _place(column).type != "cuda"]
-    moved = [values for column in away for values in (stored(column), getattr(column, "labels", None))]
-    return sum(values.nbytes for values in moved if isinstance(values, Tensor)) < torch.cuda.mem_get_info(device)[0] / 2
-
-
-def _moved(rows: Any, device: torch.device | None) -> Any:
-    """Rows on a device, without waiting for it: from memory that is not pinned a copy would."""
-    if not isinstance(rows, Tensor) or device is None:
-        return rows
-    if device.type == "cuda" and rows.device.type == "cpu" and not rows.is_pinned():
-        rows = rows.pin_memory()
-    return rows.to(device, non_blocking=True)

@@ -1,6 +1,6 @@
 """`check_values`: score every row once before the work starts; and checks of a loss of Pyro's."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import nn
 from ppl_models.programs.pyro import nodes_of
 
 from ...objectives.stateful import has_state
-from ..feeding.batches import rows_of, stored
+from ..feeding.columns import Columns
 from .terms import run_pair
 
 CHUNK = 1000  # rows
@@ -51,9 +51,7 @@ def check_enumeration(loss: Any, guide: Callable) -> None:
         )
 
 
-def check_values(
-    model: Callable, guide: Callable, columns: Sequence[Any], size: int, device: torch.device | None
-) -> None:
+def check_values(model: Callable, guide: Callable, data: Columns, size: int, device: torch.device | None) -> None:
     """Score every row once, so that a wrong value in the last of them speaks up before the first step.
 
     The model alone runs on chunks of rows with latents of its prior, and only what it observes is scored. If that
@@ -63,7 +61,7 @@ def check_values(
 
     Args:
         model, guide: the pair, in evaluation mode.
-        columns: the data.
+        data: all the rows.
         size: rows of a batch of the work to come.
         device: where the rows go.
 
@@ -72,18 +70,17 @@ def check_values(
     """
     if not torch.distributions.Distribution._validate_args:
         return
-    known = all(stored(column) is not None for column in columns)
-    n = len(columns[0]) if known else min(len(columns[0]), max(size, CHUNK))
+    n = data.size if data.known else min(data.size, max(size, CHUNK))
     with forked([device]), torch.no_grad(), poutine.block():
         try:
             for i in range(0, n, CHUNK):
                 with poutine.trace() as capture:
-                    model(*rows_of(columns, slice(i, min(i + CHUNK, n)), device))
+                    model(*data.rows(slice(i, min(i + CHUNK, n)), device))
                 _score(capture.trace)
         except Exception:  # noqa: BLE001 (what it means, the pair will tell)
             for i in range(0, n, size):
                 i = min(i, n - size)  # no rest of another size
-                _score(run_pair(model, guide, rows_of(columns, slice(i, i + size), device), {})[0])
+                _score(run_pair(model, guide, data.rows(slice(i, i + size), device), {})[0])
 
 
 def _score(trace: Trace) -> None:

@@ -23,9 +23,7 @@ from ...files import remove_stale, write_atomically as write_atomically, write_j
 from ..passes.pair_info import run_with_params
 
 
-def contents(
-    model: Callable, guide: Callable, args: Sequence[Any], params: Mapping[str, Tensor] | None = None
-) -> dict[str, nn.Module | dict[str, Tensor]]:
+def contents(model: Callable, guide: Callable, args: Sequence[Any]) -> dict[str, nn.Module | dict[str, Tensor]]:
     """State of a pair in a checkpoint: its modules, and "params", what plain functions have in Pyro's param store.
 
     The params are unconstrained values by name, sharing memory with the store; there is no such entry where there are
@@ -34,10 +32,13 @@ def contents(
     Args:
         model, guide: the pair.
         args: a batch, to run it once.
-        params: what it has in the store, where a run has shown it already (`PairInfo.params`): then it is not run.
     """
+    return kept(model, guide, run_with_params(model, guide, args, {})[1])
+
+
+def kept(model: Callable, guide: Callable, params: Mapping[str, Tensor]) -> dict[str, nn.Module | dict[str, Tensor]]:
+    """The `contents` of a pair, of whose params in the store a run has shown the values (`PairInfo.params`)."""
     modules = {name: p for name, p in (("model", model), ("guide", guide)) if isinstance(p, nn.Module)}
-    params = run_with_params(model, guide, args, {})[1] if params is None else params
     owned = {p for module in modules.values() for p in module.parameters()}
     params = {name: value for name, value in params.items() if value not in owned}
     return {**modules, "params": params} if params else modules

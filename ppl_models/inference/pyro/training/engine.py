@@ -14,7 +14,8 @@ from ...config import FitConfig
 from ...objectives.bounds import elbo
 from ..engine.compiled import Compiled
 from ..engine.step import Eager, StepInputs
-from ..feeding.batches import Batches, rows_of
+from ..feeding.batches import Batches
+from ..feeding.columns import Columns
 from ..passes.terms import terms
 from .checkpoint import load, load_training, save
 from .diagnosis import diagnosis
@@ -164,14 +165,14 @@ class PyroEngine:
         if bool(self.eager.halted):
             raise ValueError(diagnosis(self.eager, *self.last))
 
-    def _bound(self, columns: Sequence[Any]) -> float:
-        size, total, eager, step = len(columns[0]), 0.0, self.eager, self.eager.config
+    def _bound(self, data: Columns) -> float:
+        size, total, eager, step = data.size, 0.0, self.eager, self.eager.config
         rank, world = (self.group.rank, self.group.world) if self.group is not None else (0, 1)
         mine = [torch.arange(rank, size, world)] if world > 1 else None
         count = size if mine is None else len(mine[0])
         for i in range(0, count, self.config.batch_size):
             index = slice(i, i + self.config.batch_size)
-            batch = rows_of(columns, index if mine is None else mine[0][index], self.device)
+            batch = data.rows(index if mine is None else mine[0][index], self.device)
             if step.fit.loss is None:
                 found = terms(eager.model, eager.guide, batch, plate=eager.config.plate)
                 total -= elbo(found, data_size=size).item() * len(batch[0])

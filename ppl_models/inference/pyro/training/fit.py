@@ -15,14 +15,14 @@ from ...schedules import Constant
 from ..engine.optimizer_state import OptimizerState, trainable
 from ..engine.step import Eager, StepConfig
 from ..feeding import distributed
-from ..feeding.batches import Batches, columns_of, rows_of
+from ..feeding.batches import Batches
+from ..feeding.columns import Columns
 from ..feeding.distributed import Group
 from ..passes.checks import check_enumeration, check_loss, check_values
 from ..passes.pair_info import pair_info
-from .checkpoint import CHECKPOINT, contents, prepared
+from .checkpoint import CHECKPOINT, kept, prepared
 from .engine import PyroEngine
 from .modes import set_to
-from .state import fingerprint
 
 
 @shows_options
@@ -83,8 +83,8 @@ def fit(
     check_call(config, validation, folder, resume)
     check_enumeration(config.loss, guide)
     called = as_sequence(callbacks)
-    columns = columns_of(data, "fit: data")
-    held_out = None if validation is None else columns_of(validation, "fit: validation")
+    data = Columns(data, "fit: data")
+    validation = None if validation is None else Columns(validation, "fit: validation")
     programs = {name: p for name, p in (("model", model), ("guide", guide)) if isinstance(p, nn.Module)}
     device = next((p.device for program in programs.values() for p in program.parameters()), None)
     group = distributed.current(device or torch.device("cpu"))
@@ -93,32 +93,31 @@ def fit(
 
     with prepared(run.folder if group is None or group.is_main else None, resume):
         with set_to(list(programs.values()), training=False):  # looking does not move running statistics
-            size = len(columns[0])
-            rows = max(min(config.batch_size, size // (1 if group is None else group.world)), 1)
-            batches = Batches(columns, rows, device, workers=workers, group=group)
+            rows = max(min(config.batch_size, data.size // (1 if group is None else group.world)), 1)
+            batches = Batches(data, rows, device, workers=workers, group=group)
             there = run.folder is not None and resume and (run.folder / CHECKPOINT).exists()
             _agreed(there, run.folder, group)
-            example = rows_of(columns, slice(0, rows), device) if there else batches.peek()
+            example = data.rows(slice(0, rows), device) if there else batches.peek()
             ours = config.loss is None
             info = pair_info("fit", model, guide, example, particles=config.particles, paired=ours, reparametrized=ours)
-            of_pair, saved = info.how, contents(model, guide, example, info.params)
+            of_pair, saved = info.how, kept(model, guide, info.params)
             told = info.pair.kl if config.record_kl else ()
             del info  # which holds a batch, and all that was computed of it
             slots = OptimizerState(trainable(saved), average=config.ema is not None)
-            for each in (columns, held_out):
+            for each in (data, validation):
                 if each is not None:
-                    check_values(model, guide, each, min(rows, len(each[0])), device)
+                    check_values(model, guide, each, min(rows, each.size), device)
         if group is not None:
             group.broadcast_(_tensors(saved))
             slots = OptimizerState(trainable(saved), average=config.ema is not None)
-        how = StepConfig(config, **of_pair, data_size=size, kl_of=told)
+        how = StepConfig(config, **of_pair, data_size=data.size, kl_of=told)
         betas = config.betas()
         eager = Eager(model, guide, slots, how, betas.value if isinstance(betas, Constant) else None, group)
         eager.begin(example)
-        known = {"data": columns, "validation": held_out} if folder is not None else {}
-        about = {name: None if each is None else fingerprint(each) for name, each in known.items()}
+        known = {"data": data, "validation": validation} if folder is not None else {}
+        about = {name: None if each is None else each.fingerprint() for name, each in known.items()}
         path = None if run.folder is None else run.folder / CHECKPOINT
-        engine = PyroEngine(config, config.total(batches.per_epoch), eager, batches, held_out, saved, path)
+        engine = PyroEngine(config, config.total(batches.per_epoch), eager, batches, validation, saved, path)
         loop = Loop(engine, config, batches.per_epoch, validation is not None, run, called, about)
         if there:
             loop.resume()

@@ -1,18 +1,13 @@
-"""State of random generators and fingerprint of the data, for an exact resume."""
+"""State of the random generators, for an exact resume."""
 
-import hashlib
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from ..feeding.batches import stored
-
-ROWS = 1000  # that a fingerprint reads
 
 
 def rng_state(device: torch.device | None = None) -> dict[str, Tensor]:
@@ -64,32 +59,6 @@ def set_rng_state(state: Mapping[str, Tensor], device: torch.device | None = Non
         raise ValueError(
             f"set_rng_state: found a state that is none of the generator {name!r} ({error}), want what rng_state gives"
         ) from None
-
-
-def fingerprint(columns: Sequence[Any]) -> str:
-    """A digest of training data, the same for the same data, on any device: to say on resume that they are others.
-
-    It reads at most about a thousand rows of each tensor, evenly spaced, the first and the last among them, so data
-    that differ in other rows alone go unnoticed. Of `ppl_models.data.Data` it reads the stored values and the
-    transform; of anything else the type and the length alone.
-
-    >>> x = torch.arange(12.0).reshape(4, 3)
-    >>> fingerprint((x,)) == fingerprint((x.clone(),)), fingerprint((x,)) == fingerprint((x + 1,))
-    (True, False)
-    """
-    digest = hashlib.sha256()
-    for column in columns:
-        values = stored(column)
-        kind = "tensor" if isinstance(column, Tensor) else f"{type(column).__module__}.{type(column).__qualname__}"
-        told = [kind, len(column), repr(getattr(column, "transform", None)) if values is not None else ""]
-        if values is not None:
-            count = len(values)
-            index = sorted({i * (count - 1) // max(min(count, ROWS) - 1, 1) for i in range(min(count, ROWS))})
-            rows = values.detach()[torch.tensor(index, dtype=torch.int64, device=values.device)].cpu().contiguous()
-            told += [list(values.shape), str(values.dtype)]
-            digest.update(rows.reshape(-1).view(torch.uint8).numpy().tobytes())
-        digest.update(json.dumps(told).encode())
-    return digest.hexdigest()
 
 
 def _set(name: str, state: Tensor, device: torch.device | None) -> None:

@@ -14,7 +14,7 @@ from ..engine.step import DTYPES, Eager, StepConfig, StepInputs
 from ..passes.checks import check_enumeration, check_loss
 from ..passes.losses import Objective
 from ..passes.pair_info import pair_info
-from .checkpoint import contents
+from .checkpoint import kept
 from .diagnosis import diagnosis
 
 
@@ -120,7 +120,7 @@ def training_step(
         precision=precision,
     )
     config = StepConfig(options, **info.how, data_size=data_size, norm=False)
-    slots = OptimizerState(trainable(contents(model, guide, args, info.params)), average=ema is not None)
+    slots = OptimizerState(trainable(kept(model, guide, info.params)), average=ema is not None)
     eager = Eager(model, guide, slots, config, beta)
     eager.begin(args)
     return TrainingStep(eager, compile, lr)
