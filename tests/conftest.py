@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,10 @@ import torch
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
-ENOUGH = 1.2e9  # bytes
+# a shell's background jobs ignore Ctrl-C and hand that on
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+GROWN = 0.4e9  # bytes
 
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
@@ -52,11 +56,15 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     yield
 
 
-@pytest.fixture(autouse=True, scope="module")
+held = 1e9  # bytes that a worker may hold after what is compiled has been forgotten
+
+
+@pytest.fixture(autouse=True)
 def small_worker() -> Iterator[None]:
-    """What JAX and torch have compiled is forgotten after a module, once the process holds more than `ENOUGH`."""
+    """What JAX and torch have compiled is forgotten after a test, once the process has grown by `GROWN`."""
+    global held
     yield
-    if resident() < ENOUGH:
+    if resident() < held + GROWN:
         return
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
@@ -65,6 +73,7 @@ def small_worker() -> Iterator[None]:
     gc.collect()
     if sys.platform == "linux":  # freed memory goes back to the machine
         ctypes.CDLL(None).malloc_trim(0)
+    held = max(held, resident())
 
 
 def resident() -> float:

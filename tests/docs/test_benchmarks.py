@@ -193,6 +193,7 @@ def test_images_a_second():
     assert found["nll_hand"] == pytest.approx(found["nll_evaluate"], abs=30)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_the_command_of_memory(tmp_path):
     file = tmp_path / "memory.json"

@@ -82,6 +82,7 @@ def test_autoguides_are_what_the_table_says(pair):
         assert kind[parameters], (name, growth)
 
 
+@pytest.mark.slow
 def test_own_model_ranks_the_guides_as_printed(capsys, pair):
     run(OWN, scope=dict(pair))
     bounds = dict(line.split() for line in capsys.readouterr().out.splitlines())

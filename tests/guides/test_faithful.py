@@ -166,7 +166,7 @@ LOOSE = ("schools",)  # Pyro's check of shapes refuses the model itself, unless 
     ("order", "family"),
     few(
         [(order, family) for family in ("diagonal", "full", "flow") for order in ORDERS],
-        lambda order, family: family == "full" or order == "top-down",
+        lambda order, family: order == "top-down" or (order, family) == ("min-fill", "full"),
     ),
 )
 @pytest.mark.parametrize("case", CASES)
@@ -190,7 +190,10 @@ def test_it_trains_on_any_model(case, family, order):
     assert torch.isfinite(torch.tensor(run.history[-1]["loss"]))
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case != "barren"])
+@pytest.mark.parametrize(
+    "case",
+    few([case for case in CASES if case != "barren"], lambda case: case in ("groups", "dynamics", "topics", "bounded")),
+)
 def test_its_loss_falls(case):
     model, args, _ = CASES[case]
     q = Faithful(model, *args, hidden=8)
@@ -198,8 +201,13 @@ def test_its_loss_falls(case):
     assert run.history[-1]["loss"] < run.history[0]["loss"]
 
 
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "order"),
+    few(
+        [(case, order) for case in CASES for order in ORDERS],
+        lambda case, order: order == "min-fill" or case in ("chains", "inner"),
+    ),
+)
 def test_the_inspector_agrees(case, order):
     """Whatever the order: faithful and minimal as run."""
     model, args, _ = CASES[case]
@@ -342,7 +350,8 @@ def test_it_is_exact_on_linear_gaussian_twins(dag, order):
     pyro.set_rng_seed(0)
     x = model(n=2000)
     q = Faithful(model, x[:3], order=order, family="full", encoder="linear", depth=0)
-    fit(model, q, x, steps=2000, lr=2e-2, batch_size=500, ema=0.99, progress=False, seed=0)
+    steps = 1200 if (dag, order) in QUICK else 2000
+    fit(model, q, x, steps=steps, lr=2e-2, batch_size=500, ema=0.99, progress=False, seed=0)
     with torch.no_grad():
         bounds = torch.stack(
             [terms(model, q, (x,), particles=8, nesting=1, analytic=False).log_w.mean() for _ in range(10)]

@@ -291,6 +291,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 def test_the_command_line_by_two_processes(commanded):
     """Only rank 0 prints and writes, into one folder."""
     folder, said = commanded

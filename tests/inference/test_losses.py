@@ -26,6 +26,7 @@ from ppl_models.inference.pyro.passes.losses import Loss, estimate
 from ppl_models.inference.pyro.passes.messengers import Substitute
 from ppl_models.inference.pyro.passes.terms import terms, traces
 from ppl_models.parts import Program
+from tests.helpers.cases import few
 
 DOUBLY = "doubly-reparametrized"
 OBJECTIVES = [
@@ -298,10 +299,10 @@ def agree_in_mean(model, guide, params, x, repeats: int, beta: float = 1.0, **ho
 @pytest.mark.parametrize(
     ("guide", "beta", "how"),
     [
-        (SelfReflective, 1.0, {"particles": 3}),
+        pytest.param(SelfReflective, 1.0, {"particles": 3}, marks=pytest.mark.slow),
         (SelfReflective, 0.5, {"particles": 3}),
         (SelfReflective, 1.0, {"passes": 3}),
-        (BottomUp, 1.0, {"particles": 3}),
+        pytest.param(BottomUp, 1.0, {"particles": 3}, marks=pytest.mark.slow),
     ],
 )
 def test_doubly_reparametrized_is_unbiased(guide, beta, how):
@@ -392,9 +393,12 @@ def test_point_masses_are_parameters():
 
 @pytest.mark.parametrize(
     ("make", "objective", "how"),
-    [(vae, *each) for each in OBJECTIVES]
-    + [(partial(hierarchy, SelfReflective, 2), *OBJECTIVES[i]) for i in (2, 5)]
-    + [(partial(hierarchy, BottomUp, 2), *OBJECTIVES[i]) for i in (0, 5)],
+    few(
+        [(vae, *each) for each in OBJECTIVES]
+        + [(partial(hierarchy, SelfReflective, 2), *OBJECTIVES[i]) for i in (2, 5)]
+        + [(partial(hierarchy, BottomUp, 2), *OBJECTIVES[i]) for i in (0, 5)],
+        lambda make, *how: make is vae,
+    ),
 )
 def test_capture(make, objective, how):
     """One graph of the step, right for other data, noise and weights of the divergences than those of the capture."""

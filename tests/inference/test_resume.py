@@ -206,7 +206,10 @@ def killed_on_the_way(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, 
     return ended
 
 
-@pytest.mark.parametrize("name", CASES)
+OFTEN = ("plain", "accumulate", "patience, not stopped", "dynamic data", "workers", "running statistics", "param store")
+
+
+@pytest.mark.parametrize("name", few(CASES, lambda name: name in OFTEN))
 def test_ended_at_many_places_it_comes_to_the_same_end(name, tmp_path, monkeypatch):
     """One training, ended at up to twelve places one after the other, against one that was left alone."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -239,7 +242,7 @@ def test_the_cases_are_what_they_say(tmp_path):
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("count", few([1, 2, 7], lambda count: count == 2))
 def test_ended_once_at_each_place(place, count, tmp_path, monkeypatch):
     want = train("validation", tmp_path / "whole")
     with monkeypatch.context() as patch:
@@ -475,12 +478,12 @@ def killings(case: str, tmp_path: Path, kills: int, seed: int, **more: Any) -> d
     return {**found, "runs": found["runs"] + 1, "a run": took, "seconds": time.perf_counter() - start}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-@pytest.mark.parametrize("kills", few([2, 6], lambda kills: kills == 2))
-def test_killed_at_random_moments(kills, tmp_path):
-    found = killings("dynamic data", tmp_path, kills, seed=0, steps=90, every=3)
+def test_killed_at_random_moments(tmp_path):
+    found = killings("dynamic data", tmp_path, 6, seed=0, steps=90, every=3)
     print(found)
-    assert found["kills"] == kills
+    assert found["kills"] == 6
 
 
 @pytest.mark.slow
@@ -507,7 +510,10 @@ def interrupted(words: list[str], number: int, folder: Path, cwd: Path | None = 
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 128 + signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    few([(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 128 + signal.SIGTERM)], lambda number, code: code < 0),
+)
 def test_a_signal_saves_and_says_how_to_go_on(number, code, tmp_path):
     """Between two steps, not at a record alone; workers hear Ctrl-C too."""
     more = {"steps": 4000, "every": 70, "schedule": "constant"}

@@ -316,6 +316,7 @@ def schools(y, sigma):
     numpyro.sample("y", dist.Normal(mu + tau * eta, sigma).to_event(1), obs=y)
 
 
+@pytest.mark.slow
 def test_nuts_of_eight_schools():
     found = nuts(schools, Y.numpy(), SIGMA.numpy(), warmup=1000, draws=2000, accept=0.95)
     for site, (mean, _) in REFERENCE.items():

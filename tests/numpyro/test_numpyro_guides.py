@@ -122,13 +122,7 @@ def check(theirs: Callable, model: Callable, args: tuple, guide: str, **options:
 
 @pytest.mark.parametrize(
     ("name", "guide", "family"),
-    [
-        ("hierarchical-skip", "Ladder", "full"),
-        ("sere", "SelfReflective", "rank-one"),
-        ("dlgm", "BottomUp", "flow"),
-        ("vae", "Faithful", "diagonal"),
-        ("linear", "MeanField", "diagonal"),
-    ],
+    [("hierarchical-skip", "Ladder", "full"), ("sere", "SelfReflective", "rank-one"), ("dlgm", "BottomUp", "flow")],
 )
 def test_a_guide_is_its_twin(name, guide, family):
     check(*built(name), (data(),), guide, family=family, hidden=8)
@@ -179,7 +173,7 @@ def test_the_verdict_is_the_same(name, guide):
 
 
 TWINS = [(name, guide) for name, (*_, kinds) in PLAIN.items() for guide in kinds]
-FEW = [(name, kinds[i % len(kinds)]) for i, (name, (*_, kinds)) in enumerate(PLAIN.items())]
+FEW = [(name, kinds[i % len(kinds)]) for i, (name, (*_, kinds)) in enumerate(PLAIN.items()) if i % 2]
 
 
 @pytest.mark.parametrize(("name", "guide"), few(TWINS, lambda *twin: twin in FEW))

@@ -23,6 +23,7 @@ from ppl_models import numpyro as ports
 from ppl_models.factorization import factorization
 from ppl_models.numpyro.parts.program import Program, named_constants, named_parameters, with_parameters
 from ppl_models.numpyro.weights import from_torch, like_torch, to_torch
+from tests.helpers.cases import few
 
 pytestmark = pytest.mark.usefixtures("wide")
 
@@ -63,6 +64,11 @@ BUILD = {
     "linear, parents": ("LinearGaussian", (2, (3, 1, 2), {"z3": ("z2", "z1"), "x": ("z3", "z1")}), {}),
 }
 every_model = pytest.mark.parametrize("name", BUILD)
+OFTEN = (
+    *("vae, convolutional", "dlgm", "hierarchical, skips", "self-reflective", "pixels, coloured", "sequential"),
+    *("infusion", "linear, parents"),
+)
+most_models = pytest.mark.parametrize("name", few(BUILD, lambda name: name in OFTEN))
 
 
 def torchs(name: str) -> nn.Module:
@@ -97,7 +103,7 @@ def score(model: Program, latents: dict[str, jax.Array], x: jax.Array) -> dict[s
     return {n: s["fn"].log_prob(s["value"]) for n, s in trace.items() if s["type"] == "sample"}
 
 
-@every_model
+@most_models
 def test_densities_and_gradients_are_torchs(name):
     theirs, ours = torchs(name), port(name)
     shapes = {n: tuple(p.shape) for n, p in theirs.named_parameters()}
@@ -151,7 +157,7 @@ def test_weights_cross_over_bit_by_bit(name):
     assert from_torch(state).keys() == from_torch(theirs).keys() == {*named_parameters(ours), *named_constants(ours)}
 
 
-@every_model
+@most_models
 def test_generates_and_observes_what_it_generated(name):
     theirs, ours = torchs(name), port(name)
     sites = {n: s for n, s in poutine.trace(theirs).get_trace(n=5).nodes.items() if s["type"] == "sample"}

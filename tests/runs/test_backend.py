@@ -112,6 +112,7 @@ def test_samples_and_pictures(trained, folder):
     assert "want a Pyro one; try --backend pyro" in call(f"evaluate {trained} --information 9", 1).stderr
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(trained, folder, monkeypatch):
     """It is stopped by an error of its own at the second record of five."""
     from ppl_models.inference import loop

@@ -209,7 +209,7 @@ def finite(value) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-@pytest.mark.parametrize("name", few(SMALL, lambda name: name in ("blur", "information-preference")))
+@pytest.mark.parametrize("name", few(SMALL, lambda name: name == "blur"))
 def test_a_recipe_is_carried_out_and_taken_as_it_is_the_second_time(name, tmp_path):
     recipe = read_recipe(name, SMALL[name])
     lines: list[str] = []

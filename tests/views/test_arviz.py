@@ -57,7 +57,7 @@ def exact(x: Tensor, narrow: float = 1.0) -> None:
 def regression(x: Tensor, y: Tensor) -> None:
     beta = pyro.sample("beta", dist.Normal(torch.zeros(2), 1.0).to_event(1))
     with pyro.plate("data", len(x)):
-        mean = pyro.deterministic("mean", (x * beta.unsqueeze(-2)).sum(-1) if beta.dim() > 1 else x @ beta)
+        mean = pyro.deterministic("mean", (x * beta).sum(-1))
         pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
 
 
