@@ -11,6 +11,7 @@ from torch import Tensor
 from guides import MeanField
 from ppl_models import PixelVAE
 from ppl_models.inference import evaluate, fit
+from ppl_models.inference.pyro.feeding.columns import Columns
 from ppl_models.inference.pyro.passes.checks import check_values
 from ppl_models.parts.distributions import DiscretizedLogistic
 from ppl_models.parts.likelihoods import Bernoulli
@@ -138,11 +139,11 @@ def test_every_row_is_looked_at_before_a_training_but_not_scored(monkeypatch):
     guide = MeanField(model, x[:3], hidden=4)
     passes = []
     monkeypatch.setattr(PixelCNN, "forward", lambda self, *a: passes.append(a))
-    check_values(model, guide, (x,), 10, None)
+    check_values(model, guide, Columns(x, "data"), 10, None)
     assert not passes
     x[-1, 2] = 0.5
     with pytest.raises(ValueError, match="found the value 0.5, a Bernoulli likelihood wants 0 or 1"):
-        check_values(model, guide, (x,), 10, None)
+        check_values(model, guide, Columns(x, "data"), 10, None)
 
 
 # Mixtures of logistics
