@@ -24,7 +24,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # a shell's background jobs ignore Ctrl-C and hand that on
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-GROWN = 0.4e9  # bytes
+GROWN = 0.7e9  # bytes
 
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
