@@ -191,6 +191,11 @@ def fits(runs: Iterable[Run], rows: int | None) -> bool:
     return True
 
 
+def rows_in(args: Sequence[Any]) -> int | None:
+    """The number of rows in the first of some arguments, None where it is no array of rows."""
+    return len(args[0]) if args and getattr(args[0], "ndim", 0) else None
+
+
 def refuse_rows(asks: str, found: int, whose: str, made: int) -> NoReturn:
     """Raise ValueError for a number of rows that a pair does not take, as "model" or "guide" was made for another."""
     instead = {

@@ -9,7 +9,7 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
-from ppl_models.programs.pairs import Pair, fits
+from ppl_models.programs.pairs import Pair, fits, rows_in
 from ppl_models.programs.pyro import read
 
 from .checks import forked
@@ -125,8 +125,7 @@ def _seen(
             refuse_others(asks, model, guide, args)
         raise
     pair = Pair.of(*map(read, traces), next(iter([*args, *kwargs.values()]), None))
-    rows = len(args[0]) if args and isinstance(args[0], Tensor) and args[0].dim() else None
-    if not kwargs and not fits((pair.model, pair.guide), rows):
+    if not kwargs and not fits((pair.model, pair.guide), rows_in(args)):
         refuse_others(asks, model, guide, args)
     return traces, params, pair
 
