@@ -52,10 +52,14 @@ class Origin(NamedTuple):
     Attributes:
         arguments: indices of arguments.
         places: in the one argument, of each element of the value; None if it is computed.
+        before: the languages whose guides knew so when files were of format 2, and else read the value itself.
+        cast: whether its elements are of another type than those of the argument.
     """
 
     arguments: frozenset[int]
     places: np.ndarray | None = None
+    before: frozenset[str] = frozenset()
+    cast: bool = False
 
 
 def elements(places: np.ndarray, batch: tuple[int, ...], argument: tuple[int, ...]) -> frozenset[int] | None:

@@ -14,6 +14,8 @@ from .evidence import Array, Elements, Evidence, EvidenceKey, Origin, Shape, ele
 from .language import Arguments, Language, Model
 from .latents import Latent, decide
 
+LANGUAGES = "pyro", "numpyro"  # as files call them
+
 
 @dataclass(frozen=True, eq=False)
 class Layout:
@@ -37,6 +39,8 @@ class Layout:
         sizes: features a datum of each evidence.
         draws_subsamples: whether a plate took part of its copies on the example.
         names: of the model's parameters, in order.
+        moved: the languages whose guides, when files were of format 2, read these data in another order or width: what
+            the sites observe, one after another, in place of the rows of the arguments that they are parts of.
     """
 
     guide: str
@@ -47,9 +51,10 @@ class Layout:
     rows: Plate | None
     draws_subsamples: bool
     names: tuple[str, ...]
-    # the arguments whose rows are what the model observes: index -> (whether of floats, elements of a row by site);
+    # the arguments whose rows are what the model observes: index -> (kind of their entries, elements of a row by site);
     # empty if a value is no part of an argument, and the model itself has to be run to see what it observes
-    sources: Mapping[int, tuple[bool, tuple[tuple[str, Elements], ...]]]
+    sources: Mapping[int, tuple[str, tuple[tuple[str, Elements], ...]]]
+    moved: frozenset[str] = frozenset()
     example: tuple[Evidence, ...] = ()  # shapes alone
     others: Mapping[int, Shape] = field(default_factory=dict)  # the arguments that nothing observes
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -84,9 +89,10 @@ class Layout:
         if not self.sources or self.draws_subsamples:
             return None
         given, found = self._by_index(args, kwargs), []
-        for i, (floats, inside) in self.sources.items():
+        for i, (kind, inside) in self.sources.items():
             value, site = given.get(i), self.evidence_sites[inside[0][0]]
-            if not floats or self.language.kind(value) != "float":
+            found_kind = self.language.kind(value)
+            if found_kind is None or (found_kind != kind and not self.moved):
                 return None
             value = self.language.floats(value)
             found.append(Evidence(value, len(value.shape) - site.rank, site.plates, inside))
@@ -225,7 +231,7 @@ def inspect_model(
         rows,
         any(plate.size < plate.full_size for plate in run.plates.values()),
         tuple(signature(getattr(model, "forward", model)).parameters),
-        _sources(language, sites, look.origins or {}, args),
+        *_sources(language, sites, look.origins or {}, args),
     )
     found = layout.given(args, {}) or layout.seen({name: site.value for name, site in observed.items()})
     example = tuple(each._replace(value=Shape(tuple(each.value.shape))) for each in found)
@@ -235,21 +241,37 @@ def inspect_model(
 
 def _sources(
     language: Language, sites: Mapping[str, Site], origins: Mapping[str, Origin], args: Sequence[Any]
-) -> dict[int, tuple[bool, tuple[tuple[str, Elements], ...]]]:
-    """See `Layout.sources`."""
-    sources: dict[int, tuple[bool, tuple[tuple[str, Elements], ...]]] = {}
+) -> tuple[dict[int, tuple[str, tuple[tuple[str, Elements], ...]]], frozenset[str]]:
+    """(`Layout.sources`, `Layout.moved`)."""
+    sources: dict[int, tuple[str, tuple[tuple[str, Elements], ...]]] = {}
+    read: list[tuple[int, int]] = []  # (argument, element of its row) of each value, one site after another
+    before, cast = frozenset(LANGUAGES), False
     for name, site in sites.items():
         origin = origins.get(name, Origin(frozenset()))
         if origin.places is None:
-            return {}
+            return {}, frozenset()
         (i,) = origin.arguments
         batch = site.shape[: len(site.shape) - site.event_dim] if site.rank else ()
         found = None if len(batch) < site.rank else elements(origin.places, batch, tuple(args[i].shape))
-        floats, inside = sources.get(i, (language.kind(args[i]) == "float", ()))
+        kind, inside = sources.get(i, (language.kind(args[i]) or "", ()))
         if found is None or (inside and sites[inside[0][0]].plates != site.plates):
-            return {}
-        sources[i] = floats, (*inside, (name, found))
-    return sources
+            return {}, frozenset()
+        sources[i] = kind, (*inside, (name, found))
+        width = prod(args[i].shape[len(batch) :])
+        read += [(i, element) for element in (origin.places.reshape(prod(batch), -1)[0] % width).tolist()]
+        before &= origin.before if kind == "float" else frozenset()
+        cast |= origin.cast
+    rows = [(i, e) for i, (_, inside) in sources.items() for e in range(_width(args[i], sites[inside[0][0]]))]
+    if any(kind != "float" for kind, _ in sources.values()) and set(rows) != set(read):
+        return {}, frozenset()  # integers that nothing observes may be words: they are not read as numbers
+    if read == rows:
+        return {} if cast else sources, frozenset()  # what is observed has the type that the model gives it
+    return sources, frozenset(LANGUAGES) - before
+
+
+def _width(argument: Any, site: Site) -> int:
+    """The elements in a row of an argument, of which a site observes some."""
+    return prod(argument.shape[len(site.shape) - site.event_dim if site.rank else 0 :])
 
 
 def _others(

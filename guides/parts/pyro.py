@@ -20,6 +20,7 @@ from .evidence import Origin, Shape
 from .families import gaussian_base
 from .language import Arguments, Look, Model, every_edge
 from .latents import Facts, altered, fixed
+from .origins import origins
 
 
 class Pyro:
@@ -107,7 +108,7 @@ def _number(value: Any) -> Any:
 
 
 def _origins(model: Model, args: Arguments, values: Mapping[str, Tensor]) -> dict[str, Origin] | None:
-    """Origins of observed values, told by memory: a view of an argument is a part of it.
+    """Origins of observed values, told by memory: a view of an argument is a part of it; or else by following a run.
 
     Values alone do not tell: those of zeros, or of binary data, are everywhere. Of what is computed provenance tells
     the arguments.
@@ -118,16 +119,27 @@ def _origins(model: Model, args: Arguments, values: Mapping[str, Tensor]) -> dic
         i = owner.get(value.untyped_storage().data_ptr())
         if i is not None and value.dtype == args[i].dtype:
             places = torch.arange(args[i].numel()).as_strided(value.shape, value.stride(), value.storage_offset())
-            found[name] = Origin(frozenset({i}), places.numpy())
+            found[name] = Origin(frozenset({i}), places.numpy(), frozenset({"pyro", "numpyro"}))
     if len(found) == len(values):
         return found
     tagged = [track_provenance(a, frozenset({i})) if isinstance(a, Tensor) else a for i, a in enumerate(args)]
-    try:
-        with torch.random.fork_rng([]):  # one run more must not change what is drawn next
-            observed = programs.run(model, tuple(tagged)).observed
-    except Exception:  # noqa: BLE001 (a program may do anything with a tensor subclass)
-        return None
-    return {name: Origin(get_provenance(observed[name].value)) for name in values} | found
+    # runs more must not change what is drawn next; a program may do anything when it is followed
+    with torch.random.fork_rng([]):
+        try:
+            found = origins(lambda: _observed(model, args), args) | found
+        except Exception:  # noqa: BLE001
+            pass
+        if values.keys() <= found.keys():
+            return found
+        try:
+            observed = _observed(model, tuple(tagged))
+        except Exception:  # noqa: BLE001
+            return None
+    return {name: Origin(get_provenance(observed[name])) for name in values} | found
+
+
+def _observed(model: Model, args: Arguments) -> dict[str, Tensor]:
+    return {name: site.value for name, site in programs.run(model, args).observed.items()}
 
 
 def _factorization(model: Callable, args: Arguments, latents: list[str], observed: list[str]) -> Factorization:

@@ -6,7 +6,7 @@ every byte. Which library makes arrays of them is the business of its caller.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,9 @@ from safetensors import deserialize
 
 from .files import remove_stale
 
-FORMAT, WEIGHTS_ALONE = "ppl-models 2", "ppl-models 1"
+FORMAT = "ppl-models 3"
+EARLIER = "ppl-models 2"  # guides then read some data in another order (`check_evidence`)
+WEIGHTS_ALONE = "ppl-models 1"
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 NO_DIGEST = "0" * 64  # what stands where the digest goes, while it is computed
 BROKEN = "is truncated or no safetensors file"
@@ -32,11 +34,13 @@ class Checkpoint:
         weights: "model.*", "guide.*" and "params.*".
         training: the state of the training by name, empty where weights were saved alone.
         about: what was said of them: step, history, settings, versions.
+        earlier: whether the file is of a format before the present one.
     """
 
     weights: dict[str, Any]
     training: dict[str, Any]
     about: dict[str, Any]
+    earlier: bool = False
 
 
 @contextmanager
@@ -115,11 +119,34 @@ def read(path: Path, parse: Callable[[bytes], dict[str, Any]]) -> Checkpoint:
         raise FileNotFoundError(f"no checkpoint at {path}{_offer(path)}")
     try:
         content, about = verified(path)
-        tensors = _parsed(content, parse)
+        tensors, earlier = _parsed(content, parse), _format_of(content) != FORMAT
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} {error}{_offer(path)}") from None
     training = {k.removeprefix("training."): v for k, v in tensors.items() if k.startswith("training.")}
-    return Checkpoint({k: v for k, v in tensors.items() if not k.startswith("training.")}, training, about)
+    return Checkpoint({k: v for k, v in tensors.items() if not k.startswith("training.")}, training, about, earlier)
+
+
+def check_evidence(path: Path, found: Checkpoint, programs: Iterable[Any]) -> None:
+    """Raise ValueError for a file of a guide that read its data in another order, or others, than it does now.
+
+    Before format 3 guides read what a model observes, one site after another, where it was a copy of parts of the
+    model's argument (the bands of a colour image); now they read the argument.
+
+    Args:
+        path: the file.
+        found: what it holds.
+        programs: what is to have the weights; a guide has a `layout`, which says if its data were read otherwise.
+    """
+    backend = found.about.get("backend", "pyro")
+    for program in programs:
+        layout: Any = getattr(program, "layout", None)
+        if found.earlier and backend in getattr(layout, "moved", ()):
+            raise ValueError(
+                f"{path} was written before format {FORMAT.split()[-1]} of files (ppl-models 0.1.0), when the guide "
+                f"{type(program).__name__} read the observed sites {', '.join(layout.evidence_sites)} one after "
+                "another; now it reads the rows that they are parts of, and the weights do not fit; train it again, "
+                "or load it with the version that wrote it"
+            )
 
 
 def verified(path: Path) -> tuple[bytes, dict[str, Any]]:
@@ -133,13 +160,13 @@ def verified(path: Path) -> tuple[bytes, dict[str, Any]]:
             form, about, told_digest = (metadata.get(key) for key in ("format", "about", "sha256"))
         except (ValueError, AttributeError, RecursionError):
             raise ValueError(f"{BROKEN} (its header cannot be read)") from None
-        if form not in (FORMAT, WEIGHTS_ALONE):
+        if form not in (FORMAT, EARLIER, WEIGHTS_ALONE):
             raise ValueError(f"is none of ours: found format {form!r}, want {FORMAT!r}; is it of another program?")
         head, body = size.to_bytes(8, "little") + head, file.read()
     if form == WEIGHTS_ALONE and about is None and told_digest is None:
         return head + body, {}
     plain = head.replace(_entry(told_digest), _entry(NO_DIGEST), 1) if isinstance(told_digest, str) else b""
-    if form != FORMAT or digest(plain, body) != told_digest:
+    if form == WEIGHTS_ALONE or digest(plain, body) != told_digest:
         _parsed(head + body, deserialize)  # which says if it is truncated
         raise ValueError("is damaged: its content is not what its sha256 was taken of; was it changed?")
     try:
@@ -177,6 +204,11 @@ def _parsed(content: bytes, parse: Callable[[bytes], Any]) -> Any:
         return parse(content)
     except Exception as error:  # bytes that nothing is known of raise what they like
         raise ValueError(f"{BROKEN} ({error})") from None
+
+
+def _format_of(content: bytes) -> str:
+    """The format that the header of a verified file names."""
+    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]["format"]
 
 
 def _offer(path: Path) -> str:

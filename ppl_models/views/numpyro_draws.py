@@ -11,9 +11,10 @@ from numpyro import handlers
 from numpyro.primitives import Messenger
 
 from ppl_models.inference.numpyro.passes.divergences import log_density, per_datum, scaled
+from ppl_models.inference.numpyro.passes.rows import refuse_others
 from ppl_models.inference.numpyro.passes.terms import check_model, weights
 from ppl_models.programs.numpyro import Trace, kind_of, nodes_of, read, unwrapped
-from ppl_models.programs.pairs import Pair, check_order, check_whole
+from ppl_models.programs.pairs import Pair, check_order, check_whole, fits, rows_in
 
 from .draws import INSTEAD, PREDICTIVE, Arrays, Dims, Draws, constants, gather, named_arguments
 
@@ -95,11 +96,17 @@ class _Pair:
         self.params: dict[str, Any] = {**weights(model), **params}  # a guide's copy of the model takes the model's own
         check_model(model, guide)
         first, second = jax.random.split(key)
-        q = self._trace(guide, first)
-        self._keep(q)
-        p = self._trace(model, second, _values_of(q))
-        self._keep(p)
+        try:
+            q = self._trace(guide, first)
+            self._keep(q)
+            p = self._trace(model, second, _values_of(q))
+            self._keep(p)
+        except Exception:
+            refuse_others("to_arviz", model, guide, args, self.params)
+            raise
         found, drawn = read(p), read(q)
+        if not fits((found, drawn), rows_in(args)):
+            refuse_others("to_arviz", model, guide, args, self.params)
         data = {name: site for name, site in found.observed.items() if site.family != "Delta"}  # named constants
         check_order(guide, drawn.observed, "numpyro")
         pair = Pair.of(found, drawn, args[0] if args else None)

@@ -18,8 +18,8 @@ from ppl_models.inference.pyro.passes.checks import evaluating, forked
 from ppl_models.inference.pyro.passes.messengers import Substitute
 from ppl_models.inference.pyro.passes.pair_info import pair_info
 from ppl_models.inference.pyro.passes.particles import vectorizes
+from ppl_models.inference.pyro.passes.rows import check_rows
 from ppl_models.inference.pyro.passes.terms import Terms, collect, traces
-from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.pyro import PARTICLES, kind_of, nodes_of, to_numpy
 
 from .draws import INSTEAD, Arrays, Dims, Draws, constants, gather, named_arguments
@@ -51,7 +51,7 @@ def _draw(
 ) -> Draws:
     info = pair_info("to_arviz", model, guide, args)  # with Pyro's validation on: bad data speak up here
     run, terms, nesting, plate = info.pair.model, info.terms, info.pair.nesting, info.pair.plate
-    check_whole("to_arviz", run, INSTEAD)
+    check_rows("to_arviz", model, guide, args, info.pair, INSTEAD)
     dims = {name: Dims.of(site) for name, site in run.of("latent", "observed", "deterministic").items()}
     observed = {name: dims[name].arrange(to_numpy(site.value)[None])[0] for name, site in run.observed.items()}
     reason = None

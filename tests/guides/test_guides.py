@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 
 import pyro
 import pyro.distributions as dist
@@ -20,7 +21,7 @@ from tests.helpers.cases import few
 GUIDES = (MeanField, BottomUp, Ladder, SelfReflective, Faithful)  # and Infused, for one model alone
 FAMILIES = ("diagonal", "rank-one", "full")
 LIKELIHOODS = ("bernoulli", "gaussian", "gaussian:0.5", "logistic:8")
-WIDTH, IMAGE = 16, (1, 4, 4)
+WIDTH, IMAGE, COLOUR = 16, (1, 4, 4), (3, 4, 4)
 
 MODELS: dict[str, Callable] = {
     "vae": lambda likelihood: VAE(WIDTH, 4, 8, likelihood=likelihood),
@@ -35,13 +36,22 @@ MODELS: dict[str, Callable] = {
     "sequential": lambda likelihood: SequentialVAE(WIDTH, 3, 2, 8, likelihood=likelihood, predictor=True),
     "sequential-conv": lambda likelihood: SequentialVAE(IMAGE, 2, 2, 16, likelihood=likelihood, network="conv"),
     "infusion": lambda likelihood: Infusion(WIDTH, 3, 8),
+    "vae-colour": lambda likelihood: VAE(COLOUR, 3, 16, likelihood=likelihood, network="conv"),
+    "sere-colour": lambda likelihood: SeReVAE(COLOUR, 2, 3, 16, likelihood=likelihood, network="conv"),
+    "pixel-colour": lambda likelihood: PixelVAE(COLOUR, 3, 4, 2, likelihood=likelihood, components=2),
+    "sequential-colour": lambda likelihood: SequentialVAE(COLOUR, 2, 2, 16, likelihood=likelihood, network="conv"),
 }
 ENCODERS = ("separate", "shared", "bottom-up", "conv", "pyramid", "linear")
+QUICK = ("sere-colour", "conv")
 CASES = [(name, k) for name in MODELS for k in (("gaussian",) if name in ("linear", "infusion") else LIKELIHOODS)]
 
 
-def data(likelihood: str, n: int = 5) -> Tensor:
-    u = torch.rand(n, WIDTH, generator=torch.Generator().manual_seed(1))
+def image_of(name: str) -> tuple[int, ...]:
+    return COLOUR if name.endswith("colour") else IMAGE
+
+
+def data(likelihood: str, n: int = 5, width: int = WIDTH) -> Tensor:
+    u = torch.rand(n, width, generator=torch.Generator().manual_seed(1))
     if likelihood == "bernoulli":
         return (u > 0.5).float()
     return (u * 7).round() / 7 if likelihood.startswith("logistic") else 2 * u - 1
@@ -72,7 +82,7 @@ def check(model, guide, x: Tensor) -> None:
     ),
 )
 def test_every_guide_on_every_model_and_likelihood(name, likelihood, guide):
-    model, x = MODELS[name](likelihood), data(likelihood)
+    model, x = MODELS[name](likelihood), data(likelihood, width=prod(image_of(name)))
     for family in FAMILIES:
         check(model, guide(model, x, family=family, hidden=8), x)
 
@@ -85,13 +95,13 @@ def test_the_infused_guide_on_its_model():
 @pytest.mark.parametrize("guide", GUIDES)
 @pytest.mark.parametrize(
     ("name", "encoder"),
-    few([(n, e) for n in MODELS for e in ENCODERS], lambda n, e: n in ("sere", "pixel")),
+    few([(n, e) for n in MODELS for e in ENCODERS], lambda *case: case[0] in ("sere", "pixel") or case == QUICK),
 )
 def test_every_guide_with_every_encoder(name, encoder, guide):
-    model, x = MODELS[name]("gaussian"), data("gaussian")
+    model, x = MODELS[name]("gaussian"), data("gaussian", width=prod(image_of(name)))
     if guide is Faithful and encoder in ("conv", "pyramid") and name == "sere":  # whose factors read some blocks only
         return
-    check(model, guide(model, x, encoder=encoder, hidden=8, image=IMAGE), x)
+    check(model, guide(model, x, encoder=encoder, hidden=8, image=image_of(name)), x)
 
 
 def test_a_factor_of_some_blocks_reads_no_image():

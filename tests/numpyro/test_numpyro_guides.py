@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("wide")
 
 KEY = jax.random.key(0)
 GUIDES = ("MeanField", "BottomUp", "Ladder", "SelfReflective", "Faithful")
-WIDTH, IMAGE = 16, (1, 4, 4)
+WIDTH, IMAGE, COLOUR = 16, (1, 4, 4), (3, 4, 4)
 MODELS: dict[str, tuple[str, tuple, dict]] = {
     "vae": ("VAE", (WIDTH, 4, 8), {}),
     "vae-conv": ("VAE", (IMAGE, 3, 16), {"network": "conv"}),
@@ -49,6 +50,9 @@ MODELS: dict[str, tuple[str, tuple, dict]] = {
     "pixels": ("PixelVAE", (IMAGE, 3, 4), {"depth": 2, "radius": 1}),
     "sequential": ("SequentialVAE", (WIDTH, 2, 3, 8), {"predictor": True}),
     "infusion": ("Infusion", (WIDTH, 2, 8), {}),
+    "vae-colour": ("VAE", (COLOUR, 3, 16), {"network": "conv"}),
+    "sere-colour": ("SeReVAE", (COLOUR, 2, 3, 16), {"network": "conv"}),
+    "pixels-colour": ("PixelVAE", (COLOUR, 3, 4), {"depth": 2, "radius": 1}),
 }
 FIXED = ("LinearGaussian", "Infusion")  # models whose likelihood is no choice
 
@@ -65,8 +69,12 @@ def built(name: str) -> tuple[nn.Module, eqx.Module]:
     return theirs, like_torch(getattr(models, kind)(*args, **options, key=KEY), theirs)
 
 
-def data(n: int = 4) -> Tensor:
-    return 2 * torch.rand(n, WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.double) - 1
+def image_of(name: str) -> tuple[int, ...]:
+    return COLOUR if name.endswith("colour") else IMAGE
+
+
+def data(n: int = 4, width: int = WIDTH) -> Tensor:
+    return 2 * torch.rand(n, width, generator=torch.Generator().manual_seed(1), dtype=torch.double) - 1
 
 
 class Substitute(poutine.messenger.Messenger):
@@ -132,6 +140,11 @@ def test_an_infused_guide_is_its_twin():
     check(*built("infusion"), (data(),), "Infused", rate=0.3, width=0.1, image=(2, 2, 4))
 
 
+def test_a_guide_of_colour_images_in_bands_is_its_twin():
+    x = data(width=prod(COLOUR))
+    check(*built("sere-colour"), (x,), "SelfReflective", encoder="conv", hidden=8, image=COLOUR)
+
+
 def test_a_pyramid_is_its_twin():
     check(*built("vae"), (data(),), "MeanField", encoder="pyramid", hidden=8, image=IMAGE)
 
@@ -142,14 +155,15 @@ def test_a_pyramid_is_its_twin():
 @pytest.mark.parametrize("name", MODELS)
 def test_every_guide_is_its_twin_on_every_model(name, guide, family):
     if (guide, family) != ("Ladder", "flow"):  # which cannot be
-        check(*built(name), (data(),), guide, family=family, hidden=8)
+        check(*built(name), (data(width=prod(image_of(name))),), guide, family=family, hidden=8)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["separate", "shared", "bottom-up", "conv", "pyramid", "linear"])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_encoder_is_its_twin(name, encoder):
-    check(*built(name), (data(),), "Ladder", encoder=encoder, hidden=8, depth=2, image=IMAGE)
+    x = data(width=prod(image_of(name)))
+    check(*built(name), (x,), "Ladder", encoder=encoder, hidden=8, depth=2, image=image_of(name))
 
 
 @pytest.mark.slow
@@ -157,7 +171,7 @@ def test_every_encoder_is_its_twin(name, encoder):
 @pytest.mark.parametrize("name", MODELS)
 def test_the_verdict_is_the_same(name, guide):
     theirs, model = built(name)
-    x = data(3)
+    x = data(3, prod(image_of(name)))
     q = getattr(torch_guides, guide)(theirs, x, hidden=8)
     report = compare(theirs, q, x)
     port = getattr(guides, guide)(model, of_torch(x), hidden=8, key=KEY)

@@ -14,8 +14,9 @@ from numpyro.distributions import biject_to, constraints
 
 from ppl_models.numpyro.parts.program import Program, named_parameters
 from ppl_models.programs.numpyro import nodes_of, read
-from ppl_models.programs.pairs import Pair, check_order
+from ppl_models.programs.pairs import Pair, check_order, fits, rows_in
 
+from ..passes.rows import refuse_others
 from ..passes.terms import check_model, runs_model, weights
 
 Params = dict[str, Any]  # name of a numpyro.param -> array, or a pytree of arrays
@@ -76,15 +77,28 @@ class Parameters:
         return trained, new
 
 
-def find(model: Callable, guide: Callable, args: Sequence[Any], key: Array) -> tuple[Params, Parameters, Pair]:
+def find(
+    model: Callable, guide: Callable, args: Sequence[Any], key: Array, asks: str = "fit"
+) -> tuple[Params, Parameters, Pair]:
     """(where the params of a pair start from, unconstrained; what is known of them; its record), of one run of it.
 
-    The record holds shapes, and no numbers.
+    The record holds shapes, and no numbers. Errors start with the name of the function that `asks`.
 
     Raises:
         ValueError: model and guide that share one name for parameters of their own; state of `numpyro_mutable`; a guide
-            that observes something, or runs another model.
+            that observes something, or runs another model; a pair that was made for another number of rows.
     """
+    try:
+        found = _find(model, guide, args, key)
+    except Exception:
+        refuse_others(asks, model, guide, args, {})
+        raise
+    if not fits((found[2].model, found[2].guide), rows_in(args)):
+        refuse_others(asks, model, guide, args, {})
+    return found
+
+
+def _find(model: Callable, guide: Callable, args: Sequence[Any], key: Array) -> tuple[Params, Parameters, Pair]:
     _checknames_of(model, guide)
     check_model(model, guide)
     transforms, records = {}, []

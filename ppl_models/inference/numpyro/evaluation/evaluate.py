@@ -20,7 +20,8 @@ from ...progress import Progress
 from ...results import Evaluation
 from ..engine.parameters import find
 from ..feeding.batches import columns_of, drawn
-from ..passes.checks import check_values
+from ..passes.checks import CHUNK, check_values
+from ..passes.rows import fewer
 from ..passes.terms import Terms, terms
 
 # what a pass gives: log w, (particles, n) or (particles, 1); the bound; the mean divergence of each site
@@ -51,7 +52,7 @@ def evaluate(
         data: an array of rows, a `ppl_models.data.Data`, or a tuple of such.
         particles: K, importance samples a datum.
         rows: how many (datum, particle) rows go through the programs at once; at least all the data where the program
-            has global latents.
+            has global latents, or takes one number of rows alone.
         vectorize: run particles in one pass of `jax.vmap`, as "auto" does; False runs them one by one.
         seed: of the draws; None draws one.
         progress: show a bar.
@@ -59,7 +60,7 @@ def evaluate(
     Raises:
         ValueError: no data, particles or rows below 1, another word for vectorize; a model that subsamples its data; a
             model that observes nothing or a guide that does (are they swapped?); a value in any row that the model does
-            not take; what the programs themselves raise.
+            not take; a pair that was made for another number of rows; what the programs themselves raise.
 
     Source: Burda et al. 2016 (arXiv 1509.00519), eq. 8 and section 5.
 
@@ -85,14 +86,24 @@ def evaluate(
     columns = columns_of(data, "evaluate: data")
     n = len(columns[0])
     key = random.key(int(np.random.default_rng().integers(2**31)) if seed is None else seed)
-    few = drawn(columns, _rows(columns, 0, min(n, rows)), key)
-    free, parameters, pair = find(model, guide, few, key)
+    few = drawn(columns, _rows(columns, 0, max(rows, CHUNK)), key)
+    try:
+        free, parameters, pair = find(model, guide, few, key, "evaluate")
+    except Exception:  # of a plate of a fixed size, all rows may be no fewer than it takes
+        if n == len(few[0]):
+            raise
+        few = drawn(columns, _rows(columns, 0, n), key)
+        free, parameters, pair = find(model, guide, few, key, "evaluate")
     params = parameters.constrained(free)
     pair.check("evaluate", model)
     check_whole("evaluate", pair.model)
-    check_values("evaluate", model, guide, columns, min(n, rows), params, pair.plate)
-    whole = bool(pair.shared)
+    check_values("evaluate", model, guide, columns, len(few[0]), params, pair.plate)
+    whole, notes = bool(pair.shared), []
     size = n if whole else max(1, min(n, rows // (1 if vectorize is False else particles)))
+    if size < n:
+        reason = fewer(model, guide, few, pair, params, key)
+        if reason is not None:
+            size, notes = n, [f"all rows in every pass: {reason}"]
     # without a plate around the data there is but one datum, whatever the length of the arguments
     units = 1 if pair.shared == pair.densities else n
     at_once = 1 if vectorize is False else min(particles, max(1, rows // size))
@@ -103,7 +114,7 @@ def evaluate(
     def run(params: Mapping[str, Any], batch: Sequence[Array], key: Array, chunk: int) -> Pass:
         found = terms(model, guide, batch, particles=chunk, key=key, params=params, plate=pair.plate)
         if found.full_size is not None:  # a program may subsample batches of some sizes only
-            check_whole("evaluate", find(model, guide, batch, key)[2].model)
+            check_whole("evaluate", find(model, guide, batch, key, "evaluate")[2].model)
         log_w = _total(found) if whole else found.log_w
         kl = {s: v.mean() / (units if s in found.shared else 1) for s, v in found.kl.items()}
         return log_w, elbo(found, data_size=units), kl
@@ -133,7 +144,6 @@ def evaluate(
             log_w = jnp.concatenate(parts)
             log_ws.append(log_w if whole else _nll(log_w))
             bits.append(None if bits_of is None else bits_of(log_ws[-1], batch[0]))
-    notes = []
     if whole:
         log_w = np.asarray(log_ws[0][:, 0], np.float64)
         ratios = np.exp(log_w - log_w.max())

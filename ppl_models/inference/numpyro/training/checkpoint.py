@@ -76,13 +76,15 @@ def load(path: Path, model: Callable, guide: Callable) -> tuple[Callable, Callab
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a truncated, damaged or foreign file, or one of other programs: the first difference is named; the
-            "params" of Pyro functions, which are of no meaning in NumPyro.
+            "params" of Pyro functions, which are of no meaning in NumPyro; a file of a guide that read its data in
+            another order then.
     """
     found = read(path)
     if any(name.startswith("params.") for name in found.weights) and found.about.get("backend") != "numpyro":
         raise ValueError(
             f"{path} holds the params of Pyro functions, which NumPyro ones have no use for; load it there"
         )
+    container.check_evidence(path, found, (model, guide))
     plain = {k.removeprefix("params."): v for k, v in found.weights.items() if k.startswith("params.")}
     loaded = []
     for label, program in (("model", model), ("guide", guide)):

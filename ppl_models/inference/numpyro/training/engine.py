@@ -19,6 +19,7 @@ from ...results import Run
 from ..engine.parameters import Params
 from ..engine.step import Blocks, State
 from ..feeding.batches import drawn
+from ..passes.rows import refuse_others
 from ..passes.terms import terms
 from .checkpoint import read, save
 from .diagnosis import diagnosis
@@ -85,8 +86,13 @@ class NumPyroEngine:
         key = random.fold_in(random.fold_in(self.step.key, 2**31 - 1), done)
         for i in range(0, size, self.config.batch_size):
             rows = [column.values[i : i + self.config.batch_size] for column in self.held_out]
-            with jax.default_matmul_precision(self.config.precision):
-                total += float(self._bounds(self.state.left, rows, random.fold_in(key, i)))
+            try:
+                with jax.default_matmul_precision(self.config.precision):
+                    total += float(self._bounds(self.state.left, rows, random.fold_in(key, i)))
+            except Exception:
+                args = drawn(self.held_out, rows, key)
+                refuse_others("fit: validation", self.step.model, self.step.guide, args, {})
+                raise
         return total / size
 
     def remember(self) -> None:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax import random
 
-from ...checkpoint_file import prepared
+from ...checkpoint_file import check_evidence, prepared
 from ...config import FitConfig, FitOptions, compared, configured, shows_options
 from ...loop import Loop, check_call
 from ...results import Callback, Run, as_sequence
@@ -96,7 +96,7 @@ def fit(
     with prepared(run.folder, resume):
         there = run.folder is not None and resume and (run.folder / CHECKPOINT).exists()
         seed = (
-            _started(run.folder, config)
+            _started(run.folder, config, model, guide)
             if there
             else int(np.random.default_rng().integers(2**31))
             if config.seed is None
@@ -133,9 +133,11 @@ def fit(
     return run
 
 
-def _started(folder: Path, config: FitConfig) -> int:
+def _started(folder: Path, config: FitConfig, model: Callable, guide: Callable) -> int:
     """The seed of the run in a folder, whose arguments must be these."""
-    about = read(folder / CHECKPOINT).about
+    found = read(folder / CHECKPOINT)
+    check_evidence(folder / CHECKPOINT, found, (model, guide))
+    about = found.about
     if about.get("backend") != "numpyro" or "seed" not in about:
         raise ValueError(f"fit: {folder} holds no training of NumPyro programs; choose another folder")
     compared(config.to_dict(), about["settings"])

@@ -8,7 +8,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppl_models.programs.pairs import DENSE, check_whole
+from ppl_models.programs.pairs import DENSE
 from ppl_models.programs.plates import is_local
 from ppl_models.programs.pyro import PARTICLES
 
@@ -16,10 +16,11 @@ from ...progress import Bar
 from ..passes.checks import CHUNK, evaluating
 from ..passes.divergences import divergence, log_density, per_datum
 from ..passes.messengers import UntilDrawn
-from ..passes.pair_info import pair_info
+from ..passes.pair_info import first_look
+from ..passes.rows import FEW, check_rows, fewer
 
 BLOCK, DATA = 200_000, 64  # (code, datum) pairs in a pass, and data among them
-FEW, WIDE = 5, 16  # data to try on; entries of a code from which on fewer pairs are in a pass
+WIDE = 16  # entries of a code from which on fewer pairs are in a pass
 
 
 class Densities:
@@ -29,7 +30,7 @@ class Densities:
 
     Args:
         model, guide: any Pyro programs, whose latents are all in the data plate and without masks, and the guide right
-            with many particles in one pass.
+            with many particles in one pass. A pair that takes one number of rows alone is given all of them.
         columns: the data, one tensor an argument.
         called: the function that asks, for messages.
 
@@ -41,9 +42,9 @@ class Densities:
 
     def __init__(self, model: Callable, guide: Callable, columns: Sequence[Tensor], called: str) -> None:
         self.model, self.guide, self.columns = model, guide, tuple(columns)
-        few = self._rows(slice(0, FEW))
-        pair = pair_info(called, model, guide, few).pair
-        check_whole(called, pair.model)
+        info, batch = first_look(called, model, guide, lambda k: self._rows(slice(0, k)), len(self), DATA)
+        pair = info.pair
+        check_rows(called, model, guide, batch, pair)
         latents = pair.model.latents
         self.names, self.nesting, self.dim = [*latents], pair.nesting, pair.data and pair.data.dim
         self.events = {name: site.event_dim for name, site in latents.items()}
@@ -62,22 +63,25 @@ class Densities:
                 )
             if site.mask is not None:
                 raise ValueError(f"{called}: the latent {name!r} has a mask; drop the rows that are masked out")
+        # a pair that is not right with fewer rows is given all of them in every pass
+        self.whole = len(self) > 1 and fewer(model, guide, batch, pair, info.traces)[0] is None
+        del info, pair
         self._try(called)
 
     def _try(self, called: str) -> None:
         """Raise ValueError unless a block has the densities of one code at a time."""
         codes, _ = self.draw(FEW)
-        count = len(next(iter(codes.values())))
+        count, n = len(next(iter(codes.values()))), len(self) if self.whole else min(FEW, len(self))
         try:
-            whole = torch.zeros(())
+            table = torch.zeros(())
             for i, j, block in self.blocks(codes, few=True):
-                whole = block.new_zeros(count, count) if whole.dim() == 0 else whole
-                whole[i, j] = block
+                table = block.new_zeros(count, n) if table.dim() == 0 else table
+                table[i, j] = block
             for i in range(count):
-                values = {n: self._spread(n, code[i : i + 1], count)[0] for n, code in codes.items()}
-                nodes = UntilDrawn(self.names, values).run(self.guide, self._rows(slice(0, FEW)))
+                values = {name: self._spread(name, code[i : i + 1], n)[0] for name, code in codes.items()}
+                nodes = UntilDrawn(self.names, values).run(self.guide, self._rows(slice(0, n)))
                 alone = sum(self._density(node, None) for node in nodes.values())[0]
-                if not torch.allclose(whole[i], alone.expand(count), rtol=1e-3, atol=1e-3, equal_nan=True):
+                if not torch.allclose(table[i], alone.expand(n), rtol=1e-3, atol=1e-3, equal_nan=True):
                     raise ValueError("it gives other densities")
         except (RuntimeError, ValueError, IndexError) as error:
             reason = str(error).splitlines()[0][:120]
@@ -92,9 +96,9 @@ class Densities:
     def draw(self, count: int | None = None) -> tuple[dict[str, Tensor], Tensor]:
         """(one code a datum, by latent, data first; log q - log p of each, (n,), in closed form where there is one)."""
         parts, rates = [], []
-        for start in range(0, len(self) if count is None else min(count, len(self)), CHUNK):
-            stop = start + CHUNK if count is None else min(count, start + CHUNK)
-            rows = self._rows(slice(start, stop))
+        total = len(self) if count is None or self.whole else min(count, len(self))
+        for start in range(0, total, len(self) if self.whole else CHUNK):
+            rows = self._rows(slice(start, total if self.whole else min(total, start + CHUNK)))
             of_q = UntilDrawn(self.names).run(self.guide, rows)
             values = {name: node["value"] for name, node in of_q.items()}
             of_p = UntilDrawn(self.names, values).run(self.model, rows)
@@ -108,7 +112,8 @@ class Densities:
                     rate = rate + per_datum(closed, self.dim, None)
             rates.append(rate.expand(1, len(rows[0]))[0])
             parts.append({name: value.movedim(self.dim - self.events[name], 0) for name, value in values.items()})
-        return {name: torch.cat([part[name] for part in parts]) for name in self.names}, torch.cat(rates)
+        codes = {name: torch.cat([part[name] for part in parts])[:count] for name in self.names}
+        return codes, torch.cat(rates)[:count]
 
     def blocks(
         self, codes: Mapping[str, Tensor], bar: Bar | None = None, few: bool = False
@@ -120,10 +125,11 @@ class Densities:
         Args:
             codes: latent -> values, codes first.
             bar: is told how many of all pairs are done.
-            few: look at the first few data alone.
+            few: look at the first few data alone, where the pair takes few.
         """
-        count, total = len(next(iter(codes.values()))), min(FEW, len(self)) if few else len(self)
-        size = min(total, DATA)
+        count = len(next(iter(codes.values())))
+        total = min(FEW, len(self)) if few and not self.whole else len(self)
+        size = total if self.whole else min(total, DATA)
         width = max(sum(code[0].numel() for code in codes.values()) // WIDE, 1)
         at_once = max(1, BLOCK // (size * width))
         for j in range(0, total, size):

@@ -9,7 +9,6 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.record import Run
 
 from ...objectives.bounds import elbo
@@ -17,8 +16,9 @@ from ...progress import Progress
 from ...results import Evaluation as Evaluation
 from ..feeding.columns import Columns
 from ..passes.checks import CHUNK, check_values, evaluating, forked
-from ..passes.pair_info import pair_info
+from ..passes.pair_info import first_look, pair_info
 from ..passes.particles import vectorizes
+from ..passes.rows import SMALL, Few, check_rows, fewer
 from ..passes.terms import Terms, terms
 
 
@@ -39,7 +39,7 @@ def evaluate(
 
     Memory stays that of `rows` rows, whatever the particles and the data. Where the program has global latents, all
     the data count as one datum and the numbers are divided by their count; then every pass takes all the data at once,
-    and memory is that of all of them, however small `rows` is.
+    and memory is that of all of them, however small `rows` is. So it is of a pair that takes one number of rows alone.
 
     Args:
         model, guide: any Pyro programs; modules are put in eval mode for the time of the call.
@@ -56,7 +56,7 @@ def evaluate(
     Raises:
         ValueError: no data, particles or rows below 1, another word for vectorize; a model that subsamples its data; a
             model that observes nothing or a guide that does (are they swapped?); a value in any row that the model does
-            not take; what the programs themselves raise.
+            not take; a pair that was made for another number of rows; what the programs themselves raise.
 
     Source: Burda et al. 2016 (arXiv 1509.00519), eq. 8 and section 5.
     """
@@ -86,28 +86,36 @@ def _evaluate(
     device: torch.device | None,
 ) -> Evaluation:
     n = data.size
-    # as many rows as a pass may have: a plate of a given size takes no fewer than it draws
-    batch = data.rows(slice(0, min(n, max(rows, CHUNK))), device)
-    info = pair_info("evaluate", model, guide, batch)  # with Pyro's validation on: bad data speak up here
+    info, batch = first_look("evaluate", model, guide, lambda k: data.rows(slice(0, k), device), n, max(rows, CHUNK))
     pair, scored = info.pair, _has_bits(data.columns, info.pair.model)
-    check_whole("evaluate", pair.model)
-    check_values(model, guide, data, min(n, rows), device)
+    check_rows("evaluate", model, guide, batch, pair)
+    check_values(model, guide, data, len(batch[0]), device)
     _ = info.terms.log_w  # and draws outside the support of their prior, whose densities are computed when asked for
     sites, nesting, plate = pair.kl, pair.nesting, pair.plate
-    # what has no row for each datum, or is of one fixed size, takes all the data or none
+    # what has no row for each datum takes all the data at once
     whole = bool(pair.shared)
     # without a plate around the data there is but one datum, whatever the length of the arguments
     units = 1 if pair.shared == pair.densities else n
-    del info, pair  # which hold all that was computed of these rows
     notes = []
+    few = Few(batch, info.traces)
+    # rows are left out only where that saves something, and only of a pair that is right without them
+    split = not whole and n > 1 and (n * particles > rows or (n > SMALL and particles > 1))
+    if split:
+        found, reason = fewer(model, guide, batch, pair, info.traces)
+        few, split = found or few, found is not None
+        if not split:
+            notes.append(f"all rows in every pass: {reason}")
+    del info, pair  # which hold all that was computed of these rows
     if vectorize == "auto":
-        few = data.rows(slice(0, n if whole else min(n, 5)), device)
-        with forked(few):
-            reason = vectorizes(model, guide, few, nesting, plate=plate)
-        if reason is not None and particles > 1:
+        reason = None
+        if particles > 1:
+            with forked(few.args):
+                reason = vectorizes(model, guide, few.args, nesting, plate=plate, single=few.traces)
+        if reason is not None:
             notes.append(f"particles run one by one: {reason}")
         vectorize = reason is None
-    size = n if whole else max(1, min(n, rows // (particles if vectorize else 1)))
+    del few
+    size = max(1, min(n, rows // (particles if vectorize else 1))) if split else n
     at_once = min(particles, max(1, rows // size)) if vectorize else 1
     chunks = [min(at_once, particles - k) for k in range(0, particles, at_once)]
 
@@ -121,7 +129,7 @@ def _evaluate(
             for chunk in chunks:
                 found = terms(model, guide, batch, particles=chunk, nesting=nesting, plate=plate)
                 if found.full_size is not None:  # all the data at once, where it is more than was looked at
-                    check_whole("evaluate", pair_info("evaluate", model, guide, batch).pair.model)
+                    check_rows("evaluate", model, guide, batch, pair_info("evaluate", model, guide, batch).pair)
                 log_w = _total(found) if whole else found.log_w
                 parts.append((log_w, *_numbers(found, units)))
                 done += 1

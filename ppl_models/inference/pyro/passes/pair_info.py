@@ -9,11 +9,12 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
-from ppl_models.programs.pairs import Pair
+from ppl_models.programs.pairs import Pair, fits, rows_in
 from ppl_models.programs.pyro import read
 
 from .checks import forked
 from .particles import vectorizes
+from .rows import made_for, refuse_others
 from .terms import Terms, collect, run_pair
 
 ENUMERATE = "which does without, or sum a discrete site out with TraceEnum_ELBO"
@@ -76,12 +77,12 @@ def pair_info(
     Raises:
         ValueError: a model that observes nothing, a guide that observes something (they may be swapped), that lacks a
             site of the model or has one too many, or a latent that is not reparametrized; the message names the site.
+            A pair that was made for another number of rows.
     """
     kwargs = kwargs or {}
     given = [*args, *kwargs.values()]
     with forked(given), torch.no_grad(), poutine.block():
-        traces, params = run_with_params(model, guide, args, kwargs)
-        pair = Pair.of(*map(read, traces), next(iter(given), None))
+        traces, params, pair = _seen(asks, model, guide, args, kwargs)
         instead = f"pass loss=pyro.infer.Trace_ELBO(), {ENUMERATE}" if reparametrized else None
         pair.check(asks, model, observes=observes, paired=paired, reparametrized=instead)
         found = PairInfo(pair, traces, params, 1, particles)
@@ -90,6 +91,43 @@ def pair_info(
             if reason is None:
                 found = replace(found, particles=particles, passes=1)
     return found
+
+
+def first_look(
+    asks: str, model: Callable, guide: Callable, rows: Callable[[int], tuple[Any, ...]], n: int, most: int
+) -> tuple[PairInfo, tuple[Any, ...]]:
+    """(`pair_info`, the rows that it is of): the first ones, or all of them for a pair that takes no fewer.
+
+    Args:
+        asks, model, guide: see `pair_info`.
+        rows: gives so many of the first rows, a tuple of arguments.
+        n: how many there are.
+        most: how many of them are enough.
+    """
+    batch = rows(min(n, most))
+    try:
+        return pair_info(asks, model, guide, batch), batch
+    except Exception:
+        if n <= most or (made_for(model, guide, batch) or ("", 0))[1] != n:
+            raise
+    whole = rows(n)
+    return pair_info(asks, model, guide, whole), whole
+
+
+def _seen(
+    asks: str, model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Trace, Trace], dict[str, Tensor], Pair]:
+    """(traces, params, record) of a run; of one that does not fit or fails it is asked if the number of rows is why."""
+    try:
+        traces, params = run_with_params(model, guide, args, kwargs)
+    except Exception:
+        if not kwargs:
+            refuse_others(asks, model, guide, args)
+        raise
+    pair = Pair.of(*map(read, traces), next(iter([*args, *kwargs.values()]), None))
+    if not kwargs and not fits((pair.model, pair.guide), rows_in(args)):
+        refuse_others(asks, model, guide, args)
+    return traces, params, pair
 
 
 def run_with_params(

@@ -1,4 +1,4 @@
-"""`vectorizes`: a trial of whether a pair may run many particles in one pass."""
+"""`vectorizes`: a trial of whether a pair may run many particles in one pass; `difference`: of two passes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -46,7 +46,7 @@ def vectorizes(
         drawn = {name: node["value"] for name, node in nodes_of(alone[1], "latent").items()}
         with Among(drawn, k, dim), pyro.plate(PARTICLES, particles, dim=dim):
             together = collect(*traces(model, guide, args, {})[:2], dim, False, plate)
-        site = _difference(together, k, collect(*alone, None, False, plate), tolerance)
+        site = difference(together, collect(*alone, None, False, plate), lambda t: t[min(k, len(t) - 1)], tolerance)
         if site is not None:
             return f"site {site!r} has another density when particles are vectorized"
     except Exception as error:  # noqa: BLE001 (whatever a program does with a dimension that it does not expect)
@@ -54,12 +54,14 @@ def vectorizes(
     return None
 
 
-def _difference(together: Terms, k: int, single: Terms, tolerance: float) -> str | None:
-    """The first site whose term of particle k differs."""
+def difference(many: Terms, few: Terms, part: Callable[[Tensor], Tensor], tolerance: float = 1e-3) -> str | None:
+    """The first site of which that part of the many terms is not the few ones, None if all are."""
     for name in ("log_likelihood", "log_p", "log_q"):
-        many, one = getattr(together, name), getattr(single, name)
-        for site in one:
-            a, b = many[site].expand(-1, one[site].shape[1])[min(k, len(many[site]) - 1)], one[site][0]
-            if a.shape != b.shape or not torch.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True):
+        of_many, of_few = getattr(many, name), getattr(few, name)
+        for site in of_few:
+            a, b = part(of_many[site]), of_few[site][0]
+            if len(a) not in (1, len(b)):
+                return site
+            if not torch.allclose(a.expand(b.shape), b, rtol=tolerance, atol=tolerance, equal_nan=True):
                 return site
     return None

@@ -95,9 +95,11 @@ def load(path: Path, modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) ->
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a truncated, damaged or foreign file (the message offers the previous one, if that is whole), or one
-            of other modules: the first difference is named.
+            of other modules: the first difference is named. One of a guide that read its data in another order then.
     """
-    tensors, wanted = read(path).weights, _tensors(modules)
+    found, wanted = read(path), _tensors(modules)
+    container.check_evidence(path, found, modules.values())
+    tensors = found.weights
     for key in sorted(wanted.keys() ^ tensors.keys()):
         side = "lacks" if key in wanted else "has, but the modules lack,"
         raise ValueError(

@@ -16,6 +16,7 @@ from ..engine.compiled import Compiled
 from ..engine.step import Eager, StepInputs
 from ..feeding.batches import Batches
 from ..feeding.columns import Columns
+from ..passes.rows import refuse_others
 from ..passes.terms import terms
 from .checkpoint import load, load_training, save
 from .diagnosis import diagnosis
@@ -173,11 +174,15 @@ class PyroEngine:
         for i in range(0, count, self.config.batch_size):
             index = slice(i, i + self.config.batch_size)
             batch = data.rows(index if mine is None else mine[0][index], self.device)
-            if step.fit.loss is None:
-                found = terms(eager.model, eager.guide, batch, plate=eager.config.plate)
-                total -= elbo(found, data_size=size).item() * len(batch[0])
-            else:
-                total += float(step.fit.loss.loss(eager.model, eager.guide, *batch))
+            try:
+                if step.fit.loss is None:
+                    found = terms(eager.model, eager.guide, batch, plate=eager.config.plate)
+                    total -= elbo(found, data_size=size).item() * len(batch[0])
+                else:
+                    total += float(step.fit.loss.loss(eager.model, eager.guide, *batch))
+            except Exception:
+                refuse_others("fit: validation", eager.model, eager.guide, batch)
+                raise
         return total / size if self.group is None else self.group.mean(total * world / size)
 
     @torch.no_grad()

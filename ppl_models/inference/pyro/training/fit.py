@@ -20,6 +20,7 @@ from ..feeding.columns import Columns
 from ..feeding.distributed import Group
 from ..passes.checks import check_enumeration, check_loss, check_values
 from ..passes.pair_info import pair_info
+from ..passes.rows import refuse_others
 from .checkpoint import CHECKPOINT, kept, prepared
 from .engine import PyroEngine
 from .modes import set_to
@@ -106,7 +107,12 @@ def fit(
             slots = OptimizerState(trainable(saved), average=config.ema is not None)
             for each in (data, validation):
                 if each is not None:
-                    check_values(model, guide, each, min(rows, each.size), device)
+                    try:
+                        check_values(model, guide, each, min(rows, each.size), device)
+                    except Exception:
+                        if each is validation:
+                            refuse_others("fit: validation", model, guide, each.rows(slice(0, rows), device))
+                        raise
         if group is not None:
             group.broadcast_(_tensors(saved))
             slots = OptimizerState(trainable(saved), average=config.ema is not None)
