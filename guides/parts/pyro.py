@@ -35,7 +35,7 @@ class Pyro:
         args = tuple(_compact(a) if isinstance(a, Tensor) else a for a in args)
         run = programs.run(model, args)
         latents = {name: site for name, site in run.latents.items() if not site.enumerated}
-        moving = any(_bounds(site.fn.support) for site in latents.values())
+        moving = any(_bounds(programs.support_of(site.fn, site.value)) for site in latents.values())
         again, unplated = programs.run(model, args) if moving else run, unplated and not run.plates
         facts = {name: _facts(site, again.get(name), unplated) for name, site in latents.items()}
         values = {name: site.value for name, site in run.observed.items()}
@@ -78,18 +78,19 @@ PYRO = Pyro()
 
 def _bounds(support: Any) -> dict[str, Tensor]:
     """Those attributes of a constraint that are tensors."""
-    own = vars(programs.support_of(support))
+    own = vars(programs.elementwise(support))
     return {key: value for key, value in own.items() if isinstance(value, Tensor)}
 
 
 def _facts(site: Site, again: Site | None, unplated: bool) -> Facts:
-    support, batch = site.fn.support, site.shape[: len(site.shape) - site.event_dim]
+    support = programs.support_of(site.fn, site.value)
+    batch = site.shape[: len(site.shape) - site.event_dim]
     if support.is_discrete:
         return Facts(support, "", True)
-    base, found, moving = programs.support_of(support), _bounds(support), ""
+    base, found, moving = programs.elementwise(support), _bounds(support), ""
     event = site.shape if unplated else site.event_shape
     if found:
-        other = _bounds(again.fn.support) if again else {}
+        other = _bounds(programs.support_of(again.fn, again.value)) if again else {}
         base, moving = fixed(base, found, other, site.shape, event, torch.Tensor.expand)
         support = constraints.independent(base, len(event)) if event else base
     elif unplated and batch:

@@ -10,7 +10,7 @@ import numpy as np
 from ppl_models.programs.laboratory import Experiment, ProgramRun, SiteRecord
 
 from .graph import Factorization
-from .probing.alternatives import fitted
+from .probing.alternatives import redrawn
 from .probing.baselines import Baseline
 from .probing.inspection import Inspection
 
@@ -189,10 +189,11 @@ def _elementwise(record: SiteRecord, others: np.ndarray) -> np.ndarray:
     """Other values that differ in every element, where elements can differ one by one."""
     if record.value.dtype.kind == "f" and not np.array_equal(record.value, np.round(record.value)):
         return others
-    others = np.array(others)
+    others, family = np.array(others), record.site.family
     for _ in range(32):
         same = others == record.value
-        if not same.any() or record.fresh is None or record.site.family.startswith(("OneHot", "Multinomial")):
+        drawn = redrawn(record) if same.any() and not family.startswith(("OneHot", "Multinomial")) else None
+        if drawn is None:
             break
-        others = np.where(same, fitted(record.fresh(), others.shape), others)
+        others = np.where(same, drawn, others)
     return others

@@ -31,7 +31,8 @@ class SiteRecord:
     """A site of a controlled run, with a signal that moves when its factor does.
 
     Attributes:
-        site: as the run shows it, its value in NumPy; a value without a density is "deterministic", drawn or not.
+        site: as the run shows it, its value in NumPy; a value without a density is "deterministic", drawn or not. Its
+            mask is False where no copy counts in the first run: the signal then lacks it, and is 1 more where one does.
         signal: the log density, masked and scaled, (*batch,); of a deterministic site its computed value.
         fresh: draws another value from the site's own distribution.
         states: all values of a finite support, (K, 1, ..., 1, *event).

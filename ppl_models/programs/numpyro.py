@@ -13,8 +13,17 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 from numpyro import handlers
-from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution, constraints
+from numpyro.distributions import (
+    Delta,
+    Distribution,
+    ExpandedDistribution,
+    Independent,
+    MaskedDistribution,
+    constraints,
+)
+from numpyro.primitives import Messenger
 
+from .pairs import PROPER, refuse_undrawn
 from .record import Kind, Plate, Run, Site
 
 Node = Mapping[str, Any]
@@ -44,11 +53,8 @@ def run(
         ValueError: a site that cannot be drawn.
     """
     with handlers.block(), handlers.seed(rng_seed=key), handlers.substitute(data=dict(params or {})):
-        with handlers.trace() as trace:
-            try:
-                program(*args, **(kwargs or {}))
-            except NotImplementedError as error:  # an ImproperUniform
-                raise ValueError(f"the model cannot be run: {error}; give the site a proper prior") from error
+        with Drawable("the model cannot be run", PROPER), handlers.trace() as trace:
+            program(*args, **(kwargs or {}))
     return read(trace)
 
 
@@ -76,7 +82,7 @@ def site_of(node: Node, sizes: Mapping[str, int] | None = None) -> Site:
         return Site(name=node["name"], kind=kind, shape=shape, value=value)
     frames = [f for f in reversed(node["cond_indep_stack"]) if f.dim is not None]
     plates = tuple(Plate(f.name, f.dim, f.size, (sizes or {}).get(f.name, f.size)) for f in frames)
-    if kind == "deterministic":  # its event dims are not known: the leftmost are those of the plates
+    if node["type"] == "deterministic":  # its event dims are not known: the leftmost are those of the plates
         event_dim = max(len(shape) - max((-f.dim for f in frames), default=0), 0)
         return Site(name=node["name"], kind=kind, shape=shape, event_dim=event_dim, plates=plates, value=value)
     fn, infer = node["fn"], node["infer"]
@@ -100,6 +106,32 @@ def site_of(node: Node, sizes: Mapping[str, int] | None = None) -> Site:
     )
 
 
+class Drawable(Messenger):
+    """Inside, a site that cannot be drawn is told of by its name; an error of the program's own stays as it is.
+
+    Args:
+        asks: what the message starts with.
+        instead: what is to be tried.
+
+    Raises:
+        Undrawn: a site whose distribution has no `sample`, as an ImproperUniform.
+    """
+
+    def __init__(self, asks: str, instead: str) -> None:
+        super().__init__()
+        self.asks, self.instead = asks, instead
+        self._last: Any = None
+
+    def process_message(self, msg: Any) -> None:
+        self._last = msg if msg["type"] == "sample" else None
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        last = self._last
+        if isinstance(raised[1], NotImplementedError) and last is not None and last["value"] is None:
+            refuse_undrawn(self.asks, last["name"], type(unwrapped(last["fn"])).__name__, raised[1], self.instead)
+
+
 def kind_of(node: Node) -> Kind | None:
     """The kind of a node or message, None for what is no site (parameters, plates that take all of their copies)."""
     kind, value = node["type"], node["value"]
@@ -109,7 +141,11 @@ def kind_of(node: Node) -> Kind | None:
         return "deterministic" if _is_array(value) else None
     if kind != "sample" or not _is_array(value):
         return None
-    return "latent" if not node["is_observed"] else "observed" if jnp.size(value) else "factor"
+    if not node["is_observed"]:
+        return "latent"
+    if is_point(node["fn"]):
+        return "deterministic" if mask_of(node["fn"]) is False else "point"
+    return "observed" if jnp.size(value) else "factor"
 
 
 def nodes_of(trace: Trace, *kinds: Kind) -> dict[str, Node]:
@@ -133,6 +169,11 @@ def unwrapped(fn: Distribution, *kinds: type) -> Distribution:
     return found
 
 
+def is_point(fn: Distribution) -> bool:
+    """Whether a distribution has one value alone, so that what it gives is computed, even if it is observed."""
+    return isinstance(unwrapped(fn), Delta)
+
+
 def mask_of(fn: Distribution) -> Array | bool | None:
     """The copies of a site that count, None where all do: NumPyro keeps masks in distributions."""
     masks: list[Any] = []
@@ -143,7 +184,29 @@ def mask_of(fn: Distribution) -> Array | bool | None:
     return reduce(lambda a, b: a & b, masks) if masks else None
 
 
-def support_of(support: Any) -> Any:
+def unmasked(fn: Any) -> Any:
+    """A distribution without its masks."""
+    if isinstance(fn, MaskedDistribution):
+        return unmasked(fn.base_dist)
+    if isinstance(fn, ExpandedDistribution):
+        return unmasked(fn.base_dist).expand(fn.batch_shape)
+    return unmasked(fn.base_dist).to_event(fn.reinterpreted_batch_ndims) if isinstance(fn, Independent) else fn
+
+
+def support_of(fn: Any, value: Any) -> Any:
+    """The support of a distribution; where it states none, all numbers of a value's type."""
+    try:
+        found = fn.support
+    except (AssertionError, AttributeError, NotImplementedError):  # wrappers assert that there is one
+        found = None
+    if found is None:
+        whole = jnp.issubdtype(jnp.result_type(value), jnp.inexact)
+        found = constraints.real if whole else constraints.integer_interval(-(2**31), 2**31 - 1)
+        found = constraints.independent(found, fn.event_dim) if fn.event_dim else found
+    return found
+
+
+def elementwise(support: Any) -> Any:
     """A constraint without reinterpreted dims."""
     while isinstance(support, constraints.independent):
         support = support.base_constraint

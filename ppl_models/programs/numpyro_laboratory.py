@@ -11,16 +11,17 @@ from zlib import crc32
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import Delta
+from jax.core import Tracer
+from numpyro.distributions import Unit
 from numpyro.infer.autoguide import AutoGuide
 from numpyro.ops.provenance import eval_provenance
 from numpyro.primitives import Messenger
 
 from .jax_state import Parameters, protected, reachable, speaks as speaks
 from .laboratory import Leaves, Modes, Node, Owners, ProgramRun, SiteRecord, Tags, Values
-from .numpyro import kind_of, site_of, unwrapped
+from .numpyro import is_point, kind_of, site_of, unmasked, unwrapped
 from .reach import named_leaves
-from .record import Kind, Plate
+from .record import Kind, Plate, is_masked_out
 
 
 class NumPyroLaboratory:
@@ -49,6 +50,7 @@ class NumPyroLaboratory:
         self.runs = 0
         self._programs, self._double, self._parameters = list(programs), double, Parameters(double)
         self._plates: dict[str, tuple[Plate, ...]] = {}
+        self._hidden: dict[int, dict[str, bool]] = {}  # of each program, the sites that its first run masks out
 
     def leaf_names(self, program: Callable) -> list[str]:
         """See `Laboratory.leaf_names`."""
@@ -79,7 +81,7 @@ class NumPyroLaboratory:
         self, program: Callable, values: Values, seed: int, jitter: int | None, leaves: Leaves | None
     ) -> ProgramRun:
         """See `Experiment.run`."""
-        look = self._look(values, seed, jitter)
+        look = self._look(program, values, seed, jitter)
         self._call(program, look, [np.array(leaf) for leaf in (self.leaves if leaves is None else leaves)])
         records = [look.record(name) for name in look.messages]
         scans = (
@@ -101,7 +103,7 @@ class NumPyroLaboratory:
         leaves = {f"\0{k}": leaf for k, leaf in enumerate(self.leaves)}
 
         def signals(**inputs: Any) -> dict[str, Any]:
-            look = self._look({k: v for k, v in inputs.items() if k not in leaves}, 0, jitter)
+            look = self._look(program, {k: v for k, v in inputs.items() if k not in leaves}, 0, jitter)
             self._call(program, look, [inputs[k] for k in leaves])
             return {name: look.signal(name)[0] for name in look.messages}
 
@@ -110,15 +112,15 @@ class NumPyroLaboratory:
         return {
             site: frozenset().union(*(data.get(name, {name}) for name in found)) - {site}
             for site, found in reached.items()
-            if run[site].kind != "subsample"
+            if site in run and run[site].kind != "subsample"
         }
 
     def density(self, program: Callable, values: Values, places: Mapping[Node, tuple]) -> None:
         """See `Laboratory.density`: without gradients."""
 
-    def _look(self, values: Mapping[str, Any], seed: int, jitter: int | None) -> "_Look":
+    def _look(self, program: Callable, values: Mapping[str, Any], seed: int, jitter: int | None) -> "_Look":
         self._parameters.jitter(jitter)
-        return _Look(values, seed, self._parameters, self._plates)
+        return _Look(values, seed, self._parameters, self._plates, self._hidden.setdefault(id(program), {}))
 
     def _call(self, program: Callable, look: "_Look", leaves: Sequence[Any]) -> None:
         flat = list(self._flat)
@@ -135,10 +137,15 @@ class _Look(Messenger):
     """Hold values, give out random keys and parameters, and take down every site."""
 
     def __init__(
-        self, held: Mapping[str, Any], seed: int, parameters: Parameters, plates: dict[str, tuple[Plate, ...]]
+        self,
+        held: Mapping[str, Any],
+        seed: int,
+        parameters: Parameters,
+        plates: dict[str, tuple[Plate, ...]],
+        hidden: dict[str, bool],
     ) -> None:
         super().__init__()
-        self.held, self.seed, self.parameters, self.plates = held, seed, parameters, plates
+        self.held, self.seed, self.parameters, self.plates, self.hidden = held, seed, parameters, plates, hidden
         self.messages: dict[str, dict] = {}
         self.scans = False
         self._count = count()
@@ -177,6 +184,18 @@ class _Look(Messenger):
         elif kind in ("sample", "deterministic", "plate") and kind_of(msg):
             if kind != "plate" or name not in self.messages:
                 self.messages[name] = msg.copy()
+            if kind_of(msg) == "point":
+                self._add_density(msg)
+
+    def _add_density(self, msg: dict) -> None:
+        """A point mass that has a density: of a model a factor like any other."""
+        delta: Any = unwrapped(msg["fn"])
+        density = delta.log_density
+        if not isinstance(density, Tracer) and not np.any(density):
+            return
+        unit = Unit(jnp.broadcast_to(density, msg["fn"].batch_shape))
+        name = f"{msg['name']} (density)"
+        self.messages[name] = {**msg, "name": name, "fn": unit, "value": unit.sample(None)}
 
     def key(self, *what: Any) -> jax.Array:
         """A random key for a site, which no other site has."""
@@ -185,8 +204,7 @@ class _Look(Messenger):
     def kind(self, name: str) -> Kind | None:
         """See `SiteRecord`."""
         msg = self.messages[name]
-        kind = kind_of(msg)
-        return "deterministic" if kind == "latent" and isinstance(unwrapped(msg["fn"]), Delta) else kind
+        return "deterministic" if msg["type"] == "sample" and is_point(msg["fn"]) else kind_of(msg)
 
     def signal(self, name: str) -> tuple[Any, bool]:
         """The log density of a site, or what it is computed as, and whether it is mute."""
@@ -198,8 +216,13 @@ class _Look(Messenger):
                 return jnp.asarray(msg["computed"]), False
             delta: Any = unwrapped(msg["fn"])
             return jnp.broadcast_to(delta.v, jnp.shape(msg["value"])), False
+        fn, value = msg["fn"], jnp.asarray(msg["value"])
         try:
-            signal = msg["fn"].log_prob(jnp.asarray(msg["value"]))
+            signal = fn.log_prob(value)
+            if name not in self.hidden:
+                self.hidden[name] = is_masked_out(site_of(msg), bool(jnp.any(signal)))
+            if self.hidden[name]:
+                signal = unmasked(fn).log_prob(value) + (signal != 0)
         except (KeyError, NotImplementedError, RuntimeError, ValueError):  # a flow that cannot be inverted
             if kind != "latent":
                 raise
@@ -215,7 +238,8 @@ class _Look(Messenger):
             self.plates.setdefault(name, plates)
         elif kind == "deterministic" and msg["type"] == "sample":
             plates = self.plates.get(name, ())  # autoguides compute sites outside of the plates of the model's
-        site = replace(site, kind=kind, plates=plates, value=_array(msg["value"]), fn=None)
+        mask = False if self.hidden.get(name) else None
+        site = replace(site, kind=kind, plates=plates, value=_array(msg["value"]), mask=mask, fn=None)
         if msg["type"] != "sample":
             return SiteRecord(site=site, signal=_array(signal))
         fn, fresh = msg["fn"], count()

@@ -11,7 +11,8 @@ from typing import Any, NoReturn, Self
 from .plates import data_plate, is_local, subsampled
 from .record import Plate, Run
 
-DENSE = "latent", "observed", "factor"  # kinds of sites that have a density
+PROPER = "pass the data that it observes, or give the site a proper prior"  # to be tried where it cannot be drawn
+DENSE = "latent", "observed", "factor", "point"  # kinds of sites that have a density
 INSTEAD = "evaluate a model of the same parameters whose plate does not subsample"  # of one that does
 
 
@@ -159,6 +160,16 @@ def refuse_rough(name: str, family: str, instead: str, asks: str = "") -> NoRetu
         f"{asks}the guide draws the site {name!r} from a {family}, not reparametrized, so that no gradient goes "
         f"through the draw; {instead}"
     )
+
+
+class Undrawn(ValueError):
+    """A site has to be drawn, and cannot be."""
+
+
+def refuse_undrawn(asks: str, name: str, family: str, error: BaseException, instead: str) -> NoReturn:
+    """Raise Undrawn for a site whose distribution, of this family, has no way to draw; `instead` is to be tried."""
+    said = f" ({error})" if str(error) else ""
+    raise Undrawn(f"{asks}: the site {name!r} cannot be drawn, as {family} has no `sample`{said}; {instead}") from error
 
 
 def check_whole(asks: str, run: Run, instead: str = INSTEAD) -> None:

@@ -1,6 +1,7 @@
 """`data_plate`: the plate that enumerates the data of a run, by one rule for both languages."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from .places import elements
@@ -43,6 +44,31 @@ def data_plate(run: Run, first: Any = None, values: Callable[[], Mapping[str, An
     steps = _steps(run, found, first, {name: run.to_numpy(value) for name, value in known.items()})
     held = {p.name: sum(is_local(site, p) for site in run.latents.values()) for p in found}
     return max(found, key=lambda p: (steps[p.name], held[p.name], -p.dim))
+
+
+def sized(sites: Iterable[Site]) -> list[Site]:
+    """The sites of one run, plates that were given no size (`full_size` 0) with that of the values there.
+
+    It is that of the first site with several. One that has a single value, or another number, is outside of such a
+    plate: nothing repeats it.
+
+    >>> inside = lambda n: Site(name="z", kind="latent", shape=(n,), plates=(Plate("data", -1, n, 0),))
+    >>> [site.plates for site in sized([inside(1), inside(3)])]
+    [(), (Plate(name='data', dim=-1, size=3, full_size=3),)]
+    """
+    sites = list(sites)
+    known = {p.name: 1 for site in sites for p in site.plates if not p.full_size}
+    if not known:
+        return sites
+    for site in reversed(sites):
+        if site.kind != "deterministic":  # whose event dims one can but guess
+            known |= {p.name: p.size for p in site.plates if not p.full_size and p.size > 1}
+
+    def settled(plates: tuple[Plate, ...]) -> tuple[Plate, ...]:
+        inside = (p for p in plates if p.full_size or p.size == known[p.name])
+        return tuple(p if p.full_size else replace(p, full_size=p.size) for p in inside)
+
+    return [replace(site, plates=settled(site.plates)) for site in sites]
 
 
 def is_local(site: Site, plate: Plate | None) -> bool:

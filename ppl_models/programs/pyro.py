@@ -10,15 +10,19 @@ from typing import Any, cast
 import numpy as np
 import torch
 from pyro import poutine
-from pyro.distributions import MaskedDistribution
+from pyro.distributions import Delta, MaskedDistribution, constraints
 from pyro.poutine import Trace
 from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import Distribution, Independent, constraints
+from torch.distributions import Distribution, Independent
 
+from .pairs import PROPER, refuse_undrawn
+from .plates import sized
 from .record import Kind, Plate, Run, Site
 
+UNSIZED = -1  # size of a plate that was given none
 PARTICLES = "_particles"  # the plate of the draws that a pass makes at once: none of the program's
 Node = Mapping[str, Any]
 
@@ -29,26 +33,22 @@ def run(program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any] | None
     Raises:
         ValueError: a site that cannot be drawn.
     """
-    with torch.no_grad(), poutine.block(), poutine.trace() as capture:
-        try:
-            program(*args, **(kwargs or {}))
-        except NotImplementedError as error:  # an ImproperUniform
-            raise ValueError(f"the model cannot be run: {error}; give the site a proper prior") from error
+    with torch.no_grad(), poutine.block(), Drawable("the model cannot be run", PROPER), poutine.trace() as capture:
+        program(*args, **(kwargs or {}))
     return read(capture.trace)
 
 
 def read(trace: Trace) -> Run:
     """The record of a run that was traced. A trace whose subsample sites are pruned does without these."""
-    return Run([site_of(node) for node in trace.nodes.values() if kind_of(node)], to_numpy)
+    return Run(sized(site_of(node) for node in trace.nodes.values() if kind_of(node)), to_numpy)
 
 
 def site_of(node: Node) -> Site:
-    """The record of a node of a trace, or of the message of a sample statement that was run."""
+    """The record of a node of a trace, or of the message of a sample statement that was run; see `plates.sized`."""
     kind, fn, value, infer = cast(Kind, kind_of(node)), node["fn"], node["value"], node["infer"] or {}
     if kind == "subsample":
         return Site(name=node["name"], kind=kind, shape=tuple(value.shape), value=value)
     frames = [f for f in node["cond_indep_stack"] if f.vectorized]
-    plates = [Plate(f.name, f.dim, f.size, f.full_size or f.size) for f in frames if f.name != PARTICLES]
     event_dim, bare = fn.event_dim, unwrapped(fn)
     if kind == "deterministic" and event_dim == value.dim():  # what Pyro takes where nothing is said
         event_dim = max(value.dim() - max((-f.dim for f in frames), default=0), 0)
@@ -57,7 +57,7 @@ def site_of(node: Node) -> Site:
         kind=kind,
         shape=tuple(value.shape),
         event_dim=event_dim,
-        plates=tuple(plates),
+        plates=tuple(_plate(f, node, event_dim) for f in frames if f.name != PARTICLES),
         family=type(bare).__name__,
         reparametrized=fn.has_rsample,
         auxiliary=bool(infer.get("is_auxiliary")),
@@ -67,6 +67,32 @@ def site_of(node: Node) -> Site:
         value=value,
         fn=fn,
     )
+
+
+class Drawable(Messenger):
+    """Inside, a site that cannot be drawn is told of by its name; an error of the program's own stays as it is.
+
+    Args:
+        asks: what the message starts with.
+        instead: what is to be tried.
+
+    Raises:
+        Undrawn: a site whose distribution has no `sample`, as an ImproperUniform.
+    """
+
+    def __init__(self, asks: str, instead: str) -> None:
+        super().__init__()
+        self.asks, self.instead = asks, instead
+        self._last: Any = None
+
+    def _pyro_sample(self, msg: Any) -> None:
+        self._last = msg
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        last = self._last
+        if isinstance(raised[1], NotImplementedError) and last is not None and last["value"] is None:
+            refuse_undrawn(self.asks, last["name"], type(unwrapped(last["fn"])).__name__, raised[1], self.instead)
 
 
 def kind_of(node: Node) -> Kind | None:
@@ -79,6 +105,8 @@ def kind_of(node: Node) -> Kind | None:
         return "deterministic"
     if not node["is_observed"]:
         return "latent"
+    if is_point(node["fn"]):  # as reparametrized sites are left, and as values were given names before `deterministic`
+        return "deterministic" if mask_of(node) is False else "point"
     return "observed" if prod(node["value"].shape) else "factor"
 
 
@@ -92,11 +120,37 @@ def frame_of(node: Node, plate: str | None) -> CondIndepStackFrame | None:
     return next((f for f in node["cond_indep_stack"] if f.name == plate and f.vectorized), None)
 
 
+def outside(nodes: Mapping[str, Node], plate: str | None) -> frozenset[str]:
+    """The nodes that are in no plate of this name; for inside a step. Of one without a size see `plates.sized`."""
+    frames = {name: frame_of(node, plate) for name, node in nodes.items()}
+    unsized = {name: frame for name, frame in frames.items() if frame is not None and frame.size == UNSIZED}
+    copies = {n: _copies(nodes[n], frame, nodes[n]["fn"].event_dim) for n, frame in unsized.items()}
+    size = next((n for n in copies.values() if n > 1), 1)
+    return frozenset(name for name, frame in frames.items() if frame is None or copies.get(name, size) != size)
+
+
+def _plate(frame: Any, node: Node, event_dim: int) -> Plate:
+    if frame.size == UNSIZED:
+        return Plate(frame.name, frame.dim, _copies(node, frame, event_dim), 0)
+    return Plate(frame.name, frame.dim, frame.size, frame.full_size or frame.size)
+
+
+def _copies(node: Node, frame: Any, event_dim: int) -> int:
+    """The number of values that a node has along the dim of a plate."""
+    shapes = (frame.dim, node["fn"].batch_shape), (frame.dim - event_dim, node["value"].shape)
+    return max(shape[dim] if len(shape) >= -dim else 1 for dim, shape in shapes)
+
+
 def unwrapped(fn: Distribution) -> Distribution:
     """A distribution without what only wraps it: reinterpreted dims and masks."""
     while isinstance(fn, (Independent, MaskedDistribution)):
         fn = fn.base_dist
     return fn
+
+
+def is_point(fn: Distribution) -> bool:
+    """Whether a distribution has one value alone, so that what it gives is computed, even if it is observed."""
+    return isinstance(unwrapped(fn), Delta)
 
 
 def mask_of(node: Node) -> Tensor | bool | None:
@@ -107,7 +161,23 @@ def mask_of(node: Node) -> Tensor | bool | None:
     return mask
 
 
-def support_of(support: Any) -> Any:
+def unmasked(fn: Any) -> Any:
+    """A distribution without its masks."""
+    if isinstance(fn, MaskedDistribution):
+        return unmasked(fn.base_dist)
+    return unmasked(fn.base_dist).to_event(fn.reinterpreted_batch_ndims) if isinstance(fn, Independent) else fn
+
+
+def support_of(fn: Any, value: Tensor) -> Any:
+    """The support of a distribution; where it states none, as flows may, all numbers of a value's type."""
+    try:
+        return fn.support
+    except (AttributeError, NotImplementedError):
+        base = constraints.real if value.is_floating_point() else constraints.integer
+        return constraints.independent(base, fn.event_dim) if fn.event_dim else base
+
+
+def elementwise(support: Any) -> Any:
     """A constraint without reinterpreted dims."""
     while isinstance(support, constraints.independent):
         support = support.base_constraint

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
-from pyro.distributions import Delta, MaskedDistribution
+from pyro.distributions import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
@@ -16,9 +17,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .laboratory import Leaves, Modes, Node, Owners, ProgramRun, SiteRecord, Tags, Values
-from .pyro import kind_of, site_of, support_of, unwrapped
+from .plates import sized
+from .pyro import elementwise, is_point, kind_of, site_of, support_of, unmasked, unwrapped
 from .reach import named_leaves
-from .record import Site
+from .record import COMPUTED, Site, is_masked_out
+from .torch_density import TorchDensity
 from .torch_state import ProgramSnapshot, reachable, seed_generators
 
 NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
@@ -57,6 +60,7 @@ class PyroLaboratory:
         others = [leaf for leaf in self._flat if not isinstance(leaf, Tensor)]
         self._snapshot = ProgramSnapshot([*programs, *others], double, grad)
         self._devices: dict[str, torch.device] = {}
+        self._hidden: dict[int, dict[str, bool]] = {}  # of each program, the sites that its first run masks out
 
     def leaf_names(self, program: Callable) -> list[str]:
         """See `Laboratory.leaf_names`."""
@@ -84,9 +88,10 @@ class PyroLaboratory:
         self, program: Callable, values: Values, seed: int, jitter: int | None, leaves: Leaves | None
     ) -> ProgramRun:
         """See `Experiment.run`."""
-        with _Look(values, seed, self._devices) as look:
+        with _Look(values, seed, self._devices, self._hidden.setdefault(id(program), {})) as look:
             self._call(program, seed, jitter, leaves)
-        return ProgramRun(look.records)
+        sites = sized(record.site for record in look.records)
+        return ProgramRun(replace(record, site=site) for record, site in zip(look.records, sites, strict=True))
 
     def tags(self, program: Callable, owners: Owners, values: Values, jitter: int | None) -> Tags:
         """See `Experiment.tags`. Nothing is held."""
@@ -130,37 +135,12 @@ class PyroLaboratory:
         program(*args, **kwargs)
 
 
-class TorchDensity:
-    """A log density over torch as `ppl_models.programs.laboratory.Density` wants it, by automatic differentiation.
-
-    Args:
-        log_density: (D,) in double precision to a scalar, differentiable twice.
-    """
-
-    def __init__(self, log_density: Callable[[Tensor], Tensor]) -> None:
-        self.log_density = log_density
-
-    def __call__(self, v: np.ndarray) -> float:
-        """The density of a vector."""
-        return float(self.log_density(torch.from_numpy(v)))
-
-    @torch.enable_grad()
-    def gradient(self, v: np.ndarray) -> np.ndarray:
-        """(D,)."""
-        return torch.autograd.functional.jacobian(self.log_density, torch.from_numpy(v)).numpy()
-
-    @torch.enable_grad()
-    def hessian(self, v: np.ndarray) -> np.ndarray:
-        """(D, D)."""
-        return torch.autograd.functional.hessian(self.log_density, torch.from_numpy(v)).numpy()
-
-
 class _Look(Messenger):
     """Hold values and take down every site."""
 
-    def __init__(self, held: Values, seed: int, devices: dict[str, torch.device]) -> None:
+    def __init__(self, held: Values, seed: int, devices: dict[str, torch.device], hidden: dict[str, bool]) -> None:
         super().__init__()
-        self.held, self.seed, self.devices = held, seed, devices
+        self.held, self.seed, self.devices, self.hidden = held, seed, devices, hidden
         self.records: list[SiteRecord] = []
 
     def _pyro_sample(self, msg: dict) -> None:
@@ -182,34 +162,39 @@ class _Look(Messenger):
         if site.kind == "subsample":
             self.records.append(SiteRecord(site=site))
             return
-        fn, bare = msg["fn"], unwrapped(msg["fn"])
+        fn, bare = msg["fn"], cast(Any, unwrapped(msg["fn"]))
         silent = isinstance(fn, MaskedDistribution) and fn._mask is False  # as reparametrized sites are left
         if site.kind == "deterministic":
             signal, density = computed, None
-        elif isinstance(bare, Delta) and (silent or not msg["is_observed"]):
-            site, signal, density = replace(site, kind="deterministic"), bare.v, bare.log_density
+        elif is_point(fn):
+            site, signal, density = replace(site, kind="deterministic"), bare.v, None if silent else bare.log_density
         else:
             self.records.append(self._drawn(site, msg))
             return
-        self.records.append(SiteRecord(site=site, signal=_array(signal), **_others(fn)))
+        self.records.append(SiteRecord(site=site, signal=_array(signal), **_others(fn, value)))
         if density is not None and (density != 0).any():
             # of a model a factor like any other; of a guide a Jacobian
-            factor = replace(site, name=f"{site.name} (density)", kind="factor", event_dim=0)
+            factor = replace(site, name=_density_of(site.name), kind="factor", event_dim=0)
             self.records.append(SiteRecord(site=factor, signal=_array(density)))
 
     def _drawn(self, site: Site, msg: dict) -> SiteRecord:
         """The record of a site that has a density."""
-        fn, mute = msg["fn"], False
+        fn, mute, hidden = msg["fn"], False, False
         try:
             # a scale that is a number depends on nothing, and may make a density too faint to be seen to move
             scale = msg["scale"] if isinstance(msg["scale"], Tensor) else 1.0
             signal = scale_and_mask(fn.log_prob(msg["value"], *msg["args"]), scale, msg["mask"])
+            if site.name not in self.hidden:
+                self.hidden[site.name] = is_masked_out(site, bool(signal.any()))
+            if hidden := self.hidden[site.name]:
+                signal = scale_and_mask(unmasked(fn).log_prob(msg["value"], *msg["args"]), scale) + (signal != 0)
         except (KeyError, NotImplementedError, RuntimeError):  # a flow that cannot be inverted
             if site.kind != "latent":
                 raise
             signal, mute = _fresh(fn, site.name, self.seed), True
-        fresh = None if site.kind == "factor" else lambda: _array(fn.sample())
-        return SiteRecord(site=site, signal=_array(signal), fresh=fresh, mute=mute, **_others(fn))
+        fresh = None if site.kind == "factor" else lambda: _array(fn())  # as programs do: a flow may have no `sample`
+        site = replace(site, mask=False if hidden else None)
+        return SiteRecord(site=site, signal=_array(signal), fresh=fresh, mute=mute, **_others(fn, msg["value"]))
 
 
 class _Sum(Messenger):
@@ -240,31 +225,42 @@ class _Tags(Messenger):
         kind, name, fn = kind_of(msg), msg["name"], msg["fn"]
         if kind == "subsample":
             return
-        tags = get_provenance(msg["value"]) if kind in ("latent", "deterministic") else frozenset()
-        for read in (lambda: fn.log_prob(msg["value"]), lambda: msg["mask"], lambda: msg["scale"], lambda: vars(fn)):
+        tags = get_provenance(msg["value"]) if kind in ("latent", *COMPUTED) else frozenset()
+        # a mask may hide for now what counts later, of all but latents
+        densities = (fn.log_prob, unmasked(fn).log_prob) if kind in ("observed", "factor") else (fn.log_prob,)
+        reads = [partial(density, msg["value"]) for density in densities]
+        for read in (*reads, lambda: msg["mask"], lambda: msg["scale"], lambda: vars(fn)):
             try:
                 tags |= get_provenance(read())
             except Exception:  # noqa: BLE001, S110 (a density that cannot be had; the value has told already)
                 pass
         self.found[name] = tags - {name}
+        bare: Any = unwrapped(fn)
+        if is_point(fn):
+            self.found[_density_of(name)] = get_provenance(bare.log_density) - {name}
         value, own = detach_provenance(msg["value"]), frozenset({name})
-        if kind == "deterministic" or getattr(fn, "_mask", None) is False:  # what it is computed from counts, too
+        if kind in COMPUTED or getattr(fn, "_mask", None) is False:  # what it is computed from counts, too
             own |= get_provenance(msg["value"])
         msg["value"] = track_provenance(value, own) if value.numel() else value
 
 
-def _others(fn: Any) -> dict[str, Any]:
+def _density_of(name: str) -> str:
+    """The name of the factor that the density of a point mass is."""
+    return f"{name} (density)"
+
+
+def _others(fn: Any, value: Tensor) -> dict[str, Any]:
     """Facts of the values of a distribution that an inspection needs."""
     bare = unwrapped(fn)
     states = (lambda: _array(bare.enumerate_support(expand=False))) if bare.has_enumerate_support else None
-    return {"states": states, "joint": support_of(fn.support).event_dim > 0}
+    return {"states": states, "joint": elementwise(support_of(fn, value)).event_dim > 0}
 
 
 def _fresh(fn: Any, name: str, seed: int) -> Tensor:
     """A draw whose random numbers depend on the name and the seed alone, not on what was drawn before."""
     state = get_rng_state()
     seed_generators(seed + sum(ord(c) * 31**i for i, c in enumerate(name)) % 2**31)
-    value = fn.sample()
+    value = fn()
     set_rng_state(state)
     return value
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-Kind = Literal["latent", "observed", "factor", "deterministic", "subsample", "covariate"]
+Kind = Literal["latent", "observed", "factor", "deterministic", "point", "subsample", "covariate"]
+COMPUTED = "deterministic", "point"  # kinds of sites whose value the program computes: neither drawn nor measured
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Plate:
         name: of the plate; two plates may use one dim in turn, so that plates are told apart by name.
         dim: its dim, negative, counted from the right of the batch dims.
         size: how many copies there are in this run.
-        full_size: how many there are in all; larger than `size` where the plate subsamples.
+        full_size: how many there are in all; larger than `size` where the plate subsamples. Of a site alone, in a plate
+            that was given no size, 0: then `size` is what the site has there, and `plates.sized` tells the rest.
     """
 
     name: str
@@ -38,8 +40,9 @@ class Site:
     Attributes:
         name: of the site.
         kind: "latent" (drawn), "observed" (measured), "factor" (a density without a value), "deterministic" (a value
-            without a density), "subsample" (the indices that a plate drew) or, of an inspection alone, "covariate" (an
-            argument that no site observes).
+            without a density), "point" (a computed value that is observed under a point mass, whose density counts),
+            "subsample" (the indices that a plate drew) or, of an inspection alone, "covariate" (an argument that no
+            site observes).
         shape: of the value, (*batch, *event).
         event_dim: how many dims of the value, from the right, are those of one event.
         plates: around it, outermost first, less the plate of the particles.
@@ -84,6 +87,11 @@ class Site:
         return next((plate for plate in self.plates if plate.name == name), None)
 
 
+def is_masked_out(site: Site, counts: bool) -> bool:
+    """Whether a mask hides a site, as no copy counts in a run. A latent that is muted for good is not hidden."""
+    return site.mask is not None and not counts and (site.mask is not False or site.kind != "latent")
+
+
 class Run(Mapping[str, Site]):
     """The sites of one run by name, in the order in which the program met them.
 
@@ -121,6 +129,11 @@ class Run(Mapping[str, Site]):
     def observed(self) -> dict[str, Site]:
         """The sites that were measured: neither factors nor computed values."""
         return self.of("observed")
+
+    @cached_property
+    def computed(self) -> dict[str, Site]:
+        """The sites whose value the program computes from others."""
+        return self.of(*COMPUTED)
 
     @cached_property
     def plates(self) -> dict[str, Plate]:

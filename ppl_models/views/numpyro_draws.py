@@ -13,10 +13,10 @@ from numpyro.primitives import Messenger
 from ppl_models.inference.numpyro.passes.divergences import log_density, per_datum, scaled
 from ppl_models.inference.numpyro.passes.rows import refuse_others
 from ppl_models.inference.numpyro.passes.terms import check_model, weights
-from ppl_models.programs.numpyro import Trace, kind_of, nodes_of, read, unwrapped
-from ppl_models.programs.pairs import Pair, check_order, check_whole, fits, rows_in
+from ppl_models.programs.numpyro import Drawable, Trace, kind_of, nodes_of, read
+from ppl_models.programs.pairs import PROPER, Pair, Undrawn, check_order, check_whole, fits, rows_in
 
-from .draws import INSTEAD, PREDICTIVE, Arrays, Dims, Draws, constants, gather, named_arguments
+from .draws import INSTEAD, PREDICTIVE, UNDRAWN, Arrays, Dims, Draws, constants, gather, named_arguments
 
 
 def draw(
@@ -67,7 +67,7 @@ def draw(
         pair.dims,
         pair.plate,
         ("numpyro", numpyro.__version__),
-        notes,
+        [*notes, *([] if pair.left_out is None else [pair.left_out])],
     )
 
 
@@ -107,14 +107,14 @@ class _Pair:
         found, drawn = read(p), read(q)
         if not fits((found, drawn), rows_in(args)):
             refuse_others("to_arviz", model, guide, args, self.params)
-        data = {name: site for name, site in found.observed.items() if site.family != "Delta"}  # named constants
         check_order(guide, drawn.observed, "numpyro")
         pair = Pair.of(found, drawn, args[0] if args else None)
         pair.check("to_arviz", model)
         check_whole("to_arviz", found, INSTEAD)
         self.plate, self.shared = pair.data, pair.shared
-        self.observed = {name: site.value for name, site in data.items()}
-        self.dims = {n: Dims.of(site) for n, site in {**found.latents, **data, **found.of("deterministic")}.items()}
+        self.observed = {name: site.value for name, site in found.observed.items()}
+        self.dims = {n: Dims.of(s) for n, s in {**found.latents, **found.observed, **found.computed}.items()}
+        self.left_out: str | None = None
         self.size = 1 if self.plate is None else self.plate.size
 
     def run(self, key: jax.Array) -> dict[str, dict[str, jax.Array]]:
@@ -132,12 +132,23 @@ class _Pair:
             total = {"log_p": sum(t.sum() for t in log_p.values()), "log_q": sum(t.sum() for t in log_q.values())}
         found["densities"] = total
         if "posterior_predictive" in self.groups:
-            found["posterior_predictive"] = self._values(self._trace(self.model, keys[2], latent, True), observed=True)
+            found["posterior_predictive"] = self._values(self._predicted(keys[2], latent), observed=True)
         if set(self.groups) & set(PREDICTIVE[1:]):
-            prior = self._trace(self.model, keys[3], None, True)
+            prior = self._predicted(keys[3], None)
             found["prior"] = self._values(prior, observed=False)
             found["prior_predictive"] = self._values(prior, observed=True)
-        return found
+        return found if self.left_out is None else {g: v for g, v in found.items() if "predictive" not in g}
+
+    def _predicted(self, key: jax.Array, latent: Mapping[str, Any] | None) -> Trace:
+        """A run that draws what is observed anew; where that cannot be drawn it stays, and `left_out` says so."""
+        if self.left_out is None:
+            try:
+                with Drawable(*UNDRAWN):
+                    return self._trace(self.model, key, latent, True)
+            except Undrawn as error:
+                self.left_out = str(error)
+        with Drawable("to_arviz", PROPER):
+            return self._trace(self.model, key, latent)
 
     def arrange(self, name: str, group: str, values: np.ndarray) -> np.ndarray:
         """(draws, *dims) of what runs gave."""
@@ -179,7 +190,7 @@ class _Redraw(Messenger):
                 "to_arviz: observations inside of a numpyro scan or cond are not drawn anew; leave the predictive "
                 "groups out, groups=('posterior', 'log_likelihood'), or write the loop in Python"
             )
-        if msg["type"] == "sample" and kind_of(msg) == "observed" and type(unwrapped(msg["fn"])).__name__ != "Delta":
+        if msg["type"] == "sample" and kind_of(msg) == "observed":
             msg["is_observed"], msg["value"] = False, None
 
 

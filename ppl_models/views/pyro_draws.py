@@ -20,9 +20,11 @@ from ppl_models.inference.pyro.passes.pair_info import pair_info
 from ppl_models.inference.pyro.passes.particles import vectorizes
 from ppl_models.inference.pyro.passes.rows import check_rows
 from ppl_models.inference.pyro.passes.terms import Terms, collect, traces
-from ppl_models.programs.pyro import PARTICLES, kind_of, nodes_of, to_numpy
+from ppl_models.programs.pairs import PROPER, Undrawn
+from ppl_models.programs.pyro import PARTICLES, Drawable, kind_of, nodes_of, to_numpy
+from ppl_models.programs.record import COMPUTED
 
-from .draws import INSTEAD, Arrays, Dims, Draws, constants, gather, named_arguments
+from .draws import INSTEAD, UNDRAWN, Arrays, Dims, Draws, constants, gather, named_arguments
 
 Values = dict[str, Tensor]
 
@@ -52,7 +54,7 @@ def _draw(
     info = pair_info("to_arviz", model, guide, args)  # with Pyro's validation on: bad data speak up here
     run, terms, nesting, plate = info.pair.model, info.terms, info.pair.nesting, info.pair.plate
     check_rows("to_arviz", model, guide, args, info.pair, INSTEAD)
-    dims = {name: Dims.of(site) for name, site in run.of("latent", "observed", "deterministic").items()}
+    dims = {name: Dims.of(site) for name, site in {**run.latents, **run.observed, **run.computed}.items()}
     observed = {name: dims[name].arrange(to_numpy(site.value)[None])[0] for name, site in run.observed.items()}
     reason = None
     if draws > 1:
@@ -75,7 +77,7 @@ def _draw(
         dims,
         info.pair.data,
         ("pyro", pyro.__version__),
-        [] if reason is None else [f"draws made one by one: {reason}"],
+        [note for note in (reason and f"draws made one by one: {reason}", pair.left_out) if note],
     )
 
 
@@ -94,6 +96,7 @@ class _Pair:
     ) -> None:
         self.model, self.guide, self.args, self.plate = model, guide, args, plate
         self.dims, self.shared, self.groups = dims, shared, groups
+        self.left_out: str | None = None
 
     def run(self, count: int, dim: int | None) -> dict[str, Arrays]:
         """Groups of that many draws, and their densities."""
@@ -110,15 +113,26 @@ class _Pair:
         found["log_likelihood"] = {name: self.per_datum(terms.log_likelihood[name], count, name) for name in seen}
         found["densities"] = self.densities(terms, count)
         if "posterior_predictive" in self.groups:
-            with poutine.trace() as capture, plate(), Substitute(values), _Redraw():
-                self.model(*self.args)
-            found["posterior_predictive"] = self.arrays(capture.trace, count, dim, observed=True)
+            trace = self.predicted(plate, values)
+            found["posterior_predictive"] = self.arrays(trace, count, dim, observed=True)
         if self.groups & {"prior", "prior_predictive"}:
-            with poutine.trace() as capture, plate(), _Redraw():
-                self.model(*self.args)
-            found["prior"] = self.arrays(capture.trace, count, dim, observed=False)
-            found["prior_predictive"] = self.arrays(capture.trace, count, dim, observed=True)
-        return found
+            trace = self.predicted(plate, {})
+            found["prior"] = self.arrays(trace, count, dim, observed=False)
+            found["prior_predictive"] = self.arrays(trace, count, dim, observed=True)
+        return found if self.left_out is None else {g: v for g, v in found.items() if "predictive" not in g}
+
+    def predicted(self, plate: Callable, values: Values) -> Trace:
+        """A run that draws what is observed anew; where that cannot be drawn it stays, and `left_out` says so."""
+        if self.left_out is None:
+            try:
+                with Drawable(*UNDRAWN), poutine.trace() as capture, plate(), Substitute(values), _Redraw():
+                    self.model(*self.args)
+                return capture.trace
+            except Undrawn as error:
+                self.left_out = str(error)
+        with Drawable("to_arviz", PROPER), poutine.trace() as capture, plate(), Substitute(values):
+            self.model(*self.args)
+        return capture.trace
 
     def arrays(self, trace: Trace, count: int, dim: int | None, observed: bool) -> Arrays:
         """The values of a trace that were drawn or computed, or else the data."""
@@ -162,7 +176,7 @@ def _computed_differs(
     count, dim = 3, -1 - nesting
     with pyro.plate(PARTICLES, count, dim=dim):
         together, _, _ = traces(model, guide, args, {})
-    computed = nodes_of(together, "deterministic")
+    computed = nodes_of(together, *COMPUTED)
     try:
         many = {n: _by_draw(n, together.nodes[n]["value"], count, dim, dims[n]) for n in dims}
     except ValueError as error:

@@ -83,7 +83,7 @@ def _look(model: Model, args: Arguments, unplated: bool) -> tuple[Run, dict[str,
     """A run without arrays, and the facts of its latents."""
     run = programs.run(model, args)
     latents = {name: site for name, site in run.latents.items() if not site.enumerated}
-    moving = any(_bounds(site.fn.support) for site in latents.values())
+    moving = any(_bounds(programs.support_of(site.fn, site.value)) for site in latents.values())
     again, unplated = programs.run(model, args, key=1) if moving else run, unplated and not run.plates
     facts = {name: _facts(site, again.get(name), unplated) for name, site in latents.items()}
     return Run((_bare(site) for site in run.values()), programs.to_numpy), facts
@@ -96,18 +96,19 @@ def _bare(site: Site) -> Site:
 
 def _bounds(support: Any) -> dict[str, Array | np.ndarray]:
     """Those attributes of a constraint that are arrays."""
-    own = vars(programs.support_of(support))
+    own = vars(programs.elementwise(support))
     return {key: value for key, value in own.items() if isinstance(value, (jax.Array, np.ndarray))}
 
 
 def _facts(site: Site, again: Site | None, unplated: bool) -> Facts:
-    support, batch = site.fn.support, site.shape[: len(site.shape) - site.event_dim]
+    support = programs.support_of(site.fn, site.value)
+    batch = site.shape[: len(site.shape) - site.event_dim]
     if support.is_discrete:
         return Facts(support, "", True)
-    base, found, moving = programs.support_of(support), _bounds(support), ""
+    base, found, moving = programs.elementwise(support), _bounds(support), ""
     event = site.shape if unplated else site.event_shape
     if found:
-        other = _bounds(again.fn.support) if again else {}
+        other = _bounds(programs.support_of(again.fn, again.value)) if again else {}
         base, moving = fixed(base, found, other, site.shape, event, lambda b, s: np.broadcast_to(np.asarray(b), s))
         support = constraints.independent(base, len(event)) if event else base
     elif unplated and batch:
@@ -115,6 +116,12 @@ def _facts(site: Site, again: Site | None, unplated: bool) -> Facts:
     shape = () if moving else tuple(biject_to(support).inverse_shape(event))
     is_real = isinstance(base, type(constraints.real))
     return Facts(support, moving, False, is_real, shape, gaussian_base(site.fn) is not None, altered(site, np.asarray))
+
+
+def _density(site: Site) -> Array:
+    """The log density of a site; one that the example masks out for good is looked at without its mask."""
+    hidden = site.mask is False and site.kind != "latent"
+    return (programs.unmasked(site.fn) if hidden else site.fn).log_prob(site.value) * site.scale
 
 
 def _factorization(model: Model, args: Arguments, run: Run) -> Factorization:
@@ -127,14 +134,18 @@ def _factorization(model: Model, args: Arguments, run: Run) -> Factorization:
     def log_densities(**values: Array) -> dict[str, Array]:
         """Of each site given all others, factors included: masks and scales count, too."""
         held = handlers.substitute(model, data={name[1:]: value for name, value in values.items()})
-        sites = programs.run(held, args).of("latent", "observed", "factor")
-        order.extend(sites)
-        return {name: site.fn.log_prob(site.value) * site.scale for name, site in sites.items()}
+        sites = programs.run(held, args)
+        found = {name: _density(s) for name, s in sites.of("latent", "observed", "factor").items()}
+        deltas: dict[str, Any] = {name: programs.unwrapped(site.fn) for name, site in sites.of("point").items()}
+        found |= {f"{name} (density)": delta.log_density * sites[name].scale for name, delta in deltas.items()}
+        order.extend(name for site in sites for name in (site, f"{site} (density)") if name in found)
+        return found
 
     shapes = {name: site.value for name, site in {**run.latents, **run.observed}.items()}
     try:
         reached = eval_provenance(log_densities, **{f"_{name}": shape for name, shape in shapes.items()})
     except Exception:  # noqa: BLE001 (a program may do anything with a tracer)
         return every_edge(list(run.latents), list(run.observed))
+    order = [n for n in order if n in run or reached[n]]  # most point masses have a density of one
     parents = {n: tuple(u for u in order[:i] if f"_{u}" in reached[n]) for i, n in enumerate(order)}
     return Factorization(parents, tuple(n for n in order if n not in run.latents))

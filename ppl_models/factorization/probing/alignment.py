@@ -9,6 +9,7 @@ import numpy as np
 from ppl_models.programs.laboratory import Copy, Experiment, Node, ProgramRun, SiteRecord, Tags
 from ppl_models.programs.record import Site
 
+from .alternatives import redrawn
 from .baselines import Baseline, Change
 
 CLOSED, MIXED = -1, -2  # not from the arguments; from several of their elements at once
@@ -156,8 +157,9 @@ class Alignment:
             other = rows[0] if rows else other
         else:
             other[choose] = rng.permutation(part[choose])
-        if np.array_equal(other[choose], part[choose]) and leaf.dtype.kind == "f":
-            other = part + rng.standard_normal(part.shape).astype(leaf.dtype)
+        if np.array_equal(other[choose], part[choose]):
+            other = part + rng.standard_normal(part.shape).astype(leaf.dtype) if leaf.dtype.kind == "f" else part
+            other = ~part if leaf.dtype.kind == "b" else other  # masks: all may count in the example, or none
         leaf[at] = np.where(choose, other, part)
         leaves[k] = leaf
         return leaves
@@ -223,8 +225,9 @@ def _poles(leaf: np.ndarray, base: ProgramRun) -> list[tuple[float, float]]:
         return [(low, high)]
     drawn: Mapping[float, None] = {}
     for record in base.of("observed").values():
-        if record.fresh is not None and record.value.dtype.kind == leaf.dtype.kind:
-            drawn = {**drawn, **dict.fromkeys(np.unique(record.fresh())[:3].tolist())}
+        values = redrawn(record) if record.value.dtype.kind == leaf.dtype.kind else None
+        if values is not None:
+            drawn = {**drawn, **dict.fromkeys(np.unique(values)[:3].tolist())}
     return [(low, value) for value in (*drawn, 1 - low if low in (0, 1) else low + 1) if value != low]
 
 

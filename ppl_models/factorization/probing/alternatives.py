@@ -10,11 +10,21 @@ MAX_STATES = 64  # of a finite support that are tried one by one
 
 
 def another(record: SiteRecord) -> np.ndarray:
-    """A value that differs from that of a run in every copy, drawn from the site's own distribution."""
+    """A value that differs from that of a run in every copy, drawn from the site's own distribution.
+
+    What is observed from a density that cannot be drawn from has its own values in another order.
+
+    Raises:
+        NotImplementedError: a latent of such a density.
+    """
     value = np.array(record.value)
     if record.fresh is None or not value.size:
         return value
-    drawn = fitted(record.fresh(), value.shape)
+    drawn = redrawn(record)
+    if drawn is None and record.kind == "observed":
+        return _rearranged(record, value)
+    if drawn is None:
+        raise NotImplementedError(f"the site {record.name!r} cannot be drawn")
     for _ in range(16):
         equal = _equal(record, drawn)
         if not equal:
@@ -31,6 +41,25 @@ def another(record: SiteRecord) -> np.ndarray:
             at = record.at(value, copy)
             drawn[at] = rest[at]
     return drawn
+
+
+def redrawn(record: SiteRecord) -> np.ndarray | None:
+    """A draw from a site's own distribution in the shape of its value; None where that has no way to draw."""
+    try:
+        return None if record.fresh is None else fitted(record.fresh(), record.value.shape)
+    except NotImplementedError:
+        return None
+
+
+def _rearranged(record: SiteRecord, value: np.ndarray) -> np.ndarray:
+    """The values of other copies, where those differ; else of other elements, else the value moved."""
+    axes = (value.ndim + plate.dim - record.site.event_dim for plate in record.plates)
+    for axis in (axis for axis in axes if axis >= 0):
+        for k in range(1, value.shape[axis]):
+            if not _equal(record, np.roll(value, k, axis)):
+                return np.roll(value, k, axis)
+    rolled = np.roll(value, 1)
+    return rolled if not _equal(record, rolled) else value + np.ones((), value.dtype)
 
 
 def _unlikely(record: SiteRecord, value: np.ndarray) -> np.ndarray | None:
@@ -63,7 +92,7 @@ def extremes(record: SiteRecord) -> Iterator[np.ndarray]:
         for more in (2, 5, 20):
             yield (value + more).astype(value.dtype)
         return
-    drawn = np.stack([value, *(fitted(record.fresh(), value.shape) for _ in range(8))])
+    drawn = np.stack([value, *(v for v in (redrawn(record) for _ in range(8)) if v is not None)])
     both = (drawn < 0).any() and (drawn > 0).any()
     spread = drawn.std(0) + drawn.std()
     for factor in (3.0, 10.0, 30.0):

@@ -62,14 +62,14 @@ def draw_baseline(
         checked += [] if guide is None else guide.run(held, seed=r, jitter=moved).values()
         if all(record.finite for record in checked if record.kind != "deterministic"):
             break
-    drawn = [name for name, record in run.items() if record.fresh is not None]
-    try:
-        others = {name: another(run[name]) for name in drawn}
-        again = first_run(model, guide, rows, r + 1000, moved) if plus else run
-    except NotImplementedError:  # a density that cannot be drawn from
-        again = first_run(model, guide, rows, r + 1000, moved)
-        others = {name: again[name].value for name in drawn}
-    return Baseline(held, {**others, **{name: again[name].value for name in plus}}, r, moved)
+    others, left = {}, [*plus]
+    for name in (name for name, record in run.items() if record.fresh is not None):
+        try:
+            others[name] = another(run[name])
+        except NotImplementedError:  # a density that cannot be drawn from
+            left.append(name)
+    again = first_run(model, guide, rows, r + 1000, moved) if left else run
+    return Baseline(held, {**others, **{name: again[name].value for name in left}}, r, moved)
 
 
 def first_run(

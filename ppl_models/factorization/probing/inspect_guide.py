@@ -47,6 +47,7 @@ def inspect_guide(model: ModelInspection, guide: Experiment) -> Inspection:
     probe.run()
     look_for_rare_values(probe, model.alignment)
     probed.doubts += probe.complaints("guide")
+    probed.doubts += _hidden_data(model, probe)
     place = {name: i for i, name in enumerate(sampled)}
     for source, children in probe.moved.items():
         for node in children - {source}:
@@ -102,6 +103,17 @@ def _joined_plates(model: ModelInspection, base: ProgramRun, direct: Sequence[st
                     "cannot be told apart; draw it inside that plate"
                 )
     return doubts
+
+
+def _hidden_data(model: ModelInspection, probe: Probe) -> list[str]:
+    """Doubts about data that are masked out in all rows, where a guide may pass over them."""
+    read = {source[0] for source, nodes in probe.moved.items() if nodes}
+    return [
+        f"{name!r} is masked out in every row, so that one cannot tell whether the guide reads it where it counts; "
+        "pass rows in which it is observed"
+        for name, record in model.base.of("observed").items()
+        if record.site.mask is False and name not in read
+    ]
 
 
 def _contract(

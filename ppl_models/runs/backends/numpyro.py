@@ -24,6 +24,7 @@ from ppl_models.inference.numpyro import load as load_weights
 from ppl_models.inference.pyro.evaluation.sampling import rows_from
 from ppl_models.numpyro import evaluate as evaluate_pair, fit
 from ppl_models.numpyro.data import rows_of
+from ppl_models.programs.numpyro import is_point, nodes_of
 
 from .. import names
 from . import Device, Pair
@@ -75,7 +76,8 @@ def sample(model: Any, example: jax.Array, n: int, draws: bool) -> Tensor:
     with _where(example):
         rows = example[jnp.arange(n) % len(example)]
         trace = handlers.trace(handlers.seed(handlers.uncondition(model), _key())).get_trace(rows)
-        observed = {name: site for name, site in trace.items() if site.get("infer", {}).get("was_observed")}
+        drawn = {name: site for name, site in trace.items() if site.get("infer", {}).get("was_observed")}
+        observed = {name: site for name, site in drawn.items() if not is_point(site["fn"])}
         return _rows(model, observed, rows, draws)
 
 
@@ -85,8 +87,7 @@ def reconstruct(pair: Pair, example: jax.Array, x: Tensor) -> Tensor:
         rows = _array(x)
         drawn = handlers.trace(handlers.seed(guide, _key())).get_trace(rows)
         trace = handlers.trace(handlers.seed(handlers.replay(model, drawn), _key())).get_trace(rows)
-        observed = {name: site for name, site in trace.items() if site["type"] == "sample" and site["is_observed"]}
-        return _rows(model, observed, rows, draws=False)
+        return _rows(model, nodes_of(trace, "observed"), rows, draws=False)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from jax import Array, random
 from jax.scipy.special import logsumexp
 
 from ppl_models.numpyro.data import Rows
+from ppl_models.programs.numpyro import support_of
 from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.record import Run
 
@@ -181,4 +182,4 @@ def _has_bits(columns: Sequence[Rows], run: Run) -> bool:
     """Whether bits per dimension mean something: one column whose kind, mass or density, is that of the likelihood."""
     if len(columns) > 1 or columns[0].bits is None:
         return False
-    return all(site.fn.support.is_discrete == columns[0].discrete for site in run.observed.values())
+    return all(support_of(s.fn, s.value).is_discrete == columns[0].discrete for s in run.observed.values())

@@ -10,7 +10,7 @@ from jax import random
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer import MCMC, NUTS
 
-from ppl_models.programs.numpyro import run as run_program
+from ppl_models.programs.numpyro import run as run_program, support_of
 from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.record import Run
 
@@ -148,7 +148,7 @@ def _check(model: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> No
     if not kept[-1].latents:
         raise ValueError("nuts: the model draws nothing, want latents; is everything observed?")
     for name, site in kept[-1].latents.items():
-        if site.fn.support.is_discrete:
+        if support_of(site.fn, site.value).is_discrete:
             raise ValueError(
                 f"nuts: the site {name!r} is discrete, want continuous latents; sum it out, as MixtureSameFamily does"
             )

@@ -12,7 +12,7 @@ from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistr
 from numpyro.infer.elbo import ELBO
 
 from ppl_models.numpyro.data import Rows
-from ppl_models.programs.numpyro import Trace, frame_of, nodes_of, unwrapped
+from ppl_models.programs.numpyro import Trace, frame_of, nodes_of, support_of, unwrapped
 
 from ..feeding.batches import drawn
 from .terms import traces
@@ -74,7 +74,8 @@ def check_values(
         def inside(params: Mapping[str, Any], values: Sequence[Array]) -> dict[str, Array]:
             args = drawn(columns, values, key)
             trace = run(params, args)
-            told.update({site: str(node["fn"].support) for site, node in nodes_of(trace, "observed").items()})
+            supports = {n: support_of(node["fn"], node["value"]) for n, node in nodes_of(trace, "observed").items()}
+            told.update({name: str(support) for name, support in supports.items()})
             return _inside(trace, plate)
 
         for start in range(0, n, rows):
@@ -105,7 +106,7 @@ def _inside(trace: Trace, plate: str) -> dict[str, Array]:
     for name, site in nodes_of(trace, "observed").items():
         if vars(unwrapped(site["fn"], *wrappers)).get("_validate_args") is False:
             continue
-        good, frame = jnp.asarray(site["fn"].support(site["value"])), frame_of(site, plate, trace)
+        good, frame = jnp.asarray(support_of(site["fn"], site["value"])(site["value"])), frame_of(site, plate, trace)
         if frame is None or frame.size != frame.full_size:
             found[name] = good.all()[None]
         else:

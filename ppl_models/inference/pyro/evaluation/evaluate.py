@@ -9,6 +9,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from ppl_models.programs.pyro import support_of
 from ppl_models.programs.record import Run
 
 from ...objectives.bounds import elbo
@@ -183,4 +184,4 @@ def _has_bits(columns: Sequence[Any], run: Run) -> bool:
     """Whether bits per dimension mean something: one column whose kind, mass or density, is that of the likelihood."""
     if len(columns) > 1 or not hasattr(columns[0], "bits_per_dim"):
         return False
-    return all(site.fn.support.is_discrete == columns[0].discrete for site in run.observed.values())
+    return all(support_of(s.fn, s.value).is_discrete == columns[0].discrete for s in run.observed.values())

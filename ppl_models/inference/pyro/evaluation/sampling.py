@@ -12,7 +12,9 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from ppl_models.programs import pyro as programs
+from ppl_models.programs.pairs import refuse_undrawn
 from ppl_models.programs.plates import is_local
+from ppl_models.programs.pyro import Drawable, is_point, unwrapped
 
 from ..passes.messengers import Substitute, UntilDrawn
 from ..passes.pair_info import pair_info
@@ -145,7 +147,8 @@ def markov_chain(
 
 def _generated(model: Callable, x: Tensor, values: Mapping[str, Tensor], draws: bool) -> Tensor:
     """Rows of the shape of x that a model draws with its latents at values: all that it observes is drawn."""
-    with poutine.block(), poutine.trace() as capture, Substitute(dict(values)):
+    undrawn = Drawable("no data can be drawn from the model", "give it one")
+    with poutine.block(), undrawn, poutine.trace() as capture, Substitute(dict(values)):
         poutine.uncondition(model)(x)
     parts = parts_of(capture.trace, len(x), draws, "was_observed")
     return rows_from(parts, prod(x.shape[1:]), getattr(model, "join", None)).reshape(x.shape)
@@ -160,10 +163,10 @@ def parts_of(trace: Trace, n: int, draws: bool, kind: str = "is_observed") -> di
     """
     parts: dict[str, Tensor] = {}
     for name, node in trace.nodes.items():
-        if node["type"] != "sample" or not (node.get(kind) or node["infer"].get(kind)):
+        if node["type"] != "sample" or not (node.get(kind) or node["infer"].get(kind)) or is_point(node["fn"]):
             continue
         if node["value"].numel() and node["value"].dim() and len(node["value"]) == n:
-            value = node["value"] if draws else mean_of(node["fn"], node["value"])
+            value = node["value"] if draws else mean_of(node)
             parts[name] = value.expand(node["value"].shape).reshape(n, -1)
     return parts
 
@@ -183,9 +186,15 @@ def rows_from(parts: Mapping[str, Tensor], width: int, join: Callable[[Sequence[
     return torch.cat(list(parts.values()), -1) if join is None else join(list(parts.values()))
 
 
-def mean_of(distribution: Any, value: Tensor) -> Tensor:
-    """The mean of a distribution, or the value, a draw of it, where it has none."""
+def mean_of(node: Mapping[str, Any]) -> Tensor:
+    """The mean of a site's distribution, or a draw where it has none."""
+    fn = node["fn"]
     try:
-        return distribution.mean
+        return fn.mean
     except NotImplementedError:
-        return value
+        if not node["is_observed"]:
+            return node["value"]
+    try:
+        return fn()
+    except NotImplementedError as error:
+        refuse_undrawn("data given latents", node["name"], type(unwrapped(fn)).__name__, error, "give it a mean")

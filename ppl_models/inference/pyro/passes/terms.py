@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ppl_models.programs.pairs import DENSE, check_order, check_sites, refuse_model
 from ppl_models.programs.plates import data_plate
-from ppl_models.programs.pyro import PARTICLES, frame_of, nodes_of, read
+from ppl_models.programs.pyro import PARTICLES, frame_of, nodes_of, outside, read
 
 from ...objectives.terms import Terms as Terms
 from .divergences import divergence, log_density, per_datum, per_unit, unit_divergence
@@ -138,7 +138,7 @@ def collect(model_trace: Trace, guide_trace: Trace, particle_dim: int | None, an
     of_guide = nodes_of(guide_trace, *DENSE)
     # auxiliary sites and factors of the guide have a density but no prior
     others = {n: q for n, q in of_guide.items() if n not in drawn}
-    shared = frozenset(name for name, node in [*drawn.items(), *of_guide.items()] if not frame_of(node, plate))
+    shared = outside(drawn, plate) | outside(of_guide, plate)
     for name, node in drawn.items():
         if node["is_observed"]:
             likelihood[name] = density(node)
