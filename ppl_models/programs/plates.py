@@ -1,7 +1,10 @@
 """`data_plate`: the plate that enumerates the data of a run, by one rule for both languages."""
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
+
+import numpy as np
 
 from .places import elements
 from .record import Plate, Run, Site
@@ -48,6 +51,18 @@ def data_plate(run: Run, first: Any = None, values: Callable[[], Mapping[str, An
 def is_local(site: Site, plate: Plate | None) -> bool:
     """Whether a site has a value for each index of a plate."""
     return plate is not None and site.plate(plate.name) is not None
+
+
+def is_scaled(site: Site, to_numpy: Callable[[Any], Any]) -> bool:
+    """Whether a program gives the log density of a site another weight than plates that subsample do.
+
+    Args:
+        site: the site.
+        to_numpy: an array of the language as NumPy's, None where it cannot be read: it was put there, and counts.
+    """
+    expected = prod(plate.full_size / plate.size for plate in site.plates)
+    scale = site.scale if isinstance(site.scale, (int, float)) else to_numpy(site.scale)
+    return scale is None or bool((np.abs(np.asarray(scale) / expected - 1) >= 1e-4).any())
 
 
 def subsampled(run: Run) -> list[Plate]:

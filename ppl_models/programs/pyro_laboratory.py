@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pyro.distributions import Delta, MaskedDistribution
+from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .laboratory import Leaves, Modes, Node, Owners, ProgramRun, SiteRecord, Tags, Values
-from .pyro import kind_of, site_of, support_of, unwrapped
+from .pyro import kind_of, layers, site_of, support_of, unwrapped
 from .reach import named_leaves
 from .record import Site
 from .torch_state import ProgramSnapshot, reachable, seed_generators
@@ -183,7 +183,7 @@ class _Look(Messenger):
             self.records.append(SiteRecord(site=site))
             return
         fn, bare = msg["fn"], unwrapped(msg["fn"])
-        silent = isinstance(fn, MaskedDistribution) and fn._mask is False  # as reparametrized sites are left
+        silent = _is_silent(fn)
         if site.kind == "deterministic":
             signal, density = computed, None
         elif isinstance(bare, Delta) and (silent or not msg["is_observed"]):
@@ -248,9 +248,14 @@ class _Tags(Messenger):
                 pass
         self.found[name] = tags - {name}
         value, own = detach_provenance(msg["value"]), frozenset({name})
-        if kind == "deterministic" or getattr(fn, "_mask", None) is False:  # what it is computed from counts, too
+        if kind == "deterministic" or _is_silent(fn):  # what it is computed from counts, too
             own |= get_provenance(msg["value"])
         msg["value"] = track_provenance(value, own) if value.numel() else value
+
+
+def _is_silent(fn: Any) -> bool:
+    """Whether a distribution is masked as a whole, as reparametrized sites are left."""
+    return any(mask.kept is False for mask in layers(fn).masks)
 
 
 def _others(fn: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from numpyro.primitives import Messenger
 
 from ppl_models.inference.numpyro.passes.divergences import log_density, per_datum, scaled
 from ppl_models.inference.numpyro.passes.terms import check_model, weights
-from ppl_models.programs.numpyro import Trace, kind_of, nodes_of, read, unwrapped
+from ppl_models.programs.numpyro import Trace, kind_of, nodes_of, read, runs, unwrapped
 from ppl_models.programs.pairs import Pair, check_order, check_whole
 
 from .draws import INSTEAD, PREDICTIVE, Arrays, Dims, Draws, constants, gather, named_arguments
@@ -67,6 +67,7 @@ def draw(
         pair.plate,
         ("numpyro", numpyro.__version__),
         notes,
+        pair.doubts,
     )
 
 
@@ -106,6 +107,7 @@ class _Pair:
         pair.check("to_arviz", model)
         check_whole("to_arviz", found, INSTEAD)
         self.plate, self.shared = pair.data, pair.shared
+        self.doubts = [*pair.mismatches(runs(guide, args, self.params)), *pair.weights]
         self.observed = {name: site.value for name, site in data.items()}
         self.dims = {n: Dims.of(site) for n, site in {**found.latents, **data, **found.of("deterministic")}.items()}
         self.size = 1 if self.plate is None else self.plate.size

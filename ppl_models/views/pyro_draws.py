@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -20,7 +21,7 @@ from ppl_models.inference.pyro.passes.pair_info import pair_info
 from ppl_models.inference.pyro.passes.particles import vectorizes
 from ppl_models.inference.pyro.passes.terms import Terms, collect, traces
 from ppl_models.programs.pairs import check_whole
-from ppl_models.programs.pyro import PARTICLES, kind_of, nodes_of, to_numpy
+from ppl_models.programs.pyro import PARTICLES, kind_of, nodes_of, run as run_program, to_numpy
 
 from .draws import INSTEAD, Arrays, Dims, Draws, constants, gather, named_arguments
 
@@ -52,6 +53,8 @@ def _draw(
     info = pair_info("to_arviz", model, guide, args)  # with Pyro's validation on: bad data speak up here
     run, terms, nesting, plate = info.pair.model, info.terms, info.pair.nesting, info.pair.plate
     check_whole("to_arviz", run, INSTEAD)
+    with forked(args):
+        doubts = [*info.pair.mismatches(partial(run_program, guide, args)), *info.pair.weights]
     dims = {name: Dims.of(site) for name, site in run.of("latent", "observed", "deterministic").items()}
     observed = {name: dims[name].arrange(to_numpy(site.value)[None])[0] for name, site in run.observed.items()}
     reason = None
@@ -76,6 +79,7 @@ def _draw(
         info.pair.data,
         ("pyro", pyro.__version__),
         [] if reason is None else [f"draws made one by one: {reason}"],
+        doubts,
     )
 
 

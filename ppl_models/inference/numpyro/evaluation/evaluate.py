@@ -12,6 +12,7 @@ from jax import Array, random
 from jax.scipy.special import logsumexp
 
 from ppl_models.numpyro.data import Rows
+from ppl_models.programs.numpyro import runs
 from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.record import Run
 
@@ -35,6 +36,7 @@ def evaluate(
     particles: int = 1000,
     rows: int = 20_000,
     vectorize: str | bool = "auto",
+    analytic: bool = True,
     seed: int | None = 0,
     progress: bool = True,
 ) -> Evaluation:
@@ -53,6 +55,7 @@ def evaluate(
         rows: how many (datum, particle) rows go through the programs at once; at least all the data where the program
             has global latents.
         vectorize: run particles in one pass of `jax.vmap`, as "auto" does; False runs them one by one.
+        analytic: take divergences in closed form where there is one, or sample all. The nll is sampled in any case.
         seed: of the draws; None draws one.
         progress: show a bar.
 
@@ -91,6 +94,7 @@ def evaluate(
     pair.check("evaluate", model)
     check_whole("evaluate", pair.model)
     check_values("evaluate", model, guide, columns, min(n, rows), params, pair.plate)
+    notes = [*pair.mismatches(runs(guide, few, params)), *pair.weights]
     whole = bool(pair.shared)
     size = n if whole else max(1, min(n, rows // (1 if vectorize is False else particles)))
     # without a plate around the data there is but one datum, whatever the length of the arguments
@@ -101,7 +105,8 @@ def evaluate(
 
     @partial(jax.jit, static_argnums=3)
     def run(params: Mapping[str, Any], batch: Sequence[Array], key: Array, chunk: int) -> Pass:
-        found = terms(model, guide, batch, particles=chunk, key=key, params=params, plate=pair.plate)
+        how = {"particles": chunk, "analytic": analytic, "plate": pair.plate}
+        found = terms(model, guide, batch, **how, key=key, params=params)
         if found.full_size is not None:  # a program may subsample batches of some sizes only
             check_whole("evaluate", find(model, guide, batch, key)[2].model)
         log_w = _total(found) if whole else found.log_w
@@ -133,7 +138,6 @@ def evaluate(
             log_w = jnp.concatenate(parts)
             log_ws.append(log_w if whole else _nll(log_w))
             bits.append(None if bits_of is None else bits_of(log_ws[-1], batch[0]))
-    notes = []
     if whole:
         log_w = np.asarray(log_ws[0][:, 0], np.float64)
         ratios = np.exp(log_w - log_w.max())
