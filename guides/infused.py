@@ -8,9 +8,10 @@ from pyro.distributions.torch_distribution import TorchDistribution, TorchDistri
 from torch import Tensor
 from torch.distributions import constraints
 
-from ppl_models.parts.distributions import diagonal_moments
+from ppl_models.programs.pyro import unwrapped
 
 from .parts.factors import Rows
+from .parts.families import gaussian_base
 from .parts.guide import TopDownGuide
 from .parts.infusion import channels_of, rates_of
 
@@ -130,9 +131,9 @@ class Infused(TopDownGuide):
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """q(z_t | pa(z_t), x): the prior's Gaussian, or a narrow one around the datum."""
-        moments = diagonal_moments(prior)
-        if moments is None:
-            found = type(prior).__name__
+        base = gaussian_base(prior)
+        if base is None or base[3] or len(base[2]) != 1:
+            found = type(unwrapped(prior)).__name__
             raise ValueError(f"guide Infused: site {name!r} has a {found} prior, want a diagonal Gaussian")
         target = self.raw(name)
-        return InfusedNormal(*moments, target, self.rates[name], self.width, self.channels)
+        return InfusedNormal(*base[:2], target, self.rates[name], self.width, self.channels)

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions import Distribution, Normal, constraints
 
-from ppl_models.numpyro.parts.distributions import diagonal_moments
 from ppl_models.programs.numpyro import unwrapped
 
 from ..parts.factors import Rows
 from ..parts.infusion import channels_of, rates_of
+from .parts.families import gaussian_base
 from .parts.guide import TopDown, TopDownGuide
 from .parts.table import Table
 
@@ -92,8 +92,8 @@ class Infused(TopDownGuide):
 
     def get_posterior(self, name: str, prior: Distribution, run: TopDown) -> Distribution:
         """q(z_t | pa(z_t), x): the prior's Gaussian, or a narrow one around the datum."""
-        moments = diagonal_moments(prior)
-        if moments is None:
+        base = gaussian_base(prior)
+        if base is None or base[3] or len(base[2]) != 1:
             found = type(unwrapped(prior)).__name__
             raise ValueError(f"guide Infused: site {name!r} has a {found} prior, want a diagonal Gaussian")
-        return InfusedNormal(*moments, run.raw(name), self.rates[name], self.width, self.channels)
+        return InfusedNormal(*base[:2], run.raw(name), self.rates[name], self.width, self.channels)

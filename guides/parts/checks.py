@@ -87,3 +87,11 @@ def no_product(layout: Layout, name: str, prior: str) -> ValueError:
         f"guide {layout.guide}: site {name!r} has a {prior} prior, precision weighting wants a diagonal "
         "Gaussian (transformed or not); try SelfReflective, BottomUp or MeanField"
     )
+
+
+def coupled(layout: Layout, name: str) -> ValueError:
+    """The error that a factor couples entries of an event, some of which the model masks out."""
+    return ValueError(
+        f"guide {layout.guide}: site {name!r} has a mask of single entries of its events in the model, want a factor "
+        "that is a product over them; try family='diagonal', or mask whole events, .to_event(1).mask(m)"
+    )

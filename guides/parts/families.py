@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -10,12 +10,13 @@ from pyro import validation_enabled
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
-from torch.distributions.transforms import AffineTransform, ReshapeTransform
+from torch.distributions.transforms import AffineTransform, IndependentTransform, ReshapeTransform
 from torch.nn.functional import normalize, softplus
 
 from ppl_models.parts.distributions import RankOneNormal, diagonal_normal
 from ppl_models.parts.likelihoods import bounded_exp
 from ppl_models.parts.sizes import one_size
+from ppl_models.programs.pyro import layers
 
 from .factors import Family
 
@@ -220,22 +221,60 @@ def gaussian_base(prior: TorchDistributionMixin) -> tuple[Tensor, Tensor, tuple[
 
     loc and scale are vectors (*batch, n) of the base, `shape` is the base's event shape. None for any other prior.
     """
-    transforms: list = []
-    extra = 0
-    while not isinstance(prior, torch.distributions.Normal):
-        if isinstance(prior, torch.distributions.Independent):
-            extra += prior.reinterpreted_batch_ndims
-        elif isinstance(prior, torch.distributions.TransformedDistribution):
-            if not all(t.bijective for t in prior.transforms):  # a HalfNormal
-                return None
-            transforms = [*prior.transforms, *transforms]
-        elif not isinstance(prior, dist.MaskedDistribution):
-            return None
-        prior = prior.base_dist
+    base, shape, events, transforms, _ = layers(prior)
+    if type(base) not in (dist.Normal, torch.distributions.Normal):
+        return None
     # event dims that only a transform gives meaning to (a base without Independent) belong to the batch of the Normal
-    extra = max([extra, *(t.domain.event_dim for t in transforms)])
-    if extra == 1:
-        return prior.loc, prior.scale, tuple(prior.loc.shape[-1:]), transforms
-    shape = tuple(prior.loc.shape[prior.loc.dim() - extra :])
-    batch = prior.loc.shape[: prior.loc.dim() - extra]
-    return prior.loc.reshape(*batch, -1), prior.scale.reshape(*batch, -1), shape, transforms
+    events = max([events, *(t.domain.event_dim for t in transforms)])
+    loc, scale = (t if t.shape == shape else t.expand(shape) for t in (base.loc, base.scale))
+    batch, event = shape[: len(shape) - events], shape[len(shape) - events :]
+    if events != 1:
+        loc, scale = loc.reshape(*batch, -1), scale.reshape(*batch, -1)
+    return loc, scale, tuple(event), transforms
+
+
+def masked_alike(q: TorchDistributionMixin, prior: TorchDistributionMixin) -> TorchDistributionMixin | None:
+    """A factor with the masks of its prior, each at its place; None where one is within an event that q couples."""
+    found: Any = q
+    for mask in reversed(layers(prior).masks):
+        found = _masked(found, *mask)
+        if found is None:
+            return None
+    return found
+
+
+def _masked(q: Any, kept: Tensor | bool, events: int, above: int) -> Any:
+    if above:
+        pushed = isinstance(q, torch.distributions.TransformedDistribution) and len(q.transforms) >= above
+        first = len(q.transforms) - above if pushed else 0
+        inner = q.base_dist if pushed else None
+        inner = dist.TransformedDistribution(inner, q.transforms[:first]) if first else inner
+        inner = None if inner is None else _masked(inner, kept, events, 0)
+        return None if inner is None else dist.TransformedDistribution(inner, q.transforms[first:])
+    apart = uncoupled(q, events)
+    return None if apart is None else apart.mask(kept).to_event(events)
+
+
+def uncoupled(q: Any, dims: int) -> Any:
+    """A distribution with its leftmost event dims taken for batch dims; None where it couples what is along them."""
+    if dims == 0:
+        return q
+    if isinstance(q, torch.distributions.Independent):
+        rest = q.reinterpreted_batch_ndims - dims
+        return uncoupled(q.base_dist, -rest) if rest <= 0 else q.base_dist.to_event(rest)
+    if isinstance(q, dist.MaskedDistribution):
+        inner, kept = uncoupled(q.base_dist, dims), q._mask
+        kept = kept[(..., *[None] * dims)] if isinstance(kept, Tensor) else kept
+        return None if inner is None else inner.mask(kept)
+    if isinstance(q, torch.distributions.TransformedDistribution):
+        transforms = [_of_events(transform, q.event_dim - dims) for transform in q.transforms]
+        inner = None if any(t is None for t in transforms) else uncoupled(q.base_dist, dims)
+        return None if inner is None else dist.TransformedDistribution(inner, transforms)
+    return None
+
+
+def _of_events(transform: Any, dims: int) -> Any:
+    """A transform of events of at most so many dims; None where it is of larger ones."""
+    while isinstance(transform, IndependentTransform) and transform.domain.event_dim > dims:
+        transform = transform.base_transform
+    return transform if max(transform.domain.event_dim, transform.codomain.event_dim) <= dims else None

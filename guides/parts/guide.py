@@ -7,7 +7,6 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.distributions import MaskedDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine import Trace
 from pyro.poutine.guide import GuideMessenger
@@ -16,9 +15,10 @@ from torch import Tensor, nn
 
 from ppl_models.parts.program import Program
 
-from .checks import check_drawn, check_finite, check_followed, check_unaltered
+from .checks import check_drawn, check_finite, check_followed, check_unaltered, coupled
 from .conditionals import Conditionals
 from .evidence import Evidence
+from .families import masked_alike
 from .layout import inspect_model
 from .pyro import PYRO
 
@@ -48,7 +48,8 @@ class TopDownGuide(GuideMessenger, Program, ABC):
 
     Raises:
         ValueError: nothing latent, nothing observed, a discrete latent, enumerated or not; when called, a run without
-            data, with data of another size, or with a latent that the example did not have.
+            data, with data of another size, or with a latent that the example did not have; a mask of single entries of
+            an event (`.mask(m).to_event(1)`) where the factor couples them.
     """
 
     order: Sequence[str]
@@ -102,9 +103,9 @@ class TopDownGuide(GuideMessenger, Program, ABC):
         else:
             check_drawn(self.layout, msg["name"])
             prior = msg["fn"]
-            posterior = self.get_posterior(msg["name"], prior)
-            if isinstance(prior, MaskedDistribution):
-                posterior = posterior.mask(prior._mask)
+            posterior = masked_alike(self.get_posterior(msg["name"], prior), prior)
+            if posterior is None:
+                raise coupled(self.layout, msg["name"])
             # either may lack the particles: a prior that reads no latent, a factor that reads the evidence alone
             if prior.batch_shape != posterior.batch_shape:
                 shape = torch.broadcast_shapes(prior.batch_shape, posterior.batch_shape)

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ppl_models.programs.plates import is_scaled
 from ppl_models.programs.record import Plate, Site
 
 
@@ -138,8 +138,7 @@ def altered(site: Site, to_numpy: Callable[[Any], np.ndarray]) -> str:
     """See `Facts.altered`."""
     if site.mask is not None:
         return "mask"
-    expected = prod(plate.full_size / plate.size for plate in site.plates)
-    return "" if (np.abs(to_numpy(site.scale) / expected - 1) < 1e-4).all() else "scale"
+    return "scale" if is_scaled(site, to_numpy) else ""
 
 
 def fixed(

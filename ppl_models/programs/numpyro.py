@@ -4,7 +4,7 @@ Inside a step, where no record is built, the passes ask `nodes_of` and `frame_of
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
+from itertools import count
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -19,12 +19,14 @@ from numpyro.distributions import (
     ExpandedDistribution,
     Independent,
     MaskedDistribution,
+    TransformedDistribution,
     constraints,
 )
+from numpyro.distributions.transforms import AbsTransform
 from numpyro.primitives import Messenger
 
 from .pairs import PROPER, refuse_undrawn
-from .record import Kind, Plate, Run, Site
+from .record import Kind, Layers, Mask, Plate, Run, Site
 
 Node = Mapping[str, Any]
 Trace = Mapping[str, Node]
@@ -56,6 +58,12 @@ def run(
         with Drawable("the model cannot be run", PROPER), handlers.trace() as trace:
             program(*args, **(kwargs or {}))
     return read(trace)
+
+
+def runs(program: Callable, args: Sequence[Any], params: Mapping[str, Any] | None = None) -> Callable[[], Run]:
+    """A function that gives another run of a program at each call, on random numbers of its own."""
+    keys = count()
+    return lambda: run(program, args, key=next(keys), params=params)
 
 
 def read(trace: Trace) -> Run:
@@ -161,12 +169,37 @@ def frame_of(node: Node, plate: str | None, trace: Trace) -> Frame | None:
     return Frame(*found, trace[found.name]["args"][0] if found.name in trace else found.size)
 
 
-def unwrapped(fn: Distribution, *kinds: type) -> Distribution:
-    """A distribution without what only wraps it: reinterpreted and expanded dims and masks, or these kinds of it."""
+def layers(fn: Distribution, transforms: bool = True) -> Layers:
+    """A distribution without what only wraps it: independent and expanded dims, masks and, if asked for, bijections.
+
+    A transformed distribution with a density of its own (`FoldedDistribution`) is no wrapper.
+    """
     found: Any = fn
-    while isinstance(found, kinds or (Independent, MaskedDistribution, ExpandedDistribution)):
+    shape, events = tuple(found.batch_shape), 0
+    through: list[Any] = []
+    masks: list[Mask] = []
+    while True:
+        if isinstance(found, Independent):
+            dims, inner = found.reinterpreted_batch_ndims, tuple(found.base_dist.batch_shape)
+            shape, events = shape + inner[len(inner) - dims :], events + dims
+        elif isinstance(found, MaskedDistribution):
+            masks.append(Mask(found._mask, events, len(through)))
+        elif transforms and _only_pushes(found):
+            through = [*found.transforms, *through]
+        elif not isinstance(found, ExpandedDistribution):
+            return Layers(found, shape, events, through, masks)
         found = found.base_dist
-    return found
+
+
+def _only_pushes(fn: Distribution) -> bool:
+    if not isinstance(fn, TransformedDistribution) or type(fn).log_prob is not TransformedDistribution.log_prob:
+        return False
+    return not any(isinstance(transform, AbsTransform) for transform in fn.transforms)
+
+
+def unwrapped(fn: Distribution) -> Any:
+    """A distribution without independent and expanded dims and masks: what gives it its name."""
+    return layers(fn, transforms=False).base
 
 
 def is_point(fn: Distribution) -> bool:
@@ -175,13 +208,21 @@ def is_point(fn: Distribution) -> bool:
 
 
 def mask_of(fn: Distribution) -> Array | bool | None:
-    """The copies of a site that count, None where all do: NumPyro keeps masks in distributions."""
-    masks: list[Any] = []
-    while isinstance(fn, (MaskedDistribution, ExpandedDistribution)):
-        if isinstance(fn, MaskedDistribution):
-            masks.append(fn._mask)
-        fn = fn.base_dist
-    return reduce(lambda a, b: a & b, masks) if masks else None
+    """The entries of a value that count, None where all do: NumPyro keeps masks in distributions.
+
+    It broadcasts to the value. Beneath transforms an event counts where all of its entries do.
+    """
+    found = None
+    for kept, events, above in layers(fn).masks:
+        if kept is False:
+            return False
+        if kept is True:
+            continue
+        if above and events:
+            kept, events = kept.all(tuple(range(-events, 0))), 0
+        kept = kept.reshape(*kept.shape, *(1,) * (fn.event_dim - events))
+        found = kept if found is None else found & kept
+    return found
 
 
 def unmasked(fn: Any) -> Any:

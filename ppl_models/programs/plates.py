@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from math import prod
 from typing import Any
+
+import numpy as np
 
 from .places import elements
 from .record import Plate, Run, Site
@@ -74,6 +77,18 @@ def sized(sites: Iterable[Site]) -> list[Site]:
 def is_local(site: Site, plate: Plate | None) -> bool:
     """Whether a site has a value for each index of a plate."""
     return plate is not None and site.plate(plate.name) is not None
+
+
+def is_scaled(site: Site, to_numpy: Callable[[Any], Any]) -> bool:
+    """Whether a program gives the log density of a site another weight than plates that subsample do.
+
+    Args:
+        site: the site.
+        to_numpy: an array of the language as NumPy's, None where it cannot be read: it was put there, and counts.
+    """
+    expected = prod(plate.full_size / plate.size for plate in site.plates)
+    scale = site.scale if isinstance(site.scale, (int, float)) else to_numpy(site.scale)
+    return scale is None or bool((np.abs(np.asarray(scale) / expected - 1) >= 1e-4).any())
 
 
 def subsampled(run: Run) -> list[Plate]:

@@ -10,17 +10,17 @@ from typing import Any, cast
 import numpy as np
 import torch
 from pyro import poutine
-from pyro.distributions import Delta, MaskedDistribution, constraints
+from pyro.distributions import Delta, ExpandedDistribution, MaskedDistribution
 from pyro.poutine import Trace
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution, Independent, TransformedDistribution, constraints
 
 from .pairs import PROPER, refuse_undrawn
 from .plates import sized
-from .record import Kind, Plate, Run, Site
+from .record import Kind, Layers, Mask, Plate, Run, Site
 
 UNSIZED = -1  # size of a plate that was given none
 PARTICLES = "_particles"  # the plate of the draws that a pass makes at once: none of the program's
@@ -141,11 +141,37 @@ def _copies(node: Node, frame: Any, event_dim: int) -> int:
     return max(shape[dim] if len(shape) >= -dim else 1 for dim, shape in shapes)
 
 
+def layers(fn: Distribution, transforms: bool = True) -> Layers:
+    """A distribution without what only wraps it: independent and expanded dims, masks and, if asked for, bijections.
+
+    A transformed distribution with a density of its own (`FoldedDistribution`) is no wrapper.
+    """
+    found: Any = fn
+    shape, events = fn.batch_shape, 0
+    through: list[Any] = []
+    masks: list[Mask] = []
+    while True:
+        if isinstance(found, Independent):
+            dims, inner = found.reinterpreted_batch_ndims, found.base_dist.batch_shape
+            shape, events = shape + inner[len(inner) - dims :], events + dims
+        elif isinstance(found, MaskedDistribution):
+            masks.append(Mask(found._mask, events, len(through)))
+        elif transforms and _only_pushes(found):
+            through = [*found.transforms, *through]
+        elif not isinstance(found, ExpandedDistribution):
+            return Layers(found, shape, events, through, masks)
+        found = found.base_dist
+
+
+def _only_pushes(fn: Distribution) -> bool:
+    if not isinstance(fn, TransformedDistribution) or type(fn).log_prob is not TransformedDistribution.log_prob:
+        return False
+    return all(transform.bijective for transform in fn.transforms)
+
+
 def unwrapped(fn: Distribution) -> Distribution:
-    """A distribution without what only wraps it: reinterpreted dims and masks."""
-    while isinstance(fn, (Independent, MaskedDistribution)):
-        fn = fn.base_dist
-    return fn
+    """A distribution without independent and expanded dims and masks: what gives it its name."""
+    return layers(fn, transforms=False).base
 
 
 def is_point(fn: Distribution) -> bool:
@@ -154,11 +180,21 @@ def is_point(fn: Distribution) -> bool:
 
 
 def mask_of(node: Node) -> Tensor | bool | None:
-    """The copies of a site that count, by the program and by the distribution; None where all do."""
-    mask, fn = node["mask"], node["fn"]
-    while isinstance(fn, MaskedDistribution):
-        mask, fn = fn._mask if mask is None else mask & fn._mask, fn.base_dist
-    return mask
+    """The entries of a value that count, by the program and by the distribution; None where all do.
+
+    It broadcasts to the value. Beneath transforms an event counts where all of its entries do.
+    """
+    fn, found = node["fn"], None
+    for kept, events, above in [Mask(node["mask"], 0, 0), *layers(fn).masks]:
+        if kept is False:
+            return False
+        if kept is None or kept is True:
+            continue
+        if above and events:
+            kept, events = kept.flatten(-events).all(-1), 0
+        kept = kept.reshape(*kept.shape, *(1,) * (fn.event_dim - events))
+        found = kept if found is None else found & kept
+    return found
 
 
 def unmasked(fn: Any) -> Any:

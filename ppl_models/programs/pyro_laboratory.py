@@ -8,7 +8,6 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
-from pyro.distributions import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
@@ -18,7 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .laboratory import Leaves, Modes, Node, Owners, ProgramRun, SiteRecord, Tags, Values
 from .plates import sized
-from .pyro import elementwise, is_point, kind_of, site_of, support_of, unmasked, unwrapped
+from .pyro import elementwise, is_point, kind_of, layers, site_of, support_of, unmasked, unwrapped
 from .reach import named_leaves
 from .record import COMPUTED, Site, is_masked_out
 from .torch_density import TorchDensity
@@ -163,7 +162,7 @@ class _Look(Messenger):
             self.records.append(SiteRecord(site=site))
             return
         fn, bare = msg["fn"], cast(Any, unwrapped(msg["fn"]))
-        silent = isinstance(fn, MaskedDistribution) and fn._mask is False  # as reparametrized sites are left
+        silent = _is_silent(fn)
         if site.kind == "deterministic":
             signal, density = computed, None
         elif is_point(fn):
@@ -239,7 +238,7 @@ class _Tags(Messenger):
         if is_point(fn):
             self.found[_density_of(name)] = get_provenance(bare.log_density) - {name}
         value, own = detach_provenance(msg["value"]), frozenset({name})
-        if kind in COMPUTED or getattr(fn, "_mask", None) is False:  # what it is computed from counts, too
+        if kind in COMPUTED or _is_silent(fn):  # what it is computed from counts, too
             own |= get_provenance(msg["value"])
         msg["value"] = track_provenance(value, own) if value.numel() else value
 
@@ -247,6 +246,11 @@ class _Tags(Messenger):
 def _density_of(name: str) -> str:
     """The name of the factor that the density of a point mass is."""
     return f"{name} (density)"
+
+
+def _is_silent(fn: Any) -> bool:
+    """Whether a distribution is masked as a whole, as reparametrized sites are left."""
+    return any(mask.kept is False for mask in layers(fn).masks)
 
 
 def _others(fn: Any, value: Tensor) -> dict[str, Any]:

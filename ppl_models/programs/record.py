@@ -1,4 +1,4 @@
-"""`Run`, `Site`, `Plate`: what one run of a user's program shows, in whichever language it is written.
+"""`Run`, `Site`, `Plate`, `Layers`: what one run of a user's program shows, in whichever language it is written.
 
 Names, kinds, shapes and plates are neutral; values and distributions stay the objects of the language, on their device
 and with their gradients. `programs.pyro` and `programs.numpyro` make these records, and nothing else reads a trace.
@@ -7,7 +7,7 @@ and with their gradients. `programs.pyro` and `programs.numpyro` make these reco
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -52,7 +52,8 @@ class Site:
         enumerated: whether the site is to be summed out.
         scanned: whether it is in a `scan` of NumPyro's, where nothing takes the place of its distribution.
         scale: of the log density, by subsampling or by the program, a number or the language's own array.
-        mask: of the copies that count, True or False or the language's own array; None where all do.
+        mask: of the entries of the value that count, False or the language's own array, which broadcasts to the value;
+            None where all do.
         value: the language's own array.
         fn: the language's own distribution.
     """
@@ -90,6 +91,38 @@ class Site:
 def is_masked_out(site: Site, counts: bool) -> bool:
     """Whether a mask hides a site, as no copy counts in a run. A latent that is muted for good is not hidden."""
     return site.mask is not None and not counts and (site.mask is not False or site.kind != "latent")
+
+
+class Mask(NamedTuple):
+    """A mask inside of a distribution.
+
+    Attributes:
+        kept: of the copies that count, True or False or an array of their shape.
+        events: how many of its dims, from the right, are those of an event of the whole distribution.
+        above: how many transforms are around it.
+    """
+
+    kept: Any
+    events: int
+    above: int
+
+
+class Layers(NamedTuple):
+    """A distribution and what it was wrapped in, in whatever order.
+
+    Attributes:
+        base: the distribution inside.
+        shape: of its copies: its batch shape, expansions and all.
+        events: how many dims of this shape, from the right, are those of an event of the whole.
+        transforms: which its draws go through, the first first.
+        masks: the outermost first.
+    """
+
+    base: Any
+    shape: tuple[int, ...]
+    events: int
+    transforms: list[Any]
+    masks: list[Mask]
 
 
 class Run(Mapping[str, Site]):

@@ -49,7 +49,9 @@ def to_arviz(
     a latent outside of it, all data make one, and those are (chain, draw) and (). `inference.diagnostics.psis` fits
     them; do not pass log_w to the `psislw` of ArviZ 1.x, which negates it. Above the attribute `pareto_k_threshold` of
     sample_stats a guide's draws cannot stand for the posterior's. A small `pareto_k` is no proof: a guide that misses
-    a whole mode has one. As the two lack (chain, draw), `az.summary(..., group="sample_stats")` needs var_names.
+    a whole mode has one. Both are nan, and `notes` says why, where log_w is no weight: with a guide of point masses,
+    one that masks other draws than the model does, or programs that scale a density. As the two lack (chain, draw),
+    `az.summary(..., group="sample_stats")` needs var_names.
 
     **Cross-validation.** `az.loo` takes draws for draws of the posterior: with global latents it is sound for a guide
     with a small `pareto_k`. `inference.diagnostics.loo`, or `az.loo_approximate_posterior(data, lp, log_q)` in ArviZ
@@ -78,7 +80,8 @@ def to_arviz(
 
     Returns:
         An `arviz.InferenceData` (ArviZ 0.x) or an `xarray.DataTree` (1.x). Its attributes name the library, the model
-        and the guide, and `notes` says if the programs ran draw by draw, because they do not vectorize.
+        and the guide, and `notes` says if the programs ran draw by draw, because they do not vectorize, and if log_w
+        is no weight.
 
     Raises:
         ValueError: draws, chains or rows below 1; unknown groups, sites of dims, dims of coords; coords of another
@@ -98,6 +101,9 @@ def to_arviz(
     args = x if isinstance(x, tuple) else (x,)
     found = _draw(model, guide, args, draws * chains, rows, seed, wanted, params)
     weights = psis(found.log_w)
+    if found.doubts:  # else all weights of a point mass are equal, as those of an exact guide
+        unknown = np.full_like(weights.khat, np.nan)
+        weights = weights._replace(khat=unknown, ess=unknown)
     if importance == "psis":
         found = found.resampled(weights, np.random.default_rng(seed))
     names = _Names(found, dims or {}, coords or {})
@@ -231,7 +237,7 @@ def _attributes(model: Callable, guide: Callable, found: Draws, importance: str 
         "model": getattr(model, "__name__", type(model).__name__),
         "guide": getattr(guide, "__name__", type(guide).__name__),
         "importance": importance or "none",
-        "notes": "; ".join(found.notes),
+        "notes": "; ".join([*found.notes, *found.doubts]),
     }
 
 

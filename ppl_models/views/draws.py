@@ -65,6 +65,8 @@ class Draws:
         dims: of the sites.
         plate: the data plate, None where there is none.
         library: name and version of what the programs are written in.
+        notes: what one should know of them.
+        doubts: the reasons why log p - log q is no log weight, `Pair.mismatches` and `Pair.weights`.
     """
 
     groups: dict[str, Arrays]
@@ -76,6 +78,7 @@ class Draws:
     plate: Plate | None
     library: tuple[str, str]
     notes: list[str] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
 
     @property
     def log_w(self) -> np.ndarray:
@@ -86,9 +89,11 @@ class Draws:
         """As many draws of the posterior, taken with replacement by their weights, each datum's by its own.
 
         Raises:
-            ValueError: a datum of which all weights are zero, or a computed site that is not in the data plate, so that
-                it cannot follow the draws of each datum.
+            ValueError: no weights (`doubts`), a datum of which all weights are zero, or a computed site that is not in
+                the data plate, so that it cannot follow the draws of each datum.
         """
+        for doubt in self.doubts:
+            raise ValueError(f"to_arviz: importance='psis' wants weights of draws, found none: {doubt}")
         if np.isneginf(weights.log_weights).all(0).any():
             raise ValueError("to_arviz: importance='psis' finds no draw of the guide that the model gives a density to")
         log_w = weights.log_weights.reshape(len(self.log_p), -1)

@@ -13,7 +13,7 @@ from numpyro.primitives import Messenger
 from ppl_models.inference.numpyro.passes.divergences import log_density, per_datum, scaled
 from ppl_models.inference.numpyro.passes.rows import refuse_others
 from ppl_models.inference.numpyro.passes.terms import check_model, weights
-from ppl_models.programs.numpyro import Drawable, Trace, kind_of, nodes_of, read
+from ppl_models.programs.numpyro import Drawable, Trace, kind_of, nodes_of, read, runs
 from ppl_models.programs.pairs import PROPER, Pair, Undrawn, check_order, check_whole, fits, rows_in
 
 from .draws import INSTEAD, PREDICTIVE, UNDRAWN, Arrays, Dims, Draws, constants, gather, named_arguments
@@ -68,6 +68,7 @@ def draw(
         pair.plate,
         ("numpyro", numpyro.__version__),
         [*notes, *([] if pair.left_out is None else [pair.left_out])],
+        pair.doubts,
     )
 
 
@@ -112,6 +113,7 @@ class _Pair:
         pair.check("to_arviz", model)
         check_whole("to_arviz", found, INSTEAD)
         self.plate, self.shared = pair.data, pair.shared
+        self.doubts = [*pair.mismatches(runs(guide, args, self.params)), *pair.weights]
         self.observed = {name: site.value for name, site in found.observed.items()}
         self.dims = {n: Dims.of(s) for n, s in {**found.latents, **found.observed, **found.computed}.items()}
         self.left_out: str | None = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -21,7 +22,7 @@ from ppl_models.inference.pyro.passes.particles import vectorizes
 from ppl_models.inference.pyro.passes.rows import check_rows
 from ppl_models.inference.pyro.passes.terms import Terms, collect, traces
 from ppl_models.programs.pairs import PROPER, Undrawn
-from ppl_models.programs.pyro import PARTICLES, Drawable, kind_of, nodes_of, to_numpy
+from ppl_models.programs.pyro import PARTICLES, Drawable, kind_of, nodes_of, run as run_program, to_numpy
 from ppl_models.programs.record import COMPUTED
 
 from .draws import INSTEAD, UNDRAWN, Arrays, Dims, Draws, constants, gather, named_arguments
@@ -54,6 +55,8 @@ def _draw(
     info = pair_info("to_arviz", model, guide, args)  # with Pyro's validation on: bad data speak up here
     run, terms, nesting, plate = info.pair.model, info.terms, info.pair.nesting, info.pair.plate
     check_rows("to_arviz", model, guide, args, info.pair, INSTEAD)
+    with forked(args):
+        doubts = [*info.pair.mismatches(partial(run_program, guide, args)), *info.pair.weights]
     dims = {name: Dims.of(site) for name, site in {**run.latents, **run.observed, **run.computed}.items()}
     observed = {name: dims[name].arrange(to_numpy(site.value)[None])[0] for name, site in run.observed.items()}
     reason = None
@@ -78,6 +81,7 @@ def _draw(
         info.pair.data,
         ("pyro", pyro.__version__),
         [note for note in (reason and f"draws made one by one: {reason}", pair.left_out) if note],
+        doubts,
     )
 
 

@@ -1,11 +1,20 @@
 """`evaluate`: numbers of pairs whose evidence is known, and what it refuses to put a number on."""
 
 import math
+import re
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
+from pyro.infer.autoguide import (
+    AutoDelta,
+    AutoGuideList,
+    AutoLaplaceApproximation,
+    AutoMultivariateNormal,
+    AutoNormal,
+)
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
@@ -287,3 +296,101 @@ def test_bits_per_dimension_of_one_column_by_one_run(monkeypatch):
         q(x)
 
     assert quiet(two, q_two, (data, torch.zeros(50))).bits_per_dim is None
+
+
+# ---- what bounds nothing
+
+
+def mean(x: Tensor) -> None:
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(mu, 1.0), obs=x)
+
+
+def rate(x: Tensor) -> None:
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    scale = pyro.sample("scale", dist.Gamma(2.0, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(mu, scale), obs=x)
+
+
+def missing(x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x, obs_mask=x > 0)
+
+
+def annealed(x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        with poutine.scale(scale=0.2):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+
+def annealed_guide(x: Tensor) -> None:
+    with pyro.plate("data", len(x)), poutine.scale(scale=0.2):
+        pyro.sample("z", dist.Normal(0.5 * x, 0.4))
+
+
+def mixed_guide() -> AutoGuideList:
+    guide = AutoGuideList(rate)
+    guide.append(AutoNormal(poutine.block(rate, expose=["mu"])))
+    guide.append(AutoDelta(poutine.block(rate, expose=["scale"])))
+    return guide
+
+
+def given_mu(x: Tensor) -> None:
+    """A point that moves with another latent, and is none the less one."""
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    pyro.sample("scale", dist.Delta(mu.exp()))
+
+
+UNBOUNDED = {
+    "point": (mean, lambda: AutoDelta(mean), "the guide draws 'mu' from a point mass .Delta.*bound nothing"),
+    "one of two": (rate, mixed_guide, "the guide draws 'scale' from a point mass"),
+    "mode": (rate, lambda: AutoLaplaceApproximation(rate), "the guide draws 'mu', 'scale' from a point mass"),
+    "moving": (rate, lambda: given_mu, "the guide draws 'scale' from a point mass"),
+    "mask": (missing, lambda: AutoNormal(missing), "the mask of 'x_unobserved' in the model is not the guide's"),
+    "scale": (annealed, lambda: annealed_guide, "a scale in the programs weighs 'z'"),
+}
+
+
+@pytest.mark.parametrize("case", UNBOUNDED)
+def test_numbers_that_bound_nothing_say_so(case):
+    model, make, words = UNBOUNDED[case]
+    guide, x = make(), rows(8, 1)[:, 0]
+    found = quiet(model, guide, x)
+    assert len([note for note in found.notes if re.search(words, note)]) == 1
+    assert len([note for note in found.notes if "bound nothing" in note]) == 1
+    if case not in ("moving", "scale"):  # which has no parameter; which trains as it says
+        notes = fit(model, guide, x, steps=1, batch_size=8, progress=False).notes
+        assert [note for note in notes if re.search(words, note)]
+
+
+def test_images_of_draws_are_no_points():
+    x = rows(8, 1)[:, 0]
+    for make in (AutoNormal, AutoMultivariateNormal):
+        found = quiet(rate, make(rate), x)
+        assert not [note for note in found.notes if "bound nothing" in note]
+
+    def choice(x: Tensor) -> None:
+        k = pyro.sample("k", dist.Bernoulli(0.5))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(k, 1.0), obs=x)
+
+    found = quiet(choice, lambda x: pyro.sample("k", dist.Delta(torch.tensor(1.0))), x)  # a mass where masses are
+    assert not [note for note in found.notes if "bound nothing" in note]
+
+
+def test_looking_for_points_leaves_the_draws_as_they_are():
+    x = rows(8, 1)[:, 0]
+    guide = AutoNormal(rate)
+    first, second = (quiet(rate, guide, x, seed=3) for _ in range(2))
+    assert (first.elbo, first.nll) == (second.elbo, second.nll)
+
+
+def test_divergences_are_sampled_where_asked_for():
+    """In closed form all 3 particles say the same of z, sampled they do not; the nll has one sample of each."""
+    exact = [quiet(model, guide, rows(), analytic=analytic) for analytic in (True, False)]
+    assert exact[0].nll == exact[1].nll and exact[0].kl["z"] != exact[1].kl["z"]
+    assert exact[1].elbo == pytest.approx(-exact[1].nll, rel=1e-5)  # constant weights

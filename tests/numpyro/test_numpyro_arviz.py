@@ -188,6 +188,15 @@ def test_a_parameter_drawn_by_the_guide_is_one_for_all_draws():
     np.testing.assert_allclose(given["posterior"]["z"][0, 0], range(4), atol=1e-2)
 
 
+def test_no_khat_where_there_are_no_weights():
+    guide = autoguide.AutoDelta(local)
+    found = to_arviz(local, guide, ROWS, draws=30, groups=["posterior"])
+    assert np.isnan(found["sample_stats"]["pareto_k"]).all()
+    assert "the guide draws 'z' from a point mass" in found.attrs["notes"]
+    with pytest.raises(ValueError, match="to_arviz: importance='psis' wants weights of draws, found none"):
+        to_arviz(local, guide, ROWS, draws=30, importance="psis")
+
+
 def test_programs_that_do_not_vectorize_run_draw_by_draw():
     def branching(x):
         z = numpyro.sample("z", dist.Normal(0.0, 1.0))

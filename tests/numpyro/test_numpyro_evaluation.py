@@ -1,5 +1,7 @@
 """`evaluate` and `nuts` of NumPyro pairs: against evidence and posteriors that are known, and against torch."""
 
+import re
+
 import arviz as az
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import pyro
 import pytest
 import torch
 from jax.scipy.special import logsumexp
+from numpyro.infer.autoguide import AutoDelta, AutoLaplaceApproximation, AutoMultivariateNormal, AutoNormal
 
 import ppl_models.inference as torch_side
 from benchmarks.eight_schools import REFERENCE, SIGMA, Y
@@ -17,7 +20,7 @@ from guides import Ladder as TorchLadder
 from guides.numpyro import Ladder, MeanField
 from ppl_models import LinearGaussian as TorchLinearGaussian
 from ppl_models.data import Binarize, Data, Dequantize, Logit, Scale
-from ppl_models.inference.numpyro import Reference, evaluate, nuts, terms
+from ppl_models.inference.numpyro import Reference, evaluate, fit, nuts, terms
 from ppl_models.numpyro import VAE, LinearGaussian
 from ppl_models.numpyro.weights import like_torch
 
@@ -222,6 +225,67 @@ def test_divergences_by_unit_sum_to_those_of_the_site(wide):
     found = terms(one, coupled, (x,), key=jax.random.key(0))
     with pytest.raises(ValueError, match="site 'z1' has no divergences by unit: found the factor MultivariateNormal"):
         _ = found.kl_units
+
+
+def mean(x):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("x", dist.Normal(mu, 1.0), obs=x)
+
+
+def rate(x):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
+    scale = numpyro.sample("scale", dist.Gamma(2.0, 1.0))
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("x", dist.Normal(mu, scale), obs=x)
+
+
+def missing(x):
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("x", dist.Normal(z, 1.0), obs=x, obs_mask=x > 0)
+
+
+def annealed(x):
+    with numpyro.plate("data", len(x)):
+        with numpyro.handlers.scale(scale=0.2):
+            z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+
+def annealed_guide(x):
+    with numpyro.plate("data", len(x)), numpyro.handlers.scale(scale=0.2):
+        numpyro.sample("z", dist.Normal(0.5 * x, 0.4))
+
+
+UNBOUNDED = {
+    "point": (mean, AutoDelta, "the guide draws 'mu' from a point mass .Delta.*bound nothing"),
+    "mode": (rate, AutoLaplaceApproximation, "the guide draws 'mu', 'scale' from a point mass"),
+    "mask": (missing, AutoNormal, "the mask of 'x_unobserved' in the model is not the guide's"),
+    "scale": (annealed, lambda model: annealed_guide, "a scale in the programs weighs 'z'"),
+}
+
+
+@pytest.mark.parametrize("case", UNBOUNDED)
+def test_numbers_that_bound_nothing_say_so(case):
+    model, make, words = UNBOUNDED[case]
+    found = quiet(model, make(model), rows(8)[:, 0])
+    assert len([note for note in found.notes if re.search(words, note)]) == 1
+    assert len([note for note in found.notes if "bound nothing" in note]) == 1
+    if case == "point":
+        notes = fit(model, make(model), rows(8)[:, 0], steps=1, batch_size=8, progress=False).notes
+        assert [note for note in notes if re.search(words, note)]
+
+
+def test_images_of_draws_are_no_points():
+    found = quiet(rate, AutoMultivariateNormal(rate), rows(8)[:, 0])
+    assert not [note for note in found.notes if "bound nothing" in note]
+
+
+def test_divergences_are_sampled_where_asked_for():
+    exact = [quiet(model, guide, rows(), analytic=analytic) for analytic in (True, False)]
+    assert exact[0].nll == exact[1].nll and exact[0].kl["z"] != exact[1].kl["z"]
+    assert exact[1].elbo == pytest.approx(-exact[1].nll, rel=1e-5)  # constant weights
 
 
 def test_masks_and_scales_are_in_the_numbers(wide):

@@ -474,6 +474,27 @@ def test_pyro_autoguides():
     assert sizes(found, "posterior", "theta") == {"chain": 1, "draw": 30, "schools": 8}
 
 
+@pytest.mark.parametrize("weigh", [False, True])
+def test_no_khat_where_there_are_no_weights(weigh):
+    """All weights of a point mass are equal, as those of an exact guide; those of a scaled density are of another."""
+
+    def scaled(x):
+        with pyro.poutine.scale(scale=0.5):
+            local(x)
+
+    model = scaled if weigh else local
+    guide = exact if weigh else pyro.infer.autoguide.AutoDelta(local)
+    x = torch.randn(4, 3)
+    found = to_arviz(model, guide, x, draws=30)
+    stats = found["sample_stats"]
+    assert np.isnan(stats["pareto_k"]).all() and np.isnan(stats["importance_ess"]).all()
+    assert stats["pareto_k"].shape == (4,)
+    words = "a scale in the programs weighs 'z', 'x'" if weigh else "the guide draws 'z' from a point mass"
+    assert words in found.attrs["notes"]
+    with pytest.raises(ValueError, match=f"to_arviz: importance='psis' wants weights of draws, found none: {words}"):
+        to_arviz(model, guide, x, draws=30, importance="psis")
+
+
 def test_only_the_groups_asked_for():
     found = to_arviz(local, exact, torch.randn(4, 3), draws=3, groups=["posterior"])
     assert groups_of(found) == {"posterior", "sample_stats", "observed_data"}

@@ -10,11 +10,12 @@ from jax import Array
 from jax.nn import softplus
 from jax.scipy.linalg import solve_triangular
 from numpyro.distributions import Distribution, constraints
-from numpyro.distributions.transforms import AbsTransform, AffineTransform, ReshapeTransform
+from numpyro.distributions.transforms import AffineTransform, IndependentTransform, ReshapeTransform
 
 from ppl_models.numpyro.parts.distributions import RankOneNormal, diagonal_normal
 from ppl_models.numpyro.parts.likelihoods import bounded_exp
 from ppl_models.parts.sizes import one_size
+from ppl_models.programs.numpyro import layers
 
 from ...parts.factors import Family
 from .splines import MonotonicSpline
@@ -185,20 +186,61 @@ class Spread(Distribution):
 
 def gaussian_base(prior: Distribution) -> tuple[Array, Array, tuple[int, ...], list] | None:
     """See `guides.parts.families.gaussian_base`."""
-    transforms: list = []
-    extra, whole = 0, prior.shape()
-    while type(prior) is not dist.Normal:
-        if isinstance(prior, dist.Independent):
-            extra += prior.reinterpreted_batch_ndims
-        elif isinstance(prior, dist.TransformedDistribution):
-            if any(isinstance(t, AbsTransform) for t in prior.transforms):  # a folded normal
-                return None
-            transforms, whole = [*prior.transforms, *transforms], prior.base_dist.shape()
-        elif not isinstance(prior, (dist.MaskedDistribution, dist.ExpandedDistribution)):
-            return None
-        prior = prior.base_dist
+    base, shape, events, transforms, _ = layers(prior)
+    if type(base) is not dist.Normal:
+        return None
     # event dims that only a transform gives meaning to (a base without Independent) belong to the batch of the Normal
-    extra = max([extra, *(t.domain.event_dim for t in transforms)])
-    loc, scale = jnp.broadcast_to(prior.loc, whole), jnp.broadcast_to(prior.scale, whole)
-    shape, batch = whole[len(whole) - extra :], whole[: len(whole) - extra]
-    return loc.reshape(*batch, -1), scale.reshape(*batch, -1), tuple(shape), transforms
+    events = max([events, *(t.domain.event_dim for t in transforms)])
+    loc, scale = jnp.broadcast_to(base.loc, shape), jnp.broadcast_to(base.scale, shape)
+    batch, event = shape[: len(shape) - events], shape[len(shape) - events :]
+    return loc.reshape(*batch, -1), scale.reshape(*batch, -1), tuple(event), transforms
+
+
+def masked_alike(q: Distribution, prior: Distribution) -> Distribution | None:
+    """See `guides.parts.families.masked_alike`."""
+    found: Any = q
+    for mask in reversed(layers(prior).masks):
+        found = _masked(found, *mask)
+        if found is None:
+            return None
+    return found
+
+
+def _masked(q: Any, kept: Array | bool, events: int, above: int) -> Any:
+    if above:
+        pushed = isinstance(q, dist.TransformedDistribution) and len(q.transforms) >= above
+        first = len(q.transforms) - above if pushed else 0
+        inner = q.base_dist if pushed else None
+        inner = dist.TransformedDistribution(inner, q.transforms[:first]) if first else inner
+        inner = None if inner is None else _masked(inner, kept, events, 0)
+        return None if inner is None else dist.TransformedDistribution(inner, q.transforms[first:])
+    apart = uncoupled(q, events)
+    return None if apart is None else apart.mask(kept).to_event(events)
+
+
+def uncoupled(q: Any, dims: int) -> Any:
+    """See `guides.parts.families.uncoupled`."""
+    if dims == 0:
+        return q
+    if isinstance(q, dist.Independent):
+        rest = q.reinterpreted_batch_ndims - dims
+        return uncoupled(q.base_dist, -rest) if rest <= 0 else q.base_dist.to_event(rest)
+    if isinstance(q, dist.ExpandedDistribution):
+        inner = uncoupled(q.base_dist, dims)
+        return None if inner is None else inner.expand(q.batch_shape + q.event_shape[:dims])
+    if isinstance(q, dist.MaskedDistribution):
+        inner, kept = uncoupled(q.base_dist, dims), q._mask
+        kept = kept if isinstance(kept, bool) else kept[(..., *[None] * dims)]
+        return None if inner is None else inner.mask(kept)
+    if isinstance(q, dist.TransformedDistribution):
+        transforms = [_of_events(transform, q.event_dim - dims) for transform in q.transforms]
+        inner = None if any(t is None for t in transforms) else uncoupled(q.base_dist, dims)
+        return None if inner is None else dist.TransformedDistribution(inner, transforms)
+    return None
+
+
+def _of_events(transform: Any, dims: int) -> Any:
+    """A transform of events of at most so many dims; None where it is of larger ones."""
+    while isinstance(transform, IndependentTransform) and transform.domain.event_dim > dims:
+        transform = transform.base_transform
+    return transform if max(transform.domain.event_dim, transform.codomain.event_dim) <= dims else None

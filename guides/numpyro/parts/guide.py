@@ -18,12 +18,13 @@ from numpyro.distributions import Distribution, TransformedDistribution
 from numpyro.primitives import Messenger
 
 from ppl_models.numpyro.parts.program import Program
-from ppl_models.programs.numpyro import mask_of, unwrapped
+from ppl_models.programs.numpyro import unwrapped
 
-from ...parts.checks import check_drawn, check_finite, check_followed, check_unaltered
+from ...parts.checks import check_drawn, check_finite, check_followed, check_unaltered, coupled
 from ...parts.evidence import Evidence
 from ...parts.layout import Layout, inspect_model
 from .conditionals import Conditionals
+from .families import masked_alike
 from .numpyro import NUMPYRO
 
 M = TypeVar("M", bound=eqx.Module)
@@ -56,7 +57,8 @@ class TopDownGuide(Program):
 
     Raises:
         ValueError: nothing latent, nothing observed, a discrete latent, enumerated or not, or one in a scan; when
-            called, a run without data, with data of another size, or with a latent that the example did not have.
+            called, a run without data, with data of another size, or with a latent that the example did not have; a
+            mask of single entries of an event (`.mask(m).to_event(1)`) where the factor couples them.
     """
 
     factors: eqx.AbstractVar[Any]  # `Conditionals`, or what has their `parents`, `encode` and `raw`
@@ -155,9 +157,9 @@ class TopDown(Messenger):
         elif kind == "sample":
             check_drawn(self.guide.layout, name)
             prior = msg["fn"]
-            posterior = self.guide.get_posterior(name, prior, self)
-            mask: Any = mask_of(prior)
-            posterior = posterior if mask is None else posterior.mask(mask)
+            posterior = masked_alike(self.guide.get_posterior(name, prior, self), prior)
+            if posterior is None:
+                raise coupled(self.guide.layout, name)
             # either may lack particles or plates: a prior that reads no latent, a factor that has one set of numbers
             shape = jnp.broadcast_shapes(prior.batch_shape, posterior.batch_shape)
             msg["infer"], self._priors[name] = {**msg["infer"]}, prior.expand(shape)

@@ -12,7 +12,7 @@ from jax import Array, random
 from jax.scipy.special import logsumexp
 
 from ppl_models.numpyro.data import Rows
-from ppl_models.programs.numpyro import support_of
+from ppl_models.programs.numpyro import runs, support_of
 from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.record import Run
 
@@ -37,6 +37,7 @@ def evaluate(
     particles: int = 1000,
     rows: int = 20_000,
     vectorize: str | bool = "auto",
+    analytic: bool = True,
     seed: int | None = 0,
     progress: bool = True,
 ) -> Evaluation:
@@ -55,6 +56,7 @@ def evaluate(
         rows: how many (datum, particle) rows go through the programs at once; at least all the data where the program
             has global latents, or takes one number of rows alone.
         vectorize: run particles in one pass of `jax.vmap`, as "auto" does; False runs them one by one.
+        analytic: take divergences in closed form where there is one, or sample all. The nll is sampled in any case.
         seed: of the draws; None draws one.
         progress: show a bar.
 
@@ -99,12 +101,13 @@ def evaluate(
     pair.check("evaluate", model)
     check_whole("evaluate", pair.model)
     check_values("evaluate", model, guide, columns, len(few[0]), params, pair.plate)
-    whole, notes = bool(pair.shared), []
+    notes = [*pair.mismatches(runs(guide, few, params)), *pair.weights]
+    whole = bool(pair.shared)
     size = n if whole else max(1, min(n, rows // (1 if vectorize is False else particles)))
     if size < n:
         reason = fewer(model, guide, few, pair, params, key)
         if reason is not None:
-            size, notes = n, [f"all rows in every pass: {reason}"]
+            size, notes = n, [*notes, f"all rows in every pass: {reason}"]
     # without a plate around the data there is but one datum, whatever the length of the arguments
     units = 1 if pair.shared == pair.densities else n
     at_once = 1 if vectorize is False else min(particles, max(1, rows // size))
@@ -113,7 +116,8 @@ def evaluate(
 
     @partial(jax.jit, static_argnums=3)
     def run(params: Mapping[str, Any], batch: Sequence[Array], key: Array, chunk: int) -> Pass:
-        found = terms(model, guide, batch, particles=chunk, key=key, params=params, plate=pair.plate)
+        how = {"particles": chunk, "analytic": analytic, "plate": pair.plate}
+        found = terms(model, guide, batch, **how, key=key, params=params)
         if found.full_size is not None:  # a program may subsample batches of some sizes only
             check_whole("evaluate", find(model, guide, batch, key, "evaluate")[2].model)
         log_w = _total(found) if whole else found.log_w

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpyro import handlers
-from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistribution, TransformedDistribution
 from numpyro.infer.elbo import ELBO
 
 from ppl_models.numpyro.data import Rows
-from ppl_models.programs.numpyro import Trace, frame_of, nodes_of, support_of, unwrapped
+from ppl_models.programs.numpyro import Trace, frame_of, layers, nodes_of, support_of
 
 from ..feeding.batches import drawn
 from .terms import traces
@@ -102,9 +101,9 @@ def check_values(
 
 def _inside(trace: Trace, plate: str) -> dict[str, Array]:
     """Observed site -> whether its values are in the support, (n,); (1,) where it has no row for each datum."""
-    found, wrappers = {}, (ExpandedDistribution, Independent, MaskedDistribution, TransformedDistribution)
+    found = {}
     for name, site in nodes_of(trace, "observed").items():
-        if vars(unwrapped(site["fn"], *wrappers)).get("_validate_args") is False:
+        if vars(layers(site["fn"]).base).get("_validate_args") is False:
             continue
         good, frame = jnp.asarray(support_of(site["fn"], site["value"])(site["value"])), frame_of(site, plate, trace)
         if frame is None or frame.size != frame.full_size:

@@ -3,19 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
-from numpyro.distributions import (
-    Distribution,
-    ExpandedDistribution,
-    Independent,
-    MaskedDistribution,
-    TransformedDistribution,
-)
-from numpyro.distributions.kl import kl_divergence
+from numpyro.distributions import Distribution, ExpandedDistribution
 
-from ppl_models.programs.numpyro import mask_of, unwrapped
+from ppl_models.programs.numpyro import layers, mask_of
+from ppl_models.programs.record import Layers
+
+from .closed_forms import between, closed_form, masked, same_masks, same_transforms
 
 Site = Mapping[str, Any]
 
@@ -32,24 +27,8 @@ def divergence(q: Site, p: Site) -> Array | None:
     if not _scaled_alike(q, p):
         return None
     shape = jnp.broadcast_shapes(q["fn"].batch_shape, p["fn"].batch_shape)
-    try:
-        closed = _closed(q["fn"], p["fn"])
-    except NotImplementedError:
-        return None
+    closed = closed_form(q["fn"], p["fn"])
     return None if closed is None or closed.ndim > len(shape) else jnp.broadcast_to(closed, shape)
-
-
-def _closed(q: Distribution, p: Distribution) -> Array | None:
-    q, p = unwrapped(q, ExpandedDistribution), unwrapped(p, ExpandedDistribution)
-    if isinstance(q, MaskedDistribution) or isinstance(p, MaskedDistribution):
-        masks = [fn._mask if isinstance(fn, MaskedDistribution) else None for fn in (q, p)]
-        if masks[0] is not masks[1]:
-            return None
-        closed = _closed(q.base_dist, p.base_dist)
-        return closed if closed is None else jnp.where(masks[0], closed, 0.0)
-    if isinstance(q, TransformedDistribution) and isinstance(p, TransformedDistribution) and _move_alike(q, p):
-        return _closed(q.base_dist, p.base_dist)
-    return kl_divergence(q, p)
 
 
 def unit_divergence(name: str, q: Site, p: Site, analytic: bool) -> tuple[Array, int]:
@@ -58,26 +37,28 @@ def unit_divergence(name: str, q: Site, p: Site, analytic: bool) -> tuple[Array,
     Raises:
         ValueError: factor and prior are not both products over coordinates.
     """
-    found = _coordinates(q["fn"], p["fn"], q["value"])
-    if found is None:
+    one, other = layers(q["fn"]), layers(p["fn"])
+    alike, moved = same_masks(one, other), same_transforms(one, other)
+    whole = one.base.event_shape or other.base.event_shape or one.events != other.events
+    if whole or not moved or (one.transforms and not alike):
         raise ValueError(
             f"site {name!r} has no divergences by unit: found the factor {_kind(q['fn'])} and the prior "
             f"{_kind(p['fn'])}, want products over coordinates (diagonal families), with the transforms of the prior "
             "if it has any; try per='layer', or another family"
         )
-    one, other, value, events = found
+    value, events = q["value"], one.events
+    for transform in reversed(one.transforms):
+        value = transform.inv(value)
     batch = jnp.broadcast_shapes(q["fn"].batch_shape, p["fn"].batch_shape) + (1,) * events
 
-    def weighed(density: Array, site: Site) -> Array:
+    def weighed(density: Array, site: Site, found: Layers) -> Array:
         density = jnp.broadcast_to(density, jnp.broadcast_shapes(density.shape, batch))
-        return scaled(density, site, events)
+        return scaled(masked(density, found, events), site, events)
 
-    if analytic and _scaled_alike(q, p):
-        try:
-            return weighed(kl_divergence(one, other), q), events
-        except NotImplementedError:
-            pass
-    return weighed(one.log_prob(value), q) - weighed(other.log_prob(value), p), events
+    closed = between(one.base, other.base) if analytic and alike and _scaled_alike(q, p) else None
+    if closed is not None:
+        return weighed(closed, q, one), events
+    return weighed(one.base.log_prob(value), q, one) - weighed(other.base.log_prob(value), p, other), events
 
 
 def scaled(density: Array, site: Site, events: int = 0) -> Array:
@@ -106,40 +87,9 @@ def per_unit(value: Array, events: int, data_dim: int | None) -> Array:
     return value.reshape(len(value), -1)
 
 
-def _coordinates(
-    q: Distribution, p: Distribution, value: Array
-) -> tuple[Distribution, Distribution, Array, int] | None:
-    """The factors of two products over coordinates, the value in them and its event dims; None for other pairs."""
-    events = 0
-    q, p = unwrapped(q, ExpandedDistribution), unwrapped(p, ExpandedDistribution)
-    while q.event_shape or p.event_shape or isinstance(q, TransformedDistribution):
-        if isinstance(q, Independent) and isinstance(p, Independent):
-            if q.reinterpreted_batch_ndims != p.reinterpreted_batch_ndims:
-                break
-            events += q.reinterpreted_batch_ndims
-        elif isinstance(q, TransformedDistribution) and isinstance(p, TransformedDistribution) and _move_alike(q, p):
-            for transform in reversed(q.transforms):
-                value = transform.inv(value)
-        else:
-            break
-        q, p = unwrapped(q.base_dist, ExpandedDistribution), unwrapped(p.base_dist, ExpandedDistribution)
-    return None if q.event_shape or p.event_shape else (q, p, value, events)
-
-
-def _move_alike(q: TransformedDistribution, p: TransformedDistribution) -> bool:
-    """Whether two distributions push their bases through the same transforms: the same objects, or without numbers."""
-    pairs = zip(q.transforms, p.transforms, strict=False)
-    return len(q.transforms) == len(p.transforms) and all(a is b or _same(a, b) for a, b in pairs)
-
-
-def _same(a: Any, b: Any) -> bool:
-    (leaves, structure), (others, other) = jax.tree.flatten(a), jax.tree.flatten(b)
-    return type(a) is type(b) and structure == other and all(x is y for x, y in zip(leaves, others, strict=True))
-
-
 def _kind(fn: Distribution) -> str:
     """The name of a distribution, and of what it is made of."""
-    fn = unwrapped(fn, ExpandedDistribution)
+    fn = fn.base_dist if isinstance(fn, ExpandedDistribution) else fn
     inner = getattr(fn, "base_dist", None)
     return type(fn).__name__ + (f"({_kind(inner)})" if isinstance(inner, Distribution) else "")
 

@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from jax import random
 
+from ppl_models.programs.numpyro import runs
+
 from ...checkpoint_file import check_evidence, prepared
 from ...config import FitConfig, FitOptions, compared, configured, shows_options
 from ...loop import Loop, check_call
@@ -111,6 +113,7 @@ def fit(
         params = parameters.constrained(free)
         without = "pass loss=numpyro.infer.TraceGraph_ELBO(), which does without"
         pair.check("fit", model, reparametrized=without if config.loss is None else None)
+        run.notes += pair.mismatches(runs(guide, batch, params))
         for each in (columns, held_out):
             if each is not None:
                 check_values("fit", model, guide, each, min(rows, len(each[0])), params, pair.plate)

@@ -61,7 +61,7 @@ class Densities:
                     f"{called}: the guide has the site {name!r}, which the model does not draw, want q(z | x) itself; "
                     "an auxiliary latent or a factor leaves it unknown"
                 )
-            if site.mask is not None:
+            if site.mask is not None or latents[name].mask is not None:
                 raise ValueError(f"{called}: the latent {name!r} has a mask; drop the rows that are masked out")
         # a pair that is not right with fewer rows is given all of them in every pass
         self.whole = len(self) > 1 and fewer(model, guide, batch, pair, info.traces)[0] is None

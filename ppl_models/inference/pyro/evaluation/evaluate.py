@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from math import log
 from typing import Any
 
@@ -9,7 +10,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppl_models.programs.pyro import support_of
+from ppl_models.programs.pyro import run, support_of
 from ppl_models.programs.record import Run
 
 from ...objectives.bounds import elbo
@@ -31,6 +32,7 @@ def evaluate(
     particles: int = 1000,
     rows: int = 20_000,
     vectorize: str | bool = "auto",
+    analytic: bool = True,
     seed: int | None = 0,
     progress: bool = True,
 ) -> Evaluation:
@@ -51,6 +53,7 @@ def evaluate(
             has global latents.
         vectorize: run particles in one pass. "auto" does so if a pass of a few particles gives the numbers of the same
             draws taken one by one; else particles run one at a time and a note says why.
+        analytic: take divergences in closed form where there is one, or sample all. The nll is sampled in any case.
         seed: of the draws; the global generator is as before afterwards. None continues the global generator.
         progress: show a bar.
 
@@ -73,7 +76,7 @@ def evaluate(
         if seed is not None:
             torch.manual_seed(seed)
         device = places[0] if places else None
-        return _evaluate(model, guide, data, particles, rows, vectorize, progress, device)
+        return _evaluate(model, guide, data, particles, rows, vectorize, analytic, progress, device)
 
 
 def _evaluate(
@@ -83,6 +86,7 @@ def _evaluate(
     particles: int,
     rows: int,
     vectorize: str | bool,
+    analytic: bool,
     progress: bool,
     device: torch.device | None,
 ) -> Evaluation:
@@ -97,7 +101,8 @@ def _evaluate(
     whole = bool(pair.shared)
     # without a plate around the data there is but one datum, whatever the length of the arguments
     units = 1 if pair.shared == pair.densities else n
-    notes = []
+    with forked(batch):
+        notes = [*pair.mismatches(partial(run, guide, batch)), *pair.weights]
     few = Few(batch, info.traces)
     # rows are left out only where that saves something, and only of a pair that is right without them
     split = not whole and n > 1 and (n * particles > rows or (n > SMALL and particles > 1))
@@ -128,7 +133,7 @@ def _evaluate(
             count = len(batch[0])
             parts: list[tuple[Tensor, float, dict[str, float]]] = []
             for chunk in chunks:
-                found = terms(model, guide, batch, particles=chunk, nesting=nesting, plate=plate)
+                found = terms(model, guide, batch, particles=chunk, nesting=nesting, analytic=analytic, plate=plate)
                 if found.full_size is not None:  # all the data at once, where it is more than was looked at
                     check_rows("evaluate", model, guide, batch, pair_info("evaluate", model, guide, batch).pair)
                 log_w = _total(found) if whole else found.log_w

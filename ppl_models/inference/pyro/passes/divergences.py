@@ -1,7 +1,7 @@
 """Densities and divergences of single sites: in closed form, and coordinate by coordinate.
 
 The pairs that most programs are made of, diagonal Gaussians and Bernoulli pixels, take a shorter way to the numbers of
-`log_prob` and `kl_divergence`: no dispatch, and nothing computed again for each particle that is the same for all.
+`log_prob` and `closed_form`: no dispatch, and nothing computed again for each particle that is the same for all.
 """
 
 from collections.abc import Mapping
@@ -12,29 +12,35 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
-from torch.distributions import Distribution, Independent, TransformedDistribution, kl_divergence
+from torch.distributions import Distribution
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
+
+from ppl_models.programs.pyro import layers
+from ppl_models.programs.record import Layers
+
+from .closed_forms import between, closed_form, masked, same_masks
 
 
 def divergence(q: Mapping[str, Any], p: Mapping[str, Any]) -> Tensor | None:
     """KL of two sites in closed form, None where there is none or where it would not be the mean of log q - log p."""
     if not _weighed_alike(q, p):
         return None
-    try:
-        closed = _closed(q["fn"], p["fn"])
-    except NotImplementedError:
+    closed = _of_vectors(q["fn"], p["fn"])
+    closed = closed_form(q["fn"], p["fn"]) if closed is None else closed
+    if closed is None or closed.dim() > max(len(q["fn"].batch_shape), len(p["fn"].batch_shape)):
         return None
-    return closed if closed.dim() <= max(len(q["fn"].batch_shape), len(p["fn"].batch_shape)) else None
+    return closed
 
 
-def _closed(q: Distribution, p: Distribution) -> Tensor:
+def _of_vectors(q: Distribution, p: Distribution) -> Tensor | None:
+    """The closed form for diagonal Gaussians, under bijections that both share."""
     while type(q) is type(p) is dist.TransformedDistribution and q.transforms == p.transforms:
-        if q.event_shape != p.event_shape:
-            break
+        if q.event_shape != p.event_shape or not all(t.bijective for t in q.transforms):
+            return None
         q, p = q.base_dist, p.base_dist
     of_q, of_p = _vectors(q, dist.Normal), _vectors(p, dist.Normal)
     if of_q is None or of_p is None:
-        return kl_divergence(q, p)
+        return None
     loc, scale = _once(of_p.loc), _once(of_p.scale)
     ratio = (_once(of_q.scale) / scale).pow(2)
     shift = ((_once(of_q.loc) - loc) / scale).pow(2)
@@ -95,48 +101,32 @@ def unit_divergence(name: str, q: Mapping[str, Any], p: Mapping[str, Any], analy
     Raises:
         ValueError: factor and prior are not both products over coordinates.
     """
-    found = _coordinates(q["fn"], p["fn"], q["value"])
-    if found is None:
+    one, other = layers(q["fn"]), layers(p["fn"])
+    alike = same_masks(one, other)
+    whole = one.base.event_shape or other.base.event_shape or one.events != other.events
+    if whole or one.transforms != other.transforms or (one.transforms and not alike):
         raise ValueError(
             f"site {name!r} has no divergences by unit: found the factor {_kind(q['fn'])} and the prior "
             f"{_kind(p['fn'])}, want products over coordinates (diagonal families), with the transforms of the prior "
             "if it has any; try per='layer', or another family"
         )
-    one, other, value, events = found
+    value, events = q["value"], one.events
+    for transform in reversed(one.transforms):
+        value = transform.inv(value)
 
-    def weighed(density: Tensor, node: Mapping[str, Any]) -> Tensor:
-        return scale_and_mask(density, *(_lifted(node[key], events) for key in ("scale", "mask")))
+    def weighed(density: Tensor, node: Mapping[str, Any], found: Layers) -> Tensor:
+        density = scale_and_mask(density, *(_lifted(node[key], events) for key in ("scale", "mask")))
+        return masked(density, found, events)
 
-    if analytic and _weighed_alike(q, p):
-        try:
-            return weighed(kl_divergence(one, other), q), events
-        except NotImplementedError:
-            pass
-    return weighed(one.log_prob(value), q) - weighed(other.log_prob(value), p), events
+    closed = between(one.base, other.base) if analytic and alike and _weighed_alike(q, p) else None
+    if closed is not None:
+        return weighed(closed, q, one), events
+    return weighed(one.base.log_prob(value), q, one) - weighed(other.base.log_prob(value), p, other), events
 
 
 def _lifted(weight: Any, events: int) -> Any:
     """A scale or mask of a batch for the coordinates of its events."""
     return weight[(..., *[None] * events)] if isinstance(weight, Tensor) else weight
-
-
-def _coordinates(
-    q: Distribution, p: Distribution, value: Tensor
-) -> tuple[Distribution, Distribution, Tensor, int] | None:
-    """The factors of two products over coordinates, the value in them and its event dims; None for other pairs."""
-    rank = len(q.batch_shape)
-    while q.event_shape or p.event_shape or isinstance(q, TransformedDistribution):
-        if isinstance(q, Independent) and isinstance(p, Independent):
-            q, p = q.base_dist, p.base_dist
-        elif isinstance(q, TransformedDistribution) and isinstance(p, TransformedDistribution):
-            if q.transforms != p.transforms:
-                break
-            for transform in reversed(q.transforms):
-                value = transform.inv(value)
-            q, p = q.base_dist, p.base_dist
-        else:
-            break
-    return None if q.event_shape or p.event_shape else (q, p, value, len(q.batch_shape) - rank)
 
 
 def _kind(fn: Distribution) -> str:

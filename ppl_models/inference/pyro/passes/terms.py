@@ -9,7 +9,6 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from pyro.poutine.guide import GuideMessenger
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from ppl_models.programs.pairs import DENSE, check_order, check_sites, refuse_model
 from ppl_models.programs.plates import data_plate
-from ppl_models.programs.pyro import PARTICLES, frame_of, nodes_of, outside, read
+from ppl_models.programs.pyro import PARTICLES, frame_of, mask_of, nodes_of, outside, read
 
 from ...objectives.terms import Terms as Terms
 from .divergences import divergence, log_density, per_datum, per_unit, unit_divergence
@@ -170,7 +169,7 @@ def units_of(node: Mapping[str, Any], data_dim: int | None, particle_dim: int | 
     Raises:
         ValueError: some of its data are masked out: their values are none of the aggregate's.
     """
-    if isinstance(node["mask"], Tensor) or isinstance(node["fn"], MaskedDistribution):
+    if mask_of(node) is not None:
         raise ValueError(
             f"site {node['name']!r}: found a mask on this latent, want a code for every datum where all codes are "
             "looked at together; drop the rows that are masked out"

@@ -1,12 +1,15 @@
 """`fit`: train any (model, guide) pair on any data."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
 import pyro
 import torch
 from torch import Tensor, nn
+
+from ppl_models.programs.pyro import run as run_program
 
 from ...config import FitConfig, FitOptions, configured, shows_options
 from ...loop import Loop, check_call
@@ -18,7 +21,7 @@ from ..feeding import distributed
 from ..feeding.batches import Batches
 from ..feeding.columns import Columns
 from ..feeding.distributed import Group
-from ..passes.checks import check_enumeration, check_loss, check_values
+from ..passes.checks import check_enumeration, check_loss, check_values, forked
 from ..passes.pair_info import pair_info
 from ..passes.rows import refuse_others
 from .checkpoint import CHECKPOINT, kept, prepared
@@ -103,6 +106,8 @@ def fit(
             info = pair_info("fit", model, guide, example, particles=config.particles, paired=ours, reparametrized=ours)
             of_pair, saved = info.how, kept(model, guide, info.params)
             told = info.pair.kl if config.record_kl else ()
+            with forked(example):
+                run.notes += info.pair.mismatches(partial(run_program, guide, example))
             del info  # which holds a batch, and all that was computed of it
             slots = OptimizerState(trainable(saved), average=config.ema is not None)
             for each in (data, validation):
