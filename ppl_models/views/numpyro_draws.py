@@ -12,6 +12,7 @@ from numpyro.primitives import Messenger
 
 from ppl_models.inference.numpyro.passes.divergences import log_density, per_datum, scaled
 from ppl_models.inference.numpyro.passes.terms import check_model, weights
+from ppl_models.programs.jax_state import tidied
 from ppl_models.programs.numpyro import Trace, kind_of, nodes_of, read, unwrapped
 from ppl_models.programs.pairs import Pair, check_order, check_whole
 
@@ -49,7 +50,8 @@ def draw(
         return jax.tree.map(lambda v: np.asarray(v)[None], pair.run(keys[done - 1]))
 
     try:
-        found = gather(several, draws, at_once)
+        with tidied(model, guide):
+            found = gather(several, draws, at_once)
     except Exception as error:  # noqa: BLE001 (whatever a program does with a value it cannot look at)
         done = 0
         notes.append(f"draws made one by one: the programs do not run under jax.vmap ({_first_line(error)})")

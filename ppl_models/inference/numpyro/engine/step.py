@@ -18,8 +18,10 @@ from ...config import FitConfig
 from ...objectives.bounds import elbo, importance_weighted, mean_kl
 from ...objectives.stateful import Carried
 from ...schedules import Constant
+from ...weighing import Weighing
 from ..feeding.batches import Order, drawn
 from ..passes.losses import estimate
+from ..passes.messengers import Weighed
 from .parameters import Parameters, Params
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
@@ -80,6 +82,7 @@ class Step:
         key: of all its noise.
         kl_of: the latents whose mean divergence a step tells.
         plate: name of the data plate, "" where there is none.
+        weighing: who weighs a batch.
     """
 
     model: Callable
@@ -90,6 +93,7 @@ class Step:
     key: Array
     kl_of: tuple[str, ...] = ()
     plate: str | None = None
+    weighing: Weighing = Weighing()
 
     @training()
     def negative(
@@ -105,27 +109,31 @@ class Step:
         `told` is (2 + kl_of,), in nats per datum: the same, the bound on the nll, and the mean divergence of each
         latent of `kl_of`. Programs are in training mode.
         """
-        config, size = self.config, len(self.columns[0])
+        config, weighing = self.config, self.weighing
+        size = weighing.size or len(self.columns[0])
         keys = random.split(key)
         batch, params = drawn(self.columns, rows, keys[0]), self.parameters.constrained(free)
         if config.loss is not None:
-            value = config.loss.loss(keys[1], params, self.model, self.guide, *batch) / len(batch[0])
+            with Weighed(weighing, config.loss):
+                value = config.loss.loss(keys[1], params, self.model, self.guide, *batch)
+            value = value / weighing.counted(config.loss, len(batch[0]))
             return value, (jnp.stack([value, value]), None, {})
         objective = Carried(config.objective, state) if state else config.objective
-        value, found = estimate(
-            objective,
-            self.model,
-            self.guide,
-            batch,
-            key=keys[1],
-            params=params,
-            beta=beta,
-            data_size=size,
-            particles=config.particles,
-            analytic=config.analytic,
-            gradient=config.gradient,
-            plate=self.plate,
-        )
+        with Weighed(weighing):
+            value, found = estimate(
+                objective,
+                self.model,
+                self.guide,
+                batch,
+                key=keys[1],
+                params=params,
+                beta=beta,
+                data_size=size,
+                particles=config.particles,
+                analytic=config.analytic,
+                gradient=config.gradient,
+                plate=self.plate,
+            )
         bound = value
         if not (isinstance(beta, float) and beta == 1 and config.objective in (elbo, importance_weighted)):
             plain = importance_weighted if config.objective is importance_weighted else elbo

@@ -1,10 +1,12 @@
-"""Effect handlers of a pass: an end at the last latent."""
+"""Effect handlers of a pass: an end at the last latent, and the weight of a batch."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from numpyro import handlers
 from numpyro.primitives import Messenger
+
+from ...weighing import Weighing
 
 
 class Drawn(BaseException):
@@ -43,3 +45,26 @@ class UntilDrawn(Messenger):
         except Drawn:
             pass
         return self.sites
+
+
+class Weighed(Messenger):
+    """Scale what is in the data plate by size / seen, as a plate that subsamples does, or take that scale away.
+
+    It goes around a pass, whose own scales it multiplies.
+
+    Args:
+        weighing: of the pair.
+        loss: that of NumPyro which is computed; None for one of our objectives.
+    """
+
+    def __init__(self, weighing: Weighing, loss: Any = None) -> None:
+        super().__init__()
+        self.plate, self.size, self.direction = weighing.plate, weighing.size, weighing.direction(loss)
+
+    def process_message(self, msg: Any) -> None:
+        if not self.direction or msg["type"] != "sample":
+            return
+        frame = next((f for f in msg["cond_indep_stack"] if f.name == self.plate and f.dim is not None), None)
+        if frame is not None and frame.size != self.size:
+            factor = (self.size / frame.size) ** self.direction
+            msg["scale"] = factor if msg["scale"] is None else msg["scale"] * factor

@@ -19,6 +19,7 @@ from ...results import Run
 from ..engine.parameters import Params
 from ..engine.step import Blocks, State
 from ..feeding.batches import drawn
+from ..passes.messengers import Weighed
 from ..passes.terms import terms
 from .checkpoint import read, save
 from .diagnosis import diagnosis
@@ -136,10 +137,15 @@ class NumPyroEngine:
     def _bounded(self, free: Params, rows: Sequence[Array], key: Array) -> Array:
         keys, step = random.split(key), self.step
         batch, params = drawn(self.held_out, rows, keys[0]), self.parameters.constrained(free)
-        if self.config.loss is not None:
-            return self.config.loss.loss(keys[1], params, step.model, step.guide, *batch)
-        found = terms(step.model, step.guide, batch, key=keys[1], params=params, plate=step.plate)
-        return -elbo(found, data_size=len(self.held_out[0])) * len(batch[0])
+        size, count, loss = len(self.held_out[0]), len(batch[0]), self.config.loss
+        weighing = step.weighing.among(size)
+        if loss is not None:
+            with Weighed(weighing, loss):
+                value = loss.loss(keys[1], params, step.model, step.guide, *batch)
+            return value * count / weighing.counted(loss, count)
+        with Weighed(weighing):
+            found = terms(step.model, step.guide, batch, key=keys[1], params=params, plate=step.plate)
+        return -elbo(found, data_size=size if weighing.plate else 1) * count
 
     def _fill(self, free: Params) -> None:
         """Give the run the pair with these parameters."""

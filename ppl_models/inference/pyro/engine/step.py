@@ -15,8 +15,10 @@ from torch.overrides import TorchFunctionMode
 from ...config import FitConfig
 from ...objectives.bounds import elbo, importance_weighted, mean_kl
 from ...objectives.stateful import Carried
+from ...weighing import Weighing
 from ..feeding.distributed import Group
 from ..passes.losses import estimate, initial_state
+from ..passes.messengers import Weighed
 from ..passes.terms import Terms, concatenated
 from .optimizer_state import OptimizerState
 
@@ -32,6 +34,7 @@ class StepConfig:
         fit: the options of the training; `particles` of them are `passes` times those below.
         particles, passes, nesting, plate: see `losses.estimate`.
         data_size: number of data of which a step sees a batch.
+        weighing: who weighs that batch.
         kl_of: the latents whose mean divergence a step tells.
         norm: whether the norm of the gradient is computed though neither clip nor skip asks for it.
     """
@@ -42,6 +45,7 @@ class StepConfig:
     nesting: int | None = None
     plate: str | None = None
     data_size: int | None = None
+    weighing: Weighing = Weighing()
     kl_of: tuple[str, ...] = ()
     norm: bool = True
 
@@ -115,11 +119,15 @@ def negative(
 ) -> Measured:
     """What a step minimizes and tells, on one batch, with an objective in this state."""
     objective = Carried(config.fit.objective, state) if state else config.fit.objective
-    if config.fit.loss is not None:
-        value = config.fit.loss.differentiable_loss(model, guide, *batch) / len(batch[0])
+    weighed = Weighed(config.weighing, config.fit.loss)
+    if (loss := config.fit.loss) is not None:
+        with weighed:
+            value = loss.differentiable_loss(model, guide, *batch) / config.weighing.counted(loss, len(batch[0]))
         return Measured(value, torch.stack([value, value]).detach(), [], {})
     device = next((x.device.type for x in batch if isinstance(x, Tensor)), "cpu")
     with ExitStack() as stack:
+        if config.weighing.scales:
+            stack.enter_context(weighed)
         if config.fit.precision != "float32":
             stack.enter_context(LowPrecision(DTYPES[config.fit.precision], device))
         value, found = estimate(
@@ -248,6 +256,7 @@ class Eager:
             nesting=config.nesting,
             plate=config.plate,
             analytic=config.fit.analytic,
+            around=Weighed(config.weighing),
         )
         self.slots.objective.update(found)
         if self.group is not None:

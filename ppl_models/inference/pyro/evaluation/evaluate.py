@@ -7,10 +7,11 @@ from typing import Any
 
 import pyro
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.record import Run
+from ppl_models.programs.torch_state import modules_of
 
 from ...objectives.bounds import elbo
 from ...progress import Progress
@@ -66,9 +67,8 @@ def evaluate(
             "of at least 1, and 'auto', True or False"
         )
     data = Columns(data, "evaluate: data")
-    modules = [program for program in (model, guide) if isinstance(program, nn.Module)]
-    places = list(dict.fromkeys(p.device for module in modules for p in module.parameters()))
-    with nullcontext() if seed is None else forked(places), torch.no_grad(), evaluating(*modules):
+    places = list(dict.fromkeys(p.device for module in modules_of(model, guide) for p in module.parameters()))
+    with nullcontext() if seed is None else forked(places), torch.no_grad(), evaluating(model, guide):
         if seed is not None:
             torch.manual_seed(seed)
         device = places[0] if places else None
@@ -97,7 +97,7 @@ def _evaluate(
     # what has no row for each datum, or is of one fixed size, takes all the data or none
     whole = bool(pair.shared)
     # without a plate around the data there is but one datum, whatever the length of the arguments
-    units = 1 if pair.shared == pair.densities else n
+    units = pair.units(n)
     del info, pair  # which hold all that was computed of these rows
     notes = []
     if vectorize == "auto":

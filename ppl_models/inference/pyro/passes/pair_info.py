@@ -13,6 +13,7 @@ from ppl_models.programs.pairs import Pair
 from ppl_models.programs.pyro import read
 
 from .checks import forked
+from .messengers import Drawing
 from .particles import vectorizes
 from .terms import Terms, collect, run_pair
 
@@ -27,12 +28,14 @@ class PairInfo:
         pair: the records.
         traces: of model and guide.
         params: what the programs have in Pyro's param store, by name: unconstrained values that share its memory.
+        ran: the modules that were run.
         particles, passes: draws in one pass, and how many such passes make up the draws of a step.
     """
 
     pair: Pair
     traces: tuple[Trace, Trace]
     params: dict[str, Tensor]
+    ran: Drawing
     particles: int = 1
     passes: int = 1
 
@@ -80,11 +83,11 @@ def pair_info(
     kwargs = kwargs or {}
     given = [*args, *kwargs.values()]
     with forked(given), torch.no_grad(), poutine.block():
-        traces, params = run_with_params(model, guide, args, kwargs)
+        traces, params, ran = run_with_params(model, guide, args, kwargs)
         pair = Pair.of(*map(read, traces), next(iter(given), None))
         instead = f"pass loss=pyro.infer.Trace_ELBO(), {ENUMERATE}" if reparametrized else None
         pair.check(asks, model, observes=observes, paired=paired, reparametrized=instead)
-        found = PairInfo(pair, traces, params, 1, particles)
+        found = PairInfo(pair, traces, params, ran, 1, particles)
         if particles > 1 and not kwargs:
             reason = vectorizes(model, guide, args, pair.nesting, plate=pair.plate, single=traces)
             if reason is None:
@@ -94,13 +97,15 @@ def pair_info(
 
 def run_with_params(
     model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[tuple[Trace, Trace], dict[str, Tensor]]:
-    """((model trace, guide trace), unconstrained values of the param store by name) of a run that nothing else sees.
+) -> tuple[tuple[Trace, Trace], dict[str, Tensor], Drawing]:
+    """((model trace, guide trace), `PairInfo.params`, `PairInfo.ran`) of a run that nothing else sees.
 
     Raises:
         ValueError: see `run_pair`.
     """
     with torch.no_grad(), poutine.block(), poutine.trace() as capture, poutine.block(expose_types=["param"]):
-        pair = run_pair(model, guide, args, kwargs)
+        with Drawing() as ran:
+            pair = run_pair(model, guide, args, kwargs)
     values = {name: node["value"] for name, node in capture.trace.nodes.items() if node["type"] == "param"}
-    return pair, {name: v.unconstrained() if hasattr(v, "unconstrained") else v for name, v in values.items()}
+    params = {name: v.unconstrained() if hasattr(v, "unconstrained") else v for name, v in values.items()}
+    return pair, params, ran

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...config import FitConfig
 from ...objectives.bounds import elbo
+from ...weighing import Weighing
 from ..engine.compiled import Compiled
 from ..engine.optimizer_state import OptimizerState, trainable
 from ..engine.step import DTYPES, Eager, StepConfig, StepInputs
@@ -119,8 +120,9 @@ def training_step(
         ema=ema,
         precision=precision,
     )
-    config = StepConfig(options, **info.how, data_size=data_size, norm=False)
-    slots = OptimizerState(trainable(kept(model, guide, info.params)), average=ema is not None)
+    weighing = Weighing.of(info.pair, data_size)
+    config = StepConfig(options, **info.how, data_size=weighing.size, weighing=weighing, norm=False)
+    slots = OptimizerState(trainable(kept(model, guide, info.params, info.ran)), average=ema is not None)
     eager = Eager(model, guide, slots, config, beta)
     eager.begin(args)
     return TrainingStep(eager, compile, lr)
