@@ -53,7 +53,8 @@ class Weighing:
         """The number of data that a loss of Pyro's or NumPyro's on so many rows is the sum over."""
         if not self.plate:
             return self.size or rows
-        return self.full_size or (self.size if self.size and (self.scales or self.direction(loss)) else rows)
+        raised = self.size and (self.scales or self.direction(loss)) and getattr(loss, "data_size", None) is None
+        return self.full_size or (self.size if raised else rows)
 
     def notes(self, rows: int, batch: int) -> list[str]:
         """What one should know of a training in such batches of so many rows."""

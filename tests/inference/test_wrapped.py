@@ -1,4 +1,4 @@
-"""Modules behind functions, handlers and methods are found, trained, kept and put in modes as modules themselves are."""
+"""Modules behind functions, handlers and methods: found, trained, kept and put in modes as modules themselves are."""
 
 from functools import partial
 

@@ -72,7 +72,7 @@ class Parameters:
         trained = _trained(model, params)
         new = _trained(guide, params)
         own = getattr(guide, "model", None)
-        if isinstance(guide, Program) and isinstance(own, Program):
+        if isinstance(guide, Program) and callable(own):
             new = eqx.tree_at(lambda program: program.model, new, _trained(own, params))
         return trained, new
 
