@@ -118,7 +118,8 @@ def _x64() -> Any:
 
 
 def _owned(item: Any) -> bool:
-    return (isinstance(item, (AutoGuide, Messenger)) or root(type(item)) not in FOREIGN) and hasattr(item, "__dict__")
+    mine = isinstance(item, (AutoGuide, Messenger)) or root(type(item)) not in FOREIGN
+    return mine and isinstance(getattr(item, "__dict__", None), dict)
 
 
 @contextmanager

@@ -80,6 +80,10 @@ class Pair:
         ]
         return bool(found) and all(s is not None and np.allclose(s, full / self.data.size, rtol=1e-5) for s in found)
 
+    def counts(self, rows: int, full: int | None) -> bool:
+        """Whether the data plate is one of `full` data that takes a batch of so many rows as it comes."""
+        return self.data is not None and rows == self.data.size != self.data.full_size == full
+
     @property
     def rough(self) -> tuple[str, str] | None:
         """(name, family) of the guide's first draw that no gradient goes through, None where there is none."""

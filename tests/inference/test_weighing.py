@@ -10,6 +10,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from pyro.infer.autoguide import AutoNormal
 
 from ppl_models.inference import Loss, evaluate, fit, training_step
 from ppl_models.inference.weighing import Weighing
@@ -24,6 +25,7 @@ EACH = 0.5 * np.log(2 * np.pi) + 0.5 * (2.0 - AT) ** 2
 WANTED = EACH + KL / N  # nats per datum
 
 JAX = importlib.util.find_spec("numpyro") is not None
+SIZED = pytest.param("numpyro", "sized", marks=pytest.mark.skipif(not JAX, reason="needs NumPyro"))
 LANGUAGES = ["pyro", pytest.param("numpyro", marks=pytest.mark.skipif(not JAX, reason="needs NumPyro"))]
 
 
@@ -202,3 +204,59 @@ def test_without_a_plate_the_training_counts_one_datum_as_the_evaluation_does(la
         "no plate around the data: they count as one datum; each batch of 4 of 12 rows is one: try a plate around "
         "them, or batch_size=12"
     ]
+
+
+# which data a batch holds
+
+
+def signs(language: str, who: str):
+    """One latent a datum, for whose numbers an autoguide must know which datum is which."""
+    of = words(language)
+
+    def observe(y):
+        z = of.lib.sample("z", of.dist.Normal(of.number(0.0), of.number(100.0)))
+        of.lib.sample("y", of.dist.Normal(z, of.number(1.0)), obs=y)
+
+    def given(index, y):
+        with of.lib.plate("data", N, subsample=index):
+            observe(y)
+
+    def computed(index, y):
+        of.lib.sample("scale", of.dist.Normal(of.number(0.0), of.number(1.0)))
+        with of.lib.plate("data", N, subsample=index[:, 0].long()):
+            observe(y)
+
+    def sized(y):
+        with of.lib.plate("data", N, subsample_size=len(y)):
+            observe(y)
+
+    y = [50.0 * (-1.0) ** i for i in range(N)]
+    y = torch.tensor(y, dtype=torch.double) if language == "pyro" else np.array(y)
+    index = torch.arange(N)
+    data = {"given": (index, y), "computed": (index[:, None].double(), y), "sized": y}[who]
+    return {"given": given, "computed": computed, "sized": sized}[who], data, y
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(("language", "who"), [*(("pyro", who) for who in ("given", "computed", "sized")), SIZED])
+def test_an_autoguide_learns_of_the_data_that_the_model_observes(language, who, own):
+    of = words(language)
+    model, data, y = signs(language, who)
+    pyro.clear_param_store()
+    guide = of.infer.autoguide.AutoNormal(model)
+    how = {"loss": of.infer.Trace_ELBO()} if own else {}
+    run = of.fit(model, guide, data, steps=9, lr=1.0, batch_size=B, seed=0, compile=False, progress=False, **how)
+    found = guide.locs.z.detach().numpy() if language == "pyro" else run.params["z_auto_loc"]
+    assert (np.sign(np.asarray(found)) == np.sign(np.asarray(y))).all() and run.notes == []
+
+
+def test_plates_that_draw_and_index_the_data_themselves_are_left_to():
+    def model(y):
+        with pyro.plate("data", N, subsample_size=B) as index:
+            z = pyro.sample("z", pyro.distributions.Normal(0.0, 100.0))
+            pyro.sample("y", pyro.distributions.Normal(z, 1.0), obs=y[index])
+
+    y = torch.tensor([50.0 * (-1.0) ** i for i in range(N)])
+    guide = AutoNormal(model)
+    fit(model, guide, y, steps=40, lr=1.0, batch_size=N, seed=0, compile=False, progress=False)
+    assert torch.equal(guide.locs.z.sign(), y.sign())

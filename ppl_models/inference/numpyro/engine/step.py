@@ -1,6 +1,7 @@
 """Steps of a training: loss, gradient, guard, AdamW and moving average, many of them in one call of a device."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from ...schedules import Constant
 from ...weighing import Weighing
 from ..feeding.batches import Order, drawn
 from ..passes.losses import estimate
-from ..passes.messengers import Weighed
+from ..passes.messengers import Numbered, Weighed
 from .parameters import Parameters, Params
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
@@ -83,6 +84,7 @@ class Step:
         kl_of: the latents whose mean divergence a step tells.
         plate: name of the data plate, "" where there is none.
         weighing: who weighs a batch.
+        numbered: whether the rows of a batch are the indices of that plate, the last entry of what `batch` gives.
     """
 
     model: Callable
@@ -94,6 +96,7 @@ class Step:
     kl_of: tuple[str, ...] = ()
     plate: str | None = None
     weighing: Weighing = Weighing()
+    numbered: bool = False
 
     @training()
     def negative(
@@ -112,14 +115,16 @@ class Step:
         config, weighing = self.config, self.weighing
         size = weighing.size or len(self.columns[0])
         keys = random.split(key)
+        around = Numbered(self.plate or "", rows[-1]) if self.numbered else nullcontext()
+        rows = rows[:-1] if self.numbered else rows
         batch, params = drawn(self.columns, rows, keys[0]), self.parameters.constrained(free)
         if config.loss is not None:
-            with Weighed(weighing, config.loss):
+            with Weighed(weighing, config.loss), around:
                 value = config.loss.loss(keys[1], params, self.model, self.guide, *batch)
             value = value / weighing.counted(config.loss, len(batch[0]))
             return value, (jnp.stack([value, value]), None, {})
         objective = Carried(config.objective, state) if state else config.objective
-        with Weighed(weighing):
+        with Weighed(weighing), around:
             value, found = estimate(
                 objective,
                 self.model,
@@ -148,7 +153,10 @@ class Step:
 
     def batch(self, stored: Sequence[Array], now: Mapping[str, Array], i: int | Array) -> tuple[list[Array], Array]:
         """(the stored rows of the i-th batch of a step, the key of its noise)."""
-        return [v[now["rows"][i]] for v in stored], random.fold_in(random.fold_in(self.key, now["step"]), i)
+        rows = now["rows"][i]
+        return [*(v[rows] for v in stored), *[rows] * self.numbered], random.fold_in(
+            random.fold_in(self.key, now["step"]), i
+        )
 
     def __call__(self, state: State, now: Mapping[str, Array], stored: Sequence[Array]) -> State:
         """Take a step on batches, whose gradients are averaged.

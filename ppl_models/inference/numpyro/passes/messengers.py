@@ -1,8 +1,9 @@
-"""Effect handlers of a pass: an end at the last latent, and the weight of a batch."""
+"""Effect handlers of a pass: an end at the last latent, the weight of a batch, and which data it holds."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from jax import Array
 from numpyro import handlers
 from numpyro.primitives import Messenger
 
@@ -68,3 +69,22 @@ class Weighed(Messenger):
         if frame is not None and frame.size != self.size:
             factor = (self.size / frame.size) ** self.direction
             msg["scale"] = factor if msg["scale"] is None else msg["scale"] * factor
+
+
+class Numbered(Messenger):
+    """Let a plate that subsamples take these indices in place of drawn ones: the rows of a batch.
+
+    An autoguide keeps numbers for every datum, and draws which of them are due, while the model observes the batch.
+
+    Args:
+        plate: name of the plate.
+        indices: of the data, (size,).
+    """
+
+    def __init__(self, plate: str, indices: Array) -> None:
+        super().__init__()
+        self.plate, self.indices = plate, indices
+
+    def process_message(self, msg: Any) -> None:
+        if msg["type"] == "plate" and msg["name"] == self.plate and msg["value"] is None:
+            msg["value"] = self.indices

@@ -10,6 +10,7 @@ import numpy as np
 from jax import random
 
 from ppl_models.programs.jax_state import tidied
+from ppl_models.programs.plates import subsampled
 
 from ...checkpoint_file import prepared
 from ...config import FitConfig, FitOptions, compared, configured, shows_options
@@ -126,7 +127,8 @@ def fit(
         told = pair.kl if config.record_kl else ()
         weighing = Weighing.of(pair, size)
         run.notes += weighing.notes(size, rows)
-        step = Step(model, guide, parameters, columns, config, keys[2], told, pair.plate, weighing)
+        numbered = bool(subsampled(pair.guide)) and pair.counts(rows, size)
+        step = Step(model, guide, parameters, columns, config, keys[2], told, pair.plate, weighing, numbered)
         how = {"particles": config.particles, "analytic": config.analytic, "plate": pair.plate}
         how |= {"data_size": weighing.size, "key": keys[1], "params": params}
         with Weighed(weighing):

@@ -17,6 +17,7 @@ from ...objectives.bounds import elbo, importance_weighted, mean_kl
 from ...objectives.stateful import Carried
 from ...weighing import Weighing
 from ..feeding.distributed import Group
+from ..passes.indices import Indices
 from ..passes.losses import estimate, initial_state
 from ..passes.messengers import Weighed
 from ..passes.terms import Terms, concatenated
@@ -35,6 +36,7 @@ class StepConfig:
         particles, passes, nesting, plate: see `losses.estimate`.
         data_size: number of data of which a step sees a batch.
         weighing: who weighs that batch.
+        indices: which data it holds, where a guide must be told.
         kl_of: the latents whose mean divergence a step tells.
         norm: whether the norm of the gradient is computed though neither clip nor skip asks for it.
     """
@@ -46,6 +48,7 @@ class StepConfig:
     plate: str | None = None
     data_size: int | None = None
     weighing: Weighing = Weighing()
+    indices: Indices = Indices()
     kl_of: tuple[str, ...] = ()
     norm: bool = True
 
@@ -120,12 +123,14 @@ def negative(
     """What a step minimizes and tells, on one batch, with an objective in this state."""
     objective = Carried(config.fit.objective, state) if state else config.fit.objective
     weighed = Weighed(config.weighing, config.fit.loss)
+    around, batch = config.indices.around(model, batch), config.indices.arguments(batch)
     if (loss := config.fit.loss) is not None:
-        with weighed:
+        with weighed, around:
             value = loss.differentiable_loss(model, guide, *batch) / config.weighing.counted(loss, len(batch[0]))
         return Measured(value, torch.stack([value, value]).detach(), [], {})
     device = next((x.device.type for x in batch if isinstance(x, Tensor)), "cpu")
     with ExitStack() as stack:
+        stack.enter_context(around)
         if config.weighing.scales:
             stack.enter_context(weighed)
         if config.fit.precision != "float32":
@@ -249,7 +254,7 @@ class Eager:
             config.fit.objective,
             self.model,
             self.guide,
-            batch,
+            config.indices.arguments(batch),
             data_size=config.data_size,
             particles=config.particles,
             passes=config.passes,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,12 +176,13 @@ class PyroEngine:
             index = slice(i, i + self.config.batch_size)
             batch = data.rows(index if mine is None else mine[0][index], self.device)
             loss, rows, weighing = step.fit.loss, len(batch[0]), step.weighing.among(size)
+            known = replace(step.indices, numbered="").around(eager.model, batch)
             if loss is None:
-                with Weighed(step.weighing):
+                with Weighed(step.weighing), known:
                     found = terms(eager.model, eager.guide, batch, plate=eager.config.plate)
                 total -= elbo(found, data_size=size if weighing.plate else 1).item() * rows
             else:
-                with Weighed(weighing, loss):
+                with Weighed(weighing, loss), known:
                     value = float(loss.loss(eager.model, eager.guide, *batch))
                 total += value * rows / weighing.counted(loss, rows)
         return total / size if self.group is None else self.group.mean(total * world / size)

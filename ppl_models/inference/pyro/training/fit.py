@@ -22,6 +22,7 @@ from ..feeding.batches import Batches
 from ..feeding.columns import Columns
 from ..feeding.distributed import Group
 from ..passes.checks import check_enumeration, check_loss, check_values, evaluating
+from ..passes.indices import Indices
 from ..passes.pair_info import pair_info
 from .checkpoint import CHECKPOINT, kept, prepared
 from .engine import PyroEngine
@@ -106,20 +107,23 @@ def fit(
             of_pair, saved = info.how, kept(model, guide, info.params, info.ran)
             passed = info.ran.called
             told = info.pair.kl if config.record_kl else ()
-            weighing = Weighing.of(info.pair, data.size)
+            weighing, indices = Weighing.of(info.pair, data.size), Indices.of(info.pair, model, example, data.size)
             del info  # which holds a batch, and all that was computed of it
             slots = OptimizerState(trainable(saved), average=config.ema is not None)
             for each in (data, validation):
                 if each is not None:
                     check_values(model, guide, each, min(rows, each.size), device)
         run.notes += [*untrained(passed, slots.parameters), *weighing.notes(data.size, len(example[0]))]
+        if indices.numbered:
+            batches.close()
+            batches = Batches(data.numbered(), rows, device, workers=workers, group=group)
         if group is not None:
             group.broadcast_(_tensors(saved))
             slots = OptimizerState(trainable(saved), average=config.ema is not None)
-        how = StepConfig(config, **of_pair, data_size=weighing.size, weighing=weighing, kl_of=told)
+        how = StepConfig(config, **of_pair, data_size=weighing.size, weighing=weighing, indices=indices, kl_of=told)
         betas = config.betas()
         eager = Eager(model, guide, slots, how, betas.value if isinstance(betas, Constant) else None, group)
-        eager.begin(example)
+        eager.begin((*example, None) if indices.numbered else example)
         known = {"data": data, "validation": validation} if folder is not None else {}
         about = {name: None if each is None else each.fingerprint() for name, each in known.items()}
         path = None if run.folder is None else run.folder / CHECKPOINT

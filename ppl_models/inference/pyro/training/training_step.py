@@ -13,6 +13,7 @@ from ..engine.compiled import Compiled
 from ..engine.optimizer_state import OptimizerState, trainable
 from ..engine.step import DTYPES, Eager, StepConfig, StepInputs
 from ..passes.checks import check_enumeration, check_loss
+from ..passes.indices import Indices
 from ..passes.losses import Objective
 from ..passes.pair_info import pair_info
 from .checkpoint import kept
@@ -121,7 +122,8 @@ def training_step(
         precision=precision,
     )
     weighing = Weighing.of(info.pair, data_size)
-    config = StepConfig(options, **info.how, data_size=weighing.size, weighing=weighing, norm=False)
+    indices = Indices.of(info.pair, model, args, None)
+    config = StepConfig(options, **info.how, data_size=weighing.size, weighing=weighing, indices=indices, norm=False)
     slots = OptimizerState(trainable(kept(model, guide, info.params, info.ran)), average=ema is not None)
     eager = Eager(model, guide, slots, config, beta)
     eager.begin(args)
