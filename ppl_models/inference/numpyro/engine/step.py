@@ -35,7 +35,7 @@ class State(NamedTuple):
     Attributes:
         params, exp_avg, exp_avg_sq: parameters, with the moments of Adam.
         average: their moving average, None for none.
-        tally: (4 + kl_of,), sums over the steps taken of loss, bound on the nll, norm of the gradient, 1, and the mean
+        tally: (4 + kl_of,), sums over the steps taken of loss, negative ELBO, norm of the gradient, 1, and the mean
             divergence of each latent of `Step.kl_of`.
         halted: whether a step was not finite, after which none is taken.
         objective: the state of an objective that has one, else {}.
@@ -109,7 +109,7 @@ class Step:
     ) -> tuple[Array, Any]:
         """(what is minimized, (told, the terms of all, the objective's state after it)) on stored rows.
 
-        `told` is (2 + kl_of,), in nats per datum: the same, the bound on the nll, and the mean divergence of each
+        `told` is (2 + kl_of,), in nats per datum: the same, the negative ELBO, and the mean divergence of each
         latent of `kl_of`. Programs are in training mode.
         """
         config, weighing = self.config, self.weighing

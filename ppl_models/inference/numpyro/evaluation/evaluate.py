@@ -17,7 +17,7 @@ from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.record import Run
 
 from ...objectives.bounds import elbo
-from ...progress import Progress
+from ...progress import BOUNDS, Progress
 from ...results import Evaluation
 from ..engine.parameters import find
 from ..feeding.batches import columns_of, drawn
@@ -117,7 +117,10 @@ def evaluate(
         0,
     )
     # in full single precision, where a GPU would round products further
-    precise, bar = jax.default_matmul_precision("float32"), Progress(-(-n // size) * len(chunks), enabled=progress)
+    precise, bar = (
+        jax.default_matmul_precision("float32"),
+        Progress(-(-n // size) * len(chunks), progress, BOUNDS),
+    )
     with tidied(model, guide), precise, bar:
         for i, start in enumerate(range(0, n, size)):
             of_data, of_pass = random.split(random.fold_in(key, i))

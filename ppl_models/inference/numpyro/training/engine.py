@@ -72,8 +72,8 @@ class NumPyroEngine:
     def means(self) -> tuple[list[float], int]:
         """See `Engine`."""
         tally = np.asarray(self.state.tally, float)
-        loss, nll, norm, _, *kl = (tally / max(tally[3], 1)).tolist()
-        return [loss, nll, norm, *kl], int(tally[3])
+        loss, bound, norm, _, *kl = (tally / max(tally[3], 1)).tolist()
+        return [loss, bound, norm, *kl], int(tally[3])
 
     def clear(self) -> None:
         """See `Engine`."""

@@ -101,7 +101,7 @@ class Measured(NamedTuple):
 
     Attributes:
         value: what is minimized.
-        told: (2 + kl_of,): the same, the bound on the nll, and the mean divergence of each latent of `kl_of`; detached.
+        told: (2 + kl_of,): the same, the negative ELBO, and the mean divergence of each latent of `kl_of`; detached.
         found: the terms of all.
         state: of the objective, after it; empty where it has none.
     """
@@ -205,7 +205,7 @@ class Eager:
         """Take one step on batches, whose gradients are averaged.
 
         Returns:
-            (4 + kl_of,): loss, bound on the nll, norm of the gradient (0 where it is not computed), 1, and the mean
+            (4 + kl_of,): loss, negative ELBO, norm of the gradient (0 where it is not computed), 1, and the mean
             divergence of each latent of `StepConfig.kl_of`; all 0 if the step was not taken.
         """
         slots, config = self.slots, self.config

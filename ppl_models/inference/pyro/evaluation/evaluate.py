@@ -14,7 +14,7 @@ from ppl_models.programs.record import Run
 from ppl_models.programs.torch_state import modules_of
 
 from ...objectives.bounds import elbo
-from ...progress import Progress
+from ...progress import BOUNDS, Progress
 from ...results import Evaluation as Evaluation
 from ..feeding.columns import Columns
 from ..passes.checks import CHUNK, check_values, evaluating, forked
@@ -112,7 +112,10 @@ def _evaluate(
     chunks = [min(at_once, particles - k) for k in range(0, particles, at_once)]
 
     bounds, log_ws, kls, bits = [], [], [], []
-    with pyro.validation_enabled(False), Progress(-(-n // size) * len(chunks), enabled=progress) as bar:
+    with (
+        pyro.validation_enabled(False),
+        Progress(-(-n // size) * len(chunks), progress, BOUNDS) as bar,
+    ):
         done = 0
         for i in range(0, n, size):
             batch = data.rows(slice(i, min(i + size, n)), device)

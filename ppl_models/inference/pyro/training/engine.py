@@ -80,8 +80,8 @@ class PyroEngine:
     def means(self) -> tuple[list[float], int]:
         """See `Engine`."""
         self._check()
-        loss, nll, norm, _, *kl = (self.tally / self.tally[3].clamp(min=1)).tolist()
-        return [loss, nll, norm, *kl], int(self.tally[3])
+        loss, bound, norm, _, *kl = (self.tally / self.tally[3].clamp(min=1)).tolist()
+        return [loss, bound, norm, *kl], int(self.tally[3])
 
     def clear(self) -> None:
         """Begin the means anew; running statistics, of each process's own rows, become those of the first."""

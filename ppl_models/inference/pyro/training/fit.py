@@ -67,7 +67,7 @@ def fit(
             guide, data and arguments must be those that it was started with.
         workers: processes that make batches (`torch.utils.data.DataLoader`), for data that are slow to index; scripts
             then need `if __name__ == "__main__":`.
-        progress: show a bar with loss, nll (bound) and time left.
+        progress: show a bar with loss, negative ELBO and time left.
 
     Returns:
         The `Run`; model and guide are trained in place.
