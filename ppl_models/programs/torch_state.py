@@ -206,12 +206,12 @@ def reachable(roots: Iterable[Any], containers: list | None = None) -> tuple[lis
 
 
 def modules_of(*programs: Any) -> list[nn.Module]:
-    """The modules that programs are or hold, however they are wrapped, those that a program is first.
+    """The modules that programs are, and then those that the others hold, however they are wrapped.
 
     None of them is part of another one in the list, but for the programs themselves.
     """
     own = [program for program in programs if isinstance(program, nn.Module)]
-    found = reachable(programs)[0]
+    found = reachable(program for program in programs if not isinstance(program, nn.Module))[0]
     inside = {part for module in [*own, *found] for part in module.modules() if part is not module}
     return list(dict.fromkeys([*own, *(module for module in found if module not in inside)]))
 

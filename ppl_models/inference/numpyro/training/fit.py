@@ -127,7 +127,8 @@ def fit(
         told = pair.kl if config.record_kl else ()
         weighing = Weighing.of(pair, size)
         run.notes += weighing.notes(size, rows)
-        numbered = bool(subsampled(pair.guide)) and pair.counts(rows, size)
+        drawn_by_guide = {plate.name for plate in subsampled(pair.guide)}
+        numbered = pair.plate in drawn_by_guide and pair.counts(rows, size)
         step = Step(model, guide, parameters, columns, config, keys[2], told, pair.plate, weighing, numbered)
         how = {"particles": config.particles, "analytic": config.analytic, "plate": pair.plate}
         how |= {"data_size": weighing.size, "key": keys[1], "params": params}

@@ -1,12 +1,14 @@
 """`Indices`: which data a batch holds, for guides whose plates would draw others than the model observes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from pyro import poutine
+from pyro.poutine import Trace
+from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
@@ -35,14 +37,16 @@ class Indices:
     numbered: str = ""
 
     @classmethod
-    def of(cls, pair: Pair, model: Callable, args: Sequence[Any], size: int | None) -> Self:
+    def of(cls, pair: Pair, model: Callable, guide: Callable, args: Sequence[Any], size: int | None) -> Self:
         """Those of a pair that has seen a batch `args` of so many data."""
         names = {plate.name for plate in subsampled(pair.guide)}
         if not names:
             return cls()
         with forked(args), torch.no_grad():
+            names -= _given(guide, args, names).keys()
             given = tuple(_given(model, args, names))
-        return cls(given, "" if given or not pair.counts(len(args[0]), size) else pair.plate)
+        told = pair.plate in names and pair.plate not in given and pair.counts(len(args[0]), size)
+        return cls(given, pair.plate if told else "")
 
     def arguments(self, batch: Sequence[Any]) -> Sequence[Any]:
         """A batch as the programs take it."""
@@ -70,7 +74,7 @@ class _Told(Messenger):
 class _Looking(Messenger):
     """Take down the indices that plates were given, and end the run when all are known."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Collection[str]) -> None:
         super().__init__()
         self.missing, self.values = set(names), dict[str, Tensor]()
 
@@ -83,12 +87,16 @@ class _Looking(Messenger):
                 raise Drawn
 
 
-def _given(model: Callable, args: Sequence[Any], names: Any) -> dict[str, Tensor]:
-    """Plate -> the indices that the model gives it, of those named; one run as far as they go."""
+def _given(program: Callable, args: Sequence[Any], names: Collection[str]) -> dict[str, Tensor]:
+    """Plate -> the indices that the program gives it, of those named; one run as far as they go."""
     look = _Looking(names)
+    if not names:
+        return {}
     try:
         with poutine.block(), look:
-            model(*args)
+            program(*args)
     except Drawn:
         pass
+    if isinstance(program, GuideMessenger):
+        program.trace = Trace()  # else it would keep what it has drawn until its next run
     return look.values

@@ -107,7 +107,10 @@ def fit(
             of_pair, saved = info.how, kept(model, guide, info.params, info.ran)
             passed = info.ran.called
             told = info.pair.kl if config.record_kl else ()
-            weighing, indices = Weighing.of(info.pair, data.size), Indices.of(info.pair, model, example, data.size)
+            weighing, indices = (
+                Weighing.of(info.pair, data.size),
+                Indices.of(info.pair, model, guide, example, data.size),
+            )
             del info  # which holds a batch, and all that was computed of it
             slots = OptimizerState(trainable(saved), average=config.ema is not None)
             for each in (data, validation):

@@ -122,7 +122,7 @@ def training_step(
         precision=precision,
     )
     weighing = Weighing.of(info.pair, data_size)
-    indices = Indices.of(info.pair, model, args, None)
+    indices = Indices.of(info.pair, model, guide, args, None)
     config = StepConfig(options, **info.how, data_size=weighing.size, weighing=weighing, indices=indices, norm=False)
     slots = OptimizerState(trainable(kept(model, guide, info.params, info.ran)), average=ema is not None)
     eager = Eager(model, guide, slots, config, beta)
