@@ -116,7 +116,7 @@ steps, window = budget(1500), budget(50)
 kept = {}
 
 run = fit(plain, guide, train, steps=steps, lr=1e-2, schedule="constant", every=window, seed=0, progress=False)
-kept["fit"] = [(record["step"], record["nll"]) for record in run.history]
+kept["fit"] = [(record["step"], record["negative_elbo"]) for record in run.history]
 print("fit")
 print(evaluate(plain, guide, test, particles=budget(500), progress=False))
 

@@ -11,7 +11,7 @@ from .config import FitConfig, compared
 from .files import write_json
 from .interrupts import interrupts
 from .progress import Progress
-from .results import Callback, Run
+from .results import Callback, Run, as_records
 
 INFINITE = float("inf")
 
@@ -47,7 +47,7 @@ class Engine(Protocol):
         """
 
     def means(self) -> tuple[list[float], int]:
-        """(means over the steps taken of loss, bound on the nll, norm of the gradient, each divergence; their count).
+        """(means over the steps taken of loss, negative ELBO, norm of the gradient, each divergence; their count).
 
         Raises:
             ValueError: a step that was not finite.
@@ -57,7 +57,7 @@ class Engine(Protocol):
         """Begin the means anew: a record is due."""
 
     def bound(self, done: int) -> float:
-        """The bound on the nll of the validation data, in nats per datum."""
+        """The negative ELBO of the validation data, in nats per datum."""
 
     def remember(self) -> None:
         """Keep the (averaged) parameters of now as the best ones."""
@@ -143,8 +143,8 @@ class Loop:
 
     def _record(self, bar: Progress) -> None:
         """Note how it goes, ask the callbacks, and write the files."""
-        (loss, nll, norm, *kl), taken = self.engine.means()
-        record: dict[str, float] = {"step": self.done, "loss": loss, "nll": nll, "grad_norm": norm}
+        (loss, bound, norm, *kl), taken = self.engine.means()
+        record: dict[str, float] = {"step": self.done, "loss": loss, "negative_elbo": bound, "grad_norm": norm}
         record |= {f"kl.{name}": value for name, value in zip(self.engine.latents, kl, strict=True)}
         if self.config.skip is not None:
             record["skipped"] = self.since - taken
@@ -233,7 +233,7 @@ class Loop:
         self.kept, self.stopped = self.done, about["stopped"]
         self.best_bound, self.worse = about["best"] or (INFINITE, 0)
         self.run.notes += about["notes"]
-        self.run.history[:] = about["history"]
+        self.run.history[:] = as_records(about["history"])
         self._write_history()  # a kill may have come between the two files
 
     def _interrupted(self, end: BaseException, bar: Progress) -> None:

@@ -7,27 +7,33 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress as RichProgress, TextColumn, TimeRemainingColumn
 
+BOUNDS = "negative ELBO", "NLL"  # the numbers of an evaluation
+
 
 class Progress:
-    """A context manager whose `advance(step, loss, nll)` redraws a bar; nothing is shown where it is not enabled.
+    """A context manager whose `advance(step, one, other)` redraws a bar; nothing is shown where it is not enabled.
 
     In a file or a pipe, where a bar cannot be redrawn, a line is printed at every twentieth of the way.
+
+    Args:
+        total: steps.
+        names: of the two numbers.
     """
 
-    def __init__(self, total: int, enabled: bool = True) -> None:
-        self.total, self.enabled = total, enabled
+    def __init__(self, total: int, enabled: bool = True, names: tuple[str, str] = ("loss", "negative ELBO")) -> None:
+        self.total, self.enabled, self.names = total, enabled, names
         self.console = Console(stderr=True)
         self.live = enabled and self.console.is_terminal
         self.shown = 0.0
         self.bar = RichProgress(
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.2f}  nll {task.fields[nll]:.2f}"),
+            TextColumn(f"{names[0]} {{task.fields[one]:.2f}}  {names[1]} {{task.fields[other]:.2f}}"),
             TimeRemainingColumn(),
             console=self.console,
             disable=not self.live,
         )
-        self.task = self.bar.add_task("fit", total=total, loss=float("nan"), nll=float("nan"))
+        self.task = self.bar.add_task("fit", total=total, one=float("nan"), other=float("nan"))
 
     def due(self, step: int) -> bool:
         """Whether `advance` would show this step: the numbers of others need not be fetched from the device."""
@@ -35,15 +41,16 @@ class Progress:
             return step == self.total or perf_counter() - self.shown > 0.1
         return self.enabled and (step == self.total or step % max(self.total // 20, 1) == 0)
 
-    def advance(self, step: int, loss: float, nll: float) -> None:
-        """Show that `step` steps are done, at these values of the loss and of the bound on the nll (nats per datum)."""
+    def advance(self, step: int, one: float, other: float) -> None:
+        """Show that `step` steps are done, at these values of the two numbers (nats per datum)."""
         if not self.due(step):
             return
         if self.live:
             self.shown = perf_counter()
-            self.bar.update(self.task, completed=step, loss=loss, nll=nll)
+            self.bar.update(self.task, completed=step, one=one, other=other)
         else:
-            self.console.print(f"step {step}/{self.total}  loss {loss:.2f}  nll {nll:.2f}", highlight=False)
+            told = f"{self.names[0]} {one:.2f}  {self.names[1]} {other:.2f}"
+            self.console.print(f"step {step}/{self.total}  {told}", highlight=False)
 
     def say(self, line: str) -> None:
         """Print a line of its own."""

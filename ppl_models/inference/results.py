@@ -1,6 +1,6 @@
 """`Run` and `Evaluation`: results of a training and of an evaluation, in either language; no torch, no JAX."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,9 +12,10 @@ class Run:
 
     Attributes:
         history: one record an epoch (or every `every` steps): step; means over the steps since the record before of
-            loss, nll (bound), grad_norm (before it is clipped) and, with `record_kl`, the divergence "kl.<site>" of
-            each latent, in nats per datum; valid, the bound on validation data if there are any; skipped, the steps not
-            taken, with `skip`; seconds since the start; and what callbacks added.
+            loss, negative_elbo (of `importance_weighted` minus that bound), grad_norm (before it is clipped) and, with
+            `record_kl`, the divergence "kl.<site>" of each latent, in nats per datum; valid, the bound on validation
+            data if there are any; skipped, the steps not taken, with `skip`; seconds since the start; and what
+            callbacks added.
         folder: where the checkpoint and the history were written, or None.
         seconds: wall-clock time of the whole training.
         notes: what one should know: why steps ran uncompiled, that the training ended early.
@@ -38,6 +39,16 @@ class Callback(Protocol):
 
     def __call__(self, run: Run) -> bool | None:
         """`run.history[-1]` is the record; numbers added to it are kept."""
+
+
+def as_records(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """The records of a file under their names of today: version 0.1 called "nll" what is "negative_elbo".
+
+    >>> as_records([{"step": 1, "nll": 2.0}])
+    [{'step': 1, 'negative_elbo': 2.0}]
+    """
+    old = [{} if "negative_elbo" in record else {"nll": "negative_elbo"} for record in history]
+    return [{own.get(k, k): v for k, v in record.items()} for own, record in zip(old, history, strict=True)]
 
 
 def as_sequence(callbacks: Callback | Sequence[Callback] | None) -> list[Callback]:

@@ -1,4 +1,7 @@
-"""`protected`: run programs over JAX as if they had never run. `Parameters` of all runs; `speaks`: is it NumPyro?"""
+"""`protected`: run programs over JAX as if they had never run; `tidied`: without what a transformation leaves in them.
+
+`Parameters` of all runs; `speaks`: is it NumPyro?
+"""
 
 import random
 import sys
@@ -14,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from jax import experimental
+from jax.core import Tracer
 from numpyro.distributions import biject_to, constraints
 from numpyro.infer.autoguide import AutoGuide
 from numpyro.primitives import _PYRO_STACK, Messenger
@@ -61,8 +65,7 @@ def _named(function: types.FunctionType) -> list[Any]:
 @contextmanager
 def protected(programs: Iterable[Callable], double: bool) -> Iterator[None]:
     """Take down what runs may touch, let the caller run programs, and put it back."""
-    objects = [item for item in reachable(programs) if not isinstance(item, (*PLAIN, types.FunctionType))]
-    saved = [(item, vars(item), contents(vars(item))) for item in objects if _owned(item)]
+    put_back = attributes_of(programs)
     handlers, numbers, state = _PYRO_STACK[:], np.random.get_state(), random.getstate()
     _PYRO_STACK.clear()  # handlers around the caller are none of the programs'
     try:
@@ -75,8 +78,38 @@ def protected(programs: Iterable[Callable], double: bool) -> Iterator[None]:
         _PYRO_STACK[:] = handlers
         np.random.set_state(numbers)
         random.setstate(state)
+        put_back()
+
+
+def attributes_of(programs: Iterable[Callable]) -> Callable[[], None]:
+    """A function that gives every object that programs hold the attributes that it has now."""
+    objects = [item for item in reachable(programs) if not isinstance(item, (*PLAIN, types.FunctionType))]
+    saved = [(item, vars(item), contents(vars(item))) for item in objects if _owned(item)]
+
+    def put_back() -> None:
         for _, attributes, content in saved:
             restore(attributes, content)
+
+    return put_back
+
+
+def hold_tracers(programs: Iterable[Callable]) -> bool:
+    """Whether a run inside a transformation of JAX has left arrays of it in what programs hold.
+
+    Such an array has no numbers, and whatever reads it later fails.
+    """
+    return any(isinstance(item, Tracer) for item in reachable(programs))
+
+
+@contextmanager
+def tidied(*programs: Callable) -> Iterator[None]:
+    """On the way out, programs in which runs have left tracers get their attributes of before again."""
+    put_back = attributes_of(programs)
+    try:
+        yield
+    finally:
+        if hold_tracers(programs):
+            put_back()
 
 
 def _x64() -> Any:
@@ -85,7 +118,8 @@ def _x64() -> Any:
 
 
 def _owned(item: Any) -> bool:
-    return (isinstance(item, (AutoGuide, Messenger)) or root(type(item)) not in FOREIGN) and hasattr(item, "__dict__")
+    mine = isinstance(item, (AutoGuide, Messenger)) or root(type(item)) not in FOREIGN
+    return mine and isinstance(getattr(item, "__dict__", None), dict)
 
 
 @contextmanager

@@ -65,6 +65,27 @@ class Pair:
         sites = (site for run in (self.model, self.guide) for site in run.of(*DENSE).values())
         return frozenset(site.name for site in sites if not is_local(site, self.data))
 
+    def units(self, rows: int) -> int:
+        """The number that sums over data are divided by: their rows, or 1 where no site is in a plate of the data."""
+        return 1 if self.shared == self.densities else rows
+
+    def scales(self, full: int | None) -> bool:
+        """Whether the programs themselves scale all that is in the data plate by full / seen, as for a batch of `full`.
+
+        A plate that subsamples does so, too, and is none of these: what it scales by is in the record.
+        """
+        if self.data is None or full is None or self.data.size == full or self.data.size != self.data.full_size:
+            return False
+        runs = [(run, site) for run in (self.model, self.guide) for site in run.of(*DENSE).values()]
+        found = [
+            run.to_numpy(s.scale) if hasattr(s.scale, "shape") else s.scale for run, s in runs if is_local(s, self.data)
+        ]
+        return bool(found) and all(s is not None and np.allclose(s, full / self.data.size, rtol=1e-5) for s in found)
+
+    def counts(self, rows: int, full: int | None) -> bool:
+        """Whether the data plate is one of `full` data that takes a batch of so many rows as it comes."""
+        return self.data is not None and rows == self.data.size != self.data.full_size == full
+
     @property
     def rough(self) -> tuple[str, str] | None:
         """(name, family) of the guide's first draw that no gradient goes through, None where there is none."""

@@ -10,13 +10,13 @@ from typing import Any, cast
 import numpy as np
 import torch
 from pyro import poutine
-from pyro.distributions import Delta, ExpandedDistribution, MaskedDistribution
+from pyro.distributions import Delta, ExpandedDistribution, MaskedDistribution, constraints
 from pyro.poutine import Trace
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
-from torch.distributions import Distribution, Independent, TransformedDistribution, constraints
+from torch.distributions import Distribution, Independent, TransformedDistribution
 
 from .pairs import PROPER, refuse_undrawn
 from .plates import sized

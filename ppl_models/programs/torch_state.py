@@ -1,6 +1,7 @@
 """`ProgramSnapshot`: run programs over torch as if they had never run.
 
 Parameters, buffers, stores, containers, random numbers and modes come back; `reachable` finds what there is of them.
+`modules_of`: those modules that programs are or hold.
 """
 
 import random
@@ -202,6 +203,17 @@ def reachable(roots: Iterable[Any], containers: list | None = None) -> tuple[lis
         elif (type(item).__module__ or "").partition(".")[0] not in CLOSED and hasattr(item, "__dict__"):
             stack.extend([vars(item), *_shared(type(item))])
     return modules, tensors
+
+
+def modules_of(*programs: Any) -> list[nn.Module]:
+    """The modules that programs are, and then those that the others hold, however they are wrapped.
+
+    None of them is part of another one in the list, but for the programs themselves.
+    """
+    own = [program for program in programs if isinstance(program, nn.Module)]
+    found = reachable(program for program in programs if not isinstance(program, nn.Module))[0]
+    inside = {part for module in [*own, *found] for part in module.modules() if part is not module}
+    return list(dict.fromkeys([*own, *(module for module in found if module not in inside)]))
 
 
 @cache

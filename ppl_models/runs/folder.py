@@ -20,6 +20,7 @@ from ppl_models.inference import load, save
 from ppl_models.inference.checkpoint_file import CHECKPOINT, PREVIOUS
 from ppl_models.inference.files import remove_stale, write_json
 from ppl_models.inference.pyro.training.checkpoint import read
+from ppl_models.inference.results import as_records
 
 from .backends import backend as language_of, backend_of, in_backend
 from .configuration import FORMAT, load_parts
@@ -61,7 +62,8 @@ class LoadedRun:
     def history(self) -> list[dict[str, float]]:
         """The records of the training up to the checkpoint."""
         about = read(self.folder / self.checkpoint).about
-        return about["history"] if "history" in about else json.loads((self.folder / HISTORY).read_text())["history"]
+        told = about if "history" in about else json.loads((self.folder / HISTORY).read_text())
+        return as_records(told["history"])
 
 
 def load_run(

@@ -13,6 +13,7 @@ from numpyro.primitives import Messenger
 from ppl_models.inference.numpyro.passes.divergences import log_density, per_datum, scaled
 from ppl_models.inference.numpyro.passes.rows import refuse_others
 from ppl_models.inference.numpyro.passes.terms import check_model, weights
+from ppl_models.programs.jax_state import tidied
 from ppl_models.programs.numpyro import Drawable, Trace, kind_of, nodes_of, read, runs
 from ppl_models.programs.pairs import PROPER, Pair, Undrawn, check_order, check_whole, fits, rows_in
 
@@ -50,7 +51,8 @@ def draw(
         return jax.tree.map(lambda v: np.asarray(v)[None], pair.run(keys[done - 1]))
 
     try:
-        found = gather(several, draws, at_once)
+        with tidied(model, guide):
+            found = gather(several, draws, at_once)
     except Exception as error:  # noqa: BLE001 (whatever a program does with a value it cannot look at)
         done = 0
         notes.append(f"draws made one by one: the programs do not run under jax.vmap ({_first_line(error)})")

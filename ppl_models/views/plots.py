@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppl_models.inference.files import write_atomically
+from ppl_models.inference.results import as_records
 
 from .drawing import COLORS, DPI, INK, array_of, images_of, lines_of, pictures, plain_axes, show_page
 
@@ -72,17 +73,20 @@ def history(records: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     """The bound on the negative log-likelihood over the steps of a training, in nats per datum.
 
     Args:
-        records: of `ppl_models.inference.Run.history`: step, nll, and valid where there are validation data. The loss
-            is drawn where it is another number (a warm-up).
+        records: of `ppl_models.inference.Run.history`: step, negative_elbo, and valid where there are validation data.
+            The loss is drawn where it is another number (a warm-up).
         title: one line above.
     """
     figure, axes = plain_axes(7.2, 4.0)
+    records = as_records(records)
     step = [record["step"] for record in records]
-    curves = {"training bound": "nll", "validation bound": "valid", "loss (with warm-up)": "loss"}
+    curves = {"training bound": "negative_elbo", "validation bound": "valid", "loss (with warm-up)": "loss"}
     drawn = []
     for (label, key), color, style in zip(curves.items(), COLORS, ("-", "-", ":"), strict=True):
         line = [record.get(key, math.nan) for record in records]
-        if key == "loss" and np.allclose(line, [record["nll"] for record in records], rtol=1e-3, equal_nan=True):
+        if key == "loss" and np.allclose(
+            line, [record["negative_elbo"] for record in records], rtol=1e-3, equal_nan=True
+        ):
             continue
         if not np.isfinite(line).any():
             continue

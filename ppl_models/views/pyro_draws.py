@@ -12,7 +12,7 @@ import torch
 from pyro import poutine
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
+from torch import Tensor
 
 from ppl_models.inference.pyro.feeding.columns import stored
 from ppl_models.inference.pyro.passes.checks import evaluating, forked
@@ -24,6 +24,7 @@ from ppl_models.inference.pyro.passes.terms import Terms, collect, traces
 from ppl_models.programs.pairs import PROPER, Undrawn
 from ppl_models.programs.pyro import PARTICLES, Drawable, kind_of, nodes_of, run as run_program, to_numpy
 from ppl_models.programs.record import COMPUTED
+from ppl_models.programs.torch_state import modules_of
 
 from .draws import INSTEAD, UNDRAWN, Arrays, Dims, Draws, constants, gather, named_arguments
 
@@ -40,10 +41,9 @@ def draw(
     groups: Collection[str],
 ) -> Draws:
     """Draw from a pair; see `arviz.to_arviz` for the arguments. The global generator goes on where no seed is given."""
-    modules = [program for program in (model, guide) if isinstance(program, nn.Module)]
-    tensors = chain(*(chain(m.parameters(), m.buffers()) for m in modules))
+    tensors = chain(*(chain(m.parameters(), m.buffers()) for m in modules_of(model, guide)))
     places = list(dict.fromkeys(t.device for t in tensors))
-    with nullcontext() if seed is None else forked(places), torch.no_grad(), evaluating(*modules):
+    with nullcontext() if seed is None else forked(places), torch.no_grad(), evaluating(model, guide):
         if seed is not None:
             torch.manual_seed(seed)
         return _draw(model, guide, [_whole(arg, places[:1]) for arg in args], draws, rows, groups)

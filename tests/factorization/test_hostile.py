@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from ppl_models.factorization import compare
+from ppl_models.factorization import compare, factorization
 from ppl_models.factorization.report.report import Report
 from tests.helpers.pairs import Head, normal, real
 
@@ -801,3 +801,19 @@ def test_autoguides_stay_as_they_are(name, called):
         assert report.faithful is faithful and report.reasons == (), str(report)
     loss = pyro.infer.SVI(three, guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO()).step(x)
     assert np.isfinite(loss)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("AutoNormal", "q(s) q(p)"), ("AutoStructured", "q(s) q(p | s)"), ("AutoMultivariateNormal", "q(s) q(p | s)")],
+)
+def test_the_jacobian_of_an_autoguide_is_no_data(name, told):
+    def constrained(x):
+        s = pyro.sample("s", dist.Gamma(2.0, 1.0))
+        p = pyro.sample("p", dist.Dirichlet(torch.ones(3)))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(p.sum(), s), obs=x)
+
+    guide = getattr(autoguide, name)(constrained)
+    assert str(factorization(guide, torch.rand(3))) == told
+    assert "density" not in str(factorization(lambda x: guide(x), torch.rand(3)))  # of whose model nothing is known

@@ -261,9 +261,9 @@ def test_without_noise_two_processes_are_one_with_twice_the_batch(done, ranks, t
 
 def test_the_loss_curve_is_that_of_twice_the_batch(histories):
     """Means over five seeds at each of ten records differ by less than 5 of their standard errors, and 0.15 nats."""
-    two = torch.tensor([[r["nll"] for r in histories[0][f"seed{seed}"]] for seed in SEEDS])
+    two = torch.tensor([[r["negative_elbo"] for r in histories[0][f"seed{seed}"]] for seed in SEEDS])
     one = [train(seed=seed, norm=False, steps=100, every=10, batch_size=16)[0] for seed in SEEDS]
-    one = torch.tensor([[r["nll"] for r in history] for history in one])
+    one = torch.tensor([[r["negative_elbo"] for r in history] for history in one])
     assert one.shape == two.shape == (5, 10)
     gap = two.mean(0) - one.mean(0)
     error = ((one.var(0) + two.var(0)) / len(SEEDS)).sqrt()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ppl_models.inference import contents, evaluate, load
+from ppl_models.inference.results import as_records
 from tests.golden.make import CASES, judged, torch_modules, train, untimed
 from tests.golden.noise import noise_of_then as noise_of_then
 
@@ -46,7 +47,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_end_of_one_that_was_not(name
     shutil.copytree(GOLDEN / name, tmp_path / "run")
     resumed, end = train(name, tmp_path / "run", resume=True)
     whole, want = train(name, None)
-    assert_close(untimed(resumed.history), NUMBERS[name]["history"])
+    assert_close(untimed(resumed.history), as_records(NUMBERS[name]["history"]))
     assert_close(untimed(resumed.history)[2:], untimed(whole.history)[2:])
     assert_close(end, want)
     assert_close(end, NUMBERS[name]["end"])

@@ -52,7 +52,7 @@ def test_the_divergence_of_each_latent_is_recorded(compile, noise, monkeypatch):
     torch.set_rng_state(noise[0])
     for record in run.history:
         found = [terms(model, guide, (X,)).kl for _ in range(2)]
-        assert record.keys() == {"step", "loss", "nll", "grad_norm", "kl.z1", "kl.z2", "seconds"}
+        assert record.keys() == {"step", "loss", "negative_elbo", "grad_norm", "kl.z1", "kl.z2", "seconds"}
         for name in ("z1", "z2"):
             mean = sum(kl[name].mean().item() for kl in found) / 2
             assert record[f"kl.{name}"] == pytest.approx(mean, rel=1e-5)
@@ -65,7 +65,7 @@ def test_to_record_changes_no_number(particles):
         fit(*pair(), X, record_kl=on, steps=6, every=2, batch_size=5, particles=particles, seed=0, progress=False)
         for on in (True, False)
     )
-    assert fields(told, "step", "loss", "nll", "grad_norm") == fields(plain)
+    assert fields(told, "step", "loss", "negative_elbo", "grad_norm") == fields(plain)
 
 
 def test_the_norm_is_that_of_the_gradient(noise):
@@ -94,7 +94,7 @@ def test_numpyro_records_them_too():
             numpyro.sample("z1", jax_dist.Normal(z2 + 1.0, 1.0).to_event(1))
 
     told, plain = (fit_numpyro(model, guide, x, record_kl=on, **STILL) for on in (True, False))
-    assert fields(told, "step", "loss", "nll", "grad_norm") == fields(plain)
+    assert fields(told, "step", "loss", "negative_elbo", "grad_norm") == fields(plain)
     z2 = (np.log(2) + (0.25 + (x @ np.ones((4, 2))) ** 2) / 2 - 0.5).sum(1).mean()
     for record in told.history:
         assert [record["kl.z2"], record["kl.z1"]] == pytest.approx([z2, 1.0], rel=1e-5)

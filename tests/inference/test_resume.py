@@ -565,7 +565,7 @@ def test_tensorboard_shows_every_number(tmp_path):
         train("validation", tmp_path / "run", callbacks=TensorBoard(tmp_path / "curves"))
     history = train("validation", tmp_path / "run", callbacks=[TensorBoard(tmp_path / "curves")])[1]
     curves = EventAccumulator(str(tmp_path / "curves")).Reload()
-    assert set(curves.Tags()["scalars"]) == {"loss", "nll", "valid", "seconds"}
-    for name in ("loss", "nll", "valid"):
+    assert set(curves.Tags()["scalars"]) == {"loss", "negative_elbo", "valid", "seconds"}
+    for name in ("loss", "negative_elbo", "valid"):
         found = [(event.step, event.value) for event in curves.Scalars(name)]
         assert found == [(record["step"], pytest.approx(record[name], rel=1e-6)) for record in history]

@@ -174,7 +174,7 @@ def test_evaluated_it_is_the_model_of_the_last_step():
     assert model.training  # as it was
     pyro.set_rng_seed(0)
     run = fit(model, guide, x, steps=2, batch_size=5, validation=x, progress=False)
-    assert run.history[-1]["nll"] > 2 * run.history[-1]["valid"]  # three times x, against once
+    assert run.history[-1]["negative_elbo"] > 2 * run.history[-1]["valid"]  # three times x, against once
 
 
 def test_the_inspector_says_what_independent_codes_lose():

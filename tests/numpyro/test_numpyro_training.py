@@ -318,7 +318,7 @@ def test_twenty_steps_are_those_of_torch(wide, monkeypatch, name):
     Noise(monkeypatch)
     want = torch_side.fit(torch_model, torch_guide, torch.tensor(x), objective=objective, compile=False, **options)
     found = fit(model, guide, x, objective=objective, **options)
-    for key in ("loss", "nll"):
+    for key in ("loss", "negative_elbo"):
         np.testing.assert_allclose([r[key] for r in found.history], [r[key] for r in want.history], rtol=1e-9)
     for param, value in found.params.items():
         np.testing.assert_allclose(value, pyro.param(param).detach().numpy(), rtol=1e-9, err_msg=param)

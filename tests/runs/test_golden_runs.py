@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ppl_models.cli import app
+from ppl_models.inference.results import as_records
 from ppl_models.runs import load_run
 from ppl_models.runs.recipe_files import read_recipe
 from ppl_models.runs.recipes import carry_out
@@ -41,7 +42,7 @@ def test_a_run_is_evaluated_and_goes_on(name, tmp_path):
     assert [record["step"] for record in run.history] == [10, 20]
     assert evaluated(folder) == near(numbers["half"])
     call("train", "--resume", folder, "--evaluate", 0, "-q")
-    for mine, its in zip(untimed(load_run(folder).history), numbers["history"], strict=True):
+    for mine, its in zip(untimed(load_run(folder).history), as_records(numbers["history"]), strict=True):
         assert {key: mine[key] for key in its} == near(its)
     assert evaluated(folder) == near(numbers["end"])
 

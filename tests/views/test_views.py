@@ -58,9 +58,11 @@ def test_reconstructions_alternate_with_the_data():
 
 
 def test_history_draws_validation_and_warm_up_where_there_are_any():
-    plain = [{"step": i, "loss": 10.0 - i, "nll": 10.0 - i, "seconds": 1.0} for i in range(5)]
-    rich = [{**record, "loss": record["loss"] - 3, "valid": record["nll"] + 1} for record in plain]
+    plain = [{"step": i, "loss": 10.0 - i, "negative_elbo": 10.0 - i, "seconds": 1.0} for i in range(5)]
+    rich = [{**record, "loss": record["loss"] - 3, "valid": record["negative_elbo"] + 1} for record in plain]
+    old = [{name.replace("negative_elbo", "nll"): v for name, v in record.items()} for record in plain]
     assert [line.get_label() for line in history(plain).axes[0].lines] == ["training bound"]
+    assert [line.get_label() for line in history(old).axes[0].lines] == ["training bound"]  # of files of version 0.1
     labels = [line.get_label() for line in history(rich, "title").axes[0].lines]
     assert labels == ["training bound", "validation bound", "loss (with warm-up)"]
 

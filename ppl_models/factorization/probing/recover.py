@@ -61,7 +61,7 @@ def examine(program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -
             return inspection.sites(), inspection.doubts
     with experiments([program], args, kwargs) as (experiment,):
         first = experiment.run()
-        if first.of("observed", "factor"):
+        if _measured(first):
             found = inspect_model(experiment)
             return found.sites(), tuple(dict.fromkeys(found.probed.doubts))
         return _alone(experiment, first)
@@ -88,7 +88,13 @@ def _is_guide(program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any])
     if hasattr(program, "get_posterior"):
         return True
     with experiments([program], args, kwargs) as (experiment,):
-        return not experiment.run().of("observed", "factor")
+        return not _measured(experiment.run())
+
+
+def _measured(run: ProgramRun) -> list[str]:
+    """The sites that a run observes or weighs; the Jacobian of a value that it computes, as autoguides do, is none."""
+    computed = {f"{name} (density)" for name in run.of("deterministic")}
+    return [name for name in run.of("observed", "factor") if name not in computed]
 
 
 def _alone(experiment: Experiment, first: ProgramRun) -> tuple[Factorization, tuple[str, ...]]:

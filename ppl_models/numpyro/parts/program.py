@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import wraps
 from typing import Any, Self, TypeVar
 
 import equinox as eqx
@@ -16,6 +17,7 @@ from numpyro.primitives import _PYRO_STACK
 
 T = TypeVar("T", bound=eqx.Module)
 _training: ContextVar[bool] = ContextVar("training", default=False)
+_called: ContextVar[frozenset[str]] = ContextVar("called", default=frozenset())  # params of the programs that run
 
 
 @contextmanager
@@ -92,6 +94,20 @@ class Program(eqx.Module):
         """The inverse of `own`: the program with the parameters of `own`, and the rest of this one."""
         return own
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let `forward` register the parameters too, where it is called by name: else it would not be trained."""
+        super().__init_subclass__(**kwargs)
+        if "forward" in vars(cls) and not getattr(vars(cls)["forward"], "__isabstractmethod__", False):
+            own = vars(cls)["forward"]
+
+            @wraps(getattr(own, "__wrapped__", own))
+            def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+                if _PYRO_STACK and self.param not in _called.get():
+                    return self(*args, **kwargs)
+                return own.__get__(self, type(self))(*args, **kwargs)
+
+            cls.forward = forward
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Register the parameters, then run `forward`.
 
@@ -103,7 +119,11 @@ class Program(eqx.Module):
             raise ValueError(
                 f"{called}: found no random key to draw with, want one; try numpyro.handlers.seed(program, key)(...)"
             )
-        return self.restored(eqx_module(type(self).__name__, self.own())).forward(*args, **kwargs)
+        token = _called.set(_called.get() | {self.param})
+        try:
+            return self.restored(eqx_module(type(self).__name__, self.own())).forward(*args, **kwargs)
+        finally:
+            _called.reset(token)
 
     @abstractmethod
     def forward(self, *args: Any, **kwargs: Any) -> Any:

@@ -17,6 +17,7 @@ from ppl_models.inference import Evaluation, ancestral, evaluate as evaluate_pai
 from ppl_models.inference.pyro.evaluation.sampling import parts_of, rows_from
 from ppl_models.inference.pyro.passes.terms import traces
 from ppl_models.inference.pyro.training.checkpoint import contents
+from ppl_models.programs.torch_state import modules_of
 
 from .. import names
 from . import Device, Pair
@@ -69,7 +70,6 @@ def reconstruct(pair: Pair, example: Tensor, x: Tensor) -> Tensor:
 
 
 def _evaluating(pair: Pair) -> Pair:
-    for program in pair:
-        if isinstance(program, nn.Module):
-            program.eval()
+    for module in modules_of(*pair):
+        module.eval()
     return pair

@@ -13,6 +13,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
 from ppl_models.numpyro.parts.program import Program, named_parameters
+from ppl_models.programs.jax_state import attributes_of, hold_tracers
 from ppl_models.programs.numpyro import nodes_of, read
 from ppl_models.programs.pairs import Pair, check_order, fits, rows_in
 
@@ -72,7 +73,7 @@ class Parameters:
         trained = _trained(model, params)
         new = _trained(guide, params)
         own = getattr(guide, "model", None)
-        if isinstance(guide, Program) and isinstance(own, Program):
+        if isinstance(guide, Program) and callable(own):
             new = eqx.tree_at(lambda program: program.model, new, _trained(own, params))
         return trained, new
 
@@ -82,7 +83,9 @@ def find(
 ) -> tuple[Params, Parameters, Pair]:
     """(where the params of a pair start from, unconstrained; what is known of them; its record), of one run of it.
 
-    The record holds shapes, and no numbers. Errors start with the name of the function that `asks`.
+    The record holds shapes, and no numbers. A program that keeps what its first run shows, as NumPyro's autoguides do,
+    is run outside of any transformation, so that what it keeps are arrays. Errors start with the name of the function
+    that `asks`.
 
     Raises:
         ValueError: model and guide that share one name for parameters of their own; state of `numpyro_mutable`; a guide
@@ -103,7 +106,6 @@ def _find(model: Callable, guide: Callable, args: Sequence[Any], key: Array) -> 
     check_model(model, guide)
     transforms, records = {}, []
 
-    @jax.jit  # one compilation of next to nothing, where eagerly every operation of the programs would be one
     def start(key: Array, args: Sequence[Any]) -> tuple[Params, dict[str, Array]]:
         keys = jax.random.split(key)
         first = weights(model)
@@ -141,7 +143,16 @@ def _find(model: Callable, guide: Callable, args: Sequence[Any], key: Array) -> 
         values = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), values)
         return values, {name: site.value for name, site in records[0].of("observed", "subsample").items()}
 
-    values, seen = start(key, tuple(args))
+    given, put_back = (key, tuple(args)), attributes_of([model, guide])
+    # one compilation of next to nothing, where eagerly every operation of the programs would be one
+    traced = jax.jit(start).trace(*given)
+    if hold_tracers([model, guide]):
+        put_back()
+        transforms.clear()
+        records.clear()
+        values, seen = start(*given)
+    else:
+        values, seen = traced.lower().compile()(*given)
     names = {name: names_of(f"params.{name}", value) for name, value in values.items()}
     for label, program in (("model", model), ("guide", guide)):
         if isinstance(program, Program) and program.param in names:

@@ -1,6 +1,7 @@
 """Steps of a training: loss, gradient, guard, AdamW and moving average, many of them in one call of a device."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,8 +19,10 @@ from ...config import FitConfig
 from ...objectives.bounds import elbo, importance_weighted, mean_kl
 from ...objectives.stateful import Carried
 from ...schedules import Constant
+from ...weighing import Weighing
 from ..feeding.batches import Order, drawn
 from ..passes.losses import estimate
+from ..passes.messengers import Numbered, Weighed
 from .parameters import Parameters, Params
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
@@ -32,7 +35,7 @@ class State(NamedTuple):
     Attributes:
         params, exp_avg, exp_avg_sq: parameters, with the moments of Adam.
         average: their moving average, None for none.
-        tally: (4 + kl_of,), sums over the steps taken of loss, bound on the nll, norm of the gradient, 1, and the mean
+        tally: (4 + kl_of,), sums over the steps taken of loss, negative ELBO, norm of the gradient, 1, and the mean
             divergence of each latent of `Step.kl_of`.
         halted: whether a step was not finite, after which none is taken.
         objective: the state of an objective that has one, else {}.
@@ -80,6 +83,8 @@ class Step:
         key: of all its noise.
         kl_of: the latents whose mean divergence a step tells.
         plate: name of the data plate, "" where there is none.
+        weighing: who weighs a batch.
+        numbered: whether the rows of a batch are the indices of that plate, the last entry of what `batch` gives.
     """
 
     model: Callable
@@ -90,6 +95,8 @@ class Step:
     key: Array
     kl_of: tuple[str, ...] = ()
     plate: str | None = None
+    weighing: Weighing = Weighing()
+    numbered: bool = False
 
     @training()
     def negative(
@@ -102,30 +109,36 @@ class Step:
     ) -> tuple[Array, Any]:
         """(what is minimized, (told, the terms of all, the objective's state after it)) on stored rows.
 
-        `told` is (2 + kl_of,), in nats per datum: the same, the bound on the nll, and the mean divergence of each
+        `told` is (2 + kl_of,), in nats per datum: the same, the negative ELBO, and the mean divergence of each
         latent of `kl_of`. Programs are in training mode.
         """
-        config, size = self.config, len(self.columns[0])
+        config, weighing = self.config, self.weighing
+        size = weighing.size or len(self.columns[0])
         keys = random.split(key)
+        around = Numbered(self.plate or "", rows[-1]) if self.numbered else nullcontext()
+        rows = rows[:-1] if self.numbered else rows
         batch, params = drawn(self.columns, rows, keys[0]), self.parameters.constrained(free)
         if config.loss is not None:
-            value = config.loss.loss(keys[1], params, self.model, self.guide, *batch) / len(batch[0])
+            with Weighed(weighing, config.loss), around:
+                value = config.loss.loss(keys[1], params, self.model, self.guide, *batch)
+            value = value / weighing.counted(config.loss, len(batch[0]))
             return value, (jnp.stack([value, value]), None, {})
         objective = Carried(config.objective, state) if state else config.objective
-        value, found = estimate(
-            objective,
-            self.model,
-            self.guide,
-            batch,
-            key=keys[1],
-            params=params,
-            beta=beta,
-            data_size=size,
-            particles=config.particles,
-            analytic=config.analytic,
-            gradient=config.gradient,
-            plate=self.plate,
-        )
+        with Weighed(weighing), around:
+            value, found = estimate(
+                objective,
+                self.model,
+                self.guide,
+                batch,
+                key=keys[1],
+                params=params,
+                beta=beta,
+                data_size=size,
+                particles=config.particles,
+                analytic=config.analytic,
+                gradient=config.gradient,
+                plate=self.plate,
+            )
         bound = value
         if not (isinstance(beta, float) and beta == 1 and config.objective in (elbo, importance_weighted)):
             plain = importance_weighted if config.objective is importance_weighted else elbo
@@ -140,7 +153,10 @@ class Step:
 
     def batch(self, stored: Sequence[Array], now: Mapping[str, Array], i: int | Array) -> tuple[list[Array], Array]:
         """(the stored rows of the i-th batch of a step, the key of its noise)."""
-        return [v[now["rows"][i]] for v in stored], random.fold_in(random.fold_in(self.key, now["step"]), i)
+        rows = now["rows"][i]
+        return [*(v[rows] for v in stored), *[rows] * self.numbered], random.fold_in(
+            random.fold_in(self.key, now["step"]), i
+        )
 
     def __call__(self, state: State, now: Mapping[str, Array], stored: Sequence[Array]) -> State:
         """Take a step on batches, whose gradients are averaged.

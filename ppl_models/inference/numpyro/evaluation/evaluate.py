@@ -12,12 +12,13 @@ from jax import Array, random
 from jax.scipy.special import logsumexp
 
 from ppl_models.numpyro.data import Rows
+from ppl_models.programs.jax_state import tidied
 from ppl_models.programs.numpyro import runs, support_of
 from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.record import Run
 
 from ...objectives.bounds import elbo
-from ...progress import Progress
+from ...progress import BOUNDS, Progress
 from ...results import Evaluation
 from ..engine.parameters import find
 from ..feeding.batches import columns_of, drawn
@@ -109,7 +110,7 @@ def evaluate(
         if reason is not None:
             size, notes = n, [*notes, f"all rows in every pass: {reason}"]
     # without a plate around the data there is but one datum, whatever the length of the arguments
-    units = 1 if pair.shared == pair.densities else n
+    units = pair.units(n)
     at_once = 1 if vectorize is False else min(particles, max(1, rows // size))
     chunks = [min(at_once, particles - k) for k in range(0, particles, at_once)]
     bits_of = columns[0].bits if _has_bits(columns, pair.model) and not whole else None
@@ -132,7 +133,11 @@ def evaluate(
         0,
     )
     # in full single precision, where a GPU would round products further
-    with jax.default_matmul_precision("float32"), Progress(-(-n // size) * len(chunks), enabled=progress) as bar:
+    precise, bar = (
+        jax.default_matmul_precision("float32"),
+        Progress(-(-n // size) * len(chunks), progress, BOUNDS),
+    )
+    with tidied(model, guide), precise, bar:
         for i, start in enumerate(range(0, n, size)):
             of_data, of_pass = random.split(random.fold_in(key, i))
             batch = drawn(columns, _rows(columns, start, size), of_data)

@@ -10,6 +10,7 @@ from jax import random
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer import MCMC, NUTS
 
+from ppl_models.programs.jax_state import tidied
 from ppl_models.programs.numpyro import run as run_program, support_of
 from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.record import Run
@@ -123,7 +124,8 @@ def nuts(
     ):
         if value < least:
             raise ValueError(f"nuts: found {name}={value}, want at least {least}")
-    _check(model, args, kwargs)
+    with tidied(model):
+        _check(model, args, kwargs)
     sampler = MCMC(
         NUTS(model, target_accept_prob=accept, dense_mass=dense),
         num_warmup=warmup,
@@ -133,7 +135,8 @@ def nuts(
         chain_method="vectorized",
         progress_bar=progress,
     )
-    sampler.run(random.key(seed), *args, extra_fields=tuple(STATS), **kwargs)
+    with tidied(model):
+        sampler.run(random.key(seed), *args, extra_fields=tuple(STATS), **kwargs)
     samples = {name: np.asarray(value) for name, value in sampler.get_samples(group_by_chain=True).items()}
     extra = sampler.get_extra_fields(group_by_chain=True)
     stats = {told: np.asarray(extra[name]) for name, told in STATS.items()}

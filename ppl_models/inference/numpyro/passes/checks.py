@@ -11,6 +11,7 @@ from numpyro import handlers
 from numpyro.infer.elbo import ELBO
 
 from ppl_models.numpyro.data import Rows
+from ppl_models.programs.jax_state import tidied
 from ppl_models.programs.numpyro import Trace, frame_of, layers, nodes_of, support_of
 
 from ..feeding.batches import drawn
@@ -85,12 +86,13 @@ def check_values(
                     return site, start + int(np.flatnonzero(~np.asarray(good))[0])
         return None
 
-    try:
-        if look(alone, CHUNK, False) is None:
-            return
-    except Exception:  # noqa: BLE001 (what it means, the pair will tell)
-        pass
-    found = look(together, size, True)
+    with tidied(model, guide):
+        try:
+            if look(alone, CHUNK, False) is None:
+                return
+        except Exception:  # noqa: BLE001 (what it means, the pair will tell)
+            pass
+        found = look(together, size, True)
     if found is not None:
         site, row = found
         raise ValueError(

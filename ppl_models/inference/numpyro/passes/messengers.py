@@ -1,10 +1,13 @@
-"""Effect handlers of a pass: an end at the last latent."""
+"""Effect handlers of a pass: an end at the last latent, the weight of a batch, and which data it holds."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from jax import Array
 from numpyro import handlers
 from numpyro.primitives import Messenger
+
+from ...weighing import Weighing
 
 
 class Drawn(BaseException):
@@ -43,3 +46,45 @@ class UntilDrawn(Messenger):
         except Drawn:
             pass
         return self.sites
+
+
+class Weighed(Messenger):
+    """Scale what is in the data plate by size / seen, as a plate that subsamples does, or take that scale away.
+
+    It goes around a pass, whose own scales it multiplies.
+
+    Args:
+        weighing: of the pair.
+        loss: that of NumPyro which is computed; None for one of our objectives.
+    """
+
+    def __init__(self, weighing: Weighing, loss: Any = None) -> None:
+        super().__init__()
+        self.plate, self.size, self.direction = weighing.plate, weighing.size, weighing.direction(loss)
+
+    def process_message(self, msg: Any) -> None:
+        if not self.direction or msg["type"] != "sample":
+            return
+        frame = next((f for f in msg["cond_indep_stack"] if f.name == self.plate and f.dim is not None), None)
+        if frame is not None and frame.size != self.size:
+            factor = (self.size / frame.size) ** self.direction
+            msg["scale"] = factor if msg["scale"] is None else msg["scale"] * factor
+
+
+class Numbered(Messenger):
+    """Let a plate that subsamples take these indices in place of drawn ones: the rows of a batch.
+
+    An autoguide keeps numbers for every datum, and draws which of them are due, while the model observes the batch.
+
+    Args:
+        plate: name of the plate.
+        indices: of the data, (size,).
+    """
+
+    def __init__(self, plate: str, indices: Array) -> None:
+        super().__init__()
+        self.plate, self.indices = plate, indices
+
+    def process_message(self, msg: Any) -> None:
+        if msg["type"] == "plate" and msg["name"] == self.plate and msg["value"] is None:
+            msg["value"] = self.indices

@@ -97,7 +97,8 @@ def load(path: Path, model: Callable, guide: Callable) -> tuple[Callable, Callab
             program = handlers.substitute(program, substitute_fn=partial(_filled, plain))
         loaded.append(program)
     model, guide = loaded
-    if isinstance(guide, Program) and isinstance(model, Program) and isinstance(getattr(guide, "model", None), Program):
+    own = getattr(guide, "model", None)
+    if isinstance(guide, Program) and callable(own) and isinstance(own, Program) == isinstance(model, Program):
         guide = eqx.tree_at(lambda program: program.model, guide, model)
     return model, guide
 

@@ -19,6 +19,7 @@ from ...results import Run
 from ..engine.parameters import Params
 from ..engine.step import Blocks, State
 from ..feeding.batches import drawn
+from ..passes.messengers import Weighed
 from ..passes.rows import refuse_others
 from ..passes.terms import terms
 from .checkpoint import read, save
@@ -72,8 +73,8 @@ class NumPyroEngine:
     def means(self) -> tuple[list[float], int]:
         """See `Engine`."""
         tally = np.asarray(self.state.tally, float)
-        loss, nll, norm, _, *kl = (tally / max(tally[3], 1)).tolist()
-        return [loss, nll, norm, *kl], int(tally[3])
+        loss, bound, norm, _, *kl = (tally / max(tally[3], 1)).tolist()
+        return [loss, bound, norm, *kl], int(tally[3])
 
     def clear(self) -> None:
         """See `Engine`."""
@@ -142,10 +143,15 @@ class NumPyroEngine:
     def _bounded(self, free: Params, rows: Sequence[Array], key: Array) -> Array:
         keys, step = random.split(key), self.step
         batch, params = drawn(self.held_out, rows, keys[0]), self.parameters.constrained(free)
-        if self.config.loss is not None:
-            return self.config.loss.loss(keys[1], params, step.model, step.guide, *batch)
-        found = terms(step.model, step.guide, batch, key=keys[1], params=params, plate=step.plate)
-        return -elbo(found, data_size=len(self.held_out[0])) * len(batch[0])
+        size, count, loss = len(self.held_out[0]), len(batch[0]), self.config.loss
+        weighing = step.weighing.among(size)
+        if loss is not None:
+            with Weighed(weighing, loss):
+                value = loss.loss(keys[1], params, step.model, step.guide, *batch)
+            return value * count / weighing.counted(loss, count)
+        with Weighed(weighing):
+            found = terms(step.model, step.guide, batch, key=keys[1], params=params, plate=step.plate)
+        return -elbo(found, data_size=size if weighing.plate else 1) * count
 
     def _fill(self, free: Params) -> None:
         """Give the run the pair with these parameters."""

@@ -1,6 +1,7 @@
 """`fit`: train any (model, guide) pair of NumPyro programs on any data."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -8,17 +9,21 @@ import jax
 import numpy as np
 from jax import random
 
+from ppl_models.programs.jax_state import tidied
 from ppl_models.programs.numpyro import runs
+from ppl_models.programs.plates import subsampled
 
 from ...checkpoint_file import check_evidence, prepared
 from ...config import FitConfig, FitOptions, compared, configured, shows_options
 from ...loop import Loop, check_call
 from ...results import Callback, Run, as_sequence
+from ...weighing import Weighing
 from ..engine.parameters import find
 from ..engine.step import Blocks, Step, begun
 from ..feeding.batches import Order, columns_of, drawn, fingerprint
 from ..passes.checks import check_loss, check_values
 from ..passes.losses import initial_state, is_doubly
+from ..passes.messengers import Weighed
 from .checkpoint import CHECKPOINT, read
 from .engine import NumPyroEngine
 
@@ -95,7 +100,7 @@ def fit(
     held_out = None if validation is None else columns_of(validation, "fit: validation")
     run = Run(folder=None if folder is None else Path(folder))
 
-    with prepared(run.folder, resume):
+    with prepared(run.folder, resume), ExitStack() as stack:
         there = run.folder is not None and resume and (run.folder / CHECKPOINT).exists()
         seed = (
             _started(run.folder, config, model, guide)
@@ -108,6 +113,7 @@ def fit(
         size, rows = len(columns[0]), min(config.batch_size, len(columns[0]))
         batch = drawn(columns, [column.values[:rows] for column in columns], keys[0])
         free, parameters, pair = find(model, guide, batch, keys[1])
+        stack.enter_context(tidied(model, guide))
         if not jax.tree.leaves(free):
             raise ValueError("fit: model and guide have no trainable parameter; is everything frozen?")
         params = parameters.constrained(free)
@@ -121,9 +127,15 @@ def fit(
         known = {"data": columns, "validation": held_out} if folder is not None else {}
         about = {name: None if each is None else fingerprint(each) for name, each in known.items()}
         told = pair.kl if config.record_kl else ()
-        step = Step(model, guide, parameters, columns, config, keys[2], told, pair.plate)
-        how = {"data_size": size, "particles": config.particles, "analytic": config.analytic, "plate": pair.plate}
-        first = initial_state(config.objective, model, guide, batch, key=keys[1], params=params, **how)
+        weighing = Weighing.of(pair, size)
+        run.notes += weighing.notes(size, rows)
+        drawn_by_guide = {plate.name for plate in subsampled(pair.guide)}
+        numbered = pair.plate in drawn_by_guide and pair.counts(rows, size)
+        step = Step(model, guide, parameters, columns, config, keys[2], told, pair.plate, weighing, numbered)
+        how = {"particles": config.particles, "analytic": config.analytic, "plate": pair.plate}
+        how |= {"data_size": weighing.size, "key": keys[1], "params": params}
+        with Weighed(weighing):
+            first = initial_state(config.objective, model, guide, batch, **how)
         state = begun(free, config.ema is not None, told, first)
         blocks = Blocks(step, order, config.total(order.per_epoch))
         path = None if run.folder is None else run.folder / CHECKPOINT

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from ppl_models.programs.torch_state import modules_of
 
 from .capture import NotCapturable
 from .flat_parameters import Buffers
@@ -33,6 +35,7 @@ class Compiled:
 
     def __init__(self, eager: Eager, say: Callable[[str], None] = lambda line: None) -> None:
         self.eager, self.say = eager, say
+        self.modules = modules_of(eager.model, eager.guide)
         self.reason: str | None = None
         self.graphs: dict[Any, Graph] = {}
         self.seen: dict[Any, int] = {}
@@ -48,8 +51,7 @@ class Compiled:
 
     def _modes(self) -> list[bool]:
         """Whether the programs are in training mode: a graph is of one."""
-        programs = (self.eager.model, self.eager.guide)
-        return [program.training for program in programs if isinstance(program, nn.Module)]
+        return [module.training for module in self.modules]
 
     def _ready(self, key: Any, batches: Sequence[Sequence[Any]], now: StepInputs) -> bool:
         """Whether there is a graph for batches of this shape, which is made if it is due."""

@@ -15,8 +15,11 @@ from torch.overrides import TorchFunctionMode
 from ...config import FitConfig
 from ...objectives.bounds import elbo, importance_weighted, mean_kl
 from ...objectives.stateful import Carried
+from ...weighing import Weighing
 from ..feeding.distributed import Group
+from ..passes.indices import Indices
 from ..passes.losses import estimate, initial_state
+from ..passes.messengers import Weighed
 from ..passes.terms import Terms, concatenated
 from .optimizer_state import OptimizerState
 
@@ -32,6 +35,8 @@ class StepConfig:
         fit: the options of the training; `particles` of them are `passes` times those below.
         particles, passes, nesting, plate: see `losses.estimate`.
         data_size: number of data of which a step sees a batch.
+        weighing: who weighs that batch.
+        indices: which data it holds, where a guide must be told.
         kl_of: the latents whose mean divergence a step tells.
         norm: whether the norm of the gradient is computed though neither clip nor skip asks for it.
     """
@@ -42,6 +47,8 @@ class StepConfig:
     nesting: int | None = None
     plate: str | None = None
     data_size: int | None = None
+    weighing: Weighing = Weighing()
+    indices: Indices = Indices()
     kl_of: tuple[str, ...] = ()
     norm: bool = True
 
@@ -94,7 +101,7 @@ class Measured(NamedTuple):
 
     Attributes:
         value: what is minimized.
-        told: (2 + kl_of,): the same, the bound on the nll, and the mean divergence of each latent of `kl_of`; detached.
+        told: (2 + kl_of,): the same, the negative ELBO, and the mean divergence of each latent of `kl_of`; detached.
         found: the terms of all.
         state: of the objective, after it; empty where it has none.
     """
@@ -115,11 +122,17 @@ def negative(
 ) -> Measured:
     """What a step minimizes and tells, on one batch, with an objective in this state."""
     objective = Carried(config.fit.objective, state) if state else config.fit.objective
-    if config.fit.loss is not None:
-        value = config.fit.loss.differentiable_loss(model, guide, *batch) / len(batch[0])
+    weighed = Weighed(config.weighing, config.fit.loss)
+    around, batch = config.indices.around(model, batch), config.indices.arguments(batch)
+    if (loss := config.fit.loss) is not None:
+        with weighed, around:
+            value = loss.differentiable_loss(model, guide, *batch) / config.weighing.counted(loss, len(batch[0]))
         return Measured(value, torch.stack([value, value]).detach(), [], {})
     device = next((x.device.type for x in batch if isinstance(x, Tensor)), "cpu")
     with ExitStack() as stack:
+        stack.enter_context(around)
+        if config.weighing.scales:
+            stack.enter_context(weighed)
         if config.fit.precision != "float32":
             stack.enter_context(LowPrecision(DTYPES[config.fit.precision], device))
         value, found = estimate(
@@ -192,7 +205,7 @@ class Eager:
         """Take one step on batches, whose gradients are averaged.
 
         Returns:
-            (4 + kl_of,): loss, bound on the nll, norm of the gradient (0 where it is not computed), 1, and the mean
+            (4 + kl_of,): loss, negative ELBO, norm of the gradient (0 where it is not computed), 1, and the mean
             divergence of each latent of `StepConfig.kl_of`; all 0 if the step was not taken.
         """
         slots, config = self.slots, self.config
@@ -241,13 +254,14 @@ class Eager:
             config.fit.objective,
             self.model,
             self.guide,
-            batch,
+            config.indices.arguments(batch),
             data_size=config.data_size,
             particles=config.particles,
             passes=config.passes,
             nesting=config.nesting,
             plate=config.plate,
             analytic=config.fit.analytic,
+            around=Weighed(config.weighing),
         )
         self.slots.objective.update(found)
         if self.group is not None:

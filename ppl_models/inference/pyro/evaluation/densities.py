@@ -6,11 +6,12 @@ from typing import Any
 
 import pyro
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ppl_models.programs.pairs import DENSE
 from ppl_models.programs.plates import is_local
 from ppl_models.programs.pyro import PARTICLES
+from ppl_models.programs.torch_state import modules_of
 
 from ...progress import Bar
 from ..passes.checks import CHUNK, evaluating
@@ -162,9 +163,8 @@ class Densities:
 
 
 def device_of(*programs: Any) -> torch.device | None:
-    """Device of the parameters of the modules among programs, None where there are none."""
-    modules = [program for program in programs if isinstance(program, nn.Module)]
-    return next((p.device for module in modules for p in module.parameters()), None)
+    """Device of the parameters of the modules that programs are or hold, None where there are none."""
+    return next((p.device for module in modules_of(*programs) for p in module.parameters()), None)
 
 
 @contextmanager

@@ -8,13 +8,14 @@ from typing import Any
 
 import pyro
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ppl_models.programs.pyro import run, support_of
 from ppl_models.programs.record import Run
+from ppl_models.programs.torch_state import modules_of
 
 from ...objectives.bounds import elbo
-from ...progress import Progress
+from ...progress import BOUNDS, Progress
 from ...results import Evaluation as Evaluation
 from ..feeding.columns import Columns
 from ..passes.checks import CHUNK, check_values, evaluating, forked
@@ -70,9 +71,8 @@ def evaluate(
             "of at least 1, and 'auto', True or False"
         )
     data = Columns(data, "evaluate: data")
-    modules = [program for program in (model, guide) if isinstance(program, nn.Module)]
-    places = list(dict.fromkeys(p.device for module in modules for p in module.parameters()))
-    with nullcontext() if seed is None else forked(places), torch.no_grad(), evaluating(*modules):
+    places = list(dict.fromkeys(p.device for module in modules_of(model, guide) for p in module.parameters()))
+    with nullcontext() if seed is None else forked(places), torch.no_grad(), evaluating(model, guide):
         if seed is not None:
             torch.manual_seed(seed)
         device = places[0] if places else None
@@ -100,7 +100,7 @@ def _evaluate(
     # what has no row for each datum takes all the data at once
     whole = bool(pair.shared)
     # without a plate around the data there is but one datum, whatever the length of the arguments
-    units = 1 if pair.shared == pair.densities else n
+    units = pair.units(n)
     with forked(batch):
         notes = [*pair.mismatches(partial(run, guide, batch)), *pair.weights]
     few = Few(batch, info.traces)
@@ -126,7 +126,10 @@ def _evaluate(
     chunks = [min(at_once, particles - k) for k in range(0, particles, at_once)]
 
     bounds, log_ws, kls, bits = [], [], [], []
-    with pyro.validation_enabled(False), Progress(-(-n // size) * len(chunks), enabled=progress) as bar:
+    with (
+        pyro.validation_enabled(False),
+        Progress(-(-n // size) * len(chunks), progress, BOUNDS) as bar,
+    ):
         done = 0
         for i in range(0, n, size):
             batch = data.rows(slice(i, min(i + size, n)), device)

@@ -77,6 +77,12 @@ class Columns:
         other._set([column.to(device) if _movable(column) else column for column in self.columns])
         return other
 
+    def numbered(self) -> Self:
+        """The same data with a last column that tells each row's number."""
+        other = object.__new__(type(self))
+        other._set([*self.columns, torch.arange(self.size, device=self.places[0])])
+        return other
+
     def fingerprint(self) -> str:
         """A digest, the same for the same data, on any device: to say on resume that they are others.
 

@@ -10,9 +10,9 @@ from pyro.infer import TraceEnum_ELBO
 from pyro.infer.elbo import ELBO
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
-from torch import nn
 
 from ppl_models.programs.pyro import nodes_of
+from ppl_models.programs.torch_state import modules_of
 
 from ...objectives.stateful import has_state
 from ..feeding.columns import Columns
@@ -98,8 +98,11 @@ def forked(places: Iterable[Any]) -> Any:
 
 @contextmanager
 def evaluating(*programs: Any) -> Iterator[None]:
-    """Inside, modules are in evaluation mode: looking moves no running statistics; outside, each in its own again."""
-    modes = {m: m.training for program in programs if isinstance(program, nn.Module) for m in program.modules()}
+    """Inside, the modules of programs are in evaluation mode, and outside each in its own again.
+
+    Looking moves no running statistics then. The modules are those that programs are or hold (`modules_of`).
+    """
+    modes = {m: m.training for module in modules_of(*programs) for m in module.modules()}
     for module in modes:
         module.training = False
     try:

@@ -1,6 +1,7 @@
 """Losses for an optimizer: an objective of a pair, its gradient estimators, and the same as a loss of Pyro's."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ from ppl_models.programs.pairs import refuse_rough
 from ...config import GRADIENTS
 from ...objectives.bounds import elbo, importance_weighted
 from ...objectives.stateful import Carried, begun, has_state
+from ...weighing import Weighing
 from .checks import evaluating, forked
 from .dreg import Cut, doubly_reparametrized
+from .messengers import Weighed
 from .pair_info import ENUMERATE, pair_info
 from .terms import Terms, concatenated, terms, traces
 
@@ -96,15 +99,17 @@ def initial_state(
     data_size: int | None = None,
     analytic: bool = True,
     passes: int = 1,
+    around: AbstractContextManager | None = None,
     **how: Any,
 ) -> dict[str, Tensor]:
     """The state that an objective begins with (`objectives.stateful`), of one run of a pair; {} where it has none.
 
-    The generators are as before afterwards. The arguments are those of `estimate`.
+    The generators are as before afterwards. The arguments are those of `estimate`; a handler may go around the passes.
     """
     if not has_state(objective):
         return {}
-    with forked([*args, *(kwargs or {}).values()]), torch.no_grad(), poutine.block(), evaluating(model, guide):
+    alone = forked([*args, *(kwargs or {}).values()])
+    with alone, torch.no_grad(), poutine.block(), evaluating(model, guide), around or nullcontext():
         found = [terms(model, guide, args, kwargs, analytic=analytic, **how) for _ in range(passes)]
         return {name: t.detach().clone() for name, t in begun(objective, concatenated(found), data_size).items()}
 
@@ -180,7 +185,7 @@ class Loss(ELBO):
         self.objective, self.gradient, self.analytic = objective, gradient, analytic
         self.beta, self.data_size = beta, data_size
         self.state: dict[str, Tensor] = {}
-        self._seen: tuple[Any, Any, dict[str, Any], tuple[str, str] | None] | None = None
+        self._seen: tuple[Any, Any, dict[str, Any], tuple[str, str] | None, Weighed] | None = None
 
     def _get_trace(self, model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         return traces(model, guide, args, kwargs)[:2]
@@ -196,13 +201,17 @@ class Loss(ELBO):
         if self._seen is None or self._seen[0] != model or self._seen[1] != guide:
             with evaluating(model, guide):
                 info = pair_info("Loss", model, guide, args, kwargs, particles=self.num_particles, observes=False)
-            self._seen = model, guide, info.how, info.pair.rough
-            self.state = initial_state(self.objective, model, guide, args, kwargs, **how, **info.how)
-        how, rough = how | self._seen[2], self._seen[3]
+            weighed = Weighed(Weighing.of(info.pair, self.data_size))
+            self._seen = model, guide, info.how, info.pair.rough, weighed
+            self.state = initial_state(self.objective, model, guide, args, kwargs, around=weighed, **how, **info.how)
+        how, rough, weighed = how | self._seen[2], *self._seen[3:]
         if rough and torch.is_grad_enabled():
             refuse_rough(*rough, f"take pyro.infer.Trace_ELBO(), {ENUMERATE}", "Loss: ")
         objective = Carried(self.objective, self.state) if self.state else self.objective
-        value, found = estimate(objective, model, guide, args, kwargs, beta=self.beta, gradient=self.gradient, **how)
+        with weighed:
+            value, found = estimate(
+                objective, model, guide, args, kwargs, beta=self.beta, gradient=self.gradient, **how
+            )
         if self.state and torch.is_grad_enabled():
             self.state = {name: t.detach() for name, t in objective.after.items()}
         seen = found[0]

@@ -1,14 +1,24 @@
-"""Effect handlers of a pass: values in place of draws, and an end at the last latent."""
+"""Effect handlers of a pass: values in place of draws, an end at the last latent, and who draws."""
 
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from pyro import poutine
 from pyro.poutine import Trace
+from pyro.poutine.block_messenger import BlockMessenger
 from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import Messenger
-from torch import Tensor
+from pyro.poutine.runtime import _PYRO_STACK
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from ppl_models.programs.pyro import frame_of
+
+from ...weighing import Weighing
+
+CALLS = "forward", "__call__", "_call_impl"  # methods by which a module is run itself
 
 
 class Substitute(Messenger):
@@ -25,6 +35,26 @@ class Substitute(Messenger):
     def _pyro_sample(self, msg: dict) -> None:
         if msg["name"] in self.values and not msg["is_observed"]:
             msg["value"], msg["done"] = self.values[msg["name"]], True
+
+
+class Weighed(Messenger):
+    """Scale what is in the data plate by size / seen, as a plate that subsamples does, or take that scale away.
+
+    It goes around a pass, whose own scales it multiplies.
+
+    Args:
+        weighing: of the pair.
+        loss: that of Pyro which is computed; None for one of our objectives.
+    """
+
+    def __init__(self, weighing: Weighing, loss: Any = None) -> None:
+        super().__init__()
+        self.plate, self.size, self.direction = weighing.plate, weighing.size, weighing.direction(loss)
+
+    def _pyro_sample(self, msg: Any) -> None:
+        frame = frame_of(msg, self.plate) if self.direction else None
+        if frame is not None and frame.size != self.size:
+            msg["scale"] = msg["scale"] * (self.size / frame.size) ** self.direction
 
 
 class Among(Messenger):
@@ -91,3 +121,47 @@ class UntilDrawn(Messenger):
         if isinstance(program, GuideMessenger):
             program.trace = Trace()  # else it would keep what it has drawn, and the graph of it, until its next run
         return self.nodes
+
+
+class Drawing(Messenger):
+    """Find the modules in whose methods the sites of a run are drawn or observed, whoever calls them.
+
+    A function, a partial, a handler or a bound method may stand between `fit` and a module, which no `pyro.param` tells
+    of then. A module that is run where a handler hides parameters (`poutine.block`) is left out, as SVI leaves it.
+
+    Attributes:
+        modules: module -> whether it was run itself, and not only another method of it; outermost first.
+        called: every module that was called, with those that only compute.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.modules: dict[nn.Module, bool] = {}
+        self.called: dict[nn.Module, None] = {}
+        self._around: Any = None  # the code that runs the programs: what is further out is none of theirs
+
+    def __enter__(self) -> Any:
+        self._around = sys._getframe(1).f_code
+        self._hook = register_module_forward_pre_hook(lambda module, args: self.called.setdefault(module))
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> Any:
+        self._hook.remove()
+        return super().__exit__(*error)
+
+    def _pyro_sample(self, msg: Any) -> None:
+        inside = _PYRO_STACK[_PYRO_STACK.index(self) + 1 :]
+        if any(isinstance(handler, BlockMessenger) and handler.hide_fn(_A_PARAM) for handler in inside):
+            return
+        frame, found = sys._getframe(1), list[tuple[nn.Module, bool]]()
+        while frame is not None and frame.f_code is not self._around:
+            code = frame.f_code
+            owner = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+            if isinstance(owner, nn.Module) and hasattr(type(owner), code.co_name):
+                found.append((owner, code.co_name in CALLS))
+            frame = frame.f_back
+        for module, itself in reversed(found):
+            self.modules[module] = itself or self.modules.get(module, False)
+
+
+_A_PARAM: Any = {"type": "param", "name": "", "is_observed": False, "infer": {}}

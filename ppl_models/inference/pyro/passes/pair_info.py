@@ -13,6 +13,7 @@ from ppl_models.programs.pairs import Pair, fits, rows_in
 from ppl_models.programs.pyro import read
 
 from .checks import forked
+from .messengers import Drawing
 from .particles import vectorizes
 from .rows import made_for, refuse_others
 from .terms import Terms, collect, run_pair
@@ -28,12 +29,14 @@ class PairInfo:
         pair: the records.
         traces: of model and guide.
         params: what the programs have in Pyro's param store, by name: unconstrained values that share its memory.
+        ran: the modules that were run.
         particles, passes: draws in one pass, and how many such passes make up the draws of a step.
     """
 
     pair: Pair
     traces: tuple[Trace, Trace]
     params: dict[str, Tensor]
+    ran: Drawing
     particles: int = 1
     passes: int = 1
 
@@ -82,10 +85,10 @@ def pair_info(
     kwargs = kwargs or {}
     given = [*args, *kwargs.values()]
     with forked(given), torch.no_grad(), poutine.block():
-        traces, params, pair = _seen(asks, model, guide, args, kwargs)
+        traces, params, ran, pair = _seen(asks, model, guide, args, kwargs)
         instead = f"pass loss=pyro.infer.Trace_ELBO(), {ENUMERATE}" if reparametrized else None
         pair.check(asks, model, observes=observes, paired=paired, reparametrized=instead)
-        found = PairInfo(pair, traces, params, 1, particles)
+        found = PairInfo(pair, traces, params, ran, 1, particles)
         if particles > 1 and not kwargs:
             reason = vectorizes(model, guide, args, pair.nesting, plate=pair.plate, single=traces)
             if reason is None:
@@ -116,10 +119,10 @@ def first_look(
 
 def _seen(
     asks: str, model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[tuple[Trace, Trace], dict[str, Tensor], Pair]:
-    """(traces, params, record) of a run; of one that does not fit or fails it is asked if the number of rows is why."""
+) -> tuple[tuple[Trace, Trace], dict[str, Tensor], Drawing, Pair]:
+    """(traces, params, what was called, record) of a run; if it fails, it is asked whether the number of rows is why."""
     try:
-        traces, params = run_with_params(model, guide, args, kwargs)
+        traces, params, ran = run_with_params(model, guide, args, kwargs)
     except Exception:
         if not kwargs:
             refuse_others(asks, model, guide, args)
@@ -127,18 +130,20 @@ def _seen(
     pair = Pair.of(*map(read, traces), next(iter([*args, *kwargs.values()]), None))
     if not kwargs and not fits((pair.model, pair.guide), rows_in(args)):
         refuse_others(asks, model, guide, args)
-    return traces, params, pair
+    return traces, params, ran, pair
 
 
 def run_with_params(
     model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[tuple[Trace, Trace], dict[str, Tensor]]:
-    """((model trace, guide trace), unconstrained values of the param store by name) of a run that nothing else sees.
+) -> tuple[tuple[Trace, Trace], dict[str, Tensor], Drawing]:
+    """((model trace, guide trace), `PairInfo.params`, `PairInfo.ran`) of a run that nothing else sees.
 
     Raises:
         ValueError: see `run_pair`.
     """
     with torch.no_grad(), poutine.block(), poutine.trace() as capture, poutine.block(expose_types=["param"]):
-        pair = run_pair(model, guide, args, kwargs)
+        with Drawing() as ran:
+            pair = run_pair(model, guide, args, kwargs)
     values = {name: node["value"] for name, node in capture.trace.nodes.items() if node["type"] == "param"}
-    return pair, {name: v.unconstrained() if hasattr(v, "unconstrained") else v for name, v in values.items()}
+    params = {name: v.unconstrained() if hasattr(v, "unconstrained") else v for name, v in values.items()}
+    return pair, params, ran

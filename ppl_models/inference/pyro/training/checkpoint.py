@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load as parse, save as serialize
 from torch import Tensor, nn
 
+from ppl_models.programs.torch_state import reachable
+
 from ... import checkpoint_file as container
 from ...checkpoint_file import (
     CHECKPOINT as CHECKPOINT,
@@ -20,11 +22,16 @@ from ...checkpoint_file import (
     sealed,
 )
 from ...files import remove_stale, write_atomically as write_atomically, write_json as write_json
+from ..passes.messengers import Drawing
 from ..passes.pair_info import run_with_params
 
 
 def contents(model: Callable, guide: Callable, args: Sequence[Any]) -> dict[str, nn.Module | dict[str, Tensor]]:
     """State of a pair in a checkpoint: its modules, and "params", what plain functions have in Pyro's param store.
+
+    A module that another function runs (a lambda, a partial, a handler, its own bound method) has the entry that it has
+    where it is the program itself; of several behind one program the further ones are "model.inner1", ... Of one
+    whose other methods are run, and that hands parameters to `pyro.module` itself, there are these and no more.
 
     The params are unconstrained values by name, sharing memory with the store; there is no such entry where there are
     none. The store is global and goes by name: of two runs of one function in a process the last one loaded is current.
@@ -33,14 +40,30 @@ def contents(model: Callable, guide: Callable, args: Sequence[Any]) -> dict[str,
         model, guide: the pair.
         args: a batch, to run it once.
     """
-    return kept(model, guide, run_with_params(model, guide, args, {})[1])
+    return kept(model, guide, *run_with_params(model, guide, args, {})[1:])
 
 
-def kept(model: Callable, guide: Callable, params: Mapping[str, Tensor]) -> dict[str, nn.Module | dict[str, Tensor]]:
-    """The `contents` of a pair, of whose params in the store a run has shown the values (`PairInfo.params`)."""
-    modules = {name: p for name, p in (("model", model), ("guide", guide)) if isinstance(p, nn.Module)}
-    owned = {p for module in modules.values() for p in module.parameters()}
+def kept(
+    model: Callable, guide: Callable, params: Mapping[str, Tensor], ran: Drawing
+) -> dict[str, nn.Module | dict[str, Tensor]]:
+    """The `contents` of a pair, of which a run has shown `PairInfo.params` and `PairInfo.ran`."""
+    pair = {"model": model, "guide": guide}
+    modules = {label: program for label, program in pair.items() if isinstance(program, nn.Module)}
+    owned, registered = {p for m in modules.values() for p in m.parameters()}, set(params.values())
+    held: dict[str, list[nn.Module]] = {}
+    for module, itself in ran.modules.items():
+        own = set(module.parameters())
+        if own <= owned or not (itself or registered.isdisjoint(own)):
+            continue
+        held = held or {name: reachable([program])[0] for name, program in pair.items()}
+        label = next((name for name in pair if module in held[name]), None)
+        if label is None:  # made in the run, and gone with it
+            continue
+        count = sum(name.partition(".")[0] == label for name in modules)
+        modules[f"{label}.inner{count}" if count else label] = module
+        owned |= own
     params = {name: value for name, value in params.items() if value not in owned}
+    modules = {name: modules[name] for label in pair for name in modules if name.partition(".")[0] == label}
     return {**modules, "params": params} if params else modules
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
 from safetensors.torch import load as unpacked, save as packed
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...config import FitConfig
 from ...objectives.bounds import elbo
@@ -16,11 +17,12 @@ from ..engine.compiled import Compiled
 from ..engine.step import Eager, StepInputs
 from ..feeding.batches import Batches
 from ..feeding.columns import Columns
+from ..passes.messengers import Weighed
 from ..passes.rows import refuse_others
 from ..passes.terms import terms
 from .checkpoint import load, load_training, save
 from .diagnosis import diagnosis
-from .modes import set_to
+from .modes import set_to, trained
 from .state import rng_state, set_rng_state
 
 LOOK = 50  # steps after which a GPU is asked whether all went well
@@ -53,7 +55,7 @@ class PyroEngine:
         self.held_out, self.saved, self.path = held_out, saved, path
         self.group, self.slots, self.latents = eager.group, eager.slots, eager.config.kl_of
         self.device = eager.slots.parameters[0].device
-        self.programs = [p for p in (eager.model, eager.guide) if isinstance(p, nn.Module)]
+        self.programs = trained(eager.model, eager.guide, eager.slots.parameters)
         self.betas, self.rates = config.betas(), config.rates(total)
         self.step: Eager | Compiled = eager
         self.tally = torch.zeros(4 + len(self.latents), device=self.device)
@@ -79,8 +81,8 @@ class PyroEngine:
     def means(self) -> tuple[list[float], int]:
         """See `Engine`."""
         self._check()
-        loss, nll, norm, _, *kl = (self.tally / self.tally[3].clamp(min=1)).tolist()
-        return [loss, nll, norm, *kl], int(self.tally[3])
+        loss, bound, norm, _, *kl = (self.tally / self.tally[3].clamp(min=1)).tolist()
+        return [loss, bound, norm, *kl], int(self.tally[3])
 
     def clear(self) -> None:
         """Begin the means anew; running statistics, of each process's own rows, become those of the first."""
@@ -174,12 +176,17 @@ class PyroEngine:
         for i in range(0, count, self.config.batch_size):
             index = slice(i, i + self.config.batch_size)
             batch = data.rows(index if mine is None else mine[0][index], self.device)
+            loss, rows, weighing = step.fit.loss, len(batch[0]), step.weighing.among(size)
+            known = replace(step.indices, numbered="").around(eager.model, batch)
             try:
-                if step.fit.loss is None:
-                    found = terms(eager.model, eager.guide, batch, plate=eager.config.plate)
-                    total -= elbo(found, data_size=size).item() * len(batch[0])
+                if loss is None:
+                    with Weighed(step.weighing), known:
+                        found = terms(eager.model, eager.guide, batch, plate=eager.config.plate)
+                    total -= elbo(found, data_size=size if weighing.plate else 1).item() * rows
                 else:
-                    total += float(step.fit.loss.loss(eager.model, eager.guide, *batch))
+                    with Weighed(weighing, loss), known:
+                        value = float(loss.loss(eager.model, eager.guide, *batch))
+                    total += value * rows / weighing.counted(loss, rows)
             except Exception:
                 refuse_others("fit: validation", eager.model, eager.guide, batch)
                 raise

@@ -10,23 +10,26 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.programs.pyro import run as run_program
+from ppl_models.programs.torch_state import modules_of
 
 from ...config import FitConfig, FitOptions, configured, shows_options
 from ...loop import Loop, check_call
 from ...results import Callback, Run, as_sequence
 from ...schedules import Constant
+from ...weighing import Weighing
 from ..engine.optimizer_state import OptimizerState, trainable
 from ..engine.step import Eager, StepConfig
 from ..feeding import distributed
 from ..feeding.batches import Batches
 from ..feeding.columns import Columns
 from ..feeding.distributed import Group
-from ..passes.checks import check_enumeration, check_loss, check_values, forked
+from ..passes.checks import check_enumeration, check_loss, check_values, evaluating, forked
+from ..passes.indices import Indices
 from ..passes.pair_info import pair_info
 from ..passes.rows import refuse_others
 from .checkpoint import CHECKPOINT, kept, prepared
 from .engine import PyroEngine
-from .modes import set_to
+from .modes import untrained
 
 
 @shows_options
@@ -52,9 +55,10 @@ def fit(
 
     Args:
         model, guide: any Pyro programs with reparametrized latents (others with a `loss`); parameters of modules and of
-            `pyro.param` are trained, frozen ones (`requires_grad_(False)`) are not. For the time of the call modules
-            are in training mode, except those with no trainable parameter; for the validation all are in evaluation
-            mode.
+            `pyro.param` are trained, frozen ones (`requires_grad_(False)`) are not. A module counts however it is
+            wrapped; but a network that a function calls must be handed to `pyro.module`, as for `pyro.infer.SVI`. For
+            the time of the call modules are in training mode, except those with no trainable parameter; for the
+            validation all are in evaluation mode.
         data: rows, a tensor or anything with a length that tensors index (`ppl_models.data.Data`); a tuple of such for
             a model of several arguments. It is drawn from in shuffled batches, on the modules' device where it fits.
         config, options: `FitConfig`, whose fields may be given here one by one: `steps=2000, lr=5e-3`.
@@ -66,7 +70,7 @@ def fit(
             guide, data and arguments must be those that it was started with.
         workers: processes that make batches (`torch.utils.data.DataLoader`), for data that are slow to index; scripts
             then need `if __name__ == "__main__":`.
-        progress: show a bar with loss, nll (bound) and time left.
+        progress: show a bar with loss, negative ELBO and time left.
 
     Returns:
         The `Run`; model and guide are trained in place.
@@ -89,14 +93,13 @@ def fit(
     called = as_sequence(callbacks)
     data = Columns(data, "fit: data")
     validation = None if validation is None else Columns(validation, "fit: validation")
-    programs = {name: p for name, p in (("model", model), ("guide", guide)) if isinstance(p, nn.Module)}
-    device = next((p.device for program in programs.values() for p in program.parameters()), None)
+    device = next((p.device for module in modules_of(model, guide) for p in module.parameters()), None)
     group = distributed.current(device or torch.device("cpu"))
     _seed(config.seed, group)
     run = Run(folder=None if folder is None else Path(folder), model=model, guide=guide)
 
     with prepared(run.folder if group is None or group.is_main else None, resume):
-        with set_to(list(programs.values()), training=False):  # looking does not move running statistics
+        with evaluating(model, guide):  # looking does not move running statistics
             rows = max(min(config.batch_size, data.size // (1 if group is None else group.world)), 1)
             batches = Batches(data, rows, device, workers=workers, group=group)
             there = run.folder is not None and resume and (run.folder / CHECKPOINT).exists()
@@ -104,10 +107,15 @@ def fit(
             example = data.rows(slice(0, rows), device) if there else batches.peek()
             ours = config.loss is None
             info = pair_info("fit", model, guide, example, particles=config.particles, paired=ours, reparametrized=ours)
-            of_pair, saved = info.how, kept(model, guide, info.params)
+            of_pair, saved = info.how, kept(model, guide, info.params, info.ran)
+            passed = info.ran.called
             told = info.pair.kl if config.record_kl else ()
             with forked(example):
                 run.notes += info.pair.mismatches(partial(run_program, guide, example))
+            weighing, indices = (
+                Weighing.of(info.pair, data.size),
+                Indices.of(info.pair, model, guide, example, data.size),
+            )
             del info  # which holds a batch, and all that was computed of it
             slots = OptimizerState(trainable(saved), average=config.ema is not None)
             for each in (data, validation):
@@ -118,13 +126,17 @@ def fit(
                         if each is validation:
                             refuse_others("fit: validation", model, guide, each.rows(slice(0, rows), device))
                         raise
+        run.notes += [*untrained(passed, slots.parameters), *weighing.notes(data.size, len(example[0]))]
+        if indices.numbered:
+            batches.close()
+            batches = Batches(data.numbered(), rows, device, workers=workers, group=group)
         if group is not None:
             group.broadcast_(_tensors(saved))
             slots = OptimizerState(trainable(saved), average=config.ema is not None)
-        how = StepConfig(config, **of_pair, data_size=data.size, kl_of=told)
+        how = StepConfig(config, **of_pair, data_size=weighing.size, weighing=weighing, indices=indices, kl_of=told)
         betas = config.betas()
         eager = Eager(model, guide, slots, how, betas.value if isinstance(betas, Constant) else None, group)
-        eager.begin(example)
+        eager.begin((*example, None) if indices.numbered else example)
         known = {"data": data, "validation": validation} if folder is not None else {}
         about = {name: None if each is None else each.fingerprint() for name, each in known.items()}
         path = None if run.folder is None else run.folder / CHECKPOINT

@@ -8,10 +8,12 @@ from torch import Tensor
 
 from ...config import FitConfig
 from ...objectives.bounds import elbo
+from ...weighing import Weighing
 from ..engine.compiled import Compiled
 from ..engine.optimizer_state import OptimizerState, trainable
 from ..engine.step import DTYPES, Eager, StepConfig, StepInputs
 from ..passes.checks import check_enumeration, check_loss
+from ..passes.indices import Indices
 from ..passes.losses import Objective
 from ..passes.pair_info import pair_info
 from .checkpoint import kept
@@ -119,8 +121,10 @@ def training_step(
         ema=ema,
         precision=precision,
     )
-    config = StepConfig(options, **info.how, data_size=data_size, norm=False)
-    slots = OptimizerState(trainable(kept(model, guide, info.params)), average=ema is not None)
+    weighing = Weighing.of(info.pair, data_size)
+    indices = Indices.of(info.pair, model, guide, args, None)
+    config = StepConfig(options, **info.how, data_size=weighing.size, weighing=weighing, indices=indices, norm=False)
+    slots = OptimizerState(trainable(kept(model, guide, info.params, info.ran)), average=ema is not None)
     eager = Eager(model, guide, slots, config, beta)
     eager.begin(args)
     return TrainingStep(eager, compile, lr)
