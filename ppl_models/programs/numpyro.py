@@ -15,6 +15,7 @@ from jax.core import Tracer
 from numpyro import handlers
 from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution, constraints
 
+from .arguments import example_array
 from .record import Kind, Plate, Run, Site
 
 Node = Mapping[str, Any]
@@ -148,6 +149,12 @@ def support_of(support: Any) -> Any:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support
+
+
+def as_arrays(args: Sequence[Any], asks: str) -> tuple[Any, ...]:
+    """The arguments of a model, data frames and tensors among them as arrays; `asks` is what an error starts with."""
+    found = [None if isinstance(arg, jax.Array | np.ndarray) else example_array(arg, asks) for arg in args]
+    return tuple(arg if array is None else array for arg, array in zip(args, found, strict=True))
 
 
 def to_numpy(value: Any) -> np.ndarray | None:

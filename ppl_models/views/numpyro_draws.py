@@ -12,7 +12,7 @@ from numpyro.primitives import Messenger
 
 from ppl_models.inference.numpyro.passes.divergences import log_density, per_datum, scaled
 from ppl_models.inference.numpyro.passes.terms import check_model, weights
-from ppl_models.programs.numpyro import Trace, kind_of, nodes_of, read, unwrapped
+from ppl_models.programs.numpyro import Trace, as_arrays, kind_of, nodes_of, read, unwrapped
 from ppl_models.programs.pairs import Pair, check_order, check_whole
 
 from .draws import INSTEAD, PREDICTIVE, Arrays, Dims, Draws, constants, gather, named_arguments
@@ -29,6 +29,7 @@ def draw(
     params: Mapping[str, Any] | None = None,
 ) -> Draws:
     """Draw from a pair; see `arviz.to_arviz` for the arguments. NumPy's global generator goes on without a seed."""
+    args = as_arrays(args, "to_arviz")
     key = jax.random.key(np.random.randint(2**31) if seed is None else seed)
     pair = _Pair(model, guide, args, params or {}, groups, jax.random.fold_in(key, 0))
     keys = jax.random.split(jax.random.fold_in(key, 1), draws)

@@ -20,7 +20,7 @@ from ppl_models.inference.pyro.passes.pair_info import pair_info
 from ppl_models.inference.pyro.passes.particles import vectorizes
 from ppl_models.inference.pyro.passes.terms import Terms, collect, traces
 from ppl_models.programs.pairs import check_whole
-from ppl_models.programs.pyro import PARTICLES, kind_of, nodes_of, to_numpy
+from ppl_models.programs.pyro import PARTICLES, as_tensors, kind_of, nodes_of, to_numpy
 
 from .draws import INSTEAD, Arrays, Dims, Draws, constants, gather, named_arguments
 
@@ -43,6 +43,7 @@ def draw(
     with nullcontext() if seed is None else forked(places), torch.no_grad(), evaluating(*modules):
         if seed is not None:
             torch.manual_seed(seed)
+        args = as_tensors(args, "to_arviz", model)
         return _draw(model, guide, [_whole(arg, places[:1]) for arg in args], draws, rows, groups)
 
 
