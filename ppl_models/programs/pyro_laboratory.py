@@ -44,7 +44,8 @@ class PyroLaboratory:
         double: bool = True,
         grad: bool = False,
     ) -> None:
-        flat, self._spec = tree_flatten((tuple(args), dict(kwargs)))
+        self._given = tuple(args), dict(kwargs)
+        flat, self._spec = tree_flatten(self._given)
         self._foreign = {i for i, leaf in enumerate(flat) if _numeric(leaf)}
         flat = [torch.from_numpy(leaf) if i in self._foreign else leaf for i, leaf in enumerate(flat)]
         self._flat = [_copied(leaf, double) for leaf in flat]
@@ -60,8 +61,7 @@ class PyroLaboratory:
 
     def leaf_names(self, program: Callable) -> list[str]:
         """See `Laboratory.leaf_names`."""
-        args, kwargs = tree_unflatten([*range(len(self._flat))], self._spec)
-        return named_leaves(program, args, kwargs, self._where, lambda value: tree_flatten(value)[0])
+        return named_leaves(program, *self._given, self._where, lambda value: len(tree_flatten(value)[0]))
 
     @property
     def remarks(self) -> list[str]:

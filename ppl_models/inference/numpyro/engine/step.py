@@ -20,6 +20,7 @@ from ...objectives.stateful import Carried
 from ...schedules import Constant
 from ..feeding.batches import Order, drawn
 from ..passes.losses import estimate
+from ..passes.rounding import rounded
 from .parameters import Parameters, Params
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
@@ -109,7 +110,8 @@ class Step:
         keys = random.split(key)
         batch, params = drawn(self.columns, rows, keys[0]), self.parameters.constrained(free)
         if config.loss is not None:
-            value = config.loss.loss(keys[1], params, self.model, self.guide, *batch) / len(batch[0])
+            with rounded():
+                value = config.loss.loss(keys[1], params, self.model, self.guide, *batch) / len(batch[0])
             return value, (jnp.stack([value, value]), None, {})
         objective = Carried(config.objective, state) if state else config.objective
         value, found = estimate(

@@ -14,6 +14,8 @@ from ppl_models.programs.numpyro import run as run_program
 from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.record import Run
 
+from ..passes.rounding import rounded
+
 MIXED = 1.01  # an r-hat above it says that chains disagree (Vehtari et al. 2021)
 STATS = {
     "diverging": "diverging",
@@ -133,7 +135,8 @@ def nuts(
         chain_method="vectorized",
         progress_bar=progress,
     )
-    sampler.run(random.key(seed), *args, extra_fields=tuple(STATS), **kwargs)
+    with rounded():
+        sampler.run(random.key(seed), *args, extra_fields=tuple(STATS), **kwargs)
     samples = {name: np.asarray(value) for name, value in sampler.get_samples(group_by_chain=True).items()}
     extra = sampler.get_extra_fields(group_by_chain=True)
     stats = {told: np.asarray(extra[name]) for name, told in STATS.items()}

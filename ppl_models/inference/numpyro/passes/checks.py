@@ -8,13 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpyro import handlers
-from numpyro.distributions import ExpandedDistribution, Independent, MaskedDistribution, TransformedDistribution
+from numpyro.distributions import (
+    ExpandedDistribution,
+    Independent,
+    MaskedDistribution,
+    TransformedDistribution,
+)
 from numpyro.infer.elbo import ELBO
 
 from ppl_models.numpyro.data import Rows
 from ppl_models.programs.numpyro import Trace, frame_of, nodes_of, unwrapped
 
 from ..feeding.batches import drawn
+from .rounding import rounded
 from .terms import traces
 
 CHUNK = 1000  # rows
@@ -85,12 +91,13 @@ def check_values(
                     return site, start + int(np.flatnonzero(~np.asarray(good))[0])
         return None
 
-    try:
-        if look(alone, CHUNK, False) is None:
-            return
-    except Exception:  # noqa: BLE001 (what it means, the pair will tell)
-        pass
-    found = look(together, size, True)
+    with rounded():
+        try:
+            if look(alone, CHUNK, False) is None:
+                return
+        except Exception:  # noqa: BLE001 (what it means, the pair will tell)
+            pass
+        found = look(together, size, True)
     if found is not None:
         site, row = found
         raise ValueError(

@@ -17,14 +17,16 @@ from numpyro.distributions.kl import kl_divergence
 
 from ppl_models.programs.numpyro import mask_of, unwrapped
 
+from .rounding import rounded
+
 Site = Mapping[str, Any]
 
 
 def log_density(site: Site) -> Array:
     """log p(value) of a site, as it is drawn: not yet scaled."""
-    if site["intermediates"]:
-        return site["fn"].log_prob(site["value"], site["intermediates"])
-    return site["fn"].log_prob(site["value"])
+    more = [site["intermediates"]] if site["intermediates"] else []
+    with rounded():
+        return site["fn"].log_prob(site["value"], *more)
 
 
 def divergence(q: Site, p: Site) -> Array | None:
@@ -33,7 +35,8 @@ def divergence(q: Site, p: Site) -> Array | None:
         return None
     shape = jnp.broadcast_shapes(q["fn"].batch_shape, p["fn"].batch_shape)
     try:
-        closed = _closed(q["fn"], p["fn"])
+        with rounded():
+            closed = _closed(q["fn"], p["fn"])
     except NotImplementedError:
         return None
     return None if closed is None or closed.ndim > len(shape) else jnp.broadcast_to(closed, shape)

@@ -19,6 +19,7 @@ from ...results import Run
 from ..engine.parameters import Params
 from ..engine.step import Blocks, State
 from ..feeding.batches import drawn
+from ..passes.rounding import rounded
 from ..passes.terms import terms
 from .checkpoint import read, save
 from .diagnosis import diagnosis
@@ -137,7 +138,8 @@ class NumPyroEngine:
         keys, step = random.split(key), self.step
         batch, params = drawn(self.held_out, rows, keys[0]), self.parameters.constrained(free)
         if self.config.loss is not None:
-            return self.config.loss.loss(keys[1], params, step.model, step.guide, *batch)
+            with rounded():
+                return self.config.loss.loss(keys[1], params, step.model, step.guide, *batch)
         found = terms(step.model, step.guide, batch, key=keys[1], params=params, plate=step.plate)
         return -elbo(found, data_size=len(self.held_out[0])) * len(batch[0])
 

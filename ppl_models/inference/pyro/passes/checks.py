@@ -16,6 +16,7 @@ from ppl_models.programs.pyro import nodes_of
 
 from ...objectives.stateful import has_state
 from ..feeding.columns import Columns
+from .rounding import rounded
 from .terms import run_pair
 
 CHUNK = 1000  # rows
@@ -71,7 +72,7 @@ def check_values(model: Callable, guide: Callable, data: Columns, size: int, dev
     if not torch.distributions.Distribution._validate_args:
         return
     n = data.size if data.known else min(data.size, max(size, CHUNK))
-    with forked([device]), torch.no_grad(), poutine.block():
+    with forked([device]), torch.no_grad(), poutine.block(), rounded():
         try:
             for i in range(0, n, CHUNK):
                 with poutine.trace() as capture:
@@ -98,12 +99,16 @@ def forked(places: Iterable[Any]) -> Any:
 
 @contextmanager
 def evaluating(*programs: Any) -> Iterator[None]:
-    """Inside, modules are in evaluation mode: looking moves no running statistics; outside, each in its own again."""
+    """Inside, modules are in evaluation mode: looking moves no running statistics; outside, each in its own again.
+
+    Simplexes may be `rounded`.
+    """
     modes = {m: m.training for program in programs if isinstance(program, nn.Module) for m in program.modules()}
     for module in modes:
         module.training = False
     try:
-        yield
+        with rounded():
+            yield
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -14,6 +14,7 @@ from ppl_models.programs.pyro import read
 
 from .checks import forked
 from .particles import vectorizes
+from .rounding import rounded
 from .terms import Terms, collect, run_pair
 
 ENUMERATE = "which does without, or sum a discrete site out with TraceEnum_ELBO"
@@ -79,7 +80,7 @@ def pair_info(
     """
     kwargs = kwargs or {}
     given = [*args, *kwargs.values()]
-    with forked(given), torch.no_grad(), poutine.block():
+    with forked(given), torch.no_grad(), poutine.block(), rounded():
         traces, params = run_with_params(model, guide, args, kwargs)
         pair = Pair.of(*map(read, traces), next(iter(given), None))
         instead = f"pass loss=pyro.infer.Trace_ELBO(), {ENUMERATE}" if reparametrized else None
