@@ -16,6 +16,7 @@ from numpyro import handlers
 from numpyro.distributions import Distribution, ExpandedDistribution, Independent, MaskedDistribution, constraints
 
 from .arguments import example_array
+from .blame import is_users
 from .record import Kind, Plate, Run, Site
 
 Node = Mapping[str, Any]
@@ -49,6 +50,8 @@ def run(
             try:
                 program(*args, **(kwargs or {}))
             except NotImplementedError as error:  # an ImproperUniform
+                if is_users(error):
+                    raise
                 raise ValueError(f"the model cannot be run: {error}; give the site a proper prior") from error
     return read(trace)
 

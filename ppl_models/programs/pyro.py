@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, constraints
 
 from .arguments import example_array
+from .blame import is_users
 from .record import Kind, Plate, Run, Site
 
 PARTICLES = "_particles"  # the plate of the draws that a pass makes at once: none of the program's
@@ -35,6 +36,8 @@ def run(program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any] | None
         try:
             program(*args, **(kwargs or {}))
         except NotImplementedError as error:  # an ImproperUniform
+            if is_users(error):
+                raise
             raise ValueError(f"the model cannot be run: {error}; give the site a proper prior") from error
     return read(capture.trace)
 

@@ -16,12 +16,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .laboratory import Leaves, Modes, Node, Owners, ProgramRun, SiteRecord, Tags, Values
-from .pyro import kind_of, site_of, support_of, unwrapped
+from .pyro import as_tensors, kind_of, site_of, support_of, unwrapped
 from .reach import named_leaves
 from .record import Site
 from .torch_state import ProgramSnapshot, reachable, seed_generators
 
 NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
+DOUBLE = {"double": True}
 
 
 class PyroLaboratory:
@@ -32,9 +33,10 @@ class PyroLaboratory:
         args, kwargs: of the programs.
         double: whether parameters, constants and data are converted to float64.
         grad: whether gradients are recorded, for programs that take them.
+        tensors: whether arrays and data frames among the arguments are made tensors, for programs that take no others.
     """
 
-    MODES: ClassVar[Modes] = ({"double": True}, {"double": True, "grad": True}, {"double": False})
+    MODES: ClassVar[Modes] = (DOUBLE, DOUBLE | {"grad": True}, DOUBLE | {"tensors": True}, {"double": False})
 
     def __init__(
         self,
@@ -43,7 +45,9 @@ class PyroLaboratory:
         kwargs: Mapping[str, Any],
         double: bool = True,
         grad: bool = False,
+        tensors: bool = False,
     ) -> None:
+        args = as_tensors(args, "inspection", programs[0]) if tensors else args
         self._given = tuple(args), dict(kwargs)
         flat, self._spec = tree_flatten(self._given)
         self._foreign = {i for i, leaf in enumerate(flat) if _numeric(leaf)}

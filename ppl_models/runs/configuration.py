@@ -120,7 +120,7 @@ def load_parts(config: Mapping[str, Any], name: str | None = None) -> Parts:
     how = {"transform": chosen["transform"], "size": size, "validation": chosen["validation"] and name is None}
     where = name or chosen["name"]
     parts = load_for(config["model"]["import"], backends.backend_of(config), where, **how)
-    kept = "columns", "shape", "levels"
+    kept = [key for key in ("columns", "shape", "levels") if key in chosen or key == "columns"]
     found, wanted = ({key: about.get(key) for key in kept} for about in (_meaning(parts[0]), chosen))
     if name is None and found != wanted:
         differs = next(key for key in kept if found[key] != wanted[key])

@@ -81,7 +81,9 @@ def resolve(kind: str, name: str, backend: str = "pyro") -> Any:
             f"{kind} {name!r}: there is no module {error.name!r} here or among the installed ones; an import string is "
             f"mypkg.module:Name, and short names are {', '.join(catalogue(kind, backend))}"
         ) from None
-    except (ValueError, TypeError):  # "a..b", ":Name"
+    except (ValueError, TypeError) as error:  # "a..b", ":Name"
+        if raised(error):  # by the module itself
+            raise
         raise ValueError(f"{kind} {name!r}: want an import string mypkg.module:Name") from None
     for part in path.split("."):
         if not hasattr(found, part):

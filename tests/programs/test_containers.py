@@ -115,3 +115,15 @@ def test_draws_are_made_of_data_of_other_kinds(kind: str):
     found = data[kind] if kind in data else pytest.importorskip("pandas").DataFrame(x.numpy())
     one, other = (to_arviz(model, guide, given, draws=2).posterior["z"].values for given in (x, found))
     assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_arrays_are_inspected_as_tensors_unless_the_program_takes_them_itself(own: bool):
+    def model(x: Any) -> None:
+        assert isinstance(x, np.ndarray) or not own
+        observed = torch.as_tensor(x) if own else x
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=observed.clone())
+
+    assert str(factorization(model, np.arange(3.0))) == "p(z) p(x | z)"

@@ -16,6 +16,7 @@ from ppl_models.data import load_table
 from ppl_models.inference import evaluate
 from ppl_models.programs.blame import raised
 from ppl_models.runs import load_run
+from ppl_models.runs.configuration import load_parts
 from tests.helpers.cases import few
 
 USER = """
@@ -46,6 +47,10 @@ def port(x, y=None):
 
 def broken(x):
     return 1 / 0
+
+
+def abstract(x):
+    raise NotImplementedError("a rate")
 
 
 def refused(x):
@@ -132,6 +137,16 @@ def test_one_array_of_several_is_chosen_by_the_name_of_the_argument(programs):
     assert "KeyError" in complaint(f"train {programs}:breaks_on_many -g mean-field --data rows.npz --steps 2 -q")
 
 
+def test_a_file_that_is_read_otherwise_now_is_refused(tmp_path):
+    np.save(tmp_path / "bits.npy", np.eye(6, dtype=np.uint8))  # of 256 levels once
+    about = {"name": str(tmp_path / "bits.npy"), "transform": "default", "image_size": None, "validation": False}
+    config = {"model": {"import": "ppl_models:VAE"}, "versions": {"ppl-models": "0.1"}}
+    parts = load_parts({**config, "data": {**about, "shape": [6], "levels": 2}})
+    assert len(parts[0]) == 5
+    with pytest.raises(ValueError, match="found levels 2, the run was trained on 256, by version 0.1; .* train anew"):
+        load_parts({**config, "data": {**about, "shape": [6], "levels": 256}})
+
+
 def test_arrays_that_are_no_columns_of_one_table(tmp_path):
     path = tmp_path / "x.npz"
     for arrays, words in (
@@ -168,6 +183,7 @@ def place(programs: str, code: str) -> str:
     [
         ("broken -g mean-field", "guide 'mean-field' cannot be built: your code raised ZeroDivisionError",
          "return 1 / 0", "in broken: division by zero"),
+        ("abstract -g mean-field", "NotImplementedError", 'raise NotImplementedError("a rate")', "in abstract: a rate"),
         ("refused -g mean-field", "ValueError", 'pyro.sample("z", dist.Normal(0.0, -1.0))', "in refused: Expected"),
         ("breaks_on_many -g mean-field --data rows.npz", "error: KeyError", 'raise KeyError("gone")',
          "in breaks_on_many: 'gone'"),
@@ -178,6 +194,12 @@ def place(programs: str, code: str) -> str:
 def test_errors_of_a_users_own_code_are_told_with_their_place(programs, line, kind, code, words):
     text = complaint(f"train {programs}:{line} --steps 2 -q")
     assert f"{kind} at {place(programs, code)}, {words}" in text
+
+
+def test_a_module_that_fails_is_told_with_its_place(programs):
+    Path(f"{programs}_broken.py").write_text("import math\nmath.sqrt(-1)\n")
+    text = complaint(f"train {programs}_broken:Model -g mean-field -q")
+    assert f"ValueError at {programs}_broken.py:2, in <module>: " in text
 
 
 def test_code_that_has_changed_under_a_run_is_told_with_its_place(programs, tmp_path):
