@@ -9,7 +9,7 @@ from ppl_models.factorization import Factorization
 
 from .parts.conditionals import Conditionals
 from .parts.factors import Families
-from .parts.guide import OrderedGuide
+from .parts.guide import OrderedGuide, example_of
 from .parts.parents import check_order, faithful_inverse, read_off
 
 
@@ -77,6 +77,7 @@ class Faithful(OrderedGuide):
         amortized: bool | None = None,
     ) -> None:
         check_order(order)
+        args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args, classical=not amortized)
         self.layout, self.order, parents = faithful_inverse(self.layout, model, args, order, amortized)
         factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image, small_init=True)

@@ -11,7 +11,7 @@ from ppl_models.factorization import Factorization
 from ..parts.factors import Families
 from ..parts.parents import check_order, faithful_inverse, read_off
 from .parts.conditionals import Conditionals
-from .parts.guide import OrderedGuide, placed
+from .parts.guide import OrderedGuide, example_of, placed
 
 
 class Faithful(OrderedGuide):
@@ -34,6 +34,7 @@ class Faithful(OrderedGuide):
         key: Array,
     ) -> None:
         check_order(order)
+        args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args, classical=not amortized)
         self.layout, chosen, parents = faithful_inverse(self.layout, model, args, order, amortized)
         self.order = tuple(chosen)

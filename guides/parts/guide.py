@@ -14,6 +14,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from ppl_models.parts.program import Program
+from ppl_models.programs.arguments import spread
+from ppl_models.programs.pyro import as_tensors
 
 from .checks import check_drawn, check_finite, check_followed, check_unaltered, coupled
 from .conditionals import Conditionals
@@ -28,6 +30,12 @@ def place_of(model: Callable, args: Sequence[Any]) -> dict[str, Any]:
     tensors = [*(model.parameters() if isinstance(model, nn.Module) else ()), *args]
     found = next((t for t in tensors if isinstance(t, Tensor) and t.is_floating_point()), None)
     return {} if found is None else {"device": found.device, "dtype": found.dtype}
+
+
+def example_of(guide: str, model: Callable, args: Sequence[Any]) -> tuple[Any, ...]:
+    """An example as the arguments of a model, arrays and data frames as tensors where the model is."""
+    asks = f"guide {guide}"
+    return as_tensors(spread(args, model, asks), asks, model, place_of(model, ()).get("device"))
 
 
 class TopDownGuide(GuideMessenger, Program, ABC):
@@ -58,6 +66,7 @@ class TopDownGuide(GuideMessenger, Program, ABC):
 
     def __init__(self, model: Callable, *args: Any) -> None:
         super().__init__(model)  # GuideMessenger keeps the model in a tuple: its parameters are not the guide's
+        args = example_of(type(self).__name__, model, args)
         self.layout = inspect_model(PYRO, type(self).__name__, model, args)
         check_followed(self.layout)
         self.order, self.place = list(self.layout.latents), place_of(model, args)
@@ -152,6 +161,7 @@ class OrderedGuide(Program, ABC):
         super().__init__()
         self._model = (model,)  # in a tuple, as GuideMessenger keeps it: its parameters are not the guide's
         options = {"unplated": True, "all_global": classical, "joint": True}
+        args = example_of(type(self).__name__, model, args)
         self.layout = inspect_model(PYRO, type(self).__name__, model, args, **options)
         self.place = place_of(model, args)
         check_unaltered(self.layout)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ppl_models.programs.blame import raised
 from ppl_models.runs.backends import BACKENDS, backend
 
 app = typer.Typer(
@@ -50,7 +51,7 @@ def main() -> None:
 
 @contextmanager
 def reported(debug: bool) -> Iterator[None]:
-    """Turn an error into one red line and exit code 1; Ctrl-C into 130."""
+    """Turn an error into one red line, of the user's own code with its place, and exit code 1; Ctrl-C into 130."""
     try:
         yield
     except KeyboardInterrupt:
@@ -60,8 +61,8 @@ def reported(debug: bool) -> Iterator[None]:
         if debug or isinstance(error, typer.Exit):
             raise
         kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
-        text = f"error: {kind}{' '.join(str(error).split()) or type(error).__name__}"
-        Console(stderr=True, soft_wrap=True, highlight=False).print(Text(text, "red"))
+        text = raised(error) or f"{kind}{' '.join(str(error).split()) or type(error).__name__}"
+        Console(stderr=True, soft_wrap=True, highlight=False).print(Text(f"error: {text}", "red"))
         raise typer.Exit(1) from None
 
 

@@ -33,7 +33,7 @@ def list_(
         for name in datasets.names():
             table.add_row(Text(name, "bold"), datasets.describe(name).removeprefix(f"{name}: "))
         table.add_row(Text("folder:PATH", "bold"), "the images of a directory, cut square and resized")
-        table.add_row(Text("FILE.npy, .npz", "bold"), "arrays (N, D), (N, H, W) or (N, H, W, C)")
+        table.add_row(Text("FILE.npy, .npz", "bold"), "arrays (N, D), (N, H, W), (N, H, W, C) or (N, C, H, W)")
         out.print(table)
     if what != "data":
         out.print("Yours go by an import string, mypkg.module:Name; the current directory is importable.", style="dim")

@@ -19,7 +19,7 @@ from ppl_models.inference.pyro.feeding import distributed
 from ppl_models.inference.pyro.feeding.distributed import Group
 from ppl_models.runs import LoadedRun, Training, names
 from ppl_models.runs.backends import backend_of
-from ppl_models.runs.configuration import configuration, launcher
+from ppl_models.runs.configuration import configuration, launcher, load_for
 from ppl_models.runs.folder import read_config
 from ppl_models.runs.options import EPOCHS, kinds_of, zero_is_none
 from ppl_models.runs.pictures import picture_run
@@ -143,7 +143,8 @@ def train(
             if extra:
                 raise ValueError(f"-m {extra[0]!r}: want key=value, the model is {model!r} already")
             chosen = training_of(training)
-            parts = datasets.load(data, validation=validation, transform=transform, size=image_size)
+            how = {"validation": validation, "transform": transform, "size": image_size}
+            parts = load_for(model, backend, data, **how)
             config = configuration(
                 model=(model, model_sizes),
                 guide=(named[0], guide_sizes),
@@ -192,7 +193,7 @@ def others_given(ctx: typer.Context) -> list[str]:
     return [p.opts[0] if p.param_type_name == "option" else p.name.upper() for p in given]
 
 
-def finish(run: LoadedRun, test: datasets.Data, particles: int, quiet: bool) -> None:
+def finish(run: LoadedRun, test: datasets.Data | datasets.Table, particles: int, quiet: bool) -> None:
     """Evaluate and picture a run that is trained, and say what could come next."""
     if particles:
         out.print(str(evaluate_run(run, test, particles, progress=not quiet)), markup=False)

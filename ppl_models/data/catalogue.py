@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from . import splits
+from .array_files import array_file
 from .dataset import Data
 from .fetch import Source
 from .splits import Rows
@@ -179,6 +180,7 @@ def load(
     validation: bool = False,
     transform: str | Transform = "default",
     size: int | None = None,
+    arguments: Sequence[str] = (),
 ) -> tuple[Data, ...]:
     """The parts of a data set, (train, test), or (train, validation, test) with `validation=True`.
 
@@ -186,8 +188,9 @@ def load(
     .npy or .npz file. Validation is the official part of static-mnist and caltech101, whose train never
     contains it, asked for or not; of the others it is the last rows of train (a tenth for files of one's
     own), else they stay in train. A folder with sub-folders `train` and `test` is split by them; any other is
-    shuffled with a fixed seed, and its last tenth is test. An array file holds train and test (or x_train and
-    x_test), else the last tenth of its one array is test. Images of a folder are cut square and resized to
+    shuffled with a fixed seed, and its last tenth is test; sub-folders of classes give labels. An array file holds
+    train and test (or x_train and x_test), else the last tenth of its one array is test; what its arrays and the
+    labels beside them mean is said at `array_files.array_file`. Images of a folder are cut square and resized to
     `size` (32) on a side.
 
     `transform` is an object of `ppl_models.data.transforms`, or one of
@@ -199,6 +202,8 @@ def load(
         "logit"       the logit of that, alpha = 1e-6, for cifar10 0.05
         "none"        v / (levels - 1) in [0, 1]; real data as they are
         "default"     "binarize" for digits, mnist, fashion-mnist and omniglot, "none" for all others
+
+    `arguments` are the names of those of a model, by which an array is chosen from a file of several.
 
     Omniglot here is NOT the 24345 / 8070 images of `chardata.mat` that the IWAE tables use: likelihoods are
     not comparable. Files are sought in $PPL_MODELS_DATA, then in the user's cache, then fetched from their
@@ -214,7 +219,7 @@ def load(
     elif size is not None:
         raise ValueError(f"size: found {size!r} with {name!r}, want none: it is for 'folder:<path>'; leave it out")
     elif name.endswith((".npy", ".npz")):
-        rows = splits.array_file(name)
+        rows = array_file(name, arguments)
         default, tail, alpha = "none", None, 1e-6
     else:
         entry = _entry(name)

@@ -111,78 +111,41 @@ def cifar10(name: str, sources: Sources, folders: Folders) -> list[Rows]:
 def folder(path: str, size: int) -> list[Rows]:
     """Images of a folder: its sub-folders train and test, else all of it shuffled, the last tenth for test.
 
+    Where every image lies in a folder of its class, one for each of several classes, labels count these by name.
     Raises ValueError for a size below 1, fewer than two images or what the readers refuse.
     """
     if not isinstance(size, int) or size < 1:
         raise ValueError(f"size: found {size!r}, want the side of the images in pixels; try 32")
     root = Path(path).expanduser()
     if (root / "train").is_dir() and (root / "test").is_dir():
-        train = readers.image_paths(root / "train")
-        paths = train + readers.image_paths(root / "test")
-        split = len(train)
+        found = {part: readers.image_paths(root / part) for part in ("train", "test")}
+        split = len(found["train"])
+        inside = [each.relative_to(root / part) for part, paths in found.items() for each in paths]
+        paths = [*found["train"], *found["test"]]
     else:
         # Sorted names often run class by class; without shuffling, test would be the last class.
-        found = readers.image_paths(root)
-        paths = [found[i] for i in _shuffled(len(found))]
-        split = _nine_tenths(len(paths), path)
+        sorted_paths = readers.image_paths(root)
+        paths = [sorted_paths[i] for i in _shuffled(len(sorted_paths))]
+        split = nine_tenths(len(paths), path)
+        inside = [each.relative_to(root) for each in paths]
     # Read together, so that both parts are grey or both in colour.
     pixels = readers.images(paths, size)
-    rows = Rows(pixels.reshape(len(pixels), -1), pixels.shape[1:], 256)
+    rows = Rows(pixels.reshape(len(pixels), -1), pixels.shape[1:], 256, _classes(inside))
     return [rows.part(slice(None, split)), rows.part(slice(split, None))]
 
 
-def array_file(path: str) -> list[Rows]:
-    """Arrays of a .npy or .npz file: train and test, x_train and x_test, or one array, its last tenth test.
+def _classes(paths: list[Path]) -> np.ndarray | None:
+    """The number of each path's first folder among all of them; None unless there are several, and no file beside."""
+    folders = ["" if len(path.parts) == 1 else path.parts[0] for path in paths]
+    names, labels = np.unique(folders, return_inverse=True)
+    return labels if len(names) > 1 and "" not in names else None
 
-    An array is (N, D), (N, H, W) or (N, H, W, C); uint8 has 256 levels, bool 2, floating point is real data.
-    Raises ValueError for other names, shapes or types, values that are not finite, or parts that do not
-    match.
+
+def nine_tenths(size: int, origin: str) -> int:
+    """The number of rows of train where the last tenth is test.
+
+    Raises ValueError for a single row.
     """
-    found = readers.arrays(Path(path).expanduser())
-    for keys in (("train", "test"), ("x_train", "x_test")):
-        if set(keys) <= set(found):
-            train, test = (_array_rows(found[key], f"{path}[{key}]") for key in keys)
-            if (train.shape, train.levels) != (test.shape, test.levels):
-                raise ValueError(
-                    f"{path}: found rows {train.shape} of {keys[0]} and {test.shape} of {keys[1]} with "
-                    f"levels {train.levels} and {test.levels}, want the same; save both alike"
-                )
-            return [train, test]
-    if len(found) != 1:
-        raise ValueError(
-            f"{path}: found arrays {', '.join(found) or 'none'}, want train and test, x_train and x_test, "
-            "or a single array"
-        )
-    rows = _array_rows(next(iter(found.values())), path)
-    split = _nine_tenths(len(rows.values), path)
-    return [rows.part(slice(None, split)), rows.part(slice(split, None))]
-
-
-def _array_rows(array: np.ndarray, origin: str) -> Rows:
-    if array.ndim not in (2, 3, 4) or 0 in array.shape:
-        raise ValueError(f"{origin}: found shape {array.shape}, want (N, D), (N, H, W) or (N, H, W, C)")
-    if array.ndim == 4:
-        array = array.transpose(0, 3, 1, 2)
-    elif array.ndim == 3:
-        array = array[:, None]
-    shape, flat = array.shape[1:], array.reshape(len(array), -1)
-    if array.dtype == np.uint8:
-        return Rows(flat, shape, 256)
-    if array.dtype == np.bool_:
-        return Rows(flat.astype(np.uint8), shape, 2)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(
-            f"{origin}: found type {array.dtype}, want uint8 (256 levels), bool or floating point; "
-            "try array.astype('uint8') or array.astype('float32')"
-        )
-    real = flat.astype(np.float32)
-    if not np.isfinite(real).all():
-        row = int(np.flatnonzero(~np.isfinite(real).all(1))[0])
-        raise ValueError(f"{origin}: found a value in row {row} that is not finite in float32; remove or mend it")
-    return Rows(real, shape, None)
-
-
-def _nine_tenths(size: int, origin: str) -> int:
     if size < 2:
         raise ValueError(f"{origin}: found {size} datum, want at least 2 for train and test")
     return size - max(1, size // 10)

@@ -47,6 +47,15 @@ def check_levels(bad: Sequence[Any], name: str, levels: int) -> None:
         )
 
 
+def rounding(entries: int, eps: float) -> float:
+    """The most by which so many entries may miss their sum of 1: 8 sqrt(entries) eps, and the libraries' 1e-6 at least.
+
+    Args:
+        eps: of the type of the entries, the distance of the next number from 1.
+    """
+    return max(1e-6, 8 * entries**0.5 * eps)
+
+
 def check_scale(scale: float | None) -> None:
     """Raise ValueError unless the scale of a Gaussian likelihood is positive and finite, or None."""
     if scale is not None and not 0 < scale < inf:

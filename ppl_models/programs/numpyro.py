@@ -25,6 +25,7 @@ from numpyro.distributions import (
 from numpyro.distributions.transforms import AbsTransform
 from numpyro.primitives import Messenger
 
+from .arguments import example_array
 from .pairs import PROPER, refuse_undrawn
 from .record import Kind, Layers, Mask, Plate, Run, Site
 
@@ -252,6 +253,12 @@ def elementwise(support: Any) -> Any:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support
+
+
+def as_arrays(args: Sequence[Any], asks: str) -> tuple[Any, ...]:
+    """The arguments of a model, data frames and tensors among them as arrays; `asks` is what an error starts with."""
+    found = [None if isinstance(arg, jax.Array | np.ndarray) else example_array(arg, asks) for arg in args]
+    return tuple(arg if array is None else array for arg, array in zip(args, found, strict=True))
 
 
 def to_numpy(value: Any) -> np.ndarray | None:

@@ -42,7 +42,8 @@ class NumPyroLaboratory:
     def __init__(
         self, programs: Sequence[Callable], args: Sequence[Any], kwargs: Mapping[str, Any], double: bool = True
     ) -> None:
-        self._flat, self._spec = jax.tree.flatten((tuple(args), dict(kwargs)))
+        self._given = tuple(args), dict(sorted(kwargs.items()))  # as JAX sorts the keys of a dict
+        self._flat, self._spec = jax.tree.flatten(self._given)
         self._where = [i for i, leaf in enumerate(self._flat) if _is_data(leaf)]
         self.leaves = [_array(self._flat[i], double) for i in self._where]
         self.tolerance = 1e-10 if double else 1e-5
@@ -54,8 +55,7 @@ class NumPyroLaboratory:
 
     def leaf_names(self, program: Callable) -> list[str]:
         """See `Laboratory.leaf_names`."""
-        args, kwargs = jax.tree.unflatten(self._spec, range(len(self._flat)))
-        return named_leaves(program, args, kwargs, self._where, jax.tree.leaves)
+        return named_leaves(program, *self._given, self._where, lambda value: len(jax.tree.leaves(value)))
 
     @property
     def remarks(self) -> list[str]:

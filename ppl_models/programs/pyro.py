@@ -3,6 +3,7 @@
 Inside a step, where no record is built, the passes ask `nodes_of` and `frame_of` instead.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any, cast
@@ -15,9 +16,10 @@ from pyro.poutine import Trace
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, TransformedDistribution
 
+from .arguments import example_array
 from .pairs import PROPER, refuse_undrawn
 from .plates import sized
 from .record import Kind, Layers, Mask, Plate, Run, Site
@@ -218,6 +220,34 @@ def elementwise(support: Any) -> Any:
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support
+
+
+def dtype_of(*programs: Any) -> torch.dtype:
+    """The floating-point type of programs: that of their first parameter, else torch's default."""
+    modules = (program for program in programs if isinstance(program, nn.Module))
+    found = (p.dtype for module in modules for p in module.parameters() if p.is_floating_point())
+    return next(found, torch.get_default_dtype())
+
+
+def to_tensor(array: np.ndarray, dtype: torch.dtype) -> Tensor:
+    """An array as a tensor, in shared memory where that can be: real numbers in this type, all others in their own."""
+    if array.dtype.itemsize > 8 and array.dtype.kind == "f":
+        array = array.astype(np.float64)
+    elif array.dtype.itemsize > 1 and array.dtype.kind == "u":
+        array = array.astype(np.int64)
+    with warnings.catch_warnings():  # of an array that is not to be written to, which nobody does here
+        warnings.simplefilter("ignore", UserWarning)
+        found = torch.from_numpy(np.ascontiguousarray(array))
+    return found.to(dtype) if found.is_floating_point() else found
+
+
+def as_tensors(args: Sequence[Any], asks: str, model: Any, device: Any = None) -> tuple[Any, ...]:
+    """The arguments of a model, arrays and data frames among them as tensors; `asks` is what an error starts with."""
+    dtype, found = dtype_of(model), []
+    for arg in args:
+        array = None if isinstance(arg, Tensor) else example_array(arg, asks)
+        found.append(arg if array is None else to_tensor(array, dtype).to(device))
+    return tuple(found)
 
 
 def to_numpy(value: Any) -> np.ndarray | None:

@@ -17,13 +17,14 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from .laboratory import Leaves, Modes, Node, Owners, ProgramRun, SiteRecord, Tags, Values
 from .plates import sized
-from .pyro import elementwise, is_point, kind_of, layers, site_of, support_of, unmasked, unwrapped
+from .pyro import as_tensors, elementwise, is_point, kind_of, layers, site_of, support_of, unmasked, unwrapped
 from .reach import named_leaves
 from .record import COMPUTED, Site, is_masked_out
 from .torch_density import TorchDensity
 from .torch_state import ProgramSnapshot, reachable, seed_generators
 
 NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
+DOUBLE = {"double": True}
 
 
 class PyroLaboratory:
@@ -34,9 +35,10 @@ class PyroLaboratory:
         args, kwargs: of the programs.
         double: whether parameters, constants and data are converted to float64.
         grad: whether gradients are recorded, for programs that take them.
+        tensors: whether arrays and data frames among the arguments are made tensors, for programs that take no others.
     """
 
-    MODES: ClassVar[Modes] = ({"double": True}, {"double": True, "grad": True}, {"double": False})
+    MODES: ClassVar[Modes] = (DOUBLE, DOUBLE | {"grad": True}, DOUBLE | {"tensors": True}, {"double": False})
 
     def __init__(
         self,
@@ -45,8 +47,11 @@ class PyroLaboratory:
         kwargs: Mapping[str, Any],
         double: bool = True,
         grad: bool = False,
+        tensors: bool = False,
     ) -> None:
-        flat, self._spec = tree_flatten((tuple(args), dict(kwargs)))
+        args = as_tensors(args, "inspection", programs[0]) if tensors else args
+        self._given = tuple(args), dict(kwargs)
+        flat, self._spec = tree_flatten(self._given)
         self._foreign = {i for i, leaf in enumerate(flat) if _numeric(leaf)}
         flat = [torch.from_numpy(leaf) if i in self._foreign else leaf for i, leaf in enumerate(flat)]
         self._flat = [_copied(leaf, double) for leaf in flat]
@@ -63,8 +68,7 @@ class PyroLaboratory:
 
     def leaf_names(self, program: Callable) -> list[str]:
         """See `Laboratory.leaf_names`."""
-        args, kwargs = tree_unflatten([*range(len(self._flat))], self._spec)
-        return named_leaves(program, args, kwargs, self._where, lambda value: tree_flatten(value)[0])
+        return named_leaves(program, *self._given, self._where, lambda value: len(tree_flatten(value)[0]))
 
     @property
     def remarks(self) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
 from inspect import signature
+from itertools import accumulate, pairwise
 from typing import Any
 
 
@@ -63,22 +64,29 @@ def named_leaves(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     where: Sequence[int],
-    flatten: Callable[[Any], list[int]],
+    count: Callable[[Any], int],
 ) -> list[str]:
     """A name for each array among the arguments: the parameter that it is passed as, or is part of.
 
+    No container is made anew: one of the user's may check what it is given.
+
     Args:
         program: whose parameters they are.
-        args, kwargs: with the place of each leaf instead of it.
-        where: the places that hold arrays.
-        flatten: a value as its leaves.
+        args, kwargs: the arguments, in the order in which their leaves are counted.
+        where: the places of those leaves that are arrays.
+        count: the number of leaves of a value.
     """
+    ends = [0, *accumulate(map(count, (*args, *kwargs.values())))]
+    spans = [range(first, last) for first, last in pairwise(ends)]
+    by_name = dict(zip(kwargs, spans[len(args) :], strict=True))
     try:
-        bound = signature(getattr(program, "forward", program)).bind_partial(*args, **kwargs).arguments
+        known = signature(getattr(program, "forward", program))
+        bound = known.bind_partial(*spans[: len(args)], **by_name).arguments
     except (TypeError, ValueError):
-        bound = {f"arg{i}": arg for i, arg in enumerate((*args, *kwargs.values()))}
+        bound = {f"arg{i}": span for i, span in enumerate(spans)}
     names: dict[int, str] = {}
-    for name, value in bound.items():
-        inside = [i for i in flatten(value) if i in where]
+    for name, value in bound.items():  # of *args a tuple of spans, of **kwargs a dict
+        several = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else [value]
+        inside = [i for span in several for i in span if i in where]
         names |= {i: name if len(inside) == 1 else f"{name}.{k}" for k, i in enumerate(inside)}
     return [names.get(i, f"arg{i}") for i in where]

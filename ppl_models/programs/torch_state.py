@@ -6,7 +6,6 @@ Parameters, buffers, stores, containers, random numbers and modes come back; `re
 
 import random
 import sys
-import sysconfig
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -25,13 +24,13 @@ from pyro.util import get_rng_state, set_rng_state
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
+from .blame import ROOTS
 from .reach import closed_over, contents, global_names, parts, restore
 
 NOISE = 65_521  # a prime, so that no two rows of a weight matrix meet the same numbers
 # What these hold in modules and classes is none of the user's; it is their objects that are looked into.
 LIBRARIES = ("torch", "pyro", "numpy", "builtins", "jax", "scipy", "ppl_models", "guides")
 CLOSED = ("torch", "pyro", "numpy", "builtins", "jax", "scipy")  # nor do their objects matter, but for modules
-ROOTS = tuple(sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib"))
 HOLDERS = (
     torch.distributions.Distribution,
     torch.distributions.Transform,

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ppl_models import data as datasets
-from ppl_models.data import Data
+from ppl_models.data import Data, Table
 
 from . import backends, names
 from .options import Training
@@ -23,6 +24,7 @@ from .options import Training
 FORMAT = "ppl-models run 1"
 EXAMPLE_ROWS = 3
 Chosen = tuple[str, Mapping[str, Any]]
+Parts = tuple[Data, ...] | tuple[Table, ...]
 
 
 def configuration(
@@ -30,7 +32,7 @@ def configuration(
     model: Chosen,
     guide: Chosen,
     data: str,
-    parts: tuple[Data, ...],
+    parts: Parts,
     training: Training,
     seed: int,
     transform: str = "default",
@@ -56,13 +58,13 @@ def configuration(
         raise ValueError(f"{told}, want some to judge by; add --validation")
     train, chosen = parts[0], {"model": model, "guide": guide}
     programs = {kind: names.resolve(kind, name, backend) for kind, (name, _) in chosen.items()}
-    image = list(train.shape) if len(train.shape) == 3 else None
-    known = {"model": _of_data(train, programs["model"], model[1]), "guide": {"image": image}}
+    known = {"model": {}, "guide": {}} if isinstance(train, Table) else _of_data(train, programs["model"], model[1])
+    count = len(train.columns) if isinstance(train, Table) else 1
     if training.objective.partition(":")[0] == "unregularized" and training.beta != 1.0:
         raise ValueError(f"found beta={training.beta} with the objective 'unregularized', want none: it weighs nothing")
     pair = {}
     for kind, (name, sizes) in chosen.items():
-        given = 0 if kind == "model" else 2
+        given = 0 if kind == "model" else 1 + count
         names.check_sizes(f"{kind} {name!r}", programs[kind], sizes, given)
         if inspect.isclass(programs[kind]):
             usual = names.sizes_of(programs[kind], given)
@@ -70,7 +72,6 @@ def configuration(
             usual = {key: v for key, v in usual.items() if v is not inspect.Parameter.empty and _is_json(v)}
             sizes = {**usual, **found, **sizes}
         pair[kind] = {"name": name, "import": names.import_string(kind, name, backend), "sizes": dict(sizes)}
-    low, high = (float(train.values.min()), float(train.values.max())) if train.levels is None else (0.0, 1.0)
     words = ["train", model[0], "-g", guide[0], "--data", _absolute(data)]
     for option, (_, sizes) in (("-m", model), ("-g", guide)):
         for key, value in sizes.items():
@@ -88,12 +89,9 @@ def configuration(
         "data": {
             "name": _absolute(data),
             "transform": transform,
-            "applied": {"kind": type(train.transform).__name__, **asdict(train.transform)},
             "validation": validation,
             "image_size": image_size,
-            "shape": list(train.shape),
-            "levels": train.levels,
-            "range": [low, high],
+            **_meaning(train),
             "example": min(EXAMPLE_ROWS, len(train)),
             "rows": {part.name.rpartition(" ")[2]: len(part) for part in parts},
         },
@@ -103,19 +101,63 @@ def configuration(
     }
 
 
-def load_parts(config: Mapping[str, Any], name: str | None = None) -> tuple[Data, ...]:
-    """The data of a configuration, or others by name under the same transform."""
+def load_for(model: str, backend: str, data: str, **how: Any) -> Parts:
+    """The data of this name (`how` as for `data.load`); arrays of a .npz file as the arguments of a model, by name."""
+    arguments = names.arguments_of(names.resolve("model", model, backend)) if data.endswith(".npz") else ()
+    size = how.pop("size", None)
+    table = datasets.load_table(data, arguments, **how) if size is None else None
+    return table or datasets.load(data, size=size, arguments=arguments, **how)
+
+
+def load_parts(config: Mapping[str, Any], name: str | None = None) -> Parts:
+    """The data of a configuration, or others by name under the same transform.
+
+    Raises:
+        ValueError: data of the configuration's name that are not of its shape and levels any more.
+    """
     chosen = config["data"]
     size = chosen["image_size"] if name is None or name.startswith("folder:") else None
-    validation = chosen["validation"] and name is None
-    return datasets.load(name or chosen["name"], validation=validation, transform=chosen["transform"], size=size)
+    how = {"transform": chosen["transform"], "size": size, "validation": chosen["validation"] and name is None}
+    where = name or chosen["name"]
+    parts = load_for(config["model"]["import"], backends.backend_of(config), where, **how)
+    kept = [key for key in ("columns", "shape", "levels") if key in chosen or key == "columns"]
+    found, wanted = ({key: about.get(key) for key in kept} for about in (_meaning(parts[0]), chosen))
+    if name is None and found != wanted:
+        differs = next(key for key in kept if found[key] != wanted[key])
+        raise ValueError(
+            f"{where}: found {differs} {found[differs]}, the run was trained on {wanted[differs]}, by version "
+            f"{config.get('versions', {}).get('ppl-models')}; is the file another one? If that version read it "
+            "otherwise (images with channels first, zeros and ones in uint8), train anew"
+        )
+    return parts
 
 
-def _of_data(data: Data, model: Any, sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """Sizes of a model that follow from its data: event and likelihood."""
-    image = sizes.get("network") == "conv" or getattr(model, "wants_image", False)
-    event = list(data.shape) if image and len(data.shape) == 3 else data.values.shape[1]
-    return {"event": event, "likelihood": likelihood_of(data)}
+def _meaning(data: Data | Table) -> dict[str, Any]:
+    """The kind of rows that data are; an entry for each column where they are several arguments."""
+    if isinstance(data, Table):
+        columns = {name: _kind(column) for name, column in data.columns.items()}
+        plain = {"applied": {"kind": "Identity"}, "shape": [], "levels": None, "range": [0.0, 1.0]}
+        return {**plain, "columns": columns}
+    real = data.levels is None
+    return {
+        "applied": {"kind": type(data.transform).__name__, **asdict(data.transform)},
+        "shape": list(data.shape),
+        "levels": data.levels,
+        "range": [float(data.values.min()), float(data.values.max())] if real else [0.0, 1.0],
+    }
+
+
+def _kind(column: Tensor) -> dict[str, Any]:
+    """The shape of a row, and the type of its entries."""
+    return {"shape": list(column.shape[1:]), "type": str(column.dtype).removeprefix("torch.")}
+
+
+def _of_data(data: Data, model: Any, sizes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Sizes that follow from the data: of a model its event and likelihood, of a guide the shape of an image."""
+    image = list(data.shape) if len(data.shape) == 3 else None
+    wanted = sizes.get("network") == "conv" or getattr(model, "wants_image", False)
+    event = image if wanted and image else data.values.shape[1]
+    return {"model": {"event": event, "likelihood": likelihood_of(data)}, "guide": {"image": image}}
 
 
 def likelihood_of(data: Data) -> str:

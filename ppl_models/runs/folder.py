@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ppl_models.data import Data
 from ppl_models.inference import load, save
 from ppl_models.inference.checkpoint_file import CHECKPOINT, PREVIOUS
 from ppl_models.inference.files import remove_stale, write_json
 from ppl_models.inference.pyro.training.checkpoint import read
 from ppl_models.inference.results import as_records
+from ppl_models.programs.blame import raised
 
-from .backends import backend as language_of, backend_of, in_backend
-from .configuration import FORMAT, load_parts
+from .backends import backend as language_of, backend_of, columns, in_backend
+from .configuration import FORMAT, Parts, load_parts
 
 CONFIG, EXAMPLE, HISTORY = "config.json", "example.safetensors", "history.json"
 
@@ -54,7 +54,7 @@ class LoadedRun:
         """The language of the pair, "pyro" or "numpyro"."""
         return backend_of(self.config)
 
-    def load_data(self, name: str | None = None) -> tuple[Data, ...]:
+    def load_data(self, name: str | None = None) -> Parts:
         """The data it was trained on, (train, test) or (train, validation, test), or another set by name."""
         return load_parts(self.config, name)
 
@@ -102,26 +102,33 @@ def load_run(
 
 @contextmanager
 def config_errors(folder: Path) -> Iterator[None]:
-    """Turn an error inside, where a configuration is used, into a ValueError that names its file."""
+    """Turn an error inside, where a configuration is used, into a ValueError that names its file, or the user's."""
     try:
         yield
     except FileNotFoundError as error:
         raise ValueError(f"{folder} is no whole run: {error}") from None
-    except KeyError as error:
-        raise ValueError(f"{folder / CONFIG} is damaged: it lacks {error}") from None
-    except (TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{folder / CONFIG} is damaged: {error}") from error
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        if own := raised(error):
+            raise ValueError(f"{folder} cannot be used: your code raised {own}") from error
+        lacks = "it lacks " if isinstance(error, KeyError) else ""
+        raise ValueError(f"{folder / CONFIG} is damaged: {lacks}{error}") from error
 
 
-def read_example(folder: Path, config: Mapping[str, Any]) -> Tensor:
-    """The rows of data that the guide of a run was built on."""
-    rows = _Rows(torch.zeros(config["data"]["example"], prod(config["data"]["shape"])))
-    load(folder / EXAMPLE, {"example": rows})
-    return cast(Tensor, rows.rows)
+def read_example(folder: Path, config: Mapping[str, Any]) -> Tensor | tuple[Tensor, ...]:
+    """The rows of data that the guide of a run was built on, one entry a column where there are several."""
+    chosen = config["data"]
+    if columns := chosen.get("columns"):
+        kinds = [(column["shape"], getattr(torch, column["type"])) for column in columns.values()]
+    else:
+        kinds = [([prod(chosen["shape"])], torch.get_default_dtype())]
+    module = _Rows([torch.zeros(chosen["example"], *shape, dtype=dtype) for shape, dtype in kinds], columns or [""])
+    load(folder / EXAMPLE, {"example": module})
+    rows = tuple(module.buffers())
+    return rows if columns else rows[0]
 
 
 @contextmanager
-def started(folder: Path, config: Mapping[str, Any], example: Tensor) -> Iterator[None]:
+def started(folder: Path, config: Mapping[str, Any], example: Tensor | tuple[Tensor, ...]) -> Iterator[None]:
     """Inside, `folder` is that of a run: it has configuration and example rows since it has that name.
 
     If the block ends by an error or an interruption before there is a checkpoint, what the run wrote is removed again.
@@ -132,7 +139,7 @@ def started(folder: Path, config: Mapping[str, Any], example: Tensor) -> Iterato
     """
     empty, made = folder.is_dir(), _missing_parents(folder)
     with staged(folder, proof=CONFIG) as staging:
-        save(staging / EXAMPLE, {"example": _Rows(example)})
+        save(staging / EXAMPLE, {"example": _Rows(columns(example), config["data"].get("columns", [""]))})
         write_json(staging / CONFIG, config)
     try:
         yield
@@ -189,9 +196,12 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 class _Rows(nn.Module):
-    def __init__(self, rows: Tensor) -> None:
+    """Columns by the names "rows", or "rows_NAME" where they have names."""
+
+    def __init__(self, columns: Sequence[Tensor], names: Iterable[str]) -> None:
         super().__init__()
-        self.register_buffer("rows", rows)
+        for name, column in zip(names, columns, strict=True):
+            self.register_buffer(f"rows_{name}" if name else "rows", column)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

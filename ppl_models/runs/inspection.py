@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from ppl_models import data as datasets
 from ppl_models.factorization import Report, compare
 from ppl_models.inference.files import write_atomically
 
-from .backends import backend
-from .configuration import Chosen, configuration
+from .backends import backend, columns
+from .configuration import Chosen, configuration, load_for
 from .options import Training
 
 
@@ -32,11 +31,11 @@ def inspect_pair(
     Raises:
         ValueError: names or sizes that are not there, or programs that cannot be compared.
     """
-    parts = datasets.load(data)
+    parts = load_for(model[0], "pyro", data)
     training = Training(steps=1)
     config = configuration(model=model, guide=guide, data=data, parts=parts, training=training, seed=seed)
     *pair, example = backend("pyro").build(config, parts[0][:rows], "cpu")
-    return compare(*pair, example, level=level)
+    return compare(*pair, *columns(example), level=level)
 
 
 def write_report(report: Report, folder: str | Path) -> list[Path]:

@@ -13,6 +13,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ppl_models.programs.arguments import signature_of
+from ppl_models.programs.blame import raised
+
 PACKAGES = {"model": "ppl_models", "guide": "guides"}
 _POSITIONAL = (
     inspect.Parameter.POSITIONAL_ONLY,
@@ -78,7 +81,9 @@ def resolve(kind: str, name: str, backend: str = "pyro") -> Any:
             f"{kind} {name!r}: there is no module {error.name!r} here or among the installed ones; an import string is "
             f"mypkg.module:Name, and short names are {', '.join(catalogue(kind, backend))}"
         ) from None
-    except (ValueError, TypeError):  # "a..b", ":Name"
+    except (ValueError, TypeError) as error:  # "a..b", ":Name"
+        if raised(error):  # by the module itself
+            raise
         raise ValueError(f"{kind} {name!r}: want an import string mypkg.module:Name") from None
     for part in path.split("."):
         if not hasattr(found, part):
@@ -149,6 +154,18 @@ def sizes_of(program: Any, given: int) -> dict[str, Any]:
     return found
 
 
+def arguments_of(program: Any) -> list[str]:
+    """The names of the arguments that a program, or one of a class, takes for data: without a default, or with None.
+
+    >>> arguments_of(lambda x, y=None, n=1: None)
+    ['x', 'y']
+    """
+    called = program if not inspect.isclass(program) else getattr(program, "forward", program.__call__)
+    known = signature_of(called)
+    found = [] if known is None else list(known.parameters.values())[inspect.isclass(program) :]
+    return [p.name for p in found if p.kind in _POSITIONAL and p.default in (p.empty, None)]
+
+
 def check_sizes(label: str, program: Any, sizes: Mapping[str, Any], given: int) -> None:
     """Raise ValueError if a size is not among those of a class; the message lists them with their defaults."""
     if not inspect.isclass(program):
@@ -180,7 +197,8 @@ def build(
         more: for classes that have parameters of these names.
 
     Raises:
-        ValueError: code that is not there, sizes that are missing or unknown, and what a constructor objects to.
+        ValueError: code that is not there, sizes that are missing or unknown, what a constructor objects to, and what
+            the user's own code raises, with its place.
     """
     label, sizes = f"{kind} {chosen['name']!r}", chosen["sizes"]
     program = resolve(kind, chosen["import"], backend)
@@ -194,7 +212,11 @@ def build(
     known = inspect.signature(program).parameters
     try:
         return program(*args, **tuples(sizes), **{name: value for name, value in more.items() if name in known})
-    except (TypeError, ZeroDivisionError, RuntimeError, AttributeError, IndexError) as error:
+    except Exception as error:
+        if own := raised(error):  # of the class itself, or of the model that a guide runs
+            raise ValueError(f"{label} cannot be built: your code raised {own}") from error
+        if not isinstance(error, (TypeError, ZeroDivisionError, RuntimeError, AttributeError, IndexError)):
+            raise
         told = ", ".join(f"{key}={value!r}" for key, value in tuples(sizes).items())
         raise ValueError(f"{label} cannot be built with {told or 'no sizes'}: {error}") from error
 

@@ -129,6 +129,8 @@ def title(run: LoadedRun) -> str:
 
 def _no_image(config: Mapping[str, Any]) -> str:
     """The reason why rows of the data cannot be shown; nothing for images."""
+    if columns := config["data"].get("columns"):
+        return f"no pictures of the data: they are the arguments {', '.join(columns)} of the model"
     shape = tuple(config["data"]["shape"])
     if len(shape) == 3 and shape[0] in (1, 3):
         return ""

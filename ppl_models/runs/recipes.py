@@ -8,13 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ppl_models import data as datasets
-from ppl_models.data import Data
 from ppl_models.inference.files import write_json
 
 from . import names
 from .backends import backend
-from .configuration import configuration
+from .configuration import Parts, configuration, load_for
 from .experiments import Experiment, experiment_of
 from .folder import CONFIG, LoadedRun, read_config
 from .options import Training
@@ -72,19 +70,21 @@ def carry_out(
     return results
 
 
-def _planned(recipe: Recipe, folder: Path) -> tuple[dict[str, tuple[Data, ...]], dict[str, dict[str, Any]]]:
+def _planned(recipe: Recipe, folder: Path) -> tuple[dict[str, Parts], dict[str, dict[str, Any]]]:
     """(data, configuration) of every run, of which each could be built, and none is in the folder as another."""
-    loaded: dict[tuple[Any, ...], tuple[Data, ...]] = {}
-    parts: dict[str, tuple[Data, ...]] = {}
+    loaded: dict[tuple[Any, ...], Parts] = {}
+    parts: dict[str, Parts] = {}
     plans: dict[str, dict[str, Any]] = {}
     for name, chosen in recipe.runs.items():
         model, guide = names.tuples(chosen["model"]), names.tuples(chosen["guide"])
         data: dict[str, Any] = {"name": "", "transform": "default", "image_size": None, "validation": False}
         if unknown := [key for key in chosen["data"] if key not in data]:
             raise ValueError(f"recipe {recipe.name}: found data.{unknown[0]}, want {', '.join(data)}")
-        source, transform, size, validation = key = tuple({**data, **chosen["data"]}.values())
+        source, transform, size, validation = tuple({**data, **chosen["data"]}.values())
+        key = source, transform, size, validation, model["name"] if source.endswith(".npz") else ""
         if key not in loaded:
-            loaded[key] = datasets.load(source, validation=validation, transform=transform, size=size)
+            how = {"validation": validation, "transform": transform, "size": size}
+            loaded[key] = load_for(model["name"], "pyro", source, **how)
         parts[name] = loaded[key]
         try:
             plans[name] = configuration(
@@ -126,7 +126,7 @@ def _is_there(config: dict[str, Any], folder: Path) -> bool:
 def _trained(
     recipe: Recipe,
     config: dict[str, Any],
-    parts: tuple[Data, ...],
+    parts: Parts,
     folder: Path,
     device: str,
     progress: bool,

@@ -13,14 +13,14 @@ from typing import Any
 import pyro
 import torch
 
-from ppl_models.data import Data
+from ppl_models.data import Data, Table
 from ppl_models.inference import Callback, Evaluation, MutualInformation, TensorBoard, mutual_information
 from ppl_models.inference.files import write_json
 from ppl_models.inference.pyro.feeding import distributed
 
 from . import names
-from .backends import backend, backend_of
-from .configuration import load_parts
+from .backends import backend, backend_of, columns, given
+from .configuration import Parts, load_parts
 from .folder import CONFIG, LoadedRun, config_errors, read_config, read_example, started
 from .options import Training
 
@@ -29,7 +29,7 @@ Watch = Callable[[Any, Any], Callback | None]
 
 def train(
     config: Mapping[str, Any],
-    parts: tuple[Data, ...],
+    parts: Parts,
     folder: str | Path,
     device: str | torch.device = "cpu",
     progress: bool = True,
@@ -97,7 +97,7 @@ def resume(
 def _fitted(
     built: tuple[Any, Any, Any],
     config: Mapping[str, Any],
-    parts: tuple[Data, ...],
+    parts: Parts,
     folder: Path,
     device: str | torch.device,
     training: Training,
@@ -132,7 +132,7 @@ def check_informative(name: str, rows: int) -> None:
 
 
 def inform_run(
-    run: LoadedRun, test: Data, rows: int, seed: int = 0, other: str | None = None, progress: bool = True
+    run: LoadedRun, test: Data | Table, rows: int, seed: int = 0, other: str | None = None, progress: bool = True
 ) -> MutualInformation:
     """Bracket the mutual information of codes and the first rows of data; write information.json in the run's folder.
 
@@ -142,7 +142,7 @@ def inform_run(
         ValueError: what `check_informative` and `ppl_models.inference.mutual_information` object to.
     """
     check_informative(run.backend, rows)
-    data = test.to(run.example.device)
+    data = given(test.to(columns(run.example)[0].device))
     found = mutual_information(run.model, run.guide, data, rows=rows, seed=seed, progress=progress)
     path = run.folder / f"{_named('information', run, other)}.json"
     write_json(path, {"data": test.name, "seed": seed, **asdict(found)})
@@ -150,7 +150,7 @@ def inform_run(
 
 
 def evaluate_run(
-    run: LoadedRun, test: Data, particles: int, seed: int = 0, other: str | None = None, progress: bool = True
+    run: LoadedRun, test: Data | Table, particles: int, seed: int = 0, other: str | None = None, progress: bool = True
 ) -> Evaluation:
     """Bound the log-likelihood of all of `test`, and write evaluation.json in the folder of the run.
 

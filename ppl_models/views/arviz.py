@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ppl_models.inference.diagnostics import psis, threshold
+from ppl_models.programs.arguments import spread
 from ppl_models.programs.laboratory import choose
 
 from .draws import SAMPLED, Arrays, Draws
@@ -98,7 +99,7 @@ def to_arviz(
     wanted = frozenset([groups] if isinstance(groups, str) else groups)
     if wanted - set(SAMPLED):
         raise ValueError(f"to_arviz: found groups {sorted(wanted - set(SAMPLED))}, want some of {', '.join(SAMPLED)}")
-    args = x if isinstance(x, tuple) else (x,)
+    args = x if type(x) is tuple else spread((x,), model, "to_arviz")
     found = _draw(model, guide, args, draws * chains, rows, seed, wanted, params)
     weights = psis(found.log_w)
     if found.doubts:  # else all weights of a point mass are equal, as those of an exact guide

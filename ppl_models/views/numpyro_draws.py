@@ -14,7 +14,7 @@ from ppl_models.inference.numpyro.passes.divergences import log_density, per_dat
 from ppl_models.inference.numpyro.passes.rows import refuse_others
 from ppl_models.inference.numpyro.passes.terms import check_model, weights
 from ppl_models.programs.jax_state import tidied
-from ppl_models.programs.numpyro import Drawable, Trace, kind_of, nodes_of, read, runs
+from ppl_models.programs.numpyro import Drawable, Trace, as_arrays, kind_of, nodes_of, read, runs
 from ppl_models.programs.pairs import PROPER, Pair, Undrawn, check_order, check_whole, fits, rows_in
 
 from .draws import INSTEAD, PREDICTIVE, UNDRAWN, Arrays, Dims, Draws, constants, gather, named_arguments
@@ -31,6 +31,7 @@ def draw(
     params: Mapping[str, Any] | None = None,
 ) -> Draws:
     """Draw from a pair; see `arviz.to_arviz` for the arguments. NumPy's global generator goes on without a seed."""
+    args = as_arrays(args, "to_arviz")
     key = jax.random.key(np.random.randint(2**31) if seed is None else seed)
     pair = _Pair(model, guide, args, params or {}, groups, jax.random.fold_in(key, 0))
     keys = jax.random.split(jax.random.fold_in(key, 1), draws)

@@ -22,7 +22,7 @@ from ppl_models.inference.pyro.passes.particles import vectorizes
 from ppl_models.inference.pyro.passes.rows import check_rows
 from ppl_models.inference.pyro.passes.terms import Terms, collect, traces
 from ppl_models.programs.pairs import PROPER, Undrawn
-from ppl_models.programs.pyro import PARTICLES, Drawable, kind_of, nodes_of, run as run_program, to_numpy
+from ppl_models.programs.pyro import PARTICLES, Drawable, as_tensors, kind_of, nodes_of, run as run_program, to_numpy
 from ppl_models.programs.record import COMPUTED
 from ppl_models.programs.torch_state import modules_of
 
@@ -46,6 +46,7 @@ def draw(
     with nullcontext() if seed is None else forked(places), torch.no_grad(), evaluating(model, guide):
         if seed is not None:
             torch.manual_seed(seed)
+        args = as_tensors(args, "to_arviz", model)
         return _draw(model, guide, [_whole(arg, places[:1]) for arg in args], draws, rows, groups)
 
 

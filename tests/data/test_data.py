@@ -183,6 +183,22 @@ def test_folder_with_official_parts(tmp_path):
     assert parts[0].values[:, 0].tolist() == [0, 10, 20, 30] and parts[1].values[0, 0] == 40
 
 
+def test_folders_of_classes_give_labels(tmp_path):
+    for part, count in (("train", 3), ("test", 1)):
+        for name in ("owl", "cat"):
+            save_images(tmp_path / part / name, count)
+    train, test = data.load(f"folder:{tmp_path}", size=2)
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1] and test.labels.tolist() == [0, 1]
+    whole, _ = data.load(f"folder:{tmp_path / 'train'}", size=2)  # shuffled, and the labels with the images
+    paths = sorted((tmp_path / "train").rglob("*.png"))
+    order = np.random.RandomState(0).permutation(6)
+    assert whole.labels.tolist() == [int(paths[i].parent.name == "owl") for i in order[:5]]
+    save_images(tmp_path / "train", 1)  # one that is in no class
+    assert data.load(f"folder:{tmp_path}", size=2)[0].labels is None
+    save_images(tmp_path / "plain" / "all", 2)
+    assert data.load(f"folder:{tmp_path / 'plain'}", size=2)[0].labels is None
+
+
 def test_folder_refuses(tmp_path):
     with pytest.raises(ValueError, match="found no image"):
         data.load(f"folder:{tmp_path}")
@@ -203,6 +219,9 @@ def test_folder_refuses(tmp_path):
         (np.arange(60, dtype=np.uint8).reshape(10, 6), (6,), 256),
         (np.arange(60, dtype=np.uint8).reshape(10, 2, 3), (1, 2, 3), 256),
         (np.arange(60, dtype=np.uint8).reshape(10, 2, 1, 3), (3, 2, 1), 256),
+        (np.arange(240, dtype=np.uint8).reshape(10, 2, 4, 3), (3, 2, 4), 256),
+        (np.arange(240, dtype=np.uint8).reshape(10, 4, 6, 1), (1, 4, 6), 256),
+        (np.arange(200, dtype=np.uint8).reshape(10, 5, 2, 2), (2, 5, 2), 256),
         (np.ones((10, 6), bool), (6,), 2),
         (np.linspace(-1, 1, 60).reshape(10, 6), (6,), None),
     ],
@@ -214,6 +233,57 @@ def test_npy(tmp_path, array, shape, levels):
     flat = array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
     wanted = flat.reshape(10, -1).astype(np.float32) / (1 if levels is None else levels - 1)
     assert torch.equal(torch.cat([train[:], test[:]]), torch.from_numpy(wanted))
+
+
+@pytest.mark.parametrize(
+    "shape", [(10, 1, 4, 4), (10, 3, 4, 4), (10, 4, 6, 5), (10, 2, 5, 6), (10, 1, 4, 1), (10, 1, 4, 3)]
+)
+def test_npy_of_channels_first_is_read_in_its_order(tmp_path, shape):
+    array = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+    np.save(tmp_path / "x.npy", array)
+    train, test = data.load(tmp_path / "x.npy")
+    assert train.shape == shape[1:]
+    assert np.array_equal(torch.cat([train.values, test.values]).numpy(), array.reshape(10, -1))
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.int8, np.uint16, np.float32, np.float64])
+def test_zeros_and_ones_are_those_in_any_type(tmp_path, dtype):
+    bits = (np.random.default_rng(0).random((10, 6)) > 0.5).astype(dtype)
+    np.save(tmp_path / "x.npy", bits)
+    train, test = data.load(tmp_path / "x.npy")
+    assert train.levels == (None if np.issubdtype(dtype, np.floating) else 2)
+    assert np.array_equal(torch.cat([train[:], test[:]]).numpy(), bits.astype(np.float32))
+
+
+def test_levels_are_those_of_both_parts(tmp_path):
+    grey, dark = np.full((4, 3), 200, np.uint8), np.ones((2, 3), np.uint8)
+    np.savez(tmp_path / "x.npz", train=grey, test=dark)
+    train, test = data.load(tmp_path / "x.npz")
+    assert train.levels == test.levels == 256 and test[:].unique().tolist() == [torch.tensor(1 / 255).item()]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "train", "test"),
+    [
+        ({"x_train": (4, 3), "x_test": (2, 3), "y_train": [3, 1, 2, 0], "y_test": [1, 1]}, [3, 1, 2, 0], [1, 1]),
+        ({"x_train": (2, 3), "x_test": (2, 3), "y_train": [[3], [1]], "y_test": [[0], [1]]}, [3, 1], [0, 1]),
+        ({"train": (2, 3), "test": (2, 3), "train_labels": ["b", "c"], "test_labels": ["a", "c"]}, [1, 2], [0, 2]),
+        ({"images": (4, 3, 3), "labels": [3, 1, 2, 0]}, [3, 1, 2], [0]),
+        ({"x_train": (2, 3), "x_test": (2, 3), "y_train": [0.5, 1.5], "y_test": [0.0, 1.0]}, None, None),
+        ({"x_train": (2, 3), "x_test": (2, 3), "y_train": [1, 2]}, None, None),
+    ],
+)
+def test_labels_beside_arrays_are_kept(tmp_path, arrays, train, test):
+    held = {name: np.zeros(v) if isinstance(v, tuple) else np.array(v) for name, v in arrays.items()}
+    np.savez(tmp_path / "x.npz", **held)
+    found = [None if part.labels is None else part.labels.tolist() for part in data.load(tmp_path / "x.npz")]
+    assert found == [train, test]
+
+
+def test_labels_of_another_number_of_rows(tmp_path):
+    np.savez(tmp_path / "x.npz", images=np.zeros((4, 3)), labels=np.arange(3))
+    with pytest.raises(ValueError, match="found 3 labels of 4 rows, want one for each"):
+        data.load(tmp_path / "x.npz")
 
 
 def test_npz(tmp_path):
@@ -232,7 +302,10 @@ def test_npz(tmp_path):
         ({"a": np.zeros((4, 3)), "b": np.zeros((4, 3))}, "found arrays a, b, want train and test"),
         ({"a": np.array([[1.0, np.nan]] * 3)}, "row 0 that is not finite"),
         ({"a": np.array([[1.0], [1e39]])}, "row 1 that is not finite"),
-        ({"a": np.zeros((4, 3), np.int64)}, "found type int64"),
+        ({"a": np.full((4, 3), 7)}, r"found type int64 with values from 7 to 7, .*astype\('uint8'\) if they are grey"),
+        ({"a": np.full((4, 3), -7)}, r"found type int64 with .* try array.astype\('float32'\) if they are counts"),
+        ({"a": np.zeros((4, 3), complex)}, "found type complex128, want zeros and ones"),
+        ({"a": np.zeros((4, 3, 3, 3))}, r"found shape \(4, 3, 3, 3\), which may be \(N, C, H, W\) or \(N, H, W, C\)"),
         ({"a": np.zeros(4)}, r"found shape \(4,\)"),
         ({"a": np.zeros((1, 4))}, "want at least 2"),
         ({"train": np.zeros((4, 3)), "test": np.zeros((4, 2))}, "want the same"),

@@ -18,7 +18,8 @@ from numpyro.distributions import Distribution, TransformedDistribution
 from numpyro.primitives import Messenger
 
 from ppl_models.numpyro.parts.program import Program
-from ppl_models.programs.numpyro import unwrapped
+from ppl_models.programs.arguments import spread
+from ppl_models.programs.numpyro import as_arrays, unwrapped
 
 from ...parts.checks import check_drawn, check_finite, check_followed, check_unaltered, coupled
 from ...parts.evidence import Evidence
@@ -37,6 +38,12 @@ def placed(module: M, model: Callable, args: Sequence[Any]) -> M:
     found = next((a.dtype for a in arrays if hasattr(a, "dtype") and jnp.issubdtype(a.dtype, jnp.floating)), None)
     dtype = jax.dtypes.canonicalize_dtype(found or float)
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, module)
+
+
+def example_of(guide: str, model: Callable, args: Sequence[Any]) -> tuple[Any, ...]:
+    """An example as the arguments of a model, data frames and tensors as arrays."""
+    asks = f"guide {guide}"
+    return as_arrays(spread(args, model, asks), asks)
 
 
 class TopDownGuide(Program):
@@ -66,6 +73,7 @@ class TopDownGuide(Program):
     layout: Layout = eqx.field(static=True)
 
     def __init__(self, model: Callable, *args: Any) -> None:
+        args = example_of(type(self).__name__, model, args)
         self.model, self.layout = model, inspect_model(NUMPYRO, type(self).__name__, model, args)
         check_followed(self.layout)
 
@@ -197,6 +205,7 @@ class OrderedGuide(Program):
     @abstractmethod
     def __init__(self, model: Callable, *args: Any, classical: bool = False) -> None:
         options = {"unplated": True, "all_global": classical, "joint": True}
+        args = example_of(type(self).__name__, model, args)
         self.model, self.layout = model, inspect_model(NUMPYRO, type(self).__name__, model, args, **options)
         check_unaltered(self.layout)
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ppl_models.data import Data
+from ppl_models.data import Data, Table
 from ppl_models.inference import Evaluation
 
 from .. import names
@@ -21,6 +21,7 @@ from .. import names
 BACKENDS = ("pyro", "numpyro")
 Device = str | torch.device
 Pair = tuple[Any, Any]
+Rows = Tensor | tuple[Tensor, ...]
 
 
 class Backend(Protocol):
@@ -34,7 +35,7 @@ class Backend(Protocol):
     def set_threads(self, threads: int) -> None:
         """Compute on so many CPU threads."""
 
-    def build(self, config: Mapping[str, Any], rows: Tensor, device: Device) -> tuple[Any, Any, Any]:
+    def build(self, config: Mapping[str, Any], rows: Rows, device: Device) -> tuple[Any, Any, Any]:
         """(model, guide, rows as its arrays on the device), untrained; the seed makes their first weights repeatable.
 
         Raises:
@@ -42,14 +43,14 @@ class Backend(Protocol):
         """
 
     def train(
-        self, pair: Pair, data: Data, device: Device, validation: Data | None, **how: Any
+        self, pair: Pair, data: Data | Table, device: Device, validation: Data | Table | None, **how: Any
     ) -> tuple[Any, Any, float]:
         """(model, guide, seconds) after `ppl_models.inference.fit`, in evaluation mode; `how` are its arguments."""
 
     def load(self, path: Path, pair: Pair, example: Any) -> Pair:
         """The pair with the weights of a checkpoint, which either language may have written."""
 
-    def evaluate(self, pair: Pair, example: Any, data: Data, **how: Any) -> Evaluation:
+    def evaluate(self, pair: Pair, example: Any, data: Data | Table, **how: Any) -> Evaluation:
         """See `ppl_models.inference.evaluate`; on the device of the example."""
 
     def sample(self, model: Any, example: Any, n: int, draws: bool) -> Tensor:
@@ -57,6 +58,16 @@ class Backend(Protocol):
 
     def reconstruct(self, pair: Pair, example: Any, x: Tensor) -> Tensor:
         """(n, D): the means of the data given latents that the guide draws for x."""
+
+
+def columns(rows: Any) -> tuple[Any, ...]:
+    """Rows as a program takes them: one array, or several of a model of several arguments."""
+    return rows if isinstance(rows, tuple) else (rows,)
+
+
+def given(data: Data | Table) -> Any:
+    """Data as `fit` and `evaluate` take them."""
+    return data.columns if isinstance(data, Table) else data
 
 
 def backend(name: str) -> Backend:

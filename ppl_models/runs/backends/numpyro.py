@@ -18,16 +18,15 @@ from numpyro import handlers
 from numpyro.infer.autoguide import AutoGuide
 from torch import Tensor
 
-from ppl_models.data import Data
+from ppl_models.data import Data, Table
 from ppl_models.inference import Evaluation
 from ppl_models.inference.numpyro import load as load_weights
 from ppl_models.inference.pyro.evaluation.sampling import rows_from
 from ppl_models.numpyro import evaluate as evaluate_pair, fit
-from ppl_models.numpyro.data import rows_of
 from ppl_models.programs.numpyro import is_point, nodes_of
 
 from .. import names
-from . import Device, Pair
+from . import Device, Pair, Rows, columns, given
 
 packages = ("jax", "numpyro", "equinox", "ppl-models")
 
@@ -45,31 +44,33 @@ def set_threads(threads: int) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
-def build(config: Mapping[str, Any], rows: Tensor, device: Device = "cpu") -> tuple[Any, Any, jax.Array]:
+def build(config: Mapping[str, Any], rows: Rows, device: Device = "cpu") -> tuple[Any, Any, Any]:
     pair, keys = (), random.split(random.key(config["seed"]))
     with _placed(device):
-        example = _array(rows)
+        example = tuple(map(_array, rows)) if isinstance(rows, tuple) else _array(rows)
         for kind, key in zip(("model", "guide"), keys, strict=True):
-            args = (*pair, example) if pair else ()
+            args = (*pair, *columns(example)) if pair else ()
             pair += (names.build(kind, config[kind], args, AutoGuide, "numpyro", key=key),)
     return *pair, example
 
 
-def train(pair: Pair, data: Data, device: Device, validation: Data | None, **how: Any) -> tuple[Any, Any, float]:
-    held_out = None if validation is None else rows_of(validation)
+def train(
+    pair: Pair, data: Data | Table, device: Device, validation: Data | Table | None, **how: Any
+) -> tuple[Any, Any, float]:
+    held_out = None if validation is None else given(validation)
     with _placed(device):
-        run = fit(*pair, rows_of(data), validation=held_out, **how)
+        run = fit(*pair, given(data), validation=held_out, **how)
     return run.model, run.guide, run.seconds
 
 
-def load(path: Path, pair: Pair, example: jax.Array) -> Pair:
+def load(path: Path, pair: Pair, example: Any) -> Pair:
     with _where(example):
         return load_weights(path, *pair)
 
 
-def evaluate(pair: Pair, example: jax.Array, data: Data, **how: Any) -> Evaluation:
+def evaluate(pair: Pair, example: Any, data: Data | Table, **how: Any) -> Evaluation:
     with _where(example):
-        return evaluate_pair(*pair, rows_of(data), **how)
+        return evaluate_pair(*pair, given(data), **how)
 
 
 def sample(model: Any, example: jax.Array, n: int, draws: bool) -> Tensor:
@@ -107,9 +108,9 @@ def _placed(device: Device) -> Iterator[None]:
         yield
 
 
-def _where(example: jax.Array) -> Any:
-    """Inside, JAX computes on the device of an array."""
-    return jax.default_device(next(iter(example.devices())))
+def _where(example: Any) -> Any:
+    """Inside, JAX computes on the device of an array, or of the first of several."""
+    return jax.default_device(next(iter(columns(example)[0].devices())))
 
 
 def _array(rows: Tensor) -> jax.Array:

@@ -12,7 +12,7 @@ import torch
 from pyro.infer.autoguide import AutoGuide
 from torch import Tensor, nn
 
-from ppl_models.data import Data
+from ppl_models.data import Data, Table
 from ppl_models.inference import Evaluation, ancestral, evaluate as evaluate_pair, fit, load as load_weights
 from ppl_models.inference.pyro.evaluation.sampling import parts_of, rows_from
 from ppl_models.inference.pyro.passes.terms import traces
@@ -20,7 +20,7 @@ from ppl_models.inference.pyro.training.checkpoint import contents
 from ppl_models.programs.torch_state import modules_of
 
 from .. import names
-from . import Device, Pair
+from . import Device, Pair, Rows, columns, given
 
 packages = ("pyro-ppl", "ppl-models")
 set_threads = torch.set_num_threads
@@ -30,32 +30,35 @@ def check(task: str, processes: int = 1) -> None:
     pass  # every task can be done, by any number of processes
 
 
-def build(config: Mapping[str, Any], rows: Tensor, device: Device = "cpu") -> tuple[Any, Any, Tensor]:
+def build(config: Mapping[str, Any], rows: Rows, device: Device = "cpu") -> tuple[Any, Any, Rows]:
     try:
-        rows = rows.to(device)
+        rows = tuple(each.to(device) for each in rows) if isinstance(rows, tuple) else rows.to(device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from None
     pyro.set_rng_seed(config["seed"])
     pair: tuple[Any, ...] = ()
     for kind in ("model", "guide"):
-        program = names.build(kind, config[kind], (*pair, rows) if pair else (), AutoGuide)
+        program = names.build(kind, config[kind], (*pair, *columns(rows)) if pair else (), AutoGuide)
         pair += (program.to(device) if isinstance(program, nn.Module) else program,)
     return *pair, rows
 
 
-def train(pair: Pair, data: Data, device: Device, validation: Data | None, **how: Any) -> tuple[Any, Any, float]:
+def train(
+    pair: Pair, data: Data | Table, device: Device, validation: Data | Table | None, **how: Any
+) -> tuple[Any, Any, float]:
     rows = data if how.get("workers") else data.to(device)  # workers take rows on the CPU
-    run = fit(*pair, rows, validation=None if validation is None else validation.to(device), **how)
+    held_out = None if validation is None else given(validation.to(device))
+    run = fit(*pair, given(rows), validation=held_out, **how)
     return *_evaluating(pair), run.seconds
 
 
-def load(path: Path, pair: Pair, example: Tensor) -> Pair:
-    load_weights(path, contents(*pair, (example,)))
+def load(path: Path, pair: Pair, example: Rows) -> Pair:
+    load_weights(path, contents(*pair, columns(example)))
     return _evaluating(pair)
 
 
-def evaluate(pair: Pair, example: Tensor, data: Data, **how: Any) -> Evaluation:
-    return evaluate_pair(*pair, data.to(example.device), **how)
+def evaluate(pair: Pair, example: Rows, data: Data | Table, **how: Any) -> Evaluation:
+    return evaluate_pair(*pair, given(data.to(columns(example)[0].device)), **how)
 
 
 def sample(model: Any, example: Tensor, n: int, draws: bool) -> Tensor:

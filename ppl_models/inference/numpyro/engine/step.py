@@ -23,6 +23,7 @@ from ...weighing import Weighing
 from ..feeding.batches import Order, drawn
 from ..passes.losses import estimate
 from ..passes.messengers import Numbered, Weighed
+from ..passes.rounding import rounded
 from .parameters import Parameters, Params
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
@@ -119,7 +120,7 @@ class Step:
         rows = rows[:-1] if self.numbered else rows
         batch, params = drawn(self.columns, rows, keys[0]), self.parameters.constrained(free)
         if config.loss is not None:
-            with Weighed(weighing, config.loss), around:
+            with Weighed(weighing, config.loss), around, rounded():
                 value = config.loss.loss(keys[1], params, self.model, self.guide, *batch)
             value = value / weighing.counted(config.loss, len(batch[0]))
             return value, (jnp.stack([value, value]), None, {})

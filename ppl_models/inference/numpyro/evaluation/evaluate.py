@@ -52,7 +52,7 @@ def evaluate(
     Args:
         model, guide: any NumPyro programs: of a training, those of its `Run`; of `SVI`, those with their parameters by
             `handlers.substitute(model, svi.get_params(state))`.
-        data: an array of rows, a `ppl_models.data.Data`, or a tuple of such.
+        data: rows, as for `fit`.
         particles: K, importance samples a datum.
         rows: how many (datum, particle) rows go through the programs at once; at least all the data where the program
             has global latents, or takes one number of rows alone.
@@ -87,7 +87,7 @@ def evaluate(
             f"evaluate: found particles={particles}, rows={rows}, vectorize={vectorize!r}; want particles and rows "
             "of at least 1, and 'auto', True or False"
         )
-    columns = columns_of(data, "evaluate: data")
+    columns = columns_of(data, "evaluate: data", model)
     n = len(columns[0])
     key = random.key(int(np.random.default_rng().integers(2**31)) if seed is None else seed)
     few = drawn(columns, _rows(columns, 0, max(rows, CHUNK)), key)

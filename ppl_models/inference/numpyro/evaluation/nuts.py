@@ -15,6 +15,8 @@ from ppl_models.programs.numpyro import run as run_program, support_of
 from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.record import Run
 
+from ..passes.rounding import rounded
+
 MIXED = 1.01  # an r-hat above it says that chains disagree (Vehtari et al. 2021)
 STATS = {
     "diverging": "diverging",
@@ -135,7 +137,7 @@ def nuts(
         chain_method="vectorized",
         progress_bar=progress,
     )
-    with tidied(model):
+    with tidied(model), rounded():
         sampler.run(random.key(seed), *args, extra_fields=tuple(STATS), **kwargs)
     samples = {name: np.asarray(value) for name, value in sampler.get_samples(group_by_chain=True).items()}
     extra = sampler.get_extra_fields(group_by_chain=True)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,23 +11,27 @@ import numpy as np
 from jax import Array
 
 from ppl_models.numpyro.data import Rows, rows_of
+from ppl_models.programs.arguments import arguments, check_count, numbers, read_items
 
 ROWS = 1000  # that a fingerprint reads
 
 
-def columns_of(data: Any, name: str) -> tuple[Rows, ...]:
+def columns_of(data: Any, name: str, model: Callable | None = None) -> tuple[Rows, ...]:
     """The arguments that data stand for: a tuple of columns with equally many rows, at least one, of finite values.
 
     Args:
-        data: an array of rows (of NumPy, JAX, or what NumPy makes one of), a `ppl_models.data.Data`, the `Rows` of one,
-            or a tuple of such, one an argument.
+        data: an array of rows (of NumPy, JAX, or what gives one), a data frame of numbers, a `ppl_models.data.Data` or
+            its `Rows`, a map-style data set, which is read once; or several of such, one an argument: in a tuple, a
+            `TensorDataset` of torch's, or a mapping by the names of the model's arguments.
         name: what an error calls them, "fit: data".
+        model: whose arguments they are.
 
     Raises:
         TypeError: data that are no arrays of numbers with rows.
-        ValueError: no rows, columns of different lengths, NaN or infinite values.
+        ValueError: no rows, columns of different lengths, NaN or infinite values, names or a number of columns that are
+            not those of the model's arguments.
     """
-    columns = tuple(_column(column, name) for column in (data if isinstance(data, tuple) else (data,)))
+    columns = [each for column in arguments(data, name, model) for each in _columns(column, name, model)]
     lengths = [len(column) for column in columns]
     if not lengths or min(lengths) == 0 or len(set(lengths)) > 1:
         raise ValueError(f"{name}: found lengths {lengths}, want equal lengths of at least 1")
@@ -36,7 +40,8 @@ def columns_of(data: Any, name: str) -> tuple[Rows, ...]:
         if not finite.all():
             row = int(np.flatnonzero(~finite.reshape(len(finite), -1).all(1))[0])
             raise ValueError(f"{name}: NaN or infinite values (first in row {row}); clean or drop these rows")
-    return columns
+    check_count(len(columns), name, model)
+    return tuple(columns)
 
 
 def drawn(columns: Sequence[Rows], values: Sequence[Array], key: Array) -> tuple[Array, ...]:
@@ -90,28 +95,30 @@ def fingerprint(columns: Sequence[Rows]) -> str:
     return digest.hexdigest()
 
 
-def _column(column: Any, name: str) -> Rows:
+def _columns(column: Any, name: str, model: Callable | None) -> list[Rows]:
+    """The columns that one is: several if it is a data set whose items are."""
     if isinstance(column, Rows):
-        return column
+        return [column]
     if hasattr(column, "levels") and hasattr(column, "discrete"):  # a `Data`; a frame of pandas has values, too
-        return rows_of(column)
-    array = None if isinstance(column, list | str | dict) else column if isinstance(column, Array) else _array(column)
-    if array is None or array.ndim == 0 or jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        found = "a scalar" if array is not None and array.ndim == 0 else type(column).__name__
-        raise TypeError(
-            f"{name}: found {found}, want an array of rows, a Data, or a tuple of such, one an argument; try "
-            "np.stack(rows)"
-        )
-    return Rows(array, _as_they_are, False, None)
+        return [rows_of(column)]
+    if isinstance(column, Array) and column.ndim and not jnp.issubdtype(column.dtype, jax.dtypes.prng_key):
+        return [_plain(column)]
+    array = None if isinstance(column, Array) else numbers(column, name)
+    if array is not None:
+        return [_plain(array)]
+    if not isinstance(column, Array | list | str | bytes | dict | tuple):
+        if hasattr(column, "__len__") and hasattr(column, "__getitem__"):
+            return [_plain(each) for each in read_items(column, name, model)]
+    found = "a scalar" if getattr(column, "ndim", None) == 0 else type(column).__name__
+    instead = "its dataset" if hasattr(column, "dataset") else "np.stack(rows)"
+    raise TypeError(
+        f"{name}: found {found}, want an array of rows, a data frame, a map-style data set, a Data, or several of "
+        f"such, one an argument, in a tuple or a dict; try {instead}"
+    )
 
 
-def _array(column: Any) -> np.ndarray | None:
-    """The value as a NumPy array, if these are numbers."""
-    try:
-        array = np.asarray(column)
-    except (TypeError, ValueError, RuntimeError):
-        return None
-    return array if array.dtype.kind in "biufc" else None
+def _plain(values: Any) -> Rows:
+    return Rows(values, _as_they_are, False, None)
 
 
 def _as_they_are(key: Array, values: Array) -> Array:

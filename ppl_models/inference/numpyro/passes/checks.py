@@ -15,6 +15,7 @@ from ppl_models.programs.jax_state import tidied
 from ppl_models.programs.numpyro import Trace, frame_of, layers, nodes_of, support_of
 
 from ..feeding.batches import drawn
+from .rounding import rounded
 from .terms import traces
 
 CHUNK = 1000  # rows
@@ -86,7 +87,7 @@ def check_values(
                     return site, start + int(np.flatnonzero(~np.asarray(good))[0])
         return None
 
-    with tidied(model, guide):
+    with tidied(model, guide), rounded():
         try:
             if look(alone, CHUNK, False) is None:
                 return

@@ -11,15 +11,16 @@ from ppl_models.programs.numpyro import layers, mask_of
 from ppl_models.programs.record import Layers
 
 from .closed_forms import between, closed_form, masked, same_masks, same_transforms
+from .rounding import rounded
 
 Site = Mapping[str, Any]
 
 
 def log_density(site: Site) -> Array:
     """log p(value) of a site, as it is drawn: not yet scaled."""
-    if site["intermediates"]:
-        return site["fn"].log_prob(site["value"], site["intermediates"])
-    return site["fn"].log_prob(site["value"])
+    more = [site["intermediates"]] if site["intermediates"] else []
+    with rounded():
+        return site["fn"].log_prob(site["value"], *more)
 
 
 def divergence(q: Site, p: Site) -> Array | None:
@@ -27,7 +28,8 @@ def divergence(q: Site, p: Site) -> Array | None:
     if not _scaled_alike(q, p):
         return None
     shape = jnp.broadcast_shapes(q["fn"].batch_shape, p["fn"].batch_shape)
-    closed = closed_form(q["fn"], p["fn"])
+    with rounded():
+        closed = closed_form(q["fn"], p["fn"])
     return None if closed is None or closed.ndim > len(shape) else jnp.broadcast_to(closed, shape)
 
 

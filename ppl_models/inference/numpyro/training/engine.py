@@ -20,6 +20,7 @@ from ..engine.parameters import Params
 from ..engine.step import Blocks, State
 from ..feeding.batches import drawn
 from ..passes.messengers import Weighed
+from ..passes.rounding import rounded
 from ..passes.rows import refuse_others
 from ..passes.terms import terms
 from .checkpoint import read, save
@@ -146,7 +147,7 @@ class NumPyroEngine:
         size, count, loss = len(self.held_out[0]), len(batch[0]), self.config.loss
         weighing = step.weighing.among(size)
         if loss is not None:
-            with Weighed(weighing, loss):
+            with Weighed(weighing, loss), rounded():
                 value = loss.loss(keys[1], params, step.model, step.guide, *batch)
             return value * count / weighing.counted(loss, count)
         with Weighed(weighing):

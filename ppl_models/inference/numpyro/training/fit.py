@@ -54,8 +54,9 @@ def fit(
     Args:
         model, guide: any NumPyro programs with reparametrized latents (others with a `loss`); all their
             `numpyro.param`s are trained.
-        data: rows, an array or a `ppl_models.data.Data`, whose noise is drawn anew for each batch; a tuple of such for
-            a model of several arguments.
+        data: rows, an array, a data frame of numbers, a map-style data set, which is read once, or a
+            `ppl_models.data.Data`, whose noise is drawn anew for each batch; for a model of several arguments a tuple
+            of such, or a dict by their names.
         config, validation, callbacks, folder, resume, progress, options: as there.
         workers: 0; batches are made on the device.
 
@@ -96,8 +97,8 @@ def fit(
         config.check_alone("NumPyro")
     check_call(config, validation, folder, resume)
     called = as_sequence(callbacks)
-    columns = columns_of(data, "fit: data")
-    held_out = None if validation is None else columns_of(validation, "fit: validation")
+    columns = columns_of(data, "fit: data", model)
+    held_out = None if validation is None else columns_of(validation, "fit: validation", model)
     run = Run(folder=None if folder is None else Path(folder))
 
     with prepared(run.folder, resume), ExitStack() as stack:

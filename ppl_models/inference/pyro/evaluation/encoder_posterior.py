@@ -51,7 +51,7 @@ def reversal(
 
     Source: derived from Zhao, Song, Ermon 2017 (arXiv 1702.08658), proposition 4 and figure 2.
     """
-    data = Columns(data, "reversal: data")
+    data = Columns(data, "reversal: data", model, guide)
     with looking(model, guide, seed, *data.places):
         device = device_of(model, guide)
         batch = data.rows(slice(0, data.size), device)

@@ -47,8 +47,7 @@ def evaluate(
 
     Args:
         model, guide: any Pyro programs; modules are put in eval mode for the time of the call.
-        data: a tensor, `ppl_models.data.Data`, anything with a length that slices to tensors, or a tuple of such; its
-            rows are moved to the modules' device.
+        data: rows, as for `fit`; they are moved to the modules' device.
         particles: K, importance samples a datum.
         rows: how many (datum, particle) rows go through the programs at once; at least all the data where the program
             has global latents.
@@ -70,7 +69,7 @@ def evaluate(
             f"evaluate: found particles={particles}, rows={rows}, vectorize={vectorize!r}; want particles and rows "
             "of at least 1, and 'auto', True or False"
         )
-    data = Columns(data, "evaluate: data")
+    data = Columns(data, "evaluate: data", model, guide)
     places = list(dict.fromkeys(p.device for module in modules_of(model, guide) for p in module.parameters()))
     with nullcontext() if seed is None else forked(places), torch.no_grad(), evaluating(model, guide):
         if seed is not None:

@@ -100,7 +100,7 @@ def mutual_information(
     >>> print(f"{found.lower:.2f} {found.upper:.2f}")
     0.82 0.82
     """
-    data = Columns(data, "mutual_information: data")
+    data = Columns(data, "mutual_information: data", model, guide)
     count = data.size if rows is None else min(data.size, rows)
     if count < 2:
         raise ValueError(f"mutual_information: found {count} datum, want at least 2")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .columns import Columns, moved
 from .distributed import Group
+from .items import parted
 from .loading import Loader
 
 _CPU = torch.device("cpu")
@@ -95,7 +96,7 @@ class Batches:
             ]
         else:
             taken = self._from_workers()
-        batch = tuple(moved(rows, self._device) for rows in taken)
+        batch = tuple(moved(rows, self._device) for rows in parted(taken))
         self._position += 1
         return batch
 

@@ -2,22 +2,31 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from ppl_models.programs.arguments import arguments, check_count, numbers
+from ppl_models.programs.pyro import dtype_of, to_tensor
+
+from .items import Items, parted, width_of
+
 ROWS = 1000  # that a fingerprint reads
+LISTS = list, str, bytes, Mapping, tuple
 
 
 class Columns:
     """Data of which any rows can be taken, as a tuple of one entry an argument.
 
     Args:
-        data: a tensor or anything with a length that tensors index (`ppl_models.data.Data`), or a tuple of such with
-            equally many rows, at least one, of finite values.
+        data: a tensor, an array of NumPy or what gives one, a data frame of numbers, anything with a length that
+            tensors index (`ppl_models.data.Data`), a map-style data set; or several with equally many rows, at least
+            one: in a tuple, a `TensorDataset`, or a mapping by the names of the model's arguments. Values are finite.
         name: what an error calls them, "fit: data".
+        programs: the model, whose arguments the columns are, and others of the pair. Real numbers of what is no tensor
+            come in the type of their parameters, else in torch's default.
 
     Attributes:
         columns: the data, a tuple.
@@ -25,20 +34,14 @@ class Columns:
         places: the device of each column, on which its rows are taken.
 
     Raises:
-        TypeError: data that have no length or that tensors do not index.
-        ValueError: no rows, columns of different lengths, NaN or infinite values (of tensors and of `Data`).
+        TypeError: data that have no length, that cannot be indexed, or that are no numbers.
+        ValueError: no rows, columns of different lengths, NaN or infinite values (of tensors, arrays and `Data`), names
+            or a number of columns that are not those of the model's arguments.
     """
 
-    def __init__(self, data: Any, name: str) -> None:
-        columns = data if isinstance(data, tuple) else (data,)
-        for column in columns:
-            scalar = isinstance(column, Tensor) and column.dim() == 0
-            lacking = not (hasattr(column, "__len__") and hasattr(column, "__getitem__"))
-            if scalar or lacking or isinstance(column, list):
-                raise TypeError(
-                    f"{name}: found {'a scalar' if scalar else type(column).__name__}, want a tensor of rows, a Data, "
-                    "or a tuple of such, one an argument; try torch.stack(rows)"
-                )
+    def __init__(self, data: Any, name: str, *programs: Any) -> None:
+        model, dtype = next(iter(programs), None), dtype_of(*programs)
+        columns = [_indexed(column, name, dtype, model) for column in arguments(data, name, model)]
         lengths = [len(column) for column in columns]
         if not lengths or min(lengths) == 0 or len(set(lengths)) > 1:
             raise ValueError(f"{name}: found lengths {lengths}, want equal lengths of at least 1")
@@ -46,6 +49,7 @@ class Columns:
             if values is not None and not torch.isfinite(values).all():
                 row = (~torch.isfinite(values)).reshape(len(values), -1).any(1).nonzero()[0].item()
                 raise ValueError(f"{name}: NaN or infinite values (first in row {row}); clean or drop these rows")
+        check_count(sum(map(width_of, columns)), name, model)
         self._set(columns)
 
     def _set(self, columns: Sequence[Any]) -> None:
@@ -60,7 +64,7 @@ class Columns:
 
     def rows(self, index: slice | Tensor, device: torch.device | None = None) -> tuple[Any, ...]:
         """These rows of every column, on `device`; with None where they lie."""
-        return tuple(moved(column[index], device) for column in self.columns)
+        return tuple(moved(rows, device) for rows in parted(column[index] for column in self.columns))
 
     def fits(self, device: torch.device) -> bool:
         """Whether what can be moved to a device fits there: on CUDA into half of the memory that is free."""
@@ -97,7 +101,8 @@ class Columns:
         """
         digest = hashlib.sha256()
         for column, values in zip(self.columns, self._stored, strict=True):
-            kind = "tensor" if isinstance(column, Tensor) else f"{type(column).__module__}.{type(column).__qualname__}"
+            of = type(column.data if isinstance(column, Items) else column)
+            kind = "tensor" if isinstance(column, Tensor) else f"{of.__module__}.{of.__qualname__}"
             told = [kind, len(column), repr(getattr(column, "transform", None)) if values is not None else ""]
             if values is not None:
                 count = len(values)
@@ -113,6 +118,26 @@ def stored(column: Any) -> Tensor | None:
     """The values that a column stores: a tensor itself, the `values` of a `Data`, None for anything else."""
     values = column if isinstance(column, Tensor) else getattr(column, "values", None)
     return values if isinstance(values, Tensor) else None
+
+
+def _indexed(column: Any, name: str, dtype: torch.dtype, model: Any) -> Any:
+    """A column as something that tensors index."""
+    if stored(column) is None and (found := numbers(column, name)) is not None:
+        return to_tensor(found, dtype)
+    scalar = isinstance(column, Tensor) and column.dim() == 0
+    if scalar or not (hasattr(column, "__len__") and hasattr(column, "__getitem__")) or isinstance(column, LISTS):
+        instead = "its dataset" if hasattr(column, "dataset") else "torch.stack(rows)"
+        raise TypeError(
+            f"{name}: found {'a scalar' if scalar else type(column).__name__}, want a tensor of rows, an array, a data "
+            "frame, a map-style data set, a Data, or several of such, one an argument, in a tuple or a dict; try "
+            f"{instead}"
+        )
+    if isinstance(column, Tensor) and column.layout is not torch.strided:
+        raise TypeError(f"{name}: found a sparse tensor, want every value; try x.to_dense()")
+    if stored(column) is not None or not len(column) or width_of(column):
+        return column
+    with torch.random.fork_rng([]):  # it is looked at, which draws nothing
+        return Items(column, name, dtype, model)
 
 
 def moved(rows: Any, device: torch.device | None) -> Any:

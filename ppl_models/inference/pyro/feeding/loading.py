@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from .items import parted
+
 Order = tuple[np.ndarray, int]  # rows of a batch, and the seed of its noise: an array, as a tensor costs a descriptor
 
 
@@ -105,7 +107,7 @@ class _Batches(Dataset):
         torch.default_generator.manual_seed(seed)  # that of the CPU alone: a worker has no business with devices
         np.random.seed(seed % 2**32)
         random.seed(seed)
-        return tuple(column[index] for column in self.columns)
+        return tuple(parted(column[index] for column in self.columns))
 
 
 def _as_it_is(batch: tuple[Any, ...]) -> tuple[Any, ...]:

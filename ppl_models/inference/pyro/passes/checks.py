@@ -16,6 +16,7 @@ from ppl_models.programs.torch_state import modules_of
 
 from ...objectives.stateful import has_state
 from ..feeding.columns import Columns
+from .rounding import rounded
 from .terms import run_pair
 
 CHUNK = 1000  # rows
@@ -71,7 +72,7 @@ def check_values(model: Callable, guide: Callable, data: Columns, size: int, dev
     if not torch.distributions.Distribution._validate_args:
         return
     n = data.size if data.known else min(data.size, max(size, CHUNK))
-    with forked([device]), torch.no_grad(), poutine.block():
+    with forked([device]), torch.no_grad(), poutine.block(), rounded():
         try:
             for i in range(0, n, CHUNK):
                 with poutine.trace() as capture:
@@ -100,13 +101,15 @@ def forked(places: Iterable[Any]) -> Any:
 def evaluating(*programs: Any) -> Iterator[None]:
     """Inside, the modules of programs are in evaluation mode, and outside each in its own again.
 
-    Looking moves no running statistics then. The modules are those that programs are or hold (`modules_of`).
+    Looking moves no running statistics then. The modules are those that programs are or hold (`modules_of`). Simplexes
+    may be `rounded`.
     """
     modes = {m: m.training for module in modules_of(*programs) for m in module.modules()}
     for module in modes:
         module.training = False
     try:
-        yield
+        with rounded():
+            yield
     finally:
         for module, mode in modes.items():
             module.training = mode

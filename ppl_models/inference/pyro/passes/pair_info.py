@@ -15,6 +15,7 @@ from ppl_models.programs.pyro import read
 from .checks import forked
 from .messengers import Drawing
 from .particles import vectorizes
+from .rounding import rounded
 from .rows import made_for, refuse_others
 from .terms import Terms, collect, run_pair
 
@@ -84,7 +85,7 @@ def pair_info(
     """
     kwargs = kwargs or {}
     given = [*args, *kwargs.values()]
-    with forked(given), torch.no_grad(), poutine.block():
+    with forked(given), torch.no_grad(), poutine.block(), rounded():
         traces, params, ran, pair = _seen(asks, model, guide, args, kwargs)
         instead = f"pass loss=pyro.infer.Trace_ELBO(), {ENUMERATE}" if reparametrized else None
         pair.check(asks, model, observes=observes, paired=paired, reparametrized=instead)
@@ -120,7 +121,7 @@ def first_look(
 def _seen(
     asks: str, model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Trace, Trace], dict[str, Tensor], Drawing, Pair]:
-    """(traces, params, what was called, record) of a run; if it fails, it is asked whether the number of rows is why."""
+    """(traces, params, what was called, record) of a run; if it fails, it is asked if the number of rows is why."""
     try:
         traces, params, ran = run_with_params(model, guide, args, kwargs)
     except Exception:

@@ -59,8 +59,10 @@ def fit(
             wrapped; but a network that a function calls must be handed to `pyro.module`, as for `pyro.infer.SVI`. For
             the time of the call modules are in training mode, except those with no trainable parameter; for the
             validation all are in evaluation mode.
-        data: rows, a tensor or anything with a length that tensors index (`ppl_models.data.Data`); a tuple of such for
-            a model of several arguments. It is drawn from in shuffled batches, on the modules' device where it fits.
+        data: rows, as `Columns` takes them: a tensor, an array of NumPy, a data frame of numbers, a map-style data set,
+            anything with a length that tensors index (`ppl_models.data.Data`); for a model of several arguments a tuple
+            of such, or a dict by their names. It is drawn from in shuffled batches, on the modules' device where it
+            fits.
         config, options: `FitConfig`, whose fields may be given here one by one: `steps=2000, lr=5e-3`.
         validation: data of the same kind: the bound on them is recorded with every record.
         callbacks: called with the `Run` after every record; one that returns True ends the training.
@@ -76,8 +78,8 @@ def fit(
         The `Run`; model and guide are trained in place.
 
     Raises:
-        TypeError: data that have no length or that tensors do not index; a loss that is no objective of Pyro's; an
-            option that is not in `FitConfig`.
+        TypeError: data that have no length, that cannot be indexed or that are no numbers; a loss that is no objective
+            of Pyro's; an option that is not in `FitConfig`.
         ValueError: arguments that contradict each other; data that are empty or not finite, or a value in any row that
             the model does not take; a pair without parameters, in the wrong order, or with latents that are not
             reparametrized; a loss without gradients; a folder that cannot be written to, or to resume that holds
@@ -91,8 +93,8 @@ def fit(
     check_call(config, validation, folder, resume)
     check_enumeration(config.loss, guide)
     called = as_sequence(callbacks)
-    data = Columns(data, "fit: data")
-    validation = None if validation is None else Columns(validation, "fit: validation")
+    data = Columns(data, "fit: data", model, guide)
+    validation = None if validation is None else Columns(validation, "fit: validation", model, guide)
     device = next((p.device for module in modules_of(model, guide) for p in module.parameters()), None)
     group = distributed.current(device or torch.device("cpu"))
     _seed(config.seed, group)
