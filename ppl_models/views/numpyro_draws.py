@@ -15,7 +15,8 @@ from ppl_models.inference.numpyro.passes.rows import refuse_others
 from ppl_models.inference.numpyro.passes.terms import check_model, weights
 from ppl_models.programs.jax_state import tidied
 from ppl_models.programs.numpyro import Drawable, Trace, as_arrays, kind_of, nodes_of, read, runs
-from ppl_models.programs.pairs import PROPER, Pair, Undrawn, check_order, check_whole, fits, rows_in
+from ppl_models.programs.pairs import PROPER, Pair, Undrawn, check_order, check_whole
+from ppl_models.programs.rows import fits, rows_in
 
 from .draws import INSTEAD, PREDICTIVE, UNDRAWN, Arrays, Dims, Draws, constants, gather, named_arguments
 

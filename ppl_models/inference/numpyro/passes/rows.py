@@ -11,7 +11,8 @@ from numpyro import handlers
 
 from ppl_models.numpyro.parts.program import Program
 from ppl_models.programs.numpyro import frame_of, full_sizes, nodes_of, read
-from ppl_models.programs.pairs import Pair, fits, refuse_rows, rows_taken
+from ppl_models.programs.pairs import Pair
+from ppl_models.programs.rows import fits, refuse_rows, rows_taken
 
 from .terms import single, traces
 

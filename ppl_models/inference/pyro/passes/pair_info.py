@@ -9,8 +9,9 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
-from ppl_models.programs.pairs import Pair, fits, rows_in
+from ppl_models.programs.pairs import Pair
 from ppl_models.programs.pyro import read
+from ppl_models.programs.rows import fits, rows_in
 
 from .checks import forked
 from .messengers import Drawing

@@ -9,9 +9,10 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from ppl_models.programs.pairs import INSTEAD, Pair, check_whole, fits, refuse_rows, rows_taken
+from ppl_models.programs.pairs import INSTEAD, Pair, check_whole
 from ppl_models.programs.plates import subsampled
 from ppl_models.programs.pyro import frame_of, kind_of, nodes_of, read, run
+from ppl_models.programs.rows import fits, refuse_rows, rows_taken
 
 from .messengers import Substitute
 from .particles import difference

@@ -1,0 +1,56 @@
+"""`fits`, `rows_taken`, `refuse_rows`: pairs that were made for one number of rows, and the message about others."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
+
+from .pairs import DENSE
+from .record import Run
+
+
+def fits(runs: Iterable[Run], rows: int | None) -> bool:
+    """Whether each plate of some runs has as many copies as what is in it has values, and no more than there are.
+
+    One value may stand for all copies, unless it is all that there is of so many `rows` of data, one.
+    """
+    for site in (site for run in runs for site in run.of(*DENSE).values()):
+        for plate in site.plates:
+            dim = plate.dim - site.event_dim
+            size = site.shape[dim] if len(site.shape) >= -dim else None
+            one = size is None or (size == 1 and not (rows == 1 and site.kind == "observed"))
+            if not (one or size == plate.size) or plate.size > plate.full_size:
+                return False
+    return True
+
+
+def rows_in(args: Sequence[Any]) -> int | None:
+    """The number of rows in the first of some arguments, None where it is no array of rows."""
+    return len(args[0]) if args and getattr(args[0], "ndim", 0) else None
+
+
+def refuse_rows(asks: str, found: int, whose: str, made: int) -> NoReturn:
+    """Raise ValueError for a number of rows that a pair does not take, as "model" or "guide" was made for another."""
+    instead = {
+        "guide": "take a guide that reads its rows (MeanField, BottomUp), or train another one on these",
+        "model": "write its plate for any number of rows, with len(x)",
+    }
+    raise ValueError(
+        f"{asks}: found {found} row{'s' * (found != 1)}, want the {made} that the {whose} was made for, as it has a "
+        f"plate or a value for each of them; pass those, or {instead[whose]}"
+    )
+
+
+def rows_taken(
+    found: int, sizes: Iterable[int], runs: Callable[[int, bool], bool], most: int = 8
+) -> tuple[str, int] | None:
+    """(program, number of rows) for a pair that does not run on the rows found, but on another number of them.
+
+    Args:
+        found: the number of rows on which it failed.
+        sizes: of plates, then of parameters, among which the number is looked for.
+        runs: whether so many rows run through the pair, or through the model alone.
+        most: how many sizes are tried.
+    """
+    for size in [size for size in dict.fromkeys(sizes) if size > 0 and size != found][:most]:
+        if runs(size, False):
+            return "guide" if runs(found, True) else "model", size
+    return None
