@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Self
 from .plates import data_plate, is_local, subsampled
 from .record import Plate, Run
 
+NO_DATA = "no data can be drawn from the model", "give it one"
 PROPER = "pass the data that it observes, or give the site a proper prior"  # to be tried where it cannot be drawn
 DENSE = "latent", "observed", "factor", "point"  # kinds of sites that have a density
 
