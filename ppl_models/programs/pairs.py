@@ -13,6 +13,7 @@ import numpy as np
 from .plates import data_plate, is_local, is_scaled, subsampled
 from .record import Plate, Run, Site
 
+NO_DATA = "no data can be drawn from the model", "give it one"
 PROPER = "pass the data that it observes, or give the site a proper prior"  # to be tried where it cannot be drawn
 DENSE = "latent", "observed", "factor", "point"  # kinds of sites that have a density
 INSTEAD = "evaluate a model of the same parameters whose plate does not subsample"  # of one that does

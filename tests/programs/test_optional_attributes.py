@@ -211,6 +211,18 @@ def test_rows_that_cannot_be_drawn_are_told_by_name():
         ancestral(model, x)
 
 
+@pytest.mark.skipif(numpyro is None, reason="needs NumPyro")
+def test_rows_of_numpyro_programs_that_cannot_be_drawn_are_told_by_name():
+    from ppl_models.runs.backends import numpyro as backend
+
+    model, x = model_of("numpyro", "scored"), rows("numpyro", 3)
+    with pytest.raises(Undrawn, match="no data can be drawn from the model: the site 'x' cannot be drawn, as JaxSc"):
+        backend.sample(model, x, 3, True)
+    guide = guide_of("numpyro", "MeanField", model, x)
+    with pytest.raises(Undrawn, match="data given latents: the site 'x' cannot be drawn, as JaxScored has no"):
+        backend.reconstruct((model, guide), x, torch.zeros(3, 2))
+
+
 def test_rows_given_codes_are_drawn_where_there_is_no_mean():
     """They are no copies of the data."""
     model, x = model_of("pyro", "drawn"), rows("pyro", 3)

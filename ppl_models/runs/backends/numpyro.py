@@ -23,7 +23,8 @@ from ppl_models.inference import Evaluation
 from ppl_models.inference.numpyro import load as load_weights
 from ppl_models.inference.pyro.evaluation.sampling import rows_from
 from ppl_models.numpyro import evaluate as evaluate_pair, fit
-from ppl_models.programs.numpyro import is_point, nodes_of
+from ppl_models.programs.numpyro import Drawable, is_point, nodes_of, unwrapped
+from ppl_models.programs.pairs import NO_DATA, refuse_undrawn
 
 from .. import names
 from . import Device, Pair, Rows, columns, given
@@ -76,7 +77,8 @@ def evaluate(pair: Pair, example: Any, data: Data | Table, **how: Any) -> Evalua
 def sample(model: Any, example: jax.Array, n: int, draws: bool) -> Tensor:
     with _where(example):
         rows = example[jnp.arange(n) % len(example)]
-        trace = handlers.trace(handlers.seed(handlers.uncondition(model), _key())).get_trace(rows)
+        with Drawable(*NO_DATA):
+            trace = handlers.trace(handlers.seed(handlers.uncondition(model), _key())).get_trace(rows)
         drawn = {name: site for name, site in trace.items() if site.get("infer", {}).get("was_observed")}
         observed = {name: site for name, site in drawn.items() if not is_point(site["fn"])}
         return _rows(model, observed, rows, draws)
@@ -140,7 +142,12 @@ def _rows(model: Any, sites: Mapping[str, Mapping[str, Any]], rows: jax.Array, d
 
 def _mean(site: Mapping[str, Any]) -> jax.Array:
     """The mean of a site's distribution, or a draw where there is none."""
+    fn = site["fn"]
     try:
-        return site["fn"].mean
+        return fn.mean
     except NotImplementedError:
-        return site["fn"].sample(_key())
+        pass
+    try:
+        return fn.sample(_key())
+    except NotImplementedError as error:
+        refuse_undrawn("data given latents", site["name"], type(unwrapped(fn)).__name__, error, "give it a mean")

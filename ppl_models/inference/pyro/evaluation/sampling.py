@@ -12,7 +12,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from ppl_models.programs import pyro as programs
-from ppl_models.programs.pairs import refuse_undrawn
+from ppl_models.programs.pairs import NO_DATA, refuse_undrawn
 from ppl_models.programs.plates import is_local
 from ppl_models.programs.pyro import Drawable, is_point, unwrapped
 
@@ -147,8 +147,7 @@ def markov_chain(
 
 def _generated(model: Callable, x: Tensor, values: Mapping[str, Tensor], draws: bool) -> Tensor:
     """Rows of the shape of x that a model draws with its latents at values: all that it observes is drawn."""
-    undrawn = Drawable("no data can be drawn from the model", "give it one")
-    with poutine.block(), undrawn, poutine.trace() as capture, Substitute(dict(values)):
+    with poutine.block(), Drawable(*NO_DATA), poutine.trace() as capture, Substitute(dict(values)):
         poutine.uncondition(model)(x)
     parts = parts_of(capture.trace, len(x), draws, "was_observed")
     return rows_from(parts, prod(x.shape[1:]), getattr(model, "join", None)).reshape(x.shape)
