@@ -6,7 +6,7 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self
 
 import numpy as np
 
@@ -70,18 +70,24 @@ class Pair:
         """The number that sums over data are divided by: their rows, or 1 where no site is in a plate of the data."""
         return 1 if self.shared == self.densities else rows
 
-    def scales(self, full: int | None) -> bool:
-        """Whether the programs themselves scale all that is in the data plate by full / seen, as for a batch of `full`.
+    def scales(self, full: int | None) -> Literal["", "data", "shared"]:
+        """What the programs themselves scale, where they weigh a batch as one of `full` data.
 
-        A plate that subsamples does so, too, and is none of these: what it scales by is in the record.
+        "data": all that is in the data plate is raised by full / seen; "shared": all that is outside is lowered by seen
+        / full; "": neither. A plate that subsamples raises its data, too, and is none of these: its record tells.
         """
         if self.data is None or full is None or self.data.size == full or self.data.size != self.data.full_size:
-            return False
-        runs = [(run, site) for run in (self.model, self.guide) for site in run.of(*DENSE).values()]
-        found = [
-            run.to_numpy(s.scale) if hasattr(s.scale, "shape") else s.scale for run, s in runs if is_local(s, self.data)
-        ]
-        return bool(found) and all(s is not None and np.allclose(s, full / self.data.size, rtol=1e-5) for s in found)
+            return ""
+        found: dict[bool, list[Any]] = {True: [], False: []}
+        for run in (self.model, self.guide):
+            for site in run.of(*DENSE).values():
+                scale = run.to_numpy(site.scale) if hasattr(site.scale, "shape") else site.scale
+                found[is_local(site, self.data)].append(np.nan if scale is None else scale)
+        factor = full / self.data.size
+        local, shared = ([np.asarray(s) for s in found[kind]] for kind in (True, False))
+        if _all(local, factor) and _all(shared, 1.0):
+            return "data"
+        return "shared" if shared and _all(shared, 1 / factor) and _all(local, 1.0) else ""
 
     def counts(self, rows: int, full: int | None) -> bool:
         """Whether the data plate is one of `full` data that takes a batch of so many rows as it comes."""
@@ -189,6 +195,10 @@ def _is_discrete(site: Site) -> bool:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))
+
+
+def _all(scales: Iterable[np.ndarray], value: float) -> bool:
+    return all(np.allclose(scale, value, rtol=1e-5) for scale in scales)
 
 
 def called(program: Any) -> str:

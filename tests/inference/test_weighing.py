@@ -79,25 +79,34 @@ def programs(language: str) -> dict[str, Any]:
         with plate("data", N, subsample_size=len(y)):
             observe(mu, y)
 
-    return {"nobody": nobody, "program": program, "around": around, "plate": sized}
+    def divergence(y):
+        with of.scale(scale=len(y) / N):
+            mu = shared()
+        with plate("data", len(y)):
+            observe(mu, y)
+
+    return {"nobody": nobody, "program": program, "around": around, "plate": sized, "divergence": divergence}
 
 
-def guide_of(language: str):
+def guide_of(language: str, who: str):
     of = words(language)
 
     def guide(y):
         at = of.lib.param("at", of.number(AT))
-        of.lib.sample("mu", of.dist.Normal(at, of.number(1e-6)))
+        with of.scale(scale=len(y) / N if who == "divergence" else 1.0):
+            of.lib.sample("mu", of.dist.Normal(at, of.number(1e-6)))
 
     return guide
 
 
-TOLD = [f"the programs scale a batch by {N} / {B} themselves, which is not done a second time"]
-CASES = [("pyro", who) for who in ("nobody", "program", "around", "plate")]
-CASES += [("numpyro", who) for who in ("nobody", "program", "around", "plate")]
+WHO = "nobody", "program", "around", "plate", "divergence"
+TOLD = dict.fromkeys(("program", "around"), "a batch up") | {"divergence": "what all data share down"}
+CASES = [(language, who) for language in ("pyro", "numpyro") for who in WHO]
 
 
-@pytest.mark.parametrize(("language", "who"), few(CASES, often=lambda of, who: of == "pyro" or who == "program"))
+@pytest.mark.parametrize(
+    ("language", "who"), few(CASES, often=lambda of, who: of == "pyro" or who in ("program", "divergence"))
+)
 def test_a_batch_weighs_the_same_whoever_weighs_it(language, who):
     if language == "numpyro" and not JAX:
         pytest.skip("needs NumPyro")
@@ -113,20 +122,21 @@ def test_a_batch_weighs_the_same_whoever_weighs_it(language, who):
             known = size == N or who == "nobody"  # what a program scales by in other batches than these
             how = {"validation": of.rows if known else None} | ({} if loss is None else {"loss": loss})
             quiet = {"lr": 1e-9, "compile": False, "seed": 0, "progress": False}
-            run = of.fit(model, guide_of(language), of.rows, steps=1, batch_size=size, **quiet, **how)
+            run = of.fit(model, guide_of(language, who), of.rows, steps=1, batch_size=size, **quiet, **how)
             record = run.history[-1]
             assert record["loss"] == pytest.approx(WANTED, abs=loose), (loss, size)
             assert record.get("valid", WANTED) == pytest.approx(WANTED, abs=loose)
-            assert run.notes == (TOLD if who in ("program", "around") and size == B else [])
+            told = f"the programs scale {TOLD.get(who)} by {N} / {B} themselves, which is not done a second time"
+            assert run.notes == ([told] if who in TOLD and size == B else [])
     pyro.clear_param_store()
     if language == "pyro" or who == "nobody":
-        found = of.evaluate(model, guide_of(language), of.rows, particles=2, progress=False)
+        found = of.evaluate(model, guide_of(language, who), of.rows, particles=2, progress=False)
         assert -found.elbo == pytest.approx(WANTED, abs=1e-4)
 
 
-@pytest.mark.parametrize("who", ["nobody", "program"])
+@pytest.mark.parametrize("who", ["nobody", "program", "divergence"])
 def test_losses_and_steps_of_ones_own_weigh_batches_alike(who):
-    model, guide, x = programs("pyro")[who], guide_of("pyro"), words("pyro").rows[:B]
+    model, guide, x = programs("pyro")[who], guide_of("pyro", who), words("pyro").rows[:B]
     for loss in (None, TraceMeanField_ELBO(), Loss(data_size=N)):
         pyro.clear_param_store()
         step = training_step(model, guide, (x,), lr=1e-9, data_size=N, loss=loss)
@@ -135,33 +145,37 @@ def test_losses_and_steps_of_ones_own_weigh_batches_alike(who):
 
 
 def test_who_raises_a_batch_to_all_the_data():
-    loss, shared = Trace_ELBO(), Weighing("data", N, shared=True)
-    assert (shared.direction(), shared.direction(loss), shared.counted(loss, B)) == (0, 1, N)
+    loss, up, down = Trace_ELBO(), (N / B, 1.0), (B / N, 1.0)
+    shared = Weighing("data", N, shared=True)
+    assert (shared.factors(B), shared.factors(B, loss), shared.counted(loss, B)) == ((1, 1), up, N)
     # without sites that all data share there is nothing to weigh a batch against
     local = Weighing("data", N)
-    assert (local.direction(), local.direction(loss), local.counted(loss, B)) == (0, 0, B)
-    program = Weighing("data", N, scales=True, shared=True)
-    assert (program.direction(), program.direction(loss), program.counted(loss, B)) == (-1, 0, N)
+    assert (local.factors(B), local.factors(B, loss), local.counted(loss, B)) == ((1, 1), (1, 1), B)
+    program = Weighing("data", N, scales="data", shared=True)
+    assert (program.factors(B), program.factors(B, loss), program.counted(loss, B)) == (down, (1, 1), N)
+    other = Weighing("data", N, scales="shared", shared=True)
+    assert (other.factors(B), other.factors(B, loss), other.counted(loss, B)) == ((1, N / B), (1, 1), B)
     plate = Weighing("data", N, full_size=2 * N, shared=True)
-    assert (plate.direction(), plate.direction(loss), plate.counted(loss, B)) == (0, 0, 2 * N)
+    assert (plate.factors(B), plate.factors(B, loss), plate.counted(loss, B)) == ((1, 1), (1, 1), 2 * N)
     sized = Loss(data_size=N)  # weighs its batches itself
-    assert [w.counted(sized, B) for w in (shared, program)] == [B, B] and shared.direction(sized) == 0
+    assert [w.counted(sized, B) for w in (shared, program, other)] == [B] * 3 and shared.factors(B, sized) == (1, 1)
 
 
-def pair(scales: list[float], size: int, full_size: int | None = None) -> Pair:
+def pair(local: list[Any], shared: float = 1.0, size: int = B, full_size: int | None = None) -> Pair:
     plates = (Plate("data", -1, size, full_size or size),)
-    names = [f"x{i}" for i in range(len(scales))]
-    sites = [
-        Site(name=n, kind="observed", shape=(size,), plates=plates, scale=s) for n, s in zip(names, scales, strict=True)
-    ]
+    sites = [Site(name="w", kind="latent", shape=(), scale=shared)]
+    sites += [Site(name=f"x{i}", kind="observed", shape=(size,), plates=plates, scale=s) for i, s in enumerate(local)]
     return Pair(Run(sites), Run([]), plates[0])
 
 
-def test_a_program_weighs_its_batch_where_all_that_is_local_is_scaled_so():
-    assert pair([3.0, np.float32(3.0)], 4).scales(12) and not pair([3.0, 1.0], 4).scales(12)
-    assert not pair([3.0], 12).scales(12) and not pair([3.0], 4).scales(None)
-    assert not pair([3.0], 4, 12).scales(12)  # a plate that subsamples
-    assert not pair([np.ones(4)], 4).scales(12) and pair([np.full(4, 3.0)], 4).scales(12)
+def test_a_program_weighs_its_batch_where_all_that_is_local_or_all_else_is_scaled_so():
+    for local in ([3.0, np.float32(3.0)], [np.full(B, 3.0)]):
+        assert pair(local).scales(N) == "data"
+    assert pair([1.0], 1 / 3).scales(N) == "shared"
+    # one site of two, all of the program, another number, all the data, a plate that subsamples
+    for found in (pair([3.0, 1.0]), pair([3.0], 3.0), pair([2.0]), pair([3.0], size=N), pair([3.0], full_size=N)):
+        assert found.scales(N) == ""
+    assert pair([3.0]).scales(None) == "" and pair([np.ones(B)]).scales(N) == ""
 
 
 # nats per datum

@@ -233,6 +233,21 @@ def test_guides_behind_functions_and_two_modules_behind_one():
     assert run.notes == [] and not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+def test_guides_behind_handlers_are_trained_as_the_guides_themselves():
+    def run(wrap) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = VAE(event=4, latent=2, hidden=3)
+        guide = MeanField(model, rows(), hidden=3)
+        program = wrap(guide)
+        run = fit(model, program, rows(), steps=2, batch_size=6, lr=0.1, seed=0, compile=False, progress=False)
+        found = evaluate(model, program, rows(), particles=2, progress=False)
+        return [*guide.state_dict().values(), torch.tensor([run.history[-1]["loss"], found.nll])]
+
+    want = run(lambda guide: guide)
+    for wrap in (lambda guide: poutine.scale(guide, scale=1.0), lambda guide: poutine.mask(guide, mask=True)):
+        assert all(torch.equal(a, b) for a, b in zip(want, run(wrap), strict=True))
+
+
 def test_networks_of_functions_are_those_that_pyro_is_told_of():
     """As for SVI: `pyro.module` hands them over; what it does not name is kept as it is, and a note says so."""
     known, unknown = nn.Linear(2, 4), nn.Linear(4, 4)

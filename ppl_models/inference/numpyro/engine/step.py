@@ -120,12 +120,12 @@ class Step:
         rows = rows[:-1] if self.numbered else rows
         batch, params = drawn(self.columns, rows, keys[0]), self.parameters.constrained(free)
         if config.loss is not None:
-            with Weighed(weighing, config.loss), around, rounded():
+            with Weighed(weighing, len(batch[0]), config.loss), around, rounded():
                 value = config.loss.loss(keys[1], params, self.model, self.guide, *batch)
             value = value / weighing.counted(config.loss, len(batch[0]))
             return value, (jnp.stack([value, value]), None, {})
         objective = Carried(config.objective, state) if state else config.objective
-        with Weighed(weighing), around:
+        with Weighed(weighing, len(batch[0])), around:
             value, found = estimate(
                 objective,
                 self.model,

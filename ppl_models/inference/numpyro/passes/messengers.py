@@ -49,25 +49,28 @@ class UntilDrawn(Messenger):
 
 
 class Weighed(Messenger):
-    """Scale what is in the data plate by size / seen, as a plate that subsamples does, or take that scale away.
+    """Scale what is in the data plate by size / seen, as a plate that subsamples does, or undo what the programs scale.
 
-    It goes around a pass, whose own scales it multiplies.
+    It goes around a pass, whose own scales it multiplies (`Weighing.factors`).
 
     Args:
         weighing: of the pair.
+        seen: rows of the pass.
         loss: that of NumPyro which is computed; None for one of our objectives.
     """
 
-    def __init__(self, weighing: Weighing, loss: Any = None) -> None:
+    def __init__(self, weighing: Weighing, seen: int, loss: Any = None) -> None:
         super().__init__()
-        self.plate, self.size, self.direction = weighing.plate, weighing.size, weighing.direction(loss)
+        self.weighing, self.loss, self.seen = weighing, loss, seen
 
     def process_message(self, msg: Any) -> None:
-        if not self.direction or msg["type"] != "sample":
+        if msg["type"] != "sample":
             return
-        frame = next((f for f in msg["cond_indep_stack"] if f.name == self.plate and f.dim is not None), None)
-        if frame is not None and frame.size != self.size:
-            factor = (self.size / frame.size) ** self.direction
+        plate = self.weighing.plate
+        frame = next((f for f in msg["cond_indep_stack"] if f.name == plate and f.dim is not None), None)
+        factors = self.weighing.factors(self.seen if frame is None else frame.size, self.loss)
+        factor = factors[frame is None]
+        if factor != 1:
             msg["scale"] = factor if msg["scale"] is None else msg["scale"] * factor
 
 

@@ -147,10 +147,10 @@ class NumPyroEngine:
         size, count, loss = len(self.held_out[0]), len(batch[0]), self.config.loss
         weighing = step.weighing.among(size)
         if loss is not None:
-            with Weighed(weighing, loss), rounded():
+            with Weighed(weighing, count, loss), rounded():
                 value = loss.loss(keys[1], params, step.model, step.guide, *batch)
             return value * count / weighing.counted(loss, count)
-        with Weighed(weighing):
+        with Weighed(weighing, count):
             found = terms(step.model, step.guide, batch, key=keys[1], params=params, plate=step.plate)
         return -elbo(found, data_size=size if weighing.plate else 1) * count
 

@@ -135,7 +135,7 @@ def fit(
         step = Step(model, guide, parameters, columns, config, keys[2], told, pair.plate, weighing, numbered)
         how = {"particles": config.particles, "analytic": config.analytic, "plate": pair.plate}
         how |= {"data_size": weighing.size, "key": keys[1], "params": params}
-        with Weighed(weighing):
+        with Weighed(weighing, rows):
             first = initial_state(config.objective, model, guide, batch, **how)
         state = begun(free, config.ema is not None, told, first)
         blocks = Blocks(step, order, config.total(order.per_epoch))

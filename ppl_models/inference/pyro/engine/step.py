@@ -122,7 +122,7 @@ def negative(
 ) -> Measured:
     """What a step minimizes and tells, on one batch, with an objective in this state."""
     objective = Carried(config.fit.objective, state) if state else config.fit.objective
-    weighed = Weighed(config.weighing, config.fit.loss)
+    weighed = Weighed(config.weighing, len(batch[0]), config.fit.loss)
     around, batch = config.indices.around(model, batch), config.indices.arguments(batch)
     if (loss := config.fit.loss) is not None:
         with weighed, around:
@@ -261,7 +261,7 @@ class Eager:
             nesting=config.nesting,
             plate=config.plate,
             analytic=config.fit.analytic,
-            around=Weighed(config.weighing),
+            around=Weighed(config.weighing, len(batch[0])),
         )
         self.slots.objective.update(found)
         if self.group is not None:

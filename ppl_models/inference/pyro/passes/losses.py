@@ -185,7 +185,7 @@ class Loss(ELBO):
         self.objective, self.gradient, self.analytic = objective, gradient, analytic
         self.beta, self.data_size = beta, data_size
         self.state: dict[str, Tensor] = {}
-        self._seen: tuple[Any, Any, dict[str, Any], tuple[str, str] | None, Weighed] | None = None
+        self._seen: tuple[Any, Any, dict[str, Any], tuple[str, str] | None, Weighing] | None = None
 
     def _get_trace(self, model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         return traces(model, guide, args, kwargs)[:2]
@@ -201,14 +201,18 @@ class Loss(ELBO):
         if self._seen is None or self._seen[0] != model or self._seen[1] != guide:
             with evaluating(model, guide):
                 info = pair_info("Loss", model, guide, args, kwargs, particles=self.num_particles, observes=False)
-            weighed = Weighed(Weighing.of(info.pair, self.data_size))
-            self._seen = model, guide, info.how, info.pair.rough, weighed
-            self.state = initial_state(self.objective, model, guide, args, kwargs, around=weighed, **how, **info.how)
-        how, rough, weighed = how | self._seen[2], *self._seen[3:]
+            rows = len(args[0]) if args and hasattr(args[0], "__len__") else 1
+            weighing = Weighing.of(info.pair, self.data_size)
+            self._seen = model, guide, info.how, info.pair.rough, weighing
+            self.state = initial_state(
+                self.objective, model, guide, args, kwargs, around=Weighed(weighing, rows), **how, **info.how
+            )
+        how, rough, weighing = how | self._seen[2], *self._seen[3:]
         if rough and torch.is_grad_enabled():
             refuse_rough(*rough, f"take pyro.infer.Trace_ELBO(), {ENUMERATE}", "Loss: ")
         objective = Carried(self.objective, self.state) if self.state else self.objective
-        with weighed:
+        rows = len(args[0]) if weighing.scales else 1
+        with Weighed(weighing, rows):
             value, found = estimate(
                 objective, model, guide, args, kwargs, beta=self.beta, gradient=self.gradient, **how
             )

@@ -38,23 +38,26 @@ class Substitute(Messenger):
 
 
 class Weighed(Messenger):
-    """Scale what is in the data plate by size / seen, as a plate that subsamples does, or take that scale away.
+    """Scale what is in the data plate by size / seen, as a plate that subsamples does, or undo what the programs scale.
 
-    It goes around a pass, whose own scales it multiplies.
+    It goes around a pass, whose own scales it multiplies (`Weighing.factors`).
 
     Args:
         weighing: of the pair.
+        seen: rows of the pass.
         loss: that of Pyro which is computed; None for one of our objectives.
     """
 
-    def __init__(self, weighing: Weighing, loss: Any = None) -> None:
+    def __init__(self, weighing: Weighing, seen: int, loss: Any = None) -> None:
         super().__init__()
-        self.plate, self.size, self.direction = weighing.plate, weighing.size, weighing.direction(loss)
+        self.weighing, self.loss, self.seen = weighing, loss, seen
 
     def _pyro_sample(self, msg: Any) -> None:
-        frame = frame_of(msg, self.plate) if self.direction else None
-        if frame is not None and frame.size != self.size:
-            msg["scale"] = msg["scale"] * (self.size / frame.size) ** self.direction
+        frame = frame_of(msg, self.weighing.plate)
+        factors = self.weighing.factors(self.seen if frame is None else frame.size, self.loss)
+        factor = factors[frame is None]
+        if factor != 1:
+            msg["scale"] = msg["scale"] * factor
 
 
 class Among(Messenger):

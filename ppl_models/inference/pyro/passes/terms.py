@@ -84,14 +84,15 @@ def run_pair(model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapp
         ValueError: a guide built on another model (it has `model`, and is a `GuideMessenger` or has a `layout`), or one
             that observes something other than a `pyro.factor`.
     """
-    messenger = isinstance(guide, GuideMessenger)
+    bare = poutine.unwrap(guide)
+    messenger = isinstance(bare, GuideMessenger)
     # the `model` of an autoguide may be hidden in a poutine.block, that of another module may be anything
-    own = getattr(guide, "model", None) if messenger or hasattr(guide, "layout") else None
+    own = getattr(bare, "model", None) if messenger or hasattr(bare, "layout") else None
     if own is not None and own != model:  # methods and functions compare by identity, too
-        refuse_model(guide, own, model)
+        refuse_model(bare, own, model)
     if messenger:
         guide(*args, **kwargs)
-        return guide.get_traces()  # subsample sites pruned
+        return bare.get_traces()  # subsample sites pruned
     # as contexts: `trace(fn)` would append a table of shapes to every message that a program raises
     with poutine.trace() as capture:
         guide(*args, **kwargs)
@@ -106,7 +107,7 @@ def traces(
 ) -> tuple[Trace, Trace, bool]:
     """(model trace, guide trace, whether both draw the latents in one order), subsample sites pruned."""
     model_trace, guide_trace = run_pair(model, guide, args, kwargs)
-    if isinstance(guide, GuideMessenger):
+    if isinstance(poutine.unwrap(guide), GuideMessenger):
         return model_trace, guide_trace, True
     needed, given = (nodes_of(trace, "latent") for trace in (model_trace, guide_trace))
     check_sites([*needed], [*given], [name for name, node in given.items() if node["infer"].get("is_auxiliary")])

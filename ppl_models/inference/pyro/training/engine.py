@@ -180,11 +180,11 @@ class PyroEngine:
             known = replace(step.indices, numbered="").around(eager.model, batch)
             try:
                 if loss is None:
-                    with Weighed(step.weighing), known:
+                    with Weighed(step.weighing, rows), known:
                         found = terms(eager.model, eager.guide, batch, plate=eager.config.plate)
                     total -= elbo(found, data_size=size if weighing.plate else 1).item() * rows
                 else:
-                    with Weighed(weighing, loss), known:
+                    with Weighed(weighing, rows, loss), known:
                         value = float(loss.loss(eager.model, eager.guide, *batch))
                     total += value * rows / weighing.counted(loss, rows)
             except Exception:
