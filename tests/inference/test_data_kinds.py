@@ -157,6 +157,18 @@ def test_items_that_a_batch_would_make_otherwise_are_made_one_by_one():
     assert torch.equal(Columns(Centred(None), "data").rows(slice(0, N))[0], centred)
 
 
+def test_rows_that_only_the_model_understands_are_left_to_it():
+    class Batched:
+        def __len__(self) -> int:
+            return N
+
+        def __getitem__(self, index: Any) -> dict[str, Tensor]:
+            return {"rows": numbers()[0][index]}
+
+    (batch,) = Columns(Batched(), "data", line).rows(torch.tensor([3, 1]))
+    assert torch.equal(batch["rows"], numbers()[0][[3, 1]])
+
+
 def test_looking_at_a_data_set_draws_nothing():
     noisy = Rows(lambda x, y: x + torch.rand(3))
     torch.manual_seed(0)

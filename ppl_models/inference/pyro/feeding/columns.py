@@ -41,7 +41,8 @@ class Columns:
 
     def __init__(self, data: Any, name: str, *programs: Any) -> None:
         model, dtype = next(iter(programs), None), dtype_of(*programs)
-        columns = [_indexed(column, name, dtype, model) for column in arguments(data, name, model)]
+        found = [_indexed(column, name, dtype, model) for column in arguments(data, name, model)]
+        columns = [column for column, _ in found]
         lengths = [len(column) for column in columns]
         if not lengths or min(lengths) == 0 or len(set(lengths)) > 1:
             raise ValueError(f"{name}: found lengths {lengths}, want equal lengths of at least 1")
@@ -49,7 +50,7 @@ class Columns:
             if values is not None and not torch.isfinite(values).all():
                 row = (~torch.isfinite(values)).reshape(len(values), -1).any(1).nonzero()[0].item()
                 raise ValueError(f"{name}: NaN or infinite values (first in row {row}); clean or drop these rows")
-        check_count(sum(map(width_of, columns)), name, model)
+        check_count(sum(width for _, width in found), name, model)
         self._set(columns)
 
     def _set(self, columns: Sequence[Any]) -> None:
@@ -120,10 +121,10 @@ def stored(column: Any) -> Tensor | None:
     return values if isinstance(values, Tensor) else None
 
 
-def _indexed(column: Any, name: str, dtype: torch.dtype, model: Any) -> Any:
-    """A column as something that tensors index."""
+def _indexed(column: Any, name: str, dtype: torch.dtype, model: Any) -> tuple[Any, int]:
+    """(a column as something that tensors index, how many arguments its rows are)."""
     if stored(column) is None and (found := numbers(column, name)) is not None:
-        return to_tensor(found, dtype)
+        return to_tensor(found, dtype), 1
     scalar = isinstance(column, Tensor) and column.dim() == 0
     if scalar or not (hasattr(column, "__len__") and hasattr(column, "__getitem__")) or isinstance(column, LISTS):
         instead = "its dataset" if hasattr(column, "dataset") else "torch.stack(rows)"
@@ -134,10 +135,13 @@ def _indexed(column: Any, name: str, dtype: torch.dtype, model: Any) -> Any:
         )
     if isinstance(column, Tensor) and column.layout is not torch.strided:
         raise TypeError(f"{name}: found a sparse tensor, want every value; try x.to_dense()")
-    if stored(column) is not None or not len(column) or width_of(column):
-        return column
+    if stored(column) is not None or not len(column):
+        return column, 1
     with torch.random.fork_rng([]):  # it is looked at, which draws nothing
-        return Items(column, name, dtype, model)
+        if width := width_of(column):
+            return column, width
+        items = Items(column, name, dtype, model)
+        return items, items.width
 
 
 def moved(rows: Any, device: torch.device | None) -> Any:

@@ -63,28 +63,22 @@ class Items:
 
 
 def width_of(column: Any) -> int:
-    """The number of arguments that the rows of a column are: 0 if tensors do not index it.
+    """The number of arguments that the rows of a class of the user's are, tried on two; 0 if tensors do not index it.
 
-    Where it stores no values it is tried on two rows. A `torch.utils.data.Dataset`, which promises items by integers
-    alone, must then give those.
+    A `torch.utils.data.Dataset`, which promises items by integers alone, must then give those. Rows of any other class
+    may be what only the model understands, a mapping or an object of its own.
     """
-    if isinstance(column, Items):
-        return column.width
-    if isinstance(column, Tensor) or isinstance(getattr(column, "values", None), Tensor):
-        return 1
     index = _ends(column)
-    with torch.random.fork_rng([]):
-        try:
-            rows = parted([column[index]])
-            if not all(isinstance(each, Tensor) and len(each) == len(index) for each in rows):
-                return 0
-            if isinstance(column, Dataset):
-                single = zip(*(parted([column[i]]) for i in index.tolist()), strict=True)
-                if not all(torch.equal(torch.stack(one), many) for one, many in zip(single, rows, strict=True)):
-                    return 0
-        except Exception:  # noqa: BLE001 (a class of the user's may do anything with a tensor)
-            return 0
-    return len(rows)
+    try:
+        rows = parted([column[index]])
+        if isinstance(column, Dataset):
+            single = zip(*(parted([column[i]]) for i in index.tolist()), strict=True)
+            same = all(torch.equal(torch.stack(one), many) for one, many in zip(single, rows, strict=True))
+            return len(rows) if same else 0
+    except Exception:  # noqa: BLE001 (a class of the user's may do anything with a tensor)
+        return 0
+    arrays = [row for row in rows if hasattr(row, "__array__") or isinstance(row, list)]
+    return len(rows) if all(isinstance(row, Tensor) and row.shape[:1] == index.shape for row in arrays) else 0
 
 
 def parted(rows: Iterable[Any]) -> list[Any]:
