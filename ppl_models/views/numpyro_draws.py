@@ -14,9 +14,9 @@ from ppl_models.inference.numpyro.passes.divergences import log_density, per_dat
 from ppl_models.inference.numpyro.passes.rows import refuse_others
 from ppl_models.inference.numpyro.passes.terms import check_model, weights
 from ppl_models.programs.numpyro import Trace, kind_of, nodes_of, read, unwrapped
-from ppl_models.programs.pairs import Pair, check_order, check_whole, fits, rows_in
+from ppl_models.programs.pairs import INSTEAD_OF_PORT, Pair, check_order, check_whole, fits, rows_in
 
-from .draws import INSTEAD, PREDICTIVE, Arrays, Dims, Draws, constants, gather, named_arguments
+from .draws import PREDICTIVE, Arrays, Dims, Draws, constants, gather, named_arguments
 
 
 def draw(
@@ -110,8 +110,8 @@ class _Pair:
         data = {name: site for name, site in found.observed.items() if site.family != "Delta"}  # named constants
         check_order(guide, drawn.observed, "numpyro")
         pair = Pair.of(found, drawn, args[0] if args else None)
-        pair.check("to_arviz", model)
-        check_whole("to_arviz", found, INSTEAD)
+        pair.check("to_arviz", model, language="numpyro")
+        check_whole("to_arviz", found, INSTEAD_OF_PORT)
         self.plate, self.shared = pair.data, pair.shared
         self.observed = {name: site.value for name, site in data.items()}
         self.dims = {n: Dims.of(site) for n, site in {**found.latents, **data, **found.of("deterministic")}.items()}

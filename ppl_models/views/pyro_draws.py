@@ -22,7 +22,7 @@ from ppl_models.inference.pyro.passes.rows import check_rows
 from ppl_models.inference.pyro.passes.terms import Terms, collect, traces
 from ppl_models.programs.pyro import PARTICLES, kind_of, nodes_of, to_numpy
 
-from .draws import INSTEAD, Arrays, Dims, Draws, constants, gather, named_arguments
+from .draws import Arrays, Dims, Draws, constants, gather, named_arguments
 
 Values = dict[str, Tensor]
 
@@ -51,7 +51,7 @@ def _draw(
 ) -> Draws:
     info = pair_info("to_arviz", model, guide, args)  # with Pyro's validation on: bad data speak up here
     run, terms, nesting, plate = info.pair.model, info.terms, info.pair.nesting, info.pair.plate
-    check_rows("to_arviz", model, guide, args, info.pair, INSTEAD)
+    check_rows("to_arviz", model, guide, args, info.pair)
     dims = {name: Dims.of(site) for name, site in run.of("latent", "observed", "deterministic").items()}
     observed = {name: dims[name].arrange(to_numpy(site.value)[None])[0] for name, site in run.observed.items()}
     reason = None

@@ -12,7 +12,7 @@ from jax import Array, random
 from jax.scipy.special import logsumexp
 
 from ppl_models.numpyro.data import Rows
-from ppl_models.programs.pairs import check_whole
+from ppl_models.programs.pairs import INSTEAD_OF_PORT, check_whole
 from ppl_models.programs.record import Run
 
 from ...objectives.bounds import elbo
@@ -95,8 +95,8 @@ def evaluate(
         few = drawn(columns, _rows(columns, 0, n), key)
         free, parameters, pair = find(model, guide, few, key, "evaluate")
     params = parameters.constrained(free)
-    pair.check("evaluate", model)
-    check_whole("evaluate", pair.model)
+    pair.check("evaluate", model, language="numpyro")
+    check_whole("evaluate", pair.model, INSTEAD_OF_PORT)
     check_values("evaluate", model, guide, columns, len(few[0]), params, pair.plate)
     whole, notes = bool(pair.shared), []
     size = n if whole else max(1, min(n, rows // (1 if vectorize is False else particles)))
@@ -114,7 +114,7 @@ def evaluate(
     def run(params: Mapping[str, Any], batch: Sequence[Array], key: Array, chunk: int) -> Pass:
         found = terms(model, guide, batch, particles=chunk, key=key, params=params, plate=pair.plate)
         if found.full_size is not None:  # a program may subsample batches of some sizes only
-            check_whole("evaluate", find(model, guide, batch, key, "evaluate")[2].model)
+            check_whole("evaluate", find(model, guide, batch, key, "evaluate")[2].model, INSTEAD_OF_PORT)
         log_w = _total(found) if whole else found.log_w
         kl = {s: v.mean() / (units if s in found.shared else 1) for s, v in found.kl.items()}
         return log_w, elbo(found, data_size=units), kl
