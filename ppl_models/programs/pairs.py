@@ -16,7 +16,15 @@ from .record import Plate, Run, Site
 NO_DATA = "no data can be drawn from the model", "give it one"
 PROPER = "pass the data that it observes, or give the site a proper prior"  # to be tried where it cannot be drawn
 DENSE = "latent", "observed", "factor", "point"  # kinds of sites that have a density
-INSTEAD = "evaluate a model of the same parameters whose plate does not subsample"  # of one that does
+# instead of a model that subsamples: a guide that knows its model is not to be paired with another one
+INSTEAD = (
+    "take a model of the same parameters whose plate does not, and the guide as it is built on that: "
+    "new.load_state_dict(guide.state_dict())"
+)
+INSTEAD_OF_PORT = (
+    "take a model of the same parameters whose plate does not, and the guide with that in place of its own: "
+    "equinox.tree_at(lambda q: q.model, guide, whole)"
+)
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,16 @@ class Pair:
         return self.data is not None and rows == self.data.size != self.data.full_size == full
 
     @property
+    def divided(self) -> bool:
+        """Whether data, or a latent in one of the programs, are outside the data plate where they are in it else.
+
+        So it is where a discrete site outside the plate is summed out: what depends on it is one for all the data.
+        """
+        both = ((site, self.guide.get(name, site)) for name, site in self.model.latents.items())
+        apart = (is_local(one, self.data) != is_local(other, self.data) for one, other in both)
+        return any(apart) or not all(is_local(site, self.data) for site in self.model.observed.values())
+
+    @property
     def rough(self) -> tuple[str, str] | None:
         """(name, family) of the guide's first draw that no gradient goes through, None where there is none."""
         return next(((s.name, s.family) for s in self.guide.latents.values() if not s.reparametrized), None)
@@ -157,6 +175,7 @@ class Pair:
         observes: bool = True,
         paired: bool = True,
         reparametrized: str | None = None,
+        language: str = "pyro",
     ) -> None:
         """Raise ValueError unless they can work together; the message names the site.
 
@@ -166,9 +185,11 @@ class Pair:
             observes: whether the model must observe something, be it a factor.
             paired: whether the guide must draw what the model draws, as it need not where sites are summed out.
             reparametrized: what to try where a latent of the guide is not; None where none must be.
+            language: of the programs.
         """
         if paired:
             given = self.guide.latents
+            self._check_summed(asks, language)
             check_sites([*self.model.latents], [*given], [name for name, site in given.items() if site.auxiliary])
         if observes and not self.model.of("observed", "factor"):
             drawn = ", ".join(map(repr, self.model.latents)) or "nothing"
@@ -178,6 +199,27 @@ class Pair:
             )
         if reparametrized is not None and self.rough:
             refuse_rough(*self.rough, reparametrized, f"{asks}: ")
+
+    def _check_summed(self, asks: str, language: str) -> None:
+        """Raise ValueError for a discrete latent that the guide leaves out, so that it is to be summed out."""
+        for name, site in self.model.latents.items():
+            if name in self.guide or not (site.enumerated or getattr(site.fn, "has_enumerate_support", False)):
+                continue
+            found = "which the model enumerates" if site.enumerated else f"a discrete one ({site.family})"
+            mark = "" if site.enumerated else "mark it in the model, infer={'enumerate': 'parallel'}; then "
+            elbo = f"pyro.infer.TraceEnum_ELBO(max_plate_nesting={self.nesting})"
+            if language == "numpyro":
+                instead = "numpyro's SVI does so with TraceEnum_ELBO; here draw it in the guide, too"
+            elif asks == "fit":
+                instead = f"pass loss={elbo}, which does so"
+            elif asks == "evaluate":
+                instead = "evaluate does so"
+            else:
+                instead = f"fit with loss={elbo} and evaluate do so; for {asks} draw it in the guide, too"
+            raise ValueError(
+                f"{asks}: the guide leaves out the site {name!r}, {found}, so that it is to be summed out; {mark}"
+                f"{instead}"
+            )
 
 
 def _is_still(one: Run, other: Run, name: str) -> bool:

@@ -51,6 +51,6 @@ def rows_taken(
         most: how many sizes are tried.
     """
     for size in [size for size in dict.fromkeys(sizes) if size > 0 and size != found][:most]:
-        if runs(size, False):
+        if runs(size, False) and not runs(size + 1, False):  # else it takes many a number
             return "guide" if runs(found, True) else "model", size
     return None

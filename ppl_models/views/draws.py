@@ -11,7 +11,6 @@ from ppl_models.programs.record import Plate, Site
 
 Arrays = dict[str, np.ndarray]
 SAMPLED = ("posterior", "posterior_predictive", "log_likelihood", "prior", "prior_predictive")
-INSTEAD = "take a model of the same parameters whose plate does not subsample"  # of one that does
 UNDRAWN = "to_arviz left the predictive groups out", "give it one for predictions"
 PREDICTIVE = ("posterior_predictive", "prior", "prior_predictive")  # what needs runs of the model of its own
 

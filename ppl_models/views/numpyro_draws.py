@@ -15,10 +15,10 @@ from ppl_models.inference.numpyro.passes.rows import refuse_others
 from ppl_models.inference.numpyro.passes.terms import check_model, weights
 from ppl_models.programs.jax_state import tidied
 from ppl_models.programs.numpyro import Drawable, Trace, as_arrays, kind_of, nodes_of, read, runs
-from ppl_models.programs.pairs import PROPER, Pair, Undrawn, check_order, check_whole
+from ppl_models.programs.pairs import INSTEAD_OF_PORT, PROPER, Pair, Undrawn, check_order, check_whole
 from ppl_models.programs.rows import fits, rows_in
 
-from .draws import INSTEAD, PREDICTIVE, UNDRAWN, Arrays, Dims, Draws, constants, gather, named_arguments
+from .draws import PREDICTIVE, UNDRAWN, Arrays, Dims, Draws, constants, gather, named_arguments
 
 
 def draw(
@@ -114,8 +114,8 @@ class _Pair:
             refuse_others("to_arviz", model, guide, args, self.params)
         check_order(guide, drawn.observed, "numpyro")
         pair = Pair.of(found, drawn, args[0] if args else None)
-        pair.check("to_arviz", model)
-        check_whole("to_arviz", found, INSTEAD)
+        pair.check("to_arviz", model, language="numpyro")
+        check_whole("to_arviz", found, INSTEAD_OF_PORT)
         self.plate, self.shared = pair.data, pair.shared
         self.doubts = [*pair.mismatches(runs(guide, args, self.params)), *pair.weights]
         self.observed = {name: site.value for name, site in found.observed.items()}

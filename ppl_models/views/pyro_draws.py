@@ -26,7 +26,7 @@ from ppl_models.programs.pyro import PARTICLES, Drawable, as_tensors, kind_of, n
 from ppl_models.programs.record import COMPUTED
 from ppl_models.programs.torch_state import modules_of
 
-from .draws import INSTEAD, UNDRAWN, Arrays, Dims, Draws, constants, gather, named_arguments
+from .draws import UNDRAWN, Arrays, Dims, Draws, constants, gather, named_arguments
 
 Values = dict[str, Tensor]
 
@@ -55,7 +55,7 @@ def _draw(
 ) -> Draws:
     info = pair_info("to_arviz", model, guide, args)  # with Pyro's validation on: bad data speak up here
     run, terms, nesting, plate = info.pair.model, info.terms, info.pair.nesting, info.pair.plate
-    check_rows("to_arviz", model, guide, args, info.pair, INSTEAD)
+    check_rows("to_arviz", model, guide, args, info.pair)
     with forked(args):
         doubts = [*info.pair.mismatches(partial(run_program, guide, args)), *info.pair.weights]
     dims = {name: Dims.of(site) for name, site in {**run.latents, **run.observed, **run.computed}.items()}

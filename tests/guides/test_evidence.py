@@ -109,7 +109,7 @@ def test_what_is_computed_is_read_as_it_is_observed(language):
         lambda x, lib: [2 * x],
         lambda x, lib: [x[:, :7], x[:, 7:] ** 2],
         lambda x, lib: [x[:, lib.argsort(-x[0])]],  # an index of these data
-        lambda x, lib: [x[[2, 0, 1]]],  # other rows
+        lambda x, lib: [x[lib.asarray([2, 0, 1])]],  # other rows
     ):
         wanted = np.concatenate([np.asarray(part) for part in cut(x + 1, torch if language == "pyro" else jnp)], 1)
         np.testing.assert_array_equal(evidence(language, cut, x), wanted)

@@ -1,5 +1,6 @@
 """Pairs that take one number of rows alone: a plate of a fixed size, a parameter for each datum."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ppl_models.inference import evaluate, fit, mutual_information, reversal
 from ppl_models.views import to_arviz
 
 try:
+    import equinox as eqx
     import jax
     import jax.numpy as jnp
     import numpyro
@@ -37,6 +39,7 @@ class Programs:
     """Models and guides in one language or the other; the guides are exact on the rows that they were made for."""
 
     def __init__(self, language: str) -> None:
+        pyro.clear_param_store()
         self.lib = pyro if language == "pyro" else numpyro
         self.array = torch.from_numpy if language == "pyro" else jnp.asarray
         tools = evaluate if language == "pyro" else jax_tools.evaluate
@@ -60,10 +63,10 @@ class Programs:
         self.likelihood(N, x)
 
     def table(self, x: Any) -> None:
-        self.draw(N, "z", self.lib.param("loc", self.array(MEANS)), SCALE)
+        self.draw(N, "z", self.lib.param("loc", self.array(MEANS.copy())), SCALE)
 
     def cut(self, x: Any) -> None:
-        self.draw(len(x), "z", self.lib.param("loc", self.array(MEANS))[: len(x)], SCALE)
+        self.draw(len(x), "z", self.lib.param("loc", self.array(MEANS.copy()))[: len(x)], SCALE)
 
 
 @pytest.mark.parametrize("how", [{}, {"rows": 4}, {"rows": 1, "vectorize": False}, {"particles": 1000}])
@@ -157,17 +160,51 @@ def test_the_port_of_a_guide_takes_a_plate_of_a_fixed_size():
         programs.evaluate(programs.fixed, guide, programs.x[:9])
 
 
-def test_what_subsamples_by_itself_is_told_so():
-    programs = Programs("pyro")
+def test_a_wrong_value_in_a_row_is_no_matter_of_their_number():
+    def model(x: Any) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))
+            pyro.sample("x", pyro.distributions.Bernoulli(logits=z), obs=x)
+
+    x = torch.zeros(N, dtype=torch.double)
+    x[N // 2] = 0.5
+    with pytest.raises(ValueError, match="Bernoulli"):
+        evaluate(model, MeanField(model, x[:3], hidden=N // 3), x, particles=2, progress=False)
+
+
+def subsampling(lib: Any, size: int | None) -> Callable:
+    """A model whose plate draws so many of its rows, all for None."""
 
     def model(x: Any) -> None:
-        with pyro.plate("data", len(x), subsample_size=min(9, len(x))) as index:
-            z = pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))
-            pyro.sample("x", pyro.distributions.Normal(z, 1.0), obs=x[index, 0])
+        with lib.plate("data", len(x), subsample_size=size and min(size, len(x))) as index:
+            z = lib.sample("z", lib.distributions.Normal(x[0, 0] * 0, 1.0))
+            lib.sample("x", lib.distributions.Normal(z[..., None] + 0 * x[0], 1.0).to_event(1), obs=x[index])
 
-    def guide(x: Any) -> None:
-        with pyro.plate("data", len(x), subsample_size=min(9, len(x))):
-            pyro.sample("z", pyro.distributions.Normal(0.0, 1.0))
+    return model
 
-    with pytest.raises(ValueError, match="the plate 'data' draws 9 of 30 data, want every datum"):
-        evaluate(model, guide, programs.x, particles=2, progress=False)
+
+@pytest.mark.parametrize("make", [MeanField, BottomUp, AutoNormal])
+def test_what_subsamples_by_itself_is_told_so_and_the_cure_that_is_named_works(make):
+    x, part, whole = torch.from_numpy(X).float(), subsampling(pyro, 9), subsampling(pyro, None)
+    more, sizes = ((), {}) if make is AutoNormal else ((x,), {"hidden": 4})
+    guide, new = make(part, *more, **sizes), make(whole, *more, **sizes)
+    guide(x), new(x)
+    told = r"draws 9 of 30 data, want every datum; .* new.load_state_dict\(guide.state_dict"
+    with pytest.raises(ValueError, match=f"^evaluate: .*{told}"):
+        evaluate(part, guide, x, particles=2, progress=False)
+    with pytest.raises(ValueError, match=f"^to_arviz: .*{told}"):
+        to_arviz(part, guide, x, draws=2)
+    new.load_state_dict(guide.state_dict())
+    assert evaluate(whole, new, x, particles=2, progress=False).n == N
+    to_arviz(whole, new, x, draws=2)
+
+
+@pytest.mark.skipif(numpyro is None, reason="needs NumPyro")
+def test_the_cure_that_is_named_for_ports_works():
+    x, part, whole = jnp.asarray(X), subsampling(numpyro, 9), subsampling(numpyro, None)
+    guide = ports.MeanField(part, x, hidden=4, key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"draws 9 of 30 data, .*tree_at\(lambda q: q.model, guide, whole"):
+        jax_tools.evaluate(part, guide, x, particles=2, progress=False)
+    new = eqx.tree_at(lambda q: q.model, guide, whole)
+    assert jax_tools.evaluate(whole, new, x, particles=2, progress=False).n == N
+    to_arviz(whole, new, x, draws=2)

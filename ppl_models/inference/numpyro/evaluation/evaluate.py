@@ -14,7 +14,7 @@ from jax.scipy.special import logsumexp
 from ppl_models.numpyro.data import Rows
 from ppl_models.programs.jax_state import tidied
 from ppl_models.programs.numpyro import runs, support_of
-from ppl_models.programs.pairs import check_whole
+from ppl_models.programs.pairs import INSTEAD_OF_PORT, check_whole
 from ppl_models.programs.record import Run
 
 from ...objectives.bounds import elbo
@@ -99,8 +99,8 @@ def evaluate(
         few = drawn(columns, _rows(columns, 0, n), key)
         free, parameters, pair = find(model, guide, few, key, "evaluate")
     params = parameters.constrained(free)
-    pair.check("evaluate", model)
-    check_whole("evaluate", pair.model)
+    pair.check("evaluate", model, language="numpyro")
+    check_whole("evaluate", pair.model, INSTEAD_OF_PORT)
     check_values("evaluate", model, guide, columns, len(few[0]), params, pair.plate)
     notes = [*pair.mismatches(runs(guide, few, params)), *pair.weights]
     whole = bool(pair.shared)
@@ -120,7 +120,7 @@ def evaluate(
         how = {"particles": chunk, "analytic": analytic, "plate": pair.plate}
         found = terms(model, guide, batch, **how, key=key, params=params)
         if found.full_size is not None:  # a program may subsample batches of some sizes only
-            check_whole("evaluate", find(model, guide, batch, key, "evaluate")[2].model)
+            check_whole("evaluate", find(model, guide, batch, key, "evaluate")[2].model, INSTEAD_OF_PORT)
         log_w = _total(found) if whole else found.log_w
         kl = {s: v.mean() / (units if s in found.shared else 1) for s, v in found.kl.items()}
         return log_w, elbo(found, data_size=units), kl

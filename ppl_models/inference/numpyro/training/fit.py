@@ -119,7 +119,7 @@ def fit(
             raise ValueError("fit: model and guide have no trainable parameter; is everything frozen?")
         params = parameters.constrained(free)
         without = "pass loss=numpyro.infer.TraceGraph_ELBO(), which does without"
-        pair.check("fit", model, reparametrized=without if config.loss is None else None)
+        pair.check("fit", model, reparametrized=without if config.loss is None else None, language="numpyro")
         run.notes += pair.mismatches(runs(guide, batch, params))
         for each in (columns, held_out):
             if each is not None:

@@ -45,6 +45,9 @@ def evaluate(
     the data count as one datum and the numbers are divided by their count; then every pass takes all the data at once,
     and memory is that of all of them, however small `rows` is. So it is of a pair that takes one number of rows alone.
 
+    Discrete sites that the model enumerates (`pyro.infer.config_enumerate`) and the guide leaves out are summed out
+    exactly: z is what the guide draws, and p(x, z) is their sum, as in `pyro.infer.TraceEnum_ELBO`.
+
     Args:
         model, guide: any Pyro programs; modules are put in eval mode for the time of the call.
         data: rows, as for `fit`; they are moved to the modules' device.
@@ -90,12 +93,13 @@ def _evaluate(
     device: torch.device | None,
 ) -> Evaluation:
     n = data.size
-    info, batch = first_look("evaluate", model, guide, lambda k: data.rows(slice(0, k), device), n, max(rows, CHUNK))
+    most = max(rows, CHUNK)
+    info, batch = first_look("evaluate", model, guide, lambda k: data.rows(slice(0, k), device), n, most, sums=True)
     pair, scored = info.pair, _has_bits(data.columns, info.pair.model)
     check_rows("evaluate", model, guide, batch, pair)
     check_values(model, guide, data, len(batch[0]), device)
     _ = info.terms.log_w  # and draws outside the support of their prior, whose densities are computed when asked for
-    sites, nesting, plate = pair.kl, pair.nesting, pair.plate
+    sites, nesting, plate = pair.kl, pair.nesting, "" if pair.divided else pair.plate
     # what has no row for each datum takes all the data at once
     whole = bool(pair.shared)
     # without a plate around the data there is but one datum, whatever the length of the arguments
@@ -106,7 +110,7 @@ def _evaluate(
     # rows are left out only where that saves something, and only of a pair that is right without them
     split = not whole and n > 1 and (n * particles > rows or (n > SMALL and particles > 1))
     if split:
-        found, reason = fewer(model, guide, batch, pair, info.traces)
+        found, reason = fewer(model, guide, batch, pair, info.traces, sums=True)
         few, split = found or few, found is not None
         if not split:
             notes.append(f"all rows in every pass: {reason}")
@@ -115,7 +119,7 @@ def _evaluate(
         reason = None
         if particles > 1:
             with forked(few.args):
-                reason = vectorizes(model, guide, few.args, nesting, plate=plate, single=few.traces)
+                reason = vectorizes(model, guide, few.args, nesting, plate=plate, single=few.traces, sums=True)
         if reason is not None:
             notes.append(f"particles run one by one: {reason}")
         vectorize = reason is None
@@ -135,9 +139,11 @@ def _evaluate(
             count = len(batch[0])
             parts: list[tuple[Tensor, float, dict[str, float]]] = []
             for chunk in chunks:
-                found = terms(model, guide, batch, particles=chunk, nesting=nesting, analytic=analytic, plate=plate)
+                how = {"nesting": nesting, "analytic": analytic, "plate": plate, "sums": True}
+                found = terms(model, guide, batch, particles=chunk, **how)
                 if found.full_size is not None:  # all the data at once, where it is more than was looked at
-                    check_rows("evaluate", model, guide, batch, pair_info("evaluate", model, guide, batch).pair)
+                    again = pair_info("evaluate", model, guide, batch, sums=True).pair
+                    check_rows("evaluate", model, guide, batch, again)
                 log_w = _total(found) if whole else found.log_w
                 parts.append((log_w, *_numbers(found, units)))
                 done += 1

@@ -10,10 +10,12 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from ppl_models.programs.pairs import Pair
+from ppl_models.programs.plates import data_plate
 from ppl_models.programs.pyro import read
 from ppl_models.programs.rows import fits, rows_in
 
 from .checks import forked
+from .enumerated import with_states
 from .messengers import Drawing
 from .particles import vectorizes
 from .rounding import rounded
@@ -65,6 +67,7 @@ def pair_info(
     observes: bool = True,
     paired: bool = True,
     reparametrized: bool = False,
+    sums: bool = False,
 ) -> PairInfo:
     """Run a pair on a batch, with Pyro's validation as it is: wrong data speak up here.
 
@@ -78,6 +81,7 @@ def pair_info(
         observes: whether the model must observe something.
         paired: whether the guide must draw what the model draws, as it need not where sites are summed out.
         reparametrized: whether every latent of the guide must be, as the pathwise gradient wants it.
+        sums: sum out what the model enumerates and the guide does not draw.
 
     Raises:
         ValueError: a model that observes nothing, a guide that observes something (they may be swapped), that lacks a
@@ -87,7 +91,7 @@ def pair_info(
     kwargs = kwargs or {}
     given = [*args, *kwargs.values()]
     with forked(given), torch.no_grad(), poutine.block(), rounded():
-        traces, params, ran, pair = _seen(asks, model, guide, args, kwargs)
+        traces, params, ran, pair = _seen(asks, model, guide, args, kwargs, sums)
         instead = f"pass loss=pyro.infer.Trace_ELBO(), {ENUMERATE}" if reparametrized else None
         pair.check(asks, model, observes=observes, paired=paired, reparametrized=instead)
         found = PairInfo(pair, traces, params, ran, 1, particles)
@@ -99,44 +103,52 @@ def pair_info(
 
 
 def first_look(
-    asks: str, model: Callable, guide: Callable, rows: Callable[[int], tuple[Any, ...]], n: int, most: int
+    asks: str,
+    model: Callable,
+    guide: Callable,
+    rows: Callable[[int], tuple[Any, ...]],
+    n: int,
+    most: int,
+    sums: bool = False,
 ) -> tuple[PairInfo, tuple[Any, ...]]:
     """(`pair_info`, the rows that it is of): the first ones, or all of them for a pair that takes no fewer.
 
     Args:
-        asks, model, guide: see `pair_info`.
+        asks, model, guide, sums: see `pair_info`.
         rows: gives so many of the first rows, a tuple of arguments.
         n: how many there are.
         most: how many of them are enough.
     """
     batch = rows(min(n, most))
     try:
-        return pair_info(asks, model, guide, batch), batch
+        return pair_info(asks, model, guide, batch, sums=sums), batch
     except Exception:
         if n <= most or (made_for(model, guide, batch) or ("", 0))[1] != n:
             raise
     whole = rows(n)
-    return pair_info(asks, model, guide, whole), whole
+    return pair_info(asks, model, guide, whole, sums=sums), whole
 
 
 def _seen(
-    asks: str, model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
+    asks: str, model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any], sums: bool
 ) -> tuple[tuple[Trace, Trace], dict[str, Tensor], Drawing, Pair]:
     """(traces, params, what was called, record) of a run; if it fails, it is asked if the number of rows is why."""
     try:
-        traces, params, ran = run_with_params(model, guide, args, kwargs)
+        traces, params, ran = run_with_params(model, guide, args, kwargs, sums)
     except Exception:
         if not kwargs:
             refuse_others(asks, model, guide, args)
         raise
-    pair = Pair.of(*map(read, traces), next(iter([*args, *kwargs.values()]), None))
+    of_model, of_guide = map(read, traces)
+    data = data_plate(with_states(of_model) if sums else of_model, next(iter([*args, *kwargs.values()]), None))
+    pair = Pair(of_model, of_guide, data)
     if not kwargs and not fits((pair.model, pair.guide), rows_in(args)):
         refuse_others(asks, model, guide, args)
     return traces, params, ran, pair
 
 
 def run_with_params(
-    model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
+    model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any], sums: bool = False
 ) -> tuple[tuple[Trace, Trace], dict[str, Tensor], Drawing]:
     """((model trace, guide trace), `PairInfo.params`, `PairInfo.ran`) of a run that nothing else sees.
 
@@ -145,7 +157,7 @@ def run_with_params(
     """
     with torch.no_grad(), poutine.block(), poutine.trace() as capture, poutine.block(expose_types=["param"]):
         with Drawing() as ran:
-            pair = run_pair(model, guide, args, kwargs)
+            pair = run_pair(model, guide, args, kwargs, sums)
     values = {name: node["value"] for name, node in capture.trace.nodes.items() if node["type"] == "param"}
     params = {name: v.unconstrained() if hasattr(v, "unconstrained") else v for name, v in values.items()}
     return pair, params, ran

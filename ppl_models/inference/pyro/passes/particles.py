@@ -22,6 +22,7 @@ def vectorizes(
     tolerance: float = 1e-3,
     plate: str | None = None,
     single: tuple[Trace, Trace] | None = None,
+    sums: bool = False,
 ) -> str | None:
     """None if a draw among a few particles in one pass has the densities that it has alone; else the reason why not.
 
@@ -34,18 +35,18 @@ def vectorizes(
         model, guide, args: the pair and a small batch.
         nesting: number of plate dims of the pair.
         tolerance: largest difference of a term, relative to 1 + its size.
-        plate: see `terms`.
+        plate, sums: see `terms`.
         single: traces of model and guide on these arguments; None runs them once more.
     """
     rows = len(args[0]) if args and isinstance(args[0], Tensor) else 0
     particles, k = 5 if rows == 4 else 4, 1  # not the batch size: a mix-up of the two dims must not look right
     dim = -1 - nesting
     try:
-        alone = traces(model, guide, args, {})[:2] if single is None else single
+        alone = traces(model, guide, args, {}, sums)[:2] if single is None else single
         plate = plate_of(alone[0], next(iter(args), None)) if plate is None else plate
         drawn = {name: node["value"] for name, node in nodes_of(alone[1], "latent").items()}
         with Among(drawn, k, dim), pyro.plate(PARTICLES, particles, dim=dim):
-            together = collect(*traces(model, guide, args, {})[:2], dim, False, plate)
+            together = collect(*traces(model, guide, args, {}, sums)[:2], dim, False, plate)
         site = difference(together, collect(*alone, None, False, plate), lambda t: t[min(k, len(t) - 1)], tolerance)
         if site is not None:
             return f"site {site!r} has another density when particles are vectorized"

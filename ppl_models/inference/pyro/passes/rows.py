@@ -9,7 +9,7 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from ppl_models.programs.pairs import INSTEAD, Pair, check_whole
+from ppl_models.programs.pairs import Pair, check_whole
 from ppl_models.programs.plates import subsampled
 from ppl_models.programs.pyro import frame_of, kind_of, nodes_of, read, run
 from ppl_models.programs.rows import fits, refuse_rows, rows_taken
@@ -34,7 +34,7 @@ class Few(NamedTuple):
 
 
 def fewer(
-    model: Callable, guide: Callable, args: Sequence[Any], pair: Pair, whole: tuple[Trace, Trace]
+    model: Callable, guide: Callable, args: Sequence[Any], pair: Pair, whole: tuple[Trace, Trace], sums: bool = False
 ) -> tuple[Few | None, str | None]:
     """(a few rows by themselves, None) if they have the densities that they have among all, else (None, the reason).
 
@@ -47,6 +47,7 @@ def fewer(
         args: a batch of which the traces were taken, two rows at least.
         pair: their record.
         whole: traces of model and guide on the batch.
+        sums: see `terms`.
     """
     n = len(args[0])
     count = min(FEW, n - 1)
@@ -56,7 +57,7 @@ def fewer(
             dim = frame_of(node, pair.plate).dim - node["fn"].event_dim
             drawn[name] = node["value"].narrow(dim, n - count, count)
         with Substitute(drawn):
-            alone = traces(model, guide, few, {})[:2]
+            alone = traces(model, guide, few, {}, sums)[:2]
         together, apart = (collect(*each, None, False, pair.plate) for each in (whole, alone))
         site = difference(together, apart, lambda t: t[0, -count:])
     except Exception as error:  # noqa: BLE001 (whatever a program does with rows that it does not expect)
@@ -96,16 +97,13 @@ def refuse_others(asks: str, model: Callable, guide: Callable, args: Sequence[An
         refuse_rows(asks, len(args[0]), *taken)
 
 
-def check_rows(
-    asks: str, model: Callable, guide: Callable, args: Sequence[Any], pair: Pair, instead: str = INSTEAD
-) -> None:
+def check_rows(asks: str, model: Callable, guide: Callable, args: Sequence[Any], pair: Pair) -> None:
     """Raise ValueError for a pair that saw some of its data only, as its model subsamples or was made for other rows.
 
     Args:
         asks: the function that asks, "evaluate".
         model, guide, args: the pair and what it was run on.
         pair: the record.
-        instead: what to try where the model subsamples.
     """
     if not subsampled(pair.model):
         return
@@ -115,7 +113,7 @@ def check_rows(
         alone = []
     if not alone:
         refuse_others(asks, model, guide, args)
-    check_whole(asks, pair.model, instead)
+    check_whole(asks, pair.model)
 
 
 def _sizes(model: Callable, guide: Callable, args: Sequence[Any]) -> list[int]:

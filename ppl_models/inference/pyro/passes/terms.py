@@ -11,6 +11,7 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
+from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
@@ -21,6 +22,7 @@ from ppl_models.programs.pyro import PARTICLES, frame_of, mask_of, nodes_of, out
 
 from ...objectives.terms import Terms as Terms
 from .divergences import divergence, log_density, per_datum, per_unit, unit_divergence
+from .enumerated import FIRST, summed_out
 from .lazy import Late
 from .messengers import UntilDrawn
 
@@ -34,6 +36,7 @@ def terms(
     nesting: int | None = None,
     analytic: bool = True,
     plate: str | None = None,
+    sums: bool = False,
 ) -> Terms:
     """Run the pair once, with all particles in one vectorized pass, and collect its `Terms`.
 
@@ -47,6 +50,7 @@ def terms(
         nesting: number of plate dims of the programs, needed for particles > 1; see `plate_nesting`.
         analytic: take divergences in closed form where there is one.
         plate: name of the data plate, "" where there is none; None looks for it (`programs.plates.data_plate`).
+        sums: sum out what the model enumerates and the guide does not draw (`summed_out`).
 
     Raises:
         ValueError: the guide samples a site that the model lacks, lacks one that it needs, runs another model, or
@@ -61,7 +65,7 @@ def terms(
         return pyro.plate(PARTICLES, particles, dim=dim) if dim else nullcontext()
 
     with vectorized():
-        model_trace, guide_trace, same_order = traces(model, guide, args, kwargs)
+        model_trace, guide_trace, same_order = traces(model, guide, args, kwargs, sums)
     if plate is None:
         plate = plate_of(model_trace, next(iter([*args, *kwargs.values()]), None))
     found = collect(model_trace, guide_trace, dim, analytic and same_order, plate)
@@ -77,8 +81,12 @@ def terms(
     return replace(found, prior=Late({name: partial(of_prior, name) for name in names}))
 
 
-def run_pair(model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Trace, Trace]:
+def run_pair(
+    model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any], sums: bool = False
+) -> tuple[Trace, Trace]:
     """(model trace, guide trace) of one run, subsample sites pruned; whether their latents agree is not looked at.
+
+    Of the model's the sites that it enumerates and the guide does not draw are summed out if `sums`.
 
     Raises:
         ValueError: a guide built on another model (it has `model`, and is a `GuideMessenger` or has a `layout`), or one
@@ -97,16 +105,18 @@ def run_pair(model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapp
     with poutine.trace() as capture:
         guide(*args, **kwargs)
     check_order(guide, nodes_of(capture.trace, "observed"), "pyro")
-    with poutine.trace() as replayed, poutine.replay(trace=capture.trace):
+    enumerating = EnumMessenger(FIRST) if sums else nullcontext()
+    with poutine.trace() as replayed, poutine.replay(trace=capture.trace), enumerating:
         model(*args, **kwargs)
-    return prune_subsample_sites(replayed.trace), prune_subsample_sites(capture.trace)
+    found = prune_subsample_sites(replayed.trace)
+    return summed_out(found) if sums else found, prune_subsample_sites(capture.trace)
 
 
 def traces(
-    model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
+    model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any], sums: bool = False
 ) -> tuple[Trace, Trace, bool]:
     """(model trace, guide trace, whether both draw the latents in one order), subsample sites pruned."""
-    model_trace, guide_trace = run_pair(model, guide, args, kwargs)
+    model_trace, guide_trace = run_pair(model, guide, args, kwargs, sums)
     if isinstance(poutine.unwrap(guide), GuideMessenger):
         return model_trace, guide_trace, True
     needed, given = (nodes_of(trace, "latent") for trace in (model_trace, guide_trace))
