@@ -10,8 +10,8 @@ from typing import Any, Literal, NoReturn, Self
 
 import numpy as np
 
-from .plates import data_plate, is_local, is_scaled, subsampled
-from .record import Plate, Run, Site
+from .plates import data_plate, is_local, subsampled
+from .record import Plate, Run
 
 NO_DATA = "no data can be drawn from the model", "give it one"
 PROPER = "pass the data that it observes, or give the site a proper prior"  # to be tried where it cannot be drawn
@@ -116,57 +116,6 @@ class Pair:
         """(name, family) of the guide's first draw that no gradient goes through, None where there is none."""
         return next(((s.name, s.family) for s in self.guide.latents.values() if not s.reparametrized), None)
 
-    def mismatches(self, again: Callable[[], Run]) -> list[str]:
-        """The reasons why log p - log q of the draws is no log weight, so that what is made of it bounds nothing.
-
-        Args:
-            again: runs the guide on other random numbers. It is asked for, twice, only where the guide has a point mass
-                and auxiliary draws, as autoguides do: a point that moves is the image of a draw.
-        """
-        both = [(self.model[name], site) for name, site in self.guide.latents.items() if name in self.model.latents]
-        points = [q.name for p, q in both if q.family == "Delta" and p.family != "Delta" and not _is_discrete(p)]
-        if points and any(site.auxiliary for site in self.guide.latents.values()):
-            one, other = again(), again()
-            points = [name for name in points if _is_still(one, other, name)]
-        masks = [q.name for p, q in both if not self._masked_alike(p, q)]
-        told = []
-        if points:
-            told.append(
-                f"the guide draws {_listed(points)} from a point mass (Delta), which has no density to hold against "
-                "the prior's: ELBO, NLL and KL are those of a MAP estimate and bound nothing"
-            )
-        if masks:
-            told.append(
-                f"the mask of {_listed(masks)} in the model is not the guide's, so that log p and log q are not of the "
-                "same draws: ELBO, NLL and KL bound nothing; give the site one mask in both"
-            )
-        return told
-
-    @property
-    def weights(self) -> list[str]:
-        """The reason, if there is one, why log p and log q are those of no density: a program weighs them."""
-        names = {
-            site.name: None
-            for run in (self.model, self.guide)
-            for site in run.of(*DENSE).values()
-            if is_scaled(site, run.to_numpy)
-        }
-        if not names:
-            return []
-        return [
-            f"a scale in the programs weighs {_listed(names)}: ELBO, NLL and KL are those of the weighted log "
-            "densities and bound nothing; evaluate the programs without it"
-        ]
-
-    def _masked_alike(self, p: Site, q: Site) -> bool:
-        one, other = (
-            np.asarray(site.mask is None) if site.mask is None or site.mask is False else run.to_numpy(site.mask)
-            for run, site in ((self.model, p), (self.guide, q))
-        )
-        if one is None or other is None:  # not to be read
-            return (p.mask is None) == (q.mask is None)
-        return bool((one == other).all())
-
     def check(
         self,
         asks: str,
@@ -220,23 +169,6 @@ class Pair:
                 f"{asks}: the guide leaves out the site {name!r}, {found}, so that it is to be summed out; {mark}"
                 f"{instead}"
             )
-
-
-def _is_still(one: Run, other: Run, name: str) -> bool:
-    """Whether two runs give a site one value."""
-    first, second = (run.to_numpy(run[name].value) for run in (one, other))
-    return first is not None and second is not None and np.array_equal(first, second)
-
-
-def _is_discrete(site: Site) -> bool:
-    try:
-        return bool(site.fn.support.is_discrete)
-    except (AttributeError, NotImplementedError):  # a distribution of one's own may lack it
-        return False
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names))
 
 
 def _all(scales: Iterable[np.ndarray], value: float) -> bool:

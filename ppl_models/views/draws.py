@@ -65,7 +65,7 @@ class Draws:
         plate: the data plate, None where there is none.
         library: name and version of what the programs are written in.
         notes: what one should know of them.
-        doubts: the reasons why log p - log q is no log weight, `Pair.mismatches` and `Pair.weights`.
+        doubts: the reasons why log p - log q is no log weight, `programs.doubts`.
     """
 
     groups: dict[str, Arrays]

@@ -13,6 +13,7 @@ from numpyro.primitives import Messenger
 from ppl_models.inference.numpyro.passes.divergences import log_density, per_datum, scaled
 from ppl_models.inference.numpyro.passes.rows import refuse_others
 from ppl_models.inference.numpyro.passes.terms import check_model, weights
+from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.jax_state import tidied
 from ppl_models.programs.numpyro import Drawable, Trace, as_arrays, kind_of, nodes_of, read, runs
 from ppl_models.programs.pairs import INSTEAD_OF_PORT, PROPER, Pair, Undrawn, check_order, check_whole
@@ -117,7 +118,7 @@ class _Pair:
         pair.check("to_arviz", model, language="numpyro")
         check_whole("to_arviz", found, INSTEAD_OF_PORT)
         self.plate, self.shared = pair.data, pair.shared
-        self.doubts = [*pair.mismatches(runs(guide, args, self.params)), *pair.weights]
+        self.doubts = [*mismatches(pair, runs(guide, args, self.params)), *weighed(pair)]
         self.observed = {name: site.value for name, site in found.observed.items()}
         self.dims = {n: Dims.of(s) for n, s in {**found.latents, **found.observed, **found.computed}.items()}
         self.left_out: str | None = None

@@ -21,6 +21,7 @@ from ppl_models.inference.pyro.passes.pair_info import pair_info
 from ppl_models.inference.pyro.passes.particles import vectorizes
 from ppl_models.inference.pyro.passes.rows import check_rows
 from ppl_models.inference.pyro.passes.terms import Terms, collect, traces
+from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.pairs import PROPER, Undrawn
 from ppl_models.programs.pyro import PARTICLES, Drawable, as_tensors, kind_of, nodes_of, run as run_program, to_numpy
 from ppl_models.programs.record import COMPUTED
@@ -57,7 +58,7 @@ def _draw(
     run, terms, nesting, plate = info.pair.model, info.terms, info.pair.nesting, info.pair.plate
     check_rows("to_arviz", model, guide, args, info.pair)
     with forked(args):
-        doubts = [*info.pair.mismatches(partial(run_program, guide, args)), *info.pair.weights]
+        doubts = [*mismatches(info.pair, partial(run_program, guide, args)), *weighed(info.pair)]
     dims = {name: Dims.of(site) for name, site in {**run.latents, **run.observed, **run.computed}.items()}
     observed = {name: dims[name].arrange(to_numpy(site.value)[None])[0] for name, site in run.observed.items()}
     reason = None

@@ -12,6 +12,7 @@ from jax import Array, random
 from jax.scipy.special import logsumexp
 
 from ppl_models.numpyro.data import Rows
+from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.jax_state import tidied
 from ppl_models.programs.numpyro import runs, support_of
 from ppl_models.programs.pairs import INSTEAD_OF_PORT, check_whole
@@ -102,7 +103,7 @@ def evaluate(
     pair.check("evaluate", model, language="numpyro")
     check_whole("evaluate", pair.model, INSTEAD_OF_PORT)
     check_values("evaluate", model, guide, columns, len(few[0]), params, pair.plate)
-    notes = [*pair.mismatches(runs(guide, few, params)), *pair.weights]
+    notes = [*mismatches(pair, runs(guide, few, params)), *weighed(pair)]
     whole = bool(pair.shared)
     size = n if whole else max(1, min(n, rows // (1 if vectorize is False else particles)))
     if size < n:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax import random
 
+from ppl_models.programs.doubts import mismatches
 from ppl_models.programs.jax_state import tidied
 from ppl_models.programs.numpyro import runs
 from ppl_models.programs.plates import subsampled
@@ -120,7 +121,7 @@ def fit(
         params = parameters.constrained(free)
         without = "pass loss=numpyro.infer.TraceGraph_ELBO(), which does without"
         pair.check("fit", model, reparametrized=without if config.loss is None else None, language="numpyro")
-        run.notes += pair.mismatches(runs(guide, batch, params))
+        run.notes += mismatches(pair, runs(guide, batch, params))
         for each in (columns, held_out):
             if each is not None:
                 check_values("fit", model, guide, each, min(rows, len(each[0])), params, pair.plate)

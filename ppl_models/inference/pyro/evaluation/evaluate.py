@@ -10,6 +10,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.pyro import run, support_of
 from ppl_models.programs.record import Run
 from ppl_models.programs.torch_state import modules_of
@@ -105,7 +106,7 @@ def _evaluate(
     # without a plate around the data there is but one datum, whatever the length of the arguments
     units = pair.units(n)
     with forked(batch):
-        notes = [*pair.mismatches(partial(run, guide, batch)), *pair.weights]
+        notes = [*mismatches(pair, partial(run, guide, batch)), *weighed(pair)]
     few = Few(batch, info.traces)
     # rows are left out only where that saves something, and only of a pair that is right without them
     split = not whole and n > 1 and (n * particles > rows or (n > SMALL and particles > 1))

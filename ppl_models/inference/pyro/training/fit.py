@@ -9,6 +9,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from ppl_models.programs.doubts import mismatches
 from ppl_models.programs.pyro import run as run_program
 from ppl_models.programs.torch_state import modules_of
 
@@ -113,7 +114,7 @@ def fit(
             passed = info.ran.called
             told = info.pair.kl if config.record_kl else ()
             with forked(example):
-                run.notes += info.pair.mismatches(partial(run_program, guide, example))
+                run.notes += mismatches(info.pair, partial(run_program, guide, example))
             weighing, indices = (
                 Weighing.of(info.pair, data.size),
                 Indices.of(info.pair, model, guide, example, data.size),
