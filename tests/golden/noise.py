@@ -7,8 +7,7 @@ import pyro
 import pytest
 import torch
 
-import ppl_models.inference.pyro.evaluation.densities as densities
-import ppl_models.inference.pyro.evaluation.evaluate as evaluation
+import ppl_models.inference.pyro.passes.pair_info as looks
 import ppl_models.inference.pyro.training.fit as training
 from ppl_models.inference.pyro.passes.pair_info import PairInfo, pair_info
 from ppl_models.inference.pyro.passes.terms import run_pair
@@ -26,12 +25,12 @@ def noise_of_then(monkeypatch: pytest.MonkeyPatch) -> None:
         info = pair_info(asks, model, guide, args, kwargs, **how)
         few = args if asks == "fit" or info.pair.shared else tuple(a[:5] for a in args)
         with torch.no_grad():
-            for rows in {"fit": [few, few], "evaluate": [args, few, few]}.get(asks, [args, args]):
+            for rows in {"fit": [few, few], "evaluate": [args, few, few]}.get(asks, [few, few]):
                 run_pair(model, guide, rows, {})
             if asks == "evaluate":
                 with pyro.plate(PARTICLES, 4 if len(few[0]) == 3 else 3, dim=-1 - info.pair.nesting):
                     run_pair(model, guide, few, {})
         return info
 
-    for module in (densities, evaluation, training):
+    for module in (looks, training):
         monkeypatch.setattr(module, "pair_info", looked)
