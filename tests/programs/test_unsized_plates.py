@@ -90,7 +90,7 @@ def test_a_training_is_that_with_a_size(double):
         run = fit(model, MeanField(model, x[:3], hidden=4), x, steps=6, batch_size=10, seed=0, progress=False)
         histories.append(run.history[-1])
     first, second = ({k: v for k, v in h.items() if isinstance(v, float)} for h in histories)
-    assert first["nll"] == pytest.approx(second["nll"], rel=1e-12)
+    assert first["negative_elbo"] == pytest.approx(second["negative_elbo"], rel=1e-12)
 
 
 @pytest.mark.parametrize("n", [1, 5])
