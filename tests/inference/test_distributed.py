@@ -187,6 +187,7 @@ def test_all_rows_keep_their_order(ranks):
     assert torch.cat([found["all"] for found in ranks]).tolist() == list(range(22))
 
 
+@pytest.mark.slow
 def test_the_death_of_one_ends_all(tmp_path):
     done = by_two(tmp_path, DEATH)
     assert done.returncode != 0 and "rank 1 is gone" in done.stderr and "never here" not in done.stdout
