@@ -325,6 +325,7 @@ def test_a_captured_step_is_the_eager_one(criterion):
     np.testing.assert_allclose(losses[False], losses[True], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_mmd_pulls_the_codes_to_the_prior_and_leaves_them_information():
     """Data that one code can tell: with alpha = 1 the aggregate is near the prior, and each code is narrow."""
     pyro.set_rng_seed(0)

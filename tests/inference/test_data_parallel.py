@@ -259,6 +259,7 @@ def test_without_noise_two_processes_are_one_with_twice_the_batch(done, ranks, t
     torch.testing.assert_close(remembered(done / "line"), remembered(tmp_path), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_loss_curve_is_that_of_twice_the_batch(histories):
     """Means over five seeds at each of ten records differ by less than 5 of their standard errors, and 0.15 nats."""
     two = torch.tensor([[r["negative_elbo"] for r in histories[0][f"seed{seed}"]] for seed in SEEDS])

@@ -193,6 +193,7 @@ def test_numbers_are_those_of_torch(wide):
     assert list(found.to_dict()) == list(want.to_dict()) and str(found).count("\n") == str(want).count("\n")
 
 
+@pytest.mark.slow
 def test_a_linear_gaussian_pair_of_the_collection(wide):
     theirs = TorchLinearGaussian(weight=0.3, generator=torch.Generator().manual_seed(0))
     x = theirs(n=50).detach()
@@ -353,6 +354,7 @@ def near(found, site: str, mean: np.ndarray, more: float = 0.0) -> None:
     assert (np.abs(estimate - mean) < 5 * scale).all(), (site, estimate, mean, scale)
 
 
+@pytest.mark.slow
 def test_nuts_of_a_linear_gaussian_model(wide):
     theirs = TorchLinearGaussian(latent=(1, 1), generator=torch.Generator().manual_seed(0))
     ours = like_torch(LinearGaussian(latent=(1, 1), key=jax.random.key(0)), theirs)

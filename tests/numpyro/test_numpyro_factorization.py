@@ -151,7 +151,7 @@ def test_scan_gets_no_verdict():
     [
         (autoguide.AutoNormal, WRONG),
         pytest.param(autoguide.AutoDiagonalNormal, WRONG, marks=pytest.mark.slow),
-        (autoguide.AutoMultivariateNormal, (True, False, False)),
+        pytest.param(autoguide.AutoMultivariateNormal, (True, False, False), marks=pytest.mark.slow),
         pytest.param(autoguide.AutoLowRankMultivariateNormal, (True, False, False), marks=pytest.mark.slow),
         (autoguide.AutoDelta, UNKNOWN),
         (autoguide.AutoLaplaceApproximation, UNKNOWN),

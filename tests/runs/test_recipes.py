@@ -265,6 +265,7 @@ def test_statements_about_discrete_joints_hold_to_a_millionth():
         assert bracket["lower"] - 0.2 < bracket["exact"] < bracket["upper"] + 0.2  # four standard errors of 200 draws
 
 
+@pytest.mark.slow
 def test_preference_is_watched_on_the_way(tmp_path):
     recipe = read_recipe("information-preference", SMALL["information-preference"])
     carry_out(recipe, tmp_path, progress=False)
