@@ -1,9 +1,11 @@
 """`Factor`: of which family one factor q(z | parents, evidence) is, and the sizes of its network; `plan` finds all."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from ppl_models.programs.record import Mask
 
 from .checks import no_product
 from .evidence import Array, EvidenceKey
@@ -111,6 +113,31 @@ def choose_family(
             "SelfReflective with the flow"
         )
     return known["diagonal"] if n == 1 and not is_flow else found
+
+
+def masked_alike(
+    q: Any, masks: Sequence[Mask], uncoupled: Callable[[Any, int], Any], pushed: Callable[[Any, Any], Any]
+) -> Any:
+    """A factor with the masks of its prior, each at its place; None where one is within an event that q couples.
+
+    Args:
+        q: the factor.
+        masks: of the prior, the outermost first.
+        uncoupled: takes leftmost event dims of a distribution for batch dims, or gives None.
+        pushed: a distribution of the language pushed through transforms.
+    """
+    for kept, events, above in reversed(masks):
+        through = getattr(q, "transforms", ())
+        if len(through) < above:
+            return None
+        first = len(through) - above
+        inner = q if not above else pushed(q.base_dist, through[:first]) if first else q.base_dist
+        apart = uncoupled(inner, events)
+        if apart is None:
+            return None
+        masked = apart.mask(kept).to_event(events)
+        q = pushed(masked, through[first:]) if above else masked
+    return q
 
 
 def network_of(name: str) -> str:

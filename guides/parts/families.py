@@ -18,6 +18,7 @@ from ppl_models.parts.likelihoods import bounded_exp
 from ppl_models.parts.sizes import one_size
 from ppl_models.programs.pyro import layers
 
+from . import factors
 from .factors import Family
 
 with validation_enabled(dist.is_validation_enabled()):  # zuko turns it off for every distribution of the process
@@ -234,25 +235,8 @@ def gaussian_base(prior: TorchDistributionMixin) -> tuple[Tensor, Tensor, tuple[
 
 
 def masked_alike(q: TorchDistributionMixin, prior: TorchDistributionMixin) -> TorchDistributionMixin | None:
-    """A factor with the masks of its prior, each at its place; None where one is within an event that q couples."""
-    found: Any = q
-    for mask in reversed(layers(prior).masks):
-        found = _masked(found, *mask)
-        if found is None:
-            return None
-    return found
-
-
-def _masked(q: Any, kept: Tensor | bool, events: int, above: int) -> Any:
-    if above:
-        pushed = isinstance(q, torch.distributions.TransformedDistribution) and len(q.transforms) >= above
-        first = len(q.transforms) - above if pushed else 0
-        inner = q.base_dist if pushed else None
-        inner = dist.TransformedDistribution(inner, q.transforms[:first]) if first else inner
-        inner = None if inner is None else _masked(inner, kept, events, 0)
-        return None if inner is None else dist.TransformedDistribution(inner, q.transforms[first:])
-    apart = uncoupled(q, events)
-    return None if apart is None else apart.mask(kept).to_event(events)
+    """A factor with the masks of its prior (`factors.masked_alike`)."""
+    return factors.masked_alike(q, layers(prior).masks, uncoupled, dist.TransformedDistribution)
 
 
 def uncoupled(q: Any, dims: int) -> Any:

@@ -52,6 +52,10 @@ class Weighing:
             return (1 / up if self.scales == "data" else 1.0), (up if self.scales == "shared" else 1.0)
         return (up if self._raises(loss) else 1.0), 1.0
 
+    def factor(self, frame: Any, rows: int, loss: Any = None) -> float:
+        """That of a site in this frame of the data plate (None outside), in a pass over so many rows; see `factors`."""
+        return self.factors(rows if frame is None else frame.size, loss)[frame is None]
+
     def _raises(self, loss: Any) -> bool:
         """Whether a batch must be raised to all the data for a loss, as nothing else does it."""
         known = self.scales or self.full_size is not None or getattr(loss, "data_size", None) is not None

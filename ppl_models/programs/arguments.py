@@ -93,6 +93,13 @@ def takes(count: int, program: Callable | None) -> bool:
         return False
 
 
+def check_lengths(columns: Sequence[Any], asks: str) -> None:
+    """Raise ValueError unless columns have equally many rows, at least one."""
+    lengths = [len(column) for column in columns]
+    if not lengths or min(lengths) == 0 or len(set(lengths)) > 1:
+        raise ValueError(f"{asks}: found lengths {lengths}, want equal lengths of at least 1")
+
+
 def check_count(count: int, asks: str, program: Callable | None) -> None:
     """Raise ValueError unless a program can be called with so many arguments."""
     if not takes(count, program):
@@ -137,9 +144,8 @@ def example_array(arg: Any, asks: str) -> np.ndarray | None:
     Raises:
         TypeError: a frame of other things than numbers.
     """
-    kind = getattr(
-        getattr(arg, "dtype", None), "kind", "f" if hasattr(arg, "detach") else "O"
-    )  # of torch's none is told
+    untold = "f" if hasattr(arg, "detach") else "O"  # torch's types have no kind
+    kind = getattr(getattr(arg, "dtype", None), "kind", untold)
     if is_frame(arg) or (getattr(arg, "ndim", 0) and kind in "biufc"):
         return numbers(arg, asks)
     return None

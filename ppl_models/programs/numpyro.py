@@ -27,7 +27,7 @@ from numpyro.primitives import Messenger
 
 from .arguments import example_array
 from .pairs import PROPER, refuse_undrawn
-from .record import Kind, Layers, Mask, Plate, Run, Site
+from .record import Kind, Layers, Plate, Run, Site, Wrappers
 
 Node = Mapping[str, Any]
 Trace = Mapping[str, Node]
@@ -170,32 +170,21 @@ def frame_of(node: Node, plate: str | None, trace: Trace) -> Frame | None:
     return Frame(*found, trace[found.name]["args"][0] if found.name in trace else found.size)
 
 
+def _only_pushes(fn: Distribution) -> bool:
+    if not isinstance(fn, TransformedDistribution) or type(fn).log_prob is not TransformedDistribution.log_prob:
+        return False
+    return not any(isinstance(transform, AbsTransform) for transform in fn.transforms)
+
+
+_WRAPPERS = Wrappers(Independent, MaskedDistribution, ExpandedDistribution, _only_pushes)
+
+
 def layers(fn: Distribution, transforms: bool = True) -> Layers:
     """A distribution without what only wraps it: independent and expanded dims, masks and, if asked for, bijections.
 
     A transformed distribution with a density of its own (`FoldedDistribution`) is no wrapper.
     """
-    found: Any = fn
-    shape, events = tuple(found.batch_shape), 0
-    through: list[Any] = []
-    masks: list[Mask] = []
-    while True:
-        if isinstance(found, Independent):
-            dims, inner = found.reinterpreted_batch_ndims, tuple(found.base_dist.batch_shape)
-            shape, events = shape + inner[len(inner) - dims :], events + dims
-        elif isinstance(found, MaskedDistribution):
-            masks.append(Mask(found._mask, events, len(through)))
-        elif transforms and _only_pushes(found):
-            through = [*found.transforms, *through]
-        elif not isinstance(found, ExpandedDistribution):
-            return Layers(found, shape, events, through, masks)
-        found = found.base_dist
-
-
-def _only_pushes(fn: Distribution) -> bool:
-    if not isinstance(fn, TransformedDistribution) or type(fn).log_prob is not TransformedDistribution.log_prob:
-        return False
-    return not any(isinstance(transform, AbsTransform) for transform in fn.transforms)
+    return _WRAPPERS.layers(fn, transforms)
 
 
 def unwrapped(fn: Distribution) -> Any:

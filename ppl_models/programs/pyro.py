@@ -22,7 +22,7 @@ from torch.distributions import Distribution, Independent, TransformedDistributi
 from .arguments import example_array
 from .pairs import PROPER, refuse_undrawn
 from .plates import sized
-from .record import Kind, Layers, Mask, Plate, Run, Site
+from .record import Kind, Layers, Mask, Plate, Run, Site, Wrappers
 
 UNSIZED = -1  # size of a plate that was given none
 PARTICLES = "_particles"  # the plate of the draws that a pass makes at once: none of the program's
@@ -143,32 +143,21 @@ def _copies(node: Node, frame: Any, event_dim: int) -> int:
     return max(shape[dim] if len(shape) >= -dim else 1 for dim, shape in shapes)
 
 
+def _only_pushes(fn: Distribution) -> bool:
+    if not isinstance(fn, TransformedDistribution) or type(fn).log_prob is not TransformedDistribution.log_prob:
+        return False
+    return all(transform.bijective for transform in fn.transforms)
+
+
+_WRAPPERS = Wrappers(Independent, MaskedDistribution, ExpandedDistribution, _only_pushes)
+
+
 def layers(fn: Distribution, transforms: bool = True) -> Layers:
     """A distribution without what only wraps it: independent and expanded dims, masks and, if asked for, bijections.
 
     A transformed distribution with a density of its own (`FoldedDistribution`) is no wrapper.
     """
-    found: Any = fn
-    shape, events = fn.batch_shape, 0
-    through: list[Any] = []
-    masks: list[Mask] = []
-    while True:
-        if isinstance(found, Independent):
-            dims, inner = found.reinterpreted_batch_ndims, found.base_dist.batch_shape
-            shape, events = shape + inner[len(inner) - dims :], events + dims
-        elif isinstance(found, MaskedDistribution):
-            masks.append(Mask(found._mask, events, len(through)))
-        elif transforms and _only_pushes(found):
-            through = [*found.transforms, *through]
-        elif not isinstance(found, ExpandedDistribution):
-            return Layers(found, shape, events, through, masks)
-        found = found.base_dist
-
-
-def _only_pushes(fn: Distribution) -> bool:
-    if not isinstance(fn, TransformedDistribution) or type(fn).log_prob is not TransformedDistribution.log_prob:
-        return False
-    return all(transform.bijective for transform in fn.transforms)
+    return _WRAPPERS.layers(fn, transforms)
 
 
 def unwrapped(fn: Distribution) -> Distribution:

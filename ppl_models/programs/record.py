@@ -125,6 +125,37 @@ class Layers(NamedTuple):
     masks: list[Mask]
 
 
+class Wrappers(NamedTuple):
+    """The classes of a language by which a distribution is wrapped.
+
+    Attributes:
+        independent, masked, expanded: of copies taken for one event, of masks, and of repeated copies.
+        pushes: whether a distribution is another one pushed through bijections, and nothing else.
+    """
+
+    independent: type
+    masked: type
+    expanded: type
+    pushes: Callable[[Any], bool]
+
+    def layers(self, fn: Any, transforms: bool) -> Layers:
+        """A distribution without what only wraps it, and what that was; bijections are taken off if asked for."""
+        shape, events = fn.batch_shape, 0
+        through: list[Any] = []
+        masks: list[Mask] = []
+        while True:
+            if isinstance(fn, self.independent):
+                dims, inner = fn.reinterpreted_batch_ndims, fn.base_dist.batch_shape
+                shape, events = shape + inner[len(inner) - dims :], events + dims
+            elif isinstance(fn, self.masked):
+                masks.append(Mask(fn._mask, events, len(through)))
+            elif transforms and self.pushes(fn):
+                through = [*fn.transforms, *through]
+            elif not isinstance(fn, self.expanded):
+                return Layers(fn, shape, events, through, masks)
+            fn = fn.base_dist
+
+
 class Run(Mapping[str, Site]):
     """The sites of one run by name, in the order in which the program met them.
 

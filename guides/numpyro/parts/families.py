@@ -17,6 +17,7 @@ from ppl_models.numpyro.parts.likelihoods import bounded_exp
 from ppl_models.parts.sizes import one_size
 from ppl_models.programs.numpyro import layers
 
+from ...parts import factors
 from ...parts.factors import Family
 from .splines import MonotonicSpline
 
@@ -198,24 +199,7 @@ def gaussian_base(prior: Distribution) -> tuple[Array, Array, tuple[int, ...], l
 
 def masked_alike(q: Distribution, prior: Distribution) -> Distribution | None:
     """See `guides.parts.families.masked_alike`."""
-    found: Any = q
-    for mask in reversed(layers(prior).masks):
-        found = _masked(found, *mask)
-        if found is None:
-            return None
-    return found
-
-
-def _masked(q: Any, kept: Array | bool, events: int, above: int) -> Any:
-    if above:
-        pushed = isinstance(q, dist.TransformedDistribution) and len(q.transforms) >= above
-        first = len(q.transforms) - above if pushed else 0
-        inner = q.base_dist if pushed else None
-        inner = dist.TransformedDistribution(inner, q.transforms[:first]) if first else inner
-        inner = None if inner is None else _masked(inner, kept, events, 0)
-        return None if inner is None else dist.TransformedDistribution(inner, q.transforms[first:])
-    apart = uncoupled(q, events)
-    return None if apart is None else apart.mask(kept).to_event(events)
+    return factors.masked_alike(q, layers(prior).masks, uncoupled, dist.TransformedDistribution)
 
 
 def uncoupled(q: Any, dims: int) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from ppl_models.numpyro.data import Rows, rows_of
-from ppl_models.programs.arguments import arguments, check_count, numbers, read_items
+from ppl_models.programs.arguments import arguments, check_count, check_lengths, numbers, read_items
 
 ROWS = 1000  # that a fingerprint reads
 
@@ -32,9 +32,7 @@ def columns_of(data: Any, name: str, model: Callable | None = None) -> tuple[Row
             not those of the model's arguments.
     """
     columns = [each for column in arguments(data, name, model) for each in _columns(column, name, model)]
-    lengths = [len(column) for column in columns]
-    if not lengths or min(lengths) == 0 or len(set(lengths)) > 1:
-        raise ValueError(f"{name}: found lengths {lengths}, want equal lengths of at least 1")
+    check_lengths(columns, name)
     for column in columns:
         finite = np.isfinite(np.asarray(column.values))
         if not finite.all():

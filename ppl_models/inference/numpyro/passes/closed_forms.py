@@ -41,12 +41,12 @@ def closed_form(q: Distribution, p: Distribution) -> Array | None:
     """
     if q.event_shape != p.event_shape:
         return None
-    found = None
     for transforms in (False, True):
         one, other = layers(q, transforms), layers(p, transforms)
-        if found is None and same_transforms(one, other) and same_masks(one, other):
-            found = _summed(one, other)
-    return found
+        alike = same_transforms(one, other) and same_masks(one, other)
+        if alike and (found := _summed(one, other)) is not None:
+            return found
+    return None
 
 
 def between(q: Distribution, p: Distribution) -> Array | None:

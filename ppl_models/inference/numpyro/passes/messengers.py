@@ -68,8 +68,7 @@ class Weighed(Messenger):
             return
         plate = self.weighing.plate
         frame = next((f for f in msg["cond_indep_stack"] if f.name == plate and f.dim is not None), None)
-        factors = self.weighing.factors(self.seen if frame is None else frame.size, self.loss)
-        factor = factors[frame is None]
+        factor = self.weighing.factor(frame, self.seen, self.loss)
         if factor != 1:
             msg["scale"] = factor if msg["scale"] is None else msg["scale"] * factor
 

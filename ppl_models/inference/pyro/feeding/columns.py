@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ppl_models.programs.arguments import arguments, check_count, numbers
+from ppl_models.programs.arguments import arguments, check_count, check_lengths, numbers
 from ppl_models.programs.pyro import dtype_of, to_tensor
 
 from .items import Items, parted, width_of
@@ -43,9 +43,7 @@ class Columns:
         model, dtype = next(iter(programs), None), dtype_of(*programs)
         found = [_indexed(column, name, dtype, model) for column in arguments(data, name, model)]
         columns = [column for column, _ in found]
-        lengths = [len(column) for column in columns]
-        if not lengths or min(lengths) == 0 or len(set(lengths)) > 1:
-            raise ValueError(f"{name}: found lengths {lengths}, want equal lengths of at least 1")
+        check_lengths(columns, name)
         for values in map(stored, columns):
             if values is not None and not torch.isfinite(values).all():
                 row = (~torch.isfinite(values)).reshape(len(values), -1).any(1).nonzero()[0].item()
@@ -57,6 +55,11 @@ class Columns:
         self.columns, self.size = tuple(columns), len(columns[0])
         self._stored = [stored(column) for column in self.columns]
         self.places = [torch.device("cpu") if values is None else values.device for values in self._stored]
+
+    def _of(self, columns: Sequence[Any]) -> Self:
+        other = object.__new__(type(self))  # which need not be checked
+        other._set(columns)
+        return other
 
     @property
     def known(self) -> bool:
@@ -78,15 +81,11 @@ class Columns:
 
     def to(self, device: torch.device) -> Self:
         """The same data on a device, as far as they can be moved."""
-        other = object.__new__(type(self))
-        other._set([column.to(device) if _movable(column) else column for column in self.columns])
-        return other
+        return self._of([column.to(device) if _movable(column) else column for column in self.columns])
 
     def numbered(self) -> Self:
         """The same data with a last column that tells each row's number."""
-        other = object.__new__(type(self))
-        other._set([*self.columns, torch.arange(self.size, device=self.places[0])])
-        return other
+        return self._of([*self.columns, torch.arange(self.size, device=self.places[0])])
 
     def fingerprint(self) -> str:
         """A digest, the same for the same data, on any device: to say on resume that they are others.

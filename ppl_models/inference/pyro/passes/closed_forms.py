@@ -54,12 +54,12 @@ def closed_form(q: Distribution, p: Distribution) -> Tensor | None:
     """
     if q.event_shape != p.event_shape:
         return None
-    found = None
     for transforms in (False, True):  # a Pareto is an Exponential, transformed, and has a formula of its own
         one, other = layers(q, transforms), layers(p, transforms)
-        if found is None and one.transforms == other.transforms and same_masks(one, other):
-            found = _summed(one, other)
-    return found
+        alike = one.transforms == other.transforms and same_masks(one, other)
+        if alike and (found := _summed(one, other)) is not None:
+            return found
+    return None
 
 
 def between(q: Distribution, p: Distribution) -> Tensor | None:

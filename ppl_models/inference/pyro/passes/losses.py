@@ -211,8 +211,7 @@ class Loss(ELBO):
         if rough and torch.is_grad_enabled():
             refuse_rough(*rough, f"take pyro.infer.Trace_ELBO(), {ENUMERATE}", "Loss: ")
         objective = Carried(self.objective, self.state) if self.state else self.objective
-        rows = len(args[0]) if weighing.scales else 1
-        with Weighed(weighing, rows):
+        with Weighed(weighing, len(args[0])) if weighing.scales else nullcontext():
             value, found = estimate(
                 objective, model, guide, args, kwargs, beta=self.beta, gradient=self.gradient, **how
             )

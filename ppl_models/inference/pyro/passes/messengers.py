@@ -54,8 +54,7 @@ class Weighed(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         frame = frame_of(msg, self.weighing.plate)
-        factors = self.weighing.factors(self.seen if frame is None else frame.size, self.loss)
-        factor = factors[frame is None]
+        factor = self.weighing.factor(frame, self.seen, self.loss)
         if factor != 1:
             msg["scale"] = msg["scale"] * factor
 

@@ -115,10 +115,8 @@ def fit(
             told = info.pair.kl if config.record_kl else ()
             with forked(example):
                 run.notes += mismatches(info.pair, partial(run_program, guide, example))
-            weighing, indices = (
-                Weighing.of(info.pair, data.size),
-                Indices.of(info.pair, model, guide, example, data.size),
-            )
+            weighing = Weighing.of(info.pair, data.size)
+            indices = Indices.of(info.pair, model, guide, example, data.size)
             del info  # which holds a batch, and all that was computed of it
             slots = OptimizerState(trainable(saved), average=config.ema is not None)
             for each in (data, validation):
