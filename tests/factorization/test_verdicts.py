@@ -240,7 +240,7 @@ def built(case: Case, **options) -> tuple:
 
 
 def often(case: Case) -> bool:
-    return case.parents == "needed" or case.guide is MeanField or case.model == "HierarchicalVAE, skips"
+    return case.model in ("HierarchicalVAE, skips", "SeReVAE") and (case.parents == "needed" or case.guide is MeanField)
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ LOOSE = ("schools",)  # Pyro's check of shapes refuses the model itself, unless 
     ("order", "family"),
     few(
         [(order, family) for family in ("diagonal", "full", "flow") for order in ORDERS],
-        lambda order, family: order == "top-down" or (order, family) == ("min-fill", "full"),
+        lambda order, family: (order, family) in (("top-down", "flow"), ("min-fill", "full")),
     ),
 )
 @pytest.mark.parametrize("case", CASES)
@@ -192,7 +192,7 @@ def test_it_trains_on_any_model(case, family, order):
 
 @pytest.mark.parametrize(
     "case",
-    few([case for case in CASES if case != "barren"], lambda case: case in ("groups", "dynamics", "topics", "bounded")),
+    few([case for case in CASES if case != "barren"], lambda case: case == "dynamics"),
 )
 def test_its_loss_falls(case):
     model, args, _ = CASES[case]
@@ -341,10 +341,11 @@ DAGS = {
     "skip": {"z3": ("z2", "z1"), "x": ("z3", "z1")},
     "fork": {"z2": ("z1",), "z3": ("z1",), "x": ("z2", "z3")},
 }
-QUICK = [("fork", "bottom-up")]
 
 
-@pytest.mark.parametrize(("dag", "order"), few([(d, o) for d in DAGS for o in ORDERS], lambda *case: case in QUICK))
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("dag", DAGS)
 def test_it_is_exact_on_linear_gaussian_twins(dag, order):
     model = LinearGaussian(3, (2, 2, 2), DAGS[dag], generator=torch.Generator().manual_seed(0)).requires_grad_(False)
     pyro.set_rng_seed(0)

@@ -15,6 +15,7 @@ from ppl_models.inference import Joint, mutual_information, reversal
 from ppl_models.inference.pyro.evaluation.densities import Densities
 from ppl_models.inference.pyro.evaluation.discrete import coupled
 from ppl_models.inference.pyro.passes.messengers import Substitute
+from tests.helpers.cases import few
 
 
 def table(seed: int, n: int = 5, m: int = 4) -> Joint:
@@ -108,7 +109,7 @@ def test_what_is_no_joint_is_refused(bad):
 # The bracket
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", few(range(3), lambda seed: seed == 0))
 def test_a_discrete_joint_is_bracketed(seed):
     joint = table(seed)
     generator = torch.Generator().manual_seed(seed)

@@ -206,7 +206,7 @@ def killed_on_the_way(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, 
     return ended
 
 
-OFTEN = ("plain", "accumulate", "patience, not stopped", "dynamic data", "workers", "running statistics", "param store")
+OFTEN = ("plain", "patience, not stopped", "workers", "running statistics")
 
 
 @pytest.mark.parametrize("name", few(CASES, lambda name: name in OFTEN))

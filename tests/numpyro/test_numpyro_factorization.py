@@ -50,9 +50,8 @@ def sets(found):
 
 # one of every kind of program; the others differ in the guide alone
 OFTEN = (
-    *("vae", "hierarchy, bottom-up", "skip, bottom-up", "state space, smoothing", "globals, first", "mixture"),
-    *("self-reflective, skip, G+", "factor, one given the other", "enumerated", "nested plates, mean field"),
-    *("crossed plates", "subsampled", "leak, mean", "locals without data", "branch, mean field", "scale, mean field"),
+    *("vae", "skip, bottom-up", "state space, smoothing", "mixture", "factor, one given the other"),
+    *("enumerated", "nested plates, mean field", "subsampled", "leak, mean"),
 )
 
 
@@ -92,7 +91,7 @@ def test_printed():
 # What only JAX has
 
 
-@pytest.mark.parametrize("mean", MEANS)
+@pytest.mark.parametrize("mean", few(MEANS, lambda mean: mean.__name__ in ("written", MEANS[0].__name__)))
 def test_code_that_jax_allows(mean):
     def model(x):
         sample("x", dist.Normal(mean(sample("a", normal(1)), sample("b", normal(1))), 1.0).to_event(1), obs=x)
@@ -154,7 +153,7 @@ def test_scan_gets_no_verdict():
         pytest.param(autoguide.AutoMultivariateNormal, (True, False, False), marks=pytest.mark.slow),
         pytest.param(autoguide.AutoLowRankMultivariateNormal, (True, False, False), marks=pytest.mark.slow),
         (autoguide.AutoDelta, UNKNOWN),
-        (autoguide.AutoLaplaceApproximation, UNKNOWN),
+        pytest.param(autoguide.AutoLaplaceApproximation, UNKNOWN, marks=pytest.mark.slow),
         pytest.param(autoguide.AutoIAFNormal, (True, False, False), marks=pytest.mark.slow),
         pytest.param(autoguide.AutoBNAFNormal, UNKNOWN, marks=pytest.mark.slow),
     ],

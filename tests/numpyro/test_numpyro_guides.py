@@ -130,7 +130,10 @@ def check(theirs: Callable, model: Callable, args: tuple, guide: str, **options:
 
 @pytest.mark.parametrize(
     ("name", "guide", "family"),
-    [("hierarchical-skip", "Ladder", "full"), ("sere", "SelfReflective", "rank-one"), ("dlgm", "BottomUp", "flow")],
+    few(
+        [("hierarchical-skip", "Ladder", "full"), ("sere", "SelfReflective", "rank-one"), ("dlgm", "BottomUp", "flow")],
+        lambda name, guide, family: name != "dlgm",
+    ),
 )
 def test_a_guide_is_its_twin(name, guide, family):
     check(*built(name), (data(),), guide, family=family, hidden=8)
@@ -187,7 +190,7 @@ def test_the_verdict_is_the_same(name, guide):
 
 
 TWINS = [(name, guide) for name, (*_, kinds) in PLAIN.items() for guide in kinds]
-FEW = [(name, kinds[i % len(kinds)]) for i, (name, (*_, kinds)) in enumerate(PLAIN.items()) if i % 2]
+FEW = [(name, kinds[i % len(kinds)]) for i, (name, (*_, kinds)) in enumerate(PLAIN.items()) if i % 3 == 1]
 
 
 @pytest.mark.parametrize(("name", "guide"), few(TWINS, lambda *twin: twin in FEW))

@@ -14,6 +14,7 @@ import ppl_models  # noqa: E402
 from ppl_models.cli import app  # noqa: E402
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read  # noqa: E402
 from ppl_models.runs import load_run, names  # noqa: E402
+from tests.helpers.cases import few  # noqa: E402
 
 SMALL = "train sere-vae -g self-reflective -m layers=2 -m latent=2 -m hidden=8 -g hidden=8"
 OWN = """
@@ -73,7 +74,9 @@ def test_a_run_of_the_ports_is_a_run_like_any_other(trained):
     assert history[-1]["step"] == 40 and history[-1]["loss"] < history[0]["loss"]
 
 
-@pytest.mark.parametrize("first, second", [("pyro", "numpyro"), ("numpyro", "pyro")])
+@pytest.mark.parametrize(
+    "first, second", few([("pyro", "numpyro"), ("numpyro", "pyro")], lambda first, second: first == "pyro")
+)
 def test_what_one_side_has_trained_the_other_evaluates(trained, folder, first, second):
     """300 data, 100 samples each: the means differ by Monte Carlo error alone, below 0.02 nats (5 standard errors)."""
     run = trained
