@@ -43,7 +43,8 @@ def to_arviz(
         constant_data         other arrays among the arguments
 
     Arrays are (chain, draw, plates from left to right, event). A plate gives its dim its name ("data"); dims of an
-    event are called "<site>_dim_0" and so on. A plate that is called as a variable is gives the name "<plate>_dim".
+    event are called "<site>_dim_0" and so on. A plate that is called as a variable is gives the name "<plate>_dim"; of
+    an argument that is called as a site is, and is not what that observes, dims are "<argument>_argument_dim_0".
 
     **Whose weights.** Where all latents are in the plate of the data every datum has an importance problem of its own:
     lp, log_q and log_w are (chain, draw, data), `pareto_k` and `importance_ess` (data,), without (chain, draw). With
@@ -162,8 +163,9 @@ class _Names:
                 want = ", ".join([*found.dims, *found.constant])
                 raise ValueError(f"to_arviz: found dims of {site!r}, want some of {want}")
         self.dims = {site: self._site(site, dims.get(site)) for site in found.dims}
-        self.dims |= {name: self._constant(name, dims.get(name)) for name in found.constant}
-        known = {dim for names in self.dims.values() for dim in names} | set(SAMPLES) | set(self.of_data)
+        self.of_constants = {name: self._constant(name, dims) for name in found.constant}
+        named = [*self.dims.values(), *self.of_constants.values()]
+        known = {dim for names in named for dim in names} | set(SAMPLES) | set(self.of_data)
         for dim in coords:
             if dim not in known:
                 raise ValueError(f"to_arviz: found coords of {dim!r}, want some of the dims {', '.join(sorted(known))}")
@@ -189,7 +191,7 @@ class _Names:
             if group in ("log_likelihood", "sample_stats"):
                 own = self.of_data[:rest]
             else:
-                own = self.dims[name]
+                own = self.of_constants[name] if group == "constant_data" else self.dims[name]
             used = (*SAMPLES[: len(sample)], *own)
             variables[name] = (used, values)
             labels |= {dim: self._labels(dim, size) for dim, size in zip(used, values.shape, strict=True)}
@@ -207,10 +209,13 @@ class _Names:
     def _site(self, site: str, given: Sequence[str] | None) -> tuple[str, ...]:
         return self._given(site, [name for _, name in self.found.dims[site].kept], given)
 
-    def _constant(self, name: str, given: Sequence[str] | None) -> tuple[str, ...]:
+    def _constant(self, name: str, dims: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
         shape, plate = self.found.constant[name].shape, self.found.plate
         first = [plate.name] if plate is not None and shape[:1] == (plate.size,) else []
-        return self._given(name, first + [None] * (len(shape) - len(first)), given)
+        plates = first + [None] * (len(shape) - len(first))
+        if name in self.dims:  # a site is called so, too, of perhaps another shape: the dims that were given are its
+            return self._given(f"{name}_argument", plates, None)
+        return self._given(name, plates, dims.get(name))
 
     def _given(self, name: str, plates: Sequence[str | None], given: Sequence[str] | None) -> tuple[str, ...]:
         """The names of all dims of a variable: those of plates, and for others those given, or numbered ones."""

@@ -71,6 +71,23 @@ def test_rows_of_all_kinds_make_one_structure(language, where, mask):
     assert report.faithful and not report.reasons
 
 
+@pytest.mark.parametrize("there", [1, 0])
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_mask_of_one_whole_number_is_looked_at_with_others(language, there):
+    """Zeros and ones that count copies as lengths do, and are all alike in the example."""
+    lib = pyro if language == "pyro" else numpyro
+    x, y, _ = arguments(language, "some")
+    count = torch.full((3,), there) if language == "pyro" else jnp.full(3, there)
+
+    def model(x: Any, y: Any, count: Any) -> None:
+        with lib.plate("data", len(x)):
+            z = lib.sample("z", lib.distributions.Normal(0.0, 1.0))
+            lib.sample("x", lib.distributions.Normal(z, 1.0), obs=x)
+            lib.sample("y", lib.distributions.Normal(z, 1.0).mask(count > 0), obs=y)
+
+    assert str(factorization(model, x, y, count)) == "p(z) p(x | z) p(y | z, count)"
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_guide_is_not_called_faithful_on_rows_that_cannot_tell(language):
     """One that ignores y and one that reads it where it is there look alike on rows where it is nowhere."""

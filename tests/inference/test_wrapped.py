@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from guides import BottomUp, MeanField
 from ppl_models import VAE
-from ppl_models.inference import contents, evaluate, fit, load, save, terms, training_step
+from ppl_models.inference import checkpoint_file, contents, evaluate, fit, load, save, terms, training_step
 from ppl_models.inference.pyro.training.checkpoint import read
 from ppl_models.programs.torch_state import modules_of
 
@@ -124,6 +124,56 @@ def test_checkpoints_of_wrapped_modules_hold_them_under_the_names_of_the_unwrapp
         for one, again in ((module, other), (guide, other_guide)):
             for a, b in zip(one.state_dict().values(), again.state_dict().values(), strict=True):
                 assert torch.equal(a, b)
+
+
+def as_before_format_3(path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a checkpoint the names that a wrapped `Stored` had then, those of Pyro's store."""
+    found = read(path)
+
+    def renamed(tensors):
+        return {
+            name.replace("model.", "params.").replace("_unconstrained", ""): value for name, value in tensors.items()
+        }
+
+    named: dict[str, dict[str, Tensor]] = {}
+    for name, value in renamed(found.weights).items():
+        label, _, rest = name.partition(".")
+        named.setdefault(label, {})[rest] = value
+    path.unlink()
+    with monkeypatch.context() as then:
+        then.setattr(checkpoint_file, "FORMAT", checkpoint_file.EARLIER)
+        save(path, named, renamed(found.training), found.about)
+
+
+def test_a_wrapped_training_of_before_format_3_goes_on(tmp_path, monkeypatch):
+    """A PyroModule behind a function was kept under the names of Pyro's store; the end is that of one run."""
+
+    def run(steps: int, folder, resume: bool = False):
+        pyro.clear_param_store()
+        torch.manual_seed(0)
+        module = Stored()
+        program = WRAPPERS["lambda"](module)
+        guide = MeanField(program, rows(), hidden=3)
+        how = {"batch_size": 6, "every": 1, "seed": 0, "progress": False, "compile": False, "schedule": "constant"}
+        fit(program, guide, rows(), steps=steps, folder=folder, resume=resume, **how)
+        return module
+
+    run(2, tmp_path / "old")
+    as_before_format_3(tmp_path / "old" / "checkpoint.safetensors", monkeypatch)
+    assert "params.scale" in read(tmp_path / "old" / "checkpoint.safetensors").weights
+    resumed, whole = run(4, tmp_path / "old", resume=True), run(4, tmp_path / "whole")
+    for one, other in zip(resumed.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_wrapped_module_that_was_not_kept_before_format_3_is_said(tmp_path, monkeypatch):
+    program = WRAPPERS["lambda"](Plain())
+    guide = MeanField(program, rows(), hidden=3)
+    monkeypatch.setattr(checkpoint_file, "FORMAT", checkpoint_file.EARLIER)
+    save(tmp_path / "old", {"guide": guide})
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="before format 3 .*, when a module behind another function was not kept; tr"):
+        load(tmp_path / "old", contents(program, guide, (rows(),)))
 
 
 def test_a_wrapped_training_is_resumed(tmp_path):

@@ -240,6 +240,19 @@ def test_a_plate_called_as_an_argument_is_renamed():
     assert found["posterior"]["z"].dims == ("chain", "draw", "data_dim")
 
 
+def test_an_argument_called_as_a_site_that_observes_something_else():
+    """Two values of each row are observed under the name of the argument that has three."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z[..., None], torch.ones(2)).to_event(1), obs=x[:, :2].exp())
+
+    found = to_arviz(model, exact, torch.randn(4, 3), draws=3, coords={"x_dim_0": ["a", "b"]})
+    assert sizes(found, "observed_data", "x") == {"data": 4, "x_dim_0": 2}
+    assert sizes(found, "constant_data", "x") == {"data": 4, "x_argument_dim_0": 3}
+
+
 def test_without_a_plate_all_data_are_one():
     def model(x):
         z = pyro.sample("z", dist.Normal(0.0, 1.0))

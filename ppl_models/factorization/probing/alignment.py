@@ -159,7 +159,9 @@ class Alignment:
             other[choose] = rng.permutation(part[choose])
         if np.array_equal(other[choose], part[choose]):
             other = part + rng.standard_normal(part.shape).astype(leaf.dtype) if leaf.dtype.kind == "f" else part
-            other = ~part if leaf.dtype.kind == "b" else other  # masks: all may count in the example, or none
+            # masks and lengths: all may count in the example, or none
+            other = ~part if leaf.dtype.kind == "b" else other
+            other = np.where(part > 0, part - 1, part + 1).astype(leaf.dtype) if leaf.dtype.kind in "iu" else other
         leaf[at] = np.where(choose, other, part)
         leaves[k] = leaf
         return leaves

@@ -1,9 +1,11 @@
 """Checkpoints: whole and unchanged, or refused. Tensors by safetensors, never a pickle."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyro
 import torch
 from safetensors.torch import load as parse, save as serialize
 from torch import Tensor, nn
@@ -120,10 +122,15 @@ def load(path: Path, modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) ->
         ValueError: a truncated, damaged or foreign file (the message offers the previous one, if that is whole), or one
             of other modules: the first difference is named. One of a guide that read its data in another order then.
     """
-    found, wanted = read(path), _tensors(modules)
+    found, wanted = _under_names_of_today(read(path), modules), _tensors(modules)
     container.check_evidence(path, found, modules.values())
     tensors = found.weights
     for key in sorted(wanted.keys() ^ tensors.keys()):
+        if found.earlier and key in wanted and not any(name.startswith(key.split(".")[0]) for name in tensors):
+            raise ValueError(
+                f"{path} lacks the tensor {key!r}: it was written before format {container.FORMAT.split()[-1]} of "
+                "files (ppl-models 0.1.0), when a module behind another function was not kept; train it again"
+            )
         side = "lacks" if key in wanted else "has, but the modules lack,"
         raise ValueError(
             f"{path} {side} the tensor {key!r}; rebuild model and guide with the sizes they were saved with"
@@ -139,14 +146,20 @@ def load(path: Path, modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) ->
             value.copy_(tensors[key])
 
 
-def load_training(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_training(
+    path: Path, modules: Mapping[str, nn.Module | Mapping[str, Tensor]] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The state of the training that `save` was given, and what was said about it.
+
+    Args:
+        path: the file.
+        modules: those of `load`, for a file in which they may have had other names.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a truncated, damaged or foreign file, or one that holds weights alone.
     """
-    found = read(path)
+    found = _under_names_of_today(read(path), modules or {})
     if not found.training:
         raise ValueError(f"{path} holds weights alone, no state of a training; it can be loaded but not resumed from")
     return found.training, found.about
@@ -160,6 +173,25 @@ def read(path: Path) -> Checkpoint:
         ValueError: a truncated, damaged or foreign file; the message offers the previous one, if that is whole.
     """
     return container.read(path, parse)
+
+
+def _under_names_of_today(found: Checkpoint, modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) -> Checkpoint:
+    """A checkpoint whose tensors are called as those of today.
+
+    Before format 3 what a module behind another function had in Pyro's store was kept under its name there, "params.*".
+    """
+    if not found.earlier:
+        return found
+    stored = {value: f"params.{name}" for name, value in pyro.get_param_store().named_parameters()}
+    states = {name: m.state_dict(keep_vars=True) for name, m in modules.items() if isinstance(m, nn.Module)}
+    held = {value: f"{name}.{key}" for name, state in states.items() for key, value in state.items()}
+    today = {stored[value]: key for value, key in held.items() if value in stored and key not in found.weights}
+    weights = {today.get(name, name): value for name, value in found.weights.items()}
+    training = {}
+    for name, value in found.training.items():  # "exp_avg.params.scale"
+        kind, dot, own = name.partition(".")
+        training[f"{kind}{dot}{today.get(own, own)}"] = value
+    return replace(found, weights=weights, training=training)
 
 
 def _tensors(modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -131,7 +131,7 @@ class PyroEngine:
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """See `Engine`."""
-        return load_training(self.path)
+        return load_training(self.path, self.saved)
 
     def restore(self, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         """Go on from a checkpoint.
