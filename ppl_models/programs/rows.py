@@ -33,9 +33,10 @@ def refuse_rows(asks: str, found: int, whose: str, made: int) -> NoReturn:
         "guide": "take a guide that reads its rows (MeanField, BottomUp), or train another one on these",
         "model": "write its plate for any number of rows, with len(x)",
     }
+    once = f" in one batch (batch_size={made})" if asks == "fit" else ""
     raise ValueError(
         f"{asks}: found {found} row{'s' * (found != 1)}, want the {made} that the {whose} was made for, as it has a "
-        f"plate or a value for each of them; pass those, or {instead[whose]}"
+        f"plate or a value for each of them; pass those{once}, or {instead[whose]}"
     )
 
 

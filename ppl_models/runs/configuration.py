@@ -81,7 +81,7 @@ def configuration(
     words += ["--validation"] if validation else []
     words += ["--image-size", str(image_size)] if image_size is not None else []
     words += ["--seed", str(seed), *(["--backend", backend] if backend != "pyro" else [])]
-    return {
+    config = {
         "format": FORMAT,
         "command": shlex.join([*launcher(processes), *words]),
         "backend": backend,
@@ -99,6 +99,19 @@ def configuration(
         "seed": seed,
         "versions": _versions(backend),
     }
+    config["data"]["example"] = _example_rows(config, train)
+    return config
+
+
+def _example_rows(config: Mapping[str, Any], train: Data | Table) -> int:
+    """The number of rows that a guide is built on: a few, or all where a pair takes all and not a few."""
+    few, collection = config["data"]["example"], {names.package_of(kind, config["backend"]) for kind in names.PACKAGES}
+    if {config[kind]["import"].partition(":")[0] for kind in names.PACKAGES} <= collection:
+        return few
+    takes = backends.backend(config["backend"]).takes
+    if len(train) <= few + 1 or takes(config, train[: few + 1], few) or not takes(config, train[:], len(train)):
+        return few
+    return len(train)
 
 
 def load_for(model: str, backend: str, data: str, **how: Any) -> Parts:

@@ -9,7 +9,7 @@ from ppl_models.factorization import Report, compare
 from ppl_models.inference.files import write_atomically
 
 from .backends import backend, columns
-from .configuration import Chosen, configuration, load_for
+from .configuration import EXAMPLE_ROWS, Chosen, configuration, load_for
 from .options import Training
 
 
@@ -25,7 +25,7 @@ def inspect_pair(
 
     Args:
         model, guide, data, seed: as for a run; the data tell the model its event and likelihood.
-        rows: how many of them to run on.
+        rows: how many of them to run on; all, if the pair takes all and no fewer.
         level: see `ppl_models.factorization.compare`.
 
     Raises:
@@ -34,7 +34,8 @@ def inspect_pair(
     parts = load_for(model[0], "pyro", data)
     training = Training(steps=1)
     config = configuration(model=model, guide=guide, data=data, parts=parts, training=training, seed=seed)
-    *pair, example = backend("pyro").build(config, parts[0][:rows], "cpu")
+    taken = config["data"]["example"]
+    *pair, example = backend("pyro").build(config, parts[0][: taken if taken > EXAMPLE_ROWS else rows], "cpu")
     return compare(*pair, *columns(example), level=level)
 
 

@@ -45,6 +45,24 @@ def port(x, y=None):
         numpyro.sample("y", numpyro.distributions.Poisson(jax.numpy.exp(z)), obs=y)
 
 
+def fixed(x):
+    with pyro.plate("data", 12):
+        z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+        pyro.sample("x", dist.Normal(z[..., None], torch.ones(2)).to_event(1), obs=x)
+
+
+def any_rows(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+        pyro.sample("x", dist.Normal(z[..., None], torch.ones(2)).to_event(1), obs=x)
+
+
+def fixed_port(x):
+    with numpyro.plate("data", 12):
+        z = numpyro.sample("z", numpyro.distributions.Normal(0.0, 1.0))
+        numpyro.sample("x", numpyro.distributions.Normal(z[..., None], jax.numpy.ones(2)).to_event(1), obs=x)
+
+
 def broken(x):
     return 1 / 0
 
@@ -223,3 +241,29 @@ def test_whose_error_it_is():
     with pytest.raises(RuntimeError) as caught:
         torch.zeros(2) @ torch.zeros(3)
     assert f"{Path(__file__).name}:" in raised(caught.value)  # what torch refuses is the mistake of who asked
+
+
+def test_a_program_of_a_fixed_number_of_rows_is_trained(programs):
+    """Guides are built on as many rows as the program takes; a run folder keeps them."""
+    rng = np.random.default_rng(1)
+    np.savez("fixed.npz", x_train=rng.normal(size=(12, 2)), x_test=rng.normal(size=(12, 2)))
+    for i, guide in enumerate(("mean-field -g hidden=4", "pyro.infer.autoguide:AutoNormal")):
+        call(f"train {programs}:fixed -g {guide} --data fixed.npz --steps 2 --out run{i} --evaluate 3 -q")
+        assert json.loads(Path(f"run{i}/config.json").read_text())["data"]["example"] == 12
+        before = json.loads(Path(f"run{i}/evaluation.json").read_text())["nll"]
+        call(f"evaluate run{i} --particles 3 -q")
+        assert json.loads(Path(f"run{i}/evaluation.json").read_text())["nll"] == before
+    found = call(f"inspect {programs}:fixed mean-field --data fixed.npz -q").stdout
+    assert "q(z | x)" in found
+    call(f"train {programs}:fixed_port -g mean-field --data fixed.npz --steps 2 --out port --backend numpyro -q")
+    assert json.loads(Path("port/config.json").read_text())["data"]["example"] == 12
+
+
+def test_a_guide_with_a_value_for_each_row_is_kept_with_its_rows(programs):
+    rng = np.random.default_rng(1)
+    np.savez("any.npz", x_train=rng.normal(size=(12, 2)), x_test=rng.normal(size=(12, 2)))
+    train = f"train {programs}:any_rows -g pyro.infer.autoguide:AutoNormal --data any.npz"
+    call(f"{train} --steps 2 --out run -q --evaluate 3")
+    before = json.loads(Path("run/evaluation.json").read_text())["nll"]
+    call("evaluate run --particles 3 -q")
+    assert json.loads(Path("run/evaluation.json").read_text())["nll"] == before

@@ -42,6 +42,12 @@ class Backend(Protocol):
             ValueError: code that is not there, sizes that do not fit, a device that cannot be used.
         """
 
+    def takes(self, config: Mapping[str, Any], rows: Rows, least: int) -> bool:
+        """Whether a pair that is built on these rows runs on them, and on the first `least` of them; nothing is left.
+
+        A plate of a fixed size takes one number of rows alone, and so does a guide with a parameter for each row.
+        """
+
     def train(
         self, pair: Pair, data: Data | Table, device: Device, validation: Data | Table | None, **how: Any
     ) -> tuple[Any, Any, float]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from ppl_models.data import Data, Table
 from ppl_models.inference import Evaluation
 from ppl_models.inference.numpyro import load as load_weights
+from ppl_models.inference.numpyro.engine.parameters import find
 from ppl_models.inference.pyro.evaluation.sampling import rows_from
 from ppl_models.numpyro import evaluate as evaluate_pair, fit
 from ppl_models.programs.numpyro import Drawable, is_point, nodes_of, unwrapped
@@ -53,6 +54,16 @@ def build(config: Mapping[str, Any], rows: Rows, device: Device = "cpu") -> tupl
             args = (*pair, *columns(example)) if pair else ()
             pair += (names.build(kind, config[kind], args, AutoGuide, "numpyro", key=key),)
     return *pair, example
+
+
+def takes(config: Mapping[str, Any], rows: Rows, least: int) -> bool:
+    try:
+        model, guide, example = build(config, rows)
+        for count in dict.fromkeys((len(columns(example)[0]), least)):
+            find(model, guide, [column[:count] for column in columns(example)], random.key(0))
+    except Exception:  # noqa: BLE001 (it is asked whether it runs)
+        return False
+    return True
 
 
 def train(

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from ppl_models.data import Data, Table
 from ppl_models.inference import Evaluation, ancestral, evaluate as evaluate_pair, fit, load as load_weights
 from ppl_models.inference.pyro.evaluation.sampling import parts_of, rows_from
+from ppl_models.inference.pyro.passes.checks import evaluating, forked
+from ppl_models.inference.pyro.passes.pair_info import pair_info
 from ppl_models.inference.pyro.passes.terms import traces
 from ppl_models.inference.pyro.training.checkpoint import contents
 from ppl_models.programs.torch_state import modules_of
@@ -41,6 +43,20 @@ def build(config: Mapping[str, Any], rows: Rows, device: Device = "cpu") -> tupl
         program = names.build(kind, config[kind], (*pair, *columns(rows)) if pair else (), AutoGuide)
         pair += (program.to(device) if isinstance(program, nn.Module) else program,)
     return *pair, rows
+
+
+def takes(config: Mapping[str, Any], rows: Rows, least: int) -> bool:
+    try:
+        with forked([]), pyro.get_param_store().scope():
+            model, guide, _ = build(config, rows)
+            if guide is names.resolve("guide", config["guide"]["import"]) and isinstance(guide, nn.Module):
+                return True  # an object of the user's: Pyro's guides are made for the rows that they see first
+            with evaluating(model, guide):
+                for count in dict.fromkeys((len(columns(rows)[0]), least)):
+                    pair_info("train", model, guide, tuple(column[:count] for column in columns(rows)))
+    except Exception:  # noqa: BLE001 (it is asked whether it runs)
+        return False
+    return True
 
 
 def train(
