@@ -230,6 +230,14 @@ def refuse_model(guide: Callable, own: Any, model: Callable) -> NoReturn:
     )
 
 
+def refuse_unsized(asks: str, guide: Any, plate: str) -> NoReturn:
+    """Raise ValueError for a guide of a library's that makes the model's plates again, one of which has no size."""
+    raise ValueError(
+        f"{asks}: the guide {type(guide).__name__} makes the model's plate {plate!r} again, which was given no size; "
+        f"write pyro.plate({plate!r}, len(x)), or take a guide that makes no plates (MeanField, BottomUp)"
+    )
+
+
 def refuse_rough(name: str, family: str, instead: str, asks: str = "") -> NoReturn:
     """Raise ValueError for a site of a guide, of this family, that is not reparametrized."""
     raise ValueError(

@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoNormal
 from torch import Tensor
 
 from guides import Faithful, MeanField, SelfReflective
@@ -108,3 +109,15 @@ def test_a_single_value_in_it_is_one_for_all_data(particles, n, double):
     for name in ("log_p", "log_q", "log_likelihood"):
         for site, table in getattr(found["outside"], name).items():
             np.testing.assert_allclose(table.sum(1).detach(), getattr(found["inside"], name)[site].sum(1).detach())
+
+
+def test_an_autoguide_that_knows_no_size_is_told_so():
+    """Pyro's own makes the plates of the model again, and died of a size of -1."""
+    x = torch.randn(4, 3)
+    for act in (partial(fit, steps=1, progress=False), partial(evaluate, progress=False), to_arviz):
+        with pytest.raises(
+            ValueError, match="AutoNormal makes the plate 'data' of the model again, which was given no"
+        ):
+            act(local, AutoNormal(local), x)
+    guide = AutoNormal(partial(local, sized=True))
+    assert fit(guide.model, guide, x, steps=1, progress=False).history

@@ -72,6 +72,11 @@ def same_masks(one: Layers, other: Layers) -> bool:
     return [_place(mask) for mask in one.masks] == [_place(mask) for mask in other.masks]
 
 
+def same_mask(one: Any, other: Any) -> bool:
+    """Whether two masks of sites are one, or two views of the same entries of one; neither is read."""
+    return one is other or _place(Mask(one, 0, 0)) == _place(Mask(other, 0, 0))
+
+
 def masked(density: Tensor, found: Layers, events: int) -> Tensor:
     """A density of the shape of what is inside, its first `events` event dims apart, less what masks leave out."""
     for mask in found.masks:

@@ -18,7 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from ppl_models.programs.pyro import layers
 from ppl_models.programs.record import Layers
 
-from .closed_forms import between, closed_form, masked, same_masks
+from .closed_forms import between, closed_form, masked, same_mask, same_masks
 
 
 def divergence(q: Mapping[str, Any], p: Mapping[str, Any]) -> Tensor | None:
@@ -92,7 +92,7 @@ def _once(value: Tensor) -> Tensor:
 
 def _weighed_alike(q: Mapping[str, Any], p: Mapping[str, Any]) -> bool:
     same = q["scale"] is p["scale"] or _number(q["scale"]) == _number(p["scale"])
-    return same and q["mask"] is p["mask"]
+    return same and same_mask(q["mask"], p["mask"])
 
 
 def unit_divergence(name: str, q: Mapping[str, Any], p: Mapping[str, Any], analytic: bool) -> tuple[Tensor, int]:

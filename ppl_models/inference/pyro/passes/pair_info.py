@@ -19,7 +19,7 @@ from .enumerated import with_states
 from .messengers import Drawing
 from .particles import vectorizes
 from .rounding import rounded
-from .rows import made_for, refuse_others
+from .rows import made_for, refuse_others, refuse_unsized_plates
 from .terms import Terms, collect, run_pair
 
 ENUMERATE = "which does without, or sum a discrete site out with TraceEnum_ELBO"
@@ -136,6 +136,7 @@ def _seen(
     try:
         traces, params, ran = run_with_params(model, guide, args, kwargs, sums)
     except Exception:
+        refuse_unsized_plates(asks, guide)
         if not kwargs:
             refuse_others(asks, model, guide, args)
         raise

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 import pyro
 import torch
 from pyro import poutine
+from pyro.infer.autoguide import AutoGuide
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
-from ppl_models.programs.pairs import Pair, check_whole
+from ppl_models.programs.pairs import Pair, check_whole, refuse_unsized
 from ppl_models.programs.plates import subsampled
-from ppl_models.programs.pyro import frame_of, kind_of, nodes_of, read, run
+from ppl_models.programs.pyro import UNSIZED, frame_of, kind_of, nodes_of, read, run
 from ppl_models.programs.rows import fits, refuse_rows, rows_taken
 
 from .messengers import Substitute
@@ -95,6 +96,15 @@ def refuse_others(asks: str, model: Callable, guide: Callable, args: Sequence[An
     taken = made_for(model, guide, args)
     if taken is not None:
         refuse_rows(asks, len(args[0]), *taken)
+
+
+def refuse_unsized_plates(asks: str, guide: Callable) -> None:
+    """Raise ValueError for an autoguide of a model with a plate of no size; asked where something failed."""
+    bare = poutine.unwrap(guide)
+    frames = bare._prototype_frames.values() if isinstance(bare, AutoGuide) and bare.prototype_trace else ()
+    for frame in frames:
+        if frame.size == UNSIZED:
+            refuse_unsized(asks, bare, frame.name)
 
 
 def check_rows(asks: str, model: Callable, guide: Callable, args: Sequence[Any], pair: Pair) -> None:
