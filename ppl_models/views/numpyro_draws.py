@@ -14,10 +14,10 @@ from ppl_models.inference.numpyro.passes.divergences import log_density, per_dat
 from ppl_models.inference.numpyro.passes.rows import refuse_others
 from ppl_models.inference.numpyro.passes.terms import check_model, weights
 from ppl_models.programs.doubts import mismatches, weighed
-from ppl_models.programs.jax_state import tidied
 from ppl_models.programs.numpyro import Drawable, Trace, as_arrays, kind_of, nodes_of, read, runs
 from ppl_models.programs.pairs import INSTEAD_OF_PORT, PROPER, Pair, Undrawn, check_order, check_whole
 from ppl_models.programs.rows import fits, rows_in
+from ppl_models.programs.state.jax import tidied
 
 from .draws import PREDICTIVE, UNDRAWN, Arrays, Dims, Draws, constants, gather, named_arguments
 

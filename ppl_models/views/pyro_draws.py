@@ -25,7 +25,7 @@ from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.pairs import PROPER, Undrawn
 from ppl_models.programs.pyro import PARTICLES, Drawable, as_tensors, kind_of, nodes_of, run as run_program, to_numpy
 from ppl_models.programs.record import COMPUTED
-from ppl_models.programs.torch_state import modules_of
+from ppl_models.programs.state.torch import modules_of
 
 from .draws import UNDRAWN, Arrays, Dims, Draws, constants, gather, named_arguments
 

@@ -16,7 +16,7 @@ from ppl_models.factorization import Factorization, judge
 from ppl_models.factorization.nats import gaussian
 from ppl_models.factorization.nats.gaussian import GaussianJoint, Price, price
 from ppl_models.factorization.nats.quadratic import linear_gaussian
-from ppl_models.programs.torch_density import TorchDensity
+from ppl_models.programs.laboratory.torch_density import TorchDensity
 from tests.helpers.cases import few
 
 # What is no dependence comes out as squared rounding errors, 1e-27. A dependence along a path is a product of the

@@ -6,7 +6,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ppl_models.inference.pyro.passes.closed_forms import VECTOR
+from ppl_models.inference.pyro.sites.closed_forms import VECTOR
 from ppl_models.parts.distributions import RankOneNormal
 
 

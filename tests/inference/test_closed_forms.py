@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.distributions.transforms import AffineTransform, ExpTransform
 
 from ppl_models.inference import terms
-from ppl_models.inference.pyro.passes.closed_forms import KNOWN, closed_form
-from ppl_models.inference.pyro.passes.divergences import divergence, unit_divergence
+from ppl_models.inference.pyro.sites.closed_forms import KNOWN, closed_form
+from ppl_models.inference.pyro.sites.divergences import divergence, unit_divergence
 from ppl_models.parts.bijectors import RankOneAffine
 from ppl_models.programs.pyro import layers, mask_of, unwrapped
 from tests.helpers.distributions import MAKE

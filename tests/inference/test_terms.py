@@ -11,9 +11,9 @@ from torch.distributions import kl_divergence
 from guides import Ladder
 from ppl_models import HierarchicalVAE
 from ppl_models.inference.objectives.bounds import elbo
-from ppl_models.inference.pyro.passes.divergences import divergence, log_density
 from ppl_models.inference.pyro.passes.lazy import Late
 from ppl_models.inference.pyro.passes.terms import terms
+from ppl_models.inference.pyro.sites.divergences import divergence, log_density
 from ppl_models.parts.bijectors import RankOneAffine
 from ppl_models.parts.distributions import diagonal_normal
 

@@ -16,7 +16,7 @@ from guides import BottomUp, MeanField
 from ppl_models import VAE
 from ppl_models.inference import checkpoint_file, contents, evaluate, fit, load, save, terms, training_step
 from ppl_models.inference.pyro.training.checkpoint import read
-from ppl_models.programs.torch_state import modules_of
+from ppl_models.programs.state.torch import modules_of
 
 
 def rows(n: int = 12) -> Tensor:

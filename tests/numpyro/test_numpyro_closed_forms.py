@@ -14,7 +14,7 @@ from numpyro.distributions.transforms import ExpTransform
 
 from ppl_models.inference.numpyro.passes.closed_forms import KNOWN, VECTOR, closed_form
 from ppl_models.inference.numpyro.passes.divergences import divergence, unit_divergence
-from ppl_models.inference.pyro.passes.closed_forms import closed_form as torch_form
+from ppl_models.inference.pyro.sites.closed_forms import closed_form as torch_form
 from ppl_models.numpyro.parts.distributions import RankOneNormal
 from ppl_models.programs.numpyro import layers, mask_of
 from tests.helpers.distributions import MAKE as TORCH

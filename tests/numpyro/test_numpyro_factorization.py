@@ -308,7 +308,7 @@ def test_the_same_again():
 
 def test_a_program_of_pyro_is_run_by_pyro():
     from ppl_models.programs.laboratory import choose
-    from ppl_models.programs.numpyro_laboratory import NumPyroLaboratory, speaks
+    from ppl_models.programs.laboratory.numpyro import NumPyroLaboratory, speaks
 
     def theirs(x):
         calls.append(pyro.param("scale", torch.ones(())))

@@ -16,7 +16,7 @@ from guides.numpyro import MeanField
 from ppl_models.factorization import compare
 from ppl_models.inference.numpyro.training.checkpoint import load
 from ppl_models.numpyro import VAE, evaluate, fit, nuts
-from ppl_models.programs.jax_state import reachable
+from ppl_models.programs.state.jax import reachable
 from ppl_models.views import to_arviz
 from tests.helpers.cases import few
 

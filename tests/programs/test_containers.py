@@ -15,8 +15,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequenc
 
 from guides import BottomUp, MeanField
 from ppl_models.factorization import compare, factorization
-from ppl_models.programs.numpyro_laboratory import NumPyroLaboratory
-from ppl_models.programs.pyro_laboratory import PyroLaboratory
+from ppl_models.programs.laboratory.numpyro import NumPyroLaboratory
+from ppl_models.programs.laboratory.pyro import PyroLaboratory
 from ppl_models.views import to_arviz
 
 

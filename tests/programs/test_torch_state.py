@@ -9,7 +9,7 @@ import torch
 
 from guides import Faithful
 from ppl_models import VAE
-from ppl_models.programs.torch_state import seed_generators
+from ppl_models.programs.state.torch import seed_generators
 
 
 def drawn() -> tuple:

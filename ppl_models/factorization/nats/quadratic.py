@@ -24,7 +24,7 @@ def linear_gaussian(
     else (an exception, nan, no gradient) means None. Not seen: what differs only where no test goes.
 
         >>> import torch
-        >>> from ppl_models.programs.torch_density import TorchDensity
+        >>> from ppl_models.programs.laboratory.torch_density import TorchDensity
         >>> def found(mean):
         ...     density = TorchDensity(lambda v: -(v[0] ** 2 + (v[1] - mean(v[0])) ** 2) / 2)
         ...     return linear_gaussian(density, {"z": 1, "x": 1}, observed=("x",))

@@ -19,7 +19,7 @@ from ppl_models.inference.pyro.passes.checks import evaluating, forked
 from ppl_models.inference.pyro.passes.pair_info import pair_info
 from ppl_models.inference.pyro.passes.terms import traces
 from ppl_models.inference.pyro.training.checkpoint import contents
-from ppl_models.programs.torch_state import modules_of
+from ppl_models.programs.state.torch import modules_of
 
 from .. import names
 from . import Device, Pair, Rows, columns, given

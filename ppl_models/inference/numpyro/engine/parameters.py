@@ -13,10 +13,10 @@ from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
 from ppl_models.numpyro.parts.program import Program, named_parameters
-from ppl_models.programs.jax_state import attributes_of, hold_tracers
 from ppl_models.programs.numpyro import nodes_of, read
 from ppl_models.programs.pairs import Pair, check_order
 from ppl_models.programs.rows import fits, rows_in
+from ppl_models.programs.state.jax import attributes_of, hold_tracers
 
 from ..passes.rows import refuse_others
 from ..passes.terms import check_model, runs_model, weights

@@ -13,10 +13,10 @@ from jax.scipy.special import logsumexp
 
 from ppl_models.numpyro.data import Rows
 from ppl_models.programs.doubts import mismatches, weighed
-from ppl_models.programs.jax_state import tidied
 from ppl_models.programs.numpyro import runs, support_of
 from ppl_models.programs.pairs import INSTEAD_OF_PORT, check_whole
 from ppl_models.programs.record import Run
+from ppl_models.programs.state.jax import tidied
 
 from ...objectives.bounds import elbo
 from ...progress import BOUNDS, Progress

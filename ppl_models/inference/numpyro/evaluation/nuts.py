@@ -10,10 +10,10 @@ from jax import random
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer import MCMC, NUTS
 
-from ppl_models.programs.jax_state import tidied
 from ppl_models.programs.numpyro import run as run_program, support_of
 from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.record import Run
+from ppl_models.programs.state.jax import tidied
 
 from ..passes.rounding import rounded
 

@@ -11,8 +11,8 @@ from numpyro import handlers
 from numpyro.infer.elbo import ELBO
 
 from ppl_models.numpyro.data import Rows
-from ppl_models.programs.jax_state import tidied
 from ppl_models.programs.numpyro import Trace, frame_of, layers, nodes_of, support_of
+from ppl_models.programs.state.jax import tidied
 
 from ..feeding.batches import drawn
 from .rounding import rounded

@@ -10,9 +10,9 @@ import numpy as np
 from jax import random
 
 from ppl_models.programs.doubts import mismatches
-from ppl_models.programs.jax_state import tidied
 from ppl_models.programs.numpyro import runs
 from ppl_models.programs.plates import subsampled
+from ppl_models.programs.state.jax import tidied
 
 from ...checkpoint_file import check_evidence, prepared
 from ...config import FitConfig, FitOptions, compared, configured, shows_options

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ppl_models.programs.torch_state import modules_of
+from ppl_models.programs.state.torch import modules_of
 
 from .capture import NotCapturable
 from .flat_parameters import Buffers

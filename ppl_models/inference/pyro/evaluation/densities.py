@@ -11,14 +11,14 @@ from torch import Tensor
 from ppl_models.programs.pairs import DENSE
 from ppl_models.programs.plates import is_local
 from ppl_models.programs.pyro import PARTICLES
-from ppl_models.programs.torch_state import modules_of
+from ppl_models.programs.state.torch import modules_of
 
 from ...progress import Bar
 from ..passes.checks import CHUNK, evaluating
-from ..passes.divergences import divergence, log_density, per_datum
 from ..passes.messengers import UntilDrawn
 from ..passes.pair_info import first_look
 from ..passes.rows import FEW, check_rows, fewer
+from ..sites.divergences import divergence, log_density, per_datum
 
 BLOCK, DATA = 200_000, 64  # (code, datum) pairs in a pass, and data among them
 WIDE = 16  # entries of a code from which on fewer pairs are in a pass

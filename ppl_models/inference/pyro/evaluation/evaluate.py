@@ -13,7 +13,7 @@ from torch import Tensor
 from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.pyro import run, support_of
 from ppl_models.programs.record import Run
-from ppl_models.programs.torch_state import modules_of
+from ppl_models.programs.state.torch import modules_of
 
 from ...objectives.bounds import elbo
 from ...progress import BOUNDS, Progress

@@ -12,11 +12,11 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 
 from ppl_models.programs.pyro import nodes_of
-from ppl_models.programs.torch_state import modules_of
+from ppl_models.programs.state.torch import modules_of
 
 from ...objectives.stateful import has_state
 from ..feeding.columns import Columns
-from .rounding import rounded
+from ..sites.rounding import rounded
 from .terms import run_pair
 
 CHUNK = 1000  # rows

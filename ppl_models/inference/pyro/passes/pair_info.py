@@ -14,11 +14,11 @@ from ppl_models.programs.plates import data_plate
 from ppl_models.programs.pyro import read
 from ppl_models.programs.rows import fits, rows_in
 
+from ..sites.rounding import rounded
 from .checks import forked
 from .enumerated import with_states
 from .messengers import Drawing
 from .particles import vectorizes
-from .rounding import rounded
 from .rows import made_for, refuse_others, refuse_unsized_plates
 from .terms import Terms, collect, run_pair
 

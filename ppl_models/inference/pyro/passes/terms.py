@@ -21,7 +21,7 @@ from ppl_models.programs.plates import data_plate
 from ppl_models.programs.pyro import PARTICLES, frame_of, mask_of, nodes_of, outside, read
 
 from ...objectives.terms import Terms as Terms
-from .divergences import divergence, log_density, per_datum, per_unit, unit_divergence
+from ..sites.divergences import divergence, log_density, per_datum, per_unit, unit_divergence
 from .enumerated import FIRST, summed_out
 from .lazy import Late
 from .messengers import UntilDrawn

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load as parse, save as serialize
 from torch import Tensor, nn
 
-from ppl_models.programs.torch_state import reachable
+from ppl_models.programs.state.torch import reachable
 
 from ... import checkpoint_file as container
 from ...checkpoint_file import (

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ppl_models.programs.doubts import mismatches
 from ppl_models.programs.pyro import run as run_program
-from ppl_models.programs.torch_state import modules_of
+from ppl_models.programs.state.torch import modules_of
 
 from ...config import FitConfig, FitOptions, configured, shows_options
 from ...loop import Loop, check_call

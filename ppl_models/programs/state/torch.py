@@ -24,7 +24,7 @@ from pyro.util import get_rng_state, set_rng_state
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from .blame import ROOTS
+from ..blame import ROOTS
 from .reach import closed_over, contents, global_names, parts, restore
 
 NOISE = 65_521  # a prime, so that no two rows of a weight matrix meet the same numbers

@@ -15,13 +15,13 @@ from pyro.util import get_rng_state, set_rng_state
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from .laboratory import Leaves, Modes, Node, Owners, ProgramRun, SiteRecord, Tags, Values
-from .plates import sized
-from .pyro import as_tensors, elementwise, is_point, kind_of, layers, site_of, support_of, unmasked, unwrapped
-from .reach import named_leaves
-from .record import COMPUTED, Site, is_masked_out
+from ..plates import sized
+from ..pyro import as_tensors, elementwise, is_point, kind_of, layers, site_of, support_of, unmasked, unwrapped
+from ..record import COMPUTED, Site, is_masked_out
+from ..state.reach import named_leaves
+from ..state.torch import ProgramSnapshot, reachable, seed_generators
+from .experiments import Leaves, Modes, Node, Owners, ProgramRun, SiteRecord, Tags, Values
 from .torch_density import TorchDensity
-from .torch_state import ProgramSnapshot, reachable, seed_generators
 
 NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
 DOUBLE = {"double": True}

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from .record import Kind, Plate, Site
+from ..record import Kind, Plate, Site
 
 FEW = 4  # a plate of at most so many copies is looked at whole, a larger one at its first, middle and last
 
@@ -291,10 +291,10 @@ def _runs(experiment: Experiment) -> bool:
 def choose(programs: Sequence[Callable], args: Sequence[Any], kwargs: Mapping[str, Any]) -> type[Laboratory]:
     """The laboratory for some programs: NumPyro's if it is loaded and one of them is written in it, else Pyro's."""
     if "numpyro" in sys.modules:
-        from .numpyro_laboratory import NumPyroLaboratory, speaks
+        from .numpyro import NumPyroLaboratory, speaks
 
         if speaks(programs, args, kwargs):
             return NumPyroLaboratory
-    from .pyro_laboratory import PyroLaboratory
+    from .pyro import PyroLaboratory
 
     return PyroLaboratory

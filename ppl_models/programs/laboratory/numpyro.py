@@ -17,11 +17,11 @@ from numpyro.infer.autoguide import AutoGuide
 from numpyro.ops.provenance import eval_provenance
 from numpyro.primitives import Messenger
 
-from .jax_state import Parameters, protected, reachable, speaks as speaks
-from .laboratory import Leaves, Modes, Node, Owners, ProgramRun, SiteRecord, Tags, Values
-from .numpyro import is_point, kind_of, site_of, unmasked, unwrapped
-from .reach import named_leaves
-from .record import Kind, Plate, is_masked_out
+from ..numpyro import is_point, kind_of, site_of, unmasked, unwrapped
+from ..record import Kind, Plate, is_masked_out
+from ..state.jax import Parameters, protected, reachable, speaks as speaks
+from ..state.reach import named_leaves
+from .experiments import Leaves, Modes, Node, Owners, ProgramRun, SiteRecord, Tags, Values
 
 
 class NumPyroLaboratory:

@@ -1,0 +1,1 @@
+"""Densities and divergences of single sites."""
