@@ -12,6 +12,8 @@ from ppl_models.programs.record import Plate, Site
 Arrays = dict[str, np.ndarray]
 SAMPLED = ("posterior", "posterior_predictive", "log_likelihood", "prior", "prior_predictive")
 UNDRAWN = "to_arviz left the predictive groups out", "give it one for predictions"
+# of a site whose value is wider than its distribution in a way that no draw has
+NARROW = "to_arviz left the predictive groups out: the site {!r} observes {} by a distribution of {}; expand that to it"
 PREDICTIVE = ("posterior_predictive", "prior", "prior_predictive")  # what needs runs of the model of its own
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from numpyro import handlers
+from numpyro.distributions import Independent
 from numpyro.primitives import Messenger
 
 from ppl_models.inference.numpyro.passes.divergences import log_density, per_datum, scaled
@@ -19,7 +20,7 @@ from ppl_models.programs.pairs import INSTEAD_OF_PORT, PROPER, Pair, Undrawn, ch
 from ppl_models.programs.rows import fits, rows_in
 from ppl_models.programs.state.jax import tidied
 
-from .draws import PREDICTIVE, UNDRAWN, Arrays, Dims, Draws, constants, gather, named_arguments
+from .draws import NARROW, PREDICTIVE, UNDRAWN, Arrays, Dims, Draws, constants, gather, named_arguments
 
 
 def draw(
@@ -198,7 +199,25 @@ class _Redraw(Messenger):
                 "groups out, groups=('posterior', 'log_likelihood'), or write the loop in Python"
             )
         if msg["type"] == "sample" and kind_of(msg) == "observed":
+            msg["fn"] = _widened(msg["name"], msg["fn"], jnp.shape(msg["value"]))
             msg["is_observed"], msg["value"] = False, None
+
+
+def _widened(name: str, fn: Any, shape: tuple[int, ...]) -> Any:
+    """A distribution that draws what is of this shape as its `log_prob` reads it, each entry by itself.
+
+    Raises:
+        Undrawn: it has fewer entries, and cannot be expanded to so many.
+    """
+    wide = jnp.broadcast_shapes(own := fn.shape(), shape)
+    batch = wide[: len(wide) - fn.event_dim]
+    if wide == own:
+        return fn
+    if fn.event_shape == wide[len(batch) :]:
+        return fn.expand(batch)
+    if isinstance(fn, Independent):
+        return Independent(_widened(name, fn.base_dist, shape), fn.reinterpreted_batch_ndims)
+    raise Undrawn(NARROW.format(name, tuple(shape), tuple(own)))
 
 
 def _values_of(trace: Trace) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine import Trace
@@ -27,7 +28,7 @@ from ppl_models.programs.pyro import PARTICLES, Drawable, as_tensors, kind_of, n
 from ppl_models.programs.record import COMPUTED
 from ppl_models.programs.state.torch import modules_of
 
-from .draws import UNDRAWN, Arrays, Dims, Draws, constants, gather, named_arguments
+from .draws import NARROW, UNDRAWN, Arrays, Dims, Draws, constants, gather, named_arguments
 
 Values = dict[str, Tensor]
 
@@ -172,7 +173,25 @@ class _Redraw(Messenger):
     def _pyro_sample(self, msg: dict) -> None:
         if kind_of(msg) == "observed":
             msg["infer"] = {**msg["infer"], "redrawn": True}
+            msg["fn"] = _widened(msg["name"], msg["fn"], msg["value"].shape)
             msg["is_observed"], msg["value"], msg["done"] = False, None, False
+
+
+def _widened(name: str, fn: Any, shape: torch.Size) -> Any:
+    """A distribution that draws what is of this shape as its `log_prob` reads it, each entry by itself.
+
+    Raises:
+        Undrawn: it has fewer entries, and cannot be expanded to so many.
+    """
+    wide = torch.broadcast_shapes(own := fn.shape(), shape)
+    batch = wide[: len(wide) - fn.event_dim]
+    if wide == own:
+        return fn
+    if fn.event_shape == wide[len(batch) :]:
+        return fn.expand(batch)
+    if isinstance(fn, torch.distributions.Independent):
+        return dist.Independent(_widened(name, fn.base_dist, shape), fn.reinterpreted_batch_ndims)
+    raise Undrawn(NARROW.format(name, tuple(shape), tuple(own)))
 
 
 def _computed_differs(

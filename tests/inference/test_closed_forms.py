@@ -9,12 +9,13 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.distributions import ExpandedDistribution, FoldedDistribution
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions.transforms import AffineTransform, ExpTransform
 
 from ppl_models.inference import terms
 from ppl_models.inference.pyro.sites.closed_forms import KNOWN, closed_form
-from ppl_models.inference.pyro.sites.divergences import divergence, unit_divergence
+from ppl_models.inference.pyro.sites.divergences import divergence, unit_divergence, weighed_divergence
 from ppl_models.parts.bijectors import RankOneAffine
 from ppl_models.programs.pyro import layers, mask_of, unwrapped
 from tests.helpers.distributions import MAKE
@@ -181,3 +182,23 @@ def test_units_of_masked_latents(within):
             torch.testing.assert_close(found.kl["z"], found.log_q["z"] - found.log_p["z"])
         with pytest.raises(ValueError, match="site 'z': found a mask on this latent"):
             _ = found.drawn["z"]
+
+
+@pytest.mark.parametrize("where", ["around", "within"])
+def test_masks_that_are_computed_apart_read_nothing(where):
+    """Where two masks are equal it is the formula, elsewhere the density at the draw that one of them leaves."""
+    q, p = Q.to_event(1), P.to_event(1)
+    value, each = q.sample(), torch.distributions.kl_divergence(Q, P).sum(-1)
+    for kept, also in (([True, False], [True, False]), ([True, True], [False, True])):
+        nodes = []
+        for fn, mask in ((q, torch.tensor(kept)), (p, torch.tensor(also))):
+            inside = where == "within"
+            node = {"fn": fn.mask(mask) if inside else fn, "scale": 1.0, "mask": None if inside else mask}
+            nodes.append({**node, "value": value})
+        found, site = weighed_divergence(*nodes)
+        drawn = q.log_prob(value) * torch.tensor(kept) - p.log_prob(value) * torch.tensor(also)
+        want = torch.where(torch.tensor(kept) == torch.tensor(also), each * torch.tensor(kept), drawn)
+        torch.testing.assert_close(scale_and_mask(found, 1.0, site["mask"]), want)
+    view = torch.tensor([[True, False], [False, True]])
+    nodes = [{"fn": fn, "scale": 1.0, "mask": view[:, 1], "value": value} for fn in (q, p)]
+    torch.testing.assert_close(divergence(*nodes), each)

@@ -343,3 +343,19 @@ def test_the_guide_takes_the_weights_of_the_model_it_is_drawn_with():
     again = to_arviz(other, with_model(guide, other), x, draws=8, groups="posterior").posterior.z2.values
     assert (same != changed).any()
     np.testing.assert_allclose(changed, again, rtol=1e-6)
+
+
+def test_data_that_are_wider_than_their_distribution_are_drawn_one_by_one():
+    """`log_prob` takes each entry for one of its own, and so do predictions."""
+
+    def model(x):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
+        with numpyro.plate("data", len(x)):
+            numpyro.sample("y", dist.Normal(jnp.full((len(x), 1), z), 1.0).to_event(1), obs=x)
+
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)))
+    found = to_arviz(model, lambda x: numpyro.sample("z", dist.Normal(0.0, 0.6)), x, draws=3)
+    for group in ("posterior_predictive", "prior_predictive"):
+        assert found[group]["x"].shape == (1, 3, 4) and found[group]["y"].shape == (1, 3, 4, 3)
+        assert len(np.unique(found[group]["y"])) == 36

@@ -133,3 +133,14 @@ def test_wrappers_in_any_order(name, x64):
 def test_a_mask_of_one_program_only_forbids_the_closed_form():
     assert closed_form(Q.to_event(1), P.mask(jnp.asarray(ENTRIES)).to_event(1)) is None
     assert closed_form(Q.to_event(1).mask(jnp.asarray(ROWS)), P.to_event(1)) is None
+
+
+def test_masks_that_are_computed_apart_read_nothing(x64):
+    """Where two masks are equal it is the formula, elsewhere the density at the draw that one of them leaves."""
+    q, p = Q.to_event(1), P.to_event(1)
+    site = {"scale": None, "value": q.sample(KEY), "intermediates": []}
+    kept, also, each = jnp.array([True, False]), jnp.array([True, True]), kl_divergence(Q, P).sum(-1)
+    for other in (kept, also):
+        found = divergence({"fn": q.mask(kept), **site}, {"fn": p.mask(other + jnp.zeros(2, bool)), **site})
+        drawn = q.log_prob(site["value"]) * kept - p.log_prob(site["value"]) * other
+        np.testing.assert_allclose(found, jnp.where(kept == other, each * kept, drawn), rtol=1e-12)

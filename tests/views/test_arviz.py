@@ -253,6 +253,21 @@ def test_an_argument_called_as_a_site_that_observes_something_else():
     assert sizes(found, "constant_data", "x") == {"data": 4, "x_argument_dim_0": 3}
 
 
+def test_data_that_are_wider_than_their_distribution_are_drawn_one_by_one():
+    """`log_prob` takes each entry for one of its own, and so do predictions."""
+
+    def model(x):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Normal(z.expand(len(x), 1), 1.0).to_event(1), obs=x)
+
+    found = to_arviz(model, lambda x: pyro.sample("z", dist.Normal(0.0, 0.6)), torch.randn(4, 3), draws=3)
+    for group in ("posterior_predictive", "prior_predictive"):
+        assert found[group]["x"].shape == (1, 3, 4) and found[group]["y"].shape == (1, 3, 4, 3)
+        assert len(np.unique(found[group]["y"])) == 36
+
+
 def test_without_a_plate_all_data_are_one():
     def model(x):
         z = pyro.sample("z", dist.Normal(0.0, 1.0))

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
-from numpyro.distributions import Distribution, ExpandedDistribution
+from numpyro.distributions import Distribution, ExpandedDistribution, MaskedDistribution
 
 from ppl_models.programs.numpyro import layers, mask_of
 from ppl_models.programs.record import Layers
@@ -30,7 +30,33 @@ def divergence(q: Site, p: Site) -> Array | None:
     shape = jnp.broadcast_shapes(q["fn"].batch_shape, p["fn"].batch_shape)
     with rounded():
         closed = closed_form(q["fn"], p["fn"])
+    closed = _masked_apart(q, p) if closed is None else closed
     return None if closed is None or closed.ndim > len(shape) else jnp.broadcast_to(closed, shape)
+
+
+def _masked_apart(q: Site, p: Site) -> Array | None:
+    """The divergence under masks that were computed apart, of which nothing is read; None where there is none.
+
+    Where they are equal it is the formula, elsewhere what the mask of q leaves of log q less what that of p leaves of
+    log p, at the draw.
+    """
+    (one, kept), (other, also) = _unmasked(q["fn"]), _unmasked(p["fn"])
+    with rounded():
+        closed = None if kept is None and also is None else closed_form(one, other)
+    if closed is None:
+        return None
+    kept, also = (jnp.asarray(True if mask is None else mask) for mask in (kept, also))
+    drawn = jnp.where(kept, log_density({**q, "fn": one}), -log_density({**p, "fn": other}))
+    return jnp.where(kept | also, jnp.where(kept == also, closed, drawn), 0.0)
+
+
+def _unmasked(fn: Distribution) -> tuple[Distribution, Any]:
+    """A distribution without the masks that are outermost, and their product; None for none."""
+    mask = None
+    while type(fn) is MaskedDistribution:
+        mask = fn._mask if mask is None else jnp.logical_and(mask, fn._mask)
+        fn = fn.base_dist
+    return fn, mask
 
 
 def unit_divergence(name: str, q: Site, p: Site, analytic: bool) -> tuple[Array, int]:

@@ -21,7 +21,7 @@ from ppl_models.programs.plates import data_plate
 from ppl_models.programs.pyro import PARTICLES, frame_of, mask_of, nodes_of, outside, read
 
 from ...objectives.terms import Terms as Terms
-from ..sites.divergences import divergence, log_density, per_datum, per_unit, unit_divergence
+from ..sites.divergences import log_density, per_datum, per_unit, unit_divergence, weighed_divergence
 from .enumerated import FIRST, summed_out
 from .lazy import Late
 from .messengers import UntilDrawn
@@ -159,8 +159,8 @@ def collect(model_trace: Trace, guide_trace: Trace, particle_dim: int | None, an
     log_p = Late(log_p | {n: lambda n=n: torch.zeros_like(log_q[n]) for n in others})
     kl = {}
     for name, (q, p) in pairs.items():
-        closed = divergence(q, p) if analytic else None
-        kl[name] = log_q[name] - log_p[name] if closed is None else reduce(closed, q)
+        closed = weighed_divergence(q, p) if analytic else None
+        kl[name] = log_q[name] - log_p[name] if closed is None else reduce(*closed)
     kl |= {name: log_q[name] for name in others}
     full = None if data is None or data.full_size in (None, data.size) else data.full_size
 

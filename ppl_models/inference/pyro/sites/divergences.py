@@ -32,6 +32,36 @@ def divergence(q: Mapping[str, Any], p: Mapping[str, Any]) -> Tensor | None:
     return closed
 
 
+def weighed_divergence(q: Mapping[str, Any], p: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]] | None:
+    """(`divergence`, the site whose scale and mask it is to have), also of masks that were computed apart.
+
+    Nothing is read of those: where they are equal it is the formula, elsewhere what the mask of q leaves of log q less
+    what that of p leaves of log p, at the draw.
+    """
+    if (closed := divergence(q, p)) is not None:
+        return closed, q
+    if q["scale"] is not p["scale"] and _number(q["scale"]) != _number(p["scale"]):
+        return None
+    (one, kept), (other, also) = _unmasked(q), _unmasked(p)
+    if kept is None and also is None:
+        return None
+    closed = divergence({**q, "fn": one, "mask": None}, {**p, "fn": other, "mask": None})
+    if closed is None:
+        return None
+    kept, also = (torch.as_tensor(True if m is None else m, device=closed.device) for m in (kept, also))
+    drawn = torch.where(kept, log_density(one, q["value"]), -log_density(other, p["value"]))
+    return torch.where(kept == also, closed, drawn), {**q, "mask": kept | also}
+
+
+def _unmasked(node: Mapping[str, Any]) -> tuple[Distribution, Any]:
+    """A distribution without the masks that are outermost, and their product with that of the site; None for none."""
+    fn, mask = node["fn"], node["mask"]
+    while type(fn) is dist.MaskedDistribution:
+        mask = fn._mask if mask is None else mask & fn._mask
+        fn = fn.base_dist
+    return fn, mask
+
+
 def _of_vectors(q: Distribution, p: Distribution) -> Tensor | None:
     """The closed form for diagonal Gaussians, under bijections that both share."""
     while type(q) is type(p) is dist.TransformedDistribution and q.transforms == p.transforms:
