@@ -116,7 +116,7 @@ def test_an_autoguide_that_knows_no_size_is_told_so():
     x = torch.randn(4, 3)
     for act in (partial(fit, steps=1, progress=False), partial(evaluate, progress=False), to_arviz):
         with pytest.raises(
-            ValueError, match="AutoNormal makes the plate 'data' of the model again, which was given no"
+            ValueError, match="AutoNormal makes the model's plate 'data' again, which was given no size"
         ):
             act(local, AutoNormal(local), x)
     guide = AutoNormal(partial(local, sized=True))
