@@ -19,7 +19,7 @@ from numpyro.primitives import Messenger
 
 from .jax_state import Parameters, protected, reachable, speaks as speaks
 from .laboratory import Leaves, Modes, Node, Owners, ProgramRun, SiteRecord, Tags, Values
-from .numpyro import is_point, kind_of, site_of, unmasked, unwrapped
+from .numpyro import in_support, is_point, kind_of, site_of, unmasked, unwrapped
 from .reach import named_leaves
 from .record import Kind, Plate, is_masked_out
 
@@ -37,6 +37,7 @@ class NumPyroLaboratory:
     """
 
     MODES: ClassVar[Modes] = ({"double": True}, {"double": False})
+    placed: ClassVar[bool] = False
     opaque = False  # lists of numbers are data here, and objects that hold arrays are not taken
 
     def __init__(
@@ -245,7 +246,9 @@ class _Look(Messenger):
         fn, fresh = msg["fn"], count()
         draw = None if kind in ("deterministic", "factor") else lambda: _array(fn.sample(self.key(name, next(fresh))))
         states = (lambda: _array(unwrapped(fn).enumerate_support(expand=False))) if fn.has_enumerate_support else None
-        return SiteRecord(site=site, signal=_array(signal), fresh=draw, states=states, mute=mute)
+        test = None if kind == "factor" else in_support(fn, msg["value"])
+        contains = None if test is None else lambda array: test(jnp.asarray(array))
+        return SiteRecord(site=site, signal=_array(signal), fresh=draw, states=states, contains=contains, mute=mute)
 
 
 def _is_data(leaf: Any) -> bool:

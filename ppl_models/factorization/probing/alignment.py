@@ -1,6 +1,6 @@
 """`Alignment`: which element of which argument each observed value is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from math import ceil, log2
 
@@ -11,6 +11,7 @@ from ppl_models.programs.record import Site
 
 from .alternatives import redrawn
 from .baselines import Baseline, Change
+from .copies import Known, sources
 
 CLOSED, MIXED = -1, -2  # not from the arguments; from several of their elements at once
 
@@ -43,6 +44,8 @@ class Alignment:
                 if leaf.size:
                     self.unread.append(k)
         self._identical = {name: self._equal(base[name]) for name in self.index}
+        self.copied = np.full(starts[-1], -1)  # the place of the element that an element is a copy of
+        self.free: dict[str, int] = {}  # the leaf of each covariate
 
     def _spell(self, model: Experiment, baseline: Baseline, k: int, low: float, high: float, start: int) -> bool:
         """Find what the elements of leaf k become; False if the program cannot run on these two values."""
@@ -110,29 +113,66 @@ class Alignment:
         return [name for name, index in self.index.items() if not (index != CLOSED).any()]
 
     def owners(self) -> list[frozenset[str]]:
-        """For each leaf the observed sites that it reaches."""
+        """For each leaf the observed sites that it reaches, be it as a copy."""
         owners, start = [], 0
         for leaf in self.leaves:
-            inside = {n for n, i in self.index.items() if ((i >= start) & (i < start + leaf.size)).any()}
-            owners.append(frozenset(inside))
+            own, copied = np.arange(start, start + leaf.size), self.copied[start : start + leaf.size]
+            owners.append(frozenset(n for n, i in self.index.items() if np.isin(i, (*own, *copied[copied >= 0])).any()))
             start += leaf.size
         return owners
 
-    def covariates(self, names: Sequence[str], base: ProgramRun) -> tuple[list[SiteRecord], dict[Node, Change]]:
+    def find_copies(self, base: ProgramRun, unread: Collection[int]) -> None:
+        """Find the elements of leaves that the model does not read among those that it observes or reads."""
+        used, known, start = self._used(), [], 0
+        owners = np.where(used, 0, np.arange(len(used)))
+        for number, (name, index) in enumerate(self.index.items(), 1):
+            np.add.at(owners, index[index >= 0], (_copy_numbers(base[name]) + number * len(used))[index >= 0])
+            if not self._identical[name]:
+                known.append(Known(base[name].value, index, owners[index]))
+        for k, leaf in enumerate(self.leaves):
+            places = np.arange(start, start + leaf.size)
+            read = used[places] | (k not in unread)
+            known.append(Known(*(a.reshape(leaf.shape) for a in (leaf, np.where(read, places, -1), owners[places]))))
+            start += leaf.size
+        start, counts = 0, np.concatenate([_counted(base[name], index) for name, index in self.index.items()])
+        for k, leaf in enumerate(self.leaves):
+            inside = slice(start, start + leaf.size)
+            if k in unread:
+                free = ~used[inside].reshape(leaf.shape)
+                found = sources(leaf, free, known)
+                rest, left = np.unique(leaf[free & (found < 0)]), self._flat()[np.setdiff1d(counts, found)]
+                if (found >= 0).any() and len(rest) == 1 and rest[0] not in left:  # padding, a copy of itself
+                    found = np.where(found < 0, np.arange(inside.start, inside.stop).reshape(leaf.shape), found)
+                self.copied[inside] = np.where(free, found, -1).reshape(-1)
+            start += leaf.size
+
+    def _used(self) -> np.ndarray:
+        """Whether each element of the leaves is observed, or a copy of one."""
+        used = self.copied >= 0
+        for index in self.index.values():
+            used[index[index >= 0]] = True
+        return used
+
+    def covariates(
+        self, names: Sequence[str], base: ProgramRun, leaves: Collection[int] | None = None
+    ) -> tuple[list[SiteRecord], dict[Node, Change]]:
         """Arguments that no site observes, as sites of a kind of their own, and how to change each copy of them.
 
         A leaf with a row for each copy of a plate of the data has a node for each; any other is one node.
+
+        Args:
+            names: of all leaves.
+            base: a run of the model.
+            leaves: those that are asked for, all by default.
         """
         records: list[SiteRecord] = []
         found: dict[Node, Change] = {}
-        used, start = np.zeros(sum(leaf.size for leaf in self.leaves), bool), 0
-        for index in self.index.values():
-            used[index[index >= 0]] = True
+        used, start = self._used(), 0
         around = {plate.name: plate for record in base.of("observed").values() for plate in record.plates}
         for k, leaf in enumerate(self.leaves):
             free = ~used[start : start + leaf.size].reshape(leaf.shape)
             start += leaf.size
-            if not free.any() or self.mixed:
+            if not free.any() or self.mixed or (leaves is not None and k not in leaves):
                 continue
             name = names[k] if free.all() and names[k] not in base else f"{names[k]} (not observed)"
             fitting = [plate for plate in around.values() if leaf.ndim and plate.size == len(leaf)]
@@ -140,6 +180,7 @@ class Alignment:
             dims = leaf.ndim - len(plates)
             site = Site(name=name, kind="covariate", shape=leaf.shape, event_dim=dims, plates=plates, value=leaf)
             records.append(SiteRecord(site=site))
+            self.free[name] = k
             found |= {node: self._change_of(k, node[1] if plates else (), free) for node in records[-1].nodes}
         return records, found
 
@@ -162,6 +203,23 @@ class Alignment:
             other = ~part if leaf.dtype.kind == "b" else other  # masks: all may count in the example, or none
         leaf[at] = np.where(choose, other, part)
         leaves[k] = leaf
+        return self._with_copies(leaves)
+
+    def _with_copies(self, leaves: list[np.ndarray]) -> list[np.ndarray]:
+        """Changed leaves, with copies of the elements that have changed put right."""
+        if not (self.copied >= 0).any():
+            return leaves
+        before, after = self._flat(), np.concatenate([leaf.reshape(-1) for leaf in leaves])
+        moved = (self.copied >= 0) & ~_same(before, after)[self.copied]
+        start = 0
+        for k, leaf in enumerate(leaves):
+            mine = np.flatnonzero(moved[start : start + leaf.size])
+            if mine.size:
+                places, flat = self.copied[start + mine], leaf.reshape(-1).copy()
+                as_it_is = before[start + mine] == before[places]  # and else a function of the element
+                flat[mine] = np.where(as_it_is, after[places], _others(self.leaves[k], mine)).astype(leaf.dtype)
+                leaves[k] = flat.reshape(leaf.shape)
+            start += leaf.size
         return leaves
 
     def elements(self, record: SiteRecord, copy: Copy) -> frozenset[int]:
@@ -192,7 +250,7 @@ class Alignment:
                 flat[index[mine] - start] = _others(leaf, index[mine] - start)
             leaves.append(flat.reshape(leaf.shape))
             start += leaf.size
-        return leaves
+        return self._with_copies(leaves)
 
     def tags(self, experiment: Experiment, baseline: Baseline) -> Tags | None:
         """By provenance, what each site of a program may depend on; None where code cannot take tensors with tags."""
@@ -229,6 +287,25 @@ def _poles(leaf: np.ndarray, base: ProgramRun) -> list[tuple[float, float]]:
         if values is not None:
             drawn = {**drawn, **dict.fromkeys(np.unique(values)[:3].tolist())}
     return [(low, value) for value in (*drawn, 1 - low if low in (0, 1) else low + 1) if value != low]
+
+
+def _counted(record: SiteRecord, index: np.ndarray) -> np.ndarray:
+    """The elements observed at copies of a site that no mask hides."""
+    hidden = np.zeros(index.shape, bool)
+    for copy in record.copies:
+        if (record.signal[record.at(record.signal, copy, 0)] == 0).all():
+            hidden[record.at(index, copy)] = True
+    return index[(index >= 0) & ~hidden]
+
+
+def _copy_numbers(record: SiteRecord) -> np.ndarray:
+    """(*value): one number for all entries of the same copy in the plates of a site."""
+    numbers = np.zeros(record.value.shape, int)
+    for plate in record.plates:
+        axis = numbers.ndim + plate.dim - record.site.event_dim
+        if axis >= 0 and numbers.shape[axis] == plate.size:
+            numbers = numbers * plate.size + np.arange(plate.size).reshape(-1, *(1,) * (numbers.ndim - axis - 1))
+    return numbers
 
 
 def _others(leaf: np.ndarray, places: np.ndarray) -> np.ndarray:

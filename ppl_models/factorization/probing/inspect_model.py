@@ -6,6 +6,7 @@ from ppl_models.programs.laboratory import Experiment, ProgramRun
 
 from .alignment import Alignment
 from .baselines import Baseline, draw_baseline, first_run
+from .draws import check_draws
 from .informative_indices import with_informative_indices
 from .inspection import ModelInspection
 from .probe import Probe, ProbeResult, changes
@@ -23,12 +24,12 @@ def inspect_model(model: Experiment, guide: Experiment | None = None, jitter: bo
         jitter: whether parameters are moved a little first, so that a zero hides nothing.
 
     Raises:
-        ValueError: a model that observes nothing, or whose latents come and go.
+        ValueError: a model that observes nothing, or whose latents come and go; see `check_draws`.
     """
     drawn = ProgramRun() if guide is None else guide.run()
     first = first_run(model, guide)
     model.laboratory.settle()
-    latents = tuple(first.of("latent"))
+    latents, once = tuple(first.of("latent")), {} if guide is None else check_draws(model, guide, first, drawn)
     if not first.of("observed", "factor"):
         found = ", ".join(map(repr, latents)) or "no site at all"
         raise ValueError(
@@ -84,6 +85,7 @@ def inspect_model(model: Experiment, guide: Experiment | None = None, jitter: bo
         twins=twins,
         unclear=_unclear(model, alignment),
         determined=determined(probed, baseline, plus),
+        once=once,
     )
 
 
