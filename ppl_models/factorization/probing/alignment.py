@@ -11,7 +11,6 @@ from ppl_models.programs.record import Site
 
 from .alternatives import redrawn
 from .baselines import Baseline, Change
-from .copies import Known, sources
 
 CLOSED, MIXED = -1, -2  # not from the arguments; from several of their elements at once
 
@@ -43,8 +42,9 @@ class Alignment:
             else:
                 if leaf.size:
                     self.unread.append(k)
-        self._identical = {name: self._equal(base[name]) for name in self.index}
+        self.identical = {name: self._equal(base[name]) for name in self.index}
         self.copied = np.full(starts[-1], -1)  # the place of the element that an element is a copy of
+        self.tallies: dict[int, tuple[int, int]] = {}  # leaf -> the mask of whose entries it holds sums, their axis
         self.free: dict[str, int] = {}  # the leaf of each covariate
 
     def _spell(self, model: Experiment, baseline: Baseline, k: int, low: float, high: float, start: int) -> bool:
@@ -95,11 +95,12 @@ class Alignment:
 
     def _equal(self, record: SiteRecord) -> bool:
         """Whether the observed values are the elements themselves, no function of them."""
-        index, flat = self.index[record.name], self._flat()
+        index, flat = self.index[record.name], self.flat()
         known = index >= 0
         return bool(known.any() and np.array_equal(record.value[known], flat[index[known]].astype(record.value.dtype)))
 
-    def _flat(self) -> np.ndarray:
+    def flat(self) -> np.ndarray:
+        """All elements of the leaves."""
         return np.concatenate([leaf.reshape(-1) for leaf in self.leaves]) if self.leaves else np.zeros(0)
 
     @property
@@ -116,37 +117,13 @@ class Alignment:
         """For each leaf the observed sites that it reaches, be it as a copy."""
         owners, start = [], 0
         for leaf in self.leaves:
-            own, copied = np.arange(start, start + leaf.size), self.copied[start : start + leaf.size]
-            owners.append(frozenset(n for n, i in self.index.items() if np.isin(i, (*own, *copied[copied >= 0])).any()))
+            inside, copied = np.zeros(len(self.copied), bool), self.copied[start : start + leaf.size]
+            inside[start : start + leaf.size] = inside[copied[copied >= 0]] = True
+            owners.append(frozenset(name for name, i in self.index.items() if inside[i[i >= 0]].any()))
             start += leaf.size
         return owners
 
-    def find_copies(self, base: ProgramRun, unread: Collection[int]) -> None:
-        """Find the elements of leaves that the model does not read among those that it observes or reads."""
-        used, known, start = self._used(), [], 0
-        owners = np.where(used, 0, np.arange(len(used)))
-        for number, (name, index) in enumerate(self.index.items(), 1):
-            np.add.at(owners, index[index >= 0], (_copy_numbers(base[name]) + number * len(used))[index >= 0])
-            if not self._identical[name]:
-                known.append(Known(base[name].value, index, owners[index]))
-        for k, leaf in enumerate(self.leaves):
-            places = np.arange(start, start + leaf.size)
-            read = used[places] | (k not in unread)
-            known.append(Known(*(a.reshape(leaf.shape) for a in (leaf, np.where(read, places, -1), owners[places]))))
-            start += leaf.size
-        start, counts = 0, np.concatenate([_counted(base[name], index) for name, index in self.index.items()])
-        for k, leaf in enumerate(self.leaves):
-            inside = slice(start, start + leaf.size)
-            if k in unread:
-                free = ~used[inside].reshape(leaf.shape)
-                found = sources(leaf, free, known)
-                rest, left = np.unique(leaf[free & (found < 0)]), self._flat()[np.setdiff1d(counts, found)]
-                if (found >= 0).any() and len(rest) == 1 and rest[0] not in left:  # padding, a copy of itself
-                    found = np.where(found < 0, np.arange(inside.start, inside.stop).reshape(leaf.shape), found)
-                self.copied[inside] = np.where(free, found, -1).reshape(-1)
-            start += leaf.size
-
-    def _used(self) -> np.ndarray:
+    def used(self) -> np.ndarray:
         """Whether each element of the leaves is observed, or a copy of one."""
         used = self.copied >= 0
         for index in self.index.values():
@@ -167,7 +144,7 @@ class Alignment:
         """
         records: list[SiteRecord] = []
         found: dict[Node, Change] = {}
-        used, start = self._used(), 0
+        used, start = self.used(), 0
         around = {plate.name: plate for record in base.of("observed").values() for plate in record.plates}
         for k, leaf in enumerate(self.leaves):
             free = ~used[start : start + leaf.size].reshape(leaf.shape)
@@ -206,12 +183,11 @@ class Alignment:
         return self._with_copies(leaves)
 
     def _with_copies(self, leaves: list[np.ndarray]) -> list[np.ndarray]:
-        """Changed leaves, with copies of the elements that have changed put right."""
+        """Changed leaves, with copies of the elements that have changed put right, and the lengths that masks tell."""
         if not (self.copied >= 0).any():
             return leaves
-        before, after = self._flat(), np.concatenate([leaf.reshape(-1) for leaf in leaves])
+        before, after, start = self.flat(), np.concatenate([leaf.reshape(-1) for leaf in leaves]), 0
         moved = (self.copied >= 0) & ~_same(before, after)[self.copied]
-        start = 0
         for k, leaf in enumerate(leaves):
             mine = np.flatnonzero(moved[start : start + leaf.size])
             if mine.size:
@@ -220,6 +196,10 @@ class Alignment:
                 flat[mine] = np.where(as_it_is, after[places], _others(self.leaves[k], mine)).astype(leaf.dtype)
                 leaves[k] = flat.reshape(leaf.shape)
             start += leaf.size
+        for k, (mask, axis) in self.tallies.items():
+            if axis == 1:  # of sequences; how many go on at each step is told of packed ones, by those who pack them
+                sums = leaves[mask].reshape(*leaves[mask].shape[:2], -1)[..., 0].sum(1)
+                leaves[k] = np.round(sums).clip(1, leaves[mask].shape[1]).astype(leaves[k].dtype)
         return leaves
 
     def elements(self, record: SiteRecord, copy: Copy) -> frozenset[int]:
@@ -244,7 +224,7 @@ class Alignment:
         for leaf in self.leaves:
             flat = leaf.reshape(-1).copy()
             mine = chosen & (index >= start) & (index < start + leaf.size)
-            if mine.any() and self._identical[record.name]:
+            if mine.any() and self.identical[record.name]:
                 flat[index[mine] - start] = values[mine].astype(leaf.dtype)
             elif mine.any():
                 flat[index[mine] - start] = _others(leaf, index[mine] - start)
@@ -287,25 +267,6 @@ def _poles(leaf: np.ndarray, base: ProgramRun) -> list[tuple[float, float]]:
         if values is not None:
             drawn = {**drawn, **dict.fromkeys(np.unique(values)[:3].tolist())}
     return [(low, value) for value in (*drawn, 1 - low if low in (0, 1) else low + 1) if value != low]
-
-
-def _counted(record: SiteRecord, index: np.ndarray) -> np.ndarray:
-    """The elements observed at copies of a site that no mask hides."""
-    hidden = np.zeros(index.shape, bool)
-    for copy in record.copies:
-        if (record.signal[record.at(record.signal, copy, 0)] == 0).all():
-            hidden[record.at(index, copy)] = True
-    return index[(index >= 0) & ~hidden]
-
-
-def _copy_numbers(record: SiteRecord) -> np.ndarray:
-    """(*value): one number for all entries of the same copy in the plates of a site."""
-    numbers = np.zeros(record.value.shape, int)
-    for plate in record.plates:
-        axis = numbers.ndim + plate.dim - record.site.event_dim
-        if axis >= 0 and numbers.shape[axis] == plate.size:
-            numbers = numbers * plate.size + np.arange(plate.size).reshape(-1, *(1,) * (numbers.ndim - axis - 1))
-    return numbers
 
 
 def _others(leaf: np.ndarray, places: np.ndarray) -> np.ndarray:

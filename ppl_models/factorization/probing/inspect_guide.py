@@ -12,6 +12,7 @@ from .inspect_model import inspect_model
 from .inspection import HIDDEN, Inspection, ModelInspection
 from .probe import Probe, ProbeResult, changes
 from .rare_values import look_for_rare_values
+from .repeats import find_repeats
 from .site_roles import agrees, constants
 
 
@@ -138,7 +139,7 @@ def _unknown(model: ModelInspection, guide: Experiment) -> tuple[list[SiteRecord
     if not unread:
         return [], {}
     sites = ProgramRun(record for record in model.base.values() if record.kind != "covariate")
-    alignment.find_copies(sites, unread)
+    find_repeats(alignment, sites, unread)
     return alignment.covariates(guide.leaf_names, sites, unread)
 
 
