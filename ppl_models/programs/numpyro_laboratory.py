@@ -38,7 +38,6 @@ class NumPyroLaboratory:
 
     MODES: ClassVar[Modes] = ({"double": True}, {"double": False})
     placed: ClassVar[bool] = False
-    opaque = False  # lists of numbers are data here, and objects that hold arrays are not taken
 
     def __init__(
         self, programs: Sequence[Callable], args: Sequence[Any], kwargs: Mapping[str, Any], double: bool = True
@@ -48,6 +47,7 @@ class NumPyroLaboratory:
         self._where = [i for i, leaf in enumerate(self._flat) if _is_data(leaf)]
         self.leaves = [_array(self._flat[i], double) for i in self._where]
         self.tolerance = 1e-10 if double else 1e-5
+        self.opaque = _opaque(self._flat)
         self.doubts: list[str] = []
         self.runs = 0
         self._programs, self._double, self._parameters = list(programs), double, Parameters(double)
@@ -255,6 +255,13 @@ def _is_data(leaf: Any) -> bool:
     if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return False
     return isinstance(leaf, (jax.Array, np.ndarray)) and leaf.dtype.kind in "biufcV"
+
+
+def _opaque(flat: Sequence[Any]) -> bool:
+    """Whether data may hide among the arguments: in objects that hold arrays, or in lists of numbers."""
+    others = [leaf for leaf in flat if not callable(leaf) and not isinstance(leaf, (jax.Array, np.ndarray))]
+    hidden = any(isinstance(item, (jax.Array, np.ndarray)) for item in reachable(others))
+    return hidden or sum(isinstance(leaf, float) for leaf in others) > 2
 
 
 def _array(value: Any, double: bool = False) -> np.ndarray:
