@@ -41,6 +41,18 @@ def compare(
     one on structure alone: that a family is too narrow, or a feature, is not seen here (at level "element" it is seen
     whether a family asserts independencies within a site).
 
+    What a factor must read, and what it may take for a fixed set of numbers:
+
+    * In a plate of the data, the data and the covariates (arguments that the model reads and does not observe) that the
+      posterior depends on: what the copies share must be told in which they differ. A factor that reads no data and has
+      parameters of its own for each copy takes all for fixed.
+    * Outside of the plates of the data, the data, unless it is free: it reads none, and has parameters of its own, as
+      have all others in no plate. Covariates it may take for fixed in any case. Without a plate of the data, one factor
+      that reads data makes the whole run a datum of many, and factors that read data need covariates.
+    * An argument that repeats observed values (reversed, cut, joined to others) is these data. Of any other that the
+      model neither observes nor reads nothing is known: a factor that reads it may have from it the data that it lacks,
+      and then nothing is certified; latents that it lacks it has from nowhere.
+
     Args:
         model, guide: Pyro or NumPyro programs with the same latent sites; the guide's order is the order it draws in.
         args, kwargs: of both, the data among them.
@@ -50,7 +62,9 @@ def compare(
 
     Raises:
         TypeError: not a program.
-        ValueError: an unknown level, a model that observes nothing, a guide that lacks a latent or draws another.
+        ValueError: an unknown level, a model that observes nothing, a guide that lacks a latent or draws another, or
+            one in another shape, in no plate (Pyro), or outside of its support: what `Trace_ELBO` refuses. A latent
+            that the guide draws once for all copies of a plate is no error; it is unfaithful.
 
     Source: Webb et al. 2018 (arXiv 1712.00287); Lauritzen et al. 1990.
     """
