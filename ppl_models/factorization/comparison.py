@@ -12,8 +12,9 @@ from .elements import Elements
 from .labels import Labels
 from .pricing import priced
 from .probing.inspect_guide import inspect_pair
-from .probing.inspection import Inspection, label
+from .probing.inspection import HIDDEN, Inspection, label
 from .report.report import Report, SiteRow
+from .untold import certain, remarks
 from .verdict import Row, Verdict, judge
 
 LEVELS = ("site", "element")
@@ -40,6 +41,18 @@ def compare(
     one on structure alone: that a family is too narrow, or a feature, is not seen here (at level "element" it is seen
     whether a family asserts independencies within a site).
 
+    What a factor must read, and what it may take for a fixed set of numbers:
+
+    * In a plate of the data, the data and the covariates (arguments that the model reads and does not observe) that the
+      posterior depends on: what the copies share must be told in which they differ. A factor that reads no data and has
+      parameters of its own for each copy takes all for fixed.
+    * Outside of the plates of the data, the data, unless it is free: it reads none, and has parameters of its own, as
+      have all others in no plate. Covariates it may take for fixed in any case. Without a plate of the data, one factor
+      that reads data makes the whole run a datum of many, and factors that read data need covariates.
+    * An argument that repeats observed values (reversed, cut, joined to others) is these data. Of any other that the
+      model neither observes nor reads nothing is known: a factor that reads it may have from it the data that it lacks,
+      and then nothing is certified; latents that it lacks it has from nowhere.
+
     Args:
         model, guide: Pyro or NumPyro programs with the same latent sites; the guide's order is the order it draws in.
         args, kwargs: of both, the data among them.
@@ -49,7 +62,9 @@ def compare(
 
     Raises:
         TypeError: not a program.
-        ValueError: an unknown level, a model that observes nothing, a guide that lacks a latent or draws another.
+        ValueError: an unknown level, a model that observes nothing, a guide that lacks a latent or draws another, or
+            one in another shape, in no plate (Pyro), or outside of its support: what `Trace_ELBO` refuses. A latent
+            that the guide draws once for all copies of a plate is no error; it is unfaithful.
 
     Source: Webb et al. 2018 (arXiv 1712.00287); Lauritzen et al. 1990.
     """
@@ -68,17 +83,17 @@ def by_element(inspection: Inspection) -> Report:
     always |= {elements.name(e) for e in elements.data if e[0] in inspection.model.alignment.closed}
     sites, data = {site for site, _ in inspection.fixed}, set(guide.given)
     fixed = {z: always | (data if z.rpartition(".")[0] in sites else set()) for z in guide.parents}
-    verdict = judge(model, guide, fixed)
-    doubts = (*inspection.doubts, *elements.doubts)
-    coarse = [row for row in _judged(inspection, labels)[1] if row.missing]
+    verdict, untold = certain(judge(model, guide, fixed), inspection, lambda name: name.rpartition(".")[0] or name)
+    doubts = (*inspection.doubts, *elements.doubts, *untold)
+    coarse = [row for row in _judged(inspection, labels)[1] if row.missing or row.once]
     if coarse and not inspection.doubts and verdict.faithful:
-        lacks = "; ".join(f"{row.site} lacks {', '.join(row.missing)}" for row in coarse)
+        lacks = "; ".join(_fault(row) for row in coarse)
         doubts += (f"in one datum nothing is missing, but by site the guide is unfaithful ({lacks}); see level 'site'",)
     every = [*elements.latents, *elements.data]
     return Report(
         level="element",
         judgement=None if doubts else verdict,
-        rows=tuple(SiteRow(r.site, r.have, r.need, _shown(r.missing), r.superfluous) for r in verdict.rows),
+        rows=tuple(SiteRow(r.site, r.have, r.need, _shown(r.missing), r.superfluous, r.unsure) for r in verdict.rows),
         model=inspection.model.sites(),
         guide=inspection.sites(),
         posterior=tuple(model.posterior_graph(list(guide.parents)).edges),
@@ -88,6 +103,10 @@ def by_element(inspection: Inspection) -> Report:
         reasons=doubts,
         notes=tuple(dict.fromkeys(_notes(inspection, labels))),
     )
+
+
+def _fault(row: SiteRow) -> str:
+    return f"{row.site} lacks {', '.join(row.missing)}" if row.missing else f"{row.site} is one draw for all copies"
 
 
 def _called(inspection: Inspection) -> tuple[str, str]:
@@ -104,10 +123,12 @@ def _shown(missing: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]
 
 def by_site(inspection: Inspection) -> Report:
     """The report at the level of sites: all copies judged, then told of once for each site."""
-    labels, doubts = Labels(inspection), inspection.doubts
-    verdict, rows = _judged(inspection, labels)
+    labels = Labels(inspection)
+    verdict, rows, untold = _judged(inspection, labels)
+    doubts = (*inspection.doubts, *untold)
     posterior = inspection.model.copies().posterior_graph([label(n) for n in labels.latents])
-    rows, gap = priced(inspection, rows, verdict, labels) if not doubts else (rows, None)
+    plain = not (doubts or inspection.untold or inspection.model.once)
+    rows, gap = priced(inspection, rows, verdict, labels) if plain else (rows, None)
     minimal = verdict.faithful and not any(row.superfluous for row in rows)  # as told: a site's copies as one
     return Report(
         level="site",
@@ -125,17 +146,17 @@ def by_site(inspection: Inspection) -> Report:
     )
 
 
-def _judged(inspection: Inspection, labels: Labels) -> tuple[Verdict, tuple[SiteRow, ...]]:
-    """The verdict on all copies, and its rows with the copies of a site as one."""
+def _judged(inspection: Inspection, labels: Labels) -> tuple[Verdict, tuple[SiteRow, ...], tuple[str, ...]]:
+    """The verdict on all copies, its rows with the copies of a site as one, and why it may not be certain."""
     guide = inspection.copies()
-    data = {node: guide.given if node in inspection.fixed else () for node in labels.latents}
-    fixed = {label(node): {*labels.closed, *found} for node, found in data.items()}
+    fixed = {label(node): {*labels.closed, *labels.constant(node)} for node in labels.latents}
     determined = {label(node): [label(u) for u in known] for node, known in inspection.model.determined.items()}
-    verdict = judge(inspection.model.copies(), guide, fixed, determined)
+    found = judge(inspection.model.copies(), guide, fixed, determined)
+    verdict, untold = certain(found, inspection, lambda name: labels.node[name][0])
     rows: dict[str, list[Row]] = {site: [] for site in inspection.latents}
     for row in verdict.rows:
         rows[labels.node[row.site][0]].append(_without_twins(row, inspection, labels))
-    return verdict, tuple(_merged(site, mine, labels) for site, mine in rows.items())
+    return verdict, tuple(_merged(site, mine, labels, inspection) for site, mine in rows.items()), untold
 
 
 def _without_twins(row: Row, inspection: Inspection, labels: Labels) -> Row:
@@ -144,21 +165,24 @@ def _without_twins(row: Row, inspection: Inspection, labels: Labels) -> Row:
     return replace(row, superfluous=tuple(u for u in row.superfluous if not twins[u] & {*row.need}))
 
 
-def _merged(site: str, mine: Iterable[Row], labels: Labels) -> SiteRow:
+def _merged(site: str, mine: Iterable[Row], labels: Labels, inspection: Inspection) -> SiteRow:
     """The rows of all copies of a site as one."""
 
     def called(row: Row, nodes: Iterable[str]) -> list[str]:
         return [labels.seen_from(row.site, u) for u in nodes]
 
-    have, need, missing, kept = {}, {}, {}, set()
+    have, need, missing, unsure, kept = {}, {}, {}, {}, set()
     for row in mine:
         have.update(dict.fromkeys(called(row, row.have)))
         need.update(dict.fromkeys(called(row, row.need)))
         for u, path in row.missing.items():
             missing.setdefault(labels.seen_from(row.site, u), tuple(called(row, path)))
+        unsure.update(dict.fromkeys(called(row, row.unsure)))
         kept |= set(called(row, set(row.have) - set(row.superfluous)))
-    superfluous = tuple(u for u in have if u not in kept)
-    return SiteRow(site, tuple(have), tuple(need), missing, superfluous)
+    once = inspection.model.once.get(site, ())
+    superfluous = () if once else tuple(u for u in have if u not in kept)
+    have.update(dict.fromkeys(name for name in inspection.untold.get(site, ()) if name != HIDDEN))
+    return SiteRow(site, tuple(have), tuple(need), missing, superfluous, tuple(unsure), once)
 
 
 def _plates(inspection: Inspection) -> dict[str, tuple[str, ...]]:
@@ -182,6 +206,9 @@ def _notes(inspection: Inspection, labels: Labels, posterior: nx.Graph | None = 
                 yield f"plate leak: in the {probed.role}, {child[0]!r} depends on {name}, another copy in the plate"
     free = {site for site, _ in inspection.fixed}
     fixed = tuple(site for site in inspection.sampled if site in free)
+    yield from remarks(inspection)
+    for name, taken in labels.taken().items():
+        yield f"{name}: outside of the plates of the data, so that it may take {', '.join(taken)} for fixed numbers"
     if model.plus:
         yield f"{', '.join(model.plus)}: deterministic, and nodes; minimal and perfect are indications only"
     closed = dict.fromkeys(labels.node[c][0] for c in labels.closed)

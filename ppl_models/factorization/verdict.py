@@ -18,6 +18,7 @@ class Row:
         need: what the exact factor is given: p(site | earlier latents, data) depends on these and on no others.
         missing: of `need`, what the guide's factor lacks, each with a path that shows the dependence.
         superfluous: of `have`, what the site is independent of given the rest of `have`.
+        unsure: of `need`, what it may lack, as nothing is known of what else it is given.
     """
 
     site: str
@@ -25,6 +26,7 @@ class Row:
     need: tuple[str, ...]
     missing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     superfluous: tuple[str, ...] = ()
+    unsure: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -237,6 +237,27 @@ def support_of(fn: Any, value: Any) -> Any:
     return found
 
 
+def in_support(fn: Any, value: Any) -> Callable[[Any], bool] | None:
+    """A test of whether values are in the support of a distribution that gave one; None where any number is.
+
+    A relaxed value of a discrete site is in its support where the nearest whole numbers are; one of vectors always is.
+    """
+    support = support_of(fn, value)
+    if elementwise(support) is constraints.real:
+        return None
+
+    def test(other: Any) -> bool:
+        relaxed = support.is_discrete and jnp.issubdtype(jnp.result_type(other), jnp.inexact)
+        if relaxed and elementwise(support).event_dim:
+            return True
+        try:
+            return bool(jnp.all(support(jnp.round(other) if relaxed else other)))
+        except (NotImplementedError, TypeError, ValueError):
+            return True
+
+    return test
+
+
 def elementwise(support: Any) -> Any:
     """A constraint without reinterpreted dims."""
     while isinstance(support, constraints.independent):

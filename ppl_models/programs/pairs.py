@@ -207,6 +207,29 @@ def check_sites(needed: Sequence[str], given: Sequence[str], auxiliary: Collecti
             )
 
 
+def refuse_shape(name: str, what: str, found: tuple[int, ...], want: tuple[int, ...], instead: str) -> NoReturn:
+    """Raise ValueError for a site that a guide draws with another shape (`what`: "event shape") than the model."""
+    raise ValueError(
+        f"the guide draws the site {name!r} with the {what} {found}, want {want}, as in the model; {instead}"
+    )
+
+
+def refuse_unplaced(name: str, found: tuple[int, ...], plate: Plate) -> NoReturn:
+    """Raise ValueError for a site whose batch is in a plate in the model and in none in the guide."""
+    raise ValueError(
+        f"the guide draws the site {name!r} as a batch of shape {found} in no plate at dim {plate.dim}, want the plate "
+        f"{plate.name!r} there, as in the model; draw it inside of that plate"
+    )
+
+
+def refuse_support(name: str, family: str, prior: str) -> NoReturn:
+    """Raise ValueError for a latent that a guide draws, from one family, where its prior's has no density."""
+    raise ValueError(
+        f"the guide draws the site {name!r} from a {family}, found values outside of the support of the model's "
+        f"{prior}, want all of them inside; take a family on that support, or transform this one to it"
+    )
+
+
 def check_order(guide: Callable, observed: Iterable[str], language: str) -> None:
     """Raise ValueError for a guide that observes something: then it may be the model.
 

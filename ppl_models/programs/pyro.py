@@ -204,6 +204,27 @@ def support_of(fn: Any, value: Tensor) -> Any:
         return constraints.independent(base, fn.event_dim) if fn.event_dim else base
 
 
+def in_support(fn: Any, value: Tensor) -> Callable[[Tensor], bool] | None:
+    """A test of whether values are in the support of a distribution that gave one; None where any number is.
+
+    A relaxed value of a discrete site is in its support where the nearest whole numbers are; one of vectors always is.
+    """
+    support = support_of(fn, value)
+    if elementwise(support) is constraints.real:
+        return None
+
+    def test(other: Tensor) -> bool:
+        relaxed = support.is_discrete and other.is_floating_point()
+        if relaxed and elementwise(support).event_dim:
+            return True
+        try:
+            return bool(support.check(other.round() if relaxed else other).all())
+        except (NotImplementedError, RuntimeError):
+            return True
+
+    return test
+
+
 def elementwise(support: Any) -> Any:
     """A constraint without reinterpreted dims."""
     while isinstance(support, constraints.independent):

@@ -79,6 +79,11 @@ class Site:
         return self.shape[len(self.shape) - self.event_dim :]
 
     @cached_property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The dims of the value left of those of one event."""
+        return self.shape[: len(self.shape) - self.event_dim]
+
+    @cached_property
     def rank(self) -> int:
         """The number of batch dims that its plates take, gaps included."""
         return max((-plate.dim for plate in self.plates), default=0)

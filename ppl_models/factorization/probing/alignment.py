@@ -1,6 +1,6 @@
 """`Alignment`: which element of which argument each observed value is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from math import ceil, log2
 
@@ -42,7 +42,10 @@ class Alignment:
             else:
                 if leaf.size:
                     self.unread.append(k)
-        self._identical = {name: self._equal(base[name]) for name in self.index}
+        self.identical = {name: self._equal(base[name]) for name in self.index}
+        self.copied = np.full(starts[-1], -1)  # the place of the element that an element is a copy of
+        self.tallies: dict[int, tuple[int, int]] = {}  # leaf -> the mask of whose entries it holds sums, their axis
+        self.free: dict[str, int] = {}  # the leaf of each covariate
 
     def _spell(self, model: Experiment, baseline: Baseline, k: int, low: float, high: float, start: int) -> bool:
         """Find what the elements of leaf k become; False if the program cannot run on these two values."""
@@ -92,11 +95,12 @@ class Alignment:
 
     def _equal(self, record: SiteRecord) -> bool:
         """Whether the observed values are the elements themselves, no function of them."""
-        index, flat = self.index[record.name], self._flat()
+        index, flat = self.index[record.name], self.flat()
         known = index >= 0
         return bool(known.any() and np.array_equal(record.value[known], flat[index[known]].astype(record.value.dtype)))
 
-    def _flat(self) -> np.ndarray:
+    def flat(self) -> np.ndarray:
+        """All elements of the leaves."""
         return np.concatenate([leaf.reshape(-1) for leaf in self.leaves]) if self.leaves else np.zeros(0)
 
     @property
@@ -110,29 +114,42 @@ class Alignment:
         return [name for name, index in self.index.items() if not (index != CLOSED).any()]
 
     def owners(self) -> list[frozenset[str]]:
-        """For each leaf the observed sites that it reaches."""
+        """For each leaf the observed sites that it reaches, be it as a copy."""
         owners, start = [], 0
         for leaf in self.leaves:
-            inside = {n for n, i in self.index.items() if ((i >= start) & (i < start + leaf.size)).any()}
-            owners.append(frozenset(inside))
+            inside, copied = np.zeros(len(self.copied), bool), self.copied[start : start + leaf.size]
+            inside[start : start + leaf.size] = inside[copied[copied >= 0]] = True
+            owners.append(frozenset(name for name, i in self.index.items() if inside[i[i >= 0]].any()))
             start += leaf.size
         return owners
 
-    def covariates(self, names: Sequence[str], base: ProgramRun) -> tuple[list[SiteRecord], dict[Node, Change]]:
+    def used(self) -> np.ndarray:
+        """Whether each element of the leaves is observed, or a copy of one."""
+        used = self.copied >= 0
+        for index in self.index.values():
+            used[index[index >= 0]] = True
+        return used
+
+    def covariates(
+        self, names: Sequence[str], base: ProgramRun, leaves: Collection[int] | None = None
+    ) -> tuple[list[SiteRecord], dict[Node, Change]]:
         """Arguments that no site observes, as sites of a kind of their own, and how to change each copy of them.
 
         A leaf with a row for each copy of a plate of the data has a node for each; any other is one node.
+
+        Args:
+            names: of all leaves.
+            base: a run of the model.
+            leaves: those that are asked for, all by default.
         """
         records: list[SiteRecord] = []
         found: dict[Node, Change] = {}
-        used, start = np.zeros(sum(leaf.size for leaf in self.leaves), bool), 0
-        for index in self.index.values():
-            used[index[index >= 0]] = True
+        used, start = self.used(), 0
         around = {plate.name: plate for record in base.of("observed").values() for plate in record.plates}
         for k, leaf in enumerate(self.leaves):
             free = ~used[start : start + leaf.size].reshape(leaf.shape)
             start += leaf.size
-            if not free.any() or self.mixed:
+            if not free.any() or self.mixed or (leaves is not None and k not in leaves):
                 continue
             name = names[k] if free.all() and names[k] not in base else f"{names[k]} (not observed)"
             fitting = [plate for plate in around.values() if leaf.ndim and plate.size == len(leaf)]
@@ -140,6 +157,7 @@ class Alignment:
             dims = leaf.ndim - len(plates)
             site = Site(name=name, kind="covariate", shape=leaf.shape, event_dim=dims, plates=plates, value=leaf)
             records.append(SiteRecord(site=site))
+            self.free[name] = k
             found |= {node: self._change_of(k, node[1] if plates else (), free) for node in records[-1].nodes}
         return records, found
 
@@ -164,6 +182,26 @@ class Alignment:
             other = np.where(part > 0, part - 1, part + 1).astype(leaf.dtype) if leaf.dtype.kind in "iu" else other
         leaf[at] = np.where(choose, other, part)
         leaves[k] = leaf
+        return self._with_copies(leaves)
+
+    def _with_copies(self, leaves: list[np.ndarray]) -> list[np.ndarray]:
+        """Changed leaves, with copies of the elements that have changed put right, and the lengths that masks tell."""
+        if not (self.copied >= 0).any():
+            return leaves
+        before, after, start = self.flat(), np.concatenate([leaf.reshape(-1) for leaf in leaves]), 0
+        moved = (self.copied >= 0) & ~_same(before, after)[self.copied]
+        for k, leaf in enumerate(leaves):
+            mine = np.flatnonzero(moved[start : start + leaf.size])
+            if mine.size:
+                places, flat = self.copied[start + mine], leaf.reshape(-1).copy()
+                as_it_is = before[start + mine] == before[places]  # and else a function of the element
+                flat[mine] = np.where(as_it_is, after[places], _others(self.leaves[k], mine)).astype(leaf.dtype)
+                leaves[k] = flat.reshape(leaf.shape)
+            start += leaf.size
+        for k, (mask, axis) in self.tallies.items():
+            if axis == 1:  # of sequences; how many go on at each step is told of packed ones, by those who pack them
+                sums = leaves[mask].reshape(*leaves[mask].shape[:2], -1)[..., 0].sum(1)
+                leaves[k] = np.round(sums).clip(1, leaves[mask].shape[1]).astype(leaves[k].dtype)
         return leaves
 
     def elements(self, record: SiteRecord, copy: Copy) -> frozenset[int]:
@@ -188,13 +226,13 @@ class Alignment:
         for leaf in self.leaves:
             flat = leaf.reshape(-1).copy()
             mine = chosen & (index >= start) & (index < start + leaf.size)
-            if mine.any() and self._identical[record.name]:
+            if mine.any() and self.identical[record.name]:
                 flat[index[mine] - start] = values[mine].astype(leaf.dtype)
             elif mine.any():
                 flat[index[mine] - start] = _others(leaf, index[mine] - start)
             leaves.append(flat.reshape(leaf.shape))
             start += leaf.size
-        return leaves
+        return self._with_copies(leaves)
 
     def tags(self, experiment: Experiment, baseline: Baseline) -> Tags | None:
         """By provenance, what each site of a program may depend on; None where code cannot take tensors with tags."""

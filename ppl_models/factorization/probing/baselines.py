@@ -44,7 +44,7 @@ Change = Callable[[Baseline], Baseline]
 def draw_baseline(
     model: Experiment, guide: Experiment | None, r: int, jitter: bool, plus: tuple[str, ...], rows: Values
 ) -> Baseline:
-    """The r-th baseline: values from the model, or from the guide where the model cannot draw.
+    """The r-th baseline: values from the model, or from the guide where the model cannot draw, or draws outside of it.
 
     Parameters stay as they are where moving them leaves densities that are no numbers.
 
@@ -55,8 +55,11 @@ def draw_baseline(
         plus: deterministic sites that are held, too.
         rows: what plates subsample, the same at every baseline.
     """
-    for moved in (r, None) if jitter else (None,):
-        run = first_run(model, guide, rows, r, moved)
+    ways = [(moved, False) for moved in ((r, None) if jitter else (None,))]
+    if guide is not None:  # one on a part of the support, which draws of the prior leave; if that is not it, as before
+        ways += [(ways[0][0], True), ways[-1]]
+    for moved, by_guide in ways:
+        run = (_run_by_guide if by_guide and guide else first_run)(model, guide, rows, r, moved)
         held = {**rows, **{name: s.value for name, s in run.items() if s.kind == "latent" or name in plus}}
         checked = [*run.values()]
         checked += [] if guide is None else guide.run(held, seed=r, jitter=moved).values()
@@ -82,6 +85,14 @@ def first_run(
     except NotImplementedError:
         if guide is None:
             raise
-        run = guide.run(rows, seed=seed, jitter=jitter)
-        drawn = {name: record.value for name, record in run.of("latent", "deterministic").items()}
-        return model.run({**rows, **drawn}, seed=seed, jitter=jitter)
+        return _run_by_guide(model, guide, rows, seed, jitter)
+
+
+def _run_by_guide(
+    model: Experiment, guide: Experiment | None, rows: Values, seed: int, jitter: int | None
+) -> ProgramRun:
+    """A run of the model on values of the guide."""
+    assert guide is not None
+    run = guide.run(rows, seed=seed, jitter=jitter)
+    drawn = {name: record.value for name, record in run.of("latent", "deterministic").items()}
+    return model.run({**rows, **drawn}, seed=seed, jitter=jitter)

@@ -1,17 +1,18 @@
 """`inspect_pair`, `inspect_guide`: probe a guide after its model, and hold its sites against the model's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
-from ppl_models.programs.laboratory import Experiment, Node, ProgramRun
+from ppl_models.programs.laboratory import Experiment, Node, ProgramRun, SiteRecord
 
 from .alternatives import another
 from .auxiliary import Contraction
 from .baselines import Baseline, Change
 from .inspect_model import inspect_model
-from .inspection import Inspection, ModelInspection
+from .inspection import HIDDEN, Inspection, ModelInspection
 from .probe import Probe, ProbeResult, changes
 from .rare_values import look_for_rare_values
+from .repeats import find_repeats
 from .site_roles import agrees, constants
 
 
@@ -32,6 +33,7 @@ def inspect_guide(model: ModelInspection, guide: Experiment) -> Inspection:
     computed = [name for name in base.of("deterministic") if name in model.latents]
     direct = [name for name in base.of("latent") if name in model.latents]
     _check_sites(model, base, drawn, direct, computed)
+    arguments, unknown = _unknown(model, guide)
     upper = model.alignment.tags(guide, baseline)
     if upper is not None:  # of what is computed from auxiliary draws, provenance would speak of those
         upper = {name: tags for name, tags in upper.items() if name in direct}
@@ -42,21 +44,33 @@ def inspect_guide(model: ModelInspection, guide: Experiment) -> Inspection:
     data = changes(model.base, model.base.of("observed"), model.alignment)
     data = {node: change for node, change in data.items() if model.alignment.elements(model.base[node[0]], node[1])}
     data |= model.given
-    sources = {**data, **changes(model.base, [name for name in sampled if name not in computed])}
-    probe = Probe(guide, model.base, model.baselines, sources, [*direct, *plus], upper)
+    drawn_here = changes(model.base, [name for name in sampled if name not in computed])
+    sources = {**data, **unknown, **drawn_here}
+    probe = Probe(
+        guide, ProgramRun([*arguments, *model.base.values()]), model.baselines, sources, [*direct, *plus], upper
+    )
     probe.run()
     look_for_rare_values(probe, model.alignment)
-    probed.doubts += probe.complaints("guide")
+    untold = {name for name, _ in unknown}
+    probed.doubts += probe.complaints("guide", but=untold)
     probed.doubts += _hidden_data(model, probe)
     place = {name: i for i, name in enumerate(sampled)}
+    # where data are seen among arguments, those that may hide in others are asked for only where something lacks
+    hidden = {HIDDEN} if guide.laboratory.opaque and not model.alignment.closed else set()
+    reads: dict[str, set[str]] = {name: hidden | (untold & probe.failed) for name in sampled}
     for source, children in probe.moved.items():
         for node in children - {source}:
-            if node[0] == source[0]:
+            if source in unknown:
+                reads.setdefault(node[0], set()).add(source[0])
+            elif node[0] == source[0]:
                 probed.add(*sorted((source, node), key=lambda n: n[1]))
             elif source in data or place[source[0]] < place[node[0]]:
                 probed.add(source, node)
     if computed:
-        _contract(model, probed, computed, drawn, data)
+        moved_by = _contract(model, probed, computed, drawn, data)
+        for source, change in unknown.items():
+            for node in () if source[0] in probe.failed else moved_by(change):
+                reads.setdefault(node[0], set()).add(source[0])
     elif drawn:
         probed.doubts.append(
             f"the guide draws the auxiliary site {drawn[0]!r}: what summing it out leaves of the structure cannot "
@@ -64,7 +78,9 @@ def inspect_guide(model: ModelInspection, guide: Experiment) -> Inspection:
         )
     probed.check_hidden(baseline, direct)
     probed.doubts += guide.laboratory.doubts
-    inspection = Inspection(model=model, guide=probed, sampled=sampled)
+    inspection = Inspection(
+        model=model, guide=probed, sampled=sampled, untold={k: tuple(sorted(v)) for k, v in reads.items() if v}
+    )
     inspection.fixed = constants(inspection, data.keys(), computed)
     return inspection
 
@@ -116,14 +132,25 @@ def _hidden_data(model: ModelInspection, probe: Probe) -> list[str]:
     ]
 
 
+def _unknown(model: ModelInspection, guide: Experiment) -> tuple[list[SiteRecord], dict[Node, Change]]:
+    """Arguments, or parts, that the model neither observes nor reads, no copies of such either; and changes of them."""
+    alignment = model.alignment
+    unread = {k for name, k in alignment.free.items() if name not in model.covariates}
+    if not unread:
+        return [], {}
+    sites = ProgramRun(record for record in model.base.values() if record.kind != "covariate")
+    find_repeats(alignment, sites, unread)
+    return alignment.covariates(guide.leaf_names, sites, unread)
+
+
 def _contract(
     model: ModelInspection,
     guide: ProbeResult,
     computed: Sequence[str],
     drawn: Sequence[str],
     data: Mapping[Node, Change],
-) -> None:
-    """Add the parents of latents that the guide computes from auxiliary draws."""
+) -> Callable[[Change], set[Node]]:
+    """Add the parents of latents that the guide computes from auxiliary draws; gives those that a change moves."""
 
     @cache
     def baselines(r: int) -> Baseline:
@@ -147,3 +174,4 @@ def _contract(
     for node, change in data.items():
         for latent in contraction.reads(change, baselines(0)):
             guide.add(node, latent)
+    return lambda change: contraction.reads(change, baselines(0))

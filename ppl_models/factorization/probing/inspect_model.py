@@ -6,29 +6,35 @@ from ppl_models.programs.laboratory import Experiment, ProgramRun
 
 from .alignment import Alignment
 from .baselines import Baseline, draw_baseline, first_run
+from .draws import check_draws
 from .informative_indices import with_informative_indices
 from .inspection import ModelInspection
 from .probe import Probe, ProbeResult, changes
 from .rare_values import look_for_rare_values
+from .repeats import find_repeats
 from .site_roles import determined
 
 CHANCES = 8  # as often the model is run with other random numbers, to see whether it keeps its sites
 
 
-def inspect_model(model: Experiment, guide: Experiment | None = None, jitter: bool = True) -> ModelInspection:
+def inspect_model(
+    model: Experiment, guide: Experiment | None = None, jitter: bool = True, repeats: bool = True
+) -> ModelInspection:
     """Probe a model in a laboratory. Deterministic sites that the guide has, too, are nodes.
 
     Args:
         model, guide: the programs; the guide serves to draw where the model cannot.
         jitter: whether parameters are moved a little first, so that a zero hides nothing.
+        repeats: whether arguments that repeat the data (of the step before, say) are data where the model reads them.
+            Where it reads them before it observes them they are not: no joint density would have it so.
 
     Raises:
-        ValueError: a model that observes nothing, or whose latents come and go.
+        ValueError: a model that observes nothing, or whose latents come and go; see `check_draws`.
     """
     drawn = ProgramRun() if guide is None else guide.run()
     first = first_run(model, guide)
     model.laboratory.settle()
-    latents = tuple(first.of("latent"))
+    latents, once = tuple(first.of("latent")), {} if guide is None else check_draws(model, guide, first, drawn)
     if not first.of("observed", "factor"):
         found = ", ".join(map(repr, latents)) or "no site at all"
         raise ValueError(
@@ -47,6 +53,9 @@ def inspect_model(model: Experiment, guide: Experiment | None = None, jitter: bo
     _check_latents(model, baseline, base, latents)
     base, unseen = with_informative_indices(model, base, baseline, latents)
     alignment = Alignment(model, baseline, base)
+    if repeats:
+        find_repeats(alignment, base, range(len(alignment.leaves)))
+        repeats = bool((alignment.copied >= 0).any())
     upper = alignment.tags(model, baseline)
     sources = changes(base, [*latents, *plus, *base.of("observed")], alignment)
     targets = [*latents, *plus, *base.of("observed", "factor")]
@@ -65,6 +74,8 @@ def inspect_model(model: Experiment, guide: Experiment | None = None, jitter: bo
                 probed.add(*sorted((source, node), key=lambda n: n[1]))
             elif order[node[0]] > order[source[0]]:
                 probed.add(source, node)
+            elif repeats and base[source[0]].kind == "observed":
+                return inspect_model(model, guide, jitter, repeats=False)
             elif base[source[0]].kind == "observed":
                 probed.doubts.append(
                     f"the factor of {node[0]!r} reads the data that {source[0]!r} observes after it: the model is no "
@@ -84,6 +95,7 @@ def inspect_model(model: Experiment, guide: Experiment | None = None, jitter: bo
         twins=twins,
         unclear=_unclear(model, alignment),
         determined=determined(probed, baseline, plus),
+        once=once,
     )
 
 

@@ -1,7 +1,7 @@
 """`ModelInspection`, `Inspection`: what probing has found, and how it reads as factorizations of copies or of sites."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ppl_models.programs.laboratory import Node, ProgramRun
 
@@ -9,6 +9,8 @@ from ..graph import Factorization
 from .alignment import Alignment
 from .baselines import Baselines, Change
 from .probe import ProbeResult
+
+HIDDEN = "inside of an object or a list"  # where a program may read what is not seen to be read
 
 
 def label(node: Node) -> str:
@@ -29,6 +31,7 @@ class ModelInspection:
         twins: copies of observed sites that are the same data.
         unclear: why one cannot tell which data a guide reads.
         determined: deterministic sites that are nodes, with those of their parents that they determine.
+        once: latents that the guide draws once for all copies of some plates, with the names of these.
     """
 
     probed: ProbeResult
@@ -39,6 +42,7 @@ class ModelInspection:
     twins: Mapping[Node, set[Node]]
     unclear: list[str]
     determined: Mapping[Node, frozenset[Node]]
+    once: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def base(self) -> ProgramRun:
@@ -94,12 +98,14 @@ class Inspection:
         model: what was found of it.
         guide: by probing.
         sampled: what of the model's the guide draws or computes, in its order.
+        untold: for a site the arguments that its factor reads, or may read, of which the model tells nothing.
         fixed: latents to whose factor the data are constants.
     """
 
     model: ModelInspection
     guide: ProbeResult
     sampled: tuple[str, ...]
+    untold: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fixed: frozenset[Node] = frozenset()
 
     @property
@@ -111,6 +117,17 @@ class Inspection:
     def latents(self) -> tuple[str, ...]:
         """The model's latents that the guide draws or computes, in its order."""
         return tuple(name for name in self.sampled if name not in self.model.plus)
+
+    @property
+    def around(self) -> frozenset[str]:
+        """The plates around observed sites."""
+        return frozenset(plate.name for record in self.base.of("observed").values() for plate in record.plates)
+
+    @property
+    def local(self) -> tuple[str, ...]:
+        """Those of the latents that are in such a plate."""
+        around = self.around
+        return tuple(name for name in self.latents if any(plate.name in around for plate in self.base[name].plates))
 
     @property
     def doubts(self) -> tuple[str, ...]:

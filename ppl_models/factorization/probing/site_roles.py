@@ -56,26 +56,44 @@ def _invertible(model: ProbeResult, baseline: Baseline, source: Node, target: No
 
 
 def constants(inspection: Inspection, data: Set[Node], computed: Collection[str]) -> frozenset[Node]:
-    """The latents to whose factor the data are a fixed set of numbers.
+    """The latents to whose factor the data are a fixed set of numbers, because it reads none and is free.
 
-    Of those outside the plates of the data: all, if none of them reads any data. In the plates: each that reads none
-    and has numbers of its own for each datum; those that the copies share are no free parameters, and data are missed.
+    Of those in no plate at all: each, if none of them reads any data. In plates: each that has numbers of its own for
+    each copy; those that the copies share are no free parameters, and data are missed. In plates that are not around
+    the data (the effects of groups) that takes, besides, that none in no plate reads data.
     """
-    base, guide = inspection.base, inspection.guide
-    around = {plate.name for record in base.of("observed").values() for plate in record.plates}
-    local = {name for name in inspection.latents if any(plate.name in around for plate in base[name].plates)}
+    base, guide, local = inspection.base, inspection.guide, inspection.local
     reading = {node[0] for node in base.nodes(inspection.latents) if guide.parents.get(node, set()) & data}
-    others = [name for name in inspection.latents if name not in local]
-    fixed = [] if reading & {*others} else others
-    blind = [name for name in inspection.latents if name in local - reading]
-    shared = _shared(inspection, [base[n] for n in inspection.latents if n in local], computed) if blind else set()
+    blind = [name for name in inspection.latents if name not in reading]
+    single = [name for name in inspection.latents if name not in local and len(base[name].copies) == 1]
+    groups = [name for name in blind if name not in local and name not in single]
+    free, apart = [], [name for name in blind if name in local]
+    if not reading & {*single}:
+        free, apart = [name for name in blind if name in single], [*groups, *apart]
+    mine = [base[name] for name in inspection.latents if name not in single]
+    shared = _shared(inspection, mine, computed) if apart else set()
+    if inspection.model.baselines(0).jitter is None:  # then what is free may start alike
+        shared -= {*groups}
     # one copy cannot tell: what is alone in a guide without data is free, what stands among factors of data is not
-    alone = len(blind) == len(local)
-    fixed = [*fixed, *(n for n in blind if n not in shared or (len(base[n].copies) == 1 and alone))]
-    told = ", ".join(name for name in blind if name not in fixed)
-    if told:
+    alone = not reading & {*local}
+    free += [name for name in apart if name not in shared or (len(base[name].copies) == 1 and alone)]
+    alike = [name for name in blind if name in shared and name not in free]
+    inspection.untold = {name: found for name, found in inspection.untold.items() if name not in alike}
+    if told := ", ".join(n for n in blind if n not in (*free, *single, *inspection.untold)):
         guide.notes.append(f"the guide reads no data for {told}, and has the same numbers for every datum")
-    return frozenset(base.nodes(fixed))
+    return frozenset(base.nodes(name for name in free if not _is_told(inspection, name)))
+
+
+def _is_told(inspection: Inspection, name: str) -> bool:
+    """Whether the factor of a site reads what may be data, and is no index by which it looks up its own numbers."""
+    alignment, plates = inspection.model.alignment, inspection.base[name].plates
+    sizes, untold = [plate.size for plate in plates], inspection.untold.get(name, ())
+    return not all(a in alignment.free and _is_index(alignment.leaves[alignment.free[a]], sizes) for a in untold)
+
+
+def _is_index(leaf: np.ndarray, sizes: Collection[int]) -> bool:
+    """Whether an argument gives each copy in a plate a whole number of its own."""
+    return leaf.dtype.kind in "iu" and leaf.ndim == 1 and len(leaf) in sizes and len(np.unique(leaf)) == len(leaf)
 
 
 def _shared(inspection: Inspection, records: list[SiteRecord], computed: Collection[str]) -> set[str]:

@@ -23,6 +23,8 @@ class SiteRow:
         need: what the exact factor in the guide's order is given.
         missing: of `need`, what the guide's factor lacks, each with a path that shows the dependence.
         superfluous: of `have`, what can go without loss.
+        unsure: of `need`, what it may lack: nothing is known of an argument that it is given.
+        once: plates of the model in which the guide draws the site once for all copies; so it is never exact.
         nats: for linear-Gaussian models, what each missing name alone would gain the factor.
         price: and all of them together.
     """
@@ -32,6 +34,8 @@ class SiteRow:
     need: tuple[str, ...]
     missing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     superfluous: tuple[str, ...] = ()
+    unsure: tuple[str, ...] = ()
+    once: tuple[str, ...] = ()
     nats: Mapping[str, float] = field(default_factory=dict)
     price: float | None = None
 

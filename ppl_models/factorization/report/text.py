@@ -72,19 +72,21 @@ def _factor(row: SiteRow) -> str:
 
 
 def _mark(report: Report, row: SiteRow) -> str:
-    if report.faithful is None:
+    if report.faithful is None or (row.unsure and not row.missing):
         return "?"
-    return "BAD" if row.missing else "more" if row.superfluous else "ok"
+    return "BAD" if row.missing or row.once else "more" if row.superfluous else "ok"
 
 
 def _said(row: SiteRow) -> list[str]:
-    """The remark on a factor: each missing parent with its path, then what is superfluous."""
-    said = []
+    """The remarks on a factor: copies that are one draw, missing parents with their paths, what is superfluous."""
+    said = [f"is drawn once for all copies in the plate {p!r}, of which the model has one each" for p in row.once]
     for name, path in row.missing.items():
         nats = f"; worth {row.nats[name]:.4f} nats" if name in row.nats else ""
         said.append(f"lacks {name}, on which it depends by {' - '.join(path)}{nats}")
     if row.price is not None and len(row.missing) > 1:
         said.append(f"together worth {row.price:.4f} nats")
+    if row.unsure:
+        said.append(f"may lack {', '.join(row.unsure)}, as nothing is known of all that it reads")
     if row.superfluous:
         said.append(f"superfluous: {', '.join(row.superfluous)}")
     return said or ["has what the exact posterior needs"]

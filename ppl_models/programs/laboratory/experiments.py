@@ -36,6 +36,7 @@ class SiteRecord:
         signal: the log density, masked and scaled, (*batch,); of a deterministic site its computed value.
         fresh: draws another value from the site's own distribution.
         states: all values of a finite support, (K, 1, ..., 1, *event).
+        contains: whether values are in the support of the site's distribution, as far as its language minds.
         mute: whether the signal has the event dims of a value, as no density was to be had.
         joint: whether the entries of an event are bound to each other, as those of a simplex are.
         more: for a plate, by name, further copies that are looked at.
@@ -45,6 +46,7 @@ class SiteRecord:
     signal: np.ndarray = field(default_factory=lambda: np.zeros(()))
     fresh: Callable[[], np.ndarray] | None = None
     states: Callable[[], np.ndarray] | None = None
+    contains: Callable[[np.ndarray], bool] | None = None
     mute: bool = False
     joint: bool = False
     more: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -164,15 +166,11 @@ class ProgramRun(Mapping[str, SiteRecord]):
 
 
 class Density(Protocol):
-    """A log density of one vector, (D,) to a number, with its derivatives."""
+    """A log density of one vector, (D,) to a number, with its gradient, (D,), and its Hessian, (D, D)."""
 
     def __call__(self, v: np.ndarray) -> float: ...
-
-    def gradient(self, v: np.ndarray) -> np.ndarray:
-        """(D,)."""
-
-    def hessian(self, v: np.ndarray) -> np.ndarray:
-        """(D, D)."""
+    def gradient(self, v: np.ndarray) -> np.ndarray: ...
+    def hessian(self, v: np.ndarray) -> np.ndarray: ...
 
 
 class Laboratory(Protocol):
@@ -180,6 +178,7 @@ class Laboratory(Protocol):
 
     Attributes:
         MODES: further arguments of the constructor, to be tried in turn.
+        placed: whether the language wants each dim of a batch to be that of a plate.
         tolerance: of signals: what moves by less, relative to 1 + its size, has not moved.
         leaves: the arrays among the arguments.
         opaque: whether data may hide in arguments that are no arrays.
@@ -188,6 +187,7 @@ class Laboratory(Protocol):
     """
 
     MODES: ClassVar[Modes]
+    placed: ClassVar[bool]
     tolerance: float
     leaves: list[np.ndarray]
     opaque: bool

@@ -17,7 +17,7 @@ from numpyro.infer.autoguide import AutoGuide
 from numpyro.ops.provenance import eval_provenance
 from numpyro.primitives import Messenger
 
-from ..numpyro import is_point, kind_of, site_of, unmasked, unwrapped
+from ..numpyro import in_support, is_point, kind_of, site_of, unmasked, unwrapped
 from ..record import Kind, Plate, is_masked_out
 from ..state.jax import Parameters, protected, reachable, speaks as speaks
 from ..state.reach import named_leaves
@@ -37,7 +37,7 @@ class NumPyroLaboratory:
     """
 
     MODES: ClassVar[Modes] = ({"double": True}, {"double": False})
-    opaque = False  # lists of numbers are data here, and objects that hold arrays are not taken
+    placed: ClassVar[bool] = False
 
     def __init__(
         self, programs: Sequence[Callable], args: Sequence[Any], kwargs: Mapping[str, Any], double: bool = True
@@ -47,6 +47,7 @@ class NumPyroLaboratory:
         self._where = [i for i, leaf in enumerate(self._flat) if _is_data(leaf)]
         self.leaves = [_array(self._flat[i], double) for i in self._where]
         self.tolerance = 1e-10 if double else 1e-5
+        self.opaque = _opaque(self._flat)
         self.doubts: list[str] = []
         self.runs = 0
         self._programs, self._double, self._parameters = list(programs), double, Parameters(double)
@@ -245,13 +246,22 @@ class _Look(Messenger):
         fn, fresh = msg["fn"], count()
         draw = None if kind in ("deterministic", "factor") else lambda: _array(fn.sample(self.key(name, next(fresh))))
         states = (lambda: _array(unwrapped(fn).enumerate_support(expand=False))) if fn.has_enumerate_support else None
-        return SiteRecord(site=site, signal=_array(signal), fresh=draw, states=states, mute=mute)
+        test = None if kind == "factor" else in_support(fn, msg["value"])
+        contains = None if test is None else lambda array: test(jnp.asarray(array))
+        return SiteRecord(site=site, signal=_array(signal), fresh=draw, states=states, contains=contains, mute=mute)
 
 
 def _is_data(leaf: Any) -> bool:
     if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return False
     return isinstance(leaf, (jax.Array, np.ndarray)) and leaf.dtype.kind in "biufcV"
+
+
+def _opaque(flat: Sequence[Any]) -> bool:
+    """Whether data may hide among the arguments: in objects that hold arrays, or in lists of numbers."""
+    others = [leaf for leaf in flat if not callable(leaf) and not isinstance(leaf, (jax.Array, np.ndarray))]
+    hidden = any(isinstance(item, (jax.Array, np.ndarray)) for item in reachable(others))
+    return hidden or sum(isinstance(leaf, float) for leaf in others) > 2
 
 
 def _array(value: Any, double: bool = False) -> np.ndarray:

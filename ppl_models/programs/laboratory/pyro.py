@@ -16,7 +16,18 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..plates import sized
-from ..pyro import as_tensors, elementwise, is_point, kind_of, layers, site_of, support_of, unmasked, unwrapped
+from ..pyro import (
+    as_tensors,
+    elementwise,
+    in_support,
+    is_point,
+    kind_of,
+    layers,
+    site_of,
+    support_of,
+    unmasked,
+    unwrapped,
+)
 from ..record import COMPUTED, Site, is_masked_out
 from ..state.reach import named_leaves
 from ..state.torch import ProgramSnapshot, reachable, seed_generators
@@ -39,6 +50,7 @@ class PyroLaboratory:
     """
 
     MODES: ClassVar[Modes] = (DOUBLE, DOUBLE | {"grad": True}, DOUBLE | {"tensors": True}, {"double": False})
+    placed: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -261,7 +273,10 @@ def _others(fn: Any, value: Tensor) -> dict[str, Any]:
     """Facts of the values of a distribution that an inspection needs."""
     bare = unwrapped(fn)
     states = (lambda: _array(bare.enumerate_support(expand=False))) if bare.has_enumerate_support else None
-    return {"states": states, "joint": elementwise(support_of(fn, value)).event_dim > 0}
+    joint = elementwise(support_of(fn, value)).event_dim > 0
+    test = in_support(fn, value)
+    contains = None if test is None else lambda array: test(torch.from_numpy(array).to(value.device))
+    return {"states": states, "joint": joint, "contains": contains}
 
 
 def _fresh(fn: Any, name: str, seed: int) -> Tensor:

@@ -11,6 +11,7 @@ from . import (
     globals_and_locals as globals_and_locals,
     hierarchies as hierarchies,
     one_latent as one_latent,
+    other_arguments as other_arguments,
     small_graphs as small_graphs,
     state_space as state_space,
 )

@@ -1,6 +1,7 @@
 """Globals and locals."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pyro
 import pyro.distributions as dist
@@ -88,3 +89,87 @@ def own_numbers(per_datum: bool):
 
 add("locals without data", own_numbers(False), VAE, "q(z)", WRONG, missing={"z": {"x"}}, says=("z - x",))
 add("a set of parameters per datum", own_numbers(True), VAE, "q(z)", SURE, constant={"z": ("x",)})
+
+
+def group_effects(effects: str) -> Callable:
+    """Effects of two groups, which the data name by an index; all else is free. `effects`: what they read."""
+
+    def build():
+        head, group = Head(3, 1), torch.tensor([0, 1, 0])
+
+        def model(y, group):
+            mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+            with pyro.plate("groups", 2):
+                a = pyro.sample("a", dist.Normal(mu, 1.0))
+            with pyro.plate("data", len(y)):
+                pyro.sample("y", dist.Normal(a[group], 1.0), obs=y)
+
+        def guide(y, group):
+            mu = pyro.sample("mu", dist.Normal(pyro.param("loc", torch.tensor(0.3)), 1.0))
+            total = torch.zeros(2, dtype=y.dtype).index_add(0, group, y.tanh())
+            count = torch.zeros(2, dtype=y.dtype).index_add(0, group, torch.ones_like(y))
+            own = pyro.param("own", torch.randn(2)) if effects == "numbers of their own" else 0.1
+            known = mu.expand(2) if effects != "data alone" else torch.zeros(2, dtype=y.dtype)
+            with pyro.plate("groups", 2):
+                if effects.startswith("data"):
+                    loc, scale = (n.squeeze(-1) for n in head.numbers(torch.stack([total, count, known], -1)))
+                    pyro.sample("a", dist.Normal(loc, scale))
+                else:
+                    pyro.sample("a", dist.Normal(own + 0.5 * known, 1.0))
+
+        return model, guide, (torch.randn(3), group)
+
+    return build
+
+
+GROUPS = "p(mu) p(group) p(a | mu) p(y | a, group)"
+IN_GROUPS = {"observed": ("group", "y"), "printed": False}
+for effects, formula, verdict, options in (
+    ("data and mu", "q(mu) q(a | mu, group, y)", SURE, {"constant": {"mu": ("group", "y")}}),
+    ("data alone", "q(mu) q(a | group, y)", WRONG, {"constant": {"mu": ("group", "y")}, "missing": {"a": {"mu"}}}),
+    ("numbers of their own", "q(mu) q(a | mu)", SURE, {"constant": dict.fromkeys(("mu", "a"), ("group", "y"))}),
+    (
+        *("the same numbers", "q(mu) q(a | mu)", WRONG),
+        {"constant": {"mu": ("group", "y"), "a": ("group",)}, "missing": {"a": {"y"}}},
+    ),
+):
+    add(f"effects of groups by {effects}", group_effects(effects), GROUPS, formula, verdict, **IN_GROUPS, **options)
+
+
+def regression(where: str, reads: bool) -> Callable:
+    """Covariates c of data y, needed by weights for all of them, or by a latent of each."""
+
+    def build():
+        head = Head(2, 1)
+
+        def model(y, c):
+            with pyro.plate("data", len(y)) if where == "inside" else nullcontext():
+                w = pyro.sample("w", dist.Normal(0.0, 1.0))
+            with pyro.plate("data", len(y)):
+                pyro.sample("y", dist.Normal((w * c).tanh(), 1.0), obs=y)
+
+        def guide(y, c):
+            both = torch.stack([y.tanh(), c if reads else torch.ones_like(c)], -1)
+            with pyro.plate("data", len(y)) if where == "inside" else nullcontext():
+                loc, scale = (n.squeeze(-1) for n in head.numbers(both if where == "inside" else both.sum(0)))
+                pyro.sample("w", dist.Normal(loc, scale))
+
+        return model, guide, (torch.randn(3), torch.randn(3))
+
+    return build
+
+
+WEIGHTED, WITH_DATA = "p(w) p(c) p(y | w, c)", {"observed": ("c", "y"), "printed": False}
+add("covariate inside, read", regression("inside", True), WEIGHTED, "q(w | c, y)", SURE, **WITH_DATA)
+add(
+    *("covariate inside, not read", regression("inside", False), WEIGHTED, "q(w | y)", WRONG),
+    missing={"w": {"c"}},
+    **WITH_DATA,
+)
+add("covariate outside, read", regression("outside", True), WEIGHTED, "q(w | c, y)", SURE, **WITH_DATA)
+add(
+    *("covariate outside, not read", regression("outside", False), WEIGHTED, "q(w | y)", SURE),
+    constant={"w": ("c",)},
+    says=("it may take c for fixed numbers",),
+    **WITH_DATA,
+)

@@ -6,6 +6,7 @@ from pyro.infer import autoguide
 from torch import nn
 
 from .autoguides import automatic, chain
+from .other_arguments import beside, two_steps
 from .pair import PAIRS
 from .parts import Head
 
@@ -28,4 +29,15 @@ def uncertain_noise():
     return model, guide, args
 
 
-UNCERTAIN = {"AutoDelta": uncertain_delta, "hidden noise": uncertain_noise}
+def uncertain_features(steps: bool = False):
+    """A guide that reads what somebody has made of the data."""
+    build = two_steps(lambda rnn, x, y: rnn(y), torch.randn_like) if steps else beside(torch.exp, 3)
+    return build()
+
+
+UNCERTAIN = {
+    "AutoDelta": uncertain_delta,
+    "hidden noise": uncertain_noise,
+    "features": uncertain_features,
+    "features of a sequence": lambda: uncertain_features(steps=True),
+}
