@@ -35,7 +35,8 @@ class SiteRecord:
             mask is False where no copy counts in the first run: the signal then lacks it, and is 1 more where one does.
         signal: the log density, masked and scaled, (*batch,); of a deterministic site its computed value.
         fresh: draws another value from the site's own distribution.
-        states: all values of a finite support, (K, 1, ..., 1, *event).
+        states: all values of a finite support, (K, 1, ..., 1, *event); it gives None where copies have different ones, as
+            binomials of different numbers of trials.
         mute: whether the signal has the event dims of a value, as no density was to be had.
         joint: whether the entries of an event are bound to each other, as those of a simplex are.
         more: for a plate, by name, further copies that are looked at.
@@ -44,7 +45,7 @@ class SiteRecord:
     site: Site
     signal: np.ndarray = field(default_factory=lambda: np.zeros(()))
     fresh: Callable[[], np.ndarray] | None = None
-    states: Callable[[], np.ndarray] | None = None
+    states: Callable[[], np.ndarray | None] | None = None
     mute: bool = False
     joint: bool = False
     more: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

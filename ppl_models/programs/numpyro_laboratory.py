@@ -157,6 +157,7 @@ class _Look(Messenger):
             msg["kwargs"]["substitute_stack"].append(("substitute", {k: jnp.asarray(v) for k, v in self.held.items()}))
         elif kind == "sample":
             msg["infer"] = dict(msg["infer"])
+            msg["fn"] = _wide_counts(msg["fn"]) if self.parameters.double else msg["fn"]
             if name in self.held:
                 msg["value"] = jnp.asarray(self.held[name])
         elif kind == "plate" and name in self.held and msg["value"] is None:
@@ -244,8 +245,22 @@ class _Look(Messenger):
             return SiteRecord(site=site, signal=_array(signal))
         fn, fresh = msg["fn"], count()
         draw = None if kind in ("deterministic", "factor") else lambda: _array(fn.sample(self.key(name, next(fresh))))
-        states = (lambda: _array(unwrapped(fn).enumerate_support(expand=False))) if fn.has_enumerate_support else None
+        states = (lambda: _states(fn)) if fn.has_enumerate_support else None
         return SiteRecord(site=site, signal=_array(signal), fresh=draw, states=states, mute=mute)
+
+
+def _states(fn: Any) -> np.ndarray | None:
+    try:
+        return _array(unwrapped(fn).enumerate_support(expand=False))
+    except NotImplementedError:  # of binomials of different numbers of trials
+        return None
+
+
+def _wide_counts(fn: Any) -> Any:
+    """A distribution with its number of trials in 64 bits: with 32, JAX in double precision cannot draw from it."""
+    if not hasattr(unwrapped(fn), "total_count"):
+        return fn
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.int64) if jnp.result_type(leaf) == jnp.int32 else leaf, fn)
 
 
 def _is_data(leaf: Any) -> bool:

@@ -259,9 +259,15 @@ def _is_silent(fn: Any) -> bool:
 
 def _others(fn: Any, value: Tensor) -> dict[str, Any]:
     """Facts of the values of a distribution that an inspection needs."""
-    bare = unwrapped(fn)
-    states = (lambda: _array(bare.enumerate_support(expand=False))) if bare.has_enumerate_support else None
+    states = (lambda: _states(fn)) if unwrapped(fn).has_enumerate_support else None
     return {"states": states, "joint": elementwise(support_of(fn, value)).event_dim > 0}
+
+
+def _states(fn: Any) -> np.ndarray | None:
+    try:
+        return _array(unwrapped(fn).enumerate_support(expand=False))
+    except NotImplementedError:  # of binomials of different numbers of trials
+        return None
 
 
 def _fresh(fn: Any, name: str, seed: int) -> Tensor:

@@ -40,10 +40,11 @@ def to_arviz(
                               and importance_ess, how many draws of the posterior they are worth
         prior, prior_predictive    z, x ~ p(z, x), as many draws
         observed_data         x as the sites observe it
-        constant_data         other arrays among the arguments
+        constant_data         other arrays among the arguments, whole ones of which a site observes a part among them
 
     Arrays are (chain, draw, plates from left to right, event). A plate gives its dim its name ("data"); dims of an
-    event are called "<site>_dim_0" and so on. A plate that is called as a variable is gives the name "<plate>_dim".
+    event are called "<site>_dim_0" and so on. A plate that is called as a variable is gives the name "<plate>_dim"; an
+    argument that is called as a site is has the dims "<argument>_argument_dim_0" and so on.
 
     **Whose weights.** Where all latents are in the plate of the data every datum has an importance problem of its own:
     lp, log_q and log_w are (chain, draw, data), `pareto_k` and `importance_ess` (data,), without (chain, draw). With
@@ -162,8 +163,9 @@ class _Names:
                 want = ", ".join([*found.dims, *found.constant])
                 raise ValueError(f"to_arviz: found dims of {site!r}, want some of {want}")
         self.dims = {site: self._site(site, dims.get(site)) for site in found.dims}
-        self.dims |= {name: self._constant(name, dims.get(name)) for name in found.constant}
-        known = {dim for names in self.dims.values() for dim in names} | set(SAMPLES) | set(self.of_data)
+        self.constant = {name: self._constant(name, dims.get(name)) for name in found.constant}
+        every = (*self.dims.values(), *self.constant.values())
+        known = {dim for names in every for dim in names} | set(SAMPLES) | set(self.of_data)
         for dim in coords:
             if dim not in known:
                 raise ValueError(f"to_arviz: found coords of {dim!r}, want some of the dims {', '.join(sorted(known))}")
@@ -189,7 +191,7 @@ class _Names:
             if group in ("log_likelihood", "sample_stats"):
                 own = self.of_data[:rest]
             else:
-                own = self.dims[name]
+                own = (self.constant if group == "constant_data" else self.dims)[name]
             used = (*SAMPLES[: len(sample)], *own)
             variables[name] = (used, values)
             labels |= {dim: self._labels(dim, size) for dim, size in zip(used, values.shape, strict=True)}
@@ -210,7 +212,10 @@ class _Names:
     def _constant(self, name: str, given: Sequence[str] | None) -> tuple[str, ...]:
         shape, plate = self.found.constant[name].shape, self.found.plate
         first = [plate.name] if plate is not None and shape[:1] == (plate.size,) else []
-        return self._given(name, first + [None] * (len(shape) - len(first)), given)
+        plates = first + [None] * (len(shape) - len(first))
+        if name in self.found.dims:  # a site has the name, and what is given is given for the site
+            return self._given(f"{name}_argument", plates, None)
+        return self._given(name, plates, given)
 
     def _given(self, name: str, plates: Sequence[str | None], given: Sequence[str] | None) -> tuple[str, ...]:
         """The names of all dims of a variable: those of plates, and for others those given, or numbered ones."""
