@@ -80,14 +80,22 @@ def _joint(inspection: Inspection, nodes: list[Node], missing: bool) -> "Gaussia
         return None
     if model.plus or base.of("factor") or any(r.site.family not in GAUSSIAN for r in records.values()):
         return None
-    if any(u[0] in model.observed for u, _ in model.probed.edges()):
-        return None  # data that later data read, perhaps from the arguments: out of reach of held values
+    entries = _entries(inspection, nodes)
+    if any(_read_elsewhere(inspection, node) for node in nodes if node[0] in model.observed and node not in entries):
+        if missing:
+            inspection.guide.notes.append(
+                "no price in nats: data depend on data that are no plain elements of the arguments; pass them as they "
+                "are observed"
+            )
+        return None
     from .nats.quadratic import joint_by_differences, linear_gaussian
 
     places: dict[Node, tuple] = {node: records[node[0]].at(records[node[0]].value, node[1]) for node in nodes}
     sizes: Mapping[str, int] = {label(node): records[node[0]].value[at].size for node, at in places.items()}
     held = {**model.baselines(0).values, **{name: record.value for name, record in records.items()}}
-    density = experiment.laboratory.density(experiment.program, held, places)
+    for name, _ in entries:
+        held.pop(name, None)  # read from the arguments, as by all that depends on them
+    density = experiment.laboratory.density(experiment.program, held, places, entries)
     most = WITHOUT_GRADIENTS if density is None else MAX_COORDINATES
     if sum(sizes.values()) > most or any(not size for size in sizes.values()):
         return None
@@ -97,10 +105,39 @@ def _joint(inspection: Inspection, nodes: list[Node], missing: bool) -> "Gaussia
 
     def summed(v: np.ndarray) -> float:
         values, start = {name: np.array(value) for name, value in held.items()}, 0
-        for (name, _), at in places.items():
-            part = values[name][at]
-            values[name][at] = v[start : start + part.size].reshape(part.shape)
-            start += part.size
-        return float(sum(record.signal.sum() for record in experiment.run(values).of("latent", "observed").values()))
+        flat = model.alignment.flat()
+        for node, at in places.items():
+            part, start = v[start : start + sizes[label(node)]], start + sizes[label(node)]
+            if node in entries:
+                flat[entries[node]] = part
+            else:
+                values[node[0]][at] = part.reshape(values[node[0]][at].shape)
+        run = experiment.run(values, leaves=model.alignment.leaves_of(flat))
+        return float(sum(record.signal.sum() for record in run.of("latent", "observed").values()))
 
     return joint_by_differences(summed, sizes, observed)
+
+
+def _entries(inspection: Inspection, nodes: list[Node]) -> dict[Node, np.ndarray]:
+    """For the observed nodes that are plain elements of the arguments, which: other data may read them there."""
+    model, found = inspection.model, {}
+    for name in dict.fromkeys(name for name, _ in nodes if name in model.observed):
+        mine = [node for node in nodes if node[0] == name]
+        entries = {node: model.alignment.entries(model.base[name], node[1]) for node in mine}
+        if not any(index is None for index in entries.values()) and not any(node in model.twins for node in mine):
+            found.update(entries)
+    return found
+
+
+def _read_elsewhere(inspection: Inspection, node: Node) -> bool:
+    """Whether a factor of the model reads the data of an observed node from the arguments, past the node itself."""
+    model, record = inspection.model, inspection.base[node[0]]
+    if not model.alignment.elements(record, node[1]):
+        return any(u == node for u, _ in model.probed.edges())
+    held = model.baselines(0).holding(node[0], record.value)
+    other = replace(
+        held, leaves=model.alignment.changed(record, node[1], np.broadcast_to(held.others[node[0]], record.value.shape))
+    )
+    before, after = (baseline.run(model.probed.experiment) for baseline in (held, other))
+    tolerance = model.probed.experiment.laboratory.tolerance
+    return any(before[name].moved(before[name], after[name], tolerance) for name in (*model.latents, *model.observed))

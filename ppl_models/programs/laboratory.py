@@ -220,8 +220,13 @@ class Laboratory(Protocol):
     def tags(self, program: Callable, owners: Owners, values: Values, jitter: int | None) -> Tags:
         """See `Experiment.tags`."""
 
-    def density(self, program: Callable, values: Values, places: Mapping[Node, tuple]) -> Density | None:
-        """log p of all sites by one vector, whose parts go to places in the sites' values; None without gradients."""
+    def density(
+        self, program: Callable, values: Values, places: Mapping[Node, tuple], entries: Mapping[Node, np.ndarray]
+    ) -> Density | None:
+        """log p of all sites by one vector, whose parts go to places in the sites' values; None without gradients.
+
+        The parts of nodes in `entries` go to these entries of the leaves, all laid end to end.
+        """
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ class NumPyroLaboratory:
             if site in run and run[site].kind != "subsample"
         }
 
-    def density(self, program: Callable, values: Values, places: Mapping[Node, tuple]) -> None:
+    def density(self, program: Callable, values: Values, places: Mapping, entries: Mapping) -> None:
         """See `Laboratory.density`: without gradients."""
 
     def _look(self, program: Callable, values: Mapping[str, Any], seed: int, jitter: int | None) -> "_Look":

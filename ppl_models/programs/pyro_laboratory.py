@@ -102,19 +102,31 @@ class PyroLaboratory:
             self._call(program, jitter=jitter, owners=owners)
         return look.found
 
-    def density(self, program: Callable, values: Values, places: Mapping[Node, tuple]) -> "TorchDensity":
+    def density(
+        self, program: Callable, values: Values, places: Mapping[Node, tuple], entries: Mapping[Node, np.ndarray]
+    ) -> TorchDensity | None:
         """See `Laboratory.density`."""
+        if entries and self._foreign:
+            return None  # NumPy's arrays carry no gradients
         whole = {name: torch.from_numpy(np.array(value)) for name, value in values.items()}
+        leaves = [torch.from_numpy(np.array(leaf)) for leaf in self.leaves]
+        starts = np.cumsum([0, *(leaf.numel() for leaf in leaves)])
 
         def log_density(v: Tensor) -> Tensor:
-            held, start = dict(whole), 0
-            for (name, _), at in places.items():
-                part = whole[name][at]
-                held[name] = held[name].clone()
-                held[name][at] = v[start : start + part.numel()].to(part).reshape(part.shape)
-                start += part.numel()
+            held, given, start = dict(whole), list(leaves), 0
+            for node, at in places.items():
+                size = entries[node].size if node in entries else whole[node[0]][at].numel()
+                part, start = v[start : start + size], start + size
+                if node in entries:
+                    k = int(np.searchsorted(starts, entries[node][0], side="right")) - 1
+                    index = torch.from_numpy(entries[node] - starts[k])
+                    flat = given[k].reshape(-1)
+                    given[k] = flat.index_put((index,), part.to(flat)).reshape(given[k].shape)
+                else:
+                    held[node[0]] = held[node[0]].clone()
+                    held[node[0]][at] = part.to(held[node[0]]).reshape(whole[node[0]][at].shape)
             with _Sum(held) as sum_:
-                self._call(program)
+                self._call(program, leaves=given)
             return sum_.total.to(v)
 
         return TorchDensity(log_density)
@@ -124,14 +136,15 @@ class PyroLaboratory:
         program: Callable,
         seed: int = 0,
         jitter: int | None = None,
-        leaves: Leaves | None = None,
+        leaves: Sequence[np.ndarray | Tensor] | None = None,
         owners: Owners = (),
     ) -> None:
         self._snapshot.jitter(jitter)
         seed_generators(seed)
         flat = list(self._flat)
         for k, (i, array) in enumerate(zip(self._where, self.leaves if leaves is None else leaves, strict=True)):
-            leaf = torch.from_numpy(np.array(array)).to(self._flat[i].device)
+            leaf = array if isinstance(array, Tensor) else torch.from_numpy(np.array(array))
+            leaf = leaf.to(self._flat[i].device)
             leaf = leaf.numpy() if i in self._foreign else leaf
             flat[i] = track_provenance(leaf, owners[k]) if owners and owners[k] and isinstance(leaf, Tensor) else leaf
         args, kwargs = tree_unflatten(flat, self._spec)

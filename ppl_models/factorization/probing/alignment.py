@@ -92,12 +92,18 @@ class Alignment:
 
     def _equal(self, record: SiteRecord) -> bool:
         """Whether the observed values are the elements themselves, no function of them."""
-        index, flat = self.index[record.name], self._flat()
+        index, flat = self.index[record.name], self.flat()
         known = index >= 0
         return bool(known.any() and np.array_equal(record.value[known], flat[index[known]].astype(record.value.dtype)))
 
-    def _flat(self) -> np.ndarray:
+    def flat(self) -> np.ndarray:
+        """All leaves laid end to end."""
         return np.concatenate([leaf.reshape(-1) for leaf in self.leaves]) if self.leaves else np.zeros(0)
+
+    def leaves_of(self, flat: np.ndarray) -> list[np.ndarray]:
+        """The leaves that lie end to end in `flat`."""
+        parts = np.split(flat, np.cumsum([leaf.size for leaf in self.leaves]))
+        return [part.reshape(leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, self.leaves, strict=False)]
 
     @property
     def mixed(self) -> list[str]:
@@ -168,6 +174,18 @@ class Alignment:
         """The elements of the arguments that are the value of one copy of an observed site."""
         index = self.index[record.name]
         return frozenset(int(i) for i in np.unique(index[record.at(index, copy)]) if i >= 0)
+
+    def entries(self, record: SiteRecord, copy: Copy) -> np.ndarray | None:
+        """The elements of one argument that the entries of a copy of an observed site are, in their order.
+
+        None where they are not real numbers of one argument, each another element of it and itself the observed value.
+        """
+        index = self.index[record.name][record.at(self.index[record.name], copy)].reshape(-1)
+        ends = np.cumsum([leaf.size for leaf in self.leaves])
+        if not self._identical[record.name] or (index < 0).any() or len(np.unique(index)) < len(index):
+            return None
+        inside = np.unique(np.searchsorted(ends, index, side="right"))
+        return index if len(inside) == 1 and self.leaves[inside[0]].dtype.kind == "f" else None
 
     def changed(
         self, record: SiteRecord, copy: Copy, other: np.ndarray, where: np.ndarray | None = None
