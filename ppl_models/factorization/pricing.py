@@ -1,6 +1,6 @@
 """`priced`: what the missing edges of a report cost, in nats, where the model turns out to be linear and Gaussian."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from ppl_models.programs.laboratory import FEW, Node
 
+from .elements import Elements
 from .graph import Factorization
 from .labels import Labels
 from .probing.inspection import Inspection, label
@@ -17,7 +18,10 @@ from .verdict import Verdict
 if TYPE_CHECKING:
     from .nats.gaussian import GaussianJoint
 
-GAUSSIAN = ("Normal", "MultivariateNormal", "LowRankMultivariateNormal", "RankOneNormal")
+GAUSSIAN = (
+    *("Normal", "MultivariateNormal", "LowRankMultivariateNormal", "RankOneNormal"),
+    "TransformedDistribution",  # by an affine map, perhaps
+)
 MAX_COORDINATES, WITHOUT_GRADIENTS = 96, 24
 
 
@@ -53,6 +57,76 @@ def priced(
         told.append(replace(row, nats=nats, price=cost.sites[here]) if row.missing else row)
     most = max(sum(site == name for site, _ in nodes) for name, _ in nodes)
     return tuple(told), Gap(cost.forward, cost.elbo, "datum" if most == 1 else f"batch of {most}")
+
+
+def priced_elements(
+    inspection: Inspection,
+    elements: Elements,
+    rows: list[SiteRow],
+    guide: Factorization,
+    fixed: Mapping[str, Collection[str]],
+) -> tuple[list[SiteRow], Gap | None]:
+    """The same at the level of elements, in the coordinates of `elements`; for models whose copies do not touch.
+
+    Args:
+        fixed: for an element of a latent the data that are constants to its factor.
+    """
+    nodes = _nodes(inspection)
+    joint = _joint(inspection, nodes, False) if len({name for name, _ in nodes}) == len(nodes) else None
+    joint = joint if joint is None or not elements.bases else _in_bases(inspection, elements, nodes, joint)
+    if joint is None:
+        return rows, None
+    from .nats.gaussian import GaussianJoint, price
+
+    named: dict[str, list[str]] = {}
+    for element in (*elements.latents, *elements.data):
+        named.setdefault(element[0], []).append(elements.name(element))
+    blocks, start = {}, 0
+    for name, span in ((node[0], joint.blocks[label(node)]) for node in nodes):
+        size = span.stop - span.start
+        names = named[name]
+        width = size // len(names)
+        blocks |= {u: slice(start + i * width, start + (i + 1) * width) for i, u in enumerate(names)}
+        start += size
+    data = tuple(map(elements.name, elements.data))
+    parents = {z: (*have, *(u for u in data if u in fixed[z] and u not in have)) for z, have in guide.items()}
+    missing = {row.site: tuple(u for u in row.missing if u in blocks) for row in rows}
+    cost = price(GaussianJoint(joint.covariance, blocks, data), Factorization(parents, given=data, letter="q"), missing)
+    told = []
+    for row in rows:
+        nats = {u: value for (z, u), value in cost.edges.items() if z == row.site}
+        told.append(replace(row, nats=nats, price=cost.sites[row.site]) if row.missing else row)
+    return told, Gap(cost.forward, cost.elbo)
+
+
+def _in_bases(
+    inspection: Inspection, elements: Elements, nodes: list[Node], joint: "GaussianJoint"
+) -> "GaussianJoint | None":
+    """A Gaussian of values as one of the bases that some are made of; None where these are not linear in the values."""
+    from .nats.gaussian import GaussianJoint
+
+    base, experiment, held = inspection.base, inspection.model.probed.experiment, inspection.model.baselines(0).values
+    places = {name: base[name].at(base[name].value, copy) for name, copy in nodes}
+
+    def bases(v: np.ndarray) -> np.ndarray:
+        values, parts = {name: np.array(value) for name, value in held.items()}, []
+        for node in nodes:
+            part, name = v[joint.blocks[label(node)]], node[0]
+            if name in values:
+                values[name][places[name]] = part.reshape(values[name][places[name]].shape)
+            parts.append(part)
+        run = experiment.run(values)
+        found = [run[n].base()[places[n]].reshape(-1) if n in elements.bases else p for (n, _), p in zip(nodes, parts)]
+        return np.concatenate(found)
+
+    size = len(joint.covariance)
+    zero, unit = bases(np.zeros(size)), np.eye(size)
+    slopes = np.stack([bases(e) - zero for e in unit], -1)
+    for v in np.random.default_rng(0).standard_normal((2, size)) * [[1.0], [10.0]]:
+        if not np.allclose(bases(v), zero + slopes @ v, rtol=1e-8, atol=1e-8):
+            return None
+    covariance = slopes @ joint.covariance @ slopes.T
+    return GaussianJoint((covariance + covariance.T) / 2, joint.blocks, joint.observed)
 
 
 def _nodes(inspection: Inspection) -> list[Node]:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from .jitter import Jitter
 from .record import Kind, Plate, Site
 
 FEW = 4  # a plate of at most so many copies is looked at whole, a larger one at its first, middle and last
@@ -40,6 +41,8 @@ class SiteRecord:
         mute: whether the signal has the event dims of a value, as no density was to be had.
         joint: whether the entries of an event are bound to each other, as those of a simplex are.
         more: for a plate, by name, further copies that are looked at.
+        base: gives what a transformed distribution makes the value of, where its transforms couple entries.
+        stretch: log |det dz/de|, of a site of value z whose base e was held; the signal is then that of e.
     """
 
     site: Site
@@ -49,6 +52,8 @@ class SiteRecord:
     mute: bool = False
     joint: bool = False
     more: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    base: Callable[[], np.ndarray] | None = None
+    stretch: np.ndarray | None = None
 
     @property
     def name(self) -> str:
@@ -213,11 +218,11 @@ class Laboratory(Protocol):
         """To be called after first runs, which may make parameters."""
 
     def run(
-        self, program: Callable, values: Values, seed: int, jitter: int | None, leaves: Leaves | None
+        self, program: Callable, values: Values, seed: int, jitter: Jitter | int | None, leaves: Leaves | None
     ) -> ProgramRun:
         """See `Experiment.run`."""
 
-    def tags(self, program: Callable, owners: Owners, values: Values, jitter: int | None) -> Tags:
+    def tags(self, program: Callable, owners: Owners, values: Values, jitter: Jitter | int | None) -> Tags:
         """See `Experiment.tags`."""
 
     def density(
@@ -237,21 +242,27 @@ class Experiment:
     program: Callable
 
     def run(
-        self, values: Values | None = None, *, seed: int = 0, jitter: int | None = None, leaves: Leaves | None = None
+        self,
+        values: Values | None = None,
+        *,
+        seed: int = 0,
+        jitter: Jitter | int | None = None,
+        leaves: Leaves | None = None,
     ) -> ProgramRun:
         """A run.
 
         Args:
             values: to hold at some sites: a held latent stays latent, a held observation is replaced, a held
-                deterministic site is overridden once it has been computed.
+                deterministic site is overridden once it has been computed. A name that ends in `BASE` holds what a
+                transformed distribution starts from.
             seed: of the random numbers.
-            jitter: seed by which all parameters are moved a little, so that none is zero; None: they are as they are.
+            jitter: how all parameters are moved, a little and so that none is zero; None: they are as they are.
             leaves: other arrays for those among the arguments.
         """
         self.laboratory.runs += 1
         return self.laboratory.run(self.program, values or {}, seed, jitter, leaves)
 
-    def tags(self, owners: Owners, values: Values | None = None, jitter: int | None = None) -> Tags:
+    def tags(self, owners: Owners, values: Values | None = None, jitter: Jitter | int | None = None) -> Tags:
         """By provenance, the sites and data that each site may depend on: for most code never too few."""
         self.laboratory.runs += 1
         return self.laboratory.tags(self.program, owners, values or {}, jitter)

@@ -18,8 +18,10 @@ from numpyro.ops.provenance import eval_provenance
 from numpyro.primitives import Messenger
 
 from .jax_state import Parameters, protected, reachable, speaks as speaks
+from .base_coordinates import BASE, couples, pulled, pushed, stretch
+from .jitter import Jitter
 from .laboratory import Leaves, Modes, Node, Owners, ProgramRun, SiteRecord, Tags, Values
-from .numpyro import is_point, kind_of, site_of, unmasked, unwrapped
+from .numpyro import is_point, kind_of, layers, site_of, unmasked, unwrapped
 from .reach import named_leaves
 from .record import Kind, Plate, is_masked_out
 
@@ -78,7 +80,7 @@ class NumPyroLaboratory:
         """See `Laboratory.settle`: parameters are found as they are met."""
 
     def run(
-        self, program: Callable, values: Values, seed: int, jitter: int | None, leaves: Leaves | None
+        self, program: Callable, values: Values, seed: int, jitter: Jitter | int | None, leaves: Leaves | None
     ) -> ProgramRun:
         """See `Experiment.run`."""
         look = self._look(program, values, seed, jitter)
@@ -92,7 +94,7 @@ class NumPyroLaboratory:
             self.doubts.append(scans)
         return ProgramRun(records)
 
-    def tags(self, program: Callable, owners: Owners, values: Values, jitter: int | None) -> Tags:
+    def tags(self, program: Callable, owners: Owners, values: Values, jitter: Jitter | int | None) -> Tags:
         """See `Experiment.tags`: reachability in the jaxpr of the log densities.
 
         Deterministic sites that are not held pass on what they are computed from.
@@ -118,7 +120,7 @@ class NumPyroLaboratory:
     def density(self, program: Callable, values: Values, places: Mapping, entries: Mapping) -> None:
         """See `Laboratory.density`: without gradients."""
 
-    def _look(self, program: Callable, values: Mapping[str, Any], seed: int, jitter: int | None) -> "_Look":
+    def _look(self, program: Callable, values: Mapping[str, Any], seed: int, jitter: Jitter | int | None) -> "_Look":
         self._parameters.jitter(jitter)
         return _Look(values, seed, self._parameters, self._plates, self._hidden.setdefault(id(program), {}))
 
@@ -160,6 +162,8 @@ class _Look(Messenger):
             msg["fn"] = _wide_counts(msg["fn"]) if self.parameters.double else msg["fn"]
             if name in self.held:
                 msg["value"] = jnp.asarray(self.held[name])
+            elif name + BASE in self.held:
+                msg["value"] = pushed(layers(msg["fn"]).transforms, jnp.asarray(self.held[name + BASE]))
         elif kind == "plate" and name in self.held and msg["value"] is None:
             msg["value"] = jnp.asarray(self.held[name])
         elif kind == "deterministic":
@@ -246,7 +250,16 @@ class _Look(Messenger):
         fn, fresh = msg["fn"], count()
         draw = None if kind in ("deterministic", "factor") else lambda: _array(fn.sample(self.key(name, next(fresh))))
         states = (lambda: _states(fn)) if fn.has_enumerate_support else None
-        return SiteRecord(site=site, signal=_array(signal), fresh=draw, states=states, mute=mute)
+        record = SiteRecord(site=site, signal=_array(signal), fresh=draw, states=states, mute=mute)
+        transforms = layers(fn).transforms if kind == "latent" and not mute else []
+        if not couples(transforms):
+            return record
+        record = replace(record, base=lambda: _array(pulled(transforms, jnp.asarray(msg["value"]))))
+        if name + BASE not in self.held:
+            return record
+        volume = stretch(transforms, jnp.asarray(self.held[name + BASE]), jnp.ndim(signal))
+        volume = np.broadcast_to(_array(volume), record.signal.shape)
+        return replace(record, signal=record.signal + volume, stretch=volume)
 
 
 def _states(fn: Any) -> np.ndarray | None:

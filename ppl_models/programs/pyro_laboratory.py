@@ -15,6 +15,8 @@ from pyro.util import get_rng_state, set_rng_state
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from .base_coordinates import BASE, couples, pulled, pushed, stretch
+from .jitter import Jitter
 from .laboratory import Leaves, Modes, Node, Owners, ProgramRun, SiteRecord, Tags, Values
 from .plates import sized
 from .pyro import as_tensors, elementwise, is_point, kind_of, layers, site_of, support_of, unmasked, unwrapped
@@ -88,7 +90,7 @@ class PyroLaboratory:
         self._snapshot.settle()
 
     def run(
-        self, program: Callable, values: Values, seed: int, jitter: int | None, leaves: Leaves | None
+        self, program: Callable, values: Values, seed: int, jitter: Jitter | int | None, leaves: Leaves | None
     ) -> ProgramRun:
         """See `Experiment.run`."""
         with _Look(values, seed, self._devices, self._hidden.setdefault(id(program), {})) as look:
@@ -96,7 +98,7 @@ class PyroLaboratory:
         sites = sized(record.site for record in look.records)
         return ProgramRun(replace(record, site=site) for record, site in zip(look.records, sites, strict=True))
 
-    def tags(self, program: Callable, owners: Owners, values: Values, jitter: int | None) -> Tags:
+    def tags(self, program: Callable, owners: Owners, values: Values, jitter: Jitter | int | None) -> Tags:
         """See `Experiment.tags`. Nothing is held."""
         with _Tags() as look:
             self._call(program, jitter=jitter, owners=owners)
@@ -135,7 +137,7 @@ class PyroLaboratory:
         self,
         program: Callable,
         seed: int = 0,
-        jitter: int | None = None,
+        jitter: Jitter | int | None = None,
         leaves: Sequence[np.ndarray | Tensor] | None = None,
         owners: Owners = (),
     ) -> None:
@@ -165,6 +167,9 @@ class _Look(Messenger):
         if name in self.held:
             value = torch.from_numpy(np.array(self.held[name]))
             msg["value"], msg["done"] = value.to(self.devices.get(name, "cpu")), True
+        elif name + BASE in self.held:
+            base = torch.from_numpy(np.array(self.held[name + BASE])).to(self.devices.get(name, "cpu"))
+            msg["value"], msg["done"] = pushed(layers(msg["fn"]).transforms, base), True
 
     def _pyro_post_sample(self, msg: dict) -> None:
         computed = msg["infer"].pop("_computed", None)
@@ -210,7 +215,16 @@ class _Look(Messenger):
             signal, mute = _fresh(fn, site.name, self.seed), True
         fresh = None if site.kind == "factor" else lambda: _array(fn())  # as programs do: a flow may have no `sample`
         site = replace(site, mask=False if hidden else None)
-        return SiteRecord(site=site, signal=_array(signal), fresh=fresh, mute=mute, **_others(fn, msg["value"]))
+        record = SiteRecord(site=site, signal=_array(signal), fresh=fresh, mute=mute, **_others(fn, msg["value"]))
+        transforms = layers(fn).transforms if site.kind == "latent" and not mute else []
+        if not couples(transforms):
+            return record
+        record = replace(record, base=lambda: _array(pulled(transforms, msg["value"])))
+        if site.name + BASE not in self.held:
+            return record
+        base = torch.from_numpy(np.array(self.held[site.name + BASE])).to(msg["value"].device)
+        volume = np.broadcast_to(_array(stretch(transforms, base, signal.ndim)), signal.shape)
+        return replace(record, signal=record.signal + volume, stretch=volume)
 
 
 class _Sum(Messenger):

@@ -31,6 +31,7 @@ class Alignment:
         self.leaves = [np.asarray(leaf) for leaf in model.laboratory.leaves]
         self.index = {name: np.full(record.value.shape, CLOSED) for name, record in base.of("observed").items()}
         self.unread: list[int] = []  # leaves that the program takes no other values for
+        self._unobserved: dict[int, str] = {}  # leaves of which no site observes some part, as `covariates` calls them
         starts = np.cumsum([0, *(leaf.size for leaf in self.leaves)]).tolist()
         # whole numbers last, the smaller the later: they may be indices of what is observed
         order = {k: (leaf.dtype.kind != "f", -leaf.size) for k, leaf in enumerate(self.leaves)}
@@ -146,6 +147,7 @@ class Alignment:
             dims = leaf.ndim - len(plates)
             site = Site(name=name, kind="covariate", shape=leaf.shape, event_dim=dims, plates=plates, value=leaf)
             records.append(SiteRecord(site=site))
+            self._unobserved[k] = name
             found |= {node: self._change_of(k, node[1] if plates else (), free) for node in records[-1].nodes}
         return records, found
 
@@ -214,8 +216,9 @@ class Alignment:
 
     def tags(self, experiment: Experiment, baseline: Baseline) -> Tags | None:
         """By provenance, what each site of a program may depend on; None where code cannot take tensors with tags."""
+        owners = [names | {*filter(None, [self._unobserved.get(k)])} for k, names in enumerate(self.owners())]
         try:
-            return experiment.tags(self.owners(), baseline.values, baseline.jitter)
+            return experiment.tags(owners, baseline.values, baseline.jitter)
         except Exception:  # noqa: BLE001 (tensors that carry tags are more than some code can take)
             return None
 

@@ -12,6 +12,7 @@ from .inspect_model import inspect_model
 from .inspection import Inspection, ModelInspection
 from .probe import Probe, ProbeResult, changes
 from .rare_values import look_for_rare_values
+from .second_looks import look_again
 from .site_roles import agrees, constants
 
 
@@ -46,9 +47,12 @@ def inspect_guide(model: ModelInspection, guide: Experiment) -> Inspection:
     probe = Probe(guide, model.base, model.baselines, sources, [*direct, *plus], upper)
     probe.run()
     look_for_rare_values(probe, model.alignment)
+    place = {name: i for i, name in enumerate(sampled)}
+    sites = {name for name, _ in data}
+    if model.jitter:
+        probed.doubts += look_again(probe, model.alignment, lambda u, v: u in sites or place[u] < place[v])
     probed.doubts += probe.complaints("guide")
     probed.doubts += _hidden_data(model, probe)
-    place = {name: i for i, name in enumerate(sampled)}
     for source, children in probe.moved.items():
         for node in children - {source}:
             if node[0] == source[0]:

@@ -10,6 +10,7 @@ from .informative_indices import with_informative_indices
 from .inspection import ModelInspection
 from .probe import Probe, ProbeResult, changes
 from .rare_values import look_for_rare_values
+from .second_looks import look_again
 from .site_roles import determined
 
 CHANCES = 8  # as often the model is run with other random numbers, to see whether it keeps its sites
@@ -47,16 +48,18 @@ def inspect_model(model: Experiment, guide: Experiment | None = None, jitter: bo
     _check_latents(model, baseline, base, latents)
     base, unseen = with_informative_indices(model, base, baseline, latents)
     alignment = Alignment(model, baseline, base)
-    upper = alignment.tags(model, baseline)
     sources = changes(base, [*latents, *plus, *base.of("observed")], alignment)
     targets = [*latents, *plus, *base.of("observed", "factor")]
     given, covariates = alignment.covariates(model.leaf_names, base)
+    upper = alignment.tags(model, baseline)
     base = ProgramRun([*given, *base.values()])
     probed = ProbeResult("model", model, base, upper=upper)
     probe = Probe(model, base, baselines, {**sources, **covariates}, targets, upper)
     probe.run()
     look_for_rare_values(probe, alignment)
     order, twins = {name: i for i, name in enumerate(base)}, alignment.shared(base)
+    if jitter:
+        probed.doubts += look_again(probe, alignment, lambda u, v: order[u] < order[v])
     for source, nodes in probe.moved.items():
         for node in nodes - {source} - twins.get(source, set()):
             if source in covariates:
@@ -79,6 +82,7 @@ def inspect_model(model: Experiment, guide: Experiment | None = None, jitter: bo
         probed=probed,
         alignment=alignment,
         baselines=baselines,
+        jitter=jitter,
         latents=latents,
         given={node: change for node, change in covariates.items() if node[0] in read},
         twins=twins,
