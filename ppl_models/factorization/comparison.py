@@ -14,7 +14,7 @@ from .labels import Labels
 from .pricing import priced, priced_elements
 from .probing.inspect_guide import inspect_pair
 from .probing.inspection import Inspection, label
-from .report.report import Report, SiteRow
+from .report.report import Gap, Report, SiteRow
 from .verdict import Row, Verdict, judge
 
 LEVELS = ("site", "element")
@@ -91,7 +91,8 @@ def by_element(inspection: Inspection) -> Report:
     bases = () if doubts else shared_bases(inspection)
     views = [values, *([_view(inspection, Elements(inspection, bases))] if bases else [])]
     doubts += tuple(doubt for view in views[1:] for doubt in view.elements.doubts)
-    rows, gaps = [], []
+    rows: list[SiteRow] = []
+    gaps: list[Gap] = []
     for view in views:
         mine = {view.elements.name(e) for e in view.elements.latents if view is values or e[0] in bases}
         shown = [SiteRow(r.site, r.have, r.need, _shown(r.missing), r.superfluous) for r in view.verdict.rows]

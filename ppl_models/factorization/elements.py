@@ -20,7 +20,7 @@ from .probing.second_looks import Vantage
 MAX_ELEMENTS = 96  # beyond, what is observed is taken whole
 TOLERANCE = 1e-7
 LOOKS: tuple[tuple[int, Vantage | None], ...] = (  # a baseline and a place; at places for what does not show at home
-    *((0, None), (1, None), (0, Vantage(flips=True)), (1, Vantage(scale=1e-2, centred=True, flips=True))),
+    *((0, None), (1, None), (0, Vantage(flips=True)), (1, Vantage(size=1.0, centred=True, flips=True))),
     (0, Vantage(shrink=0.3, flips=True)),
 )
 
@@ -199,7 +199,7 @@ class Elements:
         )
         for name in self.bases:
             del values[name]
-            values[name + BASE], others[name + BASE] = run[name].base(), other[name].base()
+            values[name + BASE], others[name + BASE] = base_value(run[name]), base_value(other[name])
         return replace(baseline, values=values, others=others)
 
     def _run(self, baseline: Baseline, experiment: Experiment) -> ProgramRun:
@@ -248,13 +248,18 @@ class Elements:
         return found
 
 
+def base_value(record: SiteRecord) -> np.ndarray:
+    """What the value of a site was made of: itself where no transform couples its entries."""
+    return record.value if record.base is None else record.base()
+
+
 def shared_bases(inspection: Inspection) -> tuple[str, ...]:
     """The latents whose priors push a base through transforms that couple entries, known when the guide draws them."""
     model, base, found = inspection.model, inspection.base, []
     before: set[str] = set()
     for name in inspection.latents:
         parents = {u[0] for node in base[name].nodes for u in model.probed.parents.get(node, ())} & {*model.latents}
-        if base[name].base is not None and parents <= before and base[name].base().shape == base[name].value.shape:
+        if base[name].base is not None and parents <= before and base_value(base[name]).shape == base[name].value.shape:
             found.append(name)
         before.add(name)
     return tuple(found)

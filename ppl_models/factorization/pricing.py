@@ -8,7 +8,7 @@ import numpy as np
 
 from ppl_models.programs.laboratory import FEW, Node
 
-from .elements import Elements
+from .elements import Elements, base_value
 from .graph import Factorization
 from .labels import Labels
 from .probing.inspection import Inspection, label
@@ -116,7 +116,10 @@ def _in_bases(
                 values[name][places[name]] = part.reshape(values[name][places[name]].shape)
             parts.append(part)
         run = experiment.run(values)
-        found = [run[n].base()[places[n]].reshape(-1) if n in elements.bases else p for (n, _), p in zip(nodes, parts)]
+        found = [
+            base_value(run[n])[places[n]].reshape(-1) if n in elements.bases else p
+            for (n, _), p in zip(nodes, parts, strict=True)
+        ]
         return np.concatenate(found)
 
     size = len(joint.covariance)
@@ -152,7 +155,12 @@ def _joint(inspection: Inspection, nodes: list[Node], missing: bool) -> "Gaussia
                 f"if the model is linear-Gaussian: prices need plates of at most {FEW} copies"
             )
         return None
-    if model.plus or base.of("factor") or any(r.site.family not in GAUSSIAN for r in records.values()):
+    if (
+        model.probed.flat
+        or model.plus
+        or base.of("factor")
+        or any(r.site.family not in GAUSSIAN for r in records.values())
+    ):
         return None
     entries = _entries(inspection, nodes)
     if any(_read_elsewhere(inspection, node) for node in nodes if node[0] in model.observed and node not in entries):

@@ -1,6 +1,6 @@
 """`pushed`, `pulled`, `stretch`: a value and what its transformed distribution starts from, in either language.
 
-A transformed distribution draws e from its base and gives z = f(e); programs of both languages have f as a list of transforms.
+A transformed distribution draws e from its base and gives z = f(e), f being a list of transforms in both languages.
 """
 
 from collections.abc import Sequence

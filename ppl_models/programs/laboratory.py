@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from .density import Density
 from .jitter import Jitter
 from .record import Kind, Plate, Site
 
@@ -36,8 +37,7 @@ class SiteRecord:
             mask is False where no copy counts in the first run: the signal then lacks it, and is 1 more where one does.
         signal: the log density, masked and scaled, (*batch,); of a deterministic site its computed value.
         fresh: draws another value from the site's own distribution.
-        states: all values of a finite support, (K, 1, ..., 1, *event); it gives None where copies have different ones, as
-            binomials of different numbers of trials.
+        states: all values of a finite support, (K, 1, ..., 1, *event), or None where copies have different ones.
         mute: whether the signal has the event dims of a value, as no density was to be had.
         joint: whether the entries of an event are bound to each other, as those of a simplex are.
         more: for a plate, by name, further copies that are looked at.
@@ -169,18 +169,6 @@ class ProgramRun(Mapping[str, SiteRecord]):
         return all(first[name] == second[name] for name in first.keys() & second.keys())
 
 
-class Density(Protocol):
-    """A log density of one vector, (D,) to a number, with its derivatives."""
-
-    def __call__(self, v: np.ndarray) -> float: ...
-
-    def gradient(self, v: np.ndarray) -> np.ndarray:
-        """(D,)."""
-
-    def hessian(self, v: np.ndarray) -> np.ndarray:
-        """(D, D)."""
-
-
 class Laboratory(Protocol):
     """Runner of the programs of a language: one for Pyro, one for NumPyro.
 
@@ -228,10 +216,7 @@ class Laboratory(Protocol):
     def density(
         self, program: Callable, values: Values, places: Mapping[Node, tuple], entries: Mapping[Node, np.ndarray]
     ) -> Density | None:
-        """log p of all sites by one vector, whose parts go to places in the sites' values; None without gradients.
-
-        The parts of nodes in `entries` go to these entries of the leaves, all laid end to end.
-        """
+        """log p of all sites by one vector; None without gradients. Of `places` and `entries` see `placing`."""
 
 
 @dataclass(frozen=True)
@@ -253,8 +238,7 @@ class Experiment:
 
         Args:
             values: to hold at some sites: a held latent stays latent, a held observation is replaced, a held
-                deterministic site is overridden once it has been computed. A name that ends in `BASE` holds what a
-                transformed distribution starts from.
+                deterministic site is overridden once it has been computed; a name that ends in `BASE` holds the base.
             seed: of the random numbers.
             jitter: how all parameters are moved, a little and so that none is zero; None: they are as they are.
             leaves: other arrays for those among the arguments.
@@ -289,8 +273,7 @@ def experiments(
         laboratory = kind(programs, args, kwargs, **mode)
         found = [Experiment(laboratory, program) for program in programs]
         with laboratory.protected():
-            # the last mode is the programs' own precision, with their own errors
-            if mode is kind.MODES[-1] or all(map(_runs, found)):
+            if mode is kind.MODES[-1] or all(map(_runs, found)):  # the last is their own precision, and errors
                 yield found
                 return
 

@@ -17,10 +17,10 @@ from numpyro.infer.autoguide import AutoGuide
 from numpyro.ops.provenance import eval_provenance
 from numpyro.primitives import Messenger
 
-from .jax_state import Parameters, protected, reachable, speaks as speaks
 from .base_coordinates import BASE, couples, pulled, pushed, stretch
+from .jax_state import Parameters, protected, reachable, speaks as speaks
 from .jitter import Jitter
-from .laboratory import Leaves, Modes, Node, Owners, ProgramRun, SiteRecord, Tags, Values
+from .laboratory import Leaves, Modes, Owners, ProgramRun, SiteRecord, Tags, Values
 from .numpyro import is_point, kind_of, layers, site_of, unmasked, unwrapped
 from .reach import named_leaves
 from .record import Kind, Plate, is_masked_out

@@ -22,7 +22,7 @@ from .plates import sized
 from .pyro import as_tensors, elementwise, is_point, kind_of, layers, site_of, support_of, unmasked, unwrapped
 from .reach import named_leaves
 from .record import COMPUTED, Site, is_masked_out
-from .torch_density import TorchDensity
+from .torch_density import Summed, TorchDensity, placing
 from .torch_state import ProgramSnapshot, reachable, seed_generators
 
 NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
@@ -110,25 +110,12 @@ class PyroLaboratory:
         """See `Laboratory.density`."""
         if entries and self._foreign:
             return None  # NumPy's arrays carry no gradients
-        whole = {name: torch.from_numpy(np.array(value)) for name, value in values.items()}
-        leaves = [torch.from_numpy(np.array(leaf)) for leaf in self.leaves]
-        starts = np.cumsum([0, *(leaf.numel() for leaf in leaves)])
+        placed = placing(values, places, entries, self.leaves)
 
         def log_density(v: Tensor) -> Tensor:
-            held, given, start = dict(whole), list(leaves), 0
-            for node, at in places.items():
-                size = entries[node].size if node in entries else whole[node[0]][at].numel()
-                part, start = v[start : start + size], start + size
-                if node in entries:
-                    k = int(np.searchsorted(starts, entries[node][0], side="right")) - 1
-                    index = torch.from_numpy(entries[node] - starts[k])
-                    flat = given[k].reshape(-1)
-                    given[k] = flat.index_put((index,), part.to(flat)).reshape(given[k].shape)
-                else:
-                    held[node[0]] = held[node[0]].clone()
-                    held[node[0]][at] = part.to(held[node[0]]).reshape(whole[node[0]][at].shape)
-            with _Sum(held) as sum_:
-                self._call(program, leaves=given)
+            held, leaves = placed(v)
+            with Summed(held) as sum_:
+                self._call(program, leaves=leaves)
             return sum_.total.to(v)
 
         return TorchDensity(log_density)
@@ -225,23 +212,6 @@ class _Look(Messenger):
         base = torch.from_numpy(np.array(self.held[site.name + BASE])).to(msg["value"].device)
         volume = np.broadcast_to(_array(stretch(transforms, base, signal.ndim)), signal.shape)
         return replace(record, signal=record.signal + volume, stretch=volume)
-
-
-class _Sum(Messenger):
-    """Hold tensors, gradients and all, and add up the log densities of all sites."""
-
-    def __init__(self, held: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self.held, self.total = held, torch.zeros(())
-
-    def _pyro_sample(self, msg: dict) -> None:
-        if msg["name"] in self.held:
-            msg["value"], msg["done"] = self.held[msg["name"]], True
-
-    def _pyro_post_sample(self, msg: dict) -> None:
-        if kind_of(msg) != "subsample":
-            density = scale_and_mask(msg["fn"].log_prob(msg["value"], *msg["args"]), msg["scale"], msg["mask"])
-            self.total = self.total + density.sum()
 
 
 class _Tags(Messenger):

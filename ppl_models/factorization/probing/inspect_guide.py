@@ -50,7 +50,7 @@ def inspect_guide(model: ModelInspection, guide: Experiment) -> Inspection:
     place = {name: i for i, name in enumerate(sampled)}
     sites = {name for name, _ in data}
     if model.jitter:
-        probed.doubts += look_again(probe, model.alignment, lambda u, v: u in sites or place[u] < place[v])
+        probed.flat = look_again(probe, model.alignment, lambda u, v: u in sites or place[u] < place[v])
     probed.doubts += probe.complaints("guide")
     probed.doubts += _hidden_data(model, probe)
     for source, children in probe.moved.items():

@@ -59,7 +59,7 @@ def inspect_model(model: Experiment, guide: Experiment | None = None, jitter: bo
     look_for_rare_values(probe, alignment)
     order, twins = {name: i for i, name in enumerate(base)}, alignment.shared(base)
     if jitter:
-        probed.doubts += look_again(probe, alignment, lambda u, v: order[u] < order[v])
+        probed.flat = look_again(probe, alignment, lambda u, v: order[u] < order[v])
     for source, nodes in probe.moved.items():
         for node in nodes - {source} - twins.get(source, set()):
             if source in covariates:

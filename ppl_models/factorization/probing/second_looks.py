@@ -1,4 +1,4 @@
-"""`look_again`: looks at dependences that no probe has seen, from where units do not saturate; `VANTAGES` are the places."""
+"""`look_again`: looks at dependences that no probe has seen, from places where units do not saturate (`VANTAGES`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,17 +19,18 @@ TOLERANCE = 1e-9  # of signals: more than elsewhere, as these looks are at extre
 class Vantage:
     """A place to look at a program from: other parameters and, of arguments and latents, values nearer to zero.
 
-    Data in raw units (a year, an income) drive a tanh, a softmax or a ReLU of most weights to where it is flat. Numbers
-    v become scale * (v - c); the signs of data stay where c is 0. Whole numbers by type, which may be indices, stay
-    between zero and the largest of them.
+    Data in raw units (a year, an income) drive a tanh, a softmax or a ReLU of most weights to where it is flat. A
+    column v of an argument, or of a latent, whose size is above `size` becomes (v - c) size / (size of v - c), so that
+    the numbers of all columns are of one size, and keep their signs where c is 0. Whole numbers by type, which may be
+    indices, stay between zero and the largest of them.
 
     Args:
-        scale: of values.
-        centred: whether c is the mean of an argument or of a latent, else 0.
+        size: of values, root mean square; None leaves them as they are.
+        centred: whether c is the mean of a column, else 0.
         shrink, flips: see `Jitter`.
     """
 
-    scale: float = 1.0
+    size: float | None = None
     centred: bool = False
     shrink: float = 1.0
     flips: bool = False
@@ -52,12 +53,16 @@ class Vantage:
         return replace(baseline, jitter=jitter, values=values, leaves=moved)
 
     def _moved(self, array: np.ndarray, own: np.ndarray) -> np.ndarray:
-        if array.dtype.kind == "f":
-            centre = own.mean() if self.centred and own.size else 0.0
-            return (self.scale * (array - centre)).astype(array.dtype)
-        if array.dtype.kind in "iu" and self.centred and own.size:
-            return np.round((array - own.min()) * max(self.scale, 0.1)).astype(array.dtype)
-        return array
+        if self.size is None or not own.size:
+            return array
+        if array.dtype.kind in "iu" and self.centred:
+            return array - own.min()
+        if array.dtype.kind != "f":
+            return array
+        over = 0 if own.ndim > 1 and len(own) > 1 else None
+        centre = own.mean(over, keepdims=True) if self.centred else 0.0
+        spread = np.sqrt(np.square(own - centre).mean(over, keepdims=True))
+        return ((array - centre) / np.maximum(spread / self.size, 1.0)).reshape(array.shape).astype(array.dtype)
 
 
 def _free(base: ProgramRun, name: str) -> bool:
@@ -67,23 +72,23 @@ def _free(base: ProgramRun, name: str) -> bool:
 
 
 VANTAGES = (
-    Vantage(scale=1e-2),
+    Vantage(size=1.0),
     Vantage(shrink=1e-2, flips=True),
-    Vantage(scale=1e-3, centred=True, flips=True),
+    Vantage(size=1.0, centred=True, flips=True),
+    Vantage(size=0.1),
     Vantage(shrink=1e-3),
-    Vantage(scale=1e-1, centred=True, shrink=1e-1, flips=True),
-    Vantage(scale=1e-3),
+    Vantage(size=1.0, shrink=0.3, flips=True),
+    Vantage(size=1.0, centred=True, shrink=0.1, flips=True),
     Vantage(shrink=1e-3, flips=True),
-    Vantage(scale=1e-2, centred=True, flips=True),
-    Vantage(shrink=1e-1, flips=True),
-    Vantage(scale=1e-1, centred=True, flips=True),
-    Vantage(scale=1e-2, shrink=1e-2, flips=True),
-    Vantage(scale=1e-4, shrink=1e-1, flips=True),
+    Vantage(size=0.1, centred=True, flips=True),
+    Vantage(shrink=0.1, flips=True),
+    Vantage(size=1.0, centred=True, flips=True),
+    Vantage(size=0.1, shrink=0.1, flips=True),
 )
 
 
-def look_again(probe: Probe, alignment: Alignment, counts: Callable[[str, str], bool]) -> list[str]:
-    """Look for what provenance allows and no probe has seen: adds to what has moved. Gives doubts about what is left.
+def look_again(probe: Probe, alignment: Alignment, counts: Callable[[str, str], bool]) -> bool:
+    """Look for what provenance allows and no probe has seen: adds to what has moved. Gives whether it has found any.
 
     Args:
         probe: that has run.
@@ -91,14 +96,14 @@ def look_again(probe: Probe, alignment: Alignment, counts: Callable[[str, str], 
         counts: whether a source of one name may be a parent of a site of another.
     """
     suspects = {source: nodes for source in probe.sources if (nodes := _unseen(probe, source, counts))}
-    if not suspects:
-        return []
-    _keep_reached(probe, alignment, suspects)
+    if suspects:
+        _keep_reached(probe, alignment, suspects)
+    before = sum(map(len, suspects.values()))
     for k, vantage in enumerate(VANTAGES):
         if not suspects:
             break
         _look(probe, alignment, vantage, k % 2, suspects)
-    return []
+    return sum(map(len, suspects.values())) < before
 
 
 def _unseen(probe: Probe, source: Node, counts: Callable[[str, str], bool]) -> set[Node]:
