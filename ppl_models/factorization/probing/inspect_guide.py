@@ -50,7 +50,10 @@ def inspect_guide(model: ModelInspection, guide: Experiment) -> Inspection:
     place = {name: i for i, name in enumerate(sampled)}
     sites = {name for name, _ in data}
     if model.jitter:
-        probed.flat = look_again(probe, model.alignment, lambda u, v: u in sites or place[u] < place[v])
+        probed.flat, unseen = look_again(
+            "guide", probe, model.alignment, lambda u, v: u in sites or place[u] < place[v]
+        )
+        probed.doubts += unseen
     probed.doubts += probe.complaints("guide")
     probed.doubts += _hidden_data(model, probe)
     for source, children in probe.moved.items():

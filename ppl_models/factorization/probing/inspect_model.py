@@ -10,7 +10,7 @@ from .informative_indices import with_informative_indices
 from .inspection import ModelInspection
 from .probe import Probe, ProbeResult, changes
 from .rare_values import look_for_rare_values
-from .second_looks import look_again
+from .second_looks import VANTAGES, look_again
 from .site_roles import determined
 
 CHANCES = 8  # as often the model is run with other random numbers, to see whether it keeps its sites
@@ -46,7 +46,7 @@ def inspect_model(model: Experiment, guide: Experiment | None = None, jitter: bo
     baseline = baselines(0)
     base = baseline.run(model)
     _check_latents(model, baseline, base, latents)
-    base, unseen = with_informative_indices(model, base, baseline, latents)
+    base, unseen = with_informative_indices(model, base, baseline, latents, VANTAGES[:2] if jitter else ())
     alignment = Alignment(model, baseline, base)
     sources = changes(base, [*latents, *plus, *base.of("observed")], alignment)
     targets = [*latents, *plus, *base.of("observed", "factor")]
@@ -59,7 +59,8 @@ def inspect_model(model: Experiment, guide: Experiment | None = None, jitter: bo
     look_for_rare_values(probe, alignment)
     order, twins = {name: i for i, name in enumerate(base)}, alignment.shared(base)
     if jitter:
-        probed.flat = look_again(probe, alignment, lambda u, v: order[u] < order[v])
+        probed.flat, unseen_here = look_again("model", probe, alignment, lambda u, v: order[u] < order[v])
+        probed.doubts += unseen_here
     for source, nodes in probe.moved.items():
         for node in nodes - {source} - twins.get(source, set()):
             if source in covariates:

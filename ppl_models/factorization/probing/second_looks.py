@@ -12,6 +12,7 @@ from .alignment import Alignment
 from .baselines import Baseline
 from .probe import Probe
 
+FAR = (1e3, -1e3, 1e9, -1e9, 1e30, -1e30)
 TOLERANCE = 1e-9  # of signals: more than elsewhere, as these looks are at extreme places
 
 
@@ -87,13 +88,21 @@ VANTAGES = (
 )
 
 
-def look_again(probe: Probe, alignment: Alignment, counts: Callable[[str, str], bool]) -> bool:
-    """Look for what provenance allows and no probe has seen: adds to what has moved. Gives whether it has found any.
+def look_again(
+    role: str, probe: Probe, alignment: Alignment, counts: Callable[[str, str], bool]
+) -> tuple[bool, list[str]]:
+    """Look for what provenance allows and no probe has seen: adds to what has moved.
+
+    What moves at no place and not far away either is inert (0 * a); what moves far away alone is a doubt.
 
     Args:
-        probe: that has run.
+        role: "model" or "guide".
+        probe: of it, that has run.
         alignment: of the arguments.
         counts: whether a source of one name may be a parent of a site of another.
+
+    Returns:
+        Whether anything was found, and doubts about what was not.
     """
     suspects = {source: nodes for source in probe.sources if (nodes := _unseen(probe, source, counts))}
     if suspects:
@@ -103,7 +112,32 @@ def look_again(probe: Probe, alignment: Alignment, counts: Callable[[str, str], 
         if not suspects:
             break
         _look(probe, alignment, vantage, k % 2, suspects)
-    return sum(map(len, suspects.values())) < before
+    found = sum(map(len, suspects.values())) < before
+    far = {(s[0], t) for s, nodes in suspects.items() for t in _far(probe, alignment, s, nodes)}
+    return found, [_doubt(role, *pair) for pair in sorted(far)]
+
+
+def _doubt(role: str, source: str, target: str) -> str:
+    return (
+        f"the {role} computes {target!r} from {source!r}, which moves it only far from where it was looked at: its "
+        "units saturate; bring the data to one scale (standardize them), or pass others"
+    )
+
+
+def _far(probe: Probe, alignment: Alignment, source: Node, nodes: set[Node]) -> set[str]:
+    """The sites among some nodes that a source moves when its numbers are huge."""
+    baseline, found = probe.baselines(0), set()
+    start, changed = baseline.run(probe.experiment), probe.sources[source](baseline)
+    for number in FAR:
+        there = _filled(baseline, changed, alignment, number)
+        try:
+            other = ProgramRun() if there is None else there.run(probe.experiment)
+        except Exception:  # noqa: BLE001 (no number that the program takes)
+            continue
+        for site in {name for name, _ in nodes} & {*other}:
+            if other[site].finite and nodes & _moved(probe, site, start, other):
+                found.add(site)
+    return found
 
 
 def _unseen(probe: Probe, source: Node, counts: Callable[[str, str], bool]) -> set[Node]:
@@ -120,11 +154,11 @@ def _keep_reached(probe: Probe, alignment: Alignment, suspects: dict[Node, set[N
     baseline = probe.baselines(0)
     start = baseline.run(probe.experiment)
     for source, nodes in [*suspects.items()]:
-        blotted = _blotted(baseline, probe.sources[source](baseline), alignment)
-        if blotted is None:
+        there = _filled(baseline, probe.sources[source](baseline), alignment, np.nan)
+        if there is None:
             continue
         try:
-            other = blotted.run(probe.experiment)
+            other = there.run(probe.experiment)
         except Exception:  # noqa: BLE001 (a factor of what is no number, say)
             continue
         reached = set().union(*(_moved(probe, site, start, other) for site in {name for name, _ in nodes}))
@@ -133,26 +167,17 @@ def _keep_reached(probe: Probe, alignment: Alignment, suspects: dict[Node, set[N
             del suspects[source]
 
 
-def _blotted(baseline: Baseline, changed: Baseline, alignment: Alignment) -> Baseline | None:
-    """A baseline with nan wherever another differs from it; None where nan is no value of its type."""
-
-    def blot(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-        differs = old != new
-        if differs.any() and new.dtype.kind != "f":
-            raise TypeError
-        return np.where(differs, np.nan, new).astype(new.dtype) if differs.any() else new
-
-    try:
-        values = {
-            k: blot(np.asarray(baseline.values[k]), np.asarray(v))
-            for k, v in changed.values.items()
-            if k in baseline.values
-        }
-        new = alignment.leaves if changed.leaves is None else changed.leaves
-        leaves = [blot(a, b) for a, b in zip(alignment.leaves, new, strict=True)]
-    except TypeError:
+def _filled(baseline: Baseline, changed: Baseline, alignment: Alignment, number: float) -> Baseline | None:
+    """A baseline with a number wherever another differs from it; None where those are no real numbers."""
+    values = {name: np.asarray(value) for name, value in changed.values.items()}
+    old = [np.asarray(baseline.values.get(name, value)) for name, value in values.items()]
+    leaves = [*(alignment.leaves if changed.leaves is None else changed.leaves)]
+    new = [*values.values(), *leaves]
+    differs = [a != b for a, b in zip([*old, *alignment.leaves], new, strict=True)]
+    if any(where.any() and array.dtype.kind != "f" for where, array in zip(differs, new, strict=True)):
         return None
-    return replace(changed, values={**changed.values, **values}, leaves=leaves)
+    filled = [np.where(d, number, a).astype(a.dtype) if d.any() else a for d, a in zip(differs, new, strict=True)]
+    return replace(changed, values=dict(zip(values, filled, strict=False)), leaves=filled[len(values) :])
 
 
 def _look(probe: Probe, alignment: Alignment, vantage: Vantage, r: int, suspects: dict[Node, set[Node]]) -> None:
