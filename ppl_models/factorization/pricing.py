@@ -148,28 +148,23 @@ def _nodes(inspection: Inspection) -> list[Node]:
 def _joint(inspection: Inspection, nodes: list[Node], missing: bool) -> "GaussianJoint | None":
     """The Gaussian of these nodes, or None."""
     model, base, experiment = inspection.model, inspection.base, inspection.model.probed.experiment
-    records = {name: base[name] for name, _ in nodes}
-    if not nodes:
-        if missing and all(record.site.family in GAUSSIAN for record in base.of("latent", "observed").values()):
-            inspection.guide.notes.append(
-                f"if the model is linear-Gaussian: prices need plates of at most {FEW} copies"
-            )
-        return None
     if (
-        model.probed.flat
-        or model.plus
+        model.plus
         or base.of("factor")
-        or any(r.site.family not in GAUSSIAN for r in records.values())
+        or any(r.site.family not in GAUSSIAN for r in base.of("latent", "observed").values())
     ):
         return None
-    entries = _entries(inspection, nodes)
+
+    def unknown(why: str) -> None:
+        inspection.guide.notes.extend([f"no price in nats: {why}"] if missing else [])
+
+    if not nodes:
+        return unknown(f"if the model is linear-Gaussian, prices need plates of at most {FEW} copies")
+    records, entries = {name: base[name] for name, _ in nodes}, _entries(inspection, nodes)
     if any(_read_elsewhere(inspection, node) for node in nodes if node[0] in model.observed and node not in entries):
-        if missing:
-            inspection.guide.notes.append(
-                "no price in nats: data depend on data that are no plain elements of the arguments; pass them as they "
-                "are observed"
-            )
-        return None
+        return unknown(
+            "data depend on data that are no plain elements of the arguments; pass them as they are observed"
+        )
     from .nats.quadratic import joint_by_differences, linear_gaussian
 
     places: dict[Node, tuple] = {node: records[node[0]].at(records[node[0]].value, node[1]) for node in nodes}
@@ -180,10 +175,12 @@ def _joint(inspection: Inspection, nodes: list[Node], missing: bool) -> "Gaussia
     density = experiment.laboratory.density(experiment.program, held, places, entries)
     most = WITHOUT_GRADIENTS if density is None else MAX_COORDINATES
     if sum(sizes.values()) > most or any(not size for size in sizes.values()):
-        return None
+        return unknown(f"there are {sum(sizes.values())} numbers in a datum, want at most {most}")
     observed = [label(node) for node in nodes if node[0] in model.observed]
+    # where units saturate a model may pass for linear with the weights that it has
     if density is not None:
-        return linear_gaussian(density, sizes, observed)
+        joint = None if model.probed.flat else linear_gaussian(density, sizes, observed)
+        return unknown("the model is not linear and Gaussian") if joint is None else joint
 
     def summed(v: np.ndarray) -> float:
         values, start = {name: np.array(value) for name, value in held.items()}, 0
@@ -197,7 +194,8 @@ def _joint(inspection: Inspection, nodes: list[Node], missing: bool) -> "Gaussia
         run = experiment.run(values, leaves=model.alignment.leaves_of(flat))
         return float(sum(record.signal.sum() for record in run.of("latent", "observed").values()))
 
-    return joint_by_differences(summed, sizes, observed)
+    joint = None if model.probed.flat else joint_by_differences(summed, sizes, observed)
+    return unknown("the model is not linear and Gaussian") if joint is None else joint
 
 
 def _entries(inspection: Inspection, nodes: list[Node]) -> dict[Node, np.ndarray]:
