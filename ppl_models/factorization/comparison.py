@@ -41,6 +41,13 @@ def compare(
     one on structure alone: that a family is too narrow, or a feature, is not seen here (at level "element" it is seen
     whether a family asserts independencies within a site).
 
+    **Coordinates.** At level "element" the entries are those of the sites' values and, of a latent z = f(e) whose prior
+    pushes a base e through transforms that couple entries, those of e, too: a guide that shares f asserts what its own
+    base asserts. It is faithful if it is so in both; notes say which coordinates there were.
+
+    **Units.** A dependence that provenance allows and no change shows, as raw data (years, incomes) saturate the units
+    of a network, is looked for with shrunken weights and numbers of size one. If it shows only far away: no verdict.
+
     Args:
         model, guide: Pyro or NumPyro programs with the same latent sites; the guide's order is the order it draws in.
         args, kwargs: of both, the data among them.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ppl_models.factorization import compare
+from ppl_models.factorization import compare, factorization
 from tests.helpers.cases import few
 
 UNITS = {"iq": (90, 121), "years": (1900, 2021), "counts": (1000, 9000)}
@@ -151,3 +151,9 @@ def test_dead_units_of_a_group_effect_in_a_large_plate():
 
     report = compare(model, guide, torch.randn(12), c)
     assert report.faithful is not False and "a" in report.model.parents["x"], str(report)
+
+
+def test_a_guide_alone_reads_what_saturates_its_units():
+    torch.manual_seed(0)
+    reading = Units(1, "tanh")
+    assert str(factorization(drawn(z=reading), raw("counts"))) == "q(z | data)"

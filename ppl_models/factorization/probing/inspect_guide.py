@@ -51,7 +51,7 @@ def inspect_guide(model: ModelInspection, guide: Experiment) -> Inspection:
     sites = {name for name, _ in data}
     if model.jitter:
         probed.flat, unseen = look_again(
-            "guide", probe, model.alignment, lambda u, v: u in sites or place[u] < place[v]
+            "guide", probe, model.alignment.leaves, lambda u, v: u in sites or place[u] < place[v]
         )
         probed.doubts += unseen
     probed.doubts += probe.complaints("guide")

@@ -59,7 +59,7 @@ def inspect_model(model: Experiment, guide: Experiment | None = None, jitter: bo
     look_for_rare_values(probe, alignment)
     order, twins = {name: i for i, name in enumerate(base)}, alignment.shared(base)
     if jitter:
-        probed.flat, unseen_here = look_again("model", probe, alignment, lambda u, v: order[u] < order[v])
+        probed.flat, unseen_here = look_again("model", probe, alignment.leaves, lambda u, v: order[u] < order[v])
         probed.doubts += unseen_here
     for source, nodes in probe.moved.items():
         for node in nodes - {source} - twins.get(source, set()):

@@ -8,7 +8,6 @@ import numpy as np
 from ppl_models.programs.jitter import Jitter
 from ppl_models.programs.laboratory import Leaves, Node, ProgramRun
 
-from .alignment import Alignment
 from .baselines import Baseline
 from .probe import Probe
 
@@ -88,9 +87,7 @@ VANTAGES = (
 )
 
 
-def look_again(
-    role: str, probe: Probe, alignment: Alignment, counts: Callable[[str, str], bool]
-) -> tuple[bool, list[str]]:
+def look_again(role: str, probe: Probe, leaves: Leaves, counts: Callable[[str, str], bool]) -> tuple[bool, list[str]]:
     """Look for what provenance allows and no probe has seen: adds to what has moved.
 
     What moves at no place and not far away either is inert (0 * a); what moves far away alone is a doubt.
@@ -98,7 +95,7 @@ def look_again(
     Args:
         role: "model" or "guide".
         probe: of it, that has run.
-        alignment: of the arguments.
+        leaves: the arguments as they were given.
         counts: whether a source of one name may be a parent of a site of another.
 
     Returns:
@@ -106,14 +103,14 @@ def look_again(
     """
     suspects = {source: nodes for source in probe.sources if (nodes := _unseen(probe, source, counts))}
     if suspects:
-        _keep_reached(probe, alignment, suspects)
+        _keep_reached(probe, leaves, suspects)
     before = sum(map(len, suspects.values()))
     for k, vantage in enumerate(VANTAGES):
         if not suspects:
             break
-        _look(probe, alignment, vantage, k % 2, suspects)
+        _look(probe, leaves, vantage, k % 2, suspects)
     found = sum(map(len, suspects.values())) < before
-    far = {(s[0], t) for s, nodes in suspects.items() for t in _far(probe, alignment, s, nodes)}
+    far = {(s[0], t) for s, nodes in suspects.items() for t in _far(probe, leaves, s, nodes)}
     return found, [_doubt(role, *pair) for pair in sorted(far)]
 
 
@@ -124,12 +121,12 @@ def _doubt(role: str, source: str, target: str) -> str:
     )
 
 
-def _far(probe: Probe, alignment: Alignment, source: Node, nodes: set[Node]) -> set[str]:
+def _far(probe: Probe, leaves: Leaves, source: Node, nodes: set[Node]) -> set[str]:
     """The sites among some nodes that a source moves when its numbers are huge."""
     baseline, found = probe.baselines(0), set()
     start, changed = baseline.run(probe.experiment), probe.sources[source](baseline)
     for number in FAR:
-        there = _filled(baseline, changed, alignment, number)
+        there = _filled(baseline, changed, leaves, number)
         try:
             other = ProgramRun() if there is None else there.run(probe.experiment)
         except Exception:  # noqa: BLE001 (no number that the program takes)
@@ -149,12 +146,12 @@ def _unseen(probe: Probe, source: Node, counts: Callable[[str, str], bool]) -> s
     return found - probe.moved[source]
 
 
-def _keep_reached(probe: Probe, alignment: Alignment, suspects: dict[Node, set[Node]]) -> None:
+def _keep_reached(probe: Probe, leaves: Leaves, suspects: dict[Node, set[Node]]) -> None:
     """Drop the nodes that a source does not reach when it is no number: this passes through whatever saturates."""
     baseline = probe.baselines(0)
     start = baseline.run(probe.experiment)
     for source, nodes in [*suspects.items()]:
-        there = _filled(baseline, probe.sources[source](baseline), alignment, np.nan)
+        there = _filled(baseline, probe.sources[source](baseline), leaves, np.nan)
         if there is None:
             continue
         try:
@@ -167,25 +164,25 @@ def _keep_reached(probe: Probe, alignment: Alignment, suspects: dict[Node, set[N
             del suspects[source]
 
 
-def _filled(baseline: Baseline, changed: Baseline, alignment: Alignment, number: float) -> Baseline | None:
+def _filled(baseline: Baseline, changed: Baseline, given: Leaves, number: float) -> Baseline | None:
     """A baseline with a number wherever another differs from it; None where those are no real numbers."""
     values = {name: np.asarray(value) for name, value in changed.values.items()}
     old = [np.asarray(baseline.values.get(name, value)) for name, value in values.items()]
-    leaves = [*(alignment.leaves if changed.leaves is None else changed.leaves)]
+    leaves = [*(given if changed.leaves is None else changed.leaves)]
     new = [*values.values(), *leaves]
-    differs = [a != b for a, b in zip([*old, *alignment.leaves], new, strict=True)]
+    differs = [a != b for a, b in zip([*old, *given], new, strict=True)]
     if any(where.any() and array.dtype.kind != "f" for where, array in zip(differs, new, strict=True)):
         return None
     filled = [np.where(d, number, a).astype(a.dtype) if d.any() else a for d, a in zip(differs, new, strict=True)]
     return replace(changed, values=dict(zip(values, filled, strict=False)), leaves=filled[len(values) :])
 
 
-def _look(probe: Probe, alignment: Alignment, vantage: Vantage, r: int, suspects: dict[Node, set[Node]]) -> None:
+def _look(probe: Probe, leaves: Leaves, vantage: Vantage, r: int, suspects: dict[Node, set[Node]]) -> None:
     """Look from one place at each suspect, and strike those off that are seen."""
     baseline = probe.baselines(r)
 
     def run(there: Baseline) -> ProgramRun:
-        return vantage.seen_from(there, probe.base, alignment.leaves).run(probe.experiment)
+        return vantage.seen_from(there, probe.base, leaves).run(probe.experiment)
 
     try:
         start = run(baseline)
