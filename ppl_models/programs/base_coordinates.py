@@ -10,8 +10,14 @@ BASE = " (base)"  # ends the name of a site whose base, not its value, is held i
 
 
 def couples(transforms: Sequence[Any]) -> bool:
-    """Whether some transform takes more than one entry at once, so that entries of z are not those of e."""
-    return any(transform.domain.event_dim or transform.codomain.event_dim for transform in transforms)
+    """Whether some transform takes more than one entry at once, so that entries of z are not those of e.
+
+    One that does not say, by its domain, counts as one that takes single entries.
+    """
+    try:
+        return any(transform.domain.event_dim or transform.codomain.event_dim for transform in transforms)
+    except (AttributeError, NotImplementedError):
+        return False
 
 
 def pushed(transforms: Sequence[Any], base: Any) -> Any:

@@ -157,3 +157,11 @@ def test_a_guide_alone_reads_what_saturates_its_units():
     torch.manual_seed(0)
     reading = Units(1, "tanh")
     assert str(factorization(drawn(z=reading), raw("counts"))) == "q(z | data)"
+
+
+def test_what_provenance_cannot_follow_is_looked_at_again():
+    torch.manual_seed(0)
+    reading = Units(1, "tanh")
+    model, _, args, _ = next(pairs("tanh", "counts", 1))
+    guide = drawn(z=lambda x: torch.vmap(lambda row: reading(row[None])[0])(x))
+    assert compare(model, guide, *args).faithful is True

@@ -93,7 +93,7 @@ def look_again(role: str, probe: Probe, leaves: Leaves, counts: Callable[[str, s
     What moves at no place and not far away either is inert (0 * a); what moves far away alone is a doubt.
 
     Args:
-        role: "model" or "guide".
+        role: "model", "guide" or "program".
         probe: of it, that has run.
         leaves: the arguments as they were given.
         counts: whether a source of one name may be a parent of a site of another.
@@ -101,7 +101,10 @@ def look_again(role: str, probe: Probe, leaves: Leaves, counts: Callable[[str, s
     Returns:
         Whether anything was found, and doubts about what was not.
     """
-    suspects = {source: nodes for source in probe.sources if (nodes := _unseen(probe, source, counts))}
+    seen = {site for source, nodes in probe.moved.items() for site, _ in nodes if site != source[0]}
+    silent = {*probe.targets} - seen  # code that provenance cannot follow may read what saturates it
+    found = ((source, _unseen(role, probe, source, counts, silent)) for source in probe.sources)
+    suspects = {source: nodes for source, nodes in found if nodes}
     if suspects:
         _keep_reached(probe, leaves, suspects)
     before = sum(map(len, suspects.values()))
@@ -109,9 +112,9 @@ def look_again(role: str, probe: Probe, leaves: Leaves, counts: Callable[[str, s
         if not suspects:
             break
         _look(probe, leaves, vantage, k % 2, suspects)
-    found = sum(map(len, suspects.values())) < before
+    more = sum(map(len, suspects.values())) < before
     far = {(s[0], t) for s, nodes in suspects.items() for t in _far(probe, leaves, s, nodes)}
-    return found, [_doubt(role, *pair) for pair in sorted(far)]
+    return more, [_doubt(role, *pair) for pair in sorted(far)]
 
 
 def _doubt(role: str, source: str, target: str) -> str:
@@ -137,11 +140,12 @@ def _far(probe: Probe, leaves: Leaves, source: Node, nodes: set[Node]) -> set[st
     return found
 
 
-def _unseen(probe: Probe, source: Node, counts: Callable[[str, str], bool]) -> set[Node]:
-    """The nodes of its own copies that a source may move, by provenance, and was not seen to move."""
+def _unseen(role: str, probe: Probe, source: Node, counts: Callable[[str, str], bool], silent: set[str]) -> set[Node]:
+    """The nodes of its own copies that a source may move, as far as provenance knows, and was not seen to move."""
     found: set[Node] = set()
     for site in probe.targets:
-        if site != source[0] and counts(source[0], site) and source[0] in (probe.upper or {}).get(site, ()):
+        unknown = probe.upper is None or (site in silent and (role != "model" or probe.base[site].kind != "latent"))
+        if site != source[0] and counts(source[0], site) and (unknown or source[0] in probe.upper.get(site, ())):
             found.update(node for node in probe.base[site].nodes if probe.base.alike(source, node))
     return found - probe.moved[source]
 
