@@ -8,7 +8,8 @@ import networkx as nx
 
 from ppl_models.programs.laboratory import experiments
 
-from .elements import Elements, shared_bases
+from .bases import shared_bases
+from .elements import Elements
 from .graph import Factorization
 from .labels import Labels
 from .pricing import priced, priced_elements

@@ -10,6 +10,7 @@ import numpy as np
 from ppl_models.programs.base_coordinates import BASE
 from ppl_models.programs.laboratory import Experiment, ProgramRun, SiteRecord
 
+from .bases import base_value
 from .graph import Factorization
 from .probing.alternatives import redrawn
 from .probing.baselines import Baseline
@@ -246,23 +247,6 @@ class Elements:
             at = self.base[name].at(record.signal, self.base[name].copies[0], 0)
             found[name] = float(record.signal[at].sum())
         return found
-
-
-def base_value(record: SiteRecord) -> np.ndarray:
-    """What the value of a site was made of: itself where no transform couples its entries."""
-    return record.value if record.base is None else record.base()
-
-
-def shared_bases(inspection: Inspection) -> tuple[str, ...]:
-    """The latents whose priors push a base through transforms that couple entries, known when the guide draws them."""
-    model, base, found = inspection.model, inspection.base, []
-    before: set[str] = set()
-    for name in inspection.latents:
-        parents = {u[0] for node in base[name].nodes for u in model.probed.parents.get(node, ())} & {*model.latents}
-        if base[name].base is not None and parents <= before and base_value(base[name]).shape == base[name].value.shape:
-            found.append(name)
-        before.add(name)
-    return tuple(found)
 
 
 def _interact(look: Look, a: Element, others: tuple[Element, ...], sites: set[str], home: bool) -> set[str]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from ppl_models.programs.laboratory import FEW, Node
 
-from .elements import Elements, base_value
+from .bases import base_value
+from .elements import Elements
 from .graph import Factorization
 from .labels import Labels
 from .probing.inspection import Inspection, label
