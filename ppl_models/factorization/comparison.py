@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import networkx as nx
 
 from ppl_models.programs.laboratory import experiments
 
+from .bases import shared_bases
 from .elements import Elements
+from .graph import Factorization
 from .labels import Labels
-from .pricing import priced
+from .pricing import priced, priced_elements
 from .probing.inspect_guide import inspect_pair
 from .probing.inspection import HIDDEN, Inspection, label
-from .report.report import Report, SiteRow
+from .report.report import Gap, Report, SiteRow
 from .untold import certain, remarks
 from .verdict import Row, Verdict, judge
 
@@ -53,6 +55,13 @@ def compare(
       model neither observes nor reads nothing is known: a factor that reads it may have from it the data that it lacks,
       and then nothing is certified; latents that it lacks it has from nowhere.
 
+    **Coordinates.** At level "element" the entries are those of the sites' values and, of a latent z = f(e) whose prior
+    pushes a base e through transforms that couple entries, those of e, too: a guide that shares f asserts what its own
+    base asserts. It is faithful if it is so in both; notes say which coordinates there were.
+
+    **Units.** A dependence that provenance allows and no change shows, as raw data (years, incomes) saturate the units
+    of a network, is looked for with shrunken weights and numbers of size one. If it shows only far away: no verdict.
+
     Args:
         model, guide: Pyro or NumPyro programs with the same latent sites; the guide's order is the order it draws in.
         args, kwargs: of both, the data among them.
@@ -75,33 +84,88 @@ def compare(
         return by_element(inspection) if level == "element" else by_site(inspection)
 
 
-def by_element(inspection: Inspection) -> Report:
-    """The report at the level of elements, in one datum."""
-    labels, elements = Labels(inspection), Elements(inspection)
+class _View(NamedTuple):
+    """A pair by elements, in one choice of coordinates."""
+
+    elements: Elements
+    model: Factorization
+    guide: Factorization
+    verdict: Verdict
+    fixed: dict[str, set[str]]
+    untold: tuple[str, ...]
+
+
+def _view(inspection: Inspection, elements: Elements) -> _View:
     model, guide = elements.markov(), elements.guide()
     always = {n for n in model.observed if n.startswith("~")}
     always |= {elements.name(e) for e in elements.data if e[0] in inspection.model.alignment.closed}
-    sites, data = {site for site, _ in inspection.fixed}, set(guide.given)
-    fixed = {z: always | (data if z.rpartition(".")[0] in sites else set()) for z in guide.parents}
-    verdict, untold = certain(judge(model, guide, fixed), inspection, lambda name: name.rpartition(".")[0] or name)
-    doubts = (*inspection.doubts, *elements.doubts, *untold)
+    free, data = {site for site, _ in inspection.fixed}, set(guide.given)
+    fixed = {elements.name(e): always | (data if e[0] in free else set()) for e in elements.latents}
+    site_of = {elements.name(e): e[0] for e in (*elements.latents, *elements.data)}
+    verdict, untold = certain(judge(model, guide, fixed), inspection, lambda name: site_of.get(name, name))
+    return _View(elements, model, guide, verdict, fixed, untold)
+
+
+def by_element(inspection: Inspection) -> Report:
+    """The report at the level of elements, in one datum.
+
+    In the coordinates of the sites, and of latents whose priors push a base forward in those of the base, too: a guide
+    that shares the transform asserts what its own base asserts.
+    """
+    labels, values = Labels(inspection), _view(inspection, Elements(inspection))
+    doubts = (*inspection.doubts, *values.elements.doubts)
+    bases = () if doubts else shared_bases(inspection)
+    views = [values, *([_view(inspection, Elements(inspection, bases))] if bases else [])]
+    doubts += tuple(doubt for view in views[1:] for doubt in view.elements.doubts)
+    doubts += tuple(dict.fromkeys(doubt for view in views for doubt in view.untold))
+    plain = not (doubts or inspection.untold or inspection.model.once)
+    rows: list[SiteRow] = []
+    gaps: list[Gap] = []
+    for view in views:
+        mine = {view.elements.name(e) for e in view.elements.latents if view is values or e[0] in bases}
+        shown = [SiteRow(r.site, r.have, r.need, _shown(r.missing), r.superfluous, r.unsure) for r in view.verdict.rows]
+        gap = None
+        if plain:
+            shown, gap = priced_elements(inspection, view.elements, shown, view.guide, view.fixed)
+        rows += [row for row in shown if row.site in mine]
+        gaps += [] if gap is None else [gap]
+    faithful = not inspection.model.once and not any(row.missing for row in rows)
     coarse = [row for row in _judged(inspection, labels)[1] if row.missing or row.once]
-    if coarse and not inspection.doubts and verdict.faithful:
+    if coarse and not inspection.doubts and faithful:
         lacks = "; ".join(_fault(row) for row in coarse)
         doubts += (f"in one datum nothing is missing, but by site the guide is unfaithful ({lacks}); see level 'site'",)
-    every = [*elements.latents, *elements.data]
+    told = {row.site for row in rows}
+    edges = [
+        e for v in views for e in v.model.posterior_graph(list(v.guide.parents)).edges if v is values or set(e) & told
+    ]
+    every = [(name, view.elements.name((name, i))) for view in views for name, i in view.elements.latents]
+    every += [(name, values.elements.name((name, i))) for name, i in values.elements.data]
+    minimal, perfect = (faithful and holds for holds in (values.verdict.minimal, values.verdict.perfect))
     return Report(
         level="element",
-        judgement=None if doubts else verdict,
-        rows=tuple(SiteRow(r.site, r.have, r.need, _shown(r.missing), r.superfluous, r.unsure) for r in verdict.rows),
+        judgement=None if doubts else Verdict(values.verdict.rows, faithful, minimal, perfect),
+        rows=tuple(rows),
         model=inspection.model.sites(),
         guide=inspection.sites(),
-        posterior=tuple(model.posterior_graph(list(guide.parents)).edges),
-        observed=tuple(map(elements.name, elements.data)),
-        plates={p: (*s, *(elements.name(e) for e in every if e[0] in s)) for p, s in _plates(inspection).items()},
+        posterior=tuple(dict.fromkeys(edges)),
+        observed=tuple(map(values.elements.name, values.elements.data)),
+        plates={
+            p: tuple(dict.fromkeys((*s, *(n for u, n in every if u in s)))) for p, s in _plates(inspection).items()
+        },
         programs=_called(inspection),
         reasons=doubts,
-        notes=tuple(dict.fromkeys(_notes(inspection, labels))),
+        notes=(_coordinates(bases), *dict.fromkeys(_notes(inspection, labels))),
+        gap=max(gaps, key=lambda gap: gap.forward, default=None),
+    )
+
+
+def _coordinates(bases: tuple[str, ...]) -> str:
+    """A note on which numbers the entries are."""
+    if not bases:
+        return "entries are those of the sites' values: in other coordinates other entries may be independent"
+    return (
+        f"entries are those of the sites' values and, as the priors of {', '.join(bases)} push a base through a "
+        f"transform, of those bases: base({bases[0]}).0 is the first entry of what {bases[0]} is made of"
     )
 
 

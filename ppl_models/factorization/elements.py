@@ -8,14 +8,22 @@ import networkx as nx
 import numpy as np
 
 from ppl_models.programs.laboratory import Experiment, ProgramRun, SiteRecord
+from ppl_models.programs.laboratory.base_coordinates import BASE
 
+from .bases import base_value
 from .graph import Factorization
 from .probing.alternatives import redrawn
 from .probing.baselines import Baseline
 from .probing.inspection import Inspection
+from .probing.probe import ProbeResult
+from .probing.second_looks import Vantage
 
 MAX_ELEMENTS = 96  # beyond, what is observed is taken whole
 TOLERANCE = 1e-7
+LOOKS: tuple[tuple[int, Vantage | None], ...] = (  # a baseline and a place; at places for what does not show at home
+    *((0, None), (1, None), (0, Vantage(flips=True)), (1, Vantage(size=1.0, centred=True, flips=True))),
+    (0, Vantage(shrink=0.3, flips=True)),
+)
 
 Element = tuple[str, int | None]  # a site and a place in its value; None for all of it
 Look = Callable[[tuple[Element, ...]], dict[str, float]]
@@ -28,15 +36,21 @@ class Elements:
     difference). The interactions of a model's sites make up the Markov graph of its posterior; those of a guide's site,
     oriented in the order of its elements, are what each element is drawn given.
 
+    **Coordinates.** The elements are the entries of the sites' values, or, of latents z = f(e) whose prior pushes e
+    through a transform, the entries of e: a guide may share f, and be factorized in e where it is not in z. The density
+    of e under the guide is that of z times |det dz/de| of the *model's* f, whatever transform the guide has.
+
     Args:
         inspection: of a pair.
+        bases: the latents that are looked at by the entries of e.
 
     Raises:
         ValueError: more latent elements than can be looked at.
     """
 
-    def __init__(self, inspection: Inspection) -> None:
+    def __init__(self, inspection: Inspection, bases: Sequence[str] = ()) -> None:
         self.inspection, self.model, self.base = inspection, inspection.model, inspection.base
+        self.bases = tuple(bases)
         self.doubts: list[str] = []
         latents = [e for name in self.model.latents for e in self._of(name)]
         data = [e for name in self.base.of("observed") for e in self._of(name)]
@@ -62,10 +76,10 @@ class Elements:
         record = self.base[name]
         return [(name, i) for i in range(record.value[record.at(record.value, record.copies[0])].size)]
 
-    @staticmethod
-    def name(element: Element) -> str:
-        """z.0 for the first element of z; x for all of x."""
-        return element[0] if element[1] is None else f"{element[0]}.{element[1]}"
+    def name(self, element: Element) -> str:
+        """z.0 for the first element of z, base(z).0 for that of its base; x for all of x."""
+        site = f"base({element[0]})" if element[0] in self.bases else element[0]
+        return site if element[1] is None else f"{site}.{element[1]}"
 
     def markov(self) -> Factorization:
         """The model as elements without parents and, for each clique of interacting ones, an observed factor of theirs.
@@ -73,7 +87,7 @@ class Elements:
         Its moral graphs are those of the model, as no site is barren. The names of factors begin with a tilde.
         """
         targets = [*self.model.latents, *self.model.observed]
-        graphs = self._couplings(self.model.probed.experiment, [*self.latents, *self.data], targets)
+        graphs = self._couplings(self.model.probed, [*self.latents, *self.data], targets, True)
         parents: dict[str, tuple[str, ...]] = {self.name(e): () for e in (*self.latents, *self.data)}
         for site, graph in graphs.items():
             for k, clique in enumerate(c for c in nx.find_cliques(graph) if len(c) > 1):
@@ -89,7 +103,7 @@ class Elements:
             parents = {self.name(e): () for name in sampled for e in self._of(name)}
             return Factorization(parents, given=tuple(map(self.name, self.data)), letter="q")
         graphs = self._couplings(
-            self.inspection.guide.experiment, [*(e for n in sampled for e in self._of(n)), *data], sampled
+            self.inspection.guide, [*(e for n in sampled for e in self._of(n)), *data], sampled, False
         )
         earlier: list[Element] = list(data)
         parents: dict[str, tuple[str, ...]] = {}
@@ -114,29 +128,91 @@ class Elements:
         return bool((places >= 0).any() if element[1] is None else places[element[1]] >= 0)
 
     def _couplings(
-        self, experiment: Experiment, elements: Sequence[Element], targets: Sequence[str]
+        self, probed: ProbeResult, elements: Sequence[Element], targets: Sequence[str], jointly: bool
     ) -> dict[str, nx.Graph]:
-        """For each target site the graph of the elements that interact in its density."""
-        graphs = {site: nx.Graph() for site in targets}
-        for r in range(2):
-            look = self._looker(experiment, self.model.baselines(r), targets)
-            touched = {e: {s for s in targets if s == e[0] or _differs(look((e,))[s], look(())[s])} for e in elements}
-            for i, a in enumerate(elements):
+        """For each target site the graph of the elements that interact in its density.
+
+        Args:
+            jointly: whether it is enough that two elements, one a latent's, interact in the density of one site.
+        """
+        experiment, graphs = probed.experiment, {site: nx.Graph() for site in targets}
+        # a base reaches all that the value reaches, and what is made of other bases by it
+        reach = {name: {*targets} if self.bases else {name} for name, _ in elements}
+        for (parent, _), (child, _) in probed.edges():
+            reach.get(parent, set()).add(child)
+
+        def lacking(a: Element, b: Element, at_home: bool) -> set[str]:
+            sites = {s for s in targets if not graphs[s].has_edge(a, b)}
+            if at_home:
+                return sites
+            return sites & reach[a[0]] & reach[b[0]] if not jointly or len(sites) == len(targets) else set()
+
+        for r, vantage in LOOKS if self.model.jitter else LOOKS[:2]:
+            home = vantage is None
+            first = elements if home else [e for e in elements if e in self.latents]  # they are listed first
+            pairs = {a: [b for b in elements[i + 1 :] if lacking(a, b, home)] for i, a in enumerate(first)}
+            if not any(pairs.values()):
+                break
+            look = self._looker(experiment, self.baseline(r), targets, vantage)
+            if not home and not np.isfinite([*look(()).values()]).all():
+                continue
+
+            @cache
+            def touched(e: Element, look: Look = look) -> set[str]:
+                return {s for s in targets if s == e[0] or _differs(look((e,))[s], look(())[s])}
+
+            for a, later in pairs.items():
                 blocks: dict[str, list[Element]] = {}
-                for b in elements[i + 1 :]:
-                    if any(not graphs[s].has_edge(a, b) for s in touched[a] & touched[b]):
+                for b in later:
+                    if touched(a) & touched(b) & lacking(a, b, home):
                         blocks.setdefault(b[0], []).append(b)
                 for block in blocks.values():
-                    common = touched[a] & set().union(*(touched[b] for b in block))
-                    sites = _interact(look, a, tuple(block), common) if len(block) > 2 else common
+                    common = touched(a) & set().union(*(touched(b) for b in block))
+                    sites = _interact(look, a, tuple(block), common, home) if len(block) > 2 else common
                     for b in block if sites else ():  # most often none: pixels that do not see each other
-                        for site in _interact(look, a, (b,), sites & touched[b]):
+                        for site in _interact(look, a, (b,), sites & touched(b), home):
                             graphs[site].add_edge(a, b)
         return graphs
 
-    def _looker(self, experiment: Experiment, baseline: Baseline, targets: Sequence[str]) -> Look:
+    def _looker(
+        self, experiment: Experiment, baseline: Baseline, targets: Sequence[str], vantage: Vantage | None
+    ) -> Look:
         """A function of elements: the log densities of the targets when these have their other values."""
-        return cache(lambda elements: self._signals(self._changed(baseline, elements).run(experiment), targets))
+
+        @cache
+        def look(elements: tuple[Element, ...]) -> dict[str, float]:
+            changed = self._changed(baseline, elements)
+            if vantage is not None:
+                changed = vantage.seen_from(changed, self.base, self.model.alignment.leaves)
+            return self._signals(self._run(changed, experiment), targets)
+
+        return look
+
+    def baseline(self, r: int) -> Baseline:
+        """A baseline of the inspection, in which the bases of some latents are held instead of their values."""
+        baseline = self.model.baselines(r)
+        if not self.bases:
+            return baseline
+        values, others = dict(baseline.values), dict(baseline.others)
+        run = baseline.run(self.model.probed.experiment)
+        other = replace(baseline, values=values | {name: others[name] for name in self.bases}).run(
+            self.model.probed.experiment
+        )
+        for name in self.bases:
+            del values[name]
+            values[name + BASE], others[name + BASE] = base_value(run[name]), base_value(other[name])
+        return replace(baseline, values=values, others=others)
+
+    def _run(self, baseline: Baseline, experiment: Experiment) -> ProgramRun:
+        """A run; of a guide with the values that the model makes of the bases."""
+        if not self.bases or experiment is self.model.probed.experiment:
+            return baseline.run(experiment)
+        model = baseline.run(self.model.probed.experiment)
+        values = {name: value for name, value in baseline.values.items() if not name.endswith(BASE)}
+        values |= {name: model[name].value for name in self.bases}
+        run = replace(baseline, values=values).run(experiment)
+        shifted = {name: run[name].signal + model[name].stretch for name in self.bases if not run[name].mute}
+        return ProgramRun(replace(r, signal=shifted.get(r.name, r.signal)) for r in run.values())
 
     def _changed(self, baseline: Baseline, elements: Sequence[Element]) -> Baseline:
         """A baseline at which some elements have their other values."""
@@ -147,6 +223,11 @@ class Elements:
             chosen = np.zeros(record.value[at].shape, bool)
             for _, place in (e for e in elements if e[0] == name):
                 chosen.reshape(-1)[slice(None) if place is None else place] = True
+            if name in self.bases:
+                value = np.array(baseline.values[name + BASE])
+                value[at] = np.where(chosen, baseline.others[name + BASE][at], value[at])
+                baseline = baseline.holding(name + BASE, value)
+                continue
             others = _elementwise(record, np.broadcast_to(baseline.others[name], record.value.shape))
             if record.kind == "observed" and alignment.elements(record, record.copies[0]):
                 changed = alignment.changed(record, record.copies[0], others, chosen)
@@ -168,20 +249,20 @@ class Elements:
         return found
 
 
-def _interact(look: Look, a: Element, others: tuple[Element, ...], sites: set[str]) -> set[str]:
+def _interact(look: Look, a: Element, others: tuple[Element, ...], sites: set[str], home: bool) -> set[str]:
     """The sites in whose density an element interacts with others that are changed together."""
     both, alone, rest, none = look((a, *others)), look((a,)), look(others), look(())
-    return {s for s in sites if _mixed(both[s], alone[s], rest[s], none[s])}
+    return {s for s in sites if _mixed(both[s], alone[s], rest[s], none[s], beyond=home)}
 
 
 def _differs(a: float, b: float) -> bool:
     return abs(a - b) > TOLERANCE * (1 + abs(b)) or np.isfinite(a) != np.isfinite(b)
 
 
-def _mixed(both: float, one: float, two: float, none: float) -> bool:
+def _mixed(both: float, one: float, two: float, none: float, beyond: bool) -> bool:
     parts = np.array([both, one, two, none])
     if not np.isfinite(parts).all():
-        return True  # outside the support together or alone: they are not free of each other
+        return beyond  # outside the support together or alone: they are not free of each other
     return bool(abs(both - one - two + none) > TOLERANCE * (1 + np.abs(parts).max()))
 
 

@@ -40,7 +40,7 @@ def to_arviz(
                               and importance_ess, how many draws of the posterior they are worth
         prior, prior_predictive    z, x ~ p(z, x), as many draws
         observed_data         x as the sites observe it
-        constant_data         other arrays among the arguments
+        constant_data         other arrays among the arguments, whole ones of which a site observes a part among them
 
     Arrays are (chain, draw, plates from left to right, event). A plate gives its dim its name ("data"); dims of an
     event are called "<site>_dim_0" and so on. A plate that is called as a variable is gives the name "<plate>_dim"; of

@@ -228,6 +228,27 @@ def test_a_rare_count_counts(family):
     wrong(mixed(lambda: family(rate), lambda k: k > 0, torch.sigmoid), z=("k",))
 
 
+TRIALS, SUCCESSES = torch.tensor([5.0, 10.0, 3.0]), torch.tensor([2.0, 7.0, 1.0])
+
+
+@pytest.mark.parametrize("family", ["binomial", "beta-binomial"])
+def test_binomials_of_different_numbers_of_trials(family):
+    def model(n, y):
+        with pyro.plate("data", len(y)):
+            z, k = pyro.sample("z", dist.Normal(0.0, 1.0)), pyro.sample("k", dist.Binomial(n, torch.tensor(1e-3)))
+            odds = z + k
+            found = dist.Binomial(n, logits=odds) if family == "binomial" else dist.BetaBinomial(odds.exp(), 1.0, n)
+            pyro.sample("y", found, obs=y)
+
+    def guide(n, y, given):
+        with pyro.plate("data", len(y)):
+            k = pyro.sample("k", dist.Binomial(n, torch.sigmoid(y - n)))
+            pyro.sample("z", dist.Normal(y - n + (k if given else 0), 1.0))
+
+    sure(compare(model, partial(guide, given=True), TRIALS, SUCCESSES))
+    wrong(compare(model, partial(guide, given=False), TRIALS, SUCCESSES), z=("k",))
+
+
 def softmax(states: int, x):
     return (x[:, None] * torch.arange(states)).softmax(-1)
 

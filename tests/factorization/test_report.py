@@ -2,8 +2,10 @@
 
 import json
 import re
+from functools import partial
 from xml.etree import ElementTree
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -13,6 +15,7 @@ from torch import nn
 from guides import BottomUp, Faithful, Ladder, MeanField
 from ppl_models import DLGM, VAE, HierarchicalVAE, LinearGaussian
 from ppl_models.factorization import Factorization, compare
+from ppl_models.factorization.nats.gaussian import GaussianJoint, price
 
 
 def twin(**options) -> LinearGaussian:
@@ -113,6 +116,49 @@ def test_a_batch_is_priced_where_copies_touch():
     joint = torch.linalg.inv(posterior)
     forward = 0.5 * (torch.log(joint[0, 0]) + 3 * torch.log(torch.tensor(2 / 3)) - torch.logdet(joint))
     assert report.gap.forward == pytest.approx(float(forward), abs=1e-5)
+
+
+def emissions(x, apart):
+    """z1 -> z2, x1 around z1, x2 around z2 and x1; as two sites, or one that is made step by step."""
+    with pyro.plate("data", len(x)):
+        z1 = pyro.sample("z1", dist.Normal(0.0, 1.0))
+        z2 = pyro.sample("z2", dist.Normal(0.7 * z1, 0.6))
+        loc = torch.stack([0.8 * z1, 0.9 * z2 + 0.6 * x[:, 0]], -1)
+        if apart:
+            pyro.sample("x1", dist.Normal(loc[..., 0], 0.5), obs=x[:, 0])
+            pyro.sample("x2", dist.Normal(loc[..., 1], 0.4), obs=x[:, 1])
+        else:
+            pyro.sample("x", dist.Normal(loc, torch.tensor([0.5, 0.4])).to_event(1), obs=x)
+
+
+def reading(x, read):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z1", dist.Normal(read(x), 1.0)), pyro.sample("z2", dist.Normal(x.sum(-1), 1.0))
+
+
+def priced_by_hand(have):
+    """What a guide loses of the model of `emissions`, from its covariance."""
+    weights = np.array([[0, 0, 0, 0], [0.7, 0, 0, 0], [0.8, 0, 0, 0], [0, 0.9, 0.6, 0]])
+    root = np.linalg.inv(np.eye(4) - weights) @ np.diag([1.0, 0.6, 0.5, 0.4])
+    blocks = {name: slice(i, i + 1) for i, name in enumerate(("z1", "z2", "x1", "x2"))}
+    guide = Factorization({"z1": have, "z2": ("x1", "x2")}, given=("x1", "x2"), letter="q")
+    return price(GaussianJoint(root @ root.T, blocks, ("x1", "x2")), guide)
+
+
+def test_models_in_which_data_depend_on_data_are_priced():
+    x = torch.randn(3, 2)
+    for read, have in ((lambda x: x.sum(-1), ("x1", "x2")), (lambda x: x[:, 0], ("x1",))):
+        report = compare(partial(emissions, apart=True), partial(reading, read=read), x)
+        assert report.gap.forward == pytest.approx(priced_by_hand(have).forward, abs=1e-8)
+        assert report.gap.elbo == pytest.approx(priced_by_hand(have).elbo, abs=1e-6)
+    whole = compare(partial(emissions, apart=False), partial(reading, read=lambda x: x.sum(-1)), x)
+    assert whole.gap.forward == pytest.approx(priced_by_hand(("x1", "x2")).forward, abs=1e-8)
+
+
+def test_data_that_are_computed_and_read_again_have_no_price_and_a_word_on_it():
+    guide = partial(reading, read=lambda x: x.sum(-1))
+    report = compare(lambda x: emissions(2 * x, True), guide, torch.randn(3, 2))
+    assert report.gap is None and any("no price in nats: data depend on data" in note for note in report.notes)
 
 
 # Pictures, pages, data

@@ -19,7 +19,8 @@ from numpyro import handlers, param, plate, sample
 from numpyro.contrib.control_flow import cond, scan
 from numpyro.infer import autoguide
 
-from ppl_models.factorization import compare, factorization
+from ppl_models.factorization import Factorization, compare, factorization
+from ppl_models.factorization.nats.gaussian import GaussianJoint, price
 from tests.helpers.cases import few
 from tests.helpers.numpyro_pairs import (
     BITS,
@@ -352,3 +353,89 @@ def test_linear_gaussian_models_are_priced_as_in_pyro():
     for report in reports:
         assert report.gap.forward == pytest.approx(lost, abs=1e-8)
         assert report.gap.elbo == pytest.approx(lost, abs=1e-6) and report.gap.per == "datum"
+
+
+def test_data_that_depend_on_data_are_priced():
+    def model(x):
+        with plate("data", len(x)):
+            z1 = sample("z1", dist.Normal(0.0, 1.0))
+            sample("x1", dist.Normal(0.8 * z1, 0.5), obs=x[:, 0])
+            z2 = sample("z2", dist.Normal(0.7 * z1, 0.6))
+            sample("x2", dist.Normal(0.9 * z2 + 0.6 * x[:, 0], 0.4), obs=x[:, 1])
+
+    def guide(x):
+        with plate("data", len(x)):
+            sample("z1", dist.Normal(x[:, 0], 1.0)), sample("z2", dist.Normal(x.sum(-1), 1.0))
+
+    weights = np.array([[0, 0, 0, 0], [0.7, 0, 0, 0], [0.8, 0, 0, 0], [0, 0.9, 0.6, 0]])
+    root = np.linalg.inv(np.eye(4) - weights) @ np.diag([1.0, 0.6, 0.5, 0.4])
+    blocks = {name: slice(i, i + 1) for i, name in enumerate(("z1", "z2", "x1", "x2"))}
+    asserted = Factorization({"z1": ("x1",), "z2": ("x1", "x2")}, given=("x1", "x2"), letter="q")
+    lost = price(GaussianJoint(root @ root.T, blocks, ("x1", "x2")), asserted)
+    report = compare(model, guide, jnp.asarray(data(3, 2)))
+    assert report.gap.forward == pytest.approx(lost.forward, abs=1e-8)
+    assert report.gap.elbo == pytest.approx(lost.elbo, abs=1e-6)
+
+
+def test_binomials_of_different_numbers_of_trials():
+    def model(n, y):
+        with plate("data", 3):
+            z, k = sample("z", dist.Normal(0.0, 1.0)), sample("k", dist.Binomial(n, 1e-3))
+            sample("y", dist.Binomial(n, logits=z + k), obs=y)
+
+    def guide(n, y, given):
+        with plate("data", 3):
+            k = sample("k", dist.Binomial(n, jax.nn.sigmoid(1.0 * (y - n))))
+            sample("z", dist.Normal(y - n + (k if given else 0), 1.0))
+
+    args = jnp.array([5, 10, 3]), jnp.array([2, 7, 1])
+    report = compare(model, partial(guide, given=True), *args)
+    assert triple(report) == SURE and not any("single precision" in note for note in report.notes)
+    assert compare(model, partial(guide, given=False), *args).missing == {"z": ("k",)}
+
+
+@pytest.mark.parametrize(("unit", "low", "high"), [(jnp.tanh, 1900, 2021), (jax.nn.softmax, 1000, 9000)])
+def test_verdicts_do_not_depend_on_the_seed_of_weights_of_units_that_saturate(unit, low, high):
+    rng = np.random.default_rng(1)
+    weights = {name: rng.uniform(-0.6, 0.6, (size, 4)) for name, size in (("py", 3), ("qu", 2), ("qv", 3))}
+
+    def units(name, *inputs):
+        hidden = unit(jnp.stack(inputs, -1) @ param(name, jnp.asarray(weights[name], jnp.float32)))
+        return hidden @ param(f"{name}.last", jnp.array([0.5, -0.4, 0.3, -0.2]))
+
+    def model(y, c):
+        with plate("data", 3):
+            u, v = sample("u", dist.Normal(0.0, 1.0)), sample("v", dist.Normal(0.0, 1.0))
+            sample("y", dist.Normal(units("py", u, v, c), 1.0), obs=y)
+
+    def guide(y, c, given):
+        with plate("data", 3):
+            u = sample("u", dist.Normal(units("qu", y, c), 1.0))
+            sample("v", dist.Normal(units("qv", y, c, u if given else y), 1.0))
+
+    args = jnp.asarray(data(3)), jnp.asarray(rng.integers(low, high, 3), jnp.float32)
+    report = compare(model, partial(guide, given=True), *args)
+    assert report.faithful and report.missing == {}, str(report)
+    assert compare(model, partial(guide, given=False), *args).missing == {"v": ("u",)}
+
+
+def test_the_base_of_a_shared_transform_is_judged():
+    mix = jnp.array([[1.0, 0.0], [-0.6, 0.8]])
+    shared = dist.transforms.LowerCholeskyAffine(jnp.zeros(2), mix)
+
+    def model(x):
+        with plate("data", len(x)):
+            z = sample("z", dist.TransformedDistribution(normal(), [shared]))
+            sample("x", dist.Normal(z, 0.5).to_event(1), obs=x)
+
+    def guide(x, shares):
+        with plate("data", len(x)):
+            q = dist.Normal(jnp.stack([x.sum(-1), x[:, 0] - x[:, 1]], -1), 1.0).to_event(1)
+            sample("z", dist.TransformedDistribution(q, [shared]) if shares else q)
+
+    precision = np.eye(2) + mix.T @ mix / 0.25
+    lost = 0.5 * np.log(precision.diagonal().prod() / np.linalg.det(precision))
+    report = compare(model, partial(guide, shares=True), data(3, 2), level="element")
+    assert report.missing == {"base(z).1": ("base(z).0",)} and report.perfect is False
+    assert report.gap.forward == pytest.approx(lost, abs=1e-6)
+    assert compare(model, partial(guide, shares=False), data(3, 2), level="element").missing == {"z.1": ("z.0",)}

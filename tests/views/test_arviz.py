@@ -203,6 +203,23 @@ def test_arguments_that_are_not_observed_are_constants():
     np.testing.assert_allclose(likelihood["pointwise"], likelihood["x"] + likelihood["y"], rtol=1e-6)
 
 
+def test_a_site_with_the_name_of_an_argument_that_it_is_a_part_of():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(x[:, 2], 1.0))
+            pyro.sample("x", dist.Normal(a.unsqueeze(-1), torch.ones(2)).to_event(1), obs=x[:, :2])
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("a", dist.Normal(0.0, 1.0))
+
+    x = torch.randn(4, 3)
+    found = to_arviz(model, guide, x, draws=5, dims={"x": ["pixel"]}, coords={"pixel": ["left", "right"]})
+    assert sizes(found, "observed_data", "x") == {"data": 4, "pixel": 2}
+    assert sizes(found, "constant_data", "x") == {"data": 4, "x_argument_dim_0": 3}
+    np.testing.assert_array_equal(found["constant_data"]["x"], x)
+
+
 def test_plates_beside_the_data_have_names_and_factors_have_none():
     def model(x):
         rows, columns = pyro.plate("rows", 4, dim=-2), pyro.plate("columns", 3, dim=-1)

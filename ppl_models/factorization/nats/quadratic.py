@@ -5,7 +5,7 @@ from itertools import accumulate, combinations, pairwise
 
 import numpy as np
 
-from ppl_models.programs.laboratory import Density
+from ppl_models.programs.laboratory.density import Density
 
 from .gaussian import GaussianJoint
 

@@ -103,6 +103,11 @@ class Alignment:
         """All elements of the leaves."""
         return np.concatenate([leaf.reshape(-1) for leaf in self.leaves]) if self.leaves else np.zeros(0)
 
+    def leaves_of(self, flat: np.ndarray) -> list[np.ndarray]:
+        """The leaves that lie end to end in `flat`."""
+        parts = np.split(flat, np.cumsum([leaf.size for leaf in self.leaves]))
+        return [part.reshape(leaf.shape).astype(leaf.dtype) for part, leaf in zip(parts, self.leaves, strict=False)]
+
     @property
     def mixed(self) -> list[str]:
         """The observed sites with values that combine several elements of the arguments."""
@@ -209,6 +214,18 @@ class Alignment:
         index = self.index[record.name]
         return frozenset(int(i) for i in np.unique(index[record.at(index, copy)]) if i >= 0)
 
+    def entries(self, record: SiteRecord, copy: Copy) -> np.ndarray | None:
+        """The elements of one argument that the entries of a copy of an observed site are, in their order.
+
+        None where they are not real numbers of one argument, each another element of it and itself the observed value.
+        """
+        index = self.index[record.name][record.at(self.index[record.name], copy)].reshape(-1)
+        ends = np.cumsum([leaf.size for leaf in self.leaves])
+        if not self.identical[record.name] or (index < 0).any() or len(np.unique(index)) < len(index):
+            return None
+        inside = np.unique(np.searchsorted(ends, index, side="right"))
+        return index if len(inside) == 1 and self.leaves[inside[0]].dtype.kind == "f" else None
+
     def changed(
         self, record: SiteRecord, copy: Copy, other: np.ndarray, where: np.ndarray | None = None
     ) -> list[np.ndarray]:
@@ -236,8 +253,10 @@ class Alignment:
 
     def tags(self, experiment: Experiment, baseline: Baseline) -> Tags | None:
         """By provenance, what each site of a program may depend on; None where code cannot take tensors with tags."""
+        unobserved = {k: name for name, k in self.free.items()}
+        owners = [names | {*filter(None, [unobserved.get(k)])} for k, names in enumerate(self.owners())]
         try:
-            return experiment.tags(self.owners(), baseline.values, baseline.jitter)
+            return experiment.tags(owners, baseline.values, baseline.jitter)
         except Exception:  # noqa: BLE001 (tensors that carry tags are more than some code can take)
             return None
 

@@ -63,11 +63,14 @@ def _rearranged(record: SiteRecord, value: np.ndarray) -> np.ndarray:
 
 
 def _unlikely(record: SiteRecord, value: np.ndarray) -> np.ndarray | None:
-    """A value that differs everywhere, however improbable: the next of a finite support, or one more of a count."""
-    if record.states is None:
-        counts = np.array_equal(value, np.round(value))
-        return (value + 1).astype(value.dtype) if counts else None
-    states = record.states()  # (K, 1, ..., 1, *event)
+    """A value that differs everywhere, however improbable: the next of a finite support, or one more of a count.
+
+    Of a count that ends somewhere, each copy's elsewhere, one less.
+    """
+    states = None if record.states is None else record.states()  # (K, 1, ..., 1, *event)
+    if states is None:
+        ends, counts = record.states is not None, np.array_equal(value, np.round(value))
+        return np.where(ends & (value > 0), value - 1, value + 1).astype(value.dtype) if counts else None
     flat = states.reshape(len(states), -1)
     if flat.shape[1] == 1:  # scalars: each entry becomes the state after its own
         after = {float(a): float(b) for (a,), (b,) in zip(flat, np.roll(flat, -1, 0), strict=True)}
@@ -83,12 +86,14 @@ def extremes(record: SiteRecord) -> Iterator[np.ndarray]:
     value = np.array(record.value)
     if record.fresh is None or not value.size or (record.joint and record.states is None):
         return
-    if record.states is not None:
-        states = record.states()  # (K, 1, ..., 1, *event)
+    states = None if record.states is None else record.states()  # (K, 1, ..., 1, *event)
+    if states is not None:
         for state in states[:MAX_STATES]:
             yield np.broadcast_to(state, value.shape).astype(value.dtype)
         return
     if np.array_equal(value, np.round(value)):
+        if record.states is not None:
+            yield np.zeros_like(value)
         for more in (2, 5, 20):
             yield (value + more).astype(value.dtype)
         return

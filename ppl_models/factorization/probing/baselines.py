@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ppl_models.programs.laboratory import Experiment, Leaves, ProgramRun, Values
+from ppl_models.programs.state.jitter import Jitter
 
 from .alternatives import another
 
@@ -18,14 +19,14 @@ class Baseline:
         values: of the latents and of what else is held.
         others: another value of every site, to change it to.
         seed: of the random numbers.
-        jitter: seed of the parameters' jitter, None to take them as they are.
+        jitter: how the parameters are moved, None to take them as they are.
         leaves: other arrays for those among the arguments.
     """
 
     values: Values
     others: Values
     seed: int
-    jitter: int | None
+    jitter: Jitter | int | None
     leaves: Leaves | None = None
 
     def run(self, experiment: Experiment) -> ProgramRun:
@@ -76,7 +77,11 @@ def draw_baseline(
 
 
 def first_run(
-    model: Experiment, guide: Experiment | None, rows: Values | None = None, seed: int = 0, jitter: int | None = None
+    model: Experiment,
+    guide: Experiment | None,
+    rows: Values | None = None,
+    seed: int = 0,
+    jitter: Jitter | int | None = None,
 ) -> ProgramRun:
     """A run of the model; where it cannot draw (an improper prior) it is given the guide's values."""
     rows = rows or {}
@@ -89,7 +94,7 @@ def first_run(
 
 
 def _run_by_guide(
-    model: Experiment, guide: Experiment | None, rows: Values, seed: int, jitter: int | None
+    model: Experiment, guide: Experiment | None, rows: Values, seed: int, jitter: Jitter | int | None
 ) -> ProgramRun:
     """A run of the model on values of the guide."""
     assert guide is not None

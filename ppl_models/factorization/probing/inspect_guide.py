@@ -13,6 +13,7 @@ from .inspection import HIDDEN, Inspection, ModelInspection
 from .probe import Probe, ProbeResult, changes
 from .rare_values import look_for_rare_values
 from .repeats import find_repeats
+from .second_looks import look_again
 from .site_roles import agrees, constants
 
 
@@ -51,10 +52,16 @@ def inspect_guide(model: ModelInspection, guide: Experiment) -> Inspection:
     )
     probe.run()
     look_for_rare_values(probe, model.alignment)
+    place = {name: i for i, name in enumerate(sampled)}
     untold = {name for name, _ in unknown}
+    known = {name for name, _ in (*data, *unknown)}
+    if model.jitter:
+        probed.flat, unseen = look_again(
+            "guide", probe, model.alignment.leaves, lambda u, v: u in known or place[u] < place[v]
+        )
+        probed.doubts += unseen
     probed.doubts += probe.complaints("guide", but=untold)
     probed.doubts += _hidden_data(model, probe)
-    place = {name: i for i, name in enumerate(sampled)}
     # where data are seen among arguments, those that may hide in others are asked for only where something lacks
     hidden = {HIDDEN} if guide.laboratory.opaque and not model.alignment.closed else set()
     reads: dict[str, set[str]] = {name: hidden | (untold & probe.failed) for name in sampled}

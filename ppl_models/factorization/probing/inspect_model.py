@@ -12,6 +12,7 @@ from .inspection import ModelInspection
 from .probe import Probe, ProbeResult, changes
 from .rare_values import look_for_rare_values
 from .repeats import find_repeats
+from .second_looks import VANTAGES, look_again
 from .site_roles import determined
 
 CHANCES = 8  # as often the model is run with other random numbers, to see whether it keeps its sites
@@ -51,21 +52,24 @@ def inspect_model(
     baseline = baselines(0)
     base = baseline.run(model)
     _check_latents(model, baseline, base, latents)
-    base, unseen = with_informative_indices(model, base, baseline, latents)
+    base, unseen = with_informative_indices(model, base, baseline, latents, VANTAGES[:2] if jitter else ())
     alignment = Alignment(model, baseline, base)
     if repeats:
         find_repeats(alignment, base, range(len(alignment.leaves)))
         repeats = bool((alignment.copied >= 0).any())
-    upper = alignment.tags(model, baseline)
     sources = changes(base, [*latents, *plus, *base.of("observed")], alignment)
     targets = [*latents, *plus, *base.of("observed", "factor")]
     given, covariates = alignment.covariates(model.leaf_names, base)
+    upper = alignment.tags(model, baseline)
     base = ProgramRun([*given, *base.values()])
     probed = ProbeResult("model", model, base, upper=upper)
     probe = Probe(model, base, baselines, {**sources, **covariates}, targets, upper)
     probe.run()
     look_for_rare_values(probe, alignment)
     order, twins = {name: i for i, name in enumerate(base)}, alignment.shared(base)
+    if jitter:
+        probed.flat, unseen_here = look_again("model", probe, alignment.leaves, lambda u, v: order[u] < order[v])
+        probed.doubts += unseen_here
     for source, nodes in probe.moved.items():
         for node in nodes - {source} - twins.get(source, set()):
             if source in covariates:
@@ -90,6 +94,7 @@ def inspect_model(
         probed=probed,
         alignment=alignment,
         baselines=baselines,
+        jitter=jitter,
         latents=latents,
         given={node: change for node, change in covariates.items() if node[0] in read},
         twins=twins,

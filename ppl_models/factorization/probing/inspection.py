@@ -26,6 +26,7 @@ class ModelInspection:
         probed: by probing.
         alignment: of the observed sites with the arguments.
         baselines: where the model was run.
+        jitter: whether its parameters were moved.
         latents: in the order of the model.
         given: how to change each copy of the arguments that the model reads and does not observe.
         twins: copies of observed sites that are the same data.
@@ -37,6 +38,7 @@ class ModelInspection:
     probed: ProbeResult
     alignment: Alignment
     baselines: Baselines
+    jitter: bool
     latents: tuple[str, ...]
     given: Mapping[Node, Change]
     twins: Mapping[Node, set[Node]]

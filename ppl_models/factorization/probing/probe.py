@@ -28,6 +28,7 @@ class ProbeResult:
         upper: by provenance, the sites that each site's factor may depend on; None where it is not known.
         notes: what a reader should know.
         doubts: why a verdict would not be certain.
+        flat: whether some dependence shows only where units do not saturate: near by, numbers tell nothing of it.
     """
 
     role: str
@@ -37,6 +38,7 @@ class ProbeResult:
     upper: Tags | None = None
     notes: list[str] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
+    flat: bool = False
 
     def add(self, parent: Node, child: Node) -> None:
         """An edge."""

@@ -16,6 +16,7 @@ from .baselines import Baseline, Change
 from .inspect_guide import inspect_pair
 from .inspect_model import inspect_model
 from .probe import Probe, changes
+from .second_looks import look_again
 
 
 def factorization(program: Callable, *args: Any, **kwargs: Any) -> Factorization:
@@ -112,8 +113,15 @@ def _alone(experiment: Experiment, first: ProgramRun) -> tuple[Factorization, tu
 
     leaves = experiment.laboratory.leaves
     arguments = {(name, ()): _reordered(leaves, k) for k, name in enumerate(names) if leaves[k].size}
-    probe = Probe(experiment, first, baselines, {**changes(first, latents), **arguments}, latents)
+    baseline = baselines(0)
+    try:
+        upper = experiment.tags([frozenset({name}) for name in names], baseline.values, baseline.jitter)
+    except Exception:  # noqa: BLE001 (tensors that carry tags are more than some code can take)
+        upper = None
+    probe = Probe(experiment, first, baselines, {**changes(first, latents), **arguments}, latents, upper)
     probe.run()
+    rank = {name: i for i, name in enumerate(latents)}
+    _, doubts = look_again("program", probe, leaves, lambda u, v: rank.get(u, -1) < rank[v])
     parents: dict[str, set[str]] = {name: set() for name in latents}
     for (source, _), nodes in probe.moved.items():
         for name, _ in nodes:
@@ -123,7 +131,7 @@ def _alone(experiment: Experiment, first: ProgramRun) -> tuple[Factorization, tu
     order = [*latents, *read]
     ordered = {name: tuple(sorted(found, key=order.index)) for name, found in parents.items()}
     found = Factorization(ordered, given=tuple(read), letter="q" if read else "p")
-    return found, tuple(probe.complaints("program", but=names))
+    return found, (*doubts, *probe.complaints("program", but=names))
 
 
 def _reordered(leaves: Leaves, k: int) -> Change:

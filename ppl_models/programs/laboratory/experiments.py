@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from ..record import Kind, Plate, Site
+from ..state.jitter import Jitter
+from .density import Density
 
 FEW = 4  # a plate of at most so many copies is looked at whole, a larger one at its first, middle and last
 
@@ -35,21 +37,25 @@ class SiteRecord:
             mask is False where no copy counts in the first run: the signal then lacks it, and is 1 more where one does.
         signal: the log density, masked and scaled, (*batch,); of a deterministic site its computed value.
         fresh: draws another value from the site's own distribution.
-        states: all values of a finite support, (K, 1, ..., 1, *event).
+        states: all values of a finite support, (K, 1, ..., 1, *event), or None where copies have different ones.
         contains: whether values are in the support of the site's distribution, as far as its language minds.
         mute: whether the signal has the event dims of a value, as no density was to be had.
         joint: whether the entries of an event are bound to each other, as those of a simplex are.
         more: for a plate, by name, further copies that are looked at.
+        base: gives what a transformed distribution makes the value of, where its transforms couple entries.
+        stretch: log |det dz/de|, of a site of value z whose base e was held; the signal is then that of e.
     """
 
     site: Site
     signal: np.ndarray = field(default_factory=lambda: np.zeros(()))
     fresh: Callable[[], np.ndarray] | None = None
-    states: Callable[[], np.ndarray] | None = None
+    states: Callable[[], np.ndarray | None] | None = None
     contains: Callable[[np.ndarray], bool] | None = None
     mute: bool = False
     joint: bool = False
     more: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    base: Callable[[], np.ndarray] | None = None
+    stretch: np.ndarray | None = None
 
     @property
     def name(self) -> str:
@@ -165,14 +171,6 @@ class ProgramRun(Mapping[str, SiteRecord]):
         return all(first[name] == second[name] for name in first.keys() & second.keys())
 
 
-class Density(Protocol):
-    """A log density of one vector, (D,) to a number, with its gradient, (D,), and its Hessian, (D, D)."""
-
-    def __call__(self, v: np.ndarray) -> float: ...
-    def gradient(self, v: np.ndarray) -> np.ndarray: ...
-    def hessian(self, v: np.ndarray) -> np.ndarray: ...
-
-
 class Laboratory(Protocol):
     """Runner of the programs of a language: one for Pyro, one for NumPyro.
 
@@ -212,15 +210,17 @@ class Laboratory(Protocol):
         """To be called after first runs, which may make parameters."""
 
     def run(
-        self, program: Callable, values: Values, seed: int, jitter: int | None, leaves: Leaves | None
+        self, program: Callable, values: Values, seed: int, jitter: Jitter | int | None, leaves: Leaves | None
     ) -> ProgramRun:
         """See `Experiment.run`."""
 
-    def tags(self, program: Callable, owners: Owners, values: Values, jitter: int | None) -> Tags:
+    def tags(self, program: Callable, owners: Owners, values: Values, jitter: Jitter | int | None) -> Tags:
         """See `Experiment.tags`."""
 
-    def density(self, program: Callable, values: Values, places: Mapping[Node, tuple]) -> Density | None:
-        """log p of all sites by one vector, whose parts go to places in the sites' values; None without gradients."""
+    def density(
+        self, program: Callable, values: Values, places: Mapping[Node, tuple], entries: Mapping[Node, np.ndarray]
+    ) -> Density | None:
+        """log p of all sites by one vector; None without gradients. Of `places` and `entries` see `placing`."""
 
 
 @dataclass(frozen=True)
@@ -231,21 +231,26 @@ class Experiment:
     program: Callable
 
     def run(
-        self, values: Values | None = None, *, seed: int = 0, jitter: int | None = None, leaves: Leaves | None = None
+        self,
+        values: Values | None = None,
+        *,
+        seed: int = 0,
+        jitter: Jitter | int | None = None,
+        leaves: Leaves | None = None,
     ) -> ProgramRun:
         """A run.
 
         Args:
             values: to hold at some sites: a held latent stays latent, a held observation is replaced, a held
-                deterministic site is overridden once it has been computed.
+                deterministic site is overridden once it has been computed; a name that ends in `BASE` holds the base.
             seed: of the random numbers.
-            jitter: seed by which all parameters are moved a little, so that none is zero; None: they are as they are.
+            jitter: how all parameters are moved, a little and so that none is zero; None: they are as they are.
             leaves: other arrays for those among the arguments.
         """
         self.laboratory.runs += 1
         return self.laboratory.run(self.program, values or {}, seed, jitter, leaves)
 
-    def tags(self, owners: Owners, values: Values | None = None, jitter: int | None = None) -> Tags:
+    def tags(self, owners: Owners, values: Values | None = None, jitter: Jitter | int | None = None) -> Tags:
         """By provenance, the sites and data that each site may depend on: for most code never too few."""
         self.laboratory.runs += 1
         return self.laboratory.tags(self.program, owners, values or {}, jitter)
@@ -272,8 +277,7 @@ def experiments(
         laboratory = kind(programs, args, kwargs, **mode)
         found = [Experiment(laboratory, program) for program in programs]
         with laboratory.protected():
-            # the last mode is the programs' own precision, with their own errors
-            if mode is kind.MODES[-1] or all(map(_runs, found)):
+            if mode is kind.MODES[-1] or all(map(_runs, found)):  # the last is their own precision, and errors
                 yield found
                 return
 

@@ -17,11 +17,13 @@ from numpyro.infer.autoguide import AutoGuide
 from numpyro.ops.provenance import eval_provenance
 from numpyro.primitives import Messenger
 
-from ..numpyro import in_support, is_point, kind_of, site_of, unmasked, unwrapped
+from ..numpyro import in_support, is_point, kind_of, layers, site_of, unmasked, unwrapped
 from ..record import Kind, Plate, is_masked_out
 from ..state.jax import Parameters, protected, reachable, speaks as speaks
+from ..state.jitter import Jitter
 from ..state.reach import named_leaves
-from .experiments import Leaves, Modes, Node, Owners, ProgramRun, SiteRecord, Tags, Values
+from .base_coordinates import BASE, couples, pulled, pushed, stretch
+from .experiments import Leaves, Modes, Owners, ProgramRun, SiteRecord, Tags, Values
 
 
 class NumPyroLaboratory:
@@ -79,7 +81,7 @@ class NumPyroLaboratory:
         """See `Laboratory.settle`: parameters are found as they are met."""
 
     def run(
-        self, program: Callable, values: Values, seed: int, jitter: int | None, leaves: Leaves | None
+        self, program: Callable, values: Values, seed: int, jitter: Jitter | int | None, leaves: Leaves | None
     ) -> ProgramRun:
         """See `Experiment.run`."""
         look = self._look(program, values, seed, jitter)
@@ -93,7 +95,7 @@ class NumPyroLaboratory:
             self.doubts.append(scans)
         return ProgramRun(records)
 
-    def tags(self, program: Callable, owners: Owners, values: Values, jitter: int | None) -> Tags:
+    def tags(self, program: Callable, owners: Owners, values: Values, jitter: Jitter | int | None) -> Tags:
         """See `Experiment.tags`: reachability in the jaxpr of the log densities.
 
         Deterministic sites that are not held pass on what they are computed from.
@@ -116,10 +118,10 @@ class NumPyroLaboratory:
             if site in run and run[site].kind != "subsample"
         }
 
-    def density(self, program: Callable, values: Values, places: Mapping[Node, tuple]) -> None:
+    def density(self, program: Callable, values: Values, places: Mapping, entries: Mapping) -> None:
         """See `Laboratory.density`: without gradients."""
 
-    def _look(self, program: Callable, values: Mapping[str, Any], seed: int, jitter: int | None) -> "_Look":
+    def _look(self, program: Callable, values: Mapping[str, Any], seed: int, jitter: Jitter | int | None) -> "_Look":
         self._parameters.jitter(jitter)
         return _Look(values, seed, self._parameters, self._plates, self._hidden.setdefault(id(program), {}))
 
@@ -158,8 +160,11 @@ class _Look(Messenger):
             msg["kwargs"]["substitute_stack"].append(("substitute", {k: jnp.asarray(v) for k, v in self.held.items()}))
         elif kind == "sample":
             msg["infer"] = dict(msg["infer"])
+            msg["fn"] = _wide_counts(msg["fn"]) if self.parameters.double else msg["fn"]
             if name in self.held:
                 msg["value"] = jnp.asarray(self.held[name])
+            elif name + BASE in self.held:
+                msg["value"] = pushed(layers(msg["fn"]).transforms, jnp.asarray(self.held[name + BASE]))
         elif kind == "plate" and name in self.held and msg["value"] is None:
             msg["value"] = jnp.asarray(self.held[name])
         elif kind == "deterministic":
@@ -245,10 +250,33 @@ class _Look(Messenger):
             return SiteRecord(site=site, signal=_array(signal))
         fn, fresh = msg["fn"], count()
         draw = None if kind in ("deterministic", "factor") else lambda: _array(fn.sample(self.key(name, next(fresh))))
-        states = (lambda: _array(unwrapped(fn).enumerate_support(expand=False))) if fn.has_enumerate_support else None
+        states = (lambda: _states(fn)) if fn.has_enumerate_support else None
         test = None if kind == "factor" else in_support(fn, msg["value"])
         contains = None if test is None else lambda array: test(jnp.asarray(array))
-        return SiteRecord(site=site, signal=_array(signal), fresh=draw, states=states, contains=contains, mute=mute)
+        record = SiteRecord(site=site, signal=_array(signal), fresh=draw, states=states, contains=contains, mute=mute)
+        transforms = layers(fn).transforms if kind == "latent" and not mute else []
+        if not couples(transforms):
+            return record
+        record = replace(record, base=lambda: _array(pulled(transforms, jnp.asarray(msg["value"]))))
+        if name + BASE not in self.held:
+            return record
+        volume = stretch(transforms, jnp.asarray(self.held[name + BASE]), jnp.ndim(signal))
+        volume = np.broadcast_to(_array(volume), record.signal.shape)
+        return replace(record, signal=record.signal + volume, stretch=volume)
+
+
+def _states(fn: Any) -> np.ndarray | None:
+    try:
+        return _array(unwrapped(fn).enumerate_support(expand=False))
+    except NotImplementedError:  # of binomials of different numbers of trials
+        return None
+
+
+def _wide_counts(fn: Any) -> Any:
+    """A distribution with its number of trials in 64 bits: with 32, JAX in double precision cannot draw from it."""
+    if not hasattr(unwrapped(fn), "total_count"):
+        return fn
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.int64) if jnp.result_type(leaf) == jnp.int32 else leaf, fn)
 
 
 def _is_data(leaf: Any) -> bool:

@@ -29,10 +29,12 @@ from ..pyro import (
     unwrapped,
 )
 from ..record import COMPUTED, Site, is_masked_out
+from ..state.jitter import Jitter
 from ..state.reach import named_leaves
 from ..state.torch import ProgramSnapshot, reachable, seed_generators
+from .base_coordinates import BASE, couples, pulled, pushed, stretch
 from .experiments import Leaves, Modes, Node, Owners, ProgramRun, SiteRecord, Tags, Values
-from .torch_density import TorchDensity
+from .torch_density import Summed, TorchDensity, placing
 
 NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
 DOUBLE = {"double": True}
@@ -100,7 +102,7 @@ class PyroLaboratory:
         self._snapshot.settle()
 
     def run(
-        self, program: Callable, values: Values, seed: int, jitter: int | None, leaves: Leaves | None
+        self, program: Callable, values: Values, seed: int, jitter: Jitter | int | None, leaves: Leaves | None
     ) -> ProgramRun:
         """See `Experiment.run`."""
         with _Look(values, seed, self._devices, self._hidden.setdefault(id(program), {})) as look:
@@ -108,25 +110,24 @@ class PyroLaboratory:
         sites = sized(record.site for record in look.records)
         return ProgramRun(replace(record, site=site) for record, site in zip(look.records, sites, strict=True))
 
-    def tags(self, program: Callable, owners: Owners, values: Values, jitter: int | None) -> Tags:
+    def tags(self, program: Callable, owners: Owners, values: Values, jitter: Jitter | int | None) -> Tags:
         """See `Experiment.tags`. Nothing is held."""
         with _Tags() as look:
             self._call(program, jitter=jitter, owners=owners)
         return look.found
 
-    def density(self, program: Callable, values: Values, places: Mapping[Node, tuple]) -> "TorchDensity":
+    def density(
+        self, program: Callable, values: Values, places: Mapping[Node, tuple], entries: Mapping[Node, np.ndarray]
+    ) -> TorchDensity | None:
         """See `Laboratory.density`."""
-        whole = {name: torch.from_numpy(np.array(value)) for name, value in values.items()}
+        if entries and self._foreign:
+            return None  # NumPy's arrays carry no gradients
+        placed = placing(values, places, entries, self.leaves)
 
         def log_density(v: Tensor) -> Tensor:
-            held, start = dict(whole), 0
-            for (name, _), at in places.items():
-                part = whole[name][at]
-                held[name] = held[name].clone()
-                held[name][at] = v[start : start + part.numel()].to(part).reshape(part.shape)
-                start += part.numel()
-            with _Sum(held) as sum_:
-                self._call(program)
+            held, leaves = placed(v)
+            with Summed(held) as sum_:
+                self._call(program, leaves=leaves)
             return sum_.total.to(v)
 
         return TorchDensity(log_density)
@@ -135,15 +136,16 @@ class PyroLaboratory:
         self,
         program: Callable,
         seed: int = 0,
-        jitter: int | None = None,
-        leaves: Leaves | None = None,
+        jitter: Jitter | int | None = None,
+        leaves: Sequence[np.ndarray | Tensor] | None = None,
         owners: Owners = (),
     ) -> None:
         self._snapshot.jitter(jitter)
         seed_generators(seed)
         flat = list(self._flat)
         for k, (i, array) in enumerate(zip(self._where, self.leaves if leaves is None else leaves, strict=True)):
-            leaf = torch.from_numpy(np.array(array)).to(self._flat[i].device)
+            leaf = array if isinstance(array, Tensor) else torch.from_numpy(np.array(array))
+            leaf = leaf.to(self._flat[i].device)
             leaf = leaf.numpy() if i in self._foreign else leaf
             flat[i] = track_provenance(leaf, owners[k]) if owners and owners[k] and isinstance(leaf, Tensor) else leaf
         args, kwargs = tree_unflatten(flat, self._spec)
@@ -164,6 +166,9 @@ class _Look(Messenger):
         if name in self.held:
             value = torch.from_numpy(np.array(self.held[name]))
             msg["value"], msg["done"] = value.to(self.devices.get(name, "cpu")), True
+        elif name + BASE in self.held:
+            base = torch.from_numpy(np.array(self.held[name + BASE])).to(self.devices.get(name, "cpu"))
+            msg["value"], msg["done"] = pushed(layers(msg["fn"]).transforms, base), True
 
     def _pyro_post_sample(self, msg: dict) -> None:
         computed = msg["infer"].pop("_computed", None)
@@ -209,24 +214,16 @@ class _Look(Messenger):
             signal, mute = _fresh(fn, site.name, self.seed), True
         fresh = None if site.kind == "factor" else lambda: _array(fn())  # as programs do: a flow may have no `sample`
         site = replace(site, mask=False if hidden else None)
-        return SiteRecord(site=site, signal=_array(signal), fresh=fresh, mute=mute, **_others(fn, msg["value"]))
-
-
-class _Sum(Messenger):
-    """Hold tensors, gradients and all, and add up the log densities of all sites."""
-
-    def __init__(self, held: Mapping[str, Tensor]) -> None:
-        super().__init__()
-        self.held, self.total = held, torch.zeros(())
-
-    def _pyro_sample(self, msg: dict) -> None:
-        if msg["name"] in self.held:
-            msg["value"], msg["done"] = self.held[msg["name"]], True
-
-    def _pyro_post_sample(self, msg: dict) -> None:
-        if kind_of(msg) != "subsample":
-            density = scale_and_mask(msg["fn"].log_prob(msg["value"], *msg["args"]), msg["scale"], msg["mask"])
-            self.total = self.total + density.sum()
+        record = SiteRecord(site=site, signal=_array(signal), fresh=fresh, mute=mute, **_others(fn, msg["value"]))
+        transforms = layers(fn).transforms if site.kind == "latent" and not mute else []
+        if not couples(transforms):
+            return record
+        record = replace(record, base=lambda: _array(pulled(transforms, msg["value"])))
+        if site.name + BASE not in self.held:
+            return record
+        base = torch.from_numpy(np.array(self.held[site.name + BASE])).to(msg["value"].device)
+        volume = np.broadcast_to(_array(stretch(transforms, base, signal.ndim)), signal.shape)
+        return replace(record, signal=record.signal + volume, stretch=volume)
 
 
 class _Tags(Messenger):
@@ -271,12 +268,18 @@ def _is_silent(fn: Any) -> bool:
 
 def _others(fn: Any, value: Tensor) -> dict[str, Any]:
     """Facts of the values of a distribution that an inspection needs."""
-    bare = unwrapped(fn)
-    states = (lambda: _array(bare.enumerate_support(expand=False))) if bare.has_enumerate_support else None
+    states = (lambda: _states(fn)) if unwrapped(fn).has_enumerate_support else None
     joint = elementwise(support_of(fn, value)).event_dim > 0
     test = in_support(fn, value)
     contains = None if test is None else lambda array: test(torch.from_numpy(array).to(value.device))
     return {"states": states, "joint": joint, "contains": contains}
+
+
+def _states(fn: Any) -> np.ndarray | None:
+    try:
+        return _array(unwrapped(fn).enumerate_support(expand=False))
+    except NotImplementedError:  # of binomials of different numbers of trials
+        return None
 
 
 def _fresh(fn: Any, name: str, seed: int) -> Tensor:

@@ -22,6 +22,7 @@ from numpyro.distributions import biject_to, constraints
 from numpyro.infer.autoguide import AutoGuide
 from numpyro.primitives import _PYRO_STACK, Messenger
 
+from .jitter import Jitter
 from .reach import closed_over, contents, global_names, parts, restore
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type, types.ModuleType, np.ndarray, np.generic, jax.Array)
@@ -147,7 +148,7 @@ class Parameters:
 
     def __init__(self, double: bool) -> None:
         self.double = double
-        self.seed: int | None = None
+        self.moved: Jitter | None = None
         self._first: dict[str, tuple[Any, Any]] = {}
         self._moved: dict[str, Any] = {}
         self._states: dict[str, Any] = {}
@@ -155,10 +156,11 @@ class Parameters:
     def __contains__(self, name: str) -> bool:
         return name in self._first
 
-    def jitter(self, seed: int | None) -> None:
-        """Scale what is not zero by exp(0.3 noise), put 0.1 noise where it is, unconstrained; None: as they are."""
-        if seed != self.seed:
-            self.seed, self._moved = seed, {}
+    def jitter(self, jitter: Jitter | int | None) -> None:
+        """Move them as `Jitter` says, those with a constraint before it is met; None takes them as they are."""
+        jitter = Jitter.of(jitter)
+        if jitter != self.moved:
+            self.moved, self._moved = jitter, {}
 
     def keep(self, name: str, value: Any, constraint: Any) -> None:
         """The value that a program starts from."""
@@ -167,7 +169,7 @@ class Parameters:
     def __getitem__(self, name: str) -> Any:
         if name not in self._moved:
             value, constraint = self._first[name]
-            self._moved[name] = value if self.seed is None else self._jittered(name, value, constraint)
+            self._moved[name] = value if self.moved is None else _jittered(self.moved, name, value, constraint)
         return self._moved[name]
 
     def state(self, name: str) -> Any:
@@ -182,26 +184,28 @@ class Parameters:
         floating = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
         return jnp.asarray(leaf, jnp.float64) if self.double and floating else leaf
 
-    def _jittered(self, name: str, value: Any, constraint: Any) -> Any:
-        rng = np.random.default_rng((self.seed or 0, crc32(name.encode())))
 
-        def moved(leaf: Any) -> Any:
-            if not np.ndim(leaf) and isinstance(leaf, (bool, int)):
-                return leaf
-            leaf = jnp.asarray(leaf)
-            if not jnp.issubdtype(leaf.dtype, jnp.floating):
-                return leaf
-            noise = jnp.asarray(rng.standard_normal(leaf.shape), leaf.dtype)
-            return jnp.where(leaf == 0, 0.1 * noise, leaf * jnp.exp(0.3 * noise))
+def _jittered(jitter: Jitter, name: str, value: Any, constraint: Any) -> Any:
+    rng = np.random.default_rng((jitter.seed, crc32(name.encode())))
 
-        if constraint in (None, constraints.real) or len(jax.tree.leaves(value)) != 1:
-            return jax.tree.map(moved, value)
-        try:
-            bijection = biject_to(constraint)
-            free = bijection.inv(jnp.asarray(value))
-            return bijection(moved(free)) if bool(jnp.isfinite(free).all()) else value
-        except NotImplementedError:  # a constraint that no bijection is known to
-            return value
+    def moved(leaf: Any) -> Any:
+        if not np.ndim(leaf) and isinstance(leaf, (bool, int)):
+            return leaf
+        leaf = jnp.asarray(leaf)
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        noise = jnp.asarray(rng.standard_normal(leaf.shape), leaf.dtype)
+        other = jnp.where(leaf == 0, 0.1 * noise, leaf * jnp.exp(0.3 * noise)) * jitter.shrink
+        return other * jnp.asarray(rng.choice([-1.0, 1.0], leaf.shape), leaf.dtype) if jitter.flips else other
+
+    if constraint in (None, constraints.real) or len(jax.tree.leaves(value)) != 1:
+        return jax.tree.map(moved, value)
+    try:
+        bijection = biject_to(constraint)
+        free = bijection.inv(jnp.asarray(value))
+        return bijection(moved(free)) if bool(jnp.isfinite(free).all()) else value
+    except NotImplementedError:  # a constraint that no bijection is known to
+        return value
 
 
 def speaks(programs: Sequence[Callable], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

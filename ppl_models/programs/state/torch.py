@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from ..blame import ROOTS
+from .jitter import Jitter
 from .reach import closed_over, contents, global_names, parts, restore
 
 NOISE = 65_521  # a prime, so that no two rows of a weight matrix meet the same numbers
@@ -53,7 +54,7 @@ class ProgramSnapshot:
         self.tensors: dict[int, tuple[Tensor, Tensor, bool]] = {}
         self.parameters: list[tuple[Tensor, Tensor]] = []
         self.training: list[str] = []
-        self._moved: int | None = None
+        self._moved: Jitter | None = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -123,22 +124,24 @@ class ProgramSnapshot:
         self.parameters = [(t, t.data) for t in floats.values() if t.requires_grad or isinstance(t, nn.Parameter)]
         self._moved = None
 
-    def jitter(self, seed: int | None) -> None:
-        """Scale what is not zero in a parameter by exp(0.3 noise), and put 0.1 noise where it is: signs are kept.
-
-        None takes the parameters as they are.
-        """
-        if seed == self._moved:
+    def jitter(self, jitter: Jitter | int | None) -> None:
+        """Move the parameters as `Jitter` says; None takes them as they are."""
+        jitter = Jitter.of(jitter)
+        if jitter == self._moved:
             return
-        self._moved = seed
-        if seed is not None:
-            generator = torch.Generator().manual_seed(seed)
+        self._moved = jitter
+        if jitter is not None:
+            generator = torch.Generator().manual_seed(jitter.seed)
             noise = torch.randn(NOISE, generator=generator, dtype=torch.double)
         for i, (parameter, data) in enumerate(self.parameters):
             moved = data.clone()
-            if seed is not None:
+            if jitter is not None:
                 own = _cycled(noise, 97 * i, data.numel()).view(data.shape).to(data)
                 moved = torch.where(data == 0, 0.1 * own, data * (0.3 * own).exp())
+                moved = moved if jitter.shrink == 1 else jitter.shrink * moved
+                moved = (
+                    moved * _cycled(noise, 97 * i + 41, data.numel()).view(data.shape).sign() if jitter.flips else moved
+                )
             parameter.data = moved
 
 
