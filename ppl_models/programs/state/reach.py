@@ -85,10 +85,8 @@ def named_leaves(
     except (TypeError, ValueError):
         bound = {f"arg{i}": span for i, span in enumerate(spans)}
     names: dict[int, str] = {}
-    named: dict[str, Any] = {}
     for name, value in bound.items():  # of *args a tuple of spans, of **kwargs a dict
-        named |= value if isinstance(value, dict) else {name: value if isinstance(value, tuple) else (value,)}
-    for name, value in named.items():
-        inside = [i for span in (value if isinstance(value, tuple) else (value,)) for i in span if i in where]
+        several = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else [value]
+        inside = [i for span in several for i in span if i in where]
         names |= {i: name if len(inside) == 1 else f"{name}.{k}" for k, i in enumerate(inside)}
     return [names.get(i, f"arg{i}") for i in where]
