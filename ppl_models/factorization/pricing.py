@@ -161,8 +161,9 @@ def _joint(inspection: Inspection, nodes: list[Node], missing: bool) -> "Gaussia
 
     if not nodes:
         return unknown(f"if the model is linear-Gaussian, prices need plates of at most {FEW} copies")
-    records, entries = {name: base[name] for name, _ in nodes}, _entries(inspection, nodes)
-    if any(_read_elsewhere(inspection, node) for node in nodes if node[0] in model.observed and node not in entries):
+    records = {name: base[name] for name, _ in nodes}
+    entries = _entries(inspection, nodes)
+    if entries is None:
         return unknown(
             "data depend on data that are no plain elements of the arguments; pass them as they are observed"
         )
@@ -199,14 +200,16 @@ def _joint(inspection: Inspection, nodes: list[Node], missing: bool) -> "Gaussia
     return unknown("the model is not linear and Gaussian") if joint is None else joint
 
 
-def _entries(inspection: Inspection, nodes: list[Node]) -> dict[Node, np.ndarray]:
-    """For the observed nodes that are plain elements of the arguments, which: other data may read them there."""
+def _entries(inspection: Inspection, nodes: list[Node]) -> dict[Node, np.ndarray] | None:
+    """For the observed sites whose data others read from the arguments, which elements of these they are; else None."""
     model, found = inspection.model, {}
     for name in dict.fromkeys(name for name, _ in nodes if name in model.observed):
         mine = [node for node in nodes if node[0] == name]
-        entries = {node: model.alignment.entries(model.base[name], node[1]) for node in mine}
-        if not any(index is None for index in entries.values()) and not any(node in model.twins for node in mine):
-            found.update(entries)
+        if any(_read_elsewhere(inspection, node) for node in mine):
+            for node in mine:
+                found[node] = model.alignment.entries(model.base[name], node[1])
+                if found[node] is None or node in model.twins:
+                    return None
     return found
 
 
