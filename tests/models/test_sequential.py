@@ -18,7 +18,7 @@ from ppl_models.inference.pyro.passes.messengers import Substitute
 from ppl_models.parts.ladder import LadderNet, Pyramid, PyramidEncoder
 from ppl_models.parts.likelihoods import bounded_exp
 
-LIKELIHOODS = ("bernoulli", "gaussian", "gaussian:0.3", "logistic:8")
+LIKELIHOODS = ("bernoulli", "gaussian", "gaussian:0.3", "unit-gaussian:0.3", "logistic:8")
 BUILD = {
     "mlp": {"event": 12},
     "shared": {"event": 12, "shared": True},
