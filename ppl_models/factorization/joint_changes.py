@@ -22,14 +22,14 @@ def together(expected: Table, look: Look) -> tuple[Table, list[int]]:
     every (change, column) that is not expected is looked at once. In a group of the second kind no column is expected
     to be moved by two, so that a column that moves tells which change moved it.
 
-        >>> moves = np.eye(20, dtype=bool) | np.eye(20, k=1, dtype=bool)  # each itself and the next one
+        >>> moves = np.eye(40, dtype=bool) | np.eye(40, k=1, dtype=bool)  # each itself and the next one
         >>> runs = []
         >>> def look(chosen):
         ...     runs.append(chosen)
         ...     return moves[chosen].any(0)
         >>> found, alone = together(moves, look)
         >>> bool((found == moves).all()), alone, len(runs)
-        (True, [], 10)
+        (True, [], 15)
 
     Args:
         expected: what each change may move.
@@ -41,7 +41,8 @@ def together(expected: Table, look: Look) -> tuple[Table, list[int]]:
     """
     moved, every = np.zeros_like(expected), list(range(len(expected)))
     telling = separated(expected)
-    groups = surprising(expected, telling, len(expected) // SAVING - len(telling))
+    most = int(len(expected) / SAVING) - len(telling)
+    groups = surprising(expected, telling, most) if most >= 0 else None
     if groups is None:
         return moved, every
     alone: set[int] = set()
