@@ -155,7 +155,10 @@ class Probe:
         """Change sources in common runs, where provenance says what each may move; those left to be changed alone."""
         nodes = [node for node in self.base.nodes(self.targets) if node[0] in start]
         expected = self._expected(wanted, nodes)
-        columns = {site: [k for k, node in enumerate(nodes) if node[0] == site] for site, _ in nodes}
+        columns: dict[str, list[int]] = {}
+        for k, (site, _) in enumerate(nodes):
+            columns.setdefault(site, []).append(k)
+        reach: dict[str, np.ndarray] = {site: np.any(expected[:, mine], 1) for site, mine in columns.items()}
 
         def look(chosen: Group) -> np.ndarray | None:
             changed, moved = baseline, set[Node]()
@@ -167,8 +170,8 @@ class Probe:
                 return None
             if start.keys() != other.keys():
                 return None
-            for site, mine in columns.items():
-                moving = [wanted[i] for i in chosen if expected[i, mine].any()]
+            for site, reaching in reach.items():
+                moving = [wanted[i] for i in chosen[reaching[chosen]]]
                 here = self.nodes_moved(site, start[site], other[site])
                 if self._unclear(site, moving, here, start[site], other[site]):
                     return None
