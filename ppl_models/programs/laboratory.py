@@ -134,7 +134,6 @@ class ProgramRun(Mapping[str, SiteRecord]):
 
     def __init__(self, records: Iterable[SiteRecord] = ()) -> None:
         self._records = {record.name: record for record in records}
-        self._indices: dict[Node, dict[str, int]] = {}
 
     def __getitem__(self, name: str) -> SiteRecord:
         return self._records[name]
@@ -155,10 +154,8 @@ class ProgramRun(Mapping[str, SiteRecord]):
 
     def indices(self, node: Node) -> dict[str, int]:
         """The index of a node in each of its plates."""
-        if node not in self._indices:
-            plates = () if (record := self.get(node[0])) is None else record.plates
-            self._indices[node] = dict(zip((p.name for p in plates), node[1], strict=bool(plates)))
-        return self._indices[node]
+        record = self.get(node[0])
+        return {} if record is None else dict(zip((p.name for p in record.plates), node[1], strict=True))
 
     def alike(self, a: Node, b: Node) -> bool:
         """Whether two nodes belong to the same copy: equal indices in every plate they share."""

@@ -52,7 +52,8 @@ class PyroLaboratory:
         args = as_tensors(args, "inspection", programs[0]) if tensors else args
         self._given = tuple(args), dict(kwargs)
         flat, self._spec = tree_flatten(self._given)
-        self._foreign = {i for i, leaf in enumerate(flat) if _numeric(leaf)}
+        numeric = {i for i, leaf in enumerate(flat) if isinstance(leaf, np.ndarray) and leaf.dtype.name in NUMBERS}
+        self._foreign = numeric  # arrays that torch takes
         flat = [torch.from_numpy(leaf) if i in self._foreign else leaf for i, leaf in enumerate(flat)]
         self._flat = [_copied(leaf, double) for leaf in flat]
         self._where = [i for i, leaf in enumerate(self._flat) if isinstance(leaf, Tensor)]
@@ -278,11 +279,6 @@ def _fresh(fn: Any, name: str, seed: int) -> Tensor:
     value = fn()
     set_rng_state(state)
     return value
-
-
-def _numeric(leaf: Any) -> bool:
-    """Whether it is an array that torch takes."""
-    return isinstance(leaf, np.ndarray) and leaf.dtype.name in NUMBERS
 
 
 def _opaque(flat: Sequence[Any]) -> bool:
