@@ -85,7 +85,7 @@ class LadderVAE(Bound):
                 scale = bounded_exp(log_scale)
                 weight = scale**-2
             else:
-                loc, scale, weight = 0.0, 1.0, 1.0
+                loc, scale, weight = 0.0, 1.0, 1e-6  # the top is the estimate
             precision = tau + weight
             m, s = (estimate * tau + loc * weight) / precision, precision.rsqrt()
             z, kl = self.layer(m, s, loc, scale, x, particles, analytic)

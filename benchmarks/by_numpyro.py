@@ -143,7 +143,8 @@ def ladder_vae(model, guide, reuse=True):
                 loc, scale = prior(priors, i, *(above or [None]))
                 if reuse:
                     known[name] = loc, scale
-                tau, weight = 1 / (softplus(spread) + 1e-5), 1 / jnp.square(scale)
+                # the top is the estimate
+                tau, weight = 1 / (softplus(spread) + 1e-5), 1 / jnp.square(scale) if i else 1e-6
                 precision = tau + weight
                 above = [
                     numpyro.sample(name, normal((estimate * tau + loc * weight) / precision, lax.rsqrt(precision)))

@@ -1,11 +1,12 @@
 """Ladder inference: a bottom-up estimate merged with the prior on the way down."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
+from .parts.checks import check_top
 from .parts.conditionals import Conditionals, Parents, choose_parents
 from .parts.factors import Families
 from .parts.guide import TopDownGuide
@@ -18,8 +19,9 @@ class Ladder(TopDownGuide):
 
         1 / s_q^2 = 1 / v + 1 / s_p^2,      mu_q = (m / v + mu_p / s_p^2) s_q^2
 
-    The merge takes place in the coordinates of the prior's Gaussian base, and the prior's transforms, if it has any,
-    are shared. With "rank-one" and "full" the estimate's precision is a matrix.
+    At the top, where a prior reads no latent, the factor is the estimate alone. The merge takes place in the
+    coordinates of the prior's Gaussian base, and the prior's transforms, if it has any, are shared. With "rank-one" and
+    "full" the estimate's precision is a matrix.
 
     Args:
         model, args, family, hidden, depth, image: as for `MeanField`. Priors must be diagonal Gaussians, transformed or
@@ -29,9 +31,12 @@ class Ladder(TopDownGuide):
         parents: what the estimate (m, v) reads besides the evidence, as for `SelfReflective`. "none" is the original
             ladder, whose only way to see the layers above is the prior; the default lets it be exact on a
             linear-Gaussian hierarchy, skip connections included.
+        top: "estimate", as published, or "product": the top is merged with its prior, too, so that its scale is below
+            the prior's; so it was in files of before format 4.
 
     Raises:
-        ValueError: see `TopDownGuide`; an unknown family, encoder or parent; a prior that is no diagonal Gaussian.
+        ValueError: see `TopDownGuide`; an unknown family, encoder, parent or word for the top; a prior that is no
+            diagonal Gaussian.
 
     Source: Sonderby et al. 2016 (arXiv 1602.02282), eq. 13 to 20.
 
@@ -48,6 +53,7 @@ class Ladder(TopDownGuide):
 
     density = "q(z | x) = prod_l q(z_l | pa_l, x)"
     source = "Sonderby et al. 2016 (arXiv 1602.02282), eq. 13 to 20."
+    before: ClassVar[dict[str, str]] = {"top": "product"}  # of a configuration that does not say
 
     def __init__(
         self,
@@ -59,12 +65,13 @@ class Ladder(TopDownGuide):
         hidden: int = 256,
         depth: int = 1,
         image: Sequence[int] | None = None,
+        top: str = "estimate",
     ) -> None:
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)
         factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, precision_weighted=True)
-        self.factors = factors.to(**self.place)
+        self.factors, self.tops = factors.to(**self.place), check_top(self.layout, top)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:
-        """q(z_l | pa_l, x): estimate times prior."""
-        return self.factors.precision_weighted(name, self.raw(name), prior)
+        """q(z_l | pa_l, x): estimate times prior, at the top the estimate."""
+        return self.factors.precision_weighted(name, self.raw(name), prior, flat=name in self.tops)

@@ -46,8 +46,8 @@ class SequentialVAE(Program):
             that of the largest map first.
         hidden: width of the networks; of a "conv" hidden // 16 (at least 4) are the channels of the largest map.
         depth: residual blocks, of a "conv" at each scale.
-        likelihood: "bernoulli", "logistic:LEVELS" (m in [0, 1]), "gaussian:SCALE" (m real), or "gaussian"; a scale that
-            is not given is one learned number a step.
+        likelihood: "bernoulli", "logistic:LEVELS" (m in [0, 1]), "unit-gaussian:SCALE" (m in [0, 1], as
+            published), "gaussian:SCALE" (m real), or "gaussian", whose scale is one learned number a step.
         network: "mlp", or "conv", a ladder that reads codes at several scales.
         shared: whether the steps after the first share their weights.
         predictor: whether the prior of a code reads the code before it.

@@ -1,12 +1,13 @@
 """Ladder inference: a bottom-up estimate merged with the prior on the way down."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 from jax import Array
 from numpyro.distributions import Distribution
 
+from ..parts.checks import check_top
 from ..parts.factors import Families
 from .parts.conditionals import Conditionals, Parents, choose_parents
 from .parts.guide import TopDown, TopDownGuide, placed
@@ -16,6 +17,8 @@ class Ladder(TopDownGuide):
     """Port of `guides.Ladder`: same arguments and names of parameters; `key` seeds the weights."""
 
     factors: Conditionals
+    tops: frozenset[str] = eqx.field(static=True)
+    before: ClassVar[dict[str, str]] = {"top": "product"}
 
     def __init__(
         self,
@@ -27,14 +30,15 @@ class Ladder(TopDownGuide):
         hidden: int = 256,
         depth: int = 1,
         image: Sequence[int] | None = None,
+        top: str = "estimate",
         key: Array,
     ) -> None:
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)
         sizes = hidden, depth, image
         factors = Conditionals(self.layout, chosen, family, encoder, *sizes, precision_weighted=True, key=key)
-        self.factors = placed(factors, model, args)
+        self.factors, self.tops = placed(factors, model, args), check_top(self.layout, top)
 
     def get_posterior(self, name: str, prior: Distribution, run: TopDown) -> Distribution:
-        """q(z_l | pa_l, x): estimate times prior."""
-        return self.factors.precision_weighted(name, run.raw(name), prior)
+        """q(z_l | pa_l, x): estimate times prior, at the top the estimate."""
+        return self.factors.precision_weighted(name, run.raw(name), prior, flat=name in self.tops)

@@ -81,6 +81,17 @@ def check_encoder(guide: str, spec: object, module: type, inputs: int, image: Se
     return image or ()
 
 
+def check_top(layout: Layout, top: str) -> frozenset[str]:
+    """The latents that are not multiplied with their priors: those whose priors read no latent, or none.
+
+    Raises ValueError for another word than "estimate" or "product".
+    """
+    if top not in ("estimate", "product"):
+        raise ValueError(f"guide {layout.guide}: found top={top!r}, want 'estimate' or 'product'")
+    parents, latents = layout.factorization.parents, layout.latents if top == "estimate" else {}
+    return frozenset(z for z in latents if not any(u in latents for u in parents[z]))
+
+
 def no_product(layout: Layout, name: str, prior: str) -> ValueError:
     """The error that there is no product with the prior of a site."""
     return ValueError(

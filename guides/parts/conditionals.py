@@ -13,7 +13,7 @@ from ppl_models.programs.pyro import unwrapped
 from .checks import check_sizes, no_product
 from .encoders import encoder as evidence_network
 from .evidence import EvidenceKey, features
-from .factors import Families, placed, plan
+from .factors import FLAT, Families, placed, plan
 from .families import FAMILIES, Spread, gaussian_base, reshaped
 from .layout import Layout
 from .parents import Parents as Parents, choose_parents as choose_parents
@@ -105,8 +105,12 @@ class Conditionals(nn.Module):
         q = reshaped(self.plan[name].family.residual(raw, loc, scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q
 
-    def precision_weighted(self, name: str, raw: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:
+    def precision_weighted(
+        self, name: str, raw: Tensor, prior: TorchDistributionMixin, flat: bool = False
+    ) -> TorchDistributionMixin:
         """A factor that is the precision-weighted product with the prior, in the prior's base coordinates.
+
+        `flat` takes the prior for flat, `FLAT` times as wide, which leaves the estimate.
 
         Raises:
             ValueError: the prior is no diagonal Gaussian, transformed or not.
@@ -115,5 +119,5 @@ class Conditionals(nn.Module):
         if base is None:
             raise no_product(self.layout, name, type(unwrapped(prior)).__name__)
         loc, scale, shape, transforms = base
-        q = reshaped(self.plan[name].family.precision_weighted(raw, loc, scale), shape)
+        q = reshaped(self.plan[name].family.precision_weighted(raw, loc, FLAT * scale if flat else scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q

@@ -14,6 +14,7 @@ from .layout import Layout
 from .parents import check_latent
 
 Distribution = Any
+FLAT = 1e3  # as wide, in scales of a prior, is a density that a product takes for flat
 
 
 @runtime_checkable

@@ -49,6 +49,8 @@ def option_of(each: Field) -> Parameter:
     """The option of a command line for one of a training."""
     dashed, kinds, default = each.name.replace("_", "-"), kinds_of(each), each.default
     kind = next(known for known in (bool, int, float, str) if known in kinds)
+    if {float, str} <= {*kinds}:  # a number or a word: `training_of` tells them apart
+        kind, default = str, str(default)
     words = f"--{dashed}/--no-{dashed}" if kind is bool and default is not False else f"--{dashed}"
     text = each.metadata["help"].replace("None", "0" if zero_is_none(each) else "by default")
     told = {"metavar": {int: "N", float: "X", str: "WORD"}.get(kind), "help": f"{text[0].upper()}{text[1:]}."}
@@ -69,8 +71,19 @@ def with_training(command: Callable[..., None]) -> Callable[..., None]:
 def training_of(chosen: Mapping[str, Any]) -> Training:
     """The options that a command line was given; None is for those that it left open."""
     found = {name: value for name, value in chosen.items() if value is not None}
+    for each in fields(Training):
+        if {float, str} <= {*kinds_of(each)} and each.name in found:
+            found[each.name] = _number(found[each.name])
     found |= {each.name: None for each in fields(Training) if zero_is_none(each) and found[each.name] == 0}
     return Training(**{} if found.keys() & {"epochs", "steps"} else {"epochs": EPOCHS}, **found)
+
+
+def _number(word: str) -> float | str:
+    """A number where a word is one."""
+    try:
+        return float(word)
+    except ValueError:
+        return word
 
 
 @app.command(no_args_is_help=True)

@@ -5,11 +5,14 @@ Pure Python and networkx: no tensor in sight.
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import networkx as nx
 
 ORDERS = ("top-down", "bottom-up", "min-fill")
+KEPT = 4  # moral graphs of a factorization, for questions about the same ancestors
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +85,8 @@ class Factorization:
     @property
     def latents(self) -> tuple[str, ...]:
         """The sites that are not observed, in order."""
-        return tuple(site for site in self.parents if site not in self.observed)
+        observed = {*self.observed}
+        return tuple(site for site in self.parents if site not in observed)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain lists and strings, for JSON.
@@ -126,9 +130,9 @@ class Factorization:
         Raises:
             ValueError: a name that is no latent.
         """
-        latents = tuple(self.latents if latents is None else latents)
-        self._known(latents, self.latents, "latent")
-        moral = self._moral({*latents, *self.observed})
+        latents = dict.fromkeys(self.latents if latents is None else latents)
+        self._known(latents, dict.fromkeys(self.latents), "latent")
+        moral = self._moral({*latents, *self.observed}).copy()
         moral.remove_nodes_from([*self.observed, *self.given])
         for node in [n for n in moral if n not in latents]:
             near = list(moral[node])
@@ -168,17 +172,28 @@ class Factorization:
             ValueError: a name that is no site.
         """
         given = tuple(given)
-        self._known((site, *given), (*self.given, *self.parents), "site")
-        conditioned = {*given, *self.observed, *self.given} - {site}
-        moral = self._moral(conditioned | {site})
-        free = moral.subgraph(moral.nodes - conditioned)
-        paths = nx.single_source_shortest_path(free, site)
-        found: dict[str, tuple[str, ...]] = {}
-        for node, path in sorted(paths.items(), key=lambda item: len(item[1])):
-            for parent in moral[node]:
-                if parent in conditioned:
-                    found.setdefault(parent, (*path, parent))
+        self._known((site, *given), dict.fromkeys((*self.given, *self.parents)), "site")
+        found = self.boundary(site, {*given, *self.observed, *self.given} - {site})
         return {s: found[s] for s in (*self.latents, *self.observed, *self.given) if s in found}
+
+    def boundary(self, site: str, conditioned: Collection[str]) -> dict[str, tuple[str, ...]]:
+        """What `site` depends on of `conditioned`, given the rest of it alone: each with the shortest path to it.
+
+        These are the nodes next to the component of `site` in the moral graph of the ancestors of all of them, once
+        what is conditioned on is removed: u is none of them iff `site` and u are d-separated by the rest.
+        """
+        moral = self._moral({*conditioned, site})
+        paths: dict[str, tuple[str, ...]] = {site: (site,)}
+        found: dict[str, tuple[str, ...]] = {}
+        front = [site]
+        for node in front:  # which grows: nearest first
+            for near in moral[node]:
+                if near in conditioned:
+                    found.setdefault(near, (*paths[node], near))
+                elif near not in paths:
+                    paths[near] = (*paths[node], near)
+                    front.append(near)
+        return found
 
     def faithful_inverse(self, order: str | Iterable[str] = "top-down") -> "Factorization":
         """The sparsest guide of an order that can equal the exact posterior: each latent given its `needed_parents`.
@@ -220,7 +235,7 @@ class Factorization:
 
         Edges between latents count first, so that a chordal posterior graph is never filled in; edges to data second.
         """
-        moral = self._moral({*latents, *self.observed})
+        moral = self._moral({*latents, *self.observed}).copy()
         eliminated = []
         while len(eliminated) < len(latents):
             costs = {z: self._fill(moral, z) for z in latents if z in moral}
@@ -239,10 +254,27 @@ class Factorization:
         return between, len(lacking) - between, lacking
 
     def _moral(self, nodes: Collection[str]) -> nx.Graph:
-        """The moral graph of the ancestors of `nodes`, them included."""
-        graph = self.graph()
-        kept = set(nodes).union(*(nx.ancestors(graph, node) for node in nodes))
-        return nx.moral_graph(graph.subgraph(kept))
+        """The moral graph of the ancestors of `nodes`, them included; kept for the next time, so not to be changed."""
+        kept, front = {*nodes}, [*nodes]
+        while front:
+            above = {*self.parents.get(front.pop(), ())} - kept
+            kept |= above
+            front += above
+        key = frozenset(kept)
+        if key not in self._morals:
+            while len(self._morals) >= KEPT:
+                self._morals.pop(next(iter(self._morals)))
+            moral = nx.Graph()
+            moral.add_nodes_from(site for site in (*self.given, *self.parents) if site in kept)
+            for site in (site for site in self.parents if site in kept):
+                moral.add_edges_from((parent, site) for parent in self.parents[site])
+                moral.add_edges_from(combinations(self.parents[site], 2))
+            self._morals[key] = moral
+        return self._morals[key]
+
+    @cached_property
+    def _morals(self) -> dict[frozenset[str], nx.Graph]:
+        return {}
 
     def _known(self, names: Iterable[str], known: Collection[str], what: str) -> None:
         for name in names:

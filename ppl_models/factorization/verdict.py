@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import networkx as nx
 
@@ -90,7 +91,8 @@ def judge(
             known = _closure(dag, {*have, *fixed.get(site, ())}, determined)
             missing = {u: path for u, path in paths.items() if u not in known}
             always = set(fixed.get(site, ())) - set(have)
-            superfluous = tuple(u for u in have if _independent(dag, site, u, ({*have} - {u}) | always))
+            relevant = model.boundary(site, {*have, *(always & dag.nodes)} - {site})
+            superfluous = tuple(u for u in have if u not in relevant)
             need = tuple(u for u in paths if u not in always or u in have)
             rows.append(Row(site, have, need, missing, superfluous))
         sampled.append(site)
@@ -113,10 +115,6 @@ def _closure(dag: nx.DiGraph, have: set[str], determined: Mapping[str, Collectio
     return known
 
 
-def _independent(dag: nx.DiGraph, a: str, b: str, given: set[str]) -> bool:
-    return nx.is_d_separator(dag, {a}, {b}, (given & dag.nodes) - {a, b})
-
-
 def _asserts_all(model: Factorization, guide: Factorization) -> bool:
     """Whether the guide has exactly the independencies between latents that the exact posterior has.
 
@@ -137,5 +135,5 @@ def _asserts_all(model: Factorization, guide: Factorization) -> bool:
 
 def _unmarried(graph: nx.Graph, parents: Mapping[str, Collection[str]]) -> set[tuple[str, frozenset[str]]]:
     """The pairs of parents of a site that no edge connects."""
-    pairs = ((z, u, v) for z, found in parents.items() for u in found for v in found if u != v and {u, v} <= set(graph))
+    pairs = ((z, u, v) for z, found in parents.items() for u, v in combinations([u for u in found if u in graph], 2))
     return {(z, frozenset((u, v))) for z, u, v in pairs if not graph.has_edge(u, v)}

@@ -40,4 +40,5 @@ from .schedules import (
     Cyclic as Cyclic,
     Exponential as Exponential,
     Linear as Linear,
+    Saturating as Saturating,
 )

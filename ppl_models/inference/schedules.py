@@ -6,7 +6,7 @@ can hold them: `from_dict(to_dict(schedule)) == schedule`.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import cos, isfinite, pi
+from math import cos, exp, isfinite, pi
 from numbers import Integral, Real
 from typing import Any
 
@@ -152,8 +152,33 @@ class Exponential:
         return 0.5 ** (step / self.half_life)
 
 
-Schedule = Constant | Linear | Cyclic | Cosine | Exponential
-_KINDS = {kind.__name__: kind for kind in (Constant, Linear, Cyclic, Cosine, Exponential)}
+@dataclass(frozen=True)
+class Saturating:
+    """A rise from 0 to 1 that slows down: 1 - exp(-t / steps).
+
+    Raises:
+        ValueError: a number of steps that is not positive.
+
+    Source: the released code of Zhao, Song & Ermon 2017 (arXiv 1702.08658), with steps = 10000.
+
+    >>> [round(Saturating(2)(t), 3) for t in (0, 2, 4)]
+    [0.0, 0.632, 0.865]
+    """
+
+    steps: float
+
+    def __post_init__(self) -> None:
+        _finite(self, steps=self.steps)
+        if self.steps <= 0:
+            raise ValueError(f"Saturating: found steps={self.steps}, want more than 0")
+
+    def __call__(self, step: int) -> float:
+        """The value at a step, counted from 0."""
+        return 1 - exp(-step / self.steps)
+
+
+Schedule = Constant | Linear | Cyclic | Cosine | Exponential | Saturating
+_KINDS = {kind.__name__: kind for kind in (Constant, Linear, Cyclic, Cosine, Exponential, Saturating)}
 
 
 def to_dict(schedule: Schedule) -> dict[str, Any]:

@@ -96,10 +96,10 @@ def check_likelihood(found: Any, run: str, more: Sequence[str], owner: str, exam
 
 
 def likelihood_of(spec: str, kinds: Mapping[str, Callable[..., Any]], owner: str) -> Any:
-    """The likelihood of a name: "bernoulli", "gaussian", "gaussian:0.1" or "logistic:256".
+    """The likelihood of a name: "bernoulli", "gaussian", "gaussian:0.1", "unit-gaussian:0.1" or "logistic:256".
 
     Args:
-        kinds: what makes each of the three, in the language of the model.
+        kinds: what makes each of the four, in the language of the model.
         owner: the model, for the message.
 
     Raises:
@@ -112,11 +112,13 @@ def likelihood_of(spec: str, kinds: Mapping[str, Callable[..., Any]], owner: str
             return kinds[name]()
         if name == "gaussian":
             return kinds[name](float(number) if colon else None)
+        if name == "unit-gaussian" and colon:
+            return kinds[name](float(number))
         if name == "logistic":
             return kinds[name](int(number) if colon else 256)
     except ValueError as error:
         raise ValueError(f"{prefix}likelihood {spec!r}: {error}") from None
     raise ValueError(
         f"{prefix}likelihood: found {spec!r}, want 'bernoulli', 'gaussian', 'gaussian:SCALE' or 'logistic:LEVELS', or "
-        "a module"
+        "a module (or 'unit-gaussian:SCALE', whose means are in [0, 1])"
     )

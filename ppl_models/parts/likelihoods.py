@@ -123,6 +123,39 @@ class Gaussian(nn.Module):
         """Any finite value will do."""
 
 
+class UnitGaussian(nn.Module):
+    """Values in [0, 1]: x_i ~ N(sigmoid(h_i), scale^2), so that the mean is in (0, 1); one number a value.
+
+    Source: the released code of Zhao, Song & Ermon 2017 (arXiv 1702.08658); its images in [-1, 1] have twice the scale.
+    """
+
+    count = 1
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        check_scale(scale)
+        self.register_buffer("scale", torch.tensor(float(scale)))
+
+    def forward(self, params: Tensor) -> TorchDistributionMixin:
+        """The distribution of rows (*batch, D) from the logits of their means, (*batch, D)."""
+        return dist.Normal(params.sigmoid(), self.scale).to_event(1)
+
+    def mean(self, params: Tensor) -> Tensor:
+        """E[x] given the parameters, (*batch, D)."""
+        return params.sigmoid()
+
+    def squash(self, h: Tensor) -> Tensor:
+        """Any numbers as means, (*batch, D): in (0, 1)."""
+        return h.sigmoid()
+
+    def around(self, mean: Tensor, log_scale: Tensor | None = None) -> Tensor:
+        """The parameters of a mean in [0, 1], (*batch, D): its logits, within +-13.8."""
+        return mean.logit(eps=1e-6)
+
+    def check(self, x: Tensor, name: str = "x") -> None:
+        """Any finite value will do."""
+
+
 class Logistic(nn.Module):
     """Grey levels k / (levels - 1): a logistic density integrated over the bin of each level.
 
@@ -170,7 +203,8 @@ def bounded_exp(log_scale: Tensor, bound: float = 5.0) -> Tensor:
 
 
 def likelihood(spec: str | nn.Module, owner: str = "", more: Sequence[str] = ()) -> nn.Module:
-    """A likelihood by name: "bernoulli", "gaussian" (learned scale), "gaussian:0.1" (fixed), "logistic:256".
+    """A likelihood by name: "bernoulli", "gaussian" (learned scale), "gaussian:0.1" (fixed), "logistic:256",
+    "unit-gaussian:0.1" (means in (0, 1)).
 
     A module is passed through: it needs `count` (numbers a value), `forward(params) -> distribution`,
     `mean(params)`, `check(x, name)` and the methods `more`. `owner` is the model it is for, for messages.
@@ -181,4 +215,5 @@ def likelihood(spec: str | nn.Module, owner: str = "", more: Sequence[str] = ())
     if isinstance(spec, nn.Module):
         check_likelihood(spec, "forward", more, owner, "ppl_models.parts.Bernoulli")
         return spec
-    return likelihood_of(spec, {"bernoulli": Bernoulli, "gaussian": Gaussian, "logistic": Logistic}, owner)
+    kinds = {"bernoulli": Bernoulli, "gaussian": Gaussian, "unit-gaussian": UnitGaussian, "logistic": Logistic}
+    return likelihood_of(spec, kinds, owner)

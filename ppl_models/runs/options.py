@@ -10,7 +10,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, get_args
 
 from ppl_models.inference.config import FitConfig, option
-from ppl_models.inference.schedules import Linear
+from ppl_models.inference.schedules import Linear, Saturating
 
 from .objectives import WORDS, objective_of
 
@@ -28,7 +28,10 @@ DIFFERENT: Mapping[str, Mapping[str, Any]] = {  # from `FitConfig`: defaults, an
         "default": None,
         "help": "steps in which the weight of the divergences rises to beta; by default 4000, at most a quarter of all",
     },
-    "beta": {"help": "weight of the divergences after the warm-up"},
+    "beta": {
+        "type": float | str,
+        "help": "weight of the divergences after the warm-up; exponential:N for 1 - exp(-t / N) in place of a warm-up",
+    },
     "objective": {
         "type": str,
         "default": "elbo",
@@ -57,8 +60,9 @@ _Options: Any = make_dataclass("Options", _options(), frozen=True, kw_only=True)
 class Training(_Options):
     """How long, how fast and by what a pair is trained: see `FitConfig`, with the command line's defaults.
 
-    Exactly one of epochs and steps. `warmup=None` is 4000 steps, at most a quarter of all. `objective` is a text, see
-    `objectives.objective_of`. `workers` is an argument of `fit`; `tensorboard` writes to that folder in the run's.
+    Exactly one of epochs and steps. `warmup=None` is 4000 steps, at most a quarter of all, and none where `beta` is a
+    schedule: the word "exponential:10000" is `Saturating(10000)`. `objective` is a text, see `objectives.objective_of`.
+    `workers` is an argument of `fit`; `tensorboard` writes to that folder in the run's.
 
     Raises:
         ValueError: values that `fit` does not take.
@@ -80,7 +84,9 @@ class Training(_Options):
         """The same as `fit` takes it, with functions in place of words."""
         found = {each.name: getattr(self, each.name) for each in fields(FitConfig) if each.name not in LEFT_OUT}
         found |= {"objective": objective_of(self.objective), "warmup": self.warmup or 0, "seed": seed}
-        if self.warmup and self.beta != 1.0:
+        if isinstance(self.beta, str):
+            found["beta"] = rising(self.beta)
+        elif self.warmup and self.beta != 1.0:
             found |= {"beta": Linear(self.warmup, end=self.beta), "warmup": 0}
         return FitConfig(**found)
 
@@ -90,7 +96,8 @@ class Training(_Options):
             raise ValueError(f"found epochs={self.epochs} and steps={self.steps}, want one of them")
         rows = max(min(self.batch_size, size // processes), 1) * processes
         total = self.steps if self.epochs is None else round(self.epochs * (size // rows) / self.accumulate)
-        return replace(self, warmup=min(4000, total // 4) if self.warmup is None else self.warmup)
+        usual = 0 if isinstance(self.beta, str) else min(4000, total // 4)
+        return replace(self, warmup=usual if self.warmup is None else self.warmup)
 
     def words(self) -> list[str]:
         """The options of a command line that say the same; those that are as usual are left out."""
@@ -104,6 +111,24 @@ class Training(_Options):
             else:
                 words += [f"--{dashed}", str(0 if value is None else value)]
         return words
+
+
+def rising(word: str) -> Saturating:
+    """The schedule of a word for beta.
+
+    Raises:
+        ValueError: any other word, a number of steps that is not positive.
+
+    >>> rising("exponential:10000")
+    Saturating(steps=10000.0)
+    """
+    kind, _, steps = word.partition(":")
+    try:
+        if kind == "exponential":
+            return Saturating(float(steps))
+    except ValueError:
+        pass
+    raise ValueError(f"found beta={word!r}, want a number, or exponential:N with N > 0 steps")
 
 
 def kinds_of(each: Field) -> tuple[Any, ...]:

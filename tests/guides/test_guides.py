@@ -10,6 +10,7 @@ import pytest
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from guides import BottomUp, Faithful, Infused, Ladder, MeanField, SelfReflective
 from guides.parts import families
@@ -155,6 +156,27 @@ def test_merged_families_multiply_an_estimate_with_the_prior():
             covariance = fn.covariance_matrix if family != "diagonal" else torch.diag_embed(fn.variance)
             extra = torch.linalg.inv(covariance) - torch.diag_embed(1 / prior.variance)
             assert (torch.linalg.eigvalsh(extra) > -1e-9).all()
+
+
+def test_the_top_of_a_ladder_is_the_estimate_alone():
+    """As in Sonderby et al. 2016: no product with the prior, so that its scale may exceed the prior's."""
+    model, x = MODELS["hierarchical"]("gaussian").double(), data("gaussian").double()
+    q = Ladder(model, x, hidden=8).double()
+    q.factors.q_z1.bias.data += 3
+    q(x)
+    fn = q.trace.nodes["z1"]["fn"]
+    estimate, spread = q.factors.raw("z1", q.factors.encode(q.layout.evidence(model, (x,), {})[0]), {}).chunk(2, -1)
+    torch.testing.assert_close(fn.mean, estimate, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(fn.stddev, (softplus(spread) + 1e-5).sqrt(), rtol=1e-4, atol=0)
+    assert (fn.stddev > 1).all() and q.tops == {"z1"}
+    merged = Ladder(model, x, hidden=8, top="product").double()
+    merged.load_state_dict(q.state_dict())
+    merged(x)
+    precision = 1 / (softplus(spread) + 1e-5) + 1
+    torch.testing.assert_close(merged.trace.nodes["z1"]["fn"].stddev, precision.rsqrt())
+    assert not merged.tops
+    with pytest.raises(ValueError, match="guide Ladder: found top='prior', want 'estimate' or 'product'"):
+        Ladder(model, x, hidden=8, top="prior")
 
 
 # ---- what a guide is built of

@@ -15,7 +15,7 @@ from guides import BottomUp, Ladder, MeanField, SelfReflective
 from ppl_models import VAE, LinearGaussian, SeReVAE
 from ppl_models.inference.objectives.bounds import elbo, free_bits, importance_weighted, soft_free_bits
 from ppl_models.inference.pyro.passes.terms import Terms, concatenated, terms
-from ppl_models.inference.schedules import Constant, Cosine, Cyclic, Exponential, Linear, from_dict, to_dict
+from ppl_models.inference.schedules import Constant, Cosine, Cyclic, Exponential, Linear, Saturating, from_dict, to_dict
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -288,6 +288,7 @@ SCHEDULES = st.one_of(
     st.builds(Cyclic, st.integers(1, 50), st.floats(0.01, 1)),
     st.integers(1, 50).flatmap(lambda n: st.builds(Cosine, st.just(n), st.integers(0, n - 1))),
     st.builds(Exponential, st.floats(0.1, 100)),
+    st.builds(Saturating, st.floats(0.1, 100)),
 )
 
 
@@ -326,9 +327,17 @@ def test_a_rise_before_the_wave():
     assert [schedule(t) for t in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0] and schedule(7) == pytest.approx(0.5)
 
 
+@given(st.floats(0.1, 1e5), st.integers(0, 400))
+def test_a_rise_that_slows_down(steps, t):
+    schedule = Saturating(steps)
+    assert schedule(0) == 0 and schedule(t) == 1 - math.exp(-t / steps)
+    assert 1 - schedule(t + 1) == pytest.approx((1 - schedule(t)) * math.exp(-1 / steps), abs=1e-12)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (lambda: Saturating(0), "Saturating: found steps=0, want more than 0"),
         (lambda: Linear(0), "Linear: found steps=0, want an integer of at least 1"),
         (lambda: Linear(2.0), "Linear: found steps=2.0"),
         (lambda: Linear(True), "Linear: found steps=True"),

@@ -18,7 +18,7 @@ from ppl_models.inference.pyro.passes.messengers import Substitute
 from ppl_models.parts.ladder import LadderNet, Pyramid, PyramidEncoder
 from ppl_models.parts.likelihoods import bounded_exp
 
-LIKELIHOODS = ("bernoulli", "gaussian", "gaussian:0.3", "logistic:8")
+LIKELIHOODS = ("bernoulli", "gaussian", "gaussian:0.3", "unit-gaussian:0.3", "logistic:8")
 BUILD = {
     "mlp": {"event": 12},
     "shared": {"event": 12, "shared": True},
@@ -75,7 +75,7 @@ def test_density(name, likelihood):
     scale = None if model.log_scales is None else bounded_exp(model.log_scales[2])
     if likelihood == "bernoulli":
         expected = (x * mean.log() + (1 - x) * (1 - mean).log()).sum(-1)
-    elif likelihood.startswith("gaussian"):
+    elif "gaussian" in likelihood:
         expected = normal(x, mean, 0.3 if ":" in likelihood else scale)
     else:
         edges = [((x + sign / 14 - mean) / (0.1 * scale)).sigmoid() for sign in (1, -1)]

@@ -21,6 +21,7 @@ from numpyro.infer import autoguide
 
 from ppl_models.factorization import Factorization, compare, factorization
 from ppl_models.factorization.nats.gaussian import GaussianJoint, price
+from ppl_models.programs.laboratory import experiments
 from tests.helpers.cases import few
 from tests.helpers.numpyro_pairs import (
     BITS,
@@ -141,6 +142,36 @@ def test_scan_gets_no_verdict():
 
     report = compare(model, guide, data(3))
     assert triple(report) == UNKNOWN and "scans" in str(report)
+
+
+@pytest.mark.parametrize("steps", [3, 60])  # a loop in Python at first, and a loop of JAX's
+def test_programs_that_scan_are_compiled_once(steps):
+    calls = []
+
+    def model(x):
+        calls.append(len(x))
+        scale = numpyro.param("scale", 1.0)
+
+        def step(z, x):
+            z = sample("z", dist.Normal(jnp.tanh(z), jnp.exp(0.1 * scale)))
+            sample("x", dist.Normal(z, 1.0), obs=x)
+            return z, None
+
+        scan(step, 0.0, x)
+
+    x = jnp.linspace(-1.0, 1.0, steps)
+    with experiments([model], (x,), {}) as (experiment,):
+        first = experiment.run(seed=1)
+        held, other = {"z": first["z"].value}, {"z": first["z"].value + 0.3}
+        once, count = experiment.run(held, seed=2, jitter=5), len(calls)
+        runs = [experiment.run(values, seed=2, jitter=r) for values in (held, other) for r in (5, 6)]
+        assert len(calls) == count + 1
+        for name in ("z", "x"):
+            np.testing.assert_allclose(runs[0][name].signal, once[name].signal, rtol=1e-12)
+        assert not np.allclose(runs[1]["z"].signal, once["z"].signal)  # another jitter of the parameter
+        density = -((np.asarray(x) - other["z"]) ** 2) / 2 - np.log(2 * np.pi) / 2
+        np.testing.assert_allclose(runs[2]["x"].signal, density, rtol=1e-10)
+        np.testing.assert_allclose(runs[0]["z"].fresh(), once["z"].fresh(), rtol=1e-12)
 
 
 # Guides that NumPyro makes

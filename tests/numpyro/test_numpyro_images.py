@@ -206,7 +206,7 @@ def test_images_are_drawn_under_numpyros_handlers():
 # Likelihoods around a mean
 
 
-@pytest.mark.parametrize("spec", ["bernoulli", "gaussian", "gaussian:0.5", "logistic:8"])
+@pytest.mark.parametrize("spec", ["bernoulli", "gaussian", "gaussian:0.5", "unit-gaussian:0.5", "logistic:8"])
 def test_likelihoods_around_a_mean_are_torchs(spec):
     theirs, ours = torch_likelihoods.likelihood(spec), likelihoods.likelihood(spec)
     h, log_scale = torch.randn(3, 4), torch.randn(())

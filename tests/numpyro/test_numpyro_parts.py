@@ -454,7 +454,9 @@ def _base(fn: dist.Distribution) -> dist.Distribution:
 # Likelihoods
 
 
-@pytest.mark.parametrize("spec", ["bernoulli", "gaussian", "gaussian:0.3", "logistic", "logistic:16"])
+@pytest.mark.parametrize(
+    "spec", ["bernoulli", "gaussian", "gaussian:0.3", "unit-gaussian:0.3", "logistic", "logistic:16"]
+)
 def test_likelihoods_are_torchs(spec):
     ours, theirs = likelihoods.likelihood(spec), torch_likelihoods.likelihood(spec)
     assert type(ours).__name__ == type(theirs).__name__ and ours.count == theirs.count

@@ -252,6 +252,7 @@ def test_bounded_exp():
         ("bernoulli", "Bernoulli", 1),
         ("gaussian", "Gaussian", 2),
         ("gaussian:0.1", "Gaussian", 1),
+        ("unit-gaussian:0.1", "UnitGaussian", 1),
         ("logistic", "Logistic", 2),
         ("logistic:16", "Logistic", 2),
     ],
@@ -278,6 +279,8 @@ def test_likelihood_densities_by_hand():
     torch.testing.assert_close(likelihood("gaussian")(params).log_prob(x), expected)
     fixed = likelihood("gaussian:0.5").double()
     torch.testing.assert_close(fixed(loc).log_prob(x), dist.Normal(loc, 0.5).log_prob(x).sum(-1))
+    unit = likelihood("unit-gaussian:0.5").double()
+    torch.testing.assert_close(unit(loc).log_prob(x), dist.Normal(loc.sigmoid(), 0.5).log_prob(x).sum(-1))
     bits = (x > 0.5).double()
     p = loc.sigmoid()
     expected = (bits * p.log() + (1 - bits) * (1 - p).log()).sum(-1)

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ppl_models.cli import app
+from ppl_models.inference import checkpoint_file
 from ppl_models.inference.results import as_records
 from ppl_models.runs import load_run
 from ppl_models.runs.recipe_files import read_recipe
@@ -57,6 +58,28 @@ def test_a_run_is_what_its_command_makes_today(tmp_path):
         own = ("steps", "every", "warmup")
         for key in then["training"].keys() - set(own):
             assert now["training"][key] == then["training"][key], key
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_a_ladder_of_before_format_4_merges_its_top(backend, tmp_path, monkeypatch):
+    pytest.importorskip(backend)
+    then, how = tmp_path / "then", f"--backend {backend} --steps 2 --evaluate 0 -q --out"
+    line = "train hierarchical-vae -g ladder -m latent=(2,2) -m hidden=2 -g hidden=2"
+    with monkeypatch.context() as before:
+        before.setattr(checkpoint_file, "FORMAT", "ppl-models 3")
+        call(*line.split(), "-g", "top=product", *how.split(), then)
+    config = json.loads((then / "config.json").read_text())
+    assert config["guide"]["sizes"].pop("top") == "product"
+    numbers = evaluated(then)
+    (then / "config.json").write_text(json.dumps(config))
+    old = load_run(then)
+    assert not old.guide.tops and evaluated(then) == numbers
+    call(*line.split(), *how.split(), tmp_path / "now")
+    now = load_run(tmp_path / "now")
+    assert now.guide.tops == {"z1"} and now.config["guide"]["sizes"]["top"] == "estimate"
+    shutil.copy(then / "checkpoint.safetensors", tmp_path / "now")
+    with pytest.raises(ValueError, match="before format 4 .* Ladder multiplied its estimate of z1 .*top='product'"):
+        load_run(tmp_path / "now")
 
 
 def test_a_recipe_that_is_done_is_taken_as_it_is(tmp_path):

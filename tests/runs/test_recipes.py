@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import tomllib
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from typer.testing import CliRunner
 
 from ppl_models.cli import app
 from ppl_models.cli.recipe import _settings
-from ppl_models.inference import elbo, info_vae, mmd, moments, unregularized
+from ppl_models.cli.train import option_of, training_of
+from ppl_models.inference import Saturating, elbo, info_vae, mmd, moments, unregularized
 from ppl_models.runs import load_run, names
 from ppl_models.runs.experiments import EXPERIMENTS, experiment_of
 from ppl_models.runs.experiments.sequential import chains, distance
@@ -436,6 +438,24 @@ def test_the_weight_of_the_divergences_rises_to_beta(tmp_path, monkeypatch):
     assert Path("infused/samples.png").is_file()
 
 
+def test_the_weight_of_the_divergences_rises_as_published():
+    for name in ("sequential-celeba", "sequential-lsun", "sequential-cifar10"):
+        for run in read_recipe(name).runs.values():
+            training = Training(**run["training"])
+            betas = training.config().betas()
+            assert training.settled(1000).warmup == 0 and "--beta exponential:10000" in " ".join(training.words())
+            assert [betas(t) for t in (0, 10000)] == [0, pytest.approx(1 - math.exp(-1))]
+            assert run["model"]["likelihood"] == "unit-gaussian:0.0884"
+    usual = {each.name: option_of(each).default for each in fields(Training)} | {"steps": 3}
+    assert training_of(usual).beta == 1.0 and training_of(usual | {"beta": "0.5"}).beta == 0.5
+    assert training_of(usual | {"beta": "exponential:7"}).config().beta == Saturating(7)
+    for word in ("exponential", "exponential:0", "exponential:x", "linear:3"):
+        with pytest.raises(ValueError, match=f"found beta='{word}', want a number, or exponential:N"):
+            training_of(usual | {"beta": word})
+    with pytest.raises(ValueError, match="found warmup=2 and beta=Saturating"):
+        Training(steps=3, warmup=2, beta="exponential:7")
+
+
 def test_the_published_recipes_take_any_folder_of_images(tmp_path):
     """Noise as 64 x 64 colour pictures, and networks a twelfth as wide: every part of the recipe for faces runs."""
     from PIL import Image
@@ -452,7 +472,6 @@ def test_the_published_recipes_take_any_folder_of_images(tmp_path):
         "guide.hidden": 64,
         "training.epochs": 1,
         "training.batch_size": 5,
-        "training.warmup": 1,
         "analysis.tested": 2,
         "analysis.particles": 1,
         "analysis.data": 4,

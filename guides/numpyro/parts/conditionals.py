@@ -13,7 +13,7 @@ from ppl_models.programs.numpyro import unwrapped
 
 from ...parts.checks import check_sizes, no_product
 from ...parts.evidence import EvidenceKey, features
-from ...parts.factors import Families, placed as in_plates, plan
+from ...parts.factors import FLAT, Families, placed as in_plates, plan
 from ...parts.layout import Layout
 from ...parts.parents import Parents as Parents, choose_parents as choose_parents
 from .encoders import BottomUpChain, Pyramids, Separate, Shared, encoder as evidence_network
@@ -100,8 +100,10 @@ class Conditionals(eqx.Module):
         q = reshaped(self.plan[name].family.residual(raw, loc, scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q
 
-    def precision_weighted(self, name: str, raw: Array, prior: Distribution) -> Distribution:
+    def precision_weighted(self, name: str, raw: Array, prior: Distribution, flat: bool = False) -> Distribution:
         """A factor that is the precision-weighted product with the prior, in the prior's base coordinates.
+
+        `flat` takes the prior for flat, `FLAT` times as wide, which leaves the estimate.
 
         Raises:
             ValueError: the prior is no diagonal Gaussian, transformed or not.
@@ -110,5 +112,5 @@ class Conditionals(eqx.Module):
         if base is None:
             raise no_product(self.layout, name, type(unwrapped(prior)).__name__)
         loc, scale, shape, transforms = base
-        q = reshaped(self.plan[name].family.precision_weighted(raw, loc, scale), shape)
+        q = reshaped(self.plan[name].family.precision_weighted(raw, loc, FLAT * scale if flat else scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q

@@ -6,7 +6,7 @@ from math import ceil, log2
 
 import numpy as np
 
-from ppl_models.programs.laboratory import Copy, Experiment, Node, ProgramRun, SiteRecord, Tags
+from ppl_models.programs.laboratory import Copy, Experiment, Leaves, Node, ProgramRun, SiteRecord, Tags
 from ppl_models.programs.record import Site
 
 from .alternatives import redrawn
@@ -227,9 +227,14 @@ class Alignment:
         return index if len(inside) == 1 and self.leaves[inside[0]].dtype.kind == "f" else None
 
     def changed(
-        self, record: SiteRecord, copy: Copy, other: np.ndarray, where: np.ndarray | None = None
+        self,
+        record: SiteRecord,
+        copy: Copy,
+        other: np.ndarray,
+        where: np.ndarray | None = None,
+        leaves: Leaves | None = None,
     ) -> list[np.ndarray]:
-        """The leaves with one copy of an observed site replaced by its value in `other`.
+        """The leaves (by default those of the call) with one copy of an observed site replaced by its value in `other`.
 
         Where the observed values are functions of the elements, other values of the same leaf are put instead.
         `where` narrows it to some elements of the copy's value.
@@ -239,17 +244,17 @@ class Alignment:
         chosen = index >= 0
         if where is not None:
             chosen &= where.reshape(-1)
-        leaves, start = [], 0
-        for leaf in self.leaves:
-            flat = leaf.reshape(-1).copy()
+        found, start = [], 0
+        for leaf, now in zip(self.leaves, self.leaves if leaves is None else leaves, strict=True):
+            flat = now.reshape(-1).copy()
             mine = chosen & (index >= start) & (index < start + leaf.size)
             if mine.any() and self.identical[record.name]:
                 flat[index[mine] - start] = values[mine].astype(leaf.dtype)
             elif mine.any():
                 flat[index[mine] - start] = _others(leaf, index[mine] - start)
-            leaves.append(flat.reshape(leaf.shape))
+            found.append(flat.reshape(leaf.shape))
             start += leaf.size
-        return self._with_copies(leaves)
+        return self._with_copies(found)
 
     def tags(self, experiment: Experiment, baseline: Baseline) -> Tags | None:
         """By provenance, what each site of a program may depend on; None where code cannot take tensors with tags."""

@@ -158,10 +158,10 @@ def _factorization(
     rank: Mapping[str, int] | None = None,
 ) -> Factorization:
     """With parents listed in the order of the model (`rank` of its sites), data last."""
-    order = {node: i for i, node in enumerate([*given, *nodes])}
+    order, data = {node: i for i, node in enumerate([*given, *nodes])}, {*given}
     parents = {}
     for node in nodes:
         found = [u for u in probed.parents.get(node, ()) if u in order and order[u] < order[node]]
-        shown = sorted(found, key=lambda u: (u in given, rank[u[0]] if rank and u[0] in rank else 0, order[u]))
+        shown = sorted(found, key=lambda u: (u in data, rank[u[0]] if rank and u[0] in rank else 0, order[u]))
         parents[label(node)] = tuple(label(u) for u in shown)
     return Factorization(parents, tuple(map(label, observed)), tuple(map(label, given)), letter)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ppl_models.programs.laboratory import FEW, Experiment, Node, ProgramRun, SiteRecord, Tags, rows
 
+from ..joint_changes import Group, Table, together
 from .alignment import Alignment
 from .baselines import Baseline, Baselines, Change
 
@@ -133,7 +134,7 @@ class Probe:
             baseline = self.baselines(r)
             start = baseline.run(self.experiment)
             clear |= {site for site in self.targets if site in start and start[site].finite}
-            for source in wanted:
+            for source in self._change_together(wanted, baseline, start):
                 try:
                     other = self.sources[source](baseline).run(self.experiment)
                 except Exception:  # noqa: BLE001 (a program may take no other value than the one it was given)
@@ -151,6 +152,61 @@ class Probe:
         """By provenance, the targets that each source may move; nothing where it is not known."""
         upper = self.upper or {}
         return {site: {t for t in self.targets if site in upper.get(t, ())} for site, _ in self.sources if upper}
+
+    def _change_together(self, wanted: Sequence[Node], baseline: Baseline, start: ProgramRun) -> list[Node]:
+        """Change sources in common runs, where provenance says what each may move; those left to be changed alone."""
+        nodes = [node for node in self.base.nodes(self.targets) if node[0] in start]
+        expected = self._expected(wanted, nodes)
+        columns: dict[str, list[int]] = {}
+        for k, (site, _) in enumerate(nodes):
+            columns.setdefault(site, []).append(k)
+        reach: dict[str, np.ndarray] = {site: np.any(expected[:, mine], 1) for site, mine in columns.items()}
+
+        def look(chosen: Group) -> np.ndarray | None:
+            changed, moved = baseline, set[Node]()
+            for i in chosen:
+                changed = self.sources[wanted[i]](changed)
+            try:
+                other = changed.run(self.experiment)
+            except Exception:  # noqa: BLE001 (of all these values at once)
+                return None
+            if start.keys() != other.keys():
+                return None
+            for site, reaching in reach.items():
+                moving = [wanted[i] for i in chosen[reaching[chosen]]]
+                here = self.nodes_moved(site, start[site], other[site])
+                if self._unclear(site, moving, here, start[site], other[site]):
+                    return None
+                moved |= here
+            return np.array([node in moved for node in nodes], bool)
+
+        found, alone = together(expected, look)
+        for source, row in zip(wanted, found, strict=True):
+            self.moved[source] |= {nodes[k] for k in np.flatnonzero(row)}
+        return [wanted[i] for i in alone]
+
+    def _expected(self, wanted: Sequence[Node], nodes: Sequence[Node]) -> Table:
+        """Whether, by provenance, a source may move a node of its copy; every node where nothing is known of it."""
+        upper, plates = self.upper or {}, {plate.name for record in self.base.values() for plate in record.plates}
+        reach = [{t for t in self.targets if s == t or t not in upper or s in upper[t]} for s, _ in wanted]
+        may = np.array([[target in mine for target, _ in nodes] for mine in reach], bool).reshape(len(wanted), -1)
+        for plate in plates:  # of equal index in each plate that both are in
+            here, there = (np.array([self.base.indices(n).get(plate, -1) for n in which]) for which in (wanted, nodes))
+            may &= (here[:, None] == there) | (here[:, None] < 0) | (there < 0)
+        may[[not upper or self.base[site].kind == "covariate" for site, _ in wanted]] = True
+        return may
+
+    def _unclear(
+        self, site: str, moving: Sequence[Node], moved: set[Node], before: SiteRecord, after: SiteRecord
+    ) -> bool:
+        """Whether a common run shows of a site what is told of single changes alone: faint moves, and strays."""
+        record, tolerance = self.base[site], self.experiment.laboratory.tolerance
+        faint = moving and not moved and tolerance < ROUNDING * 1e5 and record.moved(before, after, ROUNDING)
+        return bool(faint) or any(
+            rows(before, after, tolerance, plate) - {*record.indices(plate)}
+            for plate in record.plates
+            if plate.size > FEW and all(plate.name in self.base.indices(source) for source in moving)
+        )
 
     def nodes_moved(self, site: str, before: SiteRecord, after: SiteRecord) -> set[Node]:
         """The copies of a site whose factors differ between two runs."""
@@ -217,7 +273,7 @@ def change_of(record: SiteRecord, node: Node, alignment: Alignment | None = None
 
     def change(baseline: Baseline) -> Baseline:
         others = np.broadcast_to(baseline.others[record.name], record.value.shape)
-        return replace(baseline, leaves=alignment.changed(record, node[1], others))
+        return replace(baseline, leaves=alignment.changed(record, node[1], others, leaves=baseline.leaves))
 
     return change
 

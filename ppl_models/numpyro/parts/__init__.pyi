@@ -4,6 +4,7 @@ from .likelihoods import (
     Bernoulli as Bernoulli,
     Gaussian as Gaussian,
     Logistic as Logistic,
+    UnitGaussian as UnitGaussian,
     check_data as check_data,
     likelihood as likelihood,
     rows as rows,

@@ -130,6 +130,36 @@ class Gaussian(eqx.Module):
         """Any finite value will do."""
 
 
+class UnitGaussian(eqx.Module):
+    """Port of `ppl_models.parts.UnitGaussian`: x_i ~ N(sigmoid(h_i), scale^2), one number a value."""
+
+    count: ClassVar[int] = 1
+    scale: Constant
+
+    def __init__(self, scale: float) -> None:
+        check_scale(scale)
+        self.scale = Constant(scale)
+
+    def __call__(self, params: Array) -> dist.Distribution:
+        """The distribution of rows (*batch, D) from the logits of their means, (*batch, D)."""
+        return dist.Normal(sigmoid(params), self.scale.number).to_event(1)
+
+    def mean(self, params: Array) -> Array:
+        """E[x] given the parameters, (*batch, D)."""
+        return sigmoid(params)
+
+    def squash(self, h: Array) -> Array:
+        """Any numbers as means, (*batch, D): in (0, 1)."""
+        return sigmoid(h)
+
+    def around(self, mean: Array, log_scale: Array | None = None) -> Array:
+        """The parameters of a mean in [0, 1], (*batch, D): its logits, within +-13.8."""
+        return logit(jnp.clip(mean, 1e-6, 1 - 1e-6))
+
+    def check(self, x: Array, name: str = "x") -> None:
+        """Any finite value will do."""
+
+
 class Logistic(eqx.Module):
     """Port of `ppl_models.parts.Logistic`: a logistic density integrated over the bin of each grey level."""
 
@@ -179,4 +209,5 @@ def likelihood(spec: str | eqx.Module, owner: str = "", more: Sequence[str] = ()
     if isinstance(spec, eqx.Module):
         check_likelihood(spec, "__call__", more, owner, "ppl_models.numpyro.parts.Bernoulli")
         return spec
-    return likelihood_of(spec, {"bernoulli": Bernoulli, "gaussian": Gaussian, "logistic": Logistic}, owner)
+    kinds = {"bernoulli": Bernoulli, "gaussian": Gaussian, "unit-gaussian": UnitGaussian, "logistic": Logistic}
+    return likelihood_of(spec, kinds, owner)

@@ -24,6 +24,7 @@ from ..state.jitter import Jitter
 from ..state.reach import named_leaves
 from .base_coordinates import BASE, couples, pulled, pushed, stretch
 from .experiments import Leaves, Modes, Owners, ProgramRun, SiteRecord, Tags, Values
+from .numpyro_scans import compiled, unrolled
 
 
 class NumPyroLaboratory:
@@ -54,6 +55,7 @@ class NumPyroLaboratory:
         self.runs = 0
         self._programs, self._double, self._parameters = list(programs), double, Parameters(double)
         self._plates: dict[str, tuple[Plate, ...]] = {}
+        self._compiled: dict[Any, Callable[..., ProgramRun] | None] = {}
         self._hidden: dict[int, dict[str, bool]] = {}  # of each program, the sites that its first run masks out
 
     def leaf_names(self, program: Callable) -> list[str]:
@@ -83,9 +85,27 @@ class NumPyroLaboratory:
     def run(
         self, program: Callable, values: Values, seed: int, jitter: Jitter | int | None, leaves: Leaves | None
     ) -> ProgramRun:
-        """See `Experiment.run`."""
+        """See `Experiment.run`. A program that scans is compiled for its runs after the first with such values held."""
+        leaves = [np.array(leaf) for leaf in (self.leaves if leaves is None else leaves)]
+        shapes = tuple((name, np.shape(value), np.asarray(value).dtype) for name, value in sorted(values.items()))
+        key = id(program), shapes
+        if again := self._compiled.get(key):
+            try:
+                return again(values, seed, jitter, leaves)
+            except Exception:  # noqa: BLE001 (a program may look at its numbers, or not be the same twice)
+                self._compiled[key] = None
+        found, scans = self._eagerly(program, values, seed, jitter, leaves)
+        held_by_base = any(name.endswith(BASE) for name in values)  # whose volumes are of eager runs
+        if scans and values and not held_by_base and key not in self._compiled:
+            self._compiled[key] = self._compile(program, found)
+        return found
+
+    def _eagerly(
+        self, program: Callable, values: Values, seed: int, jitter: Jitter | int | None, leaves: Leaves
+    ) -> tuple[ProgramRun, bool]:
+        """A run, and whether it scans."""
         look = self._look(program, values, seed, jitter)
-        self._call(program, look, [np.array(leaf) for leaf in (self.leaves if leaves is None else leaves)])
+        self._call(program, look, leaves)
         records = [look.record(name) for name in look.messages]
         scans = (
             "a program scans over steps that share their sites, so that they cannot be told apart; write the loop "
@@ -93,7 +113,20 @@ class NumPyroLaboratory:
         )
         if look.scans and scans not in self.doubts:
             self.doubts.append(scans)
-        return ProgramRun(records)
+        return ProgramRun(records), look.scans
+
+    def _compile(self, program: Callable, like: ProgramRun) -> Callable[..., ProgramRun]:
+        """A function that runs a program compiled, with records like those of a run."""
+
+        def numbers(values: Values, leaves: Leaves, seed: int) -> dict[str, tuple[Any, Any]]:
+            look = _Look(values, seed, self._parameters, self._plates, self._hidden[id(program)], eager=False)
+            self._call(program, look, leaves)
+            return {name: (msg["value"], look.signal(name)[0]) for name, msg in look.messages.items()}
+
+        def eagerly(*given: Any) -> ProgramRun:
+            return self._eagerly(program, *given)[0]
+
+        return compiled(program, numbers, eagerly, self._parameters, like)
 
     def tags(self, program: Callable, owners: Owners, values: Values, jitter: Jitter | int | None) -> Tags:
         """See `Experiment.tags`: reachability in the jaxpr of the log densities.
@@ -123,6 +156,7 @@ class NumPyroLaboratory:
 
     def _look(self, program: Callable, values: Mapping[str, Any], seed: int, jitter: Jitter | int | None) -> "_Look":
         self._parameters.jitter(jitter)
+        np.random.seed(seed % 2**32)  # for programs that draw numbers of their own
         return _Look(values, seed, self._parameters, self._plates, self._hidden.setdefault(id(program), {}))
 
     def _call(self, program: Callable, look: "_Look", leaves: Sequence[Any]) -> None:
@@ -130,7 +164,6 @@ class NumPyroLaboratory:
         for i, leaf in zip(self._where, leaves, strict=True):
             flat[i] = leaf if isinstance(self._flat[i], np.ndarray) else jnp.asarray(leaf)
         args, kwargs = jax.tree.unflatten(self._spec, flat)
-        np.random.seed(look.seed % 2**32)  # for programs that draw numbers of their own
         with warnings.catch_warnings(), look:
             warnings.simplefilter("ignore")
             program(*args, **kwargs)
@@ -146,8 +179,10 @@ class _Look(Messenger):
         parameters: Parameters,
         plates: dict[str, tuple[Plate, ...]],
         hidden: dict[str, bool],
+        eager: bool = True,
     ) -> None:
         super().__init__()
+        self.eager = eager  # no run of JAX's tracers
         self.held, self.seed, self.parameters, self.plates, self.hidden = held, seed, parameters, plates, hidden
         self.messages: dict[str, dict] = {}
         self.scans = False
@@ -156,7 +191,8 @@ class _Look(Messenger):
     def process_message(self, msg: dict) -> None:
         kind, name = msg["type"], msg.get("name", "")
         if kind == "control_flow":
-            self.scans |= msg["fn"].__name__ != "cond_wrapper"
+            if msg["fn"].__name__ != "cond_wrapper":
+                self.scans, msg["fn"] = True, unrolled(msg["fn"]) if self.eager else msg["fn"]
             msg["kwargs"]["substitute_stack"].append(("substitute", {k: jnp.asarray(v) for k, v in self.held.items()}))
         elif kind == "sample":
             msg["infer"] = dict(msg["infer"])

@@ -66,7 +66,8 @@ class PyroLaboratory:
         args = as_tensors(args, "inspection", programs[0]) if tensors else args
         self._given = tuple(args), dict(kwargs)
         flat, self._spec = tree_flatten(self._given)
-        self._foreign = {i for i, leaf in enumerate(flat) if _numeric(leaf)}
+        numeric = {i for i, leaf in enumerate(flat) if isinstance(leaf, np.ndarray) and leaf.dtype.name in NUMBERS}
+        self._foreign = numeric  # arrays that torch takes
         flat = [torch.from_numpy(leaf) if i in self._foreign else leaf for i, leaf in enumerate(flat)]
         self._flat = [_copied(leaf, double) for leaf in flat]
         self._where = [i for i, leaf in enumerate(self._flat) if isinstance(leaf, Tensor)]
@@ -112,7 +113,7 @@ class PyroLaboratory:
 
     def tags(self, program: Callable, owners: Owners, values: Values, jitter: Jitter | int | None) -> Tags:
         """See `Experiment.tags`. Nothing is held."""
-        with _Tags() as look:
+        with _Tags(frozenset().union(*owners)) as look:
             self._call(program, jitter=jitter, owners=owners)
         return look.found
 
@@ -227,11 +228,15 @@ class _Look(Messenger):
 
 
 class _Tags(Messenger):
-    """Follow provenance from site to site: direct dependences only, as each value is tagged anew."""
+    """Follow provenance from site to site: direct dependences only, as each value is tagged anew.
 
-    def __init__(self) -> None:
+    Args:
+        arguments: the tags of arguments. That a site observes one makes it no function of it.
+    """
+
+    def __init__(self, arguments: frozenset[str] = frozenset()) -> None:
         super().__init__()
-        self.found: dict[str, frozenset[str]] = {}
+        self.arguments, self.found = arguments, dict[str, frozenset[str]]()
 
     def _pyro_post_sample(self, msg: dict) -> None:
         kind, name, fn = kind_of(msg), msg["name"], msg["fn"]
@@ -240,7 +245,10 @@ class _Tags(Messenger):
         tags = get_provenance(msg["value"]) if kind in ("latent", *COMPUTED) else frozenset()
         # a mask may hide for now what counts later, of all but latents
         densities = (fn.log_prob, unmasked(fn).log_prob) if kind in ("observed", "factor") else (fn.log_prob,)
-        reads = [partial(density, msg["value"]) for density in densities]
+        value = msg["value"]
+        if kind == "observed" and self.arguments & get_provenance(value):
+            value = track_provenance(detach_provenance(value), get_provenance(value) - self.arguments)
+        reads = [partial(density, value) for density in densities]
         for read in (*reads, lambda: msg["mask"], lambda: msg["scale"], lambda: vars(fn)):
             try:
                 tags |= get_provenance(read())
@@ -289,11 +297,6 @@ def _fresh(fn: Any, name: str, seed: int) -> Tensor:
     value = fn()
     set_rng_state(state)
     return value
-
-
-def _numeric(leaf: Any) -> bool:
-    """Whether it is an array that torch takes."""
-    return isinstance(leaf, np.ndarray) and leaf.dtype.name in NUMBERS
 
 
 def _opaque(flat: Sequence[Any]) -> bool:

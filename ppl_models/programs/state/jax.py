@@ -172,6 +172,19 @@ class Parameters:
             self._moved[name] = value if self.moved is None else _jittered(self.moved, name, value, constraint)
         return self._moved[name]
 
+    def now(self) -> dict[str, Any]:
+        """All of them, as they are in the next run."""
+        return {name: self[name] for name in self._first}
+
+    @contextmanager
+    def given(self, values: Mapping[str, Any]) -> Iterator[None]:
+        """Inside, they have these values."""
+        kept, self._moved = self._moved, dict(values)
+        try:
+            yield
+        finally:
+            self._moved = kept
+
     def state(self, name: str) -> Any:
         """Start of a mutable site, if it has been met before: a copy, as runs write to it."""
         return jax.tree.map(lambda x: x, self._states[name]) if name in self._states else None
