@@ -7,7 +7,7 @@ from torch import nn
 
 from ppl_models.factorization import Factorization
 
-from .parts.conditionals import Conditionals
+from .parts.conditionals import Conditionals, Reads
 from .parts.factors import Families
 from .parts.guide import OrderedGuide, example_of
 from .parts.parents import check_order, faithful_inverse, read_off
@@ -71,6 +71,7 @@ class Faithful(OrderedGuide):
         order: str = "top-down",
         family: Families = "diagonal",
         encoder: str | nn.Module = "separate",
+        evidence: Reads = "needed",
         hidden: int = 64,
         depth: int = 1,
         image: Sequence[int] | None = None,
@@ -79,7 +80,7 @@ class Faithful(OrderedGuide):
         check_order(order)
         args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args, classical=not amortized)
-        self.layout, self.order, parents = faithful_inverse(self.layout, model, args, order, amortized)
+        self.layout, self.order, parents = faithful_inverse(self.layout, model, args, order, amortized, evidence)
         factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image, small_init=True)
         self.factors = factors.to(**self.place)
 

@@ -6,7 +6,7 @@ from typing import Any
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
-from .parts.conditionals import Conditionals
+from .parts.conditionals import Conditionals, Reads, choose_evidence
 from .parts.factors import Families
 from .parts.guide import TopDownGuide
 
@@ -52,12 +52,14 @@ class MeanField(TopDownGuide):
         *args: Any,
         family: Families = "diagonal",
         encoder: str | nn.Module = "separate",
+        evidence: Reads = "needed",
         hidden: int = 256,
         depth: int = 1,
         image: Sequence[int] | None = None,
     ) -> None:
         super().__init__(model, *args)
         parents = dict.fromkeys(self.order, ())
+        self.layout = choose_evidence(self.layout, parents, evidence)
         self.factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image).to(**self.place)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:

@@ -98,7 +98,7 @@ class PyroLaboratory:
 
     def tags(self, program: Callable, owners: Owners, values: Values, jitter: int | None) -> Tags:
         """See `Experiment.tags`. Nothing is held."""
-        with _Tags() as look:
+        with _Tags(frozenset().union(*owners)) as look:
             self._call(program, jitter=jitter, owners=owners)
         return look.found
 
@@ -218,11 +218,15 @@ class _Sum(Messenger):
 
 
 class _Tags(Messenger):
-    """Follow provenance from site to site: direct dependences only, as each value is tagged anew."""
+    """Follow provenance from site to site: direct dependences only, as each value is tagged anew.
 
-    def __init__(self) -> None:
+    Args:
+        arguments: the tags of arguments. That a site observes one makes it no function of it.
+    """
+
+    def __init__(self, arguments: frozenset[str] = frozenset()) -> None:
         super().__init__()
-        self.found: dict[str, frozenset[str]] = {}
+        self.arguments, self.found = arguments, dict[str, frozenset[str]]()
 
     def _pyro_post_sample(self, msg: dict) -> None:
         kind, name, fn = kind_of(msg), msg["name"], msg["fn"]
@@ -231,7 +235,10 @@ class _Tags(Messenger):
         tags = get_provenance(msg["value"]) if kind in ("latent", *COMPUTED) else frozenset()
         # a mask may hide for now what counts later, of all but latents
         densities = (fn.log_prob, unmasked(fn).log_prob) if kind in ("observed", "factor") else (fn.log_prob,)
-        reads = [partial(density, msg["value"]) for density in densities]
+        value = msg["value"]
+        if kind == "observed" and self.arguments & get_provenance(value):
+            value = track_provenance(detach_provenance(value), get_provenance(value) - self.arguments)
+        reads = [partial(density, value) for density in densities]
         for read in (*reads, lambda: msg["mask"], lambda: msg["scale"], lambda: vars(fn)):
             try:
                 tags |= get_provenance(read())

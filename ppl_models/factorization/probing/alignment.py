@@ -150,7 +150,7 @@ class Alignment:
         """The leaves with the free elements of one, or of one of its rows, changed: to another row's, another order."""
         rng, leaves = np.random.default_rng(seed), list(self.leaves)
         leaf = np.array(leaves[k])
-        part, choose = leaf[at], free[at]
+        part, choose = np.asarray(leaf[at]), free[at]
         other = part.copy()
         if at:
             rows = [row for row in leaf[rng.permutation(len(leaf))] if not np.array_equal(row[choose], part[choose])]

@@ -67,20 +67,26 @@ def examine(program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -
         return _alone(experiment, first)
 
 
-def provenance(model: Callable, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Factorization:
+def provenance(model: Callable, args: Sequence[Any], given: Mapping[str, str] | None = None) -> Factorization:
     """The factorization of a model by provenance alone: one run, no probing.
 
     Quick, and for most code no edge too few; what a value computes but does not depend on is an edge, too.
 
+    Args:
+        model, args: the program and its arguments.
+        given: what sites may be drawn given among the arguments: the name of a parameter -> what it is called.
+
     Raises:
         Exception: whatever a program does with a tensor that carries tags.
     """
-    with experiments([model], args, kwargs or {}) as (experiment,):
+    given = given or {}
+    with experiments([model], args, {}) as (experiment,):
         run = experiment.run()
-        tags = experiment.tags([frozenset()] * len(experiment.laboratory.leaves))
-    order = [*run.of("latent", "observed", "factor")]
-    parents = {site: tuple(u for u in order[:i] if u in tags.get(site, ())) for i, site in enumerate(order)}
-    return Factorization(parents, tuple(run.of("observed", "factor")))
+        tags = experiment.tags([frozenset({given[n]} if n in given else ()) for n in experiment.leaf_names])
+    order, read = [*run.of("latent", "observed", "factor")], {tag for found in tags.values() for tag in found}
+    known = [name for name in given.values() if name in read]
+    parents = {s: tuple(u for u in (*order[:i], *known) if u in tags.get(s, ())) for i, s in enumerate(order)}
+    return Factorization(parents, tuple(run.of("observed", "factor")), tuple(known))
 
 
 def _is_guide(program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
