@@ -1,14 +1,19 @@
 """`Covariate`: an argument, or the part of one, that nothing observes, as guides read it; `covariates_of` finds all."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+import numpy as np
+
+from ppl_models.factorization import Factorization
 from ppl_models.programs.reach import named_leaves
 from ppl_models.programs.record import Plate, Run, Site
 
 from .evidence import Array, Elements, Evidence, Origin, Shape
+
+UNKNOWN: Elements = frozenset()  # which elements are free
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +93,7 @@ def covariates_of(
 ) -> dict[int, Covariate]:
     """The covariates that there may be, by index: arguments, and elements of them, that no site observes.
 
-    Of an argument that is observed in a computed form one cannot tell which elements are free: it is none.
+    Of an argument that is observed in a computed form it is not told here which elements are free: see `settled`.
 
     Args:
         args: the example.
@@ -105,11 +110,13 @@ def covariates_of(
     for i, name in names.items():
         shape = tuple(args[i].shape)
         made = [origin for origin in origins.values() if i in origin.arguments]
-        if i in whole or not prod(shape) or any(origin.places is None for origin in made):
+        if i in whole or not prod(shape):
             continue
         inside, leading, first = _placed(shape, plates, rows)
         width, free = prod(shape[leading:]), None
-        if made:
+        if any(origin.places is None for origin in made):
+            free = UNKNOWN
+        elif made:
             seen = frozenset().union(*((origin.places % width).flatten().tolist() for origin in made))
             free = frozenset(range(width)) - seen
             if not free:
@@ -117,6 +124,37 @@ def covariates_of(
         told = f"{name} (not observed)" if made or name in run else name
         found[i] = Covariate(i, name, told, shape, inside, leading, first, free)
     return found
+
+
+def settled(
+    found: Mapping[int, Covariate], model: Factorization, unobserved: Callable[[], Mapping[str, np.ndarray]]
+) -> tuple[dict[int, Covariate], Factorization]:
+    """The covariates of which one knows what is free, and the factorization of the model with no others.
+
+    Args:
+        found: by `covariates_of`.
+        model: its factorization, in which those that sites read are given.
+        unobserved: finds, at some cost, the elements of each argument that no observed value is made of.
+    """
+    doubtful = {i for i, each in found.items() if each.free == UNKNOWN}
+    masks: Mapping[str, np.ndarray] = {}
+    if any(found[i].name in model.given for i in doubtful):
+        try:
+            masks = unobserved()
+        except Exception:  # noqa: BLE001, S110 (a program may do anything on other values than the example's)
+            pass
+    known = {i: each for i, each in found.items() if i not in doubtful}
+    for i in doubtful:
+        mask = masks.get(found[i].argument)
+        if mask is not None and mask.shape == found[i].shape and not mask.all():
+            free = mask.reshape(-1, prod(mask.shape[found[i].leading :])).all(0)
+            if free.any():
+                known[i] = replace(found[i], free=frozenset(np.flatnonzero(free).tolist()))
+    known = {i: known[i] for i in found if i in known}
+    lost = {found[i].name for i in doubtful - known.keys()}
+    parents = {site: tuple(u for u in parents if u not in lost) for site, parents in model.items()}
+    given = tuple(name for name in model.given if name not in lost)
+    return known, replace(model, parents=parents, given=given) if lost else model
 
 
 def _placed(

@@ -8,10 +8,11 @@ from math import prod
 from typing import Any
 
 from ppl_models.factorization import Factorization
+from ppl_models.factorization.probing.recover import unobserved
 from ppl_models.programs.plates import data_plate
 from ppl_models.programs.record import Plate, Site
 
-from .covariates import Covariate, arguments_of, covariates_of
+from .covariates import Covariate, arguments_of, covariates_of, settled
 from .evidence import Array, Elements, Evidence, EvidenceKey, Origin, Shape, elements, gather, plate_sizes, width
 from .language import Arguments, Language, Model
 from .latents import Latent, decide
@@ -233,12 +234,13 @@ def inspect_model(
     sources, moved = _sources(language, sites, origins, args)
     names = arguments_of(model, args, [language.kind(each) is not None for each in args]) if origins else {}
     others = covariates_of(args, names, origins, sources, run, sites, rows)
+    others, factorization = settled(others, look.factorization(list(others.values())), lambda: unobserved(model, args))
     layout = Layout(
         guide,
         language,
         latents,
         sites,
-        look.factorization(list(others.values())),
+        factorization,
         rows,
         any(plate.size < plate.full_size for plate in run.plates.values()),
         tuple(signature(getattr(model, "forward", model)).parameters),

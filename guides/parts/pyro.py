@@ -165,7 +165,8 @@ def _factorization(
 def _provenance(model: Callable, args: Arguments, given: Sequence[Covariate]) -> Factorization:
     """By tags alone; where covariates cannot have any (one says how long a loop is), all depends on each of them."""
     try:
-        return provenance(model, args, given={each.argument: each.name for each in given})
+        names = {each.argument: each.name for each in given}
+        return provenance(model, args, names, [each.argument for each in given if each.free is None])
     except Exception:  # noqa: BLE001
         found, names = provenance(model, args), tuple(each.name for each in given)
         return Factorization({s: (*p, *names) for s, p in found.items()}, found.observed, names)

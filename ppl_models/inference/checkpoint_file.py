@@ -17,8 +17,9 @@ from safetensors import deserialize
 
 from .files import remove_stale
 
-FORMAT = "ppl-models 3"
-EARLIER = "ppl-models 2"  # guides then read some data in another order (`check_evidence`)
+FORMAT = "ppl-models 4"
+OTHER_COVARIATES = "ppl-models 3"  # guides then read them otherwise, or not at all (`check_evidence`)
+EARLIER = "ppl-models 2"  # and some data in another order
 WEIGHTS_ALONE = "ppl-models 1"
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 NO_DIGEST = "0" * 64  # what stands where the digest goes, while it is computed
@@ -34,13 +35,13 @@ class Checkpoint:
         weights: "model.*", "guide.*" and "params.*".
         training: the state of the training by name, empty where weights were saved alone.
         about: what was said of them: step, history, settings, versions.
-        earlier: whether the file is of a format before the present one.
+        form: the format of the file.
     """
 
     weights: dict[str, Any]
     training: dict[str, Any]
     about: dict[str, Any]
-    earlier: bool = False
+    form: str = FORMAT
 
 
 @contextmanager
@@ -119,18 +120,20 @@ def read(path: Path, parse: Callable[[bytes], dict[str, Any]]) -> Checkpoint:
         raise FileNotFoundError(f"no checkpoint at {path}{_offer(path)}")
     try:
         content, about = verified(path)
-        tensors, earlier = _parsed(content, parse), _format_of(content) != FORMAT
+        tensors, form = _parsed(content, parse), _format_of(content)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} {error}{_offer(path)}") from None
     training = {k.removeprefix("training."): v for k, v in tensors.items() if k.startswith("training.")}
-    return Checkpoint({k: v for k, v in tensors.items() if not k.startswith("training.")}, training, about, earlier)
+    return Checkpoint({k: v for k, v in tensors.items() if not k.startswith("training.")}, training, about, form)
 
 
 def check_evidence(path: Path, found: Checkpoint, programs: Iterable[Any]) -> None:
     """Raise ValueError for a file of a guide that read its data in another order, or others, than it does now.
 
     Before format 3 guides read what a model observes, one site after another, where it was a copy of parts of the
-    model's argument (the bands of a colour image); now they read the argument.
+    model's argument (the bands of a colour image); now they read the argument. Before format 4 they read no covariates,
+    but for Faithful, whose encoders did; now a factor reads those that it needs beside what its encoder makes of the
+    data.
 
     Args:
         path: the file.
@@ -140,12 +143,20 @@ def check_evidence(path: Path, found: Checkpoint, programs: Iterable[Any]) -> No
     backend = found.about.get("backend", "pyro")
     for program in programs:
         layout: Any = getattr(program, "layout", None)
-        if found.earlier and backend in getattr(layout, "moved", ()):
+        name, cure = type(program).__name__, "train it again, or load it with the version that wrote it"
+        if found.form in (EARLIER, WEIGHTS_ALONE) and backend in getattr(layout, "moved", ()):
             raise ValueError(
-                f"{path} was written before format {FORMAT.split()[-1]} of files (ppl-models 0.1.0), when the guide "
-                f"{type(program).__name__} read the observed sites {', '.join(layout.evidence_sites)} one after "
-                "another; now it reads the rows that they are parts of, and the weights do not fit; train it again, "
-                "or load it with the version that wrote it"
+                f"{path} was written before format 3 of files (ppl-models 0.1.0), when the guide {name} read the "
+                f"observed sites {', '.join(layout.evidence_sites)} one after another; now it reads the rows that they "
+                f"are parts of, and the weights do not fit; {cure}"
+            )
+        if found.form != FORMAT and (covariates := getattr(layout, "covariates", None)):
+            told = ", ".join(covariates.values())
+            then = f"read {told} through its encoders" if name == "Faithful" else f"did not read {told}"
+            cure = cure if name == "Faithful" else f"build it with evidence='observed', or {cure}"
+            raise ValueError(
+                f"{path} was written before format 4 of files (ppl-models 0.1.0), when the guide {name} {then}; now "
+                f"it reads covariates beside what its encoder makes of the data, and the weights do not fit; {cure}"
             )
 
 
@@ -160,7 +171,7 @@ def verified(path: Path) -> tuple[bytes, dict[str, Any]]:
             form, about, told_digest = (metadata.get(key) for key in ("format", "about", "sha256"))
         except (ValueError, AttributeError, RecursionError):
             raise ValueError(f"{BROKEN} (its header cannot be read)") from None
-        if form not in (FORMAT, EARLIER, WEIGHTS_ALONE):
+        if form not in (FORMAT, OTHER_COVARIATES, EARLIER, WEIGHTS_ALONE):
             raise ValueError(f"is none of ours: found format {form!r}, want {FORMAT!r}; is it of another program?")
         head, body = size.to_bytes(8, "little") + head, file.read()
     if form == WEIGHTS_ALONE and about is None and told_digest is None:

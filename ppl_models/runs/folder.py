@@ -95,7 +95,7 @@ def load_run(
     with config_errors(folder):
         config = in_backend(config, backend)
         language = language_of(backend_of(config))
-        model, guide, example = language.build(config, read_example(folder, config), device)
+        model, guide, example = language.build(as_written(config), read_example(folder, config), device)
         model, guide = language.load(folder / name, (model, guide), example)
     return LoadedRun(model, guide, config, folder, example, checkpoint=name)
 
@@ -223,3 +223,15 @@ def read_config(folder: Path) -> dict[str, Any]:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise ValueError(f"{path} was not written by ppl-models: found format {found!r}, want {FORMAT!r}")
     return config
+
+
+def as_written(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with what it does not say as it was when it was written.
+
+    Guides of the collection then read what is observed alone, but for Faithful, whose files tell of it.
+    """
+    guide = config["guide"]
+    package, _, name = guide["import"].partition(":")
+    if package.partition(".")[0] != "guides" or name == "Faithful" or "family" not in guide["sizes"]:
+        return dict(config)
+    return {**config, "guide": {**guide, "sizes": {"evidence": "observed", **guide["sizes"]}}}

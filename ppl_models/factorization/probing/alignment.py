@@ -80,7 +80,7 @@ class Alignment:
                 torn[name] |= sensitive[name] & ~up & ~down
                 if bit == width:
                     expected = check[np.minimum(code[name], leaf.size - 1)]
-                    torn[name] |= sensitive[name] & (up != expected)
+                    torn[name] |= sensitive[name] & ((up != expected) | (code[name] >= leaf.size))
                 else:
                     code[name] |= (up & ~down).astype(int) << bit
         for name in zeros:
@@ -118,6 +118,14 @@ class Alignment:
             start += leaf.size
         return owners
 
+    def free(self) -> list[np.ndarray]:
+        """For each leaf, which of its elements no observed value is made of."""
+        used = np.zeros(sum(leaf.size for leaf in self.leaves), bool)
+        for index in self.index.values():
+            used[index[index >= 0]] = True
+        parts = np.split(~used, np.cumsum([leaf.size for leaf in self.leaves])[:-1])
+        return [part.reshape(leaf.shape) for part, leaf in zip(parts, self.leaves, strict=True)]
+
     def covariates(self, names: Sequence[str], base: ProgramRun) -> tuple[list[SiteRecord], dict[Node, Change]]:
         """Arguments that no site observes, as sites of a kind of their own, and how to change each copy of them.
 
@@ -125,13 +133,8 @@ class Alignment:
         """
         records: list[SiteRecord] = []
         found: dict[Node, Change] = {}
-        used, start = np.zeros(sum(leaf.size for leaf in self.leaves), bool), 0
-        for index in self.index.values():
-            used[index[index >= 0]] = True
         around = {plate.name: plate for record in base.of("observed").values() for plate in record.plates}
-        for k, leaf in enumerate(self.leaves):
-            free = ~used[start : start + leaf.size].reshape(leaf.shape)
-            start += leaf.size
+        for k, (leaf, free) in enumerate(zip(self.leaves, self.free(), strict=True)):
             if not free.any() or self.mixed:
                 continue
             name = names[k] if free.all() and names[k] not in base else f"{names[k]} (not observed)"
