@@ -18,7 +18,7 @@ class BottomUp(OrderedGuide):
     Global latents, outside the plates of the data, are sampled before all others, from free parameters.
 
     Args:
-        model, args, family, hidden, depth, image: as for `MeanField`.
+        model, args, family, evidence, hidden, depth, image: as for `MeanField`.
         encoder: one network a latent by default.
         parents: "needed" (the fewest with which the guide can be exact), "all", "previous" (Markov), "none" or a
             mapping.

@@ -22,8 +22,8 @@ class Ladder(TopDownGuide):
     are shared. With "rank-one" and "full" the estimate's precision is a matrix.
 
     Args:
-        model, args, family, hidden, depth, image: as for `MeanField`. Priors must be diagonal Gaussians, transformed or
-            not.
+        model, args, family, evidence, hidden, depth, image: as for `MeanField`. Priors must be diagonal Gaussians,
+            transformed or not.
         encoder: by default the bottom-up chain d_n = d_{n-1} + MLP(d_{n-1}); see `encoders.BottomUpChain` for where it
             departs from the paper.
         parents: what the estimate (m, v) reads besides the evidence, as for `SelfReflective`. "none" is the original

@@ -21,7 +21,7 @@ class SelfReflective(TopDownGuide):
     and is corrected by a network of z's parents and the evidence.
 
     Args:
-        model, args, family, hidden, depth, image: as for `MeanField`.
+        model, args, family, evidence, hidden, depth, image: as for `MeanField`.
         encoder: one network a latent by default, as in the paper.
         parents: "needed" (the fewest with which the guide can be exact), "all", "previous", "none" or a mapping.
 
