@@ -33,7 +33,8 @@ class Faithful(OrderedGuide):
     each datum. Their parameters are free, since for them the data are one fixed set of numbers, so that no data are
     among their parents. A local latent, given the globals, reads what it needs of the data of its own datum and of the
     covariates: arguments, or elements of them, that nothing observes. Within globals and within locals the order is the
-    one asked for, outer plates before inner ones; latents that no datum depends on come last. Each factor is one over R^n, pushed to the support of its site by `biject_to`.
+    one asked for, outer plates before inner ones; latents that no datum depends on come last. Each factor is one over
+    R^n, pushed to the support of its site by `biject_to`.
 
     What is promised is the structure between sites. A family that does not hold p(z_i | pa_i) leaves a gap. The copies
     of a latent in a plate are independent given their parents: where the exact ones are not, as those of a global in a
