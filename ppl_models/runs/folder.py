@@ -228,10 +228,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 def as_written(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with what it does not say as it was when it was written.
 
-    Guides of the collection then read what is observed alone, but for Faithful, whose files tell of it.
+    By the first defaults guides of the collection read what is observed alone; the files of Faithful tell of it.
     """
     guide = config["guide"]
     package, _, name = guide["import"].partition(":")
-    if package.partition(".")[0] != "guides" or name == "Faithful" or "family" not in guide["sizes"]:
+    ours = package.partition(".")[0] == "guides" and name != "Faithful" and "family" in guide["sizes"]
+    if config.get("defaults", 1) > 1 or not ours:
         return dict(config)
     return {**config, "guide": {**guide, "sizes": {"evidence": "observed", **guide["sizes"]}}}

@@ -116,8 +116,6 @@ def _is_there(config: dict[str, Any], folder: Path) -> bool:
         return False
     before, now = read_config(folder), json.loads(json.dumps(config))
     before["training"] = {**asdict(Training()), **before.get("training", {})}  # options that there were not yet
-    if (guide := before.get("guide")) and "evidence" in now["guide"]["sizes"]:
-        before["guide"] = {**guide, "sizes": {"evidence": now["guide"]["sizes"]["evidence"], **guide["sizes"]}}
     for section in ("model", "guide", "data", "training", "seed"):
         if before.get(section) != now[section]:
             told = f"found {_difference(section, before.get(section), now[section])}"

@@ -45,6 +45,8 @@ class NumPyro:
 
         arrays = {i: a for i, a in enumerate(args) if self.kind(a)}
         sites = origins(observe, arrays)
+        if sites is None:  # an integer may say how long a loop is
+            sites = origins(observe, {i: a for i, a in arrays.items() if self.kind(a) == "float"})
         return Look(run, facts, sites, lambda: observe(arrays), lambda given: _factorization(model, args, run, given))
 
     def observe(
@@ -127,16 +129,15 @@ def _density(site: Site) -> Array:
 
 def _factorization(model: Model, args: Arguments, run: Run, given: Sequence[Covariate]) -> Factorization:
     """The model's own factorization by provenance; every earlier latent where the model cannot be traced so."""
-    names = tuple(each.name for each in given)
-    try:
-        return _provenance(model, args, run, given)
-    except Exception:  # noqa: BLE001 (a program may do anything with a tracer)
-        pass
-    try:  # a covariate says how long a loop is: then all depends on each of them
-        found = _provenance(model, args, run, ())
-        return Factorization({s: (*p, *names) for s, p in found.items()}, found.observed, names)
-    except Exception:  # noqa: BLE001
-        return every_edge(list(run.latents), list(run.observed), given)
+    floats = [each for each in given if NUMPYRO.kind(args[each.index]) == "float"]
+    for traced in (given, floats, ()):
+        try:
+            found = _provenance(model, args, run, traced)
+        except Exception:  # noqa: BLE001, S112 (a program may do anything with a tracer)
+            continue
+        others = tuple(each.name for each in given if each not in traced)  # of which nothing is known
+        return Factorization({s: (*p, *others) for s, p in found.items()}, found.observed, (*found.given, *others))
+    return every_edge(list(run.latents), list(run.observed), given)
 
 
 def _provenance(model: Model, args: Arguments, run: Run, given: Sequence[Covariate]) -> Factorization:
