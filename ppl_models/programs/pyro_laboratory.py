@@ -218,13 +218,9 @@ class _Sum(Messenger):
 
 
 class _Tags(Messenger):
-    """Follow provenance from site to site: direct dependences only, as each value is tagged anew.
+    """Provenance from site to site, each value tagged anew; to observe one of the `arguments` is no dependence."""
 
-    Args:
-        arguments: the tags of arguments. That a site observes one makes it no function of it.
-    """
-
-    def __init__(self, arguments: frozenset[str] = frozenset()) -> None:
+    def __init__(self, arguments: frozenset[str]) -> None:
         super().__init__()
         self.arguments, self.found = arguments, dict[str, frozenset[str]]()
 
