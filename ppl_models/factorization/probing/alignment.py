@@ -118,7 +118,7 @@ class Alignment:
             start += leaf.size
         return owners
 
-    def free(self) -> list[np.ndarray]:
+    def unobserved(self) -> list[np.ndarray]:
         """For each leaf, which of its elements no observed value is made of."""
         used = np.zeros(sum(leaf.size for leaf in self.leaves), bool)
         for index in self.index.values():
@@ -134,7 +134,7 @@ class Alignment:
         records: list[SiteRecord] = []
         found: dict[Node, Change] = {}
         around = {plate.name: plate for record in base.of("observed").values() for plate in record.plates}
-        for k, (leaf, free) in enumerate(zip(self.leaves, self.free(), strict=True)):
+        for k, (leaf, free) in enumerate(zip(self.leaves, self.unobserved(), strict=True)):
             if not free.any() or self.mixed:
                 continue
             name = names[k] if free.all() and names[k] not in base else f"{names[k]} (not observed)"

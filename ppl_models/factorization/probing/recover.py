@@ -127,7 +127,7 @@ def unobserved(model: Callable, args: Sequence[Any]) -> dict[str, np.ndarray]:
         alignment = Alignment(experiment, baseline, baseline.run(experiment))
         if alignment.mixed:
             return {}
-        found = dict(zip(experiment.leaf_names, alignment.free(), strict=True))
+        found = dict(zip(experiment.leaf_names, alignment.unobserved(), strict=True))
         return {name: free for k, (name, free) in enumerate(found.items()) if k not in alignment.unread}
 
 
