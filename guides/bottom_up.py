@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from .parts.conditionals import Conditionals, Parents, choose_parents
+from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.factors import Families
 from .parts.guide import OrderedGuide
 
@@ -18,7 +18,7 @@ class BottomUp(OrderedGuide):
     Global latents, outside the plates of the data, are sampled before all others, from free parameters.
 
     Args:
-        model, args, family, hidden, depth, image: as for `MeanField`.
+        model, args, family, evidence, hidden, depth, image: as for `MeanField`.
         encoder: one network a latent by default.
         parents: "needed" (the fewest with which the guide can be exact), "all", "previous" (Markov), "none" or a
             mapping.
@@ -53,6 +53,7 @@ class BottomUp(OrderedGuide):
         family: Families = "diagonal",
         encoder: str | nn.Module = "separate",
         parents: Parents = "needed",
+        evidence: Reads = "needed",
         hidden: int = 256,
         depth: int = 1,
         image: Sequence[int] | None = None,
@@ -62,4 +63,5 @@ class BottomUp(OrderedGuide):
         outer = [name for name in sites if sites[name].is_global]
         self.order = outer + [name for name in reversed([*sites]) if name not in outer]
         chosen = choose_parents(self.layout, self.order, parents)
+        self.layout = choose_evidence(self.layout, chosen, evidence)
         self.factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image).to(**self.place)

@@ -7,7 +7,7 @@ from torch import nn
 
 from ppl_models.factorization import Factorization
 
-from .parts.conditionals import Conditionals
+from .parts.conditionals import Conditionals, Reads
 from .parts.factors import Families
 from .parts.guide import OrderedGuide, example_of
 from .parts.parents import check_order, faithful_inverse, read_off
@@ -31,14 +31,14 @@ class Faithful(OrderedGuide):
 
     Global latents, outside the plate of the data, are sampled first in every order: they cannot be given one value for
     each datum. Their parameters are free, since for them the data are one fixed set of numbers, so that no data are
-    among their parents. A local latent, given the globals, reads the data of its own datum, and covariates: arguments,
-    or elements of them, with a row for each datum that nothing observes. Within globals and within locals the order is
-    the one asked for, outer plates before inner ones; latents that no datum depends on come last.
-    Each factor is one over R^n, pushed to the support of its site by `biject_to`.
+    among their parents. A local latent, given the globals, reads what it needs of the data of its own datum and of the
+    covariates: arguments, or elements of them, that nothing observes. Within globals and within locals the order is the
+    one asked for, outer plates before inner ones; latents that no datum depends on come last. Each factor is one over
+    R^n, pushed to the support of its site by `biject_to`.
 
     What is promised is the structure between sites. A family that does not hold p(z_i | pa_i) leaves a gap. The copies
     of a latent in a plate are independent given their parents: where the exact ones are not, as those of a global in a
-    plate of its own (topics), make them one event by `.to_event`. Covariates are read whether needed or not.
+    plate of its own (topics), make them one event by `.to_event`.
 
     Args:
         model: any Pyro model function with continuous latents.
@@ -48,6 +48,7 @@ class Faithful(OrderedGuide):
             the fewest parents, nearly.
         family: "diagonal", "rank-one", "full" or "flow"; or a mapping latent -> family.
         encoder: see `guides.parts.encoders.encoder`; each latent's network reads those observed sites that it needs.
+        evidence: as for `MeanField`, less the observed sites that a latent does not need.
         hidden, depth: width and residual blocks of the networks.
         image: (channels, height, width) of a row, for `encoder="conv"`.
         amortized: whether locals read data, as they do wherever the data have a plate. Where nothing is in a plate the
@@ -71,6 +72,7 @@ class Faithful(OrderedGuide):
         order: str = "top-down",
         family: Families = "diagonal",
         encoder: str | nn.Module = "separate",
+        evidence: Reads = "needed",
         hidden: int = 64,
         depth: int = 1,
         image: Sequence[int] | None = None,
@@ -79,7 +81,7 @@ class Faithful(OrderedGuide):
         check_order(order)
         args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args, classical=not amortized)
-        self.layout, self.order, parents = faithful_inverse(self.layout, model, args, order, amortized)
+        self.layout, self.order, parents = faithful_inverse(self.layout, model, args, order, amortized, evidence)
         factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image, small_init=True)
         self.factors = factors.to(**self.place)
 

@@ -7,7 +7,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
 from .parts.checks import check_top
-from .parts.conditionals import Conditionals, Parents, choose_parents
+from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.factors import Families
 from .parts.guide import TopDownGuide
 
@@ -24,8 +24,8 @@ class Ladder(TopDownGuide):
     "full" the estimate's precision is a matrix.
 
     Args:
-        model, args, family, hidden, depth, image: as for `MeanField`. Priors must be diagonal Gaussians, transformed or
-            not.
+        model, args, family, evidence, hidden, depth, image: as for `MeanField`. Priors must be diagonal Gaussians,
+            transformed or not.
         encoder: by default the bottom-up chain d_n = d_{n-1} + MLP(d_{n-1}); see `encoders.BottomUpChain` for where it
             departs from the paper.
         parents: what the estimate (m, v) reads besides the evidence, as for `SelfReflective`. "none" is the original
@@ -62,6 +62,7 @@ class Ladder(TopDownGuide):
         family: Families = "diagonal",
         encoder: str | nn.Module = "bottom-up",
         parents: Parents = "needed",
+        evidence: Reads = "needed",
         hidden: int = 256,
         depth: int = 1,
         image: Sequence[int] | None = None,
@@ -69,6 +70,7 @@ class Ladder(TopDownGuide):
     ) -> None:
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)
+        self.layout = choose_evidence(self.layout, chosen, evidence)
         factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, precision_weighted=True)
         self.factors, self.tops = factors.to(**self.place), check_top(self.layout, top)
 

@@ -1,4 +1,4 @@
-"""Mean field: every latent from the data alone."""
+"""Mean field: every latent from the data alone, and from covariates."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
-from .parts.conditionals import Conditionals
+from .parts.conditionals import Conditionals, Reads, choose_evidence
 from .parts.factors import Families
 from .parts.guide import TopDownGuide
 
@@ -24,6 +24,9 @@ class MeanField(TopDownGuide):
         family: "diagonal", "rank-one" or "full"; or a mapping latent -> family. With "rank-one" on a `DLGM` it is the
             recognition model of Rezende et al. 2014.
         encoder: see `guides.parts.encoders.encoder`.
+        evidence: what the networks read: "needed", what is observed and those covariates (arguments that nothing
+            observes) that a factor needs; "observed", that alone; or names of arguments. See
+            `guides.parts.parents.choose_evidence`.
         hidden, depth: width and residual blocks of the networks.
         image: (channels, height, width) of a row, for `encoder="conv"`.
 
@@ -41,6 +44,17 @@ class MeanField(TopDownGuide):
     q(z1 | x) q(z2 | x) q(z3 | x)
     >>> report.verdict
     'unfaithful'
+
+    A covariate is read where it is needed, here the label of a conditional VAE:
+
+    >>> import pyro, pyro.distributions as dist
+    >>> def conditional(x, c):
+    ...     with pyro.plate("data", len(x)):
+    ...         z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    ...         pyro.sample("x", dist.Normal(z + c.unsqueeze(-1), 1.0).to_event(1), obs=x)
+    >>> x, c = torch.eye(3)[:, :2], torch.tensor([0, 2, 1])
+    >>> print(compare(conditional, MeanField(conditional, x, c, hidden=8), x, c).guide)
+    q(z | x, c)
     """
 
     density = "q(z | x) = prod_l q(z_l | x)"
@@ -52,12 +66,14 @@ class MeanField(TopDownGuide):
         *args: Any,
         family: Families = "diagonal",
         encoder: str | nn.Module = "separate",
+        evidence: Reads = "needed",
         hidden: int = 256,
         depth: int = 1,
         image: Sequence[int] | None = None,
     ) -> None:
         super().__init__(model, *args)
         parents = dict.fromkeys(self.order, ())
+        self.layout = choose_evidence(self.layout, parents, evidence)
         self.factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image).to(**self.place)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:

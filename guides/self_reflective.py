@@ -6,7 +6,7 @@ from typing import Any
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
-from .parts.conditionals import Conditionals, Parents, choose_parents
+from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.factors import Families
 from .parts.guide import TopDownGuide
 
@@ -21,7 +21,7 @@ class SelfReflective(TopDownGuide):
     and is corrected by a network of z's parents and the evidence.
 
     Args:
-        model, args, family, hidden, depth, image: as for `MeanField`.
+        model, args, family, evidence, hidden, depth, image: as for `MeanField`.
         encoder: one network a latent by default, as in the paper.
         parents: "needed" (the fewest with which the guide can be exact), "all", "previous", "none" or a mapping.
 
@@ -52,12 +52,14 @@ class SelfReflective(TopDownGuide):
         family: Families = "diagonal",
         encoder: str | nn.Module = "separate",
         parents: Parents = "needed",
+        evidence: Reads = "needed",
         hidden: int = 256,
         depth: int = 1,
         image: Sequence[int] | None = None,
     ) -> None:
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)
+        self.layout = choose_evidence(self.layout, chosen, evidence)
         self.factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image).to(**self.place)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:

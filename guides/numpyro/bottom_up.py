@@ -7,7 +7,7 @@ import equinox as eqx
 from jax import Array
 
 from ..parts.factors import Families
-from .parts.conditionals import Conditionals, Parents, choose_parents
+from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.guide import OrderedGuide, placed
 
 
@@ -24,6 +24,7 @@ class BottomUp(OrderedGuide):
         family: Families = "diagonal",
         encoder: str | eqx.Module = "separate",
         parents: Parents = "needed",
+        evidence: Reads = "needed",
         hidden: int = 256,
         depth: int = 1,
         image: Sequence[int] | None = None,
@@ -34,5 +35,6 @@ class BottomUp(OrderedGuide):
         outer = [n for n in sites if sites[n].is_global]
         self.order = (*outer, *(n for n in reversed([*sites]) if n not in outer))
         chosen = choose_parents(self.layout, self.order, parents)
+        self.layout = choose_evidence(self.layout, chosen, evidence)
         factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, key=key)
         self.factors = placed(factors, model, args)

@@ -10,7 +10,7 @@ from ppl_models.factorization import Factorization
 
 from ..parts.factors import Families
 from ..parts.parents import check_order, faithful_inverse, read_off
-from .parts.conditionals import Conditionals
+from .parts.conditionals import Conditionals, Reads
 from .parts.guide import OrderedGuide, example_of, placed
 
 
@@ -27,6 +27,7 @@ class Faithful(OrderedGuide):
         order: str = "top-down",
         family: Families = "diagonal",
         encoder: str | eqx.Module = "separate",
+        evidence: Reads = "needed",
         hidden: int = 64,
         depth: int = 1,
         image: Sequence[int] | None = None,
@@ -36,7 +37,7 @@ class Faithful(OrderedGuide):
         check_order(order)
         args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args, classical=not amortized)
-        self.layout, chosen, parents = faithful_inverse(self.layout, model, args, order, amortized)
+        self.layout, chosen, parents = faithful_inverse(self.layout, model, args, order, amortized, evidence)
         self.order = tuple(chosen)
         factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image, small_init=True, key=key)
         self.factors = placed(factors, model, args)

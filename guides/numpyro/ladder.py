@@ -9,7 +9,7 @@ from numpyro.distributions import Distribution
 
 from ..parts.checks import check_top
 from ..parts.factors import Families
-from .parts.conditionals import Conditionals, Parents, choose_parents
+from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.guide import TopDown, TopDownGuide, placed
 
 
@@ -27,6 +27,7 @@ class Ladder(TopDownGuide):
         family: Families = "diagonal",
         encoder: str | eqx.Module = "bottom-up",
         parents: Parents = "needed",
+        evidence: Reads = "needed",
         hidden: int = 256,
         depth: int = 1,
         image: Sequence[int] | None = None,
@@ -35,6 +36,7 @@ class Ladder(TopDownGuide):
     ) -> None:
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)
+        self.layout = choose_evidence(self.layout, chosen, evidence)
         sizes = hidden, depth, image
         factors = Conditionals(self.layout, chosen, family, encoder, *sizes, precision_weighted=True, key=key)
         self.factors, self.tops = placed(factors, model, args), check_top(self.layout, top)

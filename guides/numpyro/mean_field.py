@@ -8,7 +8,7 @@ from jax import Array
 from numpyro.distributions import Distribution
 
 from ..parts.factors import Families
-from .parts.conditionals import Conditionals
+from .parts.conditionals import Conditionals, Reads, choose_evidence
 from .parts.guide import TopDown, TopDownGuide, placed
 
 
@@ -23,6 +23,7 @@ class MeanField(TopDownGuide):
         *args: Any,
         family: Families = "diagonal",
         encoder: str | eqx.Module = "separate",
+        evidence: Reads = "needed",
         hidden: int = 256,
         depth: int = 1,
         image: Sequence[int] | None = None,
@@ -30,6 +31,7 @@ class MeanField(TopDownGuide):
     ) -> None:
         super().__init__(model, *args)
         parents = dict.fromkeys(self.order, ())
+        self.layout = choose_evidence(self.layout, parents, evidence)
         factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image, key=key)
         self.factors = placed(factors, model, args)
 

@@ -8,7 +8,7 @@ from jax import Array
 from numpyro.distributions import Distribution
 
 from ..parts.factors import Families
-from .parts.conditionals import Conditionals, Parents, choose_parents
+from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.guide import TopDown, TopDownGuide, placed
 
 
@@ -24,6 +24,7 @@ class SelfReflective(TopDownGuide):
         family: Families = "diagonal",
         encoder: str | eqx.Module = "separate",
         parents: Parents = "needed",
+        evidence: Reads = "needed",
         hidden: int = 256,
         depth: int = 1,
         image: Sequence[int] | None = None,
@@ -31,6 +32,7 @@ class SelfReflective(TopDownGuide):
     ) -> None:
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)
+        self.layout = choose_evidence(self.layout, chosen, evidence)
         factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, key=key)
         self.factors = placed(factors, model, args)
 

@@ -13,10 +13,15 @@ from ppl_models.programs.pyro import unwrapped
 from .checks import check_sizes, no_product
 from .encoders import encoder as evidence_network
 from .evidence import EvidenceKey, features
-from .factors import FLAT, Families, placed, plan
+from .factors import FLAT, Families, encoded, placed, plan
 from .families import FAMILIES, Spread, gaussian_base, reshaped
 from .layout import Layout
-from .parents import Parents as Parents, choose_parents as choose_parents
+from .parents import (
+    Parents as Parents,
+    Reads as Reads,
+    choose_evidence as choose_evidence,
+    choose_parents as choose_parents,
+)
 
 
 class Conditionals(nn.Module):
@@ -58,8 +63,7 @@ class Conditionals(nn.Module):
         self.layout, self.parents, self.small_init = layout, dict(parents), small_init
         self.encoders = nn.ModuleList()
         widths: dict[str, int] = {}
-        for key, size in layout.sizes.items():
-            names = [name for name in layout.latents if layout.key(name) == key]
+        for names, size in layout.trunks.items():
             network = evidence_network(encoder, names, size, hidden, depth, image, layout.guide)
             self.encoders.append(network)
             widths |= network.widths
@@ -70,11 +74,8 @@ class Conditionals(nn.Module):
 
     def encode(self, evidence: Mapping[EvidenceKey, Tensor]) -> dict[str, Tensor]:
         """Features of the evidence by latent, run once for all of them; read in the dtype of the networks."""
-        encoded: dict[str, Tensor] = {}
         dtype = getattr(self, next(iter(self.plan.values())).network).bias.dtype
-        for key, module in zip(self.layout.sizes, self.encoders, strict=True):
-            encoded |= module(evidence[key].to(dtype))
-        return encoded
+        return encoded(self.layout, {key: evidence[key].to(dtype) for key in self.layout.sizes}, self.encoders)
 
     def raw(self, name: str, encoded: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Tensor:
         """The raw numbers of a factor, (*particles, *plates, count), from encoded evidence and upstream values."""

@@ -17,7 +17,7 @@ Elements = frozenset[int] | None
 
 
 class EvidenceKey(NamedTuple):
-    """Key of the evidence of a latent: that of the plates it shares with the data, of these observed sites."""
+    """Key of the evidence of a latent: the plates it shares with the data, the sites and covariates that it reads."""
 
     shared_plates: frozenset[str]
     sites: tuple[str, ...]
@@ -32,12 +32,14 @@ class Evidence(NamedTuple):
         plates: around it.
         inside: (site, which elements of a row it observes), None for all of them. What no site observes of a row, all
             that read of the row read, too.
+        everywhere: whether latents read it that share no plate with it, as they do covariates.
     """
 
     value: Array
     event_dim: int
     plates: tuple[Plate, ...]
     inside: tuple[tuple[str, Elements], ...]
+    everywhere: bool = False
 
 
 class Shape(NamedTuple):
@@ -147,7 +149,7 @@ def gather(
 def plate_sizes(found: Iterable[Evidence]) -> dict[str, int]:
     """The sizes that plates have in this evidence."""
     sizes: dict[str, int] = {}
-    for value, event_dim, plates, _ in found:
+    for value, event_dim, plates, *_ in found:
         for plate in plates:
             if len(value.shape) >= event_dim - plate.dim:
                 sizes[plate.name] = max(sizes.get(plate.name, 1), value.shape[plate.dim - event_dim])
@@ -155,7 +157,7 @@ def plate_sizes(found: Iterable[Evidence]) -> dict[str, int]:
 
 
 def _kept(n: int, each: Evidence, key: EvidenceKey) -> slice | np.ndarray | None:
-    """The elements of a row, of n, read under a key; None for evidence in other plates than the latent's."""
-    if key.shared_plates and key.shared_plates.isdisjoint(plate.name for plate in each.plates):
+    """The elements of a row, of n, read under a key; None for what is observed in other plates than the latent's."""
+    if not each.everywhere and key.shared_plates and key.shared_plates.isdisjoint(plate.name for plate in each.plates):
         return None
     return wanted(n, each.inside, key.sites)

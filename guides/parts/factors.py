@@ -1,6 +1,6 @@
 """`Factor`: of which family one factor q(z | parents, evidence) is, and the sizes of its network; `plan` finds all."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -43,7 +43,8 @@ class Factor(NamedTuple):
     Attributes:
         network: the name of its network.
         family: of its density.
-        inputs: widths of what the network reads, the evidence's features first, then each parent's.
+        inputs: widths of what the network reads, the evidence's features first with covariates beside them, then each
+            parent's.
         outputs: how many numbers it gives a datum.
     """
 
@@ -66,7 +67,7 @@ def plan(
     Args:
         layout: of the model.
         parents: latent -> the latents it is given.
-        widths: latent -> how many features of evidence it reads, where it does.
+        widths: latent -> how many features its encoder gives, where it has one.
         spec: a family by name, or the object itself; or a mapping latent -> family.
         known: the families by name.
         precision_weighted: whether they are products with a prior.
@@ -76,10 +77,12 @@ def plan(
     """
     for name in spec if isinstance(spec, Mapping) else ():
         check_latent(layout, "family", name)
-    found = {}
+    found, observed = {}, {name: size for names, size in layout.trunks.items() for name in names}
     for name, latent in layout.latents.items():
+        key = layout.key(name)
+        evidence = 0 if key is None else widths.get(name, 0) + layout.sizes[key] - observed.get(name, 0)
         inputs = (
-            *([widths[name]] if name in widths else ()),
+            *([evidence] if evidence else ()),
             *(_width(layout.latents[u], latent) for u in parents[name]),
         )
         copies, n = prod(plate.size for plate in latent.private_plates), prod(latent.facts.unconstrained_shape)
@@ -90,6 +93,32 @@ def plan(
     for name, latent in layout.latents.items() if precision_weighted else ():
         if not latent.facts.is_gaussian:  # known now, so it must not wait for the training
             raise no_product(layout, name, latent.site.family)
+    return found
+
+
+def encoded(
+    layout: Layout, evidence: Mapping[EvidenceKey, Array], encoders: Iterable[Callable[[Array], Mapping[str, Array]]]
+) -> dict[str, Array]:
+    """Features of the evidence by latent: what encoders make of what is observed, and covariates as they are beside it.
+
+    An encoder thus reads images as images whatever they are given with, and is shared by latents that differ in their
+    covariates alone.
+
+    Args:
+        layout: of the model.
+        evidence: (*plates, features) by key, those of covariates last.
+        encoders: for each of `Layout.trunks`.
+    """
+    arrays = {name: evidence[key] for name in layout.latents if (key := layout.key(name))}
+    found: dict[str, Array] = {}
+    observed = dict.fromkeys(arrays, 0)
+    for (names, size), encoder in zip(layout.trunks.items(), encoders, strict=True):
+        array, observed = arrays[names[0]], observed | dict.fromkeys(names, size)
+        found |= encoder(array if array.shape[-1] == size else array[..., :size])
+    for name, array in arrays.items():
+        if array.shape[-1] > observed[name]:
+            beside = array[..., observed[name] :]
+            found[name] = layout.language.join([found[name], beside]) if name in found else beside
     return found
 
 

@@ -42,9 +42,9 @@ class TopDownGuide(GuideMessenger, Program, ABC):
     """A guide that runs the model itself and replaces each prior by a posterior as its site is reached.
 
     One pass gives both traces: `pyro.infer.Trace_ELBO` and `TraceMeanField_ELBO` know such guides. A concrete guide
-    sets `self.factors` in its constructor, as `Conditionals(...).to(**self.place)`, and says in `get_posterior(name,
-    prior)` what a factor is; it may use the prior's own parameters, `self.raw(name)` (its network of evidence and
-    parents) and `self.upstream_value(name)`.
+    sets `self.factors` in its constructor, as `Conditionals(...).to(**self.place)`, once it has a layout of
+    `choose_evidence` where it reads covariates, and says in `get_posterior(name, prior)` what a factor is; it may use
+    the prior's own parameters, `self.raw(name)` (its network of evidence and parents) and `self.upstream_value(name)`.
 
     A plain `guide(x)` keeps the trace of its run, and with it the graph of its gradients, until the next call: sample
     under `torch.no_grad()`.

@@ -1,11 +1,12 @@
 """`Language`: what guides ask of the language that a model is written in; `Look`: what it tells of a model's run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ppl_models.factorization import Factorization
 from ppl_models.programs.record import Run
 
+from .covariates import Covariate
 from .evidence import Array, Origin
 from .latents import Facts
 
@@ -21,14 +22,14 @@ class Look(NamedTuple):
         facts: of the latents that are not enumerated.
         origins: where observed values come from; None if that cannot be told.
         values: runs the model for the values of its observed sites.
-        factorization: of the model, with all edges that there may be.
+        factorization: of the model, with all edges that there may be, those from some covariates among them.
     """
 
     run: Run
     facts: Mapping[str, Facts]
     origins: Mapping[str, Origin] | None
     values: Callable[[], Mapping[str, Array]]
-    factorization: Callable[[], Factorization]
+    factorization: Callable[[Sequence[Covariate]], Factorization]
 
 
 class Language(Protocol):
@@ -69,7 +70,8 @@ class Language(Protocol):
         ...
 
 
-def every_edge(latents: list[str], observed: list[str]) -> Factorization:
+def every_edge(latents: list[str], observed: list[str], given: Sequence[Covariate]) -> Factorization:
     """The factorization of a model that cannot be traced: more parents are never wrong."""
-    earlier = {name: tuple(latents[:i]) for i, name in enumerate(latents)}
-    return Factorization(earlier | dict.fromkeys(observed, tuple(latents)), tuple(observed))
+    names = tuple(each.name for each in given)
+    earlier = {name: (*latents[:i], *names) for i, name in enumerate(latents)}
+    return Factorization(earlier | dict.fromkeys(observed, (*latents, *names)), tuple(observed), names)

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from inspect import signature
 from math import prod
 from typing import Any
 
 from ppl_models.factorization import Factorization
+from ppl_models.factorization.probing.recover import unobserved
 from ppl_models.programs.plates import data_plate
 from ppl_models.programs.record import Plate, Site
 
+from .covariates import Covariate, arguments_of, covariates_of, settled
 from .evidence import Array, Elements, Evidence, EvidenceKey, Origin, Shape, elements, gather, plate_sizes, width
 from .language import Arguments, Language, Model
 from .latents import Latent, decide
@@ -35,8 +38,9 @@ class Layout:
         factorization: of the model.
         rows: the plate that enumerates the data.
         reads: latent -> what it reads of evidence sites and covariates.
-        covariates: index of an argument that nothing observes, but some latent reads -> its name.
-        sizes: features a datum of each evidence.
+        others: index of an argument -> the covariate that it is, or is in part, read or not.
+        arguments: name of one that is an array -> the evidence sites that observe it, if only in part.
+        sizes: features a datum of each evidence, those of covariates last.
         draws_subsamples: whether a plate took part of its copies on the example.
         names: of the model's parameters, in order.
         moved: the languages whose guides, when files were of format 2, read these data in another order or width: what
@@ -56,28 +60,42 @@ class Layout:
     sources: Mapping[int, tuple[str, tuple[tuple[str, Elements], ...]]]
     moved: frozenset[str] = frozenset()
     example: tuple[Evidence, ...] = ()  # shapes alone
-    others: Mapping[int, Shape] = field(default_factory=dict)  # the arguments that nothing observes
+    others: Mapping[int, Covariate] = field(default_factory=dict)
+    arguments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    covariates: Mapping[int, str] = field(default_factory=dict)
     sizes: Mapping[EvidenceKey, int] = field(default_factory=dict)
 
-    def reading(self, needed: Mapping[str, Iterable[str]], covariates: bool = True) -> "Layout":
-        """The layout in which each latent reads those observed sites only, and all of them if it is not mentioned.
+    def reading(self, wanted: Mapping[str, Iterable[str]]) -> "Layout":
+        """The layout in which each latent reads these observed sites and covariates, by name, and no others.
 
-        Elements that no site observes, of arguments of which some site observes others, are read by every local latent;
-        with `covariates` also whole arguments (of floats or truth values, one row a datum) may be among what is needed,
-        by their names.
+        One that is not mentioned reads all that is observed. Elements that no site observes, of arguments whose rows
+        are read since some site observes others, are read by every local latent.
         """
         every = tuple(self.evidence_sites)
-        named = {i: self._called(i) for i in self.others} if covariates else {}
-        known = (*every, *named.values())
-        reads = {name: tuple(s for s in known if s in set(needed.get(name, every))) for name in self.latents}
-        found = [*self.example, *(self._covariate(name, self.others[i]) for i, name in named.items())]
+        known = (*every, *(each.name for each in self.others.values()))
+        reads = {name: tuple(s for s in known if s in set(wanted.get(name, every))) for name in self.latents}
+        found = [*self.example, *(each.example for each in self.others.values())]
         local = (name for name, latent in self.latents.items() if not latent.is_global)
         keys = dict.fromkeys(EvidenceKey(self.latents[name].shared_plates, reads[name]) for name in local)
         sizes = {key: sum(width(each.value.shape, each, key) for each in found) for key in keys}
         sizes = {key: size for key, size in sizes.items() if size}
-        return replace(self, reads=reads, covariates=named, sizes=sizes)
+        return replace(self, reads=reads, sizes=sizes)
+
+    @cached_property
+    def covariates(self) -> dict[int, str]:
+        """Those covariates that some latent reads, by the index of their argument."""
+        read = {site for key in self.sizes for site in key.sites}
+        return {i: each.name for i, each in self.others.items() if each.name in read}
+
+    @cached_property
+    def trunks(self) -> dict[tuple[str, ...], int]:
+        """Latents that read the same of what is observed -> its features a datum, which come before the covariates."""
+        found: dict[EvidenceKey, tuple[list[str], int]] = {}
+        for key in self.sizes:
+            alike = key._replace(sites=tuple(site for site in key.sites if site in self.evidence_sites))
+            size = sum(width(each.value.shape, each, key) for each in self.example)
+            found.setdefault(alike, ([], size))[0].extend(n for n in self.latents if self.key(n) == key)
+        return {tuple(n for n in self.latents if n in names): size for names, size in found.values() if size}
 
     def key(self, name: str) -> EvidenceKey | None:
         """The evidence that the latent `name` reads, None if it reads no data."""
@@ -141,17 +159,15 @@ class Layout:
             values, subsamples = language.observe(model, args, kwargs, self.draws_subsamples)
             found = [each._replace(value=language.floats(each.value)) for each in self.seen(values)]
         arguments = self._by_index(args, kwargs) if self.covariates else {}
-        for i, name in self.covariates.items():
+        for i in self.covariates:
             value = arguments.get(i)
             if language.kind(value) is None:
+                told = f"no {language.array} for the argument {self.others[i].argument!r} of the model"
                 raise ValueError(
-                    f"guide {self.guide}: found no {language.array} for the argument {self.names[i]!r} of the model, "
-                    "want its rows as in the example; pass what the guide was built with"
+                    f"guide {self.guide}: found {told}, want its rows as in the example; pass what the guide was built "
+                    "with"
                 )
-            value = language.floats(value)
-            if self.rows and self.rows.name in subsamples:
-                value = value[subsamples[self.rows.name][0]]
-            found.append(self._covariate(name, value.reshape(_by_datum(value.shape, self.rows))))
+            found.append(self.others[i].read(language.floats(value), subsamples))
         gathered = gather(found, self.sizes, language.join)
         for key, array in gathered.items():
             if array.shape[-1] != self.sizes[key]:
@@ -162,14 +178,6 @@ class Layout:
                     f"{', '.join(key.sites)}), built for {self.sizes[key]}; build it on data of this size"
                 )
         return gathered, subsamples, plate_sizes(found)
-
-    def _called(self, i: int) -> str:
-        """The name of an argument that is no site's: that of the parameter it is passed as."""
-        return f"{self.names[i]} (not observed)" if self.names[i] in self.evidence_sites else self.names[i]
-
-    def _covariate(self, name: str, value: Array) -> Evidence:
-        """An argument that nothing observes as evidence: of one datum a row, or of the one there is without rows."""
-        return Evidence(value, 1, (self.rows,) if self.rows else (), ((name, None),))
 
     def _by_index(self, args: Arguments, kwargs: Mapping[str, Any]) -> dict[int, Any]:
         return {**dict(enumerate(args)), **{self.names.index(k): v for k, v in kwargs.items() if k in self.names}}
@@ -222,21 +230,28 @@ def inspect_model(
     }
     # what is observed inside a plate belongs to that datum; outside all of them it belongs to none
     sites = {name: site for name, site in observed.items() if site.plates or not data}
+    origins = look.origins or {}
+    sources, moved = _sources(language, sites, origins, args)
+    names = arguments_of(model, args, [language.kind(each) is not None for each in args]) if origins else {}
+    others = covariates_of(args, names, origins, sources, run, sites, rows)
+    others, factorization = settled(others, look.factorization(list(others.values())), lambda: unobserved(model, args))
     layout = Layout(
         guide,
         language,
         latents,
         sites,
-        look.factorization(),
+        factorization,
         rows,
         any(plate.size < plate.full_size for plate in run.plates.values()),
         tuple(signature(getattr(model, "forward", model)).parameters),
-        *_sources(language, sites, look.origins or {}, args),
+        sources,
+        moved,
+        others=others,
+        arguments={name: tuple(s for s in sites if i in origins[s].arguments) for i, name in names.items()},
     )
     found = layout.given(args, {}) or layout.seen({name: site.value for name, site in observed.items()})
     example = tuple(each._replace(value=Shape(tuple(each.value.shape))) for each in found)
-    others = {} if look.origins is None else _others(language, look.origins, rows, args)
-    return replace(layout, example=example, others=others).reading({}, covariates=False)
+    return replace(layout, example=example).reading({})
 
 
 def _sources(
@@ -272,18 +287,3 @@ def _sources(
 def _width(argument: Any, site: Site) -> int:
     """The elements in a row of an argument, of which a site observes some."""
     return prod(argument.shape[len(site.shape) - site.event_dim if site.rank else 0 :])
-
-
-def _others(
-    language: Language, origins: Mapping[str, Origin], rows: Plate | None, args: Sequence[Any]
-) -> dict[int, Shape]:
-    """The arguments that nothing observed is made of: floats or truth values with a row for each datum."""
-    used = frozenset().union(*(origin.arguments for origin in origins.values()))
-    shapes = {i: a.shape for i, a in enumerate(args) if i not in used and language.kind(a) in ("float", "bool")}
-    shapes = {i: s for i, s in shapes.items() if prod(s) and (rows is None or tuple(s[:1]) == (rows.full_size,))}
-    return {i: Shape(_by_datum(shape, rows)) for i, shape in shapes.items()}
-
-
-def _by_datum(shape: Sequence[int], rows: Plate | None) -> tuple[int, ...]:
-    """The shape of an argument with a vector for each datum, in the dim of the plate of rows, or of one vector."""
-    return (prod(shape),) if rows is None else (shape[0], *[1] * (-rows.dim - 1), prod(shape[1:]))

@@ -1,4 +1,4 @@
-"""`choose_parents`, `faithful_inverse`: which latents, and which data, a latent is given."""
+"""`choose_parents`, `choose_evidence`, `faithful_inverse`: the latents and the data that a latent is given."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from .language import Arguments, Model
 from .layout import Layout
 
 Parents = str | Mapping[str, Sequence[str]]
+Reads = str | Sequence[str]
 
 
 def choose_parents(layout: Layout, order: Sequence[str], parents: Parents) -> dict[str, tuple[str, ...]]:
@@ -57,6 +58,47 @@ def choose_parents(layout: Layout, order: Sequence[str], parents: Parents) -> di
     return chosen
 
 
+def choose_evidence(
+    layout: Layout, parents: Mapping[str, tuple[str, ...]], evidence: Reads, needed_sites: bool = False
+) -> Layout:
+    """The layout in which each local latent reads what `evidence` says. Globals read no data, and take all for fixed.
+
+    "needed": what is observed, and those covariates that its exact factor, given its parents and the data, depends on;
+    "observed": what is observed, whatever else the factor needs; names of arguments: these, needed or not, and where
+    none of them is observed, what is observed, too. What a model observes of no argument at all is always read.
+
+    Args:
+        layout: of the model.
+        parents: latent -> the latents it is given.
+        evidence: as above.
+        needed_sites: whether a latent reads those observed sites alone that its exact factor depends on.
+
+    Raises:
+        ValueError: an unknown word, a bare string for names, or a name of no argument that is an array.
+    """
+    words, every = ("needed", "observed"), tuple(layout.evidence_sites)
+    if isinstance(evidence, str) and evidence not in words:
+        told = f"one of {', '.join(map(repr, words))}, or a tuple of names of arguments"
+        hint = f"; try ({evidence!r},)" if evidence in layout.arguments else ""
+        raise ValueError(f"guide {layout.guide}: found evidence={evidence!r}, want {told}{hint}")
+    named, seen = () if isinstance(evidence, str) else tuple(evidence), set(every)
+    for name in named:
+        if name not in layout.arguments:
+            raise ValueError(
+                f"guide {layout.guide}: evidence names {name!r}, want one of the arguments of the model that are "
+                f"{layout.language.array}s: {', '.join(layout.arguments) or 'none is known'}"
+            )
+    if observed := {site for name in named for site in layout.arguments[name]}:
+        seen = observed | {s for s in every if not any(s in found for found in layout.arguments.values())}
+    chosen = {each.name for each in layout.others.values() if each.argument in named}
+    reads = {}
+    for name, given in parents.items():
+        needed = set(layout.factorization.needed_parents(name, given))
+        covariates = needed - set(every) if evidence == "needed" else chosen
+        reads[name] = {*(seen & needed if needed_sites else seen), *covariates}
+    return layout.reading(reads)
+
+
 def check_latent(layout: Layout, argument: str, name: str) -> None:
     """Raise ValueError if an argument names a site that is no latent."""
     if name not in layout.latents:
@@ -86,7 +128,9 @@ def check_order(order: str) -> None:
         raise ValueError(f"guide Faithful: found order {order!r}, want one of {', '.join(map(repr, ORDERS))}")
 
 
-def faithful_inverse(layout: Layout, model: Model, args: Arguments, order: str, amortized: bool | None) -> Inverse:
+def faithful_inverse(
+    layout: Layout, model: Model, args: Arguments, order: str, amortized: bool | None, evidence: Reads
+) -> Inverse:
     """Globals first, then locals, within both in the order asked for, outer plates before inner ones; barren ones last.
 
     Args:
@@ -94,9 +138,10 @@ def faithful_inverse(layout: Layout, model: Model, args: Arguments, order: str, 
         model, args: the model and an example, on which it is inspected.
         order: "top-down", "bottom-up" or "min-fill".
         amortized: whether locals read data; None where either will do.
+        evidence: what locals read of the data that they need, see `choose_evidence`.
 
     Raises:
-        ValueError: `amortized=False` with a latent in the plate of the data.
+        ValueError: `amortized=False` with a latent in the plate of the data; see `choose_evidence`.
 
     Warns:
         UserWarning: the structure is known by provenance alone, and why.
@@ -122,8 +167,7 @@ def faithful_inverse(layout: Layout, model: Model, args: Arguments, order: str, 
     inverse = model_side.faithful_inverse(order).parents
     chosen = sorted((name for name in inverse if name in latents), key=place)  # not the enumerated
     parents = choose_parents(layout, chosen, "needed")
-    needed = {name: model_side.needed_parents(name, chosen[:i]) for i, name in enumerate(chosen)}
-    return Inverse(layout.reading(needed), chosen, parents)
+    return Inverse(choose_evidence(layout, parents, evidence, needed_sites=True), chosen, parents)
 
 
 def read_off(layout: Layout, order: Sequence[str], parents: Mapping[str, tuple[str, ...]]) -> Factorization:

@@ -1,6 +1,6 @@
 """`PYRO`: how guides look at Pyro programs and read their data; see `language.Language`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from ppl_models.factorization.probing.recover import provenance
 from ppl_models.programs import pyro as programs
 from ppl_models.programs.record import Run, Site
 
+from .covariates import Covariate
 from .evidence import Origin, Shape
 from .families import gaussian_base
 from .language import Arguments, Look, Model, every_edge
@@ -45,7 +46,7 @@ class Pyro:
             facts,
             _origins(model, args, values),
             lambda: values,
-            lambda: _factorization(model, args, list(run.latents), list(run.observed)),
+            lambda given: _factorization(model, args, list(run.latents), list(run.observed), given),
         )
 
     def observe(
@@ -143,17 +144,29 @@ def _observed(model: Model, args: Arguments) -> dict[str, Tensor]:
     return {name: site.value for name, site in programs.run(model, args).observed.items()}
 
 
-def _factorization(model: Callable, args: Arguments, latents: list[str], observed: list[str]) -> Factorization:
+def _factorization(
+    model: Callable, args: Arguments, latents: list[str], observed: list[str], given: Sequence[Covariate]
+) -> Factorization:
     """The model's own factorization by provenance; every earlier latent where the model cannot be traced so."""
     order = [*latents, *observed]
     try:
         with torch.no_grad(), pyro.poutine.block():
             found: Any = get_dependencies(model, args)["prior_dependencies"]
-        more = provenance(model, args)  # it sees factors, masks and what data depend on, too: more is never wrong
+        more = _provenance(model, args, given)  # it sees factors, masks and what data depend on: more is never wrong
         order += [site for site in more.observed if site not in order]
         known = {site: {*found.get(site, ())} | {*more.parents.get(site, ())} for site in order}
         places = [site for site in more.parents if site in order] + [s for s in order if s not in more.parents]
-        parents = {s: tuple(u for u in places[:i] if u in known[s]) for i, s in enumerate(places)}
-        return Factorization(parents, tuple(site for site in places if site not in latents))
+        parents = {s: tuple(u for u in (*places[:i], *more.given) if u in known[s]) for i, s in enumerate(places)}
+        return Factorization(parents, tuple(site for site in places if site not in latents), more.given)
     except Exception:  # noqa: BLE001 (a program may do anything with a tensor subclass)
-        return every_edge(latents, observed)
+        return every_edge(latents, observed, given)
+
+
+def _provenance(model: Callable, args: Arguments, given: Sequence[Covariate]) -> Factorization:
+    """By tags alone; where covariates cannot have any (one says how long a loop is), all depends on each of them."""
+    try:
+        names = {each.argument: each.name for each in given}
+        return provenance(model, args, names, [each.argument for each in given if each.free is None])
+    except Exception:  # noqa: BLE001
+        found, names = provenance(model, args), tuple(each.name for each in given)
+        return Factorization({s: (*p, *names) for s, p in found.items()}, found.observed, names)

@@ -22,6 +22,8 @@ from . import backends, names
 from .options import Training
 
 FORMAT = "ppl-models run 1"
+DEFAULTS = 2  # which ones a configuration means where it is silent: those of today; without a number the first
+LATER = ("evidence",)  # sizes that are told only where they are not as by default, as they came with later defaults
 EXAMPLE_ROWS = 3
 Chosen = tuple[str, Mapping[str, Any]]
 Parts = tuple[Data, ...] | tuple[Table, ...]
@@ -69,7 +71,8 @@ def configuration(
         if inspect.isclass(programs[kind]):
             usual = names.sizes_of(programs[kind], given)
             found = {key: value for key, value in known[kind].items() if key in usual and value is not None}
-            usual = {key: v for key, v in usual.items() if v is not inspect.Parameter.empty and _is_json(v)}
+            told = {key: v for key, v in usual.items() if v is not inspect.Parameter.empty and key not in LATER}
+            usual = {key: v for key, v in told.items() if _is_json(v)}
             sizes = {**usual, **found, **sizes}
         pair[kind] = {"name": name, "import": names.import_string(kind, name, backend), "sizes": dict(sizes)}
     words = ["train", model[0], "-g", guide[0], "--data", _absolute(data)]
@@ -83,6 +86,7 @@ def configuration(
     words += ["--seed", str(seed), *(["--backend", backend] if backend != "pyro" else [])]
     config = {
         "format": FORMAT,
+        "defaults": DEFAULTS,
         "command": shlex.join([*launcher(processes), *words]),
         "backend": backend,
         **pair,

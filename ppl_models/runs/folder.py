@@ -95,7 +95,7 @@ def load_run(
     with config_errors(folder):
         config = in_backend(config, backend)
         language = language_of(backend_of(config))
-        model, guide, example = language.build(config, read_example(folder, config), device)
+        model, guide, example = language.build(as_written(config), read_example(folder, config), device)
         model, guide = language.load(folder / name, (model, guide), example)
     return LoadedRun(model, guide, config, folder, example, checkpoint=name)
 
@@ -223,3 +223,16 @@ def read_config(folder: Path) -> dict[str, Any]:
         found = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise ValueError(f"{path} was not written by ppl-models: found format {found!r}, want {FORMAT!r}")
     return config
+
+
+def as_written(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with what it does not say as it was when it was written.
+
+    By the first defaults guides of the collection read what is observed alone; the files of Faithful tell of it.
+    """
+    guide = config["guide"]
+    package, _, name = guide["import"].partition(":")
+    ours = package.partition(".")[0] == "guides" and name != "Faithful" and "family" in guide["sizes"]
+    if config.get("defaults", 1) > 1 or not ours:
+        return dict(config)
+    return {**config, "guide": {**guide, "sizes": {"evidence": "observed", **guide["sizes"]}}}

@@ -21,7 +21,7 @@ from ppl_models.inference.pyro.feeding import distributed
 from . import names
 from .backends import backend, backend_of, columns, given
 from .configuration import Parts, load_parts
-from .folder import CONFIG, LoadedRun, config_errors, read_config, read_example, started
+from .folder import CONFIG, LoadedRun, as_written, config_errors, read_config, read_example, started
 from .options import Training
 
 Watch = Callable[[Any, Any], Callback | None]
@@ -89,7 +89,7 @@ def resume(
     language.check("train", 1 if group is None else group.world)
     with config_errors(folder):
         parts = load_parts(config)
-        built = language.build(config, read_example(folder, config), device)
+        built = language.build(as_written(config), read_example(folder, config), device)
         training = Training(**config["training"])
     return _fitted(built, config, parts, folder, device, training, progress, watch, resume=True)
 

@@ -268,7 +268,7 @@ def test_covariates_are_read_where_they_are_needed():
     first = q(x, t)
     pyro.set_rng_seed(0)
     assert not torch.equal(first["a"], q(x, t=t + 1)["a"])
-    assert MeanField(covariates, x, t, hidden=8).layout.covariates == {}
+    assert MeanField(covariates, x, t, hidden=8).layout.covariates == {1: "t"}
     with pytest.raises(ValueError, match="guide Faithful: found no tensor for the argument 't' of the model"):
         q(x)
 

@@ -104,6 +104,45 @@ def partly(x, p):
         p.sample("x1", p.dist.Normal(a, 1.0), obs=x[:, 1])
 
 
+def computed(x, p):
+    """The last column is a covariate of what is observed in a computed form."""
+    with p.plate("data", len(x)):
+        a = p.sample("a", p.dist.Normal(x[:, 2], 1.0))
+        p.sample("x0", p.dist.Normal(a, 1.0), obs=2 * x[:, 0] + 1)
+        p.sample("x1", p.dist.Normal(a, 1.0), obs=x[:, 1])
+
+
+def labelled(x, k, p):
+    """By a label in the prior of one latent, and in the likelihood of the other."""
+    with p.plate("data", len(x)):
+        a = p.sample("a", p.dist.Normal(0.5 * k, 1.0))
+        b = p.sample("b", p.dist.Normal(a, 1.0))
+        p.sample("x", p.dist.Normal(b * (1 + k), 1.0), obs=x)
+
+
+def with_vector(x, w, c, p):
+    """A vector for all data; of the other covariate nothing is read."""
+    with p.plate("data", len(x)):
+        a = p.sample("a", p.dist.Normal(w.sum() + 0.0 * len(c), 1.0))
+        p.sample("x", p.dist.Normal(a, 1.0), obs=x)
+
+
+def in_time(x, c, u, p):
+    """A covariate of each datum and time, and one of each time."""
+    with p.plate("data", len(x), dim=-2):
+        a = p.sample("a", p.dist.Normal(0.0, 1.0))
+        with p.plate("time", x.shape[1], dim=-1):
+            v = p.sample("v", p.dist.Normal(a + c, 1.0))
+            p.sample("x", p.dist.Normal(v + u, 1.0), obs=x)
+
+
+def with_mask(x, m, p):
+    with p.plate("data", len(x)):
+        z = p.sample("z", p.dist.Normal(0.0, 1.0))
+        with p.mask(m):
+            p.sample("x", p.dist.Normal(z, 1.0), obs=x)
+
+
 def inner(x, p):
     with p.plate("data", len(x), dim=-2):
         u = p.sample("u", p.dist.LogNormal(0.0, 1.0))
@@ -128,6 +167,7 @@ def masked(x, p):
         p.sample("x", p.dist.Normal(z, 1.0), obs=x)
 
 
+LABELS = torch.tensor([0, 2, 1, 1])
 ORDERED = ("BottomUp", "Faithful")
 TOP_DOWN = ("MeanField", "SelfReflective")
 PLAIN = {
@@ -144,6 +184,11 @@ PLAIN = {
     "inner": (inner, (noise(4, 3),), ("Ladder", *TOP_DOWN, *ORDERED)),
     "within": (within, (noise(4),), ("Ladder", *TOP_DOWN, *ORDERED)),
     "masked": (masked, (noise(6),), ("Ladder", *TOP_DOWN)),
+    "computed": (computed, (noise(6, 3),), (*TOP_DOWN, *ORDERED)),
+    "labelled": (labelled, (noise(4), LABELS), (*TOP_DOWN, "Ladder", *ORDERED)),
+    "with-vector": (with_vector, (noise(4), noise(2), noise(4)), (*TOP_DOWN, *ORDERED)),
+    "in-time": (in_time, (noise(4, 3), noise(4, 3), noise(3)), (*TOP_DOWN, "Faithful")),
+    "with-mask": (with_mask, (noise(4), noise(4) > 0), (*ORDERED, *TOP_DOWN)),
 }
 
 # NumPyro alone

@@ -19,6 +19,8 @@ from numpyro.infer import SVI, Predictive, Trace_ELBO, TraceMeanField_ELBO
 import guides.numpyro as guides
 import ppl_models.numpyro as models
 from guides.numpyro.parts.guide import with_model
+from ppl_models.inference import checkpoint_file
+from ppl_models.inference.numpyro import fit, load
 from ppl_models.numpyro.parts.nets import Linear
 from ppl_models.numpyro.parts.program import named_parameters, with_parameters
 from tests.helpers.cases import few
@@ -177,6 +179,57 @@ def test_a_guide_reads_the_subsample_that_is_scored(guide):
     assert len(seen) == 3
     loss = Trace_ELBO(num_particles=2)
     assert jnp.isfinite(loss.loss(KEY, {}, model, q, x))
+
+
+@pytest.mark.parametrize("guide", ["MeanField", "BottomUp"])
+def test_covariates_are_read_at_the_subsample_that_is_scored(guide):
+    def model(x, c):
+        with numpyro.plate("data", len(x), subsample_size=3) as rows:
+            normal("x", normal("z", c[rows], 1.0), 1.0, obs=x[rows])
+
+    x, c = jnp.arange(8.0), jnp.arange(8.0) ** 2
+    q = getattr(guides, guide)(model, x, c, encoder="linear", depth=0, key=KEY)
+    weight = jnp.array([[0.0, 1.0], [0.0, 0.0]])  # the mean is c
+    q = with_parameters(q, {"factors.q_z.first.0.weight": weight, "factors.q_z.first.0.bias": jnp.zeros(2)})
+    trace = handlers.trace(handlers.seed(q, 1)).get_trace(x, c)
+    np.testing.assert_allclose(trace["z"]["fn"].mean, c[trace["data"]["value"]])
+    by_name = handlers.trace(handlers.seed(q, 1)).get_trace(c=c, x=x)
+    np.testing.assert_array_equal(by_name["z"]["value"], trace["z"]["value"])
+
+
+def test_a_covariate_that_no_tracer_stands_in_for_is_read():
+    """It says how long a loop is, so that nothing can be told of it."""
+
+    def model(x, n, c):
+        with numpyro.plate("data", len(x)):
+            z = normal("z", c, 1.0)
+            for _ in range(int(n)):
+                z = 2 * z
+            normal("x", z, 1.0, obs=x)
+
+    x = jnp.arange(3.0)
+    q = guides.MeanField(model, x, jnp.asarray(2), x + 1, hidden=4, key=KEY)
+    assert q.layout.reads == {"z": ("x", "n", "c")}
+    q = guides.MeanField(model, x, jnp.asarray(2), x + 1, hidden=4, evidence=("c",), key=KEY)
+    assert q.layout.reads == {"z": ("x", "c")}
+
+
+def test_a_file_of_a_guide_that_read_no_covariates_is_refused(tmp_path, monkeypatch):
+    def model(x, c):
+        with numpyro.plate("data", len(x)):
+            normal("x", normal("z", c, 1.0), 1.0, obs=x)
+
+    args = jnp.arange(3.0), jnp.arange(3.0)
+    then, now = (guides.MeanField(model, *args, hidden=4, evidence=e, key=KEY) for e in ("observed", "needed"))
+    with monkeypatch.context() as before:
+        before.setattr(checkpoint_file, "FORMAT", checkpoint_file.OTHER_COVARIATES)
+        fit(model, then, args, steps=1, batch_size=3, folder=tmp_path / "run", progress=False)
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    load(path, model, then)
+    with pytest.raises(ValueError, match="before format 4 .*MeanField did not read c; .*evidence='observed'"):
+        load(path, model, now)
+    with pytest.raises(ValueError, match="before format 4 .*MeanField did not read c"):
+        fit(model, now, args, steps=1, batch_size=3, folder=tmp_path / "run", resume=True, progress=False)
 
 
 def test_masks_and_scales_of_the_model_are_those_of_the_guide():

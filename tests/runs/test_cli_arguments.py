@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from guides import MeanField
 from ppl_models.cli import app
 from ppl_models.data import load_table
-from ppl_models.inference import evaluate
+from ppl_models.inference import checkpoint_file, evaluate
 from ppl_models.programs.blame import raised
 from ppl_models.runs import load_run
 from ppl_models.runs.configuration import load_parts
@@ -144,6 +144,23 @@ def test_a_stopped_run_of_several_arguments_goes_on_to_the_same_end(programs):
     held = dict(np.load("parts.npz"))
     np.savez("parts.npz", **held | {"y_train": held["y_train"].astype(float), "y_test": held["y_test"].astype(float)})
     assert "parts.npz: found columns" in complaint("train --resume run -q")
+
+
+def test_a_run_folder_of_before_reads_what_it_read_then(programs, monkeypatch):
+    """Its configuration says nothing of evidence: its guide read what is observed alone."""
+    train = (
+        f"train {programs}:Regression -g mean-field -g hidden=4 -g evidence=observed --data parts.npz --evaluate 0 -q"
+    )
+    with monkeypatch.context() as then:
+        then.setattr(checkpoint_file, "FORMAT", checkpoint_file.OTHER_COVARIATES)
+        call(f"{train} --evaluate 0 -q --steps 4 --every 2 --out run")
+    config = json.loads(Path("run/config.json").read_text())
+    assert (config["guide"]["sizes"].pop("evidence"), config.pop("defaults")) == ("observed", 2)
+    Path("run/config.json").write_text(json.dumps(config))
+    Path("run/checkpoint.safetensors").write_bytes(Path("run/checkpoint.previous.safetensors").read_bytes())
+    call("train --resume run --evaluate 0 -q")
+    run = load_run("run")
+    assert run.guide.layout.reads == {"z": ("y",)} and run.history[-1]["step"] == 4
 
 
 def test_inspecting_a_model_of_several_arguments(programs):

@@ -13,9 +13,14 @@ from ppl_models.programs.numpyro import unwrapped
 
 from ...parts.checks import check_sizes, no_product
 from ...parts.evidence import EvidenceKey, features
-from ...parts.factors import FLAT, Families, placed as in_plates, plan
+from ...parts.factors import FLAT, Families, encoded, placed as in_plates, plan
 from ...parts.layout import Layout
-from ...parts.parents import Parents as Parents, choose_parents as choose_parents
+from ...parts.parents import (
+    Parents as Parents,
+    Reads as Reads,
+    choose_evidence as choose_evidence,
+    choose_parents as choose_parents,
+)
 from .encoders import BottomUpChain, Pyramids, Separate, Shared, encoder as evidence_network
 from .families import FAMILIES, Spread, gaussian_base, reshaped
 from .table import Table
@@ -51,10 +56,9 @@ class Conditionals(eqx.Module):
     ) -> None:
         hidden, depth = check_sizes(layout.guide, hidden, depth)
         self.layout, self.parents, self.small_init = layout, Table(parents), small_init
-        keys = iter(jax.random.split(key, len(layout.sizes) + len(layout.latents)))
+        keys = iter(jax.random.split(key, len(layout.trunks) + len(layout.latents)))
         found, widths, networks = [], {}, {}
-        for read, size in layout.sizes.items():
-            names = [name for name in layout.latents if layout.key(name) == read]
+        for names, size in layout.trunks.items():
             found.append(evidence_network(encoder, names, size, hidden, depth, image, layout.guide, key=next(keys)))
             widths |= found[-1].widths
         self.plan = Table(plan(layout, parents, widths, family, FAMILIES, precision_weighted))
@@ -65,11 +69,8 @@ class Conditionals(eqx.Module):
 
     def encode(self, evidence: Mapping[EvidenceKey, Array]) -> dict[str, Array]:
         """Features of the evidence by latent, run once for all of them; read in the dtype of the networks."""
-        encoded: dict[str, Array] = {}
         dtype = next(iter(self.children.values())).bias.dtype
-        for key, module in zip(self.layout.sizes, self.encoders, strict=True):
-            encoded |= module(evidence[key].astype(dtype))
-        return encoded
+        return encoded(self.layout, {key: evidence[key].astype(dtype) for key in self.layout.sizes}, self.encoders)
 
     def raw(self, name: str, encoded: Mapping[str, Array], values: Mapping[str, Array]) -> Array:
         """The raw numbers of a factor, (*particles, *plates, count), from encoded evidence and upstream values."""

@@ -1,6 +1,6 @@
 """`NUMPYRO`: how guides look at NumPyro programs and read their data; see `guides.parts.language.Language`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from ppl_models.factorization import Factorization
 from ppl_models.programs import numpyro as programs
 from ppl_models.programs.record import Run, Site
 
+from ...parts.covariates import Covariate
 from ...parts.language import Arguments, Look, Model, every_edge
 from ...parts.latents import Facts, altered, fixed
 from .families import gaussian_base
@@ -44,7 +45,9 @@ class NumPyro:
 
         arrays = {i: a for i, a in enumerate(args) if self.kind(a)}
         sites = origins(observe, arrays)
-        return Look(run, facts, sites, lambda: observe(arrays), lambda: _factorization(model, args, run))
+        if sites is None:  # an integer may say how long a loop is
+            sites = origins(observe, {i: a for i, a in arrays.items() if self.kind(a) == "float"})
+        return Look(run, facts, sites, lambda: observe(arrays), lambda given: _factorization(model, args, run, given))
 
     def observe(
         self, model: Model, args: Arguments, kwargs: Mapping[str, Any], subsamples: bool
@@ -124,28 +127,41 @@ def _density(site: Site) -> Array:
     return (programs.unmasked(site.fn) if hidden else site.fn).log_prob(site.value) * site.scale
 
 
-def _factorization(model: Model, args: Arguments, run: Run) -> Factorization:
-    """The model's own factorization by provenance; every earlier latent where the model cannot be traced so.
+def _factorization(model: Model, args: Arguments, run: Run, given: Sequence[Covariate]) -> Factorization:
+    """The model's own factorization by provenance; every earlier latent where the model cannot be traced so."""
+    floats = [each for each in given if NUMPYRO.kind(args[each.index]) == "float"]
+    for traced in (given, floats, ()):
+        try:
+            found = _provenance(model, args, run, traced)
+        except Exception:  # noqa: BLE001, S112 (a program may do anything with a tracer)
+            continue
+        others = tuple(each.name for each in given if each not in traced)  # of which nothing is known
+        return Factorization({s: (*p, *others) for s, p in found.items()}, found.observed, (*found.given, *others))
+    return every_edge(list(run.latents), list(run.observed), given)
 
-    As `ppl_models.factorization.probing.recover.provenance` finds it, but from shapes alone: nothing is computed.
-    """
+
+def _provenance(model: Model, args: Arguments, run: Run, given: Sequence[Covariate]) -> Factorization:
+    """As `ppl_models.factorization.probing.recover.provenance`, but from shapes alone: nothing is computed."""
     order: list[str] = []
+    arrays = {f"@{each.index}": args[each.index] for each in given}
+    shapes = {f"_{name}": site.value for name, site in {**run.latents, **run.observed}.items()}
 
     def log_densities(**values: Array) -> dict[str, Array]:
         """Of each site given all others, factors included: masks and scales count, too."""
-        held = handlers.substitute(model, data={name[1:]: value for name, value in values.items()})
-        sites = programs.run(held, args)
+        held = handlers.substitute(model, data={name[1:]: values[name] for name in shapes})
+        sites = programs.run(held, [values.get(f"@{i}", a) for i, a in enumerate(args)])
         found = {name: _density(s) for name, s in sites.of("latent", "observed", "factor").items()}
         deltas: dict[str, Any] = {name: programs.unwrapped(site.fn) for name, site in sites.of("point").items()}
         found |= {f"{name} (density)": delta.log_density * sites[name].scale for name, delta in deltas.items()}
         order.extend(name for site in sites for name in (site, f"{site} (density)") if name in found)
         return found
 
-    shapes = {name: site.value for name, site in {**run.latents, **run.observed}.items()}
-    try:
-        reached = eval_provenance(log_densities, **{f"_{name}": shape for name, shape in shapes.items()})
-    except Exception:  # noqa: BLE001 (a program may do anything with a tracer)
-        return every_edge(list(run.latents), list(run.observed))
+    reached = eval_provenance(log_densities, **shapes, **arrays)
     order = [n for n in order if n in run or reached[n]]  # most point masses have a density of one
-    parents = {n: tuple(u for u in order[:i] if f"_{u}" in reached[n]) for i, n in enumerate(order)}
-    return Factorization(parents, tuple(n for n in order if n not in run.latents))
+    read = {tag for name in order for tag in reached[name]}
+    known = {f"@{each.index}": each.name for each in given if f"@{each.index}" in read}
+    parents = {
+        n: (*(u for u in order[:i] if f"_{u}" in reached[n]), *(c for tag, c in known.items() if tag in reached[n]))
+        for i, n in enumerate(order)
+    }
+    return Factorization(parents, tuple(n for n in order if n not in run.latents), tuple(known.values()))

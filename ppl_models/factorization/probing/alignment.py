@@ -83,7 +83,7 @@ class Alignment:
                 torn[name] |= sensitive[name] & ~up & ~down
                 if bit == width:
                     expected = check[np.minimum(code[name], leaf.size - 1)]
-                    torn[name] |= sensitive[name] & (up != expected)
+                    torn[name] |= sensitive[name] & ((up != expected) | (code[name] >= leaf.size))
                 else:
                     code[name] |= (up & ~down).astype(int) << bit
         for name in zeros:
@@ -135,6 +135,11 @@ class Alignment:
             used[index[index >= 0]] = True
         return used
 
+    def unobserved(self) -> list[np.ndarray]:
+        """For each leaf, which of its elements no observed value is made of."""
+        parts = np.split(~self.used(), np.cumsum([leaf.size for leaf in self.leaves])[:-1])
+        return [part.reshape(leaf.shape) for part, leaf in zip(parts, self.leaves, strict=True)]
+
     def covariates(
         self, names: Sequence[str], base: ProgramRun, leaves: Collection[int] | None = None
     ) -> tuple[list[SiteRecord], dict[Node, Change]]:
@@ -149,11 +154,8 @@ class Alignment:
         """
         records: list[SiteRecord] = []
         found: dict[Node, Change] = {}
-        used, start = self.used(), 0
         around = {plate.name: plate for record in base.of("observed").values() for plate in record.plates}
-        for k, leaf in enumerate(self.leaves):
-            free = ~used[start : start + leaf.size].reshape(leaf.shape)
-            start += leaf.size
+        for k, (leaf, free) in enumerate(zip(self.leaves, self.unobserved(), strict=True)):
             if not free.any() or self.mixed or (leaves is not None and k not in leaves):
                 continue
             name = names[k] if free.all() and names[k] not in base else f"{names[k]} (not observed)"
@@ -173,7 +175,7 @@ class Alignment:
         """The leaves with the free elements of one, or of one of its rows, changed: to another row's, another order."""
         rng, leaves = np.random.default_rng(seed), list(self.leaves)
         leaf = np.array(leaves[k])
-        part, choose = leaf[at], free[at]
+        part, choose = np.asarray(leaf[at]), free[at]
         other = part.copy()
         if at:
             rows = [row for row in leaf[rng.permutation(len(leaf))] if not np.array_equal(row[choose], part[choose])]

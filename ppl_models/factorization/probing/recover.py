@@ -11,8 +11,9 @@ import numpy as np
 from ppl_models.programs.laboratory import Experiment, Leaves, ProgramRun, experiments
 
 from ..graph import Factorization
+from .alignment import Alignment
 from .alternatives import another
-from .baselines import Baseline, Change
+from .baselines import Baseline, Change, draw_baseline, first_run
 from .inspect_guide import inspect_pair
 from .inspect_model import inspect_model
 from .probe import Probe, changes
@@ -68,20 +69,67 @@ def examine(program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -
         return _alone(experiment, first)
 
 
-def provenance(model: Callable, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Factorization:
-    """The factorization of a model by provenance alone: one run, no probing.
+def provenance(
+    model: Callable, args: Sequence[Any], given: Mapping[str, str] | None = None, free: Sequence[str] = ()
+) -> Factorization:
+    """The factorization of a model by provenance: one run, and no probing but for arguments that nothing observes.
 
     Quick, and for most code no edge too few; what a value computes but does not depend on is an edge, too.
+
+    Args:
+        model, args: the program and its arguments.
+        given: what sites may be drawn given among the arguments: the name of a parameter -> what it is called.
+        free: those of them that nothing observes: each is changed once, as tags are lost where values are written in
+            place.
 
     Raises:
         Exception: whatever a program does with a tensor that carries tags.
     """
-    with experiments([model], args, kwargs or {}) as (experiment,):
-        run = experiment.run()
-        tags = experiment.tags([frozenset()] * len(experiment.laboratory.leaves))
-    order = [*run.of("latent", "observed", "factor")]
-    parents = {site: tuple(u for u in order[:i] if u in tags.get(site, ())) for i, site in enumerate(order)}
-    return Factorization(parents, tuple(run.of("observed", "factor")))
+    given = given or {}
+    with experiments([model], args, {}) as (experiment,):
+        run, names = experiment.run(), experiment.leaf_names
+        tags = {**experiment.tags([frozenset({given[n]} if n in given else ()) for n in names])}
+        leaves = {given[name]: k for k, name in enumerate(names) if name in free}
+        for site, name in _moved_by(experiment, run, leaves) if leaves else ():
+            tags[site] = tags.get(site, frozenset()) | {name}
+    order, read = [*run.of("latent", "observed", "factor")], {tag for found in tags.values() for tag in found}
+    known = [name for name in given.values() if name in read]
+    parents = {s: tuple(u for u in (*order[:i], *known) if u in tags.get(s, ())) for i, s in enumerate(order)}
+    return Factorization(parents, tuple(run.of("observed", "factor")), tuple(known))
+
+
+def _moved_by(experiment: Experiment, run: ProgramRun, leaves: Mapping[str, int]) -> list[tuple[str, str]]:
+    """(site, name): the factors that move where one of the leaves is changed, and all that is drawn is held."""
+    experiment.laboratory.settle()
+    held, found = {name: record.value for name, record in run.of("latent", "subsample").items()}, []
+    baseline = Baseline(held, {}, 0, 0)
+    base = baseline.run(experiment)
+    for name, k in leaves.items():
+        try:
+            other = _reordered(experiment.laboratory.leaves, k)(baseline).run(experiment)
+        except Exception:  # noqa: BLE001, S112 (a program may take no other values)
+            continue
+        tolerance = experiment.laboratory.tolerance
+        known = base.of("latent", "observed", "factor").items()
+        found += [(s, name) for s, r in known if s in other and r.moved(r, other[s], tolerance)]
+    return found
+
+
+def unobserved(model: Callable, args: Sequence[Any]) -> dict[str, np.ndarray]:
+    """For arrays among the arguments of a model, by name, the elements that no observed value is made of.
+
+    Arrays of which that cannot be told are left out.
+    """
+    with experiments([model], args, {}) as (experiment,):
+        first = first_run(experiment, None)
+        experiment.laboratory.settle()
+        rows = {name: record.value for name, record in first.of("subsample").items()}
+        baseline = draw_baseline(experiment, None, 0, jitter=True, plus=(), rows=rows)
+        alignment = Alignment(experiment, baseline, baseline.run(experiment))
+        if alignment.mixed:
+            return {}
+        found = dict(zip(experiment.leaf_names, alignment.unobserved(), strict=True))
+        return {name: free for k, (name, free) in enumerate(found.items()) if k not in alignment.unread}
 
 
 def _is_guide(program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

@@ -228,11 +228,7 @@ class _Look(Messenger):
 
 
 class _Tags(Messenger):
-    """Follow provenance from site to site: direct dependences only, as each value is tagged anew.
-
-    Args:
-        arguments: the tags of arguments. That a site observes one makes it no function of it.
-    """
+    """Provenance from site to site, each value tagged anew; to observe one of the `arguments` is no dependence."""
 
     def __init__(self, arguments: frozenset[str] = frozenset()) -> None:
         super().__init__()
