@@ -11,6 +11,7 @@ from .parts.conditionals import Conditionals
 from .parts.factors import Families
 from .parts.guide import OrderedGuide, example_of
 from .parts.parents import check_order, faithful_inverse, read_off
+from .parts.units import prior_starts
 
 
 class Faithful(OrderedGuide):
@@ -75,12 +76,16 @@ class Faithful(OrderedGuide):
         depth: int = 1,
         image: Sequence[int] | None = None,
         amortized: bool | None = None,
+        init_loc_fn: Callable | None = None,
+        init_scale: float | None = None,
     ) -> None:
         check_order(order)
         args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args, classical=not amortized)
         self.layout, self.order, parents = faithful_inverse(self.layout, model, args, order, amortized)
-        factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image, small_init=True)
+        starts = prior_starts(model, args, self.layout, init_loc_fn, init_scale)
+        sizes = encoder, hidden, depth, image
+        factors = Conditionals(self.layout, parents, family, *sizes, small_init=True, starts=starts)
         self.factors = factors.to(**self.place)
 
     @property

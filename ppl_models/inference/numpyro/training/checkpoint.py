@@ -16,7 +16,7 @@ import numpy as np
 from numpyro import handlers
 from safetensors.numpy import load as parse, save as serialize
 
-from ppl_models.numpyro.parts.program import Program, with_parameters
+from ppl_models.numpyro.parts.program import Program, absent_constants, with_parameters
 
 from ... import checkpoint_file as container
 from ...checkpoint_file import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS, Checkpoint
@@ -105,7 +105,7 @@ def load(path: Path, model: Callable, guide: Callable) -> tuple[Callable, Callab
 
 def _loaded(path: Path, label: str, program: Program, values: Mapping[str, np.ndarray]) -> Program:
     try:
-        return with_parameters(program, values)
+        return with_parameters(program, {**absent_constants(program), **values})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

@@ -122,7 +122,7 @@ def load(path: Path, modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) ->
     """
     found, wanted = read(path), _tensors(modules)
     container.check_evidence(path, found, modules.values())
-    tensors = found.weights
+    tensors = {**_absent(modules), **found.weights}
     for key in sorted(wanted.keys() ^ tensors.keys()):
         side = "lacks" if key in wanted else "has, but the modules lack,"
         raise ValueError(
@@ -160,6 +160,16 @@ def read(path: Path) -> Checkpoint:
         ValueError: a truncated, damaged or foreign file; the message offers the previous one, if that is whole.
     """
     return container.read(path, parse)
+
+
+def _absent(modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """What buffers that older files do not have are there, by name, as the modules' own `absent()` says."""
+    found = {}
+    for label, whole in modules.items():
+        for place, module in whole.named_modules() if isinstance(whole, nn.Module) else ():
+            for name, value in module.absent().items() if hasattr(module, "absent") else ():
+                found[".".join(filter(None, (label, place, name)))] = value
+    return found
 
 
 def _tensors(modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) -> dict[str, Tensor]:
