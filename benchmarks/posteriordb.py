@@ -3,6 +3,7 @@
     python -m benchmarks.posteriordb                                  # the whole table, about an hour on one thread
     python -m benchmarks.posteriordb blr nes --ways diagonal full     # some of it
     python -m benchmarks.posteriordb --json posteriordb.json          # what is in there is not done again
+    python -m benchmarks.posteriordb --language numpyro               # by the ports, in a quarter of the time
 
 An error is the largest over the quantities of a posterior of |mean - reference mean| / reference sd and
 |sd - reference sd| / reference sd. `Faithful` and the autoguides take the same steps of `fit`; of the guides there are
@@ -19,7 +20,7 @@ from time import perf_counter
 import numpy as np
 import pyro
 import torch
-from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
+from pyro.infer import autoguide
 
 from guides import Faithful
 from ppl_models.inference import fit
@@ -28,24 +29,49 @@ from .posteriors import POSTERIORS, columns_of, reference_of
 from .table import table
 
 FAMILIES = "diagonal", "full", "flow"
-AUTO = {"AutoNormal": AutoNormal, "AutoMultivariateNormal": AutoMultivariateNormal}
+AUTO = "AutoNormal", "AutoMultivariateNormal"
 WAYS = *FAMILIES, *AUTO, "NUTS"
 DRAWS = 100_000
 
 
-def by_guide(name: str, way: str, steps: int, lr: float, seed: int) -> dict[str, np.ndarray]:
-    """Draws of the latents by a guide."""
+def by_pyro(name: str, way: str, options: dict) -> dict[str, np.ndarray]:
+    """Draws of the latents by a guide of Pyro's, or of ours, trained by `fit`."""
     columns = [torch.tensor(column) for column in columns_of(name)]
     model = partial(POSTERIORS[name].model, pyro)
     pyro.clear_param_store()
-    pyro.set_rng_seed(seed)
-    guide = AUTO[way](model) if way in AUTO else Faithful(model, *columns, family=way)
-    options = {"steps": steps, "particles": 32, "lr": lr, "batch_size": len(columns[0]), "compile": False, "seed": seed}
-    fit(model, guide, tuple(columns), every=steps, progress=False, **options)
+    pyro.set_rng_seed(options["seed"])
+    guide = getattr(autoguide, way)(model) if way in AUTO else Faithful(model, *columns, family=way)
+    fit(model, guide, tuple(columns), batch_size=len(columns[0]), compile=False, progress=False, **options)
     with torch.no_grad(), pyro.plate("draws", DRAWS, dim=-1):
-        found = guide(*columns)
-    flat = {key: value.reshape(DRAWS, -1).numpy() for key, value in found.items()}  # an event has one dim at most
-    return {key: value[:, 0] if found[key].shape[-1] == DRAWS else value for key, value in flat.items()}
+        return {key: _drawn(value.numpy()) for key, value in guide(*columns).items()}
+
+
+def by_numpyro(name: str, way: str, options: dict) -> dict[str, np.ndarray]:
+    """The same by NumPyro's guides and the ports."""
+    import jax
+    import numpyro
+    import numpyro.infer.autoguide
+
+    from guides.numpyro import Faithful
+    from ppl_models.inference.numpyro import fit
+
+    jax.config.update("jax_enable_x64", True)
+    columns, key = columns_of(name), jax.random.key(options["seed"])
+    model = partial(POSTERIORS[name].model, numpyro)
+    columns = [jax.numpy.asarray(column) for column in columns]
+    ours = way in FAMILIES
+    guide = Faithful(model, *columns, family=way, key=key) if ours else getattr(numpyro.infer.autoguide, way)(model)
+    run = fit(model, guide, tuple(columns), batch_size=len(columns[0]), progress=False, **options)
+    if ours:
+        with numpyro.handlers.seed(rng_seed=1), numpyro.plate("draws", DRAWS, dim=-1):
+            return {key: _drawn(np.asarray(value)) for key, value in run.guide(*columns).items()}
+    drawn = guide.sample_posterior(jax.random.key(1), run.params, sample_shape=(DRAWS,))
+    return {key: np.asarray(value) for key, value in drawn.items()}
+
+
+def _drawn(values: np.ndarray) -> np.ndarray:
+    """Draws of events of one dim at most, (DRAWS,) or (DRAWS, n)."""
+    return values.reshape(DRAWS) if values.size == DRAWS else values.reshape(DRAWS, -1)
 
 
 def by_nuts(name: str, seed: int) -> dict[str, np.ndarray]:
@@ -73,10 +99,11 @@ def error(name: str, draws: dict[str, np.ndarray]) -> tuple[float, str]:
     return float(errors[worst]), worst
 
 
-def measured(name: str, way: str, steps: int, lr: float, seed: int) -> dict:
+def measured(name: str, way: str, language: str, options: dict) -> dict:
     """One entry of the table: error, the quantity that has it, seconds."""
     start = perf_counter()
-    draws = by_nuts(name, seed) if way == "NUTS" else by_guide(name, way, steps, lr, seed)
+    by_guide = by_pyro if language == "pyro" else by_numpyro
+    draws = by_nuts(name, options["seed"]) if way == "NUTS" else by_guide(name, way, options)
     seconds = perf_counter() - start
     worst, quantity = error(name, draws)
     return {"error": worst, "quantity": quantity, "seconds": seconds}
@@ -99,21 +126,23 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--lr", type=float, default=1e-2)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--language", choices=["pyro", "numpyro"], default="pyro")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     warnings.simplefilter("ignore")
-    how = {"steps": options.steps, "lr": options.lr, "seed": options.seed}
+    how = {"steps": options.steps, "every": options.steps, "lr": options.lr, "seed": options.seed, "particles": 32}
+    about = {**how, "language": options.language}
     kept = json.loads(options.json.read_text()) if options.json and options.json.exists() else {"posteriors": {}}
     found = kept["posteriors"]
     for way in options.ways:
         for name in options.names:
             if way not in found.setdefault(name, {}):
-                found[name][way] = measured(name, way, **how)
+                found[name][way] = measured(name, way, options.language, how)
                 print(f"{name:28} {way:24} {found[name][way]}", flush=True)
                 if options.json:
-                    options.json.write_text(json.dumps({"about": how, **kept}, indent=1) + "\n")
+                    options.json.write_text(json.dumps({"about": about, **kept}, indent=1) + "\n")
     print(posterior_table({name: found[name] for name in options.names}))
 
 

@@ -21,6 +21,7 @@ class BottomUp(OrderedGuide):
     Args:
         model, args, family, hidden, depth, image: as for `MeanField`.
         encoder: one network a latent by default.
+        init_loc_fn, init_scale: as for `Faithful`.
         parents: "needed" (the fewest with which the guide can be exact), "all", "previous" (Markov), "none" or a
             mapping.
 

@@ -54,6 +54,9 @@ class Faithful(OrderedGuide):
         amortized: whether locals read data, as they do wherever the data have a plate. Where nothing is in a plate the
             default is that every latent is global (classical variational inference); True takes all data for one datum
             of many, for instance a sequence.
+        init_loc_fn, init_scale: the location of globals, a function of a site, and their standard deviation in
+            unconstrained coordinates, as for Pyro's AutoNormal. By default those of their priors, from which `fit` goes
+            to the mode of all rows before its first step.
 
     Raises:
         ValueError: an unknown order, family or encoder; `amortized=False` with latents in the plate of the data; see

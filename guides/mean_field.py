@@ -27,6 +27,7 @@ class MeanField(TopDownGuide):
         encoder: see `guides.parts.encoders.encoder`.
         hidden, depth: width and residual blocks of the networks.
         image: (channels, height, width) of a row, for `encoder="conv"`.
+        init_loc_fn, init_scale: as for `Faithful`.
 
     Raises:
         ValueError: see `TopDownGuide`; an unknown family or encoder.

@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 MOST_ROWS = 10_000  # of data that are looked at
 MOST_NUMBERS = 1_000  # of globals: the curvature has as many columns
 EVALUATIONS, REFINEMENTS = 500, 30  # of the climb, and of Newton's method after it
+MOST_BENT = 5  # of these at places that are in no valley
 CLOSE = 1e-6  # nats that a mode may be above the place where the climb ends
 
 
@@ -66,12 +67,17 @@ def refused(wanted: Beginning, random: bool) -> str:
         random: whether the model takes a part of its data, another one at each run.
     """
     if wanted.apart:
-        return f"there is none without {_named(wanted.apart)}"
+        return f"their density has {_named(wanted.apart)} in it, which are latent, too"
     if random:
         return "the model takes another part of its data at each run"
     if len(wanted.loc) > MOST_NUMBERS:
-        return f"it has {len(wanted.loc)} numbers, more than the {MOST_NUMBERS} of which the curvature is taken"
+        return f"there are {len(wanted.loc)} numbers, more than the {MOST_NUMBERS} of which the curvature is taken"
     return ""
+
+
+def failed(error: Exception) -> str:
+    """The reason that an error of the model is."""
+    return f"their density cannot be had ({' '.join([type(error).__name__, *str(error).splitlines()[:1]])})"
 
 
 def climb(density: Density, loc: ndarray, scale: ndarray) -> Mode | str:
@@ -92,12 +98,12 @@ def climb(density: Density, loc: ndarray, scale: ndarray) -> Mode | str:
         lowest = min(lowest, -value)
         return -value, -gradient * scale
 
-    first, _ = negative(np.zeros_like(loc))
+    negative(np.zeros_like(loc))
     if not np.isfinite(lowest):
-        return "it is not finite at the location of the priors"
+        return "their density is not finite at the location of the priors"
     options = {"maxiter": EVALUATIONS, "maxfun": EVALUATIONS, "maxcor": 20, "ftol": 1e-12, "gtol": 1e-8}
     w = minimize(negative, np.zeros_like(loc), jac=True, method="L-BFGS-B", options=options).x
-    damping = 0.0
+    damping, bent = 0.0, 0
     for _ in range(REFINEMENTS):
         value, slope = negative(w)
         curvature = -density.hessian(loc + scale * w) * scale * scale[:, None]
@@ -107,6 +113,9 @@ def climb(density: Density, loc: ndarray, scale: ndarray) -> Mode | str:
         values, vectors = np.linalg.eigh(curvature * unit * unit[:, None])
         along = vectors.T @ (slope * unit)
         good = values[0] > 1e-12 * values[-1]
+        bent += not good
+        if bent > MOST_BENT:
+            break
         with np.errstate(divide="ignore", invalid="ignore"):
             gain = float((along**2 / values).sum()) / 2
         if good and 0 <= gain < CLOSE:
@@ -121,14 +130,14 @@ def climb(density: Density, loc: ndarray, scale: ndarray) -> Mode | str:
             damping = max(10 * damping, 1e-3 * np.abs(values).max())
         else:
             break
-    return f"it has no mode that {count} evaluations come to"
+    return f"their density has no mode that {count} evaluations come to"
 
 
 def told(wanted: Beginning, found: Mode | str, rows: int, of: int) -> str:
     """The line that a training tells of the start of its globals."""
     names = _named(wanted.latents)
     if isinstance(found, str):
-        return f"start of {names}: their priors, as of the density {found}"
+        return f"start of {names}: their priors, as {found}"
     sample = f" of {rows} of {of} rows" if rows < of else ""
     return (
         f"start of {names}: the mode{sample}, log density {found.value:.6g} after {found.evaluations} evaluations, in "

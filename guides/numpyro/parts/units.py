@@ -1,15 +1,22 @@
-"""`Units`: where the factor of a global latent begins and the units in which its family's numbers live, as constants."""
+"""`Units`: where the factor of a global latent begins, and the units in which its family's numbers live; constants."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import Any, Self
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpyro import handlers
-from numpyro.distributions import Distribution, Independent, MultivariateNormal, Normal, TransformedDistribution, biject_to
+from numpyro.distributions import (
+    Distribution,
+    Independent,
+    MultivariateNormal,
+    Normal,
+    TransformedDistribution,
+    biject_to,
+)
 from numpyro.distributions.transforms import AffineTransform
 from numpyro.primitives import Messenger
 
@@ -18,7 +25,16 @@ from ppl_models.numpyro.parts.program import Constant
 
 from ...parts.latents import Latent
 from ...parts.layout import Layout
-from ...parts.starts import INIT_SCALE, Start, Units as Found, check_start, draws_of, median_and_spread, shape_of, units_shape
+from ...parts.starts import (
+    INIT_SCALE,
+    Start,
+    Units as Found,
+    check_start,
+    draws_of,
+    median_and_spread,
+    shape_of,
+    units_shape,
+)
 from .families import gaussian_base
 
 OLD_WIDTH = 0.1  # with which factors of `small_init` began when files had no units
@@ -67,8 +83,11 @@ class Units(eqx.Module):
         values = {"loc": loc, "spread": found.spread, "root": found.root, "width": np.ones(self.width.shape)}
         if self.slope.shape[-1]:
             values["slope"] = found.slope
-        constants = [Constant(np.asarray(v, float).reshape(getattr(self, name).shape)) for name, v in values.items()]
-        return eqx.tree_at(lambda units: [getattr(units, name) for name in values], self, constants, is_leaf=_is_constant)
+        new = copy(self)
+        for name, value in values.items():
+            constant = Constant(np.asarray(value, float).reshape(getattr(self, name).shape))
+            object.__setattr__(new, name, constant)  # as Equinox itself fills a module
+        return new
 
     def absent(self) -> dict[str, np.ndarray]:
         """The constants of a file that has none: units of 1 around 0."""
@@ -169,7 +188,3 @@ def _like(constant: Constant, array: Array) -> Array:
 
 def _diagonal(vector: np.ndarray) -> np.ndarray:
     return vector[..., None] * np.eye(vector.shape[-1])
-
-
-def _is_constant(node: Any) -> bool:
-    return isinstance(node, Constant)

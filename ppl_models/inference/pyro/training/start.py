@@ -14,7 +14,7 @@ from torch import Tensor
 from ppl_models.programs.pyro import frame_of, kind_of
 from ppl_models.programs.torch_state import ProgramSnapshot, seed_generators
 
-from ...start import MOST_ROWS, Beginning, Mode, climb, refused, told
+from ...start import MOST_ROWS, Beginning, Mode, climb, failed, refused, told
 from ...weighing import Weighing
 from ..feeding.columns import Columns
 from ..passes.rounding import rounded
@@ -55,14 +55,14 @@ def found_start(
 
 def _searched(model: Callable, args: Sequence[Any], wanted: Beginning, weighing: Weighing, up: float) -> Mode | str:
     """The mode, in double precision, or in single if the model fails there."""
-    failed = ""
+    reason = ""
     for double in (True, False):
         try:
             with _density(model, args, wanted, weighing, up, double) as density:
                 return climb(density, wanted.loc, wanted.scale)
         except Exception as error:  # noqa: BLE001 (a program may do anything in a precision that is not its own)
-            failed = failed or f"there was a {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    return failed
+            reason = reason or failed(error)
+    return reason
 
 
 @contextmanager
