@@ -11,7 +11,7 @@ MOST_ROWS = 10_000  # of data that are looked at
 MOST_NUMBERS = 1_000  # of globals: the curvature has as many columns
 EVALUATIONS, REFINEMENTS = 500, 30  # of the climb, and of Newton's method after it
 MOST_BENT = 5  # of these at places that are in no valley
-CLOSE = 1e-6  # nats that a mode may be above the place where the climb ends
+CLOSE, NEAR = 1e-9, 1e-2  # nats that a mode may be above the place where the climb ends; where rounding ends it
 
 
 class Beginning(Protocol):
@@ -103,7 +103,7 @@ def climb(density: Density, loc: ndarray, scale: ndarray) -> Mode | str:
         return "their density is not finite at the location of the priors"
     options = {"maxiter": EVALUATIONS, "maxfun": EVALUATIONS, "maxcor": 20, "ftol": 1e-12, "gtol": 1e-8}
     w = minimize(negative, np.zeros_like(loc), jac=True, method="L-BFGS-B", options=options).x
-    damping, bent = 0.0, 0
+    damping, bent, found = 0.0, 0, None
     for _ in range(REFINEMENTS):
         value, slope = negative(w)
         curvature = -density.hessian(loc + scale * w) * scale * scale[:, None]
@@ -118,8 +118,10 @@ def climb(density: Density, loc: ndarray, scale: ndarray) -> Mode | str:
             break
         with np.errstate(divide="ignore", invalid="ignore"):
             gain = float((along**2 / values).sum()) / 2
-        if good and 0 <= gain < CLOSE:
-            return Mode(loc + scale * w, curvature / scale / scale[:, None], -value, count)
+        if good and 0 <= gain < NEAR:
+            found = Mode(loc + scale * w, curvature / scale / scale[:, None], -value, count)
+            if gain < CLOSE:
+                break
         # a step downhill, whatever the signs of the curvature; shorter ones if it does not go down
         size = np.maximum(np.abs(values), 1e-10 * np.abs(values).max())
         for _ in range(10):
@@ -130,7 +132,7 @@ def climb(density: Density, loc: ndarray, scale: ndarray) -> Mode | str:
             damping = max(10 * damping, 1e-3 * np.abs(values).max())
         else:
             break
-    return f"their density has no mode that {count} evaluations come to"
+    return found or f"their density has no mode that {count} evaluations come to"
 
 
 def told(wanted: Beginning, found: Mode | str, rows: int, of: int) -> str:

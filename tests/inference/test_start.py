@@ -1,4 +1,4 @@
-"""The start of global latents: their priors in the constructor; in `fit` the mode of all rows and the curvature there."""
+"""The start of global latents: their priors in the constructor; in `fit` the mode and the curvature there."""
 
 import numpy as np
 import pyro
