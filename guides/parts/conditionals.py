@@ -142,6 +142,11 @@ class Conditionals(nn.Module):
             for name, place in places.items():
                 units[name].begin(mode[place], found[name])
 
+        def narrow() -> None:
+            self.begun = {}
+            for each in units.values():
+                each.narrow()
+
         apart = [name for name in self.layout.factorization.latents if name not in places]
         loc, scale = (
             torch.stack([torch.cat([getattr(u, what).flatten() for u in units.values()]) for what in ("loc", "spread")])
@@ -149,7 +154,7 @@ class Conditionals(nn.Module):
             .cpu()
             .numpy()
         )
-        return Beginning(tuple(places), apart, loc, scale, values, at)
+        return Beginning(tuple(places), apart, loc, scale, values, at, narrow)
 
     def residual(self, name: str, raw: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """A factor around the prior: its base shifted and scaled, its transforms shared. Free without such a base."""

@@ -186,6 +186,7 @@ class Beginning:
         loc, scale: where a search begins, and in what units it goes, (D,): all of them one after another.
         values: (D,) -> ({site: value}, log |det|) in the language of the guide.
         at: puts the factors at a mode (D,), in the units of the precision (D, D) there.
+        narrow: leaves them at the location of their priors, with a standard deviation of 0.1 at most.
     """
 
     latents: Sequence[str]
@@ -194,3 +195,4 @@ class Beginning:
     scale: ndarray
     values: Callable[[Any], tuple[dict[str, Any], Any]]
     at: Callable[[ndarray, ndarray], Any]
+    narrow: Callable[[], Any]

@@ -89,6 +89,12 @@ class Units(nn.Module):
             buffer = getattr(self, name)
             buffer.copy_(torch.as_tensor(value).reshape(buffer.shape) if np.ndim(value) else buffer.new_tensor(value))
 
+    @torch.no_grad()
+    def narrow(self) -> None:
+        """Begin with a standard deviation of 0.1, as AutoNormal does, or that of the prior where it is less."""
+        own = self.spread.reshape(self.width.shape)
+        self.width.copy_((INIT_SCALE / own).clamp(max=1.0))
+
     def absent(self) -> dict[str, Tensor]:
         """The buffers of a file that has none: units of 1 around 0."""
         ones = torch.ones_like(self.width)

@@ -23,6 +23,7 @@ class Beginning(Protocol):
         loc, scale: where a search begins, and in what units it goes, (D,), unconstrained.
         values: (D,) -> ({site: value}, log |det|), in arrays of the language.
         at: puts the factors at a mode (D,), in the units of the precision (D, D) there.
+        narrow: leaves them at the location of their priors, with a standard deviation of 0.1 at most.
     """
 
     latents: Sequence[str]
@@ -31,6 +32,7 @@ class Beginning(Protocol):
     scale: ndarray
     values: Callable[[Any], tuple[dict[str, Any], Any]]
     at: Callable[[ndarray, ndarray], Any]
+    narrow: Callable[[], Any]
 
 
 class Density(Protocol):
@@ -139,7 +141,7 @@ def told(wanted: Beginning, found: Mode | str, rows: int, of: int) -> str:
     """The line that a training tells of the start of its globals."""
     names = _named(wanted.latents)
     if isinstance(found, str):
-        return f"start of {names}: their priors, as {found}"
+        return f"start of {names}: the location of their priors, as {found}"
     sample = f" of {rows} of {of} rows" if rows < of else ""
     return (
         f"start of {names}: the mode{sample}, log density {found.value:.6g} after {found.evaluations} evaluations, in "

@@ -173,15 +173,17 @@ def funnel(year, y):
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        (local, "start of tau: their priors, as their density has z in it, which are latent, too"),
-        (funnel, "start of tau, theta: their priors, as their density has no mode that"),
+        (local, "start of tau: the location of their priors, as their density has z in it, which are latent, too"),
+        (funnel, "start of tau, theta: the location of their priors, as their density has no mode that"),
     ],
 )
 def test_where_there_is_no_density_to_climb_a_line_says_so(model, words):
     guide = MeanField(model, YEARS, Y) if model is local else Faithful(model, YEARS, Y)
     before = guide.factors.units("tau").loc.clone()
     assert any(words in note for note in put(guide))
-    assert torch.equal(guide.factors.units("tau").loc, before)
+    units = guide.factors.units("tau")
+    assert torch.equal(units.loc, before)
+    assert (units.root * units.width).item() == pytest.approx(0.1) and put(guide) == []
 
 
 def test_of_many_rows_a_fixed_sample_is_scaled_up(monkeypatch):

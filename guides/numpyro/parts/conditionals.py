@@ -136,17 +136,24 @@ class Conditionals(eqx.Module):
             return found, total
 
         def at(mode: ndarray, precision: ndarray) -> Self:
-            found, new = split(blocks, precision), copy(self)
-            put = {_units_of(self.plan[n]): units[n].begun(mode[place], found[n]) for n, place in places.items()}
-            object.__setattr__(new, "children", self.children | put)  # as Equinox itself fills a module
-            object.__setattr__(new, "begun", Table())
-            return new
+            found = split(blocks, precision)
+            return self._begun({n: units[n].begun(mode[place], found[n]) for n, place in places.items()})
+
+        def narrow() -> Self:
+            return self._begun({name: each.narrow() for name, each in units.items()})
 
         apart = [name for name in self.layout.factorization.latents if name not in places]
         loc, scale = (
             np.concatenate([np.ravel(getattr(u, what).value) for u in units.values()]) for what in ("loc", "spread")
         )
-        return Beginning(tuple(places), apart, loc, scale, values, at)
+        return Beginning(tuple(places), apart, loc, scale, values, at, narrow)
+
+    def _begun(self, units: Mapping[str, Units]) -> Self:
+        """The same with other units, which are settled."""
+        new, put = copy(self), {_units_of(self.plan[name]): each for name, each in units.items()}
+        object.__setattr__(new, "children", self.children | put)  # as Equinox itself fills a module
+        object.__setattr__(new, "begun", Table())
+        return new
 
     def residual(self, name: str, raw: Array, prior: Distribution) -> Distribution:
         """A factor around the prior: its base shifted and scaled, its transforms shared. Free without such a base."""

@@ -78,11 +78,19 @@ class Units(eqx.Module):
         width = _like(self.width, raw)
         return in_units(residual(raw, 0.0, width), _like(self.loc, raw).reshape(width.shape), _like(self.root, raw))
 
+    def narrow(self) -> Self:
+        """See `guides.parts.units.Units.narrow`."""
+        own = self.spread.value.reshape(self.width.shape)
+        return self._with({"width": np.minimum(INIT_SCALE / own, 1.0)})
+
     def begun(self, loc: np.ndarray, found: Found) -> Self:
         """The units of a mode, where raw numbers of 0 give the Gaussian that `found` is."""
         values = {"loc": loc, "spread": found.spread, "root": found.root, "width": np.ones(self.width.shape)}
         if self.slope.shape[-1]:
             values["slope"] = found.slope
+        return self._with(values)
+
+    def _with(self, values: Mapping[str, np.ndarray]) -> Self:
         new = copy(self)
         for name, value in values.items():
             constant = Constant(np.asarray(value, float).reshape(getattr(self, name).shape))

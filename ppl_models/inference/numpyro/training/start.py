@@ -40,8 +40,8 @@ def found_start(
             index = np.sort(np.random.default_rng(0).permutation(size)[:rows])
         args = drawn(data, [column.values[index] for column in data], random.key(0))
         found = _searched(model, args, params, wanted, weighing, 1.0 if alone else size / rows)
-    if isinstance(found, Mode):
-        guide = eqx.tree_at(lambda g: g.factors, guide, wanted.at(found.place, found.precision))
+    factors = wanted.at(found.place, found.precision) if isinstance(found, Mode) else wanted.narrow()
+    guide = eqx.tree_at(lambda g: g.factors, guide, factors)
     return guide, [told(wanted, found, rows, size)]
 
 

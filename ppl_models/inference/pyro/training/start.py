@@ -50,6 +50,8 @@ def found_start(
         found = _searched(model, args, wanted, weighing, data.size / rows if not alone else 1.0)
     if isinstance(found, Mode):
         wanted.at(found.place, found.precision)
+    else:
+        wanted.narrow()
     return [told(wanted, found, rows, data.size)]
 
 
