@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_models.programs.pyro import frame_of, kind_of
-from ppl_models.programs.torch_state import ProgramSnapshot, seed_generators
+from ppl_models.programs.torch_state import ProgramSnapshot, modules_of, seed_generators
 
 from ...start import MOST_ROWS, Beginning, Mode, climb, failed, refused, told
 from ...weighing import Weighing
@@ -34,8 +33,9 @@ def found_start(
         batch: rows of a batch, all that count where no plate is around the data.
         device: of the guide.
     """
-    factors: Any = getattr(poutine.unwrap(guide), "factors", None)
-    wanted: Beginning | None = factors.beginning() if hasattr(factors, "beginning") else None
+    # a function, a partial or a handler may stand between `fit` and the guide
+    found_in = [m.factors for m in modules_of(guide) if hasattr(getattr(m, "factors", None), "beginning")]
+    wanted: Beginning | None = found_in[0].beginning() if len(found_in) == 1 else None
     if wanted is None:
         return []
     alone = not weighing.plate or weighing.scales  # programs that scale know the size of a batch
