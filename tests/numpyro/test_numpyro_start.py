@@ -21,6 +21,7 @@ from ppl_models.inference.numpyro import fit, load
 from ppl_models.inference.numpyro.training import start
 from ppl_models.numpyro import from_torch
 from ppl_models.numpyro.parts.program import named_constants, named_parameters, with_parameters
+from tests.helpers.cases import few
 
 KEY = jax.random.key(0)
 YEARS = np.linspace(1900, 2020, 25)
@@ -55,9 +56,10 @@ def in_torch(structure, family, **options):
     return guide, run.notes
 
 
-@pytest.mark.parametrize(
-    ("structure", "family"), [("Faithful", "flow"), ("Faithful", "full"), ("MeanField", "diagonal")]
-)
+PAIRS = ("Faithful", "flow"), ("Faithful", "full"), ("MeanField", "diagonal")
+
+
+@pytest.mark.parametrize(("structure", "family"), few(PAIRS, lambda structure, _: structure == "MeanField"))
 def test_location_and_units_are_those_of_pyro(wide, structure, family):
     """To a thousandth: either comes to the mode up to 1e-9 nats."""
     theirs, notes = in_torch(structure, family)
@@ -131,7 +133,7 @@ def test_a_resumed_run_goes_on_in_the_same_units(tmp_path):
 def test_of_many_rows_a_fixed_sample_is_scaled_up(monkeypatch):
     monkeypatch.setattr(start, "MOST_ROWS", 10)
     model = written(numpyro)
-    run = fit(model, Faithful(model, YEARS, Y, key=KEY), (YEARS, Y), steps=1, batch_size=5, progress=False, seed=0)
+    run = fit(model, MeanField(model, YEARS, Y, key=KEY), (YEARS, Y), steps=1, batch_size=5, progress=False, seed=0)
     assert "the mode of 10 of 25 rows" in run.notes[0]
 
 
