@@ -7,7 +7,8 @@ from torch import nn
 
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.factors import Families
-from .parts.guide import OrderedGuide
+from .parts.guide import OrderedGuide, example_of
+from .parts.units import prior_starts
 
 
 class BottomUp(OrderedGuide):
@@ -20,6 +21,7 @@ class BottomUp(OrderedGuide):
     Args:
         model, args, family, evidence, hidden, depth, image: as for `MeanField`.
         encoder: one network a latent by default.
+        init_loc_fn, init_scale: as for `Faithful`.
         parents: "needed" (the fewest with which the guide can be exact), "all", "previous" (Markov), "none" or a
             mapping.
 
@@ -57,11 +59,16 @@ class BottomUp(OrderedGuide):
         hidden: int = 256,
         depth: int = 1,
         image: Sequence[int] | None = None,
+        init_loc_fn: Callable | None = None,
+        init_scale: float | None = None,
     ) -> None:
+        args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args)
         sites = self.layout.latents
         outer = [name for name in sites if sites[name].is_global]
         self.order = outer + [name for name in reversed([*sites]) if name not in outer]
         chosen = choose_parents(self.layout, self.order, parents)
         self.layout = choose_evidence(self.layout, chosen, evidence)
-        self.factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image).to(**self.place)
+        starts = prior_starts(model, args, self.layout, init_loc_fn, init_scale)
+        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, starts=starts)
+        self.factors = factors.to(**self.place)

@@ -11,6 +11,7 @@ from .parts.conditionals import Conditionals, Reads
 from .parts.factors import Families
 from .parts.guide import OrderedGuide, example_of
 from .parts.parents import check_order, faithful_inverse, read_off
+from .parts.units import prior_starts
 
 
 class Faithful(OrderedGuide):
@@ -54,6 +55,9 @@ class Faithful(OrderedGuide):
         amortized: whether locals read data, as they do wherever the data have a plate. Where nothing is in a plate the
             default is that every latent is global (classical variational inference); True takes all data for one datum
             of many, for instance a sequence.
+        init_loc_fn, init_scale: the location of globals, a function of a site, and their standard deviation in
+            unconstrained coordinates, as for Pyro's AutoNormal. By default those of their priors, from which `fit` goes
+            to the mode of all rows before its first step.
 
     Raises:
         ValueError: an unknown order, family or encoder; `amortized=False` with latents in the plate of the data; see
@@ -77,12 +81,16 @@ class Faithful(OrderedGuide):
         depth: int = 1,
         image: Sequence[int] | None = None,
         amortized: bool | None = None,
+        init_loc_fn: Callable | None = None,
+        init_scale: float | None = None,
     ) -> None:
         check_order(order)
         args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args, classical=not amortized)
         self.layout, self.order, parents = faithful_inverse(self.layout, model, args, order, amortized, evidence)
-        factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image, small_init=True)
+        starts = prior_starts(model, args, self.layout, init_loc_fn, init_scale)
+        sizes = encoder, hidden, depth, image
+        factors = Conditionals(self.layout, parents, family, *sizes, small_init=True, starts=starts)
         self.factors = factors.to(**self.place)
 
     @property

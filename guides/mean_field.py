@@ -8,7 +8,8 @@ from torch import nn
 
 from .parts.conditionals import Conditionals, Reads, choose_evidence
 from .parts.factors import Families
-from .parts.guide import TopDownGuide
+from .parts.guide import TopDownGuide, example_of
+from .parts.units import prior_starts
 
 
 class MeanField(TopDownGuide):
@@ -29,6 +30,7 @@ class MeanField(TopDownGuide):
             `guides.parts.parents.choose_evidence`.
         hidden, depth: width and residual blocks of the networks.
         image: (channels, height, width) of a row, for `encoder="conv"`.
+        init_loc_fn, init_scale: as for `Faithful`.
 
     Raises:
         ValueError: see `TopDownGuide`; an unknown family or encoder.
@@ -70,11 +72,16 @@ class MeanField(TopDownGuide):
         hidden: int = 256,
         depth: int = 1,
         image: Sequence[int] | None = None,
+        init_loc_fn: Callable | None = None,
+        init_scale: float | None = None,
     ) -> None:
+        args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args)
         parents = dict.fromkeys(self.order, ())
         self.layout = choose_evidence(self.layout, parents, evidence)
-        self.factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image).to(**self.place)
+        starts = prior_starts(model, args, self.layout, init_loc_fn, init_scale)
+        factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image, starts=starts)
+        self.factors = factors.to(**self.place)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """q(z_l | x)."""

@@ -8,7 +8,8 @@ from jax import Array
 
 from ..parts.factors import Families
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
-from .parts.guide import OrderedGuide, placed
+from .parts.guide import OrderedGuide, example_of, placed
+from .parts.units import prior_starts
 
 
 class BottomUp(OrderedGuide):
@@ -28,13 +29,17 @@ class BottomUp(OrderedGuide):
         hidden: int = 256,
         depth: int = 1,
         image: Sequence[int] | None = None,
+        init_loc_fn: Callable | None = None,
+        init_scale: float | None = None,
         key: Array,
     ) -> None:
+        args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args)
         sites = self.layout.latents
         outer = [n for n in sites if sites[n].is_global]
         self.order = (*outer, *(n for n in reversed([*sites]) if n not in outer))
         chosen = choose_parents(self.layout, self.order, parents)
         self.layout = choose_evidence(self.layout, chosen, evidence)
-        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, key=key)
+        starts = prior_starts(model, args, self.layout, init_loc_fn, init_scale)
+        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, starts=starts, key=key)
         self.factors = placed(factors, model, args)

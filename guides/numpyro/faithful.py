@@ -12,6 +12,7 @@ from ..parts.factors import Families
 from ..parts.parents import check_order, faithful_inverse, read_off
 from .parts.conditionals import Conditionals, Reads
 from .parts.guide import OrderedGuide, example_of, placed
+from .parts.units import prior_starts
 
 
 class Faithful(OrderedGuide):
@@ -32,6 +33,8 @@ class Faithful(OrderedGuide):
         depth: int = 1,
         image: Sequence[int] | None = None,
         amortized: bool | None = None,
+        init_loc_fn: Callable | None = None,
+        init_scale: float | None = None,
         key: Array,
     ) -> None:
         check_order(order)
@@ -39,7 +42,9 @@ class Faithful(OrderedGuide):
         super().__init__(model, *args, classical=not amortized)
         self.layout, chosen, parents = faithful_inverse(self.layout, model, args, order, amortized, evidence)
         self.order = tuple(chosen)
-        factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image, small_init=True, key=key)
+        starts = prior_starts(model, args, self.layout, init_loc_fn, init_scale)
+        sizes = encoder, hidden, depth, image
+        factors = Conditionals(self.layout, parents, family, *sizes, small_init=True, starts=starts, key=key)
         self.factors = placed(factors, model, args)
 
     @property

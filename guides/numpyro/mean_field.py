@@ -9,7 +9,8 @@ from numpyro.distributions import Distribution
 
 from ..parts.factors import Families
 from .parts.conditionals import Conditionals, Reads, choose_evidence
-from .parts.guide import TopDown, TopDownGuide, placed
+from .parts.guide import TopDown, TopDownGuide, example_of, placed
+from .parts.units import prior_starts
 
 
 class MeanField(TopDownGuide):
@@ -27,12 +28,16 @@ class MeanField(TopDownGuide):
         hidden: int = 256,
         depth: int = 1,
         image: Sequence[int] | None = None,
+        init_loc_fn: Callable | None = None,
+        init_scale: float | None = None,
         key: Array,
     ) -> None:
+        args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args)
         parents = dict.fromkeys(self.order, ())
         self.layout = choose_evidence(self.layout, parents, evidence)
-        factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image, key=key)
+        starts = prior_starts(model, args, self.layout, init_loc_fn, init_scale)
+        factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image, starts=starts, key=key)
         self.factors = placed(factors, model, args)
 
     def get_posterior(self, name: str, prior: Distribution, run: TopDown) -> Distribution:

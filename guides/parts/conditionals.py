@@ -1,8 +1,11 @@
 """`Conditionals`: the factors q(z | parents, evidence) of a guide, one network a latent over what it conditions on."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import pyro.distributions as dist
+import torch
+from numpy import ndarray
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import biject_to
@@ -13,7 +16,7 @@ from ppl_models.programs.pyro import unwrapped
 from .checks import check_sizes, no_product
 from .encoders import encoder as evidence_network
 from .evidence import EvidenceKey, features
-from .factors import FLAT, Families, encoded, placed, plan
+from .factors import FLAT, Factor, Families, encoded, placed, plan, sloped
 from .families import FAMILIES, Spread, gaussian_base, reshaped
 from .layout import Layout
 from .parents import (
@@ -22,6 +25,8 @@ from .parents import (
     choose_evidence as choose_evidence,
     choose_parents as choose_parents,
 )
+from .starts import Beginning, Start, blocks_of, split
+from .units import OLD_WIDTH, Units
 
 
 class Conditionals(nn.Module):
@@ -36,9 +41,9 @@ class Conditionals(nn.Module):
         encoder, hidden, depth, image: see `encoders.encoder`; hidden and depth are the factors' networks' too.
         gain: factor on the initial weights of the last layers.
         precision_weighted: whether the guide calls `precision_weighted`, for which a family may take other numbers.
-        small_init: for globals, start from a standard deviation of 0.1 instead of 1 in unconstrained coordinates (draws
-            that no datum allows have huge gradients, which an optimizer remembers for long), and normalize what
-            networks make of parents (a rare draw of a parent then never makes a wild one of its child).
+        small_init: for globals, normalize what networks make of parents (a rare draw of a parent then never makes a
+            wild one of its child).
+        starts: of the globals, from `units.prior_starts`.
 
     Raises:
         ValueError: an unknown family or encoder, a family of no latent, a prior that is no diagonal Gaussian where the
@@ -57,6 +62,7 @@ class Conditionals(nn.Module):
         gain: float = 0.1,
         precision_weighted: bool = False,
         small_init: bool = False,
+        starts: Mapping[str, Start] | None = None,
     ) -> None:
         super().__init__()
         hidden, depth = check_sizes(layout.guide, hidden, depth)
@@ -71,6 +77,14 @@ class Conditionals(nn.Module):
         for name, factor in self.plan.items():
             norm = small_init and layout.latents[name].is_global
             self.add_module(factor.network, Net(factor.inputs, factor.outputs, hidden, depth, gain, norm=norm))
+        self.globals, self.begun = tuple(starts or ()), dict[str, Tensor]()
+        for name, start in (starts or {}).items():
+            factor, latent = self.plan[name], layout.latents[name]
+            read = sum(factor.inputs) if sloped(factor, latent) else 0
+            old_width = OLD_WIDTH if small_init else 1.0
+            self.add_module(_units_of(factor), Units(latent, start, factor.units, read, old_width))
+            if start.width is None:  # of numbers that nothing has trained
+                self.begun[name] = getattr(self, factor.network).bias.detach().clone()
 
     def encode(self, evidence: Mapping[EvidenceKey, Tensor]) -> dict[str, Tensor]:
         """Features of the evidence by latent, run once for all of them; read in the dtype of the networks."""
@@ -84,18 +98,64 @@ class Conditionals(nn.Module):
         for parent in (self.layout.latents[u] for u in self.parents[name]):
             value, facts = values[parent.name], parent.facts
             value = value if facts.is_real else biject_to(facts.support).inv(value)
+            if (units := self.units(parent.name)) is not None:
+                value = units.read(value)
             inputs.append(features(value, len(facts.unconstrained_shape), parent.plates, latent.shared_plates))
-        return placed(getattr(self, self.plan[name].network)(*inputs), latent)
+        raw, units = getattr(self, self.plan[name].network)(*inputs), self.units(name)
+        return placed(raw if units is None else units.shifted(raw, inputs), latent)
 
     def free(self, name: str, raw: Tensor) -> TorchDistributionMixin:
         """A factor of its own: one of the family in unconstrained coordinates, pushed to the support of the site."""
-        latent = self.layout.latents[name]
-        scale, facts = 0.1 if self.small_init and latent.is_global else 1.0, latent.facts
-        q = self.plan[name].family.residual(raw, 0.0, scale)
+        latent, family, units = self.layout.latents[name], self.plan[name].family, self.units(name)
+        facts = latent.facts
+        q = family.residual(raw, 0.0, 1.0) if units is None else units(family.residual(raw, 0.0, units.width))
         q = reshaped(q, (*latent.copies, *facts.unconstrained_shape))
         q = q if facts.is_real else dist.TransformedDistribution(q, [biject_to(facts.support).with_cache()])
         dims = latent.unplated_dims + len(latent.copies)
         return Spread(q, dims) if dims else q
+
+    def units(self, name: str) -> Units | None:
+        """Those of the factor of a global; None for a local one."""
+        return cast(Units, self.get_submodule(_units_of(self.plan[name]))) if name in self.globals else None
+
+    def beginning(self) -> Beginning | None:
+        """What a search for the start of the globals must know; None where none is to be found.
+
+        None is where the user has said where to begin, and once the factors were trained, loaded or put at a mode.
+        """
+        now = {name: getattr(self, self.plan[name].network).bias.detach() for name in self.begun}
+        if not now or any(not torch.equal(bias, self.begun[name].to(bias)) for name, bias in now.items()):
+            return None
+        places, blocks = blocks_of(self.layout, self.parents, self.plan, self.globals)
+
+        def values(v: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+            found, total = {}, v.new_zeros(())
+            for name, place in places.items():
+                free, bijection = v[torch.as_tensor(place)], biject_to(self.layout.latents[name].facts.support)
+                found[name] = bijection(free)
+                total = total + bijection.log_abs_det_jacobian(free, found[name]).sum()
+            return found, total
+
+        units = {name: cast(Units, self.units(name)) for name in places}
+
+        def at(mode: ndarray, precision: ndarray) -> None:
+            found, self.begun = split(blocks, precision), {}
+            for name, place in places.items():
+                units[name].begin(mode[place], found[name])
+
+        def narrow() -> None:
+            self.begun = {}
+            for each in units.values():
+                each.narrow()
+
+        apart = [name for name in self.layout.factorization.latents if name not in places]
+        loc, scale = (
+            torch.stack([torch.cat([getattr(u, what).flatten() for u in units.values()]) for what in ("loc", "spread")])
+            .double()
+            .cpu()
+            .numpy()
+        )
+        return Beginning(tuple(places), apart, loc, scale, values, at, narrow)
 
     def residual(self, name: str, raw: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """A factor around the prior: its base shifted and scaled, its transforms shared. Free without such a base."""
@@ -122,3 +182,8 @@ class Conditionals(nn.Module):
         loc, scale, shape, transforms = base
         q = reshaped(self.plan[name].family.precision_weighted(raw, loc, FLAT * scale if flat else scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q
+
+
+def _units_of(factor: Factor) -> str:
+    """The name of the module of a factor's units."""
+    return f"units_{factor.network}"

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ppl_models.factorization import Factorization
-from ppl_models.programs.reach import named_leaves
 from ppl_models.programs.record import Plate, Run, Site
+from ppl_models.programs.state.reach import named_leaves
 
 from .evidence import Array, Elements, Evidence, Origin, Shape
 

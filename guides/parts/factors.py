@@ -53,6 +53,11 @@ class Factor(NamedTuple):
     inputs: tuple[int, ...]
     outputs: int
 
+    @property
+    def units(self) -> str:
+        """The units that the family of a global lives in: "diagonal", "full", "copula" (a flow), "" for one's own."""
+        return getattr(self.family, "units", "")
+
 
 def plan(
     layout: Layout,
@@ -173,6 +178,11 @@ def masked_alike(
 def network_of(name: str) -> str:
     """The name of a factor's network: no dots, which separate modules, and another one for each site."""
     return f"q_{name}" if "." not in name else "dotted_" + name.replace("~", "~0").replace(".", "~1")
+
+
+def sloped(factor: Factor, latent: Latent) -> bool:
+    """Whether the factor of a global has a linear part of its parents: its first n numbers are shifts."""
+    return bool(factor.inputs and factor.units) and (latent.joint_over_plates or not latent.private_plates)
 
 
 def placed(raw: Array, latent: Latent) -> Array:

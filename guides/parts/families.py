@@ -38,6 +38,8 @@ def _tril(diagonal: Tensor, below: Tensor) -> Tensor:
 class Diagonal:
     """Independent entries: N(m, diag s^2)."""
 
+    units = "diagonal"
+
     def count(self, n: int, precision_weighted: bool = False) -> int:
         """2 n: a mean and a log scale each."""
         return 2 * n
@@ -61,6 +63,8 @@ class Diagonal:
 class RankOne:
     """Precision diagonal plus rank one: C^-1 = diag(d) + u u^T (Rezende et al. 2014)."""
 
+    units = "diagonal"
+
     def count(self, n: int, precision_weighted: bool = False) -> int:
         """3 n: a mean, a log scale and a vector entry each."""
         return 3 * n
@@ -83,6 +87,8 @@ class RankOne:
 
 class Full:
     """Any covariance, by its Cholesky factor."""
+
+    units = "full"
 
     def count(self, n: int, precision_weighted: bool = False) -> int:
         """A mean, and the log diagonal and the rest of a Cholesky factor; a square root of any form in a product."""
@@ -130,7 +136,7 @@ class Flow:
     (arXiv 1506.05860).
     """
 
-    bound = 5.0
+    bound, units = 5.0, "copula"
 
     def __init__(self, bins: int = 8) -> None:
         self.bins = one_size("Flow", "bins", bins, least=2)

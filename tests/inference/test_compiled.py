@@ -442,6 +442,24 @@ def test_programs_of_users(name, uncompiled):
         assert int(result.model.norm.num_batches_tracked) == 7
 
 
+def in_units(family: str) -> tuple[Callable, nn.Module]:
+    """A regression whose globals begin at their mode."""
+
+    def model(x: Tensor, y: Tensor) -> None:
+        beta = pyro.sample("beta", dist.Normal(0.0, 10.0).expand([WIDTH]).to_event(1))
+        sigma = pyro.sample("sigma", dist.HalfNormal(5.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Normal((x * beta).sum(-1), sigma), obs=y)
+
+    return model, Faithful(model, rows(), rows(40, 1, seed=4)[:, 0], family=family, hidden=8)
+
+
+@pytest.mark.parametrize("family", ["full", "flow"])
+def test_units_of_globals_are_buffers_of_a_captured_step(family, uncompiled):
+    agree(partial(in_units, family), (rows(), rows(40, 1, seed=4)[:, 0]), 1e-4, told=["start of beta, sigma"])
+    assert len(uncompiled) == 1
+
+
 @pytest.mark.slow
 def test_a_program_of_a_user_compiled():
     """Inductor itself, and all kinds of draws."""

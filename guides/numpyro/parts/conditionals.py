@@ -1,11 +1,16 @@
 """`Conditionals`: the factors q(z | parents, evidence) of a guide, one network a latent over what it conditions on."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
+from typing import Self, cast
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import Array
+from numpy import ndarray
 from numpyro.distributions import Distribution, biject_to
 
 from ppl_models.numpyro.parts.nets import Net
@@ -13,7 +18,7 @@ from ppl_models.programs.numpyro import unwrapped
 
 from ...parts.checks import check_sizes, no_product
 from ...parts.evidence import EvidenceKey, features
-from ...parts.factors import FLAT, Families, encoded, placed as in_plates, plan
+from ...parts.factors import FLAT, Factor, Families, encoded, placed as in_plates, plan, sloped
 from ...parts.layout import Layout
 from ...parts.parents import (
     Parents as Parents,
@@ -21,9 +26,11 @@ from ...parts.parents import (
     choose_evidence as choose_evidence,
     choose_parents as choose_parents,
 )
+from ...parts.starts import Beginning, Start, blocks_of, split
 from .encoders import BottomUpChain, Pyramids, Separate, Shared, encoder as evidence_network
 from .families import FAMILIES, Spread, gaussian_base, reshaped
 from .table import Table
+from .units import OLD_WIDTH, Units
 
 
 class Conditionals(eqx.Module):
@@ -33,11 +40,13 @@ class Conditionals(eqx.Module):
     """
 
     encoders: tuple[Separate | Shared | BottomUpChain | Pyramids, ...]
-    children: dict[str, Net]
+    children: dict[str, Net | Units]
     layout: Layout = eqx.field(static=True)
     parents: Table = eqx.field(static=True)
     plan: Table = eqx.field(static=True)
     small_init: bool = eqx.field(static=True)
+    globals: tuple[str, ...] = eqx.field(static=True)
+    begun: Table = eqx.field(static=True)  # numbers that nothing has trained, of globals whose start is to be found
 
     def __init__(
         self,
@@ -51,6 +60,7 @@ class Conditionals(eqx.Module):
         gain: float = 0.1,
         precision_weighted: bool = False,
         small_init: bool = False,
+        starts: Mapping[str, Start] | None = None,
         *,
         key: Array,
     ) -> None:
@@ -65,11 +75,19 @@ class Conditionals(eqx.Module):
         for name, factor in self.plan.items():
             sizes, norm = (factor.inputs, factor.outputs, hidden, depth, gain), layout.latents[name].is_global
             networks[factor.network] = Net(*sizes, small_init and norm, key=next(keys))
-        self.encoders, self.children = tuple(found), networks
+        self.globals, begun = tuple(starts or ()), {}
+        for name, start in (starts or {}).items():
+            factor, latent = self.plan[name], layout.latents[name]
+            read = sum(factor.inputs) if sloped(factor, latent) else 0
+            old_width = OLD_WIDTH if small_init else 1.0
+            networks[_units_of(factor)] = Units(latent, start, factor.units, read, old_width)
+            if start.width is None:
+                begun[name] = _numbers(networks[factor.network].bias)
+        self.encoders, self.children, self.begun = tuple(found), networks, Table(begun)
 
     def encode(self, evidence: Mapping[EvidenceKey, Array]) -> dict[str, Array]:
         """Features of the evidence by latent, run once for all of them; read in the dtype of the networks."""
-        dtype = next(iter(self.children.values())).bias.dtype
+        dtype = self._network(next(iter(self.plan))).bias.dtype
         return encoded(self.layout, {key: evidence[key].astype(dtype) for key in self.layout.sizes}, self.encoders)
 
     def raw(self, name: str, encoded: Mapping[str, Array], values: Mapping[str, Array]) -> Array:
@@ -79,18 +97,64 @@ class Conditionals(eqx.Module):
         for parent in (self.layout.latents[u] for u in self.parents[name]):
             value, facts = values[parent.name], parent.facts
             value = value if facts.is_real else biject_to(facts.support).inv(value)
+            if (units := self.units(parent.name)) is not None:
+                value = units.read(value)
             inputs.append(features(value, len(facts.unconstrained_shape), parent.plates, latent.shared_plates))
-        return in_plates(self.children[self.plan[name].network](*inputs), latent)
+        raw, units = self._network(name)(*inputs), self.units(name)
+        return in_plates(raw if units is None else units.shifted(raw, inputs), latent)
 
     def free(self, name: str, raw: Array) -> Distribution:
         """A factor of its own: one of the family in unconstrained coordinates, pushed to the support of the site."""
-        latent = self.layout.latents[name]
-        scale, facts = 0.1 if self.small_init and latent.is_global else 1.0, latent.facts
-        q = self.plan[name].family.residual(raw, 0.0, scale)
+        latent, family, units = self.layout.latents[name], self.plan[name].family, self.units(name)
+        facts = latent.facts
+        q = family.residual(raw, 0.0, 1.0) if units is None else units.of(family.residual, raw)
         q = reshaped(q, (*latent.copies, *facts.unconstrained_shape))
         q = q if facts.is_real else dist.TransformedDistribution(q, [biject_to(facts.support)])
         dims = latent.unplated_dims + len(latent.copies)
         return Spread(q, dims) if dims else q
+
+    def units(self, name: str) -> Units | None:
+        """Those of the factor of a global; None for a local one."""
+        return cast(Units, self.children[_units_of(self.plan[name])]) if name in self.globals else None
+
+    def _network(self, name: str) -> Net:
+        return cast(Net, self.children[self.plan[name].network])
+
+    def beginning(self) -> Beginning | None:
+        """See `guides.parts.conditionals.Conditionals.beginning`; `at` gives other factors, as these do not change."""
+        now = {name: _numbers(self._network(name).bias) for name in self.begun}
+        if not now or now != self.begun:
+            return None
+        places, blocks = blocks_of(self.layout, self.parents, self.plan, self.globals)
+        units = {name: cast(Units, self.units(name)) for name in places}
+
+        def values(v: Array) -> tuple[dict[str, Array], Array]:
+            found, total = {}, jnp.zeros((), v.dtype)
+            for name, place in places.items():
+                free, bijection = v[place], biject_to(self.layout.latents[name].facts.support)
+                found[name] = bijection(free)
+                total = total + bijection.log_abs_det_jacobian(free, found[name]).sum()
+            return found, total
+
+        def at(mode: ndarray, precision: ndarray) -> Self:
+            found = split(blocks, precision)
+            return self._begun({n: units[n].begun(mode[place], found[n]) for n, place in places.items()})
+
+        def narrow() -> Self:
+            return self._begun({name: each.narrow() for name, each in units.items()})
+
+        apart = [name for name in self.layout.factorization.latents if name not in places]
+        loc, scale = (
+            np.concatenate([np.ravel(getattr(u, what).value) for u in units.values()]) for what in ("loc", "spread")
+        )
+        return Beginning(tuple(places), apart, loc, scale, values, at, narrow)
+
+    def _begun(self, units: Mapping[str, Units]) -> Self:
+        """The same with other units, which are settled."""
+        new, put = copy(self), {_units_of(self.plan[name]): each for name, each in units.items()}
+        object.__setattr__(new, "children", self.children | put)  # as Equinox itself fills a module
+        object.__setattr__(new, "begun", Table())
+        return new
 
     def residual(self, name: str, raw: Array, prior: Distribution) -> Distribution:
         """A factor around the prior: its base shifted and scaled, its transforms shared. Free without such a base."""
@@ -115,3 +179,13 @@ class Conditionals(eqx.Module):
         loc, scale, shape, transforms = base
         q = reshaped(self.plan[name].family.precision_weighted(raw, loc, FLAT * scale if flat else scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q
+
+
+def _units_of(factor: Factor) -> str:
+    """The name of a factor's units among the children."""
+    return f"units_{factor.network}"
+
+
+def _numbers(bias: Array) -> bytes:
+    """An array as it is compared, of whatever precision."""
+    return np.asarray(bias, np.float32).tobytes()

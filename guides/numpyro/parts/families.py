@@ -36,6 +36,8 @@ def _tril(diagonal: Array, below: Array) -> Array:
 class Diagonal:
     """Independent entries: N(m, diag s^2)."""
 
+    units = "diagonal"
+
     def count(self, n: int, precision_weighted: bool = False) -> int:
         """2 n: a mean and a log scale each."""
         return 2 * n
@@ -55,6 +57,8 @@ class Diagonal:
 
 class RankOne:
     """Precision diagonal plus rank one: C^-1 = diag(d) + u u^T (Rezende et al. 2014)."""
+
+    units = "diagonal"
 
     def count(self, n: int, precision_weighted: bool = False) -> int:
         """3 n: a mean, a log scale and a vector entry each."""
@@ -78,6 +82,8 @@ class RankOne:
 
 class Full:
     """Any covariance, by its Cholesky factor."""
+
+    units = "full"
 
     def count(self, n: int, precision_weighted: bool = False) -> int:
         """A mean, and the log diagonal and the rest of a Cholesky factor; a square root of any form in a product."""
@@ -105,7 +111,7 @@ class Full:
 class Flow:
     """See `guides.parts.families.Flow`."""
 
-    bound = 5.0
+    bound, units = 5.0, "copula"
 
     def __init__(self, bins: int = 8) -> None:
         self.bins = one_size("Flow", "bins", bins, least=2)

@@ -46,23 +46,29 @@ def is_training() -> bool:
 
 
 class Constant(eqx.Module):
-    """A number that no transformation of JAX sees, so that none trains or traces it: a 0-dimensional buffer of torch.
+    """Numbers that no transformation of JAX sees, so that none trains or traces them: a buffer of torch.
 
     Args:
-        value: the number, kept in the type of a NumPy scalar if it is one, else in JAX's own precision.
+        value: a number or an array, kept in the type that it has in NumPy, a number of Python in JAX's own precision.
     """
 
-    number: float = eqx.field(static=True)
+    content: bytes = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
     type: str = eqx.field(static=True)
 
-    def __init__(self, value: float | np.floating) -> None:
-        scalar = value if isinstance(value, np.generic) else np.asarray(value, jnp.result_type(float))
-        self.number, self.type = float(scalar), scalar.dtype.name
+    def __init__(self, value: float | np.floating | np.ndarray) -> None:
+        array = np.asarray(value, None if isinstance(value, np.generic | np.ndarray) else jnp.result_type(float))
+        self.content, self.shape, self.type = array.tobytes(), array.shape, array.dtype.name
 
     @property
-    def value(self) -> np.floating:
-        """The number, a scalar of its type."""
-        return np.asarray(self.number, jnp.dtype(self.type))[()]
+    def value(self) -> Any:
+        """The number, a scalar of its type, or the array, which is not to be written to."""
+        return np.frombuffer(self.content, jnp.dtype(self.type)).reshape(self.shape)[()]
+
+    @property
+    def number(self) -> float:
+        """The number, of Python."""
+        return float(self.value)
 
 
 class Program(eqx.Module):
@@ -139,10 +145,18 @@ def named_parameters(module: eqx.Module) -> dict[str, jax.Array]:
     return {name: leaf for name, leaf in leaves if eqx.is_inexact_array(leaf)}
 
 
-def named_constants(module: eqx.Module) -> dict[str, np.floating]:
+def named_constants(module: eqx.Module) -> dict[str, Any]:
     """The constants of a module by name, as torch calls its persistent buffers: "likelihood.scale"."""
     leaves, _ = _flat(module)
     return {name: leaf.value for name, leaf in leaves if isinstance(leaf, Constant)}
+
+
+def absent_constants(module: eqx.Module) -> dict[str, np.ndarray]:
+    """What constants that older files do not have are there, by name, as the `absent()` of their modules says."""
+    own = module.own() if isinstance(module, Program) else module
+    held, _ = tree_flatten_with_path(own, is_leaf=lambda node: hasattr(node, "absent"))
+    each = [(_name(path), node.absent()) for path, node in held if hasattr(node, "absent")]
+    return {f"{place}.{name}": value for place, absent in each for name, value in absent.items()}
 
 
 def with_parameters(module: T, values: Mapping[str, Any]) -> T:
@@ -155,14 +169,15 @@ def with_parameters(module: T, values: Mapping[str, Any]) -> T:
     """
     leaves, structure = _flat(module)
     called = type(module).__name__
-    parameters, known = named_parameters(module), {*named_parameters(module), *named_constants(module)}
-    for name in sorted((set(values) - known) | (set(parameters) - set(values))):
+    parameters, constants = named_parameters(module), named_constants(module)
+    known = {**parameters, **constants}
+    for name in sorted((set(values) - set(known)) | (set(parameters) - set(values))):
         side = "found no" if name not in values else "found the"
         raise ValueError(f"{called}: {side} parameter {name!r}; build the module with the sizes the values are of")
     new = []
     for name, leaf in leaves:
         if name in known and name in values:
-            found, want = np.shape(values[name]), np.shape(parameters.get(name, 0.0))
+            found, want = np.shape(values[name]), np.shape(known[name])
             if found != want:
                 raise ValueError(f"{called}: parameter {name!r} is {found}, want {want}; build it with its sizes")
             leaf = _like(leaf, values[name])

@@ -161,6 +161,15 @@ def _find(model: Callable, guide: Callable, args: Sequence[Any], key: Array) -> 
     return values, Parameters(transforms, names), Pair.of(*records, next(iter(args), None), lambda: seen)
 
 
+def of_program(free: Params, program: Callable) -> Params:
+    """The params with those of a `Program` in its own structure, which its constants are part of."""
+    if not isinstance(program, Program) or program.param not in free:
+        return free
+    own = eqx.partition(program.own(), eqx.is_inexact_array)[0]
+    leaves = jax.tree.leaves(free[program.param])
+    return {**free, program.param: jax.tree.unflatten(jax.tree.structure(own), leaves)}
+
+
 def _trained(program: Callable, params: Params) -> Callable:
     if not isinstance(program, Program):
         return handlers.substitute(program, data=params) if params else program

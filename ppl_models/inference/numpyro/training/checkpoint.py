@@ -16,7 +16,13 @@ import numpy as np
 from numpyro import handlers
 from safetensors.numpy import load as parse, save as serialize
 
-from ppl_models.numpyro.parts.program import Program, with_parameters
+from ppl_models.numpyro.parts.program import (
+    Program,
+    absent_constants,
+    named_constants,
+    named_parameters,
+    with_parameters,
+)
 
 from ... import checkpoint_file as container
 from ...checkpoint_file import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS, Checkpoint
@@ -103,9 +109,18 @@ def load(path: Path, model: Callable, guide: Callable) -> tuple[Callable, Callab
     return model, guide
 
 
+def with_constants(path: Path, guide: Callable) -> Callable:
+    """The guide with the constants that a checkpoint has of it, for a training to go on from there."""
+    if not isinstance(guide, Program) or not (own := named_constants(guide)):
+        return guide
+    saved = {**absent_constants(guide), **read(path).weights}
+    found = {name: saved.get(f"guide.{name}", saved.get(name, value)) for name, value in own.items()}
+    return with_parameters(guide, {**named_parameters(guide), **found})
+
+
 def _loaded(path: Path, label: str, program: Program, values: Mapping[str, np.ndarray]) -> Program:
     try:
-        return with_parameters(program, values)
+        return with_parameters(program, {**absent_constants(program), **values})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

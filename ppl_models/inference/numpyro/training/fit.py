@@ -19,14 +19,15 @@ from ...config import FitConfig, FitOptions, compared, configured, shows_options
 from ...loop import Loop, check_call
 from ...results import Callback, Run, as_sequence
 from ...weighing import Weighing
-from ..engine.parameters import find
+from ..engine.parameters import find, of_program
 from ..engine.step import Blocks, Step, begun
 from ..feeding.batches import Order, columns_of, drawn, fingerprint
 from ..passes.checks import check_loss, check_values
 from ..passes.losses import initial_state, is_doubly
 from ..passes.messengers import Weighed
-from .checkpoint import CHECKPOINT, read
+from .checkpoint import CHECKPOINT, read, with_constants
 from .engine import NumPyroEngine
+from .start import found_start
 
 
 @shows_options
@@ -131,6 +132,13 @@ def fit(
         told = pair.kl if config.record_kl else ()
         weighing = Weighing.of(pair, size)
         run.notes += weighing.notes(size, rows)
+        if there:
+            guide = with_constants(run.folder / CHECKPOINT, guide)
+        else:
+            guide, notes = found_start(model, guide, columns, params, weighing, rows)
+            run.notes += notes
+        free = of_program(free, guide)  # the same numbers, in a program that begins elsewhere
+        params = parameters.constrained(free)
         drawn_by_guide = {plate.name for plate in subsampled(pair.guide)}
         numbered = pair.plate in drawn_by_guide and pair.counts(rows, size)
         step = Step(model, guide, parameters, columns, config, keys[2], told, pair.plate, weighing, numbered)

@@ -124,7 +124,7 @@ def load(path: Path, modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) ->
     """
     found, wanted = _under_names_of_today(read(path), modules), _tensors(modules)
     container.check_evidence(path, found, modules.values())
-    tensors = found.weights
+    tensors = {**_absent(modules), **found.weights}
     for key in sorted(wanted.keys() ^ tensors.keys()):
         if found.earlier and key in wanted and not any(name.startswith(key.split(".")[0]) for name in tensors):
             raise ValueError(
@@ -192,6 +192,16 @@ def _under_names_of_today(found: Checkpoint, modules: Mapping[str, nn.Module | M
         kind, dot, own = name.partition(".")
         training[f"{kind}{dot}{today.get(own, own)}"] = value
     return replace(found, weights=weights, training=training)
+
+
+def _absent(modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """What buffers that older files do not have are there, by name, as the modules' own `absent()` says."""
+    found = {}
+    for label, whole in modules.items():
+        for place, module in whole.named_modules() if isinstance(whole, nn.Module) else ():
+            for name, value in module.absent().items() if hasattr(module, "absent") else ():
+                found[".".join(filter(None, (label, place, name)))] = value
+    return found
 
 
 def _tensors(modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -31,6 +31,7 @@ from ..passes.rows import refuse_others
 from .checkpoint import CHECKPOINT, kept, prepared
 from .engine import PyroEngine
 from .modes import untrained
+from .start import found_start
 
 
 @shows_options
@@ -127,6 +128,8 @@ def fit(
                         if each is validation:
                             refuse_others("fit: validation", model, guide, each.rows(slice(0, rows), device))
                         raise
+        if not there:
+            run.notes += found_start(model, guide, data, weighing, len(example[0]), device)
         run.notes += [*untrained(passed, slots.parameters), *weighing.notes(data.size, len(example[0]))]
         if indices.numbered:
             batches.close()
