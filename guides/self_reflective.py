@@ -63,10 +63,10 @@ class SelfReflective(TopDownGuide):
     ) -> None:
         super().__init__(model, *args)
         check_estimate(self.layout, estimate)
-        self.own = estimate == "own"
+        self.estimate = estimate
         chosen = choose_parents(self.layout, self.order, parents)
         self.factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image).to(**self.place)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """q(z_l | pa_l, x): the prior's own bijection over a new base."""
-        return self.factors.residual(name, self.raw(name), prior, self.own)
+        return self.factors.residual(name, self.raw(name), prior, own=self.estimate == "own")

@@ -17,7 +17,7 @@ class SelfReflective(TopDownGuide):
     """Port of `guides.SelfReflective`: same arguments and names of parameters; `key` seeds the weights."""
 
     factors: Conditionals
-    own: bool = eqx.field(static=True)
+    estimate: str = eqx.field(static=True)
 
     def __init__(
         self,
@@ -34,11 +34,11 @@ class SelfReflective(TopDownGuide):
     ) -> None:
         super().__init__(model, *args)
         check_estimate(self.layout, estimate)
-        self.own = estimate == "own"
+        self.estimate = estimate
         chosen = choose_parents(self.layout, self.order, parents)
         factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, key=key)
         self.factors = placed(factors, model, args)
 
     def get_posterior(self, name: str, prior: Distribution, run: TopDown) -> Distribution:
         """q(z_l | pa_l, x): the prior's own bijection over a new base."""
-        return self.factors.residual(name, run.raw(name), prior, self.own)
+        return self.factors.residual(name, run.raw(name), prior, own=self.estimate == "own")
