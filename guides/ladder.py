@@ -53,7 +53,7 @@ class Ladder(TopDownGuide):
 
     density = "q(z | x) = prod_l q(z_l | pa_l, x)"
     source = "Sonderby et al. 2016 (arXiv 1602.02282), eq. 13 to 20."
-    before: ClassVar[dict[str, str]] = {"top": "product"}  # of a configuration that does not say
+    unwritten: ClassVar[dict[str, str]] = {"top": "product"}  # of a configuration that does not say
 
     def __init__(
         self,

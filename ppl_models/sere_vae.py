@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import prod
+from types import MappingProxyType
 
 import pyro
 import pyro.distributions as dist
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from .parts import likelihoods
 from .parts.bijectors import ConditionalRankOneAffine
-from .parts.nets import ConvNet, Net
+from .parts.checks import check_features
+from .parts.nets import ConvNet, Features, Net
 from .parts.program import Program
 from .parts.sizes import block_shapes, event_size, one_size
 
@@ -26,21 +28,28 @@ class SeReVAE(Program):
     prior's own transform. Block l has parameters gamma_l(z_l) + dgamma_l(x_{l-1}, z_l): a first estimate from the code
     and a correction that has read the previous block (the observed one when x is given, else the sampled one).
 
+    The functions of z_l share features h_l of it, bounded whatever z_l is: mu, sigma, c, d, u and gamma are linear maps
+    of them, dgamma a network of x_{l-1} and h_l. sigma grows no faster than its raw number, and the raw number of u is
+    ten times u. An optimizer moves all weights alike: where each function is a network of its own with a normalized
+    end, and sigma an exponential (`features="separate"`, version 0.1), one step of it moves a raw number in proportion
+    to the width, and with it 1 / sigma^2 and the products of u u^T along the chain.
+
     Shapes: x (n, event), z_l (n, latent); sites z1..zL, and x1..xL with event sizes `model.blocks`.
 
     Args:
         event: number of values in a row of x, or its shape: (channels, height, width) for `network="conv"`.
         layers: L. Blocks are equal but the last, which takes the rest: 9 x 78 + 82 for 784 in 10.
         latent: size of each z_l.
-        hidden: width of the networks that give data; those between codes have a quarter of it. Of a "conv" hidden // 16
-            (at least 4) are the channels of the last map.
+        hidden: width of features and networks. Of a "conv" hidden // 16 (at least 4) are the channels of the last map.
         depth: residual blocks in each network, at least one; of a "conv" at each size of the map.
         likelihood: see `parts.likelihoods.likelihood`.
         network: "mlp", or "conv" (blocks are then bands of rows of the image, so that they stay two-dimensional).
+        features: "shared"; or "separate": each function of z_l is a network of its own, those between codes of a
+            quarter of the width.
 
     Raises:
         ValueError: a size that is not a positive integer; more layers than values (or rows); no depth; an unknown
-            network; x of the wrong width, outside the likelihood's support, not finite, empty.
+            network or features; x of the wrong width, outside the likelihood's support, not finite, empty.
 
     Source: sections 3 and 4, eq. 3; table 1 for 10 layers of 10 latents. Networks and initialization are ours: the
     paper leaves them open.
@@ -58,6 +67,7 @@ class SeReVAE(Program):
 
     density = "p(x, z) = p(z1) p(x1 | z1)  prod_{l=2..L}  p(zl | z{l-1}) p(xl | zl, x{l-1})"
     source = "Apostolopoulou, Rosenfeld, Dubrawski 2020, arXiv 2007.05166"
+    unwritten = MappingProxyType({"features": "separate"})  # what a configuration without the name means
 
     def __init__(
         self,
@@ -68,6 +78,7 @@ class SeReVAE(Program):
         depth: int = 1,
         likelihood: str | nn.Module = "bernoulli",
         network: str = "mlp",
+        features: str = "shared",
     ) -> None:
         super().__init__()
         self.event, self.image = event_size("SeReVAE", event, network)
@@ -81,41 +92,48 @@ class SeReVAE(Program):
         k = self.likelihood.count
         self.heights = [shape[-2:][0] for shape in shapes]  # of a band its rows, of a stretch its values
         self.blocks = [prod(shape) for shape in shapes]
-        small = max(hidden // 4, 1)
-        self.priors, self.bijectors = nn.ModuleList(), nn.ModuleList()
+        check_features("SeReVAE", features)
+        self.shared = shared = features == "shared"
+        # what reads a code: features, or the code itself by networks of their own
+        width, deep, small = (hidden, 0, hidden) if shared else (latent, depth, max(hidden // 4, 1))
+        self.features, self.priors, self.bijectors = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         self.estimates, self.corrections = nn.ModuleList(), nn.ModuleList()
         for i, shape in enumerate(shapes):
-            above = [latent] if i else []
-            self.priors.append(Net(above, 2 * latent, small, depth, gain=0.1 if i else 0.0, norm=True))
-            self.bijectors.append(ConditionalRankOneAffine(latent, above, small, depth))
+            above = [width] if i else []
+            self.features.append(Features(latent, hidden, depth) if shared else nn.Identity())
+            self.priors.append(Net(above, 2 * latent, small, deep, gain=0.1 if i else 0.0, norm=True))
+            self.bijectors.append(ConditionalRankOneAffine(latent, above, small, deep, unit=0.1 if shared else 1.0))
             if self.image is not None:
                 channels, out = max(hidden // 16, 4), (k * shape[0], *shape[1:])
-                self.estimates.append(ConvNet([latent], out, channels=channels, depth=depth))
+                self.estimates.append(ConvNet([width], out, channels=channels, depth=depth))
                 if i:
-                    self.corrections.append(ConvNet([latent], out, shapes[i - 1], channels, depth))
+                    self.corrections.append(ConvNet([width], out, shapes[i - 1], channels, depth))
             else:
-                self.estimates.append(Net([latent], k * shape[0], hidden, depth, norm=True))
+                self.estimates.append(Net([width], k * shape[0], hidden, deep, norm=True))
                 if i:
-                    self.corrections.append(Net([latent, self.blocks[i - 1]], k * shape[0], hidden, depth, norm=True))
+                    inputs = [width, self.blocks[i - 1]]
+                    self.corrections.append(Net(inputs, k * shape[0], hidden, depth, norm=not shared, bend=shared))
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Observe the rows of x (n, event), or generate n of them; returns them."""
         n = likelihoods.rows(x, n, self.event, self.likelihood, self.priors[0].bias.dtype)
         observed = [None] * self.layers if x is None else self.cut(x)
+        scale = likelihoods.soft_scale if self.shared else likelihoods.bounded_exp
         drawn = []
         with pyro.plate("data", n):
             above = []
             for i in range(self.layers):
                 # p(zl | z{l-1}): eps_l ~ N(mu, sigma^2) pushed through the bijection
-                loc, log_scale = self.priors[i](*above).chunk(2, -1)
-                eps = dist.Normal(loc, likelihoods.bounded_exp(log_scale)).to_event(1)
+                loc, raw = self.priors[i](*above).chunk(2, -1)
+                eps = dist.Normal(loc, scale(raw)).to_event(1)
                 z = pyro.sample(f"z{i + 1}", dist.TransformedDistribution(eps, [self.bijectors[i](*above)]))
                 # p(xl | zl, x{l-1})
-                params = self.estimates[i](z)
+                h = self.features[i](z)
+                params = self.estimates[i](h)
                 if i:
-                    params = params + self.corrections[i - 1](z, drawn[-1])
+                    params = params + self.corrections[i - 1](h, drawn[-1])
                 drawn.append(pyro.sample(f"x{i + 1}", self.likelihood(params), obs=observed[i]))
-                above = [z]
+                above = [h]
         return self.join(drawn) if x is None else x
 
     def cut(self, x: Tensor) -> list[Tensor]:

@@ -18,7 +18,7 @@ class Ladder(TopDownGuide):
 
     factors: Conditionals
     tops: frozenset[str] = eqx.field(static=True)
-    before: ClassVar[dict[str, str]] = {"top": "product"}
+    unwritten: ClassVar[dict[str, str]] = {"top": "product"}
 
     def __init__(
         self,

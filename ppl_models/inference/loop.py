@@ -1,6 +1,6 @@
 """`Loop`: the shell of a training in any language: records, patience, callbacks, files, interrupts and progress."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from time import perf_counter
@@ -12,6 +12,7 @@ from .files import write_json
 from .interrupts import interrupts
 from .progress import Progress
 from .results import Callback, Run, as_records
+from .watch import Watch
 
 INFINITE = float("inf")
 
@@ -97,6 +98,7 @@ class Loop:
         run: what is left behind.
         callbacks: see `Callback`.
         about: what a checkpoint says besides: fingerprints of data and validation data.
+        shared: latents outside the data plate.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Loop:
         run: Run,
         callbacks: Sequence[Callback],
         about: Mapping[str, Any],
+        shared: Collection[str] = (),
     ) -> None:
         self.engine, self.config, self.run, self.about = engine, config, run, dict(about)
         self.total, self.every = config.total(per_epoch), config.between_records(per_epoch)
@@ -115,6 +118,7 @@ class Loop:
         self.done, self.since, self.before, self.stopped = 0, 0, 0.0, False
         self.kept = -1  # the step that the checkpoint is of
         self.best_bound, self.worse = INFINITE, 0
+        self.watch, self.shared = Watch(), shared
         self.start = perf_counter()
         self.is_main = engine.group is None or engine.group.is_main  # whether this process writes and shows
 
@@ -145,7 +149,9 @@ class Loop:
         """Note how it goes, ask the callbacks, and write the files."""
         (loss, bound, norm, *kl), taken = self.engine.means()
         record: dict[str, float] = {"step": self.done, "loss": loss, "negative_elbo": bound, "grad_norm": norm}
-        record |= {f"kl.{name}": value for name, value in zip(self.engine.latents, kl, strict=True)}
+        divergences = dict(zip(self.engine.latents, kl, strict=True))
+        if self.config.record_kl:
+            record |= {f"kl.{name}": value for name, value in divergences.items()}
         if self.config.skip is not None:
             record["skipped"] = self.since - taken
             if not taken:
@@ -153,6 +159,9 @@ class Loop:
                     f"fit: none of the last {self.since} steps was taken: every gradient was larger than "
                     f"skip={self.config.skip} or not finite; try a larger skip, a smaller lr, or look at the data"
                 )
+        own = [value for name, value in divergences.items() if name not in self.shared]
+        for line in self.watch(record, own, self.since, self.done == self.total):
+            self._note(line, bar)
         self.engine.clear()
         self.since = 0
         if self.validated:
@@ -205,6 +214,7 @@ class Loop:
             "settings": self.config.to_dict(),
             "stopped": self.stopped,
             "notes": [self.run.notes[-1]] if self.stopped else [],
+            "watch": self.watch.to_dict(),
             "best": [self.best_bound, self.worse] if self.best_bound < INFINITE else None,
         }
         self.engine.save(about, self._over)
@@ -232,6 +242,7 @@ class Loop:
         self.done, self.since, self.before = about["step"], about["since"], about["seconds"]
         self.kept, self.stopped = self.done, about["stopped"]
         self.best_bound, self.worse = about["best"] or (INFINITE, 0)
+        self.watch = Watch(**about.get("watch", {}))  # which older files lack
         self.run.notes += about["notes"]
         self.run.history[:] = as_records(about["history"])
         self._write_history()  # a kill may have come between the two files

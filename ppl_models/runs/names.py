@@ -190,19 +190,21 @@ def build(
     """The program that a configuration has chosen: an object of a class, or a function as it is.
 
     Args:
-        kind, chosen: "model" or "guide"; its name, import string and sizes. What these mean where they lack an argument
-            that a class has got since, its attribute `before` says.
+        kind, chosen: "model" or "guide"; its name, import string and sizes.
         args: what a class is given first: nothing, or model and data.
         lazy: the class of the library's own guides, which are given the model alone and see data when first called.
         backend: language of the names in a message.
         more: for classes that have parameters of these names.
+
+    A configuration holds every size of its class. One that it lacks was not there yet when it was written; what the
+    class did then is said by its attribute `unwritten`.
 
     Raises:
         ValueError: code that is not there, sizes that are missing or unknown, what a constructor objects to, and what
             the user's own code raises, with its place.
     """
     label, program = f"{kind} {chosen['name']!r}", resolve(kind, chosen["import"], backend)
-    sizes = {**getattr(program, "before", {}), **chosen["sizes"]}
+    sizes = {**getattr(program, "unwritten", {}), **chosen["sizes"]}
     check_sizes(label, program, sizes, len(args))
     if not inspect.isclass(program):
         return program

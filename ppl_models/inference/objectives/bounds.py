@@ -168,12 +168,14 @@ def mean_kl(terms: Terms, names: Iterable[str], data_size: int | None = None) ->
 
     Args:
         terms: of one pass.
-        names: of latents; the divergence of a shared site is divided by all data, as in `elbo`.
+        names: of latents; the divergence of a shared site is divided by all data, as in `elbo`. One that this pass did
+            not draw has none, 0.
         data_size: as for `elbo`.
     """
     size = terms.full_size or terms.seen
     whole = terms.full_size or data_size or size
-    return [terms.kl[name].mean(0).sum() / (whole if name in terms.shared else size) for name in names]
+    none = 0 * next(iter((*terms.kl.values(), *terms.log_likelihood.values())))[:1, :1]
+    return [terms.kl.get(name, none).mean(0).sum() / (whole if name in terms.shared else size) for name in names]
 
 
 def groups_of(called: str, terms: Terms, per: str) -> dict[str, Array]:

@@ -133,7 +133,8 @@ class NumPyroEngine:
         kinds = ["params", "exp_avg", "exp_avg_sq"] + (["average"] if self.state.average is not None else [])
         self.state = self.state._replace(**{kind: restored(kind) for kind in kinds})
         objective = {name: jnp.asarray(state[f"objective.{name}"]) for name in self.state.objective}
-        self.state = self.state._replace(tally=jnp.asarray(state["tally"]), objective=objective)
+        told = jnp.asarray(state["tally"])  # older files tell fewer divergences
+        self.state = self.state._replace(tally=self.state.tally.at[: len(told)].set(told), objective=objective)
         if about["best"] is not None:
             self.best = restored("best")
 

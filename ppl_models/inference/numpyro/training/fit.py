@@ -129,7 +129,7 @@ def fit(
         order = Order(size, rows, seed % 2**64)
         known = {"data": columns, "validation": held_out} if folder is not None else {}
         about = {name: None if each is None else fingerprint(each) for name, each in known.items()}
-        told = pair.kl if config.record_kl else ()
+        told = pair.kl if config.loss is None else ()
         weighing = Weighing.of(pair, size)
         run.notes += weighing.notes(size, rows)
         if there:
@@ -151,7 +151,7 @@ def fit(
         path = None if run.folder is None else run.folder / CHECKPOINT
         engine = NumPyroEngine(blocks, state, held_out, run, path)
         about["seed"] = seed
-        loop = Loop(engine, config, order.per_epoch, validation is not None, run, called, about)
+        loop = Loop(engine, config, order.per_epoch, validation is not None, run, called, about, pair.shared)
         if there:
             loop.resume()
         loop(progress)

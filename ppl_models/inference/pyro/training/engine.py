@@ -147,7 +147,7 @@ class PyroEngine:
             )
         load(self.path, self.saved)
         self.slots.restore(state)
-        self.tally.copy_(state["tally"])
+        self.tally[: len(state["tally"])] = state["tally"].to(self.tally)  # older files tell fewer divergences
         if about["best"] is not None:
             self.best = [state[f"best.{name}"].to(self.device) for name in self.slots.names]
         own = unpacked(state[f"process.{rank}"].numpy().tobytes())

@@ -113,7 +113,7 @@ def fit(
             info = pair_info("fit", model, guide, example, particles=config.particles, paired=ours, reparametrized=ours)
             of_pair, saved = info.how, kept(model, guide, info.params, info.ran)
             passed = info.ran.called
-            told = info.pair.kl if config.record_kl else ()
+            told, shared = info.pair.kl if ours else (), info.pair.shared
             with forked(example):
                 run.notes += mismatches(info.pair, partial(run_program, guide, example))
             weighing = Weighing.of(info.pair, data.size)
@@ -145,7 +145,7 @@ def fit(
         about = {name: None if each is None else each.fingerprint() for name, each in known.items()}
         path = None if run.folder is None else run.folder / CHECKPOINT
         engine = PyroEngine(config, config.total(batches.per_epoch), eager, batches, validation, saved, path)
-        loop = Loop(engine, config, batches.per_epoch, validation is not None, run, called, about)
+        loop = Loop(engine, config, batches.per_epoch, validation is not None, run, called, about, shared)
         if there:
             loop.resume()
         loop(progress)
