@@ -1,6 +1,8 @@
 """`FACTORS`: factors of each family worked out with pencil and paper, which both languages must give."""
 
+from collections.abc import Sequence
 from math import atanh, exp, expm1, log
+from statistics import fmean, pvariance
 from typing import NamedTuple
 
 LOC, SCALE = (1.0, -2.0), (0.2, 3.0)  # of the prior: neither scale is its own square or inverse
@@ -142,10 +144,22 @@ SPLINE_VALUES = {
 }
 SPLINE_SLOPE = 0.5  # at the base's 0
 
-# The ladder's chain of two latents: d_1 = W_1 x, the last latent reads silu(norm(d_1)), which the next level reads,
-# too: d_2 = d_1 + W_2 silu(norm(d_1)), for the first latent. Two numbers are normalized to 1 and -1, the larger first.
+# The ladder's chain of two latents: d_1 = W_1 x, of which the last latent reads r_1 = silu(norm(d_1)), and from it the
+# next level goes on: d_2 = d_1 + W_2 r_1, of which the first latent reads r_2
 CHAIN_X = (1.0, 1.0)
-CHAIN_W1 = ((2.0, 1.0), (1.0, 0.0))  # d_1 = (3, 1)
-CHAIN_W2 = ((-4.0, 0.0), (0.0, 0.0))  # d_2 = (3 - 4 silu(1), 1) = (0.08, 1)
-UP, DOWN = 1 / (1 + exp(-1.0)), -1 / (1 + exp(1.0))  # silu of 1 and of -1
-CHAIN_FEATURES = {"z2": (UP, DOWN), "z1": (DOWN, UP)}
+CHAIN_W1 = ((2.0, 1.0), (1.0, 0.0), (-1.0, 3.0))  # d_1 = (3, 1, 2)
+CHAIN_W2 = ((-4.0, 0.0, 1.0), (0.0, 2.0, 0.0), (1.0, 0.0, -3.0))
+
+
+def read(d: Sequence[float]) -> list[float]:
+    """silu of what has been shifted to mean 0 and scaled to variance 1, but for 1e-5."""
+    mean, variance = fmean(d), pvariance(d)
+    normed = [(v - mean) / (variance + 1e-5) ** 0.5 for v in d]
+    return [v / (1 + exp(-v)) for v in normed]
+
+
+LAST = read((3.0, 1.0, 2.0))
+FIRST = read(
+    [v + sum(w * r for w, r in zip(row, LAST, strict=True)) for v, row in zip((3, 1, 2), CHAIN_W2, strict=True)]
+)
+CHAIN_FEATURES = {"z2": LAST, "z1": FIRST}

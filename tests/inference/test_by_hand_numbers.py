@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ppl_models.data import Data, Scale
 from ppl_models.inference import MutualInformation, Terms, evaluate, mutual_information
 from ppl_models.inference.objectives.bounds import elbo, log_weights, mean_kl
 from ppl_models.inference.objectives.criteria import aggregate, info_vae, moment_matching
@@ -62,6 +63,28 @@ def test_the_error_of_a_mean_over_data(rows):
     close(sampled.elbo, -fmean(nll))  # log p - log q is one constant for each datum
     assert (found.n, found.particles, found.bits_per_dim) == (5, 2, None)
     assert math.isnan(evaluate(model, posterior, X[:1], particles=2, progress=False).nll_error)
+    close(evaluate(model, posterior, X[:2], particles=2, progress=False).nll_error, stdev(nll[:2]) / 2**0.5)
+
+
+def test_all_particles_of_a_datum_are_in_its_mean():
+    """A coin for each datum: of 40 particles, in passes of 15, a whole number had ones."""
+
+    def coins(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Bernoulli(torch.tensor(0.3)))
+            pyro.sample("x", dist.Normal(k, 2.0), obs=x)
+
+    def fair(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("k", dist.Bernoulli(torch.tensor(0.5)))
+
+    weights = [2 * ODDS[k] * math.exp(-((0.5 - k) ** 2) / 8) / math.sqrt(8 * math.pi) for k in (0, 1)]
+    how = {"particles": 40, "rows": 15, "vectorize": True, "progress": False, "analytic": False}
+    found = evaluate(coins, fair, X[1:2], **how)
+    share = (math.exp(-found.nll) - weights[0]) / (weights[1] - weights[0])
+    close(40 * share, round(40 * share))
+    assert 0 < round(40 * share) < 40
+    close(found.elbo, (1 - share) * math.log(weights[0]) + share * math.log(weights[1]))
 
 
 def test_the_error_is_the_spread_over_data_sets():
@@ -73,7 +96,6 @@ def test_the_error_is_the_spread_over_data_sets():
 
 
 # evaluate: a latent of all data
-
 
 ODDS = {0: 0.7, 1: 0.3}  # of the prior; the guide's are even
 
@@ -97,8 +119,10 @@ def test_the_error_of_a_mean_over_particles():
     """Weights of two sizes: how many of 40 draws had which is in the mean, and with it their deviation."""
     low, high = sorted(math.exp(log_weight(k)) for k in (0, 1))
     ones = 0
-    for vectorize in (True, False):
-        found = evaluate(coin, even, X, particles=40, vectorize=vectorize, progress=False)
+    # in one pass, in passes of three and one left over, one by one
+    for vectorize, rows in ((True, 20_000), (True, 15), (False, 20_000)):
+        how = {"particles": 40, "vectorize": vectorize, "rows": rows, "progress": False}
+        found = evaluate(coin, even, X, **how)
         mean = math.exp(-5 * found.nll)
         share = (mean - low) / (high - low)
         close(40 * share, round(40 * share), 1e-8)
@@ -109,14 +133,42 @@ def test_the_error_of_a_mean_over_particles():
         kl = 0.5 * math.log(0.5 / 0.3) + 0.5 * math.log(0.5 / 0.7)
         close(found.kl["k"], kl / 5, 1e-6)
         logs = sorted(log_weight(k) for k in (0, 1))
-        sampled = evaluate(coin, even, X, particles=40, vectorize=vectorize, analytic=False, progress=False)
+        sampled = evaluate(coin, even, X, analytic=False, **how)
         close(sampled.nll, found.nll)
         close(sampled.elbo, ((1 - share) * logs[0] + share * logs[1]) / 5)
-    assert 20 < ones < 60 and math.isnan(evaluate(coin, even, X, particles=1, progress=False).nll_error)
+    assert 30 < ones < 90 and math.isnan(evaluate(coin, even, X, particles=1, progress=False).nll_error)
+
+
+def test_weights_that_no_number_holds_have_an_error():
+    """Of weights e^2000 apart the larger alone count: of 40 draws a share f, whose deviation is sqrt(f (1 - f))."""
+    far = 2000 * X
+    found = evaluate(coin, even, far, particles=40, vectorize=True, progress=False)
+    largest = math.log(0.3 / 0.5) + sum(-((x - 1) ** 2) / 8 - 0.5 * math.log(8 * math.pi) for x in far.tolist())
+    share = math.exp(-5 * found.nll - largest)
+    assert 0.2 < share < 0.8
+    close(found.nll_error, ((1 - share) / share * 40 / 39) ** 0.5 / 40**0.5 / 5, 1e-3)
+
+
+def test_bits_are_those_of_all_particles():
+    """Pixels of probability 1/4 whatever the code: -log p(x) is known up to log 1/K sum_k p(z_k) / q(z_k)."""
+
+    def pixels(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1, dtype=x.dtype), 1.0).to_event(1))
+            pyro.sample("x", dist.Bernoulli(0.25 + 0 * z.expand(*z.shape[:-1], 3)).to_event(1), obs=x)
+
+    def off(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.ones(1, dtype=x.dtype), 1.0).to_event(1))
+
+    data = Data(torch.tensor([[0, 1, 1], [0, 0, 1]], dtype=torch.uint8), (3,), 2, Scale(2), "bits")
+    found = evaluate(pixels, off, data, particles=3, progress=False)
+    close(found.bits_per_dim, found.nll / (3 * math.log(2)), 1e-6)
+    close(found.elbo, -3 * math.log(4) + 1.5 * math.log(3) - 0.5, 1e-6)  # three ones and three zeros; KL 1/2
 
 
 def test_the_error_over_particles_is_the_spread_over_seeds():
-    found = [evaluate(coin, even, X, particles=30, seed=seed, progress=False) for seed in range(25)]
+    found = [evaluate(coin, even, X, particles=30, vectorize=True, seed=seed, progress=False) for seed in range(15)]
     spread, error = stdev(f.nll for f in found), fmean(f.nll_error for f in found)
     assert spread / 2 < error < 2 * spread  # without sqrt K it is 5.5 times as large, without n five times
 
