@@ -1,4 +1,4 @@
-"""`evaluate` and its kin, objectives and discrepancies: numbers of small pairs, worked out by hand."""
+"""`evaluate`, objectives and discrepancies: numbers of small pairs, worked out by hand."""
 
 import math
 from statistics import fmean, stdev
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ppl_models.data import Data, Scale
-from ppl_models.inference import MutualInformation, Terms, evaluate, mutual_information
+from ppl_models.inference import Terms, evaluate
 from ppl_models.inference.objectives.bounds import elbo, log_weights, mean_kl
 from ppl_models.inference.objectives.criteria import aggregate, info_vae, moment_matching
 from ppl_models.inference.objectives.discrepancies import (
@@ -23,7 +23,6 @@ from ppl_models.inference.objectives.discrepancies import (
     moments,
 )
 from ppl_models.inference.objectives.stateful import adaptive_free_bits
-from ppl_models.inference.pyro.evaluation.densities import Densities
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -198,59 +197,6 @@ def test_both_a_latent_of_all_data_and_one_for_each():
     assert found.notes == [
         "latents or data outside the data plate: all data count as one datum, numbers are divided by n"
     ]
-
-
-# Mutual information
-
-
-def told(**changed: float) -> MutualInformation:
-    numbers = {"lower": 1.0, "upper": 1.5, "ceiling": 3.0, "leave_one_out": 1.5, "rate": 1.75}
-    return MutualInformation(**{**numbers, "lower_error": 0.1, "upper_error": 0.2, "n": 20, **changed})
-
-
-def test_what_is_left_of_the_rate_is_bracketed_from_below_and_above():
-    """rate - I with I between 1 and 1.5: between 0.25 and 0.75; and never below zero."""
-    assert told().marginal == (0.25, 0.75)
-    assert told(rate=1.25).marginal == (0.0, 0.25)
-    assert told(rate=0.5).marginal == (0.0, 0.0)
-
-
-def test_reached_is_said_within_a_twentieth_of_the_ceiling():
-    assert ", reached" in str(told(lower=2.96)) and ", reached" not in str(told(lower=2.94))
-    assert str(told()).splitlines()[0] == "I(x; z)      1.000 to 1.500 nats (+- 0.100, 0.200)"
-
-
-def test_a_bracket_by_hand(monkeypatch):
-    """Codes of three data of which the densities are a table, in blocks of one datum."""
-    monkeypatch.setattr("ppl_models.inference.pyro.evaluation.densities.DATA", 1)
-    x = torch.tensor([0.0, 1.0, 3.0])
-
-    def guide(x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(x, 1e-6))
-
-    def wide(x: Tensor) -> None:
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(x, 1.0))
-
-    found = mutual_information(model, guide, x)
-    close(found.lower, math.log(3), 1e-6)
-    assert found.ceiling == math.log(3)
-    # KL(N(x, s^2) || N(0, 1)) = (s^2 + x^2 - 1) / 2 - log s
-    kl = [(1e-12 + v**2 - 1) / 2 - math.log(1e-6) for v in x.tolist()]
-    close(found.rate, fmean(kl))
-    kept, draw = [], Densities.draw
-    monkeypatch.setattr(Densities, "draw", lambda *args: kept.append(draw(*args)) or kept[-1])
-    found = mutual_information(model, wide, x)
-    z = kept[-1][0]["z"]
-    density = [[-0.5 * (z[i] - x[j]).item() ** 2 for j in range(3)] for i in range(3)]
-    table = [[math.exp(v) for v in row] for row in density]
-    lower = [math.log(table[i][i] / fmean(table[i])) for i in range(3)]
-    without = [math.log(table[i][i] / fmean(table[i][j] for j in range(3) if j != i)) for i in range(3)]
-    close(found.lower, fmean(lower), 1e-6)
-    close(found.lower_error, stdev(lower) / 3**0.5, 1e-6)
-    close(found.leave_one_out, fmean(without), 1e-6)
-    close(found.rate, fmean(v**2 / 2 for v in x.tolist()), 1e-6)
 
 
 # Objectives
