@@ -146,6 +146,31 @@ def test_copies_of_a_global_have_one_factor_where_the_guide_has_an_order_of_its_
     assert fn.batch_shape == (4,)
 
 
+def test_a_parent_in_more_plates_is_folded_into_a_vector():
+    """u_n is given z_n1, z_n2 and z_n3, and moves with the sum of the first two and twice the third."""
+
+    def steps(x: Tensor) -> None:
+        rows, times = pyro.plate("data", len(x), dim=-2), pyro.plate("times", 3, dim=-1)
+        with rows, times:
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with rows:
+            u = pyro.sample("u", dist.Normal(z.sum(-1, keepdim=True), 1.0))
+        with rows, times:
+            pyro.sample("x", dist.Normal(z + u, 1.0), obs=x)
+
+    x = torch.zeros(4, 3)
+    guide = BottomUp(steps, x, hidden=4, parents={"z": ("u",)}, depth=0)
+    assert guide.factors.plan["z"].inputs == (4, 1)
+    guide = SelfReflective(steps, x, hidden=4, parents={"u": ("z",)}, depth=0)
+    assert guide.factors.plan["u"].inputs == (4, 3)
+    for parameter in guide.factors.q_u.parameters():
+        torch.nn.init.zeros_(parameter)
+    guide.factors.q_u.first[1].weight.data = torch.tensor([[1.0, 1.0, 2.0], [0.0, 0.0, 0.0]])
+    nodes = poutine.trace(guide).get_trace(x).nodes
+    z = nodes["z"]["value"]
+    close(nodes["u"]["fn"].mean, (2 * z[:, 0] + 2 * z[:, 1] + 3 * z[:, 2])[:, None])
+
+
 def test_families_by_latent():
     guide = MeanField(chain, X, hidden=4, family={"z1": "full", "u": "full", "z2": "rank-one"})
     kinds = {name: type(factor.family).__name__ for name, factor in guide.factors.plan.items()}
