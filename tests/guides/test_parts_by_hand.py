@@ -196,7 +196,54 @@ def test_a_factor_on_an_interval():
     close(fn.log_prob(torch.full((3,), 3.0)), [-0.5 * math.log(2 * math.pi) + math.log(2)] * 3)
 
 
+def test_without_a_plate_latents_are_global_unless_they_are_amortized():
+    def model(x: Tensor) -> None:
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0).expand(x.shape).to_event(1), obs=x)
+
+    x = torch.zeros(3)
+    given = {amortized: Faithful(model, x, hidden=4, amortized=amortized) for amortized in (None, False, True)}
+    assert [guide.layout.latents["z"].is_global for guide in given.values()] == [True, True, False]
+    assert [guide.layout.sizes for guide in given.values()][:2] == [{}, {}] and [
+        *given[True].layout.sizes.values()
+    ] == [3]
+
+
+@pytest.mark.parametrize("make", [BottomUp, SelfReflective])
+def test_a_factor_reads_the_rows_that_a_plate_has_drawn(make):
+    """A linear network that gives ten times the datum as the mean, less the prior's of zero."""
+    x = torch.arange(1.0, 8.0)
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x), subsample_size=2) as index:
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[index])
+
+    guide = make(model, x, hidden=4, depth=0, encoder="linear")
+    network = guide.factors.q_z.first[0]
+    network.weight.data, network.bias.data = torch.tensor([[10.0], [0.0]]), torch.zeros(2)
+    with poutine.trace() as capture:
+        guide(x)
+    nodes = capture.trace.nodes
+    index = nodes["data"]["value"]
+    assert len(index) == 2
+    close(nodes["z"]["fn"].mean, 10 * x[index])
+
+
 # Masks
+
+
+def test_a_guide_that_runs_its_model_has_its_masks():
+    kept = torch.tensor([True, False, True])
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([3]).mask(kept))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    x = torch.zeros(3)
+    fn = poutine.trace(MeanField(model, x, hidden=4)).get_trace(x).nodes["z"]["fn"]
+    assert ((fn.log_prob(torch.ones(3)) != 0) == kept).all()
 
 
 def test_masks_of_a_prior_are_those_of_its_factor():

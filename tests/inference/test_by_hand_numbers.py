@@ -1,6 +1,7 @@
 """`evaluate`, objectives and discrepancies: numbers of small pairs, worked out by hand."""
 
 import math
+from dataclasses import replace
 from statistics import fmean, stdev
 
 import pyro
@@ -11,8 +12,15 @@ from torch import Tensor
 
 from ppl_models.data import Data, Scale
 from ppl_models.inference import Terms, evaluate
-from ppl_models.inference.objectives.bounds import elbo, log_weights, mean_kl
-from ppl_models.inference.objectives.criteria import aggregate, info_vae, moment_matching
+from ppl_models.inference.objectives.bounds import (
+    elbo,
+    free_bits,
+    importance_weighted,
+    log_weights,
+    mean_kl,
+    soft_free_bits,
+)
+from ppl_models.inference.objectives.criteria import aggregate, info_vae, moment_matching, unregularized
 from ppl_models.inference.objectives.discrepancies import (
     Energy,
     Gaussian,
@@ -232,12 +240,57 @@ def test_who_is_divided_by_which_number_of_data():
     close(elbo(more, 1.0, 10), -4 - 0.8 - 0.9 / 10 - 7.0 / 10)
 
 
+def test_an_infinite_divergence_without_weight_counts_for_nothing():
+    infinite = terms(kl={"z": torch.tensor([[math.inf, 1.0]]), "g": torch.tensor([[0.9]])})
+    close(elbo(infinite, 0.0), -4.0)
+    assert elbo(infinite, 0.5) == -math.inf
+
+
+def test_the_bound_of_several_particles_is_the_log_of_their_mean():
+    """Weights e^-3 and e^-5 of one datum, e^-7 and none at all of another."""
+    two = torch.tensor([[-3.0, -7.0], [-5.0, -math.inf]])
+    t = Terms({"x": two}, {}, {}, {}, frozenset())
+    close(importance_weighted(t), (math.log((math.exp(-3) + math.exp(-5)) / 2) - 7 - math.log(2)) / 2)
+    far = Terms({"x": torch.tensor([[-3000.0], [-3001.0]])}, {}, {}, {}, frozenset())
+    close(importance_weighted(far), -3000 + math.log((1 + math.exp(-1)) / 2))
+
+
+def test_floors_by_hand():
+    """Groups of z: means 0.2 and 2 by unit, 2.2 by layer; of g, which all of ten data share, 0.4 of the site."""
+    units = {"z": torch.tensor([[[0.1, 1.0], [0.3, 3.0]]]), "g": torch.tensor([[[0.4]]])}
+    kl = {name: value.sum(-1) for name, value in units.items()}
+    t = terms(kl=kl, units=lambda: units)
+    close(free_bits(t, 0.5, 10, nats=1.0), -4 - 0.5 * (2.2 + 1.0 / 10))
+    close(free_bits(t, 0.5, 10, nats=1.0, per="unit"), -4 - 0.5 * (1.0 + 2.0 + 1.0 / 10))
+    close(free_bits(t, 1.0, 10, nats=0.0), elbo(t, 1.0, 10))
+
+    def soft(value: float) -> float:
+        return 1.0 + 0.2 * math.log(1 + math.exp((value - 1.0) / 0.2))
+
+    close(soft_free_bits(t, 0.5, 10, nats=1.0, width=0.2), -4 - 0.5 * (soft(2.2) + soft(0.4) / 10))
+    # with as many particles of each datum, in which the groups are averaged first
+    likelihood = {"x": torch.tensor([[-3.0, -5.0]] * 2)}
+    twice = terms(log_likelihood=likelihood, kl={"z": torch.tensor([[0.1, 0.2], [3.0, 3.1]])})
+    close(free_bits(twice, nats=1.0), -4 - 1.6)
+    # at the floor itself the divergence has its slope, below it none
+    at = torch.tensor([[1.0, 1.0]], requires_grad=True)
+    (slope,) = torch.autograd.grad(free_bits(terms(kl={"z": at}), nats=1.0), at)
+    close(slope, [[-0.5, -0.5]])
+    with pytest.raises(ValueError, match="found nats=-1, want at least 0"):
+        free_bits(t, nats=-1)
+
+
 def test_weights_of_all_data_by_hand():
     t = terms()
     log_w, size = log_weights(t, 0.5)
     assert size == 2
     close(log_w, [[-8 + 0.5 * (-0.8 - 1.6) + 0.5 * (-1.2)]])
     close(t.log_w, [[-3 - 0.8 - 1.2, -5 - 1.6 - 1.2]])
+    scaled = terms(log_p={"z": t.log_p["z"]}, log_q={"z": t.log_q["z"]}, shared=frozenset(), full_size=8)
+    close(log_weights(scaled)[0], [[-3.8 / 4, -6.6 / 4]])
+    with pytest.raises(ValueError, match="found the sites g outside the data plate and 2 of 7 data"):
+        log_weights(t, 1.0, 7)
+    assert log_weights(t, 1.0, 2)[1] == 2
     alone = Terms({"x": torch.tensor([[-3.0]])}, {}, {}, {}, frozenset({"x"}))
     assert log_weights(alone)[1] == 1 and log_weights(alone, 1.0, 7)[1] == 7
     assert t.seen == 2
@@ -335,3 +388,9 @@ def test_criteria_weigh_the_discrepancy_of_all_codes():
         prior=sides(B),
     )
     close(aggregate(two, moments), 152.0)  # the mean over particles
+    more = replace(t, log_p={**kl, "aux": kl["a"]}, auxiliary=frozenset({"aux"}))
+    close(aggregate(more, moments), 152.0)  # what has no prior has no code
+    outside = replace(t, log_likelihood={**t.log_likelihood, "y": torch.tensor([[-7.0]])}, shared=frozenset({"y"}))
+    close(unregularized(outside, 1.0, 10), -4 - 0.7)
+    # D is of the codes first and of the prior second
+    close(aggregate(t, lambda codes, prior: (2 * codes - prior).sum()), 2 * 7.0 - 3.0)

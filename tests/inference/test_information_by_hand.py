@@ -124,6 +124,16 @@ def test_a_rate_without_a_closed_form_is_sampled(codes):
     close(found.rate, fmean(rates), 1e-6)
 
 
+def test_a_scale_of_one_program_leaves_the_rate_in_closed_form():
+    def weighed(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            with pyro.poutine.scale(scale=0.1):
+                z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    close(mutual_information(weighed, wide, ROWS).rate, fmean(v**2 / 2 for v in ROWS.tolist()))
+
+
 def test_codes_that_tell_all_data_apart_reach_the_ceiling():
     def sharp(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
@@ -155,17 +165,18 @@ def test_the_encoder_read_backwards_by_hand():
 
 
 def test_a_joint_of_two_data_and_two_codes_by_hand():
-    """p(x) = (1/2, 1/2), q(z) = (5/8, 3/8); rows of the encoder (3/4, 1/4) and (1/2, 1/2)."""
-    joint = Joint(torch.tensor([[3 / 8, 1 / 8], [1 / 4, 1 / 4]]))
-    close(joint.encoder, [[0.75, 0.25], [0.5, 0.5]])
-    close(joint.decoder, [[0.6, 0.4], [1 / 3, 2 / 3]])
-    information = 3 / 8 * math.log(6 / 5) + 1 / 8 * math.log(2 / 3) + 0.25 * math.log(4 / 5) + 0.25 * math.log(4 / 3)
+    """p(x) = (2/5, 3/5), q(z) = (1/2, 1/2); rows of the encoder (3/4, 1/4) and (1/3, 2/3)."""
+    joint = Joint(torch.tensor([[0.3, 0.1], [0.2, 0.4]]))
+    close(joint.encoder, [[0.75, 0.25], [1 / 3, 2 / 3]])
+    close(joint.decoder, [[0.6, 0.4], [0.2, 0.8]])
+    entropy = -0.4 * math.log(0.4) - 0.6 * math.log(0.6)
+    information = 0.3 * math.log(1.5) + 0.1 * math.log(0.5) + 0.2 * math.log(2 / 3) + 0.4 * math.log(4 / 3)
     close(joint.information, information)
-    close(joint.entropy, math.log(2))
-    close(joint.conditional_entropy, math.log(2) - information)
-    close(joint.divergence(torch.tensor([0.5, 0.5])), 5 / 8 * math.log(5 / 4) + 3 / 8 * math.log(3 / 4))
-    close(joint.transition, [[0.45 + 1 / 12, 0.3 + 1 / 6], [0.3 + 1 / 6, 0.2 + 1 / 3]])
-    close(joint.variance(torch.tensor([[0.0], [10.0]])), [24.0, 200 / 9])
+    close(joint.entropy, entropy)
+    close(joint.conditional_entropy, entropy - information)
+    close(joint.divergence(torch.tensor([0.2, 0.8])), 0.5 * math.log(2.5) + 0.5 * math.log(0.625))
+    close(joint.transition, [[0.5, 0.5], [1 / 3, 2 / 3]])
+    close(joint.variance(torch.tensor([[0.0], [10.0]])), [24.0, 16.0])
     half = torch.tensor([0.5, 0.5])
     close(coupled(half, torch.tensor([0.25, 0.75]), 1.0).table, [[0.25, 0.25], [0.0, 0.5]])
     close(coupled(half, torch.tensor([0.25, 0.75]), 0.5).table, [[0.1875, 0.3125], [0.0625, 0.4375]])
