@@ -94,6 +94,10 @@ def test_floors_by_hand():
     close(free_bits(t, 0.5, 10, nats=1.0, per="unit"), -4 - 0.5 * (1.0 + 2.0 + 1.0 / 10))
     close(free_bits(t, 1.0, 10, nats=0.0), elbo(t, 1.0, 10))
 
+    # what has no prior has no units and no floor
+    more = terms(kl={**kl, "f": torch.full((1, 2), 0.1)}, units=lambda: units, auxiliary=frozenset({"f"}))
+    close(free_bits(more, 0.5, 10, nats=1.0, per="unit"), -4 - 0.5 * (1.0 + 2.0 + 1.0 / 10 + 0.1))
+
     def soft(value: float) -> float:
         return 1.0 + 0.2 * math.log(1 + math.exp((value - 1.0) / 0.2))
 
