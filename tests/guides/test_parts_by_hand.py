@@ -1,6 +1,7 @@
 """Evidence, parents, plates and masks of guides: small arrays and programs whose answers are counted by hand."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pyro
@@ -8,12 +9,15 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective
 from guides.parts.encoders import Separate, encoder
 from guides.parts.evidence import Evidence, EvidenceKey, elements, features, gather, plate_sizes, wanted, width
+from guides.parts.factors import Rows
 from guides.parts.families import masked_alike
+from guides.parts.guide import TopDownGuide
 from guides.parts.pyro import PYRO
 from ppl_models.programs.record import Plate
 
@@ -228,6 +232,27 @@ def test_a_factor_reads_the_rows_that_a_plate_has_drawn(make):
     index = nodes["data"]["value"]
     assert len(index) == 2
     close(nodes["z"]["fn"].mean, 10 * x[index])
+
+
+class Standard(TopDownGuide):
+    """Every factor is N(0, 1), with no dim of any plate."""
+
+    def __init__(self, model: Callable, *args: Tensor) -> None:
+        super().__init__(model, *args)
+        self.factors = Rows(self.layout)
+
+    def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:
+        return dist.Normal(torch.zeros(()), 1.0)
+
+
+def test_a_factor_without_dims_is_drawn_once_for_each_datum():
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    x = torch.zeros(3)
+    assert len({*Standard(model, x)(x)["z"].tolist()}) == 3
 
 
 # Masks

@@ -81,6 +81,7 @@ def test_the_bound_of_several_particles_is_the_log_of_their_mean():
     two = torch.tensor([[-3.0, -7.0], [-5.0, -math.inf]])
     t = Terms({"x": two}, {}, {}, {}, frozenset())
     close(importance_weighted(t), (math.log((math.exp(-3) + math.exp(-5)) / 2) - 7 - math.log(2)) / 2)
+    assert importance_weighted(Terms({"x": torch.full((2, 1), -math.inf)}, {}, {}, {}, frozenset())) == -math.inf
     far = Terms({"x": torch.tensor([[-3000.0], [-3001.0]])}, {}, {}, {}, frozenset())
     close(importance_weighted(far), -3000 + math.log((1 + math.exp(-1)) / 2))
 
@@ -182,6 +183,10 @@ def test_estimators_by_hand():
     close(mmd(A, B, kernel="energy"), -5 - 5**0.5 + 2 * fmean(across), 1e-9)
     close(mmd(A, B, kernel="energy", estimator="biased"), -5 / 2 - 5**0.5 / 2 + 2 * fmean(across), 1e-9)
     close(mmd(A, B, kernel="energy", estimator="linear"), -5 - 5**0.5 + 2 + 20**0.5, 1e-9)
+    between = 2 * fmean(math.exp(-(d**2) / 8) for d in across)  # a kernel that is one at distance zero
+    own = math.exp(-25 / 8), math.exp(-5 / 8)
+    close(mmd(A, B, kernel=Gaussian(2.0)), sum(own) - between)
+    close(mmd(A, B, kernel=Gaussian(2.0), estimator="biased"), sum((1 + k) / 2 for k in own) - between)
     # of five and three draws the linear one takes one pair of each, the first two
     more = torch.cat([A, 100 * torch.ones(3, 2)]), torch.cat([B, -torch.ones(1, 2)])
     close(mmd(*more, kernel="energy", estimator="linear"), -5 - 5**0.5 + 2 + 20**0.5, 1e-9)
