@@ -77,7 +77,7 @@ def test_what_is_told_of_a_run(tmp_path, monkeypatch):
     monkeypatch.setattr(preference.plots, "image_grid", lambda *args, **options: None)
     monkeypatch.setattr(preference.plots, "save_figure", lambda figure, path: drawn.append(path.name))
     monkeypatch.setattr(preference, "curves", lambda *args: None)
-    analysis = {"judge": "fair", "tested": 10, "data": 25, "particles": 3, "images": 6, "steps": 12, "after": 5}
+    analysis = {"judge": "fair", "tested": 10, "data": 25, "particles": 3, "images": 6, "steps": 10, "after": 5}
     runs: Any = {"own": run_of(0.25), "fair": run_of(0.5)}
     rows = preference.analyse(runs, analysis, tmp_path, 0, lambda line: None)
     score = PIXELS * math.log(2) + 2
