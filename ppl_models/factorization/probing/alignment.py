@@ -123,8 +123,8 @@ class Alignment:
         used = np.zeros(sum(leaf.size for leaf in self.leaves), bool)
         for index in self.index.values():
             used[index[index >= 0]] = True
-        parts = np.split(~used, np.cumsum([leaf.size for leaf in self.leaves])[:-1])
-        return [part.reshape(leaf.shape) for part, leaf in zip(parts, self.leaves, strict=True)]
+        ends = np.cumsum([leaf.size for leaf in self.leaves]).tolist()
+        return [~used[e - leaf.size : e].reshape(leaf.shape) for e, leaf in zip(ends, self.leaves, strict=True)]
 
     def covariates(self, names: Sequence[str], base: ProgramRun) -> tuple[list[SiteRecord], dict[Node, Change]]:
         """Arguments that no site observes, as sites of a kind of their own, and how to change each copy of them.
