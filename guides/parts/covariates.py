@@ -13,7 +13,7 @@ from ppl_models.programs.state.reach import named_leaves
 
 from .evidence import Array, Elements, Evidence, Origin, Shape
 
-UNKNOWN: Elements = frozenset()  # which elements are free
+UNKNOWN: Elements = frozenset()  # of an argument of which one cannot tell yet what nothing observes
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +74,18 @@ class Covariate:
         if self.free is not None:
             inside = (*inside, ("", frozenset(range(width)) - self.free))
         return Evidence(value, 1, self.plates, inside, everywhere=True)
+
+
+def check_rows(guide: str, argument: str, found: Evidence, sizes: Mapping[str, int]) -> None:
+    """Raise ValueError for a covariate that has other numbers of rows than what is observed in the same plates."""
+    for plate in found.plates:
+        size = found.value.shape[plate.dim - 1]
+        if size not in (1, sizes.get(plate.name, size)):
+            raise ValueError(
+                f"guide {guide}: found {size} rows of the argument {argument!r} in the plate {plate.name!r}, want "
+                f"{sizes[plate.name]} as of what is observed, for on the example both had as many; if it is one vector "
+                "for all data, build the guide on another number of rows"
+            )
 
 
 def arguments_of(model: Any, args: Sequence[Any], is_array: Sequence[bool]) -> dict[int, str]:

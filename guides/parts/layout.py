@@ -12,7 +12,7 @@ from ppl_models.factorization.probing.recover import unobserved
 from ppl_models.programs.plates import data_plate
 from ppl_models.programs.record import Plate, Site
 
-from .covariates import Covariate, arguments_of, covariates_of, settled
+from .covariates import Covariate, arguments_of, check_rows, covariates_of, settled
 from .evidence import Array, Elements, Evidence, EvidenceKey, Origin, Shape, elements, gather, plate_sizes, width
 from .language import Arguments, Language, Model
 from .latents import Latent, decide
@@ -158,7 +158,7 @@ class Layout:
         if found is None:
             values, subsamples = language.observe(model, args, kwargs, self.draws_subsamples)
             found = [each._replace(value=language.floats(each.value)) for each in self.seen(values)]
-        arguments = self._by_index(args, kwargs) if self.covariates else {}
+        arguments, sizes = self._by_index(args, kwargs) if self.covariates else {}, plate_sizes(found)
         for i in self.covariates:
             value = arguments.get(i)
             if language.kind(value) is None:
@@ -167,7 +167,9 @@ class Layout:
                     f"guide {self.guide}: found {told}, want its rows as in the example; pass what the guide was built "
                     "with"
                 )
-            found.append(self.others[i].read(language.floats(value), subsamples))
+            covariate = self.others[i].read(language.floats(value), subsamples)
+            check_rows(self.guide, self.others[i].argument, covariate, sizes)
+            found.append(covariate)
         gathered = gather(found, self.sizes, language.join)
         for key, array in gathered.items():
             if array.shape[-1] != self.sizes[key]:
@@ -177,7 +179,7 @@ class Layout:
                     f"guide {self.guide}: found {array.shape[-1]} observed values a datum (sites "
                     f"{', '.join(key.sites)}), built for {self.sizes[key]}; build it on data of this size"
                 )
-        return gathered, subsamples, plate_sizes(found)
+        return gathered, subsamples, plate_sizes(found) if self.covariates else sizes
 
     def _by_index(self, args: Arguments, kwargs: Mapping[str, Any]) -> dict[int, Any]:
         return {**dict(enumerate(args)), **{self.names.index(k): v for k, v in kwargs.items() if k in self.names}}

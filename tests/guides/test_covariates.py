@@ -235,6 +235,9 @@ def test_arguments_by_keyword_and_missing_ones():
         ValueError, match="guide MeanField: found no tensor for the argument 'c' of the model, want its"
     ):
         MeanField(lambda x, c=C: model(x, c), x, c, hidden=4)(x)
+    with pytest.raises(ValueError, match="found 3 rows of the argument 'c' in the plate 'data', want 5 as of what is"):
+        # a vector for all data, of as many entries as the example had rows
+        MeanField(CASES["vector"][0], x, c, hidden=4)(noise(5), c)
     with pytest.raises(ValueError, match=r"found 3 observed values a datum \(sites x, c\), built for 2"):
         MeanField(lambda x, c: model(x, c.reshape(3, -1)[:, 0]), x, c)(x, noise(3, 2))
 

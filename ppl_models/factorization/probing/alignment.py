@@ -137,8 +137,8 @@ class Alignment:
 
     def unobserved(self) -> list[np.ndarray]:
         """For each leaf, which of its elements no observed value is made of."""
-        parts = np.split(~self.used(), np.cumsum([leaf.size for leaf in self.leaves])[:-1])
-        return [part.reshape(leaf.shape) for part, leaf in zip(parts, self.leaves, strict=True)]
+        used, ends = self.used(), np.cumsum([leaf.size for leaf in self.leaves]).tolist()
+        return [~used[e - leaf.size : e].reshape(leaf.shape) for e, leaf in zip(ends, self.leaves, strict=True)]
 
     def covariates(
         self, names: Sequence[str], base: ProgramRun, leaves: Collection[int] | None = None
