@@ -33,7 +33,7 @@ SIZES = {
     "vae": {"event": PIXELS, "latent": 32, "hidden": 128},
     "dlgm": {"event": PIXELS, "latent": (16, 16, 16), "hidden": 128},
     "hierarchical-vae": {"event": PIXELS, "latent": (8, 16, 32), "hidden": 128},
-    "sere-vae": {"event": PIXELS, "layers": 4, "latent": 10, "hidden": 128, "features": "separate"},
+    "sere-vae": {"event": PIXELS, "layers": 4, "latent": 10, "hidden": 128},
     "linear-gaussian": {"event": 32, "latent": (8, 8, 8)},
     "pixel-vae": {"event": (1, 28, 28), "latent": 10, "hidden": 16, "depth": 4},
     "sequential-vae": {"event": PIXELS, "steps": 4, "latent": 8, "hidden": 128},

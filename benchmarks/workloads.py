@@ -59,7 +59,7 @@ def sere_vae(name="sere-vae", layers=10, latent=10, hidden=256, batch=128, pixel
     return Workload(
         name,
         batch,
-        lambda: SeReVAE(pixels, layers, latent, hidden, features="separate"),  # as written by hand
+        lambda: SeReVAE(pixels, layers, latent, hidden),
         lambda model, x: SelfReflective(model, x, hidden=hidden),
         by_hand.SelfReflectiveVAE,
         pixels,

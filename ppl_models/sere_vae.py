@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from math import prod
-from types import MappingProxyType
 
 import pyro
 import pyro.distributions as dist
@@ -28,11 +27,11 @@ class SeReVAE(Program):
     prior's own transform. Block l has parameters gamma_l(z_l) + dgamma_l(x_{l-1}, z_l): a first estimate from the code
     and a correction that has read the previous block (the observed one when x is given, else the sampled one).
 
-    The functions of z_l share features h_l of it, bounded whatever z_l is: mu, sigma, c, d, u and gamma are linear maps
-    of them, dgamma a network of x_{l-1} and h_l. sigma grows no faster than its raw number, and the raw number of u is
-    ten times u. An optimizer moves all weights alike: where each function is a network of its own with a normalized
-    end, and sigma an exponential (`features="separate"`, version 0.1), one step of it moves a raw number in proportion
-    to the width, and with it 1 / sigma^2 and the products of u u^T along the chain.
+    With `features="shared"` the functions of z_l are read off features h_l of it that are computed once, bounded
+    whatever z_l is: mu, sigma, c, d, u and gamma are linear maps of them, dgamma a network of x_{l-1} and h_l. sigma is
+    a softplus instead of a bounded exponential, and the raw number of u is ten times u. The densities are of the same
+    form. An optimizer moves all weights alike: where each function is a network of its own with a normalized end, one
+    step of it moves a raw number in proportion to the network's width.
 
     Shapes: x (n, event), z_l (n, latent); sites z1..zL, and x1..xL with event sizes `model.blocks`.
 
@@ -40,12 +39,12 @@ class SeReVAE(Program):
         event: number of values in a row of x, or its shape: (channels, height, width) for `network="conv"`.
         layers: L. Blocks are equal but the last, which takes the rest: 9 x 78 + 82 for 784 in 10.
         latent: size of each z_l.
-        hidden: width of features and networks. Of a "conv" hidden // 16 (at least 4) are the channels of the last map.
+        hidden: width of the networks that give data, and of shared features; separate networks between codes have a
+            quarter of it. Of a "conv" hidden // 16 (at least 4) are the channels of the last map.
         depth: residual blocks in each network, at least one; of a "conv" at each size of the map.
         likelihood: see `parts.likelihoods.likelihood`.
         network: "mlp", or "conv" (blocks are then bands of rows of the image, so that they stay two-dimensional).
-        features: "shared"; or "separate": each function of z_l is a network of its own, those between codes of a
-            quarter of the width.
+        features: of z_l, for what reads it: "shared", or "separate" networks.
 
     Raises:
         ValueError: a size that is not a positive integer; more layers than values (or rows); no depth; an unknown
@@ -67,7 +66,6 @@ class SeReVAE(Program):
 
     density = "p(x, z) = p(z1) p(x1 | z1)  prod_{l=2..L}  p(zl | z{l-1}) p(xl | zl, x{l-1})"
     source = "Apostolopoulou, Rosenfeld, Dubrawski 2020, arXiv 2007.05166"
-    unwritten = MappingProxyType({"features": "separate"})  # what a configuration without the name means
 
     def __init__(
         self,
@@ -78,7 +76,7 @@ class SeReVAE(Program):
         depth: int = 1,
         likelihood: str | nn.Module = "bernoulli",
         network: str = "mlp",
-        features: str = "shared",
+        features: str = "separate",
     ) -> None:
         super().__init__()
         self.event, self.image = event_size("SeReVAE", event, network)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from itertools import accumulate
 from math import prod
-from types import MappingProxyType
 
 import equinox as eqx
 import jax
@@ -39,8 +38,6 @@ class SeReVAE(Program):
     heights: tuple[int, ...] = eqx.field(static=True)
     blocks: tuple[int, ...] = eqx.field(static=True)
 
-    unwritten = MappingProxyType({"features": "separate"})  # see `ppl_models.SeReVAE`
-
     def __init__(
         self,
         event: int | Sequence[int] = 784,
@@ -50,7 +47,7 @@ class SeReVAE(Program):
         depth: int = 1,
         likelihood: str | eqx.Module = "bernoulli",
         network: str = "mlp",
-        features: str = "shared",
+        features: str = "separate",
         *,
         key: Array,
     ) -> None:

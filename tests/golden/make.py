@@ -60,7 +60,7 @@ def line(n: int, seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
 def torch_modules() -> tuple[Any, Any, Any, Any]:
     torch.manual_seed(3)
     x, held_out = torch.from_numpy(rows(50)), torch.from_numpy(rows(20, seed=2))
-    model = SeReVAE(8, 2, 1, 3, features="separate")
+    model = SeReVAE(8, 2, 1, 3)
     return model, guides.SelfReflective(model, x[:3], hidden=3), x, held_out
 
 

@@ -24,7 +24,7 @@ BUILD = {
     "hierarchical": lambda **k: HierarchicalVAE(12, (2, 3, 4), hidden=(16, 12, 8), **k),
     "hierarchical-skip": lambda **k: HierarchicalVAE(12, (2, 3), hidden=16, skip=True, **k),
     "sere": lambda **k: SeReVAE(12, layers=5, latent=3, hidden=16, **k),
-    "sere-separate": lambda **k: SeReVAE(12, layers=5, latent=3, hidden=16, features="separate", **k),
+    "sere-shared": lambda **k: SeReVAE(12, layers=5, latent=3, hidden=16, features="shared", **k),
     "sere-conv": lambda **k: SeReVAE((3, 4, 1), layers=2, latent=3, hidden=64, network="conv", **k),
 }
 every_model = pytest.mark.parametrize("name", BUILD)
@@ -138,7 +138,7 @@ def sere_by_hand(model: SeReVAE, trace: poutine.Trace, blocks: list[Tensor]) -> 
     return found
 
 
-@pytest.mark.parametrize("name", ["sere", "sere-separate", "sere-conv"])
+@pytest.mark.parametrize("name", ["sere", "sere-shared", "sere-conv"])
 def test_sere_vae_density_with_teacher_forcing(name):
     model, x = build(name), binary(6, 12)
     trace = traced(model, x)
@@ -151,7 +151,7 @@ def test_sere_vae_density_with_teacher_forcing(name):
     assert model(x) is x
 
 
-@pytest.mark.parametrize("name", ["sere", "sere-separate", "sere-conv"])
+@pytest.mark.parametrize("name", ["sere", "sere-shared", "sere-conv"])
 def test_sere_vae_generates_with_its_own_blocks(name):
     model = build(name)
     trace = traced(model, n=6)

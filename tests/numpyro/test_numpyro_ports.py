@@ -146,12 +146,10 @@ def test_what_is_scored_at_every_step_is_what_torch_scores(wide, monkeypatch, mo
     assert same_terms(monkeypatch, pair, ports, x) == {"x"}
 
 
-@pytest.mark.parametrize("options", [{"features": "separate"}, {}])
-def test_a_sere_vae_of_version_0_1_and_a_guide_with_estimates_of_its_own(wide, monkeypatch, options):
-    """As above; the estimates are the guide's own where the features are shared."""
-    if not options:
-        monkeypatch.setitem(GUIDE_SIZES, "self-reflective", {"hidden": 4, "estimate": "own"})
-    same_terms(monkeypatch, *built("sere-vae", "self-reflective", **options))
+def test_shared_features_and_estimates_of_its_own_are_those_of_torch(wide, monkeypatch):
+    """As above."""
+    monkeypatch.setitem(GUIDE_SIZES, "self-reflective", {"hidden": 4, "estimate": "own"})
+    same_terms(monkeypatch, *built("sere-vae", "self-reflective", features="shared"))
 
 
 def same_terms(monkeypatch: pytest.MonkeyPatch, pair: tuple, ports: tuple, x: torch.Tensor) -> set[str]:

@@ -16,7 +16,7 @@ from ppl_models.programs.state.torch import ProgramSnapshot, modules_of, seed_ge
 from ...start import MOST_ROWS, Beginning, Mode, climb, failed, refused, told
 from ...weighing import Weighing
 from ..feeding.columns import Columns
-from ..passes.rounding import rounded
+from ..sites.rounding import rounded
 
 
 def found_start(
