@@ -126,10 +126,14 @@ def load(path: Path, modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) ->
     container.check_evidence(path, found, modules.values())
     tensors = {**_absent(modules), **found.weights}
     for key in sorted(wanted.keys() ^ tensors.keys()):
-        if found.earlier and key in wanted and not any(name.startswith(key.split(".")[0]) for name in tensors):
+        if (
+            found.form in (container.EARLIER, container.WEIGHTS_ALONE)
+            and key in wanted
+            and not any(name.startswith(key.split(".")[0]) for name in tensors)
+        ):
             raise ValueError(
-                f"{path} lacks the tensor {key!r}: it was written before format {container.FORMAT.split()[-1]} of "
-                "files (ppl-models 0.1.0), when a module behind another function was not kept; train it again"
+                f"{path} lacks the tensor {key!r}: it was written before format 3 of files (ppl-models 0.1.0), when a "
+                "module behind another function was not kept; train it again"
             )
         side = "lacks" if key in wanted else "has, but the modules lack,"
         raise ValueError(
@@ -180,7 +184,7 @@ def _under_names_of_today(found: Checkpoint, modules: Mapping[str, nn.Module | M
 
     Before format 3 what a module behind another function had in Pyro's store was kept under its name there, "params.*".
     """
-    if not found.earlier:
+    if found.form not in (container.EARLIER, container.WEIGHTS_ALONE):
         return found
     stored = {value: f"params.{name}" for name, value in pyro.get_param_store().named_parameters()}
     states = {name: m.state_dict(keep_vars=True) for name, m in modules.items() if isinstance(m, nn.Module)}
