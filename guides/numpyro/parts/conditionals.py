@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
 from numpyro.distributions import Distribution, biject_to
@@ -92,18 +91,12 @@ class Conditionals(eqx.Module):
         dims = latent.unplated_dims + len(latent.copies)
         return Spread(q, dims) if dims else q
 
-    def residual(self, name: str, raw: Array, prior: Distribution, own: bool = False) -> Distribution:
-        """A factor around the prior: its base shifted and scaled, its transforms shared. Free without such a base.
-
-        Args:
-            own: share the transforms alone, and let the numbers give a base of its own.
-        """
+    def residual(self, name: str, raw: Array, prior: Distribution) -> Distribution:
+        """A factor around the prior: its base shifted and scaled, its transforms shared. Free without such a base."""
         base = gaussian_base(prior)
         if base is None:
             return self.free(name, raw)
         loc, scale, shape, transforms = base
-        if own:
-            loc, scale = jnp.zeros_like(loc), jnp.ones_like(scale)
         q = reshaped(self.plan[name].family.residual(raw, loc, scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q
 
