@@ -6,7 +6,6 @@ from typing import Any
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
-from .parts.checks import check_estimate
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.factors import Families
 from .parts.guide import TopDownGuide
@@ -18,22 +17,19 @@ class SelfReflective(TopDownGuide):
         q(z | x) = prod_l q(z_l | pa_l, x),      pa_l = what p(z_l | z_<l, x) needs of z_<l   (z_{l-1} in a SeRe-VAE)
 
     Where the prior is f_l pushed over N(mu_l, sigma_l^2), the factor is the *same* f_l over a new base, so that the
-    divergence of a layer is that of two Gaussians. The base is residual: it starts from an estimate, the prior's own
-    mu_l, sigma_l, and is corrected by a network of z's parents and the evidence.
+    divergence of a layer is that of two Gaussians. The base is residual: it starts from the prior's own mu_l, sigma_l
+    and is corrected by a network of z's parents and the evidence.
 
     Args:
         model, args, family, evidence, hidden, depth, image: as for `MeanField`.
         encoder: one network a latent by default, as in the paper.
         parents: "needed" (the fewest with which the guide can be exact), "all", "previous", "none" or a mapping.
-        estimate: what the base starts from: the "prior", or "own", numbers of the network itself. From the prior's, q
-            is p at the start whatever the model is; but then the divergence does not move mu_l, which learns from the
-            noise of what is drawn. With its own, mu_l is drawn to the guide's means.
 
     Raises:
-        ValueError: see `TopDownGuide`; an unknown family, encoder, parent or estimate.
+        ValueError: see `TopDownGuide`; an unknown family, encoder or parent.
 
     Source: Apostolopoulou, Rosenfeld, Dubrawski 2020 (arXiv 2007.05166), eq. 4. The paper does not say what the first
-    estimate of the residual base is.
+    estimate of the residual base is; the prior's own output, taken here, makes q = p the starting point.
 
     >>> import torch
     >>> from ppl_models import HierarchicalVAE
@@ -60,15 +56,12 @@ class SelfReflective(TopDownGuide):
         hidden: int = 256,
         depth: int = 1,
         image: Sequence[int] | None = None,
-        estimate: str = "prior",
     ) -> None:
         super().__init__(model, *args)
-        check_estimate(self.layout, estimate)
-        self.estimate = estimate
         chosen = choose_parents(self.layout, self.order, parents)
         self.layout = choose_evidence(self.layout, chosen, evidence)
         self.factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image).to(**self.place)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """q(z_l | pa_l, x): the prior's own bijection over a new base."""
-        return self.factors.residual(name, self.raw(name), prior, own=self.estimate == "own")
+        return self.factors.residual(name, self.raw(name), prior)

@@ -7,7 +7,6 @@ import equinox as eqx
 from jax import Array
 from numpyro.distributions import Distribution
 
-from ..parts.checks import check_estimate
 from ..parts.factors import Families
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.guide import TopDown, TopDownGuide, placed
@@ -17,7 +16,6 @@ class SelfReflective(TopDownGuide):
     """Port of `guides.SelfReflective`: same arguments and names of parameters; `key` seeds the weights."""
 
     factors: Conditionals
-    estimate: str = eqx.field(static=True)
 
     def __init__(
         self,
@@ -30,12 +28,9 @@ class SelfReflective(TopDownGuide):
         hidden: int = 256,
         depth: int = 1,
         image: Sequence[int] | None = None,
-        estimate: str = "prior",
         key: Array,
     ) -> None:
         super().__init__(model, *args)
-        check_estimate(self.layout, estimate)
-        self.estimate = estimate
         chosen = choose_parents(self.layout, self.order, parents)
         self.layout = choose_evidence(self.layout, chosen, evidence)
         factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, key=key)
@@ -43,4 +38,4 @@ class SelfReflective(TopDownGuide):
 
     def get_posterior(self, name: str, prior: Distribution, run: TopDown) -> Distribution:
         """q(z_l | pa_l, x): the prior's own bijection over a new base."""
-        return self.factors.residual(name, run.raw(name), prior, own=self.estimate == "own")
+        return self.factors.residual(name, run.raw(name), prior)

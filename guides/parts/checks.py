@@ -56,12 +56,6 @@ def check_sizes(guide: str, hidden: int, depth: int) -> tuple[int, int]:
     return one_size(f"guide {guide}", "hidden", hidden), one_size(f"guide {guide}", "depth", depth, least=0)
 
 
-def check_estimate(layout: Layout, estimate: str) -> None:
-    """Raise ValueError for an unknown start of a residual base."""
-    if estimate not in ("prior", "own"):
-        raise ValueError(f"guide {layout.guide}: found estimate={estimate!r}, want 'prior' or 'own'")
-
-
 def check_encoder(guide: str, spec: object, module: type, inputs: int, image: Sequence[int] | None) -> Sequence[int]:
     """The shape of an image, () without one. Raise ValueError for an unknown encoder, or one that does not fit.
 

@@ -157,20 +157,12 @@ class Conditionals(nn.Module):
         )
         return Beginning(tuple(places), apart, loc, scale, values, at, narrow)
 
-    def residual(
-        self, name: str, raw: Tensor, prior: TorchDistributionMixin, own: bool = False
-    ) -> TorchDistributionMixin:
-        """A factor around the prior: its base shifted and scaled, its transforms shared. Free without such a base.
-
-        Args:
-            own: share the transforms alone, and let the numbers give a base of its own.
-        """
+    def residual(self, name: str, raw: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:
+        """A factor around the prior: its base shifted and scaled, its transforms shared. Free without such a base."""
         base = gaussian_base(prior)
         if base is None:
             return self.free(name, raw)
         loc, scale, shape, transforms = base
-        if own:
-            loc, scale = torch.zeros_like(loc), torch.ones_like(scale)
         q = reshaped(self.plan[name].family.residual(raw, loc, scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q
 

@@ -146,9 +146,8 @@ def test_what_is_scored_at_every_step_is_what_torch_scores(wide, monkeypatch, mo
     assert same_terms(monkeypatch, pair, ports, x) == {"x"}
 
 
-def test_shared_features_and_estimates_of_its_own_are_those_of_torch(wide, monkeypatch):
+def test_shared_features_are_those_of_torch(wide, monkeypatch):
     """As above."""
-    monkeypatch.setitem(GUIDE_SIZES, "self-reflective", {"hidden": 4, "estimate": "own"})
     same_terms(monkeypatch, *built("sere-vae", "self-reflective", features="shared"))
 
 

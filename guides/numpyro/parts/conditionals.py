@@ -156,18 +156,12 @@ class Conditionals(eqx.Module):
         object.__setattr__(new, "begun", Table())
         return new
 
-    def residual(self, name: str, raw: Array, prior: Distribution, own: bool = False) -> Distribution:
-        """A factor around the prior: its base shifted and scaled, its transforms shared. Free without such a base.
-
-        Args:
-            own: share the transforms alone, and let the numbers give a base of its own.
-        """
+    def residual(self, name: str, raw: Array, prior: Distribution) -> Distribution:
+        """A factor around the prior: its base shifted and scaled, its transforms shared. Free without such a base."""
         base = gaussian_base(prior)
         if base is None:
             return self.free(name, raw)
         loc, scale, shape, transforms = base
-        if own:
-            loc, scale = jnp.zeros_like(loc), jnp.ones_like(scale)
         q = reshaped(self.plan[name].family.residual(raw, loc, scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q
 
