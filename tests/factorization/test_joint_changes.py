@@ -96,5 +96,5 @@ def test_large_pairs_take_fewer_runs_than_changes(skip):
     assert {z: parents[z] for z in expected} == expected
     assert all(parents[f"x{i}"] == (f"z{i}",) for i in range(1, LAYERS + 1))
     assert found.sites().parents["z4"] == ("z3", *(f"x{i}" for i in range(4, LAYERS + 1)))
-    assert skip or runs < 100  # of 120 changes, and what else there is to an inspection
+    assert skip or runs < 120  # of 120 changes, looks at what saturates, and what else there is to an inspection
     assert report.faithful is not skip and not report.reasons, str(report)

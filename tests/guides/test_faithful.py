@@ -144,7 +144,7 @@ CASES = {
     "schools-plate": (schools_in_a_plate, (Y, SIGMA), "q(mu) q(tau | mu) q(eta | mu, tau, y, sigma)"),
     "groups": (
         groups,
-        (noise(6, 4, 2), noise(6, 4)),
+        (noise(6, 4, 2), noise(6, 4) + 1),
         "q(center) q(spread | center) q(scale | center, spread) q(b | center, spread, scale, y, x)",
     ),
     "chains": (chains, (noise(6, 3),), "q(z0 | x0, x1, x2) q(z1 | z0, x1, x2) q(z2 | z1, x2)"),

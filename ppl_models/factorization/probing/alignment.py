@@ -1,6 +1,6 @@
 """`Alignment`: which element of which argument each observed value is."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from math import ceil, log2
 
@@ -9,7 +9,7 @@ import numpy as np
 from ppl_models.programs.laboratory import Copy, Experiment, Leaves, Node, ProgramRun, SiteRecord, Tags
 from ppl_models.programs.record import Site
 
-from .alternatives import redrawn
+from .alternatives import poles
 from .baselines import Baseline, Change
 
 CLOSED, MIXED = -1, -2  # not from the arguments; from several of their elements at once
@@ -36,7 +36,7 @@ class Alignment:
         order = {k: (leaf.dtype.kind != "f", -leaf.size) for k, leaf in enumerate(self.leaves)}
         for k in sorted(order, key=order.__getitem__):
             leaf = self.leaves[k]
-            for low, high in _poles(leaf, base):
+            for low, high in poles(leaf, base):
                 if self._spell(model, baseline, k, low, high, starts[k]):
                     break
             else:
@@ -279,22 +279,6 @@ class Alignment:
                 for node in nodes:
                     twins.setdefault(node, set()).update(nodes - {node})
         return twins
-
-
-def _poles(leaf: np.ndarray, base: ProgramRun) -> list[tuple[float, float]]:
-    """Two values that the elements of a leaf may take: its own extremes, else its value and one that is drawn."""
-    finite = leaf[np.isfinite(leaf)] if leaf.dtype.kind in "fiub" else leaf[:0]
-    if not finite.size:
-        return []
-    low, high = finite.min(), finite.max()
-    if low != high:
-        return [(low, high)]
-    drawn: Mapping[float, None] = {}
-    for record in base.of("observed").values():
-        values = redrawn(record) if record.value.dtype.kind == leaf.dtype.kind else None
-        if values is not None:
-            drawn = {**drawn, **dict.fromkeys(np.unique(values)[:3].tolist())}
-    return [(low, value) for value in (*drawn, 1 - low if low in (0, 1) else low + 1) if value != low]
 
 
 def _others(leaf: np.ndarray, places: np.ndarray) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""Alternatives to the value of a site: `another` draws one from its distribution, `extremes` are far ones."""
+"""Alternatives to the value of a site: `another` draws one from its distribution, `extremes` are far ones; `poles`."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from ppl_models.programs.laboratory import Copy, SiteRecord
+from ppl_models.programs.laboratory import Copy, ProgramRun, SiteRecord
 
 MAX_STATES = 64  # of a finite support that are tried one by one
 
@@ -122,3 +122,19 @@ def _equal(record: SiteRecord, drawn: np.ndarray) -> list[Copy]:
     value = np.asarray(record.value)
     places = {copy: record.at(value, copy) for copy in record.copies}
     return [copy for copy, at in places.items() if np.array_equal(drawn[at], value[at])]
+
+
+def poles(leaf: np.ndarray, base: ProgramRun) -> list[tuple[float, float]]:
+    """Two values that the elements of a leaf may take: its own extremes, else its value and one that is drawn."""
+    finite = leaf[np.isfinite(leaf)] if leaf.dtype.kind in "fiub" else leaf[:0]
+    if not finite.size:
+        return []
+    low, high = finite.min(), finite.max()
+    if low != high:
+        return [(low, high)]
+    drawn: dict[float, None] = {}
+    for record in base.of("observed").values():
+        values = redrawn(record) if record.value.dtype.kind == leaf.dtype.kind else None
+        if values is not None:
+            drawn = {**drawn, **dict.fromkeys(np.unique(values)[:3].tolist())}
+    return [(low, value) for value in (*drawn, 1 - low if low in (0, 1) else low + 1) if value != low]

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ppl_models.programs.laboratory import Experiment, Leaves, ProgramRun, experiments
+from ppl_models.programs.laboratory import Experiment, Leaves, ProgramRun, SiteRecord, experiments
+from ppl_models.programs.record import Site
 
 from ..graph import Factorization
 from .alignment import Alignment
@@ -146,6 +147,11 @@ def _measured(run: ProgramRun) -> list[str]:
     return [name for name in run.of("observed", "factor") if name not in computed]
 
 
+def _argument(name: str, leaf: np.ndarray) -> SiteRecord:
+    """An argument as a site, of one copy."""
+    return SiteRecord(site=Site(name=name, kind="covariate", shape=leaf.shape, event_dim=leaf.ndim, value=leaf))
+
+
 def _alone(experiment: Experiment, first: ProgramRun) -> tuple[Factorization, tuple[str, ...]]:
     """q of the latents of a program that observes nothing, given the arguments that it reads. And doubts."""
     if not first.of("latent", "deterministic"):
@@ -166,7 +172,9 @@ def _alone(experiment: Experiment, first: ProgramRun) -> tuple[Factorization, tu
         upper = experiment.tags([frozenset({name}) for name in names], baseline.values, baseline.jitter)
     except Exception:  # noqa: BLE001 (tensors that carry tags are more than some code can take)
         upper = None
-    probe = Probe(experiment, first, baselines, {**changes(first, latents), **arguments}, latents, upper)
+    given = [_argument(name, leaf) for name, leaf in zip(names, leaves, strict=True) if leaf.size]
+    base = ProgramRun([*given, *first.values()])
+    probe = Probe(experiment, base, baselines, {**changes(first, latents), **arguments}, latents, upper)
     probe.run()
     rank = {name: i for i, name in enumerate(latents)}
     _, doubts = look_again("program", probe, leaves, lambda u, v: rank.get(u, -1) < rank[v])

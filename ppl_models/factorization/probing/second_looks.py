@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ppl_models.programs.laboratory import Leaves, Node, ProgramRun
+from ppl_models.programs.laboratory import Leaves, Node, ProgramRun, SiteRecord
 from ppl_models.programs.state.jitter import Jitter
 
 from .baselines import Baseline
@@ -21,8 +21,9 @@ class Vantage:
 
     Data in raw units (a year, an income) drive a tanh, a softmax or a ReLU of most weights to where it is flat. A
     column v of an argument, or of a latent, whose size is above `size` becomes (v - c) size / (size of v - c), so that
-    the numbers of all columns are of one size, and keep their signs where c is 0. Whole numbers by type, which may be
-    indices, stay between zero and the largest of them.
+    the numbers of all columns are of one size, and keep their signs where c is 0. Zeros stay: those of a design matrix
+    say that a row has no part in an effect. Whole numbers by type, which may be indices, stay between zero and the
+    largest of them.
 
     Args:
         size: of values, root mean square; None leaves them as they are.
@@ -62,7 +63,8 @@ class Vantage:
         over = 0 if own.ndim > 1 and len(own) > 1 else None
         centre = own.mean(over, keepdims=True) if self.centred else 0.0
         spread = np.sqrt(np.square(own - centre).mean(over, keepdims=True))
-        return ((array - centre) / np.maximum(spread / self.size, 1.0)).reshape(array.shape).astype(array.dtype)
+        moved = (array - centre) / np.maximum(spread / self.size, 1.0)
+        return np.where(array == 0, 0, moved).reshape(array.shape).astype(array.dtype)
 
 
 def _free(base: ProgramRun, name: str) -> bool:
@@ -130,14 +132,24 @@ def _far(probe: Probe, leaves: Leaves, source: Node, nodes: set[Node]) -> set[st
     start, changed = baseline.run(probe.experiment), probe.sources[source](baseline)
     for number in FAR:
         there = _filled(baseline, changed, leaves, number)
+        if there is None or not _supported(probe.base.get(source[0]), there):
+            continue
         try:
-            other = ProgramRun() if there is None else there.run(probe.experiment)
+            other = there.run(probe.experiment)
         except Exception:  # noqa: BLE001 (no number that the program takes)
             continue
         for site in {name for name, _ in nodes} & {*other}:
             if other[site].finite and nodes & _moved(probe, site, start, other):
                 found.add(site)
     return found
+
+
+def _supported(record: SiteRecord | None, there: Baseline) -> bool:
+    """Whether what a baseline holds of a latent is a value of it: the numbers of a simplex add up to one."""
+    if record is None or record.name not in there.values:
+        return True
+    value = there.values[record.name]
+    return not record.joint and (record.contains is None or record.contains(value))
 
 
 def _unseen(role: str, probe: Probe, source: Node, counts: Callable[[str, str], bool], silent: set[str]) -> set[Node]:

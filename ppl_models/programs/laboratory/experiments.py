@@ -1,7 +1,7 @@
 """`Laboratory`, `Experiment`, `SiteRecord`: controlled runs of programs, for an inspection.
 
-A laboratory runs the programs of one language on one set of arguments and leaves them as they were; an experiment is
-one of them there; a record is what a run shows of a site. Arrays are NumPy's, whatever the program computes with.
+A laboratory runs programs of one language on one set of arguments and leaves them as they were; an experiment is one
+of them there; a record is what a run shows of a site. Arrays are NumPy's, whatever the program computes with.
 """
 
 import sys
@@ -33,16 +33,15 @@ class SiteRecord:
     """A site of a controlled run, with a signal that moves when its factor does.
 
     Attributes:
-        site: as the run shows it, its value in NumPy; a value without a density is "deterministic", drawn or not. Its
-            mask is False where no copy counts in the first run: the signal then lacks it, and is 1 more where one does.
+        site: as the run shows it, its value in NumPy; without a density it is "deterministic". Its mask is False where
+            no copy counts in the first run: the signal then lacks it, and is 1 more where one does.
         signal: the log density, masked and scaled, (*batch,); of a deterministic site its computed value.
         fresh: draws another value from the site's own distribution.
         states: all values of a finite support, (K, 1, ..., 1, *event), or None where copies have different ones.
         contains: whether values are in the support of the site's distribution, as far as its language minds.
         mute: whether the signal has the event dims of a value, as no density was to be had.
         joint: whether the entries of an event are bound to each other, as those of a simplex are.
-        more: for a plate, by name, further copies that are looked at.
-        base: gives what a transformed distribution makes the value of, where its transforms couple entries.
+        more, base: by plate further copies that are looked at; gives what coupling transforms make the value of.
         stretch: log |det dz/de|, of a site of value z whose base e was held; the signal is then that of e.
     """
 
@@ -180,8 +179,7 @@ class Laboratory(Protocol):
         tolerance: of signals: what moves by less, relative to 1 + its size, has not moved.
         leaves: the arrays among the arguments.
         opaque: whether data may hide in arguments that are no arrays.
-        doubts: why a verdict would not be certain.
-        runs: how many there were.
+        doubts, runs: why a verdict would not be certain; how many runs there were.
     """
 
     MODES: ClassVar[Modes]
@@ -243,9 +241,8 @@ class Experiment:
         Args:
             values: to hold at some sites: a held latent stays latent, a held observation is replaced, a held
                 deterministic site is overridden once it has been computed; a name that ends in `BASE` holds the base.
-            seed: of the random numbers.
             jitter: how all parameters are moved, a little and so that none is zero; None: they are as they are.
-            leaves: other arrays for those among the arguments.
+            seed, leaves: of the random numbers; other arrays for those among the arguments.
         """
         self.laboratory.runs += 1
         return self.laboratory.run(self.program, values or {}, seed, jitter, leaves)
@@ -265,9 +262,9 @@ class Experiment:
 def experiments(
     programs: Sequence[Callable], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Iterator[list[Experiment]]:
-    """An experiment with each program, in one laboratory that leaves them as they were and closes on exit.
+    """An experiment with each program, in one laboratory that leaves them as they were, in double if they can.
 
-    Programs run in double precision where they can. Raises TypeError for what is no program.
+    Raises TypeError for what is no program.
     """
     for what, program in zip(("model", "guide") if len(programs) > 1 else ("program",), programs, strict=True):
         if not callable(program):

@@ -4,36 +4,29 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pyro.distributions.util import scale_and_mask
 from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from pyro.poutine.messenger import Messenger
-from pyro.util import get_rng_state, set_rng_state
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..plates import sized
 from ..pyro import (
     as_tensors,
-    elementwise,
-    in_support,
     is_point,
     kind_of,
-    layers,
-    site_of,
-    support_of,
     unmasked,
     unwrapped,
 )
-from ..record import COMPUTED, Site, is_masked_out
+from ..record import COMPUTED
 from ..state.jitter import Jitter
 from ..state.reach import named_leaves
 from ..state.torch import ProgramSnapshot, reachable, seed_generators
-from .base_coordinates import BASE, couples, pulled, pushed, stretch
-from .experiments import Leaves, Modes, Node, Owners, ProgramRun, SiteRecord, Tags, Values
+from .experiments import Leaves, Modes, Node, Owners, ProgramRun, Tags, Values
+from .pyro_look import Look, array_of, density_of, is_silent
 from .torch_density import Summed, TorchDensity, placing
 
 NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
@@ -71,7 +64,7 @@ class PyroLaboratory:
         flat = [torch.from_numpy(leaf) if i in self._foreign else leaf for i, leaf in enumerate(flat)]
         self._flat = [_copied(leaf, double) for leaf in flat]
         self._where = [i for i, leaf in enumerate(self._flat) if isinstance(leaf, Tensor)]
-        self.leaves = [_array(self._flat[i]) for i in self._where]
+        self.leaves = [array_of(self._flat[i]) for i in self._where]
         self.tolerance = 1e-10 if double else 1e-5
         self.opaque = _opaque(flat)
         self.doubts: list[str] = []
@@ -106,7 +99,7 @@ class PyroLaboratory:
         self, program: Callable, values: Values, seed: int, jitter: Jitter | int | None, leaves: Leaves | None
     ) -> ProgramRun:
         """See `Experiment.run`."""
-        with _Look(values, seed, self._devices, self._hidden.setdefault(id(program), {})) as look:
+        with Look(values, seed, self._devices, self._hidden.setdefault(id(program), {})) as look:
             self._call(program, seed, jitter, leaves)
         sites = sized(record.site for record in look.records)
         return ProgramRun(replace(record, site=site) for record, site in zip(look.records, sites, strict=True))
@@ -153,80 +146,6 @@ class PyroLaboratory:
         program(*args, **kwargs)
 
 
-class _Look(Messenger):
-    """Hold values and take down every site."""
-
-    def __init__(self, held: Values, seed: int, devices: dict[str, torch.device], hidden: dict[str, bool]) -> None:
-        super().__init__()
-        self.held, self.seed, self.devices, self.hidden = held, seed, devices, hidden
-        self.records: list[SiteRecord] = []
-
-    def _pyro_sample(self, msg: dict) -> None:
-        name = msg["name"]
-        msg["infer"] = {**(msg["infer"] or {}), "_computed": msg["value"]}
-        if name in self.held:
-            value = torch.from_numpy(np.array(self.held[name]))
-            msg["value"], msg["done"] = value.to(self.devices.get(name, "cpu")), True
-        elif name + BASE in self.held:
-            base = torch.from_numpy(np.array(self.held[name + BASE])).to(self.devices.get(name, "cpu"))
-            msg["value"], msg["done"] = pushed(layers(msg["fn"]).transforms, base), True
-
-    def _pyro_post_sample(self, msg: dict) -> None:
-        computed = msg["infer"].pop("_computed", None)
-        value = detach_provenance(msg["value"])
-        if not isinstance(value, Tensor):
-            return
-        self.devices[msg["name"]] = value.device
-        site = site_of(msg)
-        plates = tuple(sorted(site.plates, key=lambda plate: plate.dim))
-        site = replace(site, plates=plates, value=_array(value), fn=None)
-        if site.kind == "subsample":
-            self.records.append(SiteRecord(site=site))
-            return
-        fn, bare = msg["fn"], cast(Any, unwrapped(msg["fn"]))
-        silent = _is_silent(fn)
-        if site.kind == "deterministic":
-            signal, density = computed, None
-        elif is_point(fn):
-            site, signal, density = replace(site, kind="deterministic"), bare.v, None if silent else bare.log_density
-        else:
-            self.records.append(self._drawn(site, msg))
-            return
-        self.records.append(SiteRecord(site=site, signal=_array(signal), **_others(fn, value)))
-        if density is not None and (density != 0).any():
-            # of a model a factor like any other; of a guide a Jacobian
-            factor = replace(site, name=_density_of(site.name), kind="factor", event_dim=0)
-            self.records.append(SiteRecord(site=factor, signal=_array(density)))
-
-    def _drawn(self, site: Site, msg: dict) -> SiteRecord:
-        """The record of a site that has a density."""
-        fn, mute, hidden = msg["fn"], False, False
-        try:
-            # a scale that is a number depends on nothing, and may make a density too faint to be seen to move
-            scale = msg["scale"] if isinstance(msg["scale"], Tensor) else 1.0
-            signal = scale_and_mask(fn.log_prob(msg["value"], *msg["args"]), scale, msg["mask"])
-            if site.name not in self.hidden:
-                self.hidden[site.name] = is_masked_out(site, bool(signal.any()))
-            if hidden := self.hidden[site.name]:
-                signal = scale_and_mask(unmasked(fn).log_prob(msg["value"], *msg["args"]), scale) + (signal != 0)
-        except (KeyError, NotImplementedError, RuntimeError):  # a flow that cannot be inverted
-            if site.kind != "latent":
-                raise
-            signal, mute = _fresh(fn, site.name, self.seed), True
-        fresh = None if site.kind == "factor" else lambda: _array(fn())  # as programs do: a flow may have no `sample`
-        site = replace(site, mask=False if hidden else None)
-        record = SiteRecord(site=site, signal=_array(signal), fresh=fresh, mute=mute, **_others(fn, msg["value"]))
-        transforms = layers(fn).transforms if site.kind == "latent" and not mute else []
-        if not couples(transforms):
-            return record
-        record = replace(record, base=lambda: _array(pulled(transforms, msg["value"])))
-        if site.name + BASE not in self.held:
-            return record
-        base = torch.from_numpy(np.array(self.held[site.name + BASE])).to(msg["value"].device)
-        volume = np.broadcast_to(_array(stretch(transforms, base, signal.ndim)), signal.shape)
-        return replace(record, signal=record.signal + volume, stretch=volume)
-
-
 class _Tags(Messenger):
     """Provenance from site to site, each value tagged anew; to observe one of the `arguments` is no dependence."""
 
@@ -253,46 +172,11 @@ class _Tags(Messenger):
         self.found[name] = tags - {name}
         bare: Any = unwrapped(fn)
         if is_point(fn):
-            self.found[_density_of(name)] = get_provenance(bare.log_density) - {name}
+            self.found[density_of(name)] = get_provenance(bare.log_density) - {name}
         value, own = detach_provenance(msg["value"]), frozenset({name})
-        if kind in COMPUTED or _is_silent(fn):  # what it is computed from counts, too
+        if kind in COMPUTED or is_silent(fn):  # what it is computed from counts, too
             own |= get_provenance(msg["value"])
         msg["value"] = track_provenance(value, own) if value.numel() else value
-
-
-def _density_of(name: str) -> str:
-    """The name of the factor that the density of a point mass is."""
-    return f"{name} (density)"
-
-
-def _is_silent(fn: Any) -> bool:
-    """Whether a distribution is masked as a whole, as reparametrized sites are left."""
-    return any(mask.kept is False for mask in layers(fn).masks)
-
-
-def _others(fn: Any, value: Tensor) -> dict[str, Any]:
-    """Facts of the values of a distribution that an inspection needs."""
-    states = (lambda: _states(fn)) if unwrapped(fn).has_enumerate_support else None
-    joint = elementwise(support_of(fn, value)).event_dim > 0
-    test = in_support(fn, value)
-    contains = None if test is None else lambda array: test(torch.from_numpy(array).to(value.device))
-    return {"states": states, "joint": joint, "contains": contains}
-
-
-def _states(fn: Any) -> np.ndarray | None:
-    try:
-        return _array(unwrapped(fn).enumerate_support(expand=False))
-    except NotImplementedError:  # of binomials of different numbers of trials
-        return None
-
-
-def _fresh(fn: Any, name: str, seed: int) -> Tensor:
-    """A draw whose random numbers depend on the name and the seed alone, not on what was drawn before."""
-    state = get_rng_state()
-    seed_generators(seed + sum(ord(c) * 31**i for i, c in enumerate(name)) % 2**31)
-    value = fn()
-    set_rng_state(state)
-    return value
 
 
 def _opaque(flat: Sequence[Any]) -> bool:
@@ -306,8 +190,3 @@ def _copied(leaf: Any, double: bool) -> Any:
     if not isinstance(leaf, Tensor):
         return leaf
     return leaf.detach().to(torch.double) if double and leaf.is_floating_point() else leaf.detach()
-
-
-def _array(value: Any) -> np.ndarray:
-    value = torch.as_tensor(value).detach()
-    return (value.float() if value.dtype in (torch.bfloat16, torch.half) else value).cpu().numpy().copy()

@@ -42,10 +42,10 @@ def _masked_apart(q: Site, p: Site) -> Array | None:
     """
     (one, kept), (other, also) = _unmasked(q["fn"]), _unmasked(p["fn"])
     with rounded():
-        closed = None if kept is None and also is None else closed_form(one, other)
+        closed = None if kept is None or also is None else closed_form(one, other)  # masked in one program alone
     if closed is None:
         return None
-    kept, also = (jnp.asarray(True if mask is None else mask) for mask in (kept, also))
+    kept, also = jnp.asarray(kept), jnp.asarray(also)
     drawn = jnp.where(kept, log_density({**q, "fn": one}), -log_density({**p, "fn": other}))
     return jnp.where(kept | also, jnp.where(kept == also, closed, drawn), 0.0)
 

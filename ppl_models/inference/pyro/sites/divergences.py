@@ -43,12 +43,12 @@ def weighed_divergence(q: Mapping[str, Any], p: Mapping[str, Any]) -> tuple[Tens
     if q["scale"] is not p["scale"] and _number(q["scale"]) != _number(p["scale"]):
         return None
     (one, kept), (other, also) = _unmasked(q), _unmasked(p)
-    if kept is None and also is None:
+    if kept is None or also is None:  # masked in one program alone
         return None
     closed = divergence({**q, "fn": one, "mask": None}, {**p, "fn": other, "mask": None})
     if closed is None:
         return None
-    kept, also = (torch.as_tensor(True if m is None else m, device=closed.device) for m in (kept, also))
+    kept, also = (torch.as_tensor(mask, device=closed.device) for mask in (kept, also))
     drawn = torch.where(kept, log_density(one, q["value"]), -log_density(other, p["value"]))
     return torch.where(kept == also, closed, drawn), {**q, "mask": kept | also}
 
