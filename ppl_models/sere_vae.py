@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from .parts import likelihoods
 from .parts.bijectors import ConditionalRankOneAffine
-from .parts.checks import check_features
-from .parts.nets import ConvNet, Features, Net
+from .parts.nets import ConvNet, Net
 from .parts.program import Program
 from .parts.sizes import block_shapes, event_size, one_size
 
@@ -27,28 +26,21 @@ class SeReVAE(Program):
     prior's own transform. Block l has parameters gamma_l(z_l) + dgamma_l(x_{l-1}, z_l): a first estimate from the code
     and a correction that has read the previous block (the observed one when x is given, else the sampled one).
 
-    With `features="shared"` the functions of z_l are read off features h_l of it that are computed once, bounded
-    whatever z_l is: mu, sigma, c, d, u and gamma are linear maps of them, dgamma a network of x_{l-1} and h_l. sigma is
-    a softplus instead of a bounded exponential, and the raw number of u is ten times u. The densities are of the same
-    form. An optimizer moves all weights alike: where each function is a network of its own with a normalized end, one
-    step of it moves a raw number in proportion to the network's width.
-
     Shapes: x (n, event), z_l (n, latent); sites z1..zL, and x1..xL with event sizes `model.blocks`.
 
     Args:
         event: number of values in a row of x, or its shape: (channels, height, width) for `network="conv"`.
         layers: L. Blocks are equal but the last, which takes the rest: 9 x 78 + 82 for 784 in 10.
         latent: size of each z_l.
-        hidden: width of the networks that give data, and of shared features; separate networks between codes have a
-            quarter of it. Of a "conv" hidden // 16 (at least 4) are the channels of the last map.
+        hidden: width of the networks that give data; those between codes have a quarter of it. Of a "conv" hidden // 16
+            (at least 4) are the channels of the last map.
         depth: residual blocks in each network, at least one; of a "conv" at each size of the map.
         likelihood: see `parts.likelihoods.likelihood`.
         network: "mlp", or "conv" (blocks are then bands of rows of the image, so that they stay two-dimensional).
-        features: of z_l, for what reads it: "shared", or "separate" networks.
 
     Raises:
         ValueError: a size that is not a positive integer; more layers than values (or rows); no depth; an unknown
-            network or features; x of the wrong width, outside the likelihood's support, not finite, empty.
+            network; x of the wrong width, outside the likelihood's support, not finite, empty.
 
     Source: sections 3 and 4, eq. 3; table 1 for 10 layers of 10 latents. Networks and initialization are ours: the
     paper leaves them open.
@@ -76,7 +68,6 @@ class SeReVAE(Program):
         depth: int = 1,
         likelihood: str | nn.Module = "bernoulli",
         network: str = "mlp",
-        features: str = "separate",
     ) -> None:
         super().__init__()
         self.event, self.image = event_size("SeReVAE", event, network)
@@ -90,48 +81,41 @@ class SeReVAE(Program):
         k = self.likelihood.count
         self.heights = [shape[-2:][0] for shape in shapes]  # of a band its rows, of a stretch its values
         self.blocks = [prod(shape) for shape in shapes]
-        check_features("SeReVAE", features)
-        self.shared = shared = features == "shared"
-        # what reads a code: features, or the code itself by networks of their own
-        width, deep, small = (hidden, 0, hidden) if shared else (latent, depth, max(hidden // 4, 1))
-        self.features, self.priors, self.bijectors = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        small = max(hidden // 4, 1)
+        self.priors, self.bijectors = nn.ModuleList(), nn.ModuleList()
         self.estimates, self.corrections = nn.ModuleList(), nn.ModuleList()
         for i, shape in enumerate(shapes):
-            above = [width] if i else []
-            self.features.append(Features(latent, hidden, depth) if shared else nn.Identity())
-            self.priors.append(Net(above, 2 * latent, small, deep, gain=0.1 if i else 0.0, norm=True))
-            self.bijectors.append(ConditionalRankOneAffine(latent, above, small, deep, unit=0.1 if shared else 1.0))
+            above = [latent] if i else []
+            self.priors.append(Net(above, 2 * latent, small, depth, gain=0.1 if i else 0.0, norm=True))
+            self.bijectors.append(ConditionalRankOneAffine(latent, above, small, depth))
             if self.image is not None:
                 channels, out = max(hidden // 16, 4), (k * shape[0], *shape[1:])
-                self.estimates.append(ConvNet([width], out, channels=channels, depth=depth))
+                self.estimates.append(ConvNet([latent], out, channels=channels, depth=depth))
                 if i:
-                    self.corrections.append(ConvNet([width], out, shapes[i - 1], channels, depth))
+                    self.corrections.append(ConvNet([latent], out, shapes[i - 1], channels, depth))
             else:
-                self.estimates.append(Net([width], k * shape[0], hidden, deep, norm=True))
+                self.estimates.append(Net([latent], k * shape[0], hidden, depth, norm=True))
                 if i:
-                    inputs = [width, self.blocks[i - 1]]
-                    self.corrections.append(Net(inputs, k * shape[0], hidden, depth, norm=not shared, bend=shared))
+                    self.corrections.append(Net([latent, self.blocks[i - 1]], k * shape[0], hidden, depth, norm=True))
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Observe the rows of x (n, event), or generate n of them; returns them."""
         n = likelihoods.rows(x, n, self.event, self.likelihood, self.priors[0].bias.dtype)
         observed = [None] * self.layers if x is None else self.cut(x)
-        scale = likelihoods.soft_scale if self.shared else likelihoods.bounded_exp
         drawn = []
         with pyro.plate("data", n):
             above = []
             for i in range(self.layers):
                 # p(zl | z{l-1}): eps_l ~ N(mu, sigma^2) pushed through the bijection
-                loc, raw = self.priors[i](*above).chunk(2, -1)
-                eps = dist.Normal(loc, scale(raw)).to_event(1)
+                loc, log_scale = self.priors[i](*above).chunk(2, -1)
+                eps = dist.Normal(loc, likelihoods.bounded_exp(log_scale)).to_event(1)
                 z = pyro.sample(f"z{i + 1}", dist.TransformedDistribution(eps, [self.bijectors[i](*above)]))
                 # p(xl | zl, x{l-1})
-                h = self.features[i](z)
-                params = self.estimates[i](h)
+                params = self.estimates[i](z)
                 if i:
-                    params = params + self.corrections[i - 1](h, drawn[-1])
+                    params = params + self.corrections[i - 1](z, drawn[-1])
                 drawn.append(pyro.sample(f"x{i + 1}", self.likelihood(params), obs=observed[i]))
-                above = [h]
+                above = [z]
         return self.join(drawn) if x is None else x
 
     def cut(self, x: Tensor) -> list[Tensor]:

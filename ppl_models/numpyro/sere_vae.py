@@ -11,20 +11,18 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
-from ppl_models.parts.checks import check_features
 from ppl_models.parts.sizes import block_shapes, event_size, one_size
 
 from .parts import likelihoods
 from .parts.bijectors import ConditionalRankOneAffine
 from .parts.distributions import diagonal_normal
-from .parts.nets import ConvNet, Features, Net
+from .parts.nets import ConvNet, Net
 from .parts.program import Program
 
 
 class SeReVAE(Program):
     """Port of `ppl_models.SeReVAE`: same sites, arguments and names of parameters; `key` seeds the weights."""
 
-    features: tuple[Features | eqx.nn.Identity, ...]
     priors: tuple[Net, ...]
     bijectors: tuple[ConditionalRankOneAffine, ...]
     estimates: tuple[Net | ConvNet, ...]
@@ -32,7 +30,6 @@ class SeReVAE(Program):
     likelihood: eqx.Module
     event: int = eqx.field(static=True)
     image: tuple[int, ...] | None = eqx.field(static=True)
-    shared: bool = eqx.field(static=True)
     layers: int = eqx.field(static=True)
     latent: int = eqx.field(static=True)
     heights: tuple[int, ...] = eqx.field(static=True)
@@ -47,7 +44,6 @@ class SeReVAE(Program):
         depth: int = 1,
         likelihood: str | eqx.Module = "bernoulli",
         network: str = "mlp",
-        features: str = "separate",
         *,
         key: Array,
     ) -> None:
@@ -62,54 +58,44 @@ class SeReVAE(Program):
         k = self.likelihood.count
         self.heights = tuple(shape[-2:][0] for shape in shapes)  # of a band its rows, of a stretch its values
         self.blocks = tuple(prod(shape) for shape in shapes)
-        check_features("SeReVAE", features)
-        self.shared = shared = features == "shared"
-        # what reads a code: features, or the code itself by networks of their own
-        width, deep, small = (hidden, 0, hidden) if shared else (latent, depth, max(hidden // 4, 1))
-        codes, priors, bijectors, estimates, corrections = [], [], [], [], []
+        small = max(hidden // 4, 1)
+        priors, bijectors, estimates, corrections = [], [], [], []
         for i, (shape, own) in enumerate(zip(shapes, jax.random.split(key, layers), strict=True)):
-            above = [width] if i else []
-            keys, unit = jax.random.split(own, 4), 0.1 if shared else 1.0
-            read = jax.random.fold_in(own, 4)
-            codes.append(Features(latent, hidden, depth, key=read) if shared else eqx.nn.Identity())
-            priors.append(Net(above, 2 * latent, small, deep, gain=0.1 if i else 0.0, norm=True, key=keys[0]))
-            bijectors.append(ConditionalRankOneAffine(latent, above, small, deep, unit=unit, key=keys[1]))
+            above = [latent] if i else []
+            keys = jax.random.split(own, 4)
+            priors.append(Net(above, 2 * latent, small, depth, gain=0.1 if i else 0.0, norm=True, key=keys[0]))
+            bijectors.append(ConditionalRankOneAffine(latent, above, small, depth, key=keys[1]))
             if self.image is not None:
                 channels, out = max(hidden // 16, 4), (k * shape[0], *shape[1:])
-                estimates.append(ConvNet([width], out, channels=channels, depth=depth, key=keys[2]))
+                estimates.append(ConvNet([latent], out, channels=channels, depth=depth, key=keys[2]))
                 if i:
-                    corrections.append(ConvNet([width], out, shapes[i - 1], channels, depth, key=keys[3]))
+                    corrections.append(ConvNet([latent], out, shapes[i - 1], channels, depth, key=keys[3]))
             else:
-                estimates.append(Net([width], k * shape[0], hidden, deep, norm=True, key=keys[2]))
+                estimates.append(Net([latent], k * shape[0], hidden, depth, norm=True, key=keys[2]))
                 if i:
-                    inputs = [width, self.blocks[i - 1]]
-                    how = {"norm": not shared, "bend": shared, "key": keys[3]}
-                    corrections.append(Net(inputs, k * shape[0], hidden, depth, **how))
-        self.features, self.priors, self.bijectors = tuple(codes), tuple(priors), tuple(bijectors)
+                    inputs = [latent, self.blocks[i - 1]]
+                    corrections.append(Net(inputs, k * shape[0], hidden, depth, norm=True, key=keys[3]))
+        self.priors, self.bijectors = tuple(priors), tuple(bijectors)
         self.estimates, self.corrections = tuple(estimates), tuple(corrections)
 
     def forward(self, x: Array | None = None, n: int = 1) -> Array:
         """Observe the rows of x (n, event), or generate n of them; returns them."""
         n = likelihoods.rows(x, n, self.event, self.likelihood, self.dtype)
         observed = [None] * self.layers if x is None else self.cut(x)
-        scale = likelihoods.soft_scale if self.shared else likelihoods.bounded_exp
         drawn = []
         with numpyro.plate("data", n):
-            above: list[Array] = []
-            origin: tuple[Array, ...] = ()
+            above = []
             for i in range(self.layers):
                 # p(zl | z{l-1}): eps_l ~ N(mu, sigma^2) pushed through the bijection
-                loc, raw = jnp.split(self.priors[i](*above), 2, -1)
-                eps = diagonal_normal(loc, scale(raw))
-                bijection = self.bijectors[i](*above, origin=origin)
-                z = numpyro.sample(f"z{i + 1}", dist.TransformedDistribution(eps, [bijection]))
+                loc, log_scale = jnp.split(self.priors[i](*above), 2, -1)
+                eps = diagonal_normal(loc, likelihoods.bounded_exp(log_scale))
+                z = numpyro.sample(f"z{i + 1}", dist.TransformedDistribution(eps, [self.bijectors[i](*above)]))
                 # p(xl | zl, x{l-1})
-                h = self.features[i](z)
-                params = self.estimates[i](h)
+                params = self.estimates[i](z)
                 if i:
-                    params = params + self.corrections[i - 1](h, drawn[-1])
+                    params = params + self.corrections[i - 1](z, drawn[-1])
                 drawn.append(numpyro.sample(f"x{i + 1}", self.likelihood(params), obs=observed[i]))
-                above, origin = [h], (*jax.tree.leaves(self.features[i]), z)
+                above = [z]
         return self.join(drawn) if x is None else x
 
     def cut(self, x: Array) -> list[Array]:

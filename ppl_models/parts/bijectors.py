@@ -58,31 +58,27 @@ class RankOneAffine(Transform):
 
 
 class ConditionalRankOneAffine(nn.Module):
-    """A network that gives the `RankOneAffine` of a context: (c, d, u / unit) = net(context), d = softplus(.) + 1e-3.
+    """A network that gives the `RankOneAffine` of a context: (c, d, u) = net(context), d = softplus(.) + 1e-3.
 
     It starts near the identity: c = 0, d = 1, u small (at u = 0 exactly its gradient would vanish).
 
     Args:
         size: n, the size of the transformed vector.
         inputs: width of each context; none of them for a constant transform.
-        hidden, depth: of the network; without depth it is a linear map of features that others have made.
-        unit: of u. It enters squared, and along a chain of layers multiplied: an optimizer whose steps are alike for
-            all weights should take smaller ones there.
+        hidden, depth: of the network.
     """
 
-    def __init__(
-        self, size: int, inputs: Sequence[int] = (), hidden: int = 64, depth: int = 1, unit: float = 1.0
-    ) -> None:
+    def __init__(self, size: int, inputs: Sequence[int] = (), hidden: int = 64, depth: int = 1) -> None:
         super().__init__()
         # normalized: u enters squared, and a chain of layers would square it again and again
-        self.net, self.unit = Net(inputs, 3 * size, hidden, depth, gain=0.1 / unit, norm=True), unit
+        self.net = Net(inputs, 3 * size, hidden, depth, gain=0.1, norm=True)
         with torch.no_grad():
             shift, scale, vector = self.net.bias.chunk(3)
             shift.zero_()
             scale.fill_(log(expm1(1 - 1e-3)))
-            vector.normal_(0, 0.1 / unit)
+            vector.normal_(0, 0.1)
 
     def forward(self, *context: Tensor) -> RankOneAffine:
         """The transform for contexts (*batch, n_i)."""
         shift, scale, vector = self.net(*context).chunk(3, -1)
-        return RankOneAffine(shift, softplus(scale) + 1e-3, vector * self.unit)
+        return RankOneAffine(shift, softplus(scale) + 1e-3, vector)

@@ -29,12 +29,6 @@ def check_rows(name: str, shape: tuple[int, ...], event: tuple[int, ...], one: s
         raise ValueError(f"site {name!r}: the batch is empty (shape {shape}), want at least one row")
 
 
-def check_features(owner: str, features: str) -> None:
-    """Raise ValueError unless what reads a code has "shared" features of it, or "separate" networks."""
-    if features not in ("shared", "separate"):
-        raise ValueError(f"{owner}: found features={features!r}, want 'shared' or 'separate'")
-
-
 def check_binary(bad: Sequence[Any], name: str) -> None:
     """Raise ValueError for the first of the values that are neither 0 nor 1, if there are any."""
     if len(bad):

@@ -1,13 +1,11 @@
 """Likelihoods p(x | parameters): from a network's output to a distribution over the observed rows."""
 
 from collections.abc import Sequence
-from math import expm1, log
 
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from .checks import (
     check_binary,
@@ -202,11 +200,6 @@ def _with_scale(mean: Tensor, log_scale: Tensor) -> Tensor:
 def bounded_exp(log_scale: Tensor, bound: float = 5.0) -> Tensor:
     """exp(bound * tanh(s / bound)): a scale that neither vanishes nor explodes, in [e^-bound, e^bound]."""
     return (bound * torch.tanh(log_scale / bound)).exp()
-
-
-def soft_scale(raw: Tensor) -> Tensor:
-    """softplus(raw + log(e - 1)) + 1e-3: a scale that is 1 at raw = 0 and grows no faster than raw, above 1e-3."""
-    return softplus(raw + log(expm1(1))) + 1e-3
 
 
 def likelihood(spec: str | nn.Module, owner: str = "", more: Sequence[str] = ()) -> nn.Module:

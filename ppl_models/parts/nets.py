@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
 from .checks import check_network
-from .sizes import FAR, halvings
+from .sizes import halvings
 
 
 class Block(nn.Module):
@@ -47,7 +47,6 @@ class Net(nn.Module):
         depth: number of blocks.
         gain: factor on the initial weights of the last layer; small ones start the output near its bias.
         norm: normalize the last hidden layer.
-        bend: pass the first hidden layer through a silu, h = silu(sum_i W_i x_i + b): no linear path is left.
     """
 
     def __init__(
@@ -58,10 +57,8 @@ class Net(nn.Module):
         depth: int = 1,
         gain: float = 1.0,
         norm: bool = False,
-        bend: bool = False,
     ) -> None:
         super().__init__()
-        self.bend = bend
         check_network(inputs, output, hidden, depth)
         width = hidden if depth else output
         self.first = nn.ModuleList(nn.Linear(n, width, bias=i == 0) for i, n in enumerate(inputs))
@@ -88,34 +85,8 @@ class Net(nn.Module):
         h = None
         for layer, x in zip(self.first, inputs, strict=True):
             h = layer(x) if h is None else h + layer(x)
-        h, last = silu(h) if self.bend else h, self.last
+        last = self.last
         return h if last is None else last(self.blocks(h))
-
-
-class Features(nn.Module):
-    """What several networks read of one vector: a bounded image of it through a layer and residual blocks.
-
-        y = x / sqrt(1 + |x|^2 / (r^2 n)), r = 10;   h = silu(W y + b);   h <- Block(h), depth times
-
-    A vector of unit scale stays as it is, its length included, which a normalization would take away; one that is far
-    off cannot throw those who read it further: in a chain of codes, whose transforms are computed from the code before,
-    nothing multiplies from layer to layer.
-
-    Args:
-        inputs: n, width of the vector.
-        width: of the features.
-        depth: number of blocks.
-    """
-
-    def __init__(self, inputs: int, width: int, depth: int = 1) -> None:
-        super().__init__()
-        self.first = nn.Linear(inputs, width)
-        self.blocks = nn.Sequential(*(Block(width) for _ in range(depth)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(*batch, inputs) -> (*batch, width)."""
-        bounded = x * (1 + x.square().mean(-1, keepdim=True) / FAR**2).rsqrt()
-        return self.blocks(silu(self.first(bounded)))
 
 
 class ConvBlock(nn.Module):

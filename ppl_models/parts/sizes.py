@@ -7,8 +7,6 @@ from numbers import Integral
 from operator import index
 from typing import Any
 
-FAR = 10.0  # the root mean square from which `Features` bounds a vector
-
 
 def one_size(owner: str, name: str, found: Any, least: int = 1) -> int:
     """`found` as an int, if it is an integer (numpy's too) of at least `least`.

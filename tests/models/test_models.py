@@ -24,7 +24,6 @@ BUILD = {
     "hierarchical": lambda **k: HierarchicalVAE(12, (2, 3, 4), hidden=(16, 12, 8), **k),
     "hierarchical-skip": lambda **k: HierarchicalVAE(12, (2, 3), hidden=16, skip=True, **k),
     "sere": lambda **k: SeReVAE(12, layers=5, latent=3, hidden=16, **k),
-    "sere-shared": lambda **k: SeReVAE(12, layers=5, latent=3, hidden=16, features="shared", **k),
     "sere-conv": lambda **k: SeReVAE((3, 4, 1), layers=2, latent=3, hidden=64, network="conv", **k),
 }
 every_model = pytest.mark.parametrize("name", BUILD)
@@ -120,25 +119,23 @@ def test_hierarchical_density(name):
 def sere_by_hand(model: SeReVAE, trace: poutine.Trace, blocks: list[Tensor]) -> dict[str, Tensor]:
     """Change of variables: log p(z_l | z_{l-1}) = log N(eps_l; mu, sigma) - log|det|; block l read with block l - 1."""
     found, above = {}, []
-    unit, scale = (0.1, lambda raw: softplus(raw + np.log(np.e - 1)) + 1e-3) if model.shared else (1.0, bounded_exp)
     for i in range(model.layers):
         z = value(trace, f"z{i + 1}")
-        loc, raw = model.priors[i](*above).chunk(2, -1)
+        loc, log_scale = model.priors[i](*above).chunk(2, -1)
         c, d, u = model.bijectors[i].net(*above).chunk(3, -1)
-        d, u = softplus(d) + 1e-3, unit * u
+        d = softplus(d) + 1e-3
         a = (torch.diag_embed(d) + u.unsqueeze(-1) * u.unsqueeze(-2)).expand(len(z), model.latent, model.latent)
         eps = torch.linalg.solve(a, z - c)
-        found[f"z{i + 1}"] = normal(eps, loc, scale(raw)) - torch.linalg.slogdet(a).logabsdet
-        h = model.features[i](z)  # z itself where each has a network of its own
-        params = model.estimates[i](h)
+        found[f"z{i + 1}"] = normal(eps, loc, bounded_exp(log_scale)) - torch.linalg.slogdet(a).logabsdet
+        params = model.estimates[i](z)
         if i:
-            params = params + model.corrections[i - 1](h, blocks[i - 1])
+            params = params + model.corrections[i - 1](z, blocks[i - 1])
         found[f"x{i + 1}"] = bits(params, blocks[i])
-        above = [h]
+        above = [z]
     return found
 
 
-@pytest.mark.parametrize("name", ["sere", "sere-shared", "sere-conv"])
+@pytest.mark.parametrize("name", ["sere", "sere-conv"])
 def test_sere_vae_density_with_teacher_forcing(name):
     model, x = build(name), binary(6, 12)
     trace = traced(model, x)
@@ -151,7 +148,7 @@ def test_sere_vae_density_with_teacher_forcing(name):
     assert model(x) is x
 
 
-@pytest.mark.parametrize("name", ["sere", "sere-shared", "sere-conv"])
+@pytest.mark.parametrize("name", ["sere", "sere-conv"])
 def test_sere_vae_generates_with_its_own_blocks(name):
     model = build(name)
     trace = traced(model, n=6)
@@ -300,7 +297,6 @@ def test_wrong_data(name):
         (lambda: SeReVAE(12, layers=2, network="conv"), "wants event \\(channels, height, width\\)"),
         (lambda: SeReVAE(12, layers=2, network="linear"), "found network 'linear'"),
         (lambda: SeReVAE(12, layers=2, depth=0), "SeReVAE: found depth=0, want an integer of at least 1"),
-        (lambda: SeReVAE(12, layers=2, features="none"), "SeReVAE: found features='none', want 'shared' or 'separate'"),
         (lambda: SeReVAE(12, layers=2, latent=0), "SeReVAE: found latent=0, want"),
     ],
 )
@@ -358,9 +354,8 @@ def test_the_default_dtype_is_followed(name):
 
 
 @pytest.mark.parametrize("factor", [1.0, 5.0, 25.0])
-@pytest.mark.parametrize("features", ["shared", "separate"])
-def test_a_deep_chain_with_large_weights_stays_finite(factor, features):
-    model = SeReVAE(784, layers=10, latent=10, hidden=64, features=features)
+def test_a_deep_chain_with_large_weights_stays_finite(factor):
+    model = SeReVAE(784, layers=10, latent=10, hidden=64)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(factor)

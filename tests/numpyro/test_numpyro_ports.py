@@ -146,11 +146,6 @@ def test_what_is_scored_at_every_step_is_what_torch_scores(wide, monkeypatch, mo
     assert same_terms(monkeypatch, pair, ports, x) == {"x"}
 
 
-def test_shared_features_are_those_of_torch(wide, monkeypatch):
-    """As above."""
-    same_terms(monkeypatch, *built("sere-vae", "self-reflective", features="shared"))
-
-
 def same_terms(monkeypatch: pytest.MonkeyPatch, pair: tuple, ports: tuple, x: torch.Tensor) -> set[str]:
     """Hold a pair and its port to each other; returns the observed sites."""
     (p, q), (port, port_guide) = pair, ports

@@ -8,10 +8,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 from torch.distributions import TransformedDistribution, kl_divergence
-from torch.nn.functional import silu
 
 from ppl_models.parts.bijectors import ConditionalRankOneAffine, RankOneAffine
-from ppl_models.parts.nets import Features
 
 EPS = {torch.float32: 2.0**-23, torch.float64: 2.0**-52}
 
@@ -242,25 +240,3 @@ def test_divergence_reduces_to_the_bases_if_the_transform_is_shared():
     assert twin != t and t == t  # noqa: PLR0124
     with pytest.raises(NotImplementedError):
         kl_divergence(q, dist.TransformedDistribution(two, [twin]))
-
-
-def test_features_keep_what_is_near_and_bound_what_is_far():
-    torch.manual_seed(0)
-    features = Features(5, 8).double()
-    for block in features.blocks:
-        torch.nn.init.normal_(block.outer.weight)
-    z = torch.randn(40, 5, dtype=torch.double)
-    plain = features.blocks(silu(features.first(z / (1 + z.square().mean(-1, keepdim=True) / 100).sqrt())))
-    torch.testing.assert_close(features(z), plain, rtol=1e-12, atol=0)
-    far = features(z * 1e6)
-    torch.testing.assert_close(far, features(z * 1e9), rtol=1e-6, atol=1e-6)  # the length of 10 sqrt(5) at most
-    assert not torch.allclose(features(z), features(2 * z), rtol=0.1)  # a length of their own is kept
-
-
-def test_u_in_a_unit_of_its_own():
-    torch.manual_seed(0)
-    layer = ConditionalRankOneAffine(6, [16], depth=0, unit=0.1)
-    h = torch.randn(300, 16)
-    t = layer(h)
-    torch.testing.assert_close(t.vector, 0.1 * layer.net(h).chunk(3, -1)[2])
-    assert 0.02 < t.vector.std() < 0.2  # as with a unit of 1, whose raw numbers are a tenth of these

@@ -9,7 +9,7 @@ from .likelihoods import (
     likelihood as likelihood,
     rows as rows,
 )
-from .nets import Block as Block, ConvEncoder as ConvEncoder, ConvNet as ConvNet, Features as Features, Net as Net
+from .nets import Block as Block, ConvEncoder as ConvEncoder, ConvNet as ConvNet, Net as Net
 from .program import (
     Program as Program,
     is_training as is_training,

@@ -76,31 +76,15 @@ class ConditionalRankOneAffine(eqx.Module):
     """Port of `ppl_models.parts.ConditionalRankOneAffine`; `key` seeds the weights."""
 
     net: Net
-    unit: float = eqx.field(static=True)
 
-    def __init__(
-        self,
-        size: int,
-        inputs: Sequence[int] = (),
-        hidden: int = 64,
-        depth: int = 1,
-        unit: float = 1.0,
-        *,
-        key: Array,
-    ) -> None:
-        self.unit = unit
+    def __init__(self, size: int, inputs: Sequence[int] = (), hidden: int = 64, depth: int = 1, *, key: Array) -> None:
         keys = jax.random.split(key)
         # normalized: u enters squared, and a chain of layers would square it again and again
-        net = Net(inputs, 3 * size, hidden, depth, gain=0.1 / unit, norm=True, key=keys[0])
+        net = Net(inputs, 3 * size, hidden, depth, gain=0.1, norm=True, key=keys[0])
         shift, scale = jnp.zeros(size), jnp.full(size, log(expm1(1 - 1e-3)))
-        self.net = net.with_bias(jnp.concatenate([shift, scale, 0.1 / unit * jax.random.normal(keys[1], (size,))]))
+        self.net = net.with_bias(jnp.concatenate([shift, scale, 0.1 * jax.random.normal(keys[1], (size,))]))
 
-    def __call__(self, *context: Array, origin: Sequence[Array] | None = None) -> RankOneAffine:
-        """The transform for contexts (*batch, n_i).
-
-        Args:
-            origin: what the contexts were computed from, where that is not themselves (see `RankOneAffine`).
-        """
-        origin = context if origin is None else origin
+    def __call__(self, *context: Array) -> RankOneAffine:
+        """The transform for contexts (*batch, n_i)."""
         shift, scale, vector = jnp.split(self.net(*context), 3, -1)
-        return RankOneAffine(shift, softplus(scale) + 1e-3, vector * self.unit, (*jax.tree.leaves(self.net), *origin))
+        return RankOneAffine(shift, softplus(scale) + 1e-3, vector, (*jax.tree.leaves(self.net), *context))

@@ -1,7 +1,6 @@
 """Likelihoods p(x | parameters): from a network's output to a distribution over the observed rows."""
 
 from collections.abc import Sequence
-from math import expm1, log
 from typing import ClassVar
 
 import equinox as eqx
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax import Array
-from jax.nn import sigmoid, softplus
+from jax.nn import sigmoid
 from jax.scipy.special import logit
 from numpyro.util import not_jax_tracer
 
@@ -203,11 +202,6 @@ def _with_scale(mean: Array, log_scale: Array) -> Array:
 def bounded_exp(log_scale: Array, bound: float = 5.0) -> Array:
     """exp(bound * tanh(s / bound)): a scale that neither vanishes nor explodes, in [e^-bound, e^bound]."""
     return jnp.exp(bound * jnp.tanh(log_scale / bound))
-
-
-def soft_scale(raw: Array) -> Array:
-    """softplus(raw + log(e - 1)) + 1e-3: a scale that is 1 at raw = 0 and grows no faster than raw, above 1e-3."""
-    return softplus(raw + log(expm1(1))) + 1e-3
 
 
 def likelihood(spec: str | eqx.Module, owner: str = "", more: Sequence[str] = ()) -> eqx.Module:

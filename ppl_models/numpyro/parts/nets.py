@@ -16,7 +16,7 @@ from jax import Array
 from jax.nn import silu
 
 from ppl_models.parts.checks import check_network
-from ppl_models.parts.sizes import FAR, halvings
+from ppl_models.parts.sizes import halvings
 
 from .layers import Conv as Conv, LayerNorm as LayerNorm, Linear as Linear, Silu as Silu, interpolate as interpolate
 
@@ -46,7 +46,6 @@ class Net(eqx.Module):
     blocks: tuple[Block | LayerNorm, ...]
     last: Linear | None
     constant: Array | None
-    bend: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -56,11 +55,9 @@ class Net(eqx.Module):
         depth: int = 1,
         gain: float = 1.0,
         norm: bool = False,
-        bend: bool = False,
         *,
         key: Array,
     ) -> None:
-        self.bend = bend
         check_network(inputs, output, hidden, depth)
         deep = bool(inputs) and depth > 0
         keys = iter(jax.random.split(key, len(inputs) + depth + 1))
@@ -88,31 +85,11 @@ class Net(eqx.Module):
         h = None
         for layer, x in zip(self.first, inputs, strict=True):
             h = layer(x) if h is None else h + layer(x)
-        h = silu(h) if self.bend else h
         if self.last is None:
             return h
         for block in self.blocks:
             h = block(h)
         return self.last(h)
-
-
-class Features(eqx.Module):
-    """Port of `ppl_models.parts.Features`; `key` seeds the weights."""
-
-    first: Linear
-    blocks: tuple[Block, ...]
-
-    def __init__(self, inputs: int, width: int, depth: int = 1, *, key: Array) -> None:
-        own, *keys = jax.random.split(key, depth + 1)
-        self.first = Linear(inputs, width, key=own)
-        self.blocks = tuple(Block(width, key=k) for k in keys)
-
-    def __call__(self, x: Array) -> Array:
-        """(*batch, inputs) -> (*batch, width)."""
-        h = silu(self.first(x * jax.lax.rsqrt(1 + jnp.square(x).mean(-1, keepdims=True) / FAR**2)))
-        for block in self.blocks:
-            h = block(h)
-        return h
 
 
 class ConvBlock(eqx.Module):
