@@ -23,7 +23,11 @@ from .options import Training
 
 FORMAT = "ppl-models run 1"
 DEFAULTS = 2  # which ones a configuration means where it is silent: those of today; without a number the first
-LATER = ("evidence",)  # sizes that are told only where they are not as by default, as they came with later defaults
+LATER = (
+    "evidence",
+    "init_loc_fn",
+    "init_scale",
+)  # sizes that are told only where they are not as by default, as they came with later defaults
 EXAMPLE_ROWS = 3
 Chosen = tuple[str, Mapping[str, Any]]
 Parts = tuple[Data, ...] | tuple[Table, ...]
