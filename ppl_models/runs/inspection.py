@@ -34,8 +34,10 @@ def inspect_pair(
     parts = load_for(model[0], "pyro", data)
     training = Training(steps=1)
     config = configuration(model=model, guide=guide, data=data, parts=parts, training=training, seed=seed)
-    taken = config["data"]["example"]
-    *pair, example = backend("pyro").build(config, parts[0][: taken if taken > EXAMPLE_ROWS else rows], "cpu")
+    ours, few, taken = backend("pyro"), parts[0][:rows], config["data"]["example"]
+    if taken > EXAMPLE_ROWS and not ours.takes(config, few, rows):
+        few = parts[0][:taken]
+    *pair, example = ours.build(config, few, "cpu")
     return compare(*pair, *columns(example), level=level)
 
 

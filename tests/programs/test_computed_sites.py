@@ -49,7 +49,10 @@ def wide(double: None) -> Iterator[None]:
 def schools(effect: Any, error: Any, lib: Any, how: str) -> None:
     """Eight schools, theta = mu + tau z; what theta is, `how` says."""
     dist = lib.distributions
-    mu, tau = lib.sample("mu", dist.Normal(effect.sum() * 0, 5.0)), lib.sample("tau", dist.HalfCauchy(effect[0] * 0 + 5))
+    mu, tau = (
+        lib.sample("mu", dist.Normal(effect.sum() * 0, 5.0)),
+        lib.sample("tau", dist.HalfCauchy(effect[0] * 0 + 5)),
+    )
     with lib.plate("data", len(effect)):
         if how == "reparam":
             affine = lib.distributions.transforms.AffineTransform(mu, tau)

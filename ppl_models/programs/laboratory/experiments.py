@@ -1,7 +1,7 @@
 """`Laboratory`, `Experiment`, `SiteRecord`: controlled runs of programs, for an inspection.
 
-A laboratory runs programs of one language on one set of arguments and leaves them as they were; an experiment is one
-of them there; a record is what a run shows of a site. Arrays are NumPy's, whatever the program computes with.
+A laboratory runs programs of one language on one set of arguments; an experiment is one of them there; a record is
+what a run shows of a site. Arrays are NumPy's, whatever the program computes with.
 """
 
 import sys
@@ -174,11 +174,10 @@ class Laboratory(Protocol):
     """Runner of the programs of a language: one for Pyro, one for NumPyro.
 
     Attributes:
-        MODES: further arguments of the constructor, to be tried in turn.
+        MODES: further arguments of the constructor, in turn.
         placed: whether the language wants each dim of a batch to be that of a plate.
         tolerance: of signals: what moves by less, relative to 1 + its size, has not moved.
-        leaves: the arrays among the arguments.
-        opaque: whether data may hide in arguments that are no arrays.
+        leaves, opaque: the arrays among the arguments; whether data may hide in others.
         doubts, runs: why a verdict would not be certain; how many runs there were.
     """
 
