@@ -1,7 +1,7 @@
 """Ladder inference: a bottom-up estimate merged with the prior on the way down."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
@@ -53,7 +53,6 @@ class Ladder(TopDownGuide):
 
     density = "q(z | x) = prod_l q(z_l | pa_l, x)"
     source = "Sonderby et al. 2016 (arXiv 1602.02282), eq. 13 to 20."
-    unwritten: ClassVar[dict[str, str]] = {"top": "product"}  # of a configuration that does not say
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Ladder inference: a bottom-up estimate merged with the prior on the way down."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 from jax import Array
@@ -18,7 +18,6 @@ class Ladder(TopDownGuide):
 
     factors: Conditionals
     tops: frozenset[str] = eqx.field(static=True)
-    unwritten: ClassVar[dict[str, str]] = {"top": "product"}
 
     def __init__(
         self,

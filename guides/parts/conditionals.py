@@ -25,8 +25,8 @@ from .parents import (
     choose_evidence as choose_evidence,
     choose_parents as choose_parents,
 )
-from .starts import Beginning, Start, blocks_of, split
-from .units import OLD_WIDTH, Units
+from .starts import OLD_WIDTH, Beginning, Start, blocks_of, split
+from .units import Units
 
 
 class Conditionals(nn.Module):

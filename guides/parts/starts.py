@@ -14,6 +14,7 @@ from .latents import Latent
 from .layout import Layout
 
 INIT_SCALE = 0.1  # that of Pyro's and NumPyro's AutoNormal
+OLD_WIDTH = 0.1  # with which factors of `small_init` began when files had no units
 DRAWS, MOST_DRAWN = 1000, 10**6  # of a prior that is no Gaussian, for its median and its spread
 
 
@@ -62,8 +63,8 @@ class Block:
     kind: str = "diagonal"
 
 
-def check_start(guide: str, init_loc_fn: object, init_scale: object) -> None:
-    """Raise ValueError for a start that is none."""
+def start_width(guide: str, init_loc_fn: object, init_scale: float | None) -> float | None:
+    """The standard deviation to begin with, None for that of the priors. Raise ValueError for a start that is none."""
     if init_loc_fn is not None and not callable(init_loc_fn):
         raise ValueError(
             f"guide {guide}: found init_loc_fn={init_loc_fn!r}, want a function of a site, as init_to_median"
@@ -71,6 +72,16 @@ def check_start(guide: str, init_loc_fn: object, init_scale: object) -> None:
     number = isinstance(init_scale, (int, float)) and not isinstance(init_scale, bool)
     if init_scale is not None and not (number and isfinite(init_scale) and init_scale > 0):
         raise ValueError(f"guide {guide}: found init_scale={init_scale!r}, want a number above 0")
+    return INIT_SCALE if init_loc_fn is not None and init_scale is None else init_scale
+
+
+def check_given(guide: str, site: str, found: Sequence[int], want: Sequence[int]) -> None:
+    """Raise ValueError for a location by `init_loc_fn` of another shape than the site's."""
+    if tuple(found) != tuple(want):
+        raise ValueError(
+            f"guide {guide}: found a value of shape {tuple(found)} from init_loc_fn for the site {site!r}, want "
+            f"{tuple(want)}"
+        )
 
 
 def batch_of(latent: Latent) -> tuple[int, ...]:

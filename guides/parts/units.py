@@ -19,9 +19,17 @@ from ppl_models.parts.distributions import RankOneNormal, diagonal_normal
 from .families import gaussian_base
 from .latents import Latent
 from .layout import Layout
-from .starts import INIT_SCALE, Start, Units as Found, check_start, draws_of, median_and_spread, shape_of, units_shape
-
-OLD_WIDTH = 0.1  # with which factors of `small_init` began when files had no units
+from .starts import (
+    INIT_SCALE,
+    Start,
+    Units as Found,
+    check_given,
+    draws_of,
+    median_and_spread,
+    shape_of,
+    start_width,
+    units_shape,
+)
 
 
 class Units(nn.Module):
@@ -144,13 +152,12 @@ def prior_starts(
         init_scale: the standard deviation to begin with, in unconstrained coordinates; with `init_loc_fn` alone 0.1.
 
     Raises:
-        ValueError: see `check_start`.
+        ValueError: see `start_width`, `check_given`.
     """
-    check_start(layout.guide, init_loc_fn, init_scale)
+    width = start_width(layout.guide, init_loc_fn, init_scale)
     latents = {name: latent for name, latent in layout.latents.items() if latent.is_global}
     if not latents:
         return {}
-    width = INIT_SCALE if init_loc_fn is not None and init_scale is None else init_scale
     starting = _Starting(layout.guide, latents, init_loc_fn, width)
     with torch.random.fork_rng([]), torch.no_grad(), poutine.block(), starting:
         model(*args)
@@ -175,11 +182,7 @@ class _Starting(Messenger):
         value, loc, scale = _of_prior(msg["fn"], bijection)
         given = None if self.init_loc_fn is None else self.init_loc_fn(msg)
         if given is not None:
-            if tuple(given.shape) != shape:
-                raise ValueError(
-                    f"guide {self.guide}: found a value of shape {tuple(given.shape)} from init_loc_fn for the site "
-                    f"{latent.name!r}, want {shape}"
-                )
+            check_given(self.guide, latent.name, given.shape, shape)
             value, loc = given.detach(), bijection.inv(given.detach())
         msg["value"], msg["done"] = value, True
         loc, scale = (x.cpu().double().numpy().reshape(shape_of(latent)) for x in (loc, scale))

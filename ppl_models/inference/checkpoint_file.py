@@ -21,6 +21,7 @@ FORMAT = "ppl-models 4"
 OTHER_COVARIATES = "ppl-models 3"  # guides then read them otherwise, or not at all (`check_evidence`)
 EARLIER = "ppl-models 2"  # and some data in another order
 WEIGHTS_ALONE = "ppl-models 1"
+BEFORE_3 = (EARLIER, WEIGHTS_ALONE)
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 NO_DIGEST = "0" * 64  # what stands where the digest goes, while it is computed
 BROKEN = "is truncated or no safetensors file"
@@ -144,7 +145,7 @@ def check_evidence(path: Path, found: Checkpoint, programs: Iterable[Any]) -> No
     for program in programs:
         layout: Any = getattr(program, "layout", None)
         name, cure = type(program).__name__, "train it again, or load it with the version that wrote it"
-        if found.form in (EARLIER, WEIGHTS_ALONE) and backend in getattr(layout, "moved", ()):
+        if found.form in BEFORE_3 and backend in getattr(layout, "moved", ()):
             raise ValueError(
                 f"{path} was written before format 3 of files (ppl-models 0.1.0), when the guide {name} read the "
                 f"observed sites {', '.join(layout.evidence_sites)} one after another; now it reads the rows that they "

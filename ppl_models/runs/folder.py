@@ -228,11 +228,13 @@ def read_config(folder: Path) -> dict[str, Any]:
 def as_written(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with what it does not say as it was when it was written.
 
-    By the first defaults guides of the collection read what is observed alone; the files of Faithful tell of it.
+    By the first defaults guides of the collection read what is observed alone (the files of Faithful tell of it), and a
+    Ladder multiplies its top with the prior.
     """
     guide = config["guide"]
     package, _, name = guide["import"].partition(":")
     ours = package.partition(".")[0] == "guides" and name != "Faithful" and "family" in guide["sizes"]
     if config.get("defaults", 1) > 1 or not ours:
         return dict(config)
-    return {**config, "guide": {**guide, "sizes": {"evidence": "observed", **guide["sizes"]}}}
+    first = {"evidence": "observed"} | ({"top": "product"} if name == "Ladder" else {})
+    return {**config, "guide": {**guide, "sizes": {**first, **guide["sizes"]}}}

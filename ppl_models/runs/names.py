@@ -196,15 +196,12 @@ def build(
         backend: language of the names in a message.
         more: for classes that have parameters of these names.
 
-    A configuration holds every size of its class. One that it lacks was not there yet when it was written; what the
-    class did then is said by its attribute `unwritten`.
-
     Raises:
         ValueError: code that is not there, sizes that are missing or unknown, what a constructor objects to, and what
             the user's own code raises, with its place.
     """
-    label, program = f"{kind} {chosen['name']!r}", resolve(kind, chosen["import"], backend)
-    sizes = {**getattr(program, "unwritten", {}), **chosen["sizes"]}
+    label, sizes = f"{kind} {chosen['name']!r}", chosen["sizes"]
+    program = resolve(kind, chosen["import"], backend)
     check_sizes(label, program, sizes, len(args))
     if not inspect.isclass(program):
         return program

@@ -11,30 +11,14 @@ from torch import Tensor
 
 from ppl_models.data import Data, Scale
 from ppl_models.inference import evaluate
+from tests.helpers.by_hand import close, model, posterior
 
 pytestmark = pytest.mark.usefixtures("double")
 
 X = torch.tensor([-1.0, 0.5, 2.0, 3.5, -0.7], dtype=torch.double)
 
 
-def close(found: Tensor | float, expected: object, rtol: float = 1e-10) -> None:
-    found = torch.as_tensor(found, dtype=torch.double)
-    torch.testing.assert_close(found, torch.as_tensor(expected, dtype=torch.double), rtol=rtol, atol=1e-10)
-
-
 # evaluate: a latent for each datum
-
-
-def model(x: Tensor) -> None:
-    """x ~ N(z, 1), z ~ N(0, 1): x ~ N(0, 2)."""
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(0.0, 1.0))
-        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-
-def posterior(x: Tensor) -> None:
-    with pyro.plate("data", len(x)):
-        pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
 
 
 @pytest.mark.parametrize("rows", [20_000, 4])  # all data at once; two at a time

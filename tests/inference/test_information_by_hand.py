@@ -21,25 +21,9 @@ from ppl_models.inference import (
 from ppl_models.inference.pyro.evaluation.densities import Densities
 from ppl_models.inference.pyro.evaluation.discrete import coupled
 from ppl_models.inference.pyro.evaluation.information import _smaller
+from tests.helpers.by_hand import close, model, posterior
 
 pytestmark = pytest.mark.usefixtures("double")
-
-
-def close(found: Tensor | float, expected: object, rtol: float = 1e-10) -> None:
-    found = torch.as_tensor(found, dtype=torch.double)
-    torch.testing.assert_close(found, torch.as_tensor(expected, dtype=torch.double), rtol=rtol, atol=1e-10)
-
-
-def model(x: Tensor) -> None:
-    """x ~ N(z, 1), z ~ N(0, 1)."""
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(0.0, 1.0))
-        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-
-def posterior(x: Tensor) -> None:
-    with pyro.plate("data", len(x)):
-        pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
 
 
 def wide(x: Tensor) -> None:

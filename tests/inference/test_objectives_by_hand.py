@@ -28,13 +28,9 @@ from ppl_models.inference.objectives.discrepancies import (
     moments,
 )
 from ppl_models.inference.objectives.stateful import adaptive_free_bits
+from tests.helpers.by_hand import close
 
 pytestmark = pytest.mark.usefixtures("double")
-
-
-def close(found: Tensor | float, expected: object, rtol: float = 1e-10) -> None:
-    found = torch.as_tensor(found, dtype=torch.double)
-    torch.testing.assert_close(found, torch.as_tensor(expected, dtype=torch.double), rtol=rtol, atol=1e-10)
 
 
 # Objectives

@@ -26,11 +26,11 @@ from ...parts.parents import (
     choose_evidence as choose_evidence,
     choose_parents as choose_parents,
 )
-from ...parts.starts import Beginning, Start, blocks_of, split
+from ...parts.starts import OLD_WIDTH, Beginning, Start, blocks_of, split
 from .encoders import BottomUpChain, Pyramids, Separate, Shared, encoder as evidence_network
 from .families import FAMILIES, Spread, gaussian_base, reshaped
 from .table import Table
-from .units import OLD_WIDTH, Units
+from .units import Units
 
 
 class Conditionals(eqx.Module):

@@ -29,15 +29,14 @@ from ...parts.starts import (
     INIT_SCALE,
     Start,
     Units as Found,
-    check_start,
+    check_given,
     draws_of,
     median_and_spread,
     shape_of,
+    start_width,
     units_shape,
 )
 from .families import gaussian_base
-
-OLD_WIDTH = 0.1  # with which factors of `small_init` began when files had no units
 
 
 class Units(eqx.Module):
@@ -128,13 +127,12 @@ def prior_starts(
     """See `guides.parts.units.prior_starts`; `init_loc_fn` is a function of a site as for NumPyro's AutoNormal.
 
     Raises:
-        ValueError: see `check_start`.
+        ValueError: see `start_width`, `check_given`.
     """
-    check_start(layout.guide, init_loc_fn, init_scale)
+    width = start_width(layout.guide, init_loc_fn, init_scale)
     latents = {name: latent for name, latent in layout.latents.items() if latent.is_global}
     if not latents:
         return {}
-    width = INIT_SCALE if init_loc_fn is not None and init_scale is None else init_scale
     starting = _Starting(layout.guide, latents, init_loc_fn, width)
     with handlers.block(), starting, handlers.seed(rng_seed=0):
         model(*args)
@@ -162,11 +160,7 @@ class _Starting(Messenger):
         value, loc, scale = _of_prior(msg["fn"], bijection, msg["kwargs"]["rng_key"])
         given = None if self.init_loc_fn is None else self.init_loc_fn(msg)
         if given is not None:
-            if jnp.shape(given) != jnp.shape(value):
-                raise ValueError(
-                    f"guide {self.guide}: found a value of shape {jnp.shape(given)} from init_loc_fn for the site "
-                    f"{latent.name!r}, want {jnp.shape(value)}"
-                )
+            check_given(self.guide, latent.name, jnp.shape(given), jnp.shape(value))
             value, loc = given, bijection.inv(given)
         msg["value"] = value
         loc, scale = (np.asarray(x, float).reshape(shape_of(latent)) for x in (loc, scale))

@@ -127,7 +127,7 @@ def load(path: Path, modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) ->
     tensors = {**_absent(modules), **found.weights}
     for key in sorted(wanted.keys() ^ tensors.keys()):
         if (
-            found.form in (container.EARLIER, container.WEIGHTS_ALONE)
+            found.form in container.BEFORE_3
             and key in wanted
             and not any(name.startswith(key.split(".")[0]) for name in tensors)
         ):
@@ -184,7 +184,7 @@ def _under_names_of_today(found: Checkpoint, modules: Mapping[str, nn.Module | M
 
     Before format 3 what a module behind another function had in Pyro's store was kept under its name there, "params.*".
     """
-    if found.form not in (container.EARLIER, container.WEIGHTS_ALONE):
+    if found.form not in container.BEFORE_3:
         return found
     stored = {value: f"params.{name}" for name, value in pyro.get_param_store().named_parameters()}
     states = {name: m.state_dict(keep_vars=True) for name, m in modules.items() if isinstance(m, nn.Module)}
