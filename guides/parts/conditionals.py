@@ -16,7 +16,7 @@ from ppl_models.programs.pyro import unwrapped
 from .checks import check_sizes, no_product
 from .encoders import encoder as evidence_network
 from .evidence import EvidenceKey, features
-from .factors import FLAT, Factor, Families, encoded, placed, plan, sloped
+from .factors import FLAT, GLOBAL_GAIN, Factor, Families, encoded, placed, plan, sloped
 from .families import FAMILIES, Spread, gaussian_base, reshaped
 from .layout import Layout
 from .parents import (
@@ -39,7 +39,6 @@ class Conditionals(nn.Module):
         parents: latent -> the latents it is given, from `choose_parents`.
         family: of every factor, or a mapping latent -> family.
         encoder, hidden, depth, image: see `encoders.encoder`; hidden and depth are the factors' networks' too.
-        gain: factor on the initial weights of the last layers.
         precision_weighted: whether the guide calls `precision_weighted`, for which a family may take other numbers.
         small_init: for globals, normalize what networks make of parents (a rare draw of a parent then never makes a
             wild one of its child).
@@ -59,7 +58,6 @@ class Conditionals(nn.Module):
         hidden: int = 256,
         depth: int = 1,
         image: Sequence[int] | None = None,
-        gain: float = 0.1,
         precision_weighted: bool = False,
         small_init: bool = False,
         starts: Mapping[str, Start] | None = None,
@@ -75,8 +73,9 @@ class Conditionals(nn.Module):
             widths |= network.widths
         self.plan = plan(layout, self.parents, widths, family, FAMILIES, precision_weighted)
         for name, factor in self.plan.items():
-            norm = small_init and layout.latents[name].is_global
-            self.add_module(factor.network, Net(factor.inputs, factor.outputs, hidden, depth, gain, norm=norm))
+            is_global = layout.latents[name].is_global
+            sizes = (factor.inputs, factor.outputs, hidden, depth, GLOBAL_GAIN if is_global else 1.0)
+            self.add_module(factor.network, Net(*sizes, norm=small_init and is_global))
         self.globals, self.begun = tuple(starts or ()), dict[str, Tensor]()
         for name, start in (starts or {}).items():
             factor, latent = self.plan[name], layout.latents[name]

@@ -14,6 +14,9 @@ from .layout import Layout
 from .parents import check_latent
 
 Distribution = Any
+# on the first weights of a global's factor, which begins where its start says. Those of data have a network's usual
+# weights: beside a factor that begins as its prior, the generator learns to do without the latent, and the latent dies.
+GLOBAL_GAIN = 0.1
 FLAT = 1e3  # as wide, in scales of a prior, is a density that a product takes for flat
 
 

@@ -271,22 +271,30 @@ def test_factors_of_their_own_start_at_scale_one(make):
 
 
 @pytest.mark.parametrize("make", [MeanField, Ladder, SelfReflective, BottomUp, Faithful])
-def test_networks_start_at_a_tenth(make):
-    """torch draws weights of a layer of 64 within 1/8."""
+def test_factors_of_data_start_with_the_usual_weights(make):
+    """torch draws weights of a layer of 64 within 1/8; smaller ones let latents die in training."""
     guide = make(chain, X.double(), hidden=64)
     weight = guide.factors.q_z2.last.weight
+    assert 0.9 / 8 < weight.abs().max() <= 1 / 8
+
+
+def test_factors_of_globals_start_at_a_tenth_of_them():
+    guide = Faithful(nested, torch.zeros(3, dtype=torch.double), hidden=64)
+    weight = guide.factors.q_b.last.weight
     assert 0.09 / 8 < weight.abs().max() <= 0.1 / 8
 
 
-def test_a_network_of_global_parents_stays_bounded():
-    def two(x: Tensor) -> None:
-        a = pyro.sample("a", dist.Normal(0.0, 1.0))
-        b = pyro.sample("b", dist.Normal(a, 1.0))
-        with pyro.plate("data", len(x)):
-            pyro.sample("x", dist.Normal(a + b, 1.0), obs=x)
+def nested(x: Tensor) -> None:
+    """A global given a global."""
+    a = pyro.sample("a", dist.Normal(0.0, 1.0))
+    b = pyro.sample("b", dist.Normal(a, 1.0))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(a + b, 1.0), obs=x)
 
+
+def test_a_network_of_global_parents_stays_bounded():
     x = torch.zeros(3)
-    guide = Faithful(two, x, hidden=8)
+    guide = Faithful(nested, x, hidden=8)
     assert guide.factors.parents == {"a": (), "b": ("a",)}
     far, further = (guide.factors.raw("b", {}, {"a": torch.tensor(value)}) for value in (1e6, 1e9))
     close(far, further, 1e-4)

@@ -18,7 +18,7 @@ from ppl_models.programs.numpyro import unwrapped
 
 from ...parts.checks import check_sizes, no_product
 from ...parts.evidence import EvidenceKey, features
-from ...parts.factors import FLAT, Factor, Families, encoded, placed as in_plates, plan, sloped
+from ...parts.factors import FLAT, GLOBAL_GAIN, Factor, Families, encoded, placed as in_plates, plan, sloped
 from ...parts.layout import Layout
 from ...parts.parents import (
     Parents as Parents,
@@ -57,7 +57,6 @@ class Conditionals(eqx.Module):
         hidden: int = 256,
         depth: int = 1,
         image: Sequence[int] | None = None,
-        gain: float = 0.1,
         precision_weighted: bool = False,
         small_init: bool = False,
         starts: Mapping[str, Start] | None = None,
@@ -73,8 +72,9 @@ class Conditionals(eqx.Module):
             widths |= found[-1].widths
         self.plan = Table(plan(layout, parents, widths, family, FAMILIES, precision_weighted))
         for name, factor in self.plan.items():
-            sizes, norm = (factor.inputs, factor.outputs, hidden, depth, gain), layout.latents[name].is_global
-            networks[factor.network] = Net(*sizes, small_init and norm, key=next(keys))
+            is_global = layout.latents[name].is_global
+            sizes = (factor.inputs, factor.outputs, hidden, depth, GLOBAL_GAIN if is_global else 1.0)
+            networks[factor.network] = Net(*sizes, small_init and is_global, key=next(keys))
         self.globals, begun = tuple(starts or ()), {}
         for name, start in (starts or {}).items():
             factor, latent = self.plan[name], layout.latents[name]
