@@ -7,7 +7,7 @@ what a run shows of a site. Arrays are NumPy's, whatever the program computes wi
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, ClassVar, Protocol
 
@@ -137,10 +137,15 @@ def _differs(old: np.ndarray, new: np.ndarray, tolerance: float) -> np.ndarray:
 
 
 class ProgramRun(Mapping[str, SiteRecord]):
-    """The records of one run by name, in the order in which the program met the sites."""
+    """The records of one run by name, in the order in which the program met the sites.
 
-    def __init__(self, records: Iterable[SiteRecord] = ()) -> None:
-        self._records = {record.name: record for record in records}
+    Args:
+        records: of the sites.
+        drew: whether the program may have drawn random numbers, so that another seed may change something.
+    """
+
+    def __init__(self, records: Iterable[SiteRecord] = (), drew: bool = True) -> None:
+        self._records, self.drew = {record.name: record for record in records}, drew
 
     def __getitem__(self, name: str) -> SiteRecord:
         return self._records[name]
@@ -176,6 +181,7 @@ class Laboratory(Protocol):
     Attributes:
         MODES: further arguments of the constructor, in turn.
         placed: whether the language wants each dim of a batch to be that of a plate.
+        resizes: whether a run on more rows takes no longer than for its rows: nothing is compiled for them.
         tolerance: of signals: what moves by less, relative to 1 + its size, has not moved.
         leaves, opaque: the arrays among the arguments; whether data may hide in others.
         doubts, runs: why a verdict would not be certain; how many runs there were.
@@ -183,6 +189,7 @@ class Laboratory(Protocol):
 
     MODES: ClassVar[Modes]
     placed: ClassVar[bool]
+    resizes: ClassVar[bool]
     tolerance: float
     leaves: list[np.ndarray]
     opaque: bool
@@ -222,10 +229,17 @@ class Laboratory(Protocol):
 
 @dataclass(frozen=True)
 class Experiment:
-    """One program in a laboratory: run again and again on its arguments, or on others."""
+    """One program in a laboratory: run again and again on its arguments, or on others.
+
+    Args:
+        laboratory: where.
+        program: which.
+        first: its first run, with nothing held; None where it failed, or where there was none.
+    """
 
     laboratory: Laboratory
     program: Callable
+    first: ProgramRun | None = None
 
     def run(
         self,
@@ -273,19 +287,20 @@ def experiments(
         laboratory = kind(programs, args, kwargs, **mode)
         found = [Experiment(laboratory, program) for program in programs]
         with laboratory.protected():
-            if mode is kind.MODES[-1] or all(map(_runs, found)):  # the last is their own precision, and errors
-                yield found
+            tried = found if mode is kind.MODES[-1] else [*map(_tried, found)]  # the last is their own precision
+            if all(tried):
+                yield [experiment for experiment in tried if experiment]
                 return
 
 
-def _runs(experiment: Experiment) -> bool:
+def _tried(experiment: Experiment) -> Experiment | None:
+    """An experiment after its first run; None where that fails."""
     try:
-        experiment.run()
+        return replace(experiment, first=experiment.run())
     except NotImplementedError:  # a site that has a density but cannot be drawn
-        return True
+        return experiment
     except Exception:  # noqa: BLE001 (constants in single precision where we could not see them, mostly)
-        return False
-    return True
+        return None
 
 
 def choose(programs: Sequence[Callable], args: Sequence[Any], kwargs: Mapping[str, Any]) -> type[Laboratory]:
