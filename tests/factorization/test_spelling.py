@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ppl_models.factorization.probing.spelling import spelled
+from ppl_models.factorization.probing.arguments.spelling import spelled
 
 SIZE = 60
 PLAIN = {

@@ -4,15 +4,15 @@ from functools import cache
 
 from ppl_models.programs.laboratory import Experiment, ProgramRun
 
-from .alignment import Alignment
+from .arguments.alignment import Alignment
+from .arguments.repeats import find_repeats
 from .baselines import Baseline, draw_baseline, first_run
 from .draws import check_draws
-from .informative_indices import with_informative_indices
 from .inspection import ModelInspection
+from .looks.informative_indices import with_informative_indices
+from .looks.rare_values import look_for_rare_values
+from .looks.second_looks import VANTAGES, look_again
 from .probe import Probe, ProbeResult, changes
-from .rare_values import look_for_rare_values
-from .repeats import find_repeats
-from .second_looks import VANTAGES, look_again
 from .site_roles import determined
 
 CHANCES = 7  # as often the model is run with other random numbers, to see whether it keeps its sites

@@ -11,7 +11,7 @@ import numpy as np
 from ppl_models.programs.laboratory import FEW, Experiment, Node, ProgramRun, SiteRecord, Tags, rows
 
 from ..joint_changes import Group, Table, together
-from .alignment import Alignment
+from .arguments.alignment import Alignment
 from .baselines import Baseline, Baselines, Change
 from .side_by_side import side_by_side
 

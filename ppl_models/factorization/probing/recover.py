@@ -12,13 +12,13 @@ from ppl_models.programs.laboratory import Experiment, Leaves, ProgramRun, SiteR
 from ppl_models.programs.record import Site
 
 from ..graph import Factorization
-from .alignment import Alignment
 from .alternatives import another
+from .arguments.alignment import Alignment
 from .baselines import Baseline, Change, draw_baseline, first_run
 from .inspect_guide import inspect_pair
 from .inspect_model import inspect_model
+from .looks.second_looks import look_again
 from .probe import Probe, changes
-from .second_looks import look_again
 
 
 def factorization(program: Callable, *args: Any, **kwargs: Any) -> Factorization:
