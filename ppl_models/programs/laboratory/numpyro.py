@@ -16,9 +16,10 @@ from ..state.jax import Parameters, protected, reachable, speaks as speaks, stre
 from ..state.jitter import Jitter
 from ..state.reach import named_leaves
 from .base_coordinates import BASE
-from .experiments import Leaves, Modes, Owners, ProgramRun, Tags, Values
+from .experiments import Leaves, Modes, Owners, Tags, Values
 from .numpyro_look import Look, array_of
 from .numpyro_scans import compiled
+from .site_records import ProgramRun
 
 
 class NumPyroLaboratory:

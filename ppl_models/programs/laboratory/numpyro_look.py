@@ -17,8 +17,8 @@ from ..numpyro import in_support, is_point, kind_of, layers, site_of, unmasked, 
 from ..record import Kind, Plate, is_masked_out
 from ..state.jax import Parameters, speaks as speaks
 from .base_coordinates import BASE, couples, pulled, pushed, stretch
-from .experiments import SiteRecord
 from .numpyro_scans import unrolled
+from .site_records import SiteRecord
 
 
 class Look(Messenger):

@@ -25,9 +25,10 @@ from ..record import COMPUTED
 from ..state.jitter import Jitter
 from ..state.reach import named_leaves
 from ..state.torch import ProgramSnapshot, reachable, seed_generators, streams
-from .experiments import Leaves, Modes, Node, Owners, ProgramRun, Tags, Values
+from .experiments import Leaves, Modes, Owners, Tags, Values
 from .provenance import tagged
 from .pyro_look import Look, array_of, density_of, is_silent
+from .site_records import Node, ProgramRun
 from .torch_density import Summed, TorchDensity, placing
 
 NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
