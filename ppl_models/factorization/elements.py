@@ -15,8 +15,8 @@ from .graph import Factorization
 from .probing.alternatives import redrawn
 from .probing.baselines import Baseline
 from .probing.inspection import Inspection
+from .probing.looks.second_looks import Vantage
 from .probing.probe import ProbeResult
-from .probing.second_looks import Vantage
 
 MAX_ELEMENTS = 96  # beyond, what is observed is taken whole
 TOLERANCE = 1e-7

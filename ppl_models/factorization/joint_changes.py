@@ -4,7 +4,7 @@ Group testing: rows of a table are changes, columns what they may move. `expecte
 move n, and all else is a surprise. Pure NumPy: what a run is, the caller knows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -12,9 +12,10 @@ SAVING = 2  # at least so many times fewer runs, or no change shares one
 Table = np.ndarray  # (changes, columns) of truth values
 Group = np.ndarray  # indices of changes
 Look = Callable[[Group], np.ndarray | None]
+LookAtAll = Callable[[Sequence[Group]], Iterable[np.ndarray | None]]
 
 
-def together(expected: Table, look: Look) -> tuple[Table, list[int]]:
+def together(expected: Table, look: Look, look_at_all: LookAtAll | None = None) -> tuple[Table, list[int]]:
     """What each change moves, of those that can share a run, and the changes that have to be made alone.
 
     Groups of two kinds are run. In one of the first kind some columns are expected to be moved by none of its changes:
@@ -35,6 +36,7 @@ def together(expected: Table, look: Look) -> tuple[Table, list[int]]:
         expected: what each change may move.
         look: makes the changes of a group in one run, and gives the columns that have moved, (columns,); None where
             such a run tells nothing.
+        look_at_all: the same of many groups of the second kind; by default one after another.
 
     Returns:
         (moved, alone): a table of what moved, without rows for the changes of `alone`, which it says nothing of.
@@ -52,9 +54,8 @@ def together(expected: Table, look: Look) -> tuple[Table, list[int]]:
             alone |= {*group.tolist()}
         if len(alone) > len(expected) // 2:
             return moved, every
-    for group in telling:
-        group = np.array([s for s in group if s not in alone], int)
-        found = look(group) if group.size else None
+    left = [np.array(rest, int) for group in telling if (rest := [s for s in group if s not in alone])]
+    for group, found in zip(left, look_at_all(left) if look_at_all else map(look, left), strict=True):
         if found is None or (found & ~expected[group].any(0)).any():
             alone |= {*group.tolist()}
         else:

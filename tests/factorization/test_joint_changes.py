@@ -1,5 +1,6 @@
 """Changes that share runs: what is found is what each change moves alone, with expectations right and wrong."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,11 @@ from hypothesis import given, strategies as st
 from ppl_models.factorization import joint_changes
 from ppl_models.factorization.comparison import by_site
 from ppl_models.factorization.joint_changes import separated, together
+from ppl_models.factorization.probing.baselines import Baseline
 from ppl_models.factorization.probing.inspect_guide import inspect_pair
+from ppl_models.factorization.probing.side_by_side import side_by_side
 from ppl_models.programs.laboratory import experiments
+from ppl_models.programs.laboratory.pyro import PyroLaboratory
 
 LAYERS = 10
 
@@ -96,5 +100,39 @@ def test_large_pairs_take_fewer_runs_than_changes(skip):
     assert {z: parents[z] for z in expected} == expected
     assert all(parents[f"x{i}"] == (f"z{i}",) for i in range(1, LAYERS + 1))
     assert found.sites().parents["z4"] == ("z3", *(f"x{i}" for i in range(4, LAYERS + 1)))
-    assert skip or runs < 120  # of 120 changes, looks at what saturates, and what else there is to an inspection
+    assert skip or runs < 100  # of 120 changes, looks at what saturates, and what else there is to an inspection
     assert report.faithful is not skip and not report.reasons, str(report)
+
+
+def counting(x: torch.Tensor) -> None:
+    """The same, whose numbers hang on how many rows there are."""
+    smoothing(x + 0.1 * len(x))
+
+
+@pytest.mark.parametrize("guide", [smoothing, counting])
+def test_changes_in_rows_of_their_own_tell_what_runs_of_their_own_do(guide, monkeypatch):
+    x, found, runs = torch.linspace(-1, 1, 3 * LAYERS).reshape(3, LAYERS), [], []
+    for resizes in (False, True):
+        monkeypatch.setattr(PyroLaboratory, "resizes", resizes)
+        with experiments([chain(skip=False), guide], (x,), {}) as (model, q):
+            inspection = inspect_pair(model, q)
+        found.append((inspection.model.probed.edges(), inspection.guide.edges()))
+        runs.append(model.laboratory.runs)
+    assert found[0] == found[1] and len(found[0][1]) == 3 * (LAYERS - 1 + LAYERS * (LAYERS + 1) // 2)
+    assert runs[1] < runs[0] - 10 if guide is smoothing else runs[1] <= runs[0] + 2
+
+
+def test_what_has_no_rows_is_not_changed_in_some_of_them():
+    def model(x):
+        a = pyro.sample("a", dist.Normal(x.new_zeros(()), 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(a, 1.0), obs=x)
+
+    with experiments([model], (torch.zeros(3),), {}) as (experiment,):
+        run = experiment.run()
+        baseline = Baseline({"a": run["a"].value}, {}, 0, None)
+        rows = replace(baseline, leaves=[np.array([0.0, 1.0, 0.0])])
+        pairs = side_by_side(experiment, baseline, [rows, baseline] * 3, ["x"])
+        assert [run["x"].moved(before["x"], after["x"], 1e-10) for before, after in pairs] == [[(1,)], []] * 3
+        assert side_by_side(experiment, baseline, [baseline.holding("a", np.array(2.0)), baseline] * 3, ["x"]) is None
+        assert side_by_side(experiment, baseline, [rows] * 6, ["a", "x"]) is None

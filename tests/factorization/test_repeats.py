@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ppl_models.factorization.probing.copies import Known, sources
+from ppl_models.factorization.probing.arguments.copies import Known, sources
 
 
 def known(values: np.ndarray, owners: np.ndarray | None = None) -> list[Known]:

@@ -1,7 +1,7 @@
 """`Baseline`: site values at which probes start, and others to change them to; `draw_baseline` draws one."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,10 +28,14 @@ class Baseline:
     seed: int
     jitter: Jitter | int | None
     leaves: Leaves | None = None
+    _runs: dict[int, ProgramRun] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def run(self, experiment: Experiment) -> ProgramRun:
-        """A run of a program at this baseline."""
-        return experiment.run(self.values, seed=self.seed, jitter=self.jitter, leaves=self.leaves)
+        """The run of a program at this baseline, which is made once."""
+        key = id(experiment.program)
+        if key not in self._runs:
+            self._runs[key] = experiment.run(self.values, seed=self.seed, jitter=self.jitter, leaves=self.leaves)
+        return self._runs[key]
 
     def holding(self, name: str, value: np.ndarray) -> "Baseline":
         """The same with another value held at a site."""
@@ -59,21 +63,24 @@ def draw_baseline(
     ways = [(moved, False) for moved in ((r, None) if jitter else (None,))]
     if guide is not None:  # one on a part of the support, which draws of the prior leave; if that is not it, as before
         ways += [(ways[0][0], True), ways[-1]]
+    others: dict[str, np.ndarray] = {}
     for moved, by_guide in ways:
         run = (_run_by_guide if by_guide and guide else first_run)(model, guide, rows, r, moved)
         held = {**rows, **{name: s.value for name, s in run.items() if s.kind == "latent" or name in plus}}
+        found = Baseline(held, others, r, moved)
         checked = [*run.values()]
-        checked += [] if guide is None else guide.run(held, seed=r, jitter=moved).values()
+        checked += [] if guide is None else found.run(guide).values()
         if all(record.finite for record in checked if record.kind != "deterministic"):
             break
-    others, left = {}, [*plus]
+    left = [*plus]
     for name in (name for name, record in run.items() if record.fresh is not None):
         try:
             others[name] = another(run[name])
         except NotImplementedError:  # a density that cannot be drawn from
             left.append(name)
     again = first_run(model, guide, rows, r + 1000, moved) if left else run
-    return Baseline(held, {**others, **{name: again[name].value for name in left}}, r, moved)
+    others |= {name: again[name].value for name in left}
+    return found
 
 
 def first_run(

@@ -4,18 +4,19 @@ from functools import cache
 
 from ppl_models.programs.laboratory import Experiment, ProgramRun
 
-from .alignment import Alignment
+from .arguments.alignment import Alignment
+from .arguments.repeats import find_repeats
 from .baselines import Baseline, draw_baseline, first_run
 from .draws import check_draws
-from .informative_indices import with_informative_indices
 from .inspection import ModelInspection
+from .looks.informative_indices import with_informative_indices
+from .looks.rare_values import look_for_rare_values
+from .looks.second_looks import VANTAGES, look_again
 from .probe import Probe, ProbeResult, changes
-from .rare_values import look_for_rare_values
-from .repeats import find_repeats
-from .second_looks import VANTAGES, look_again
 from .site_roles import determined
 
-CHANCES = 8  # as often the model is run with other random numbers, to see whether it keeps its sites
+CHANCES = 7  # as often the model is run with other random numbers, to see whether it keeps its sites
+REPEATS = 2  # as often where it draws none
 
 
 def inspect_model(
@@ -32,8 +33,8 @@ def inspect_model(
     Raises:
         ValueError: a model that observes nothing, or whose latents come and go; see `check_draws`.
     """
-    drawn = ProgramRun() if guide is None else guide.run()
-    first = first_run(model, guide)
+    drawn = ProgramRun() if guide is None else guide.first or guide.run()
+    first = model.first or first_run(model, guide)
     model.laboratory.settle()
     latents, once = tuple(first.of("latent")), {} if guide is None else check_draws(model, guide, first, drawn)
     if not first.of("observed", "factor"):
@@ -106,7 +107,8 @@ def inspect_model(
 
 def _check_latents(model: Experiment, baseline: Baseline, base: ProgramRun, latents: tuple[str, ...]) -> None:
     """Refuse a model that does not keep its latents when only random numbers change."""
-    others = [model.run(baseline.values, seed=seed, jitter=baseline.jitter) for seed in range(1, CHANCES)]
+    seeds = range(1, 1 + (CHANCES if base.drew else REPEATS))
+    others = [model.run(baseline.values, seed=seed, jitter=baseline.jitter) for seed in seeds]
     lost = {name for run in (base, *others) for name in {*run.of("latent")} ^ {*latents}}
     if lost:
         raise ValueError(

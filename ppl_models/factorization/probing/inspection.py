@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from ppl_models.programs.laboratory import Node, ProgramRun
 
 from ..graph import Factorization
-from .alignment import Alignment
+from .arguments.alignment import Alignment
 from .baselines import Baselines, Change
 from .probe import ProbeResult
 

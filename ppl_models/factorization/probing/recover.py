@@ -12,13 +12,13 @@ from ppl_models.programs.laboratory import Experiment, Leaves, ProgramRun, SiteR
 from ppl_models.programs.record import Site
 
 from ..graph import Factorization
-from .alignment import Alignment
 from .alternatives import another
+from .arguments.alignment import Alignment
 from .baselines import Baseline, Change, draw_baseline, first_run
 from .inspect_guide import inspect_pair
 from .inspect_model import inspect_model
+from .looks.second_looks import look_again
 from .probe import Probe, changes
-from .second_looks import look_again
 
 
 def factorization(program: Callable, *args: Any, **kwargs: Any) -> Factorization:
@@ -63,7 +63,7 @@ def examine(program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -
             inspection = inspect_pair(p, q)
             return inspection.sites(), inspection.doubts
     with experiments([program], args, kwargs) as (experiment,):
-        first = experiment.run()
+        first = experiment.first or experiment.run()
         if _measured(first):
             found = inspect_model(experiment)
             return found.sites(), tuple(dict.fromkeys(found.probed.doubts))
@@ -88,7 +88,7 @@ def provenance(
     """
     given = given or {}
     with experiments([model], args, {}) as (experiment,):
-        run, names = experiment.run(), experiment.leaf_names
+        run, names = experiment.first or experiment.run(), experiment.leaf_names
         tags = {**experiment.tags([frozenset({given[n]} if n in given else ()) for n in names])}
         leaves = {given[name]: k for k, name in enumerate(names) if name in free}
         for site, name in _moved_by(experiment, run, leaves) if leaves else ():
@@ -122,7 +122,7 @@ def unobserved(model: Callable, args: Sequence[Any]) -> dict[str, np.ndarray]:
     Arrays of which that cannot be told are left out.
     """
     with experiments([model], args, {}) as (experiment,):
-        first = first_run(experiment, None)
+        first = experiment.first or first_run(experiment, None)
         experiment.laboratory.settle()
         rows = {name: record.value for name, record in first.of("subsample").items()}
         baseline = draw_baseline(experiment, None, 0, jitter=True, plus=(), rows=rows)
@@ -138,7 +138,7 @@ def _is_guide(program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any])
     if hasattr(program, "get_posterior"):
         return True
     with experiments([program], args, kwargs) as (experiment,):
-        return not _measured(experiment.run())
+        return not _measured(experiment.first or experiment.run())
 
 
 def _measured(run: ProgramRun) -> list[str]:

@@ -1,173 +1,25 @@
-"""`Laboratory`, `Experiment`, `SiteRecord`: controlled runs of programs, for an inspection.
+"""`Laboratory`, `Experiment`: controlled runs of programs, for an inspection.
 
-A laboratory runs programs of one language on one set of arguments; an experiment is one of them there; a record is
-what a run shows of a site. Arrays are NumPy's, whatever the program computes with.
+A laboratory runs programs of one language on one set of arguments; an experiment is one of them there.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
-from itertools import product
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from ..record import Kind, Plate, Site
 from ..state.jitter import Jitter
 from .density import Density
-
-FEW = 4  # a plate of at most so many copies is looked at whole, a larger one at its first, middle and last
+from .site_records import Node, ProgramRun
 
 Modes = tuple[dict[str, bool], ...]
-Copy = tuple[int, ...]
-Node = tuple[str, Copy]
 Values = Mapping[str, np.ndarray]
 Leaves = Sequence[np.ndarray]
 Owners = Sequence[frozenset[str]]  # names of the data in each of the leaves
 Tags = Mapping[str, frozenset[str]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SiteRecord:
-    """A site of a controlled run, with a signal that moves when its factor does.
-
-    Attributes:
-        site: as the run shows it, its value in NumPy; without a density it is "deterministic". Its mask is False where
-            no copy counts in the first run: the signal then lacks it, and is 1 more where one does.
-        signal: the log density, masked and scaled, (*batch,); of a deterministic site its computed value.
-        fresh: draws another value from the site's own distribution.
-        states: all values of a finite support, (K, 1, ..., 1, *event), or None where copies have different ones.
-        contains: whether values are in the support of the site's distribution, as far as its language minds.
-        mute: whether the signal has the event dims of a value, as no density was to be had.
-        joint: whether the entries of an event are bound to each other, as those of a simplex are.
-        more, base: by plate further copies that are looked at; gives what coupling transforms make the value of.
-        stretch: log |det dz/de|, of a site of value z whose base e was held; the signal is then that of e.
-    """
-
-    site: Site
-    signal: np.ndarray = field(default_factory=lambda: np.zeros(()))
-    fresh: Callable[[], np.ndarray] | None = None
-    states: Callable[[], np.ndarray | None] | None = None
-    contains: Callable[[np.ndarray], bool] | None = None
-    mute: bool = False
-    joint: bool = False
-    more: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    base: Callable[[], np.ndarray] | None = None
-    stretch: np.ndarray | None = None
-
-    @property
-    def name(self) -> str:
-        """Of the site."""
-        return self.site.name
-
-    @property
-    def kind(self) -> Kind:
-        """Of the site."""
-        return self.site.kind
-
-    @property
-    def value(self) -> np.ndarray:
-        """Of the site, (*batch, *event)."""
-        return self.site.value
-
-    @property
-    def plates(self) -> tuple[Plate, ...]:
-        """Around the site, outermost first."""
-        return self.site.plates
-
-    def indices(self, plate: Plate) -> tuple[int, ...]:
-        """The copies in a plate that are looked at: all of few, else the first, the middle, the last and `more`."""
-        few, more = plate.size <= FEW, self.more.get(plate.name, ())
-        return tuple(range(plate.size)) if few else tuple(sorted({0, plate.size // 2, plate.size - 1, *more}))
-
-    @property
-    def copies(self) -> list[Copy]:
-        """The copies that are looked at: indices in each plate."""
-        return list(product(*map(self.indices, self.plates)))
-
-    @property
-    def nodes(self) -> list[Node]:
-        """The site once for each copy."""
-        return [(self.name, copy) for copy in self.copies]
-
-    def at(self, array: np.ndarray, copy: Sequence[Any], event_dim: int | None = None) -> tuple:
-        """The index of a copy in an array (*batch, *event dims), by default one of the value's shape."""
-        index: list[Any] = [slice(None)] * array.ndim
-        for plate, i in zip(self.plates, copy, strict=True):
-            axis = array.ndim + plate.dim - (self.site.event_dim if event_dim is None else event_dim)
-            if axis >= 0 and array.shape[axis] == plate.size:
-                index[axis] = i
-        return tuple(index)
-
-    @property
-    def finite(self) -> bool:
-        """Whether its signal is a number everywhere."""
-        return bool(np.isfinite(self.signal).all())
-
-    @property
-    def signal_dim(self) -> int:
-        """The number of dims of `signal` that are the event's."""
-        return self.site.event_dim if self.mute or self.kind == "deterministic" else 0
-
-    def moved(self, before: "SiteRecord", after: "SiteRecord", tolerance: float) -> list[Copy]:
-        """The copies of this record at which the signals of two runs differ."""
-        if before.signal.shape != after.signal.shape:
-            return self.copies
-        differs = _differs(before.signal, after.signal, tolerance)
-        if not differs.any():
-            return []
-        return [copy for copy in self.copies if differs[self.at(differs, copy, before.signal_dim)].any()]
-
-
-def rows(before: SiteRecord, after: SiteRecord, tolerance: float, plate: Plate) -> set[int]:
-    """All indices in a plate, looked at or not, at which the signals of two runs differ."""
-    if before.signal.shape != after.signal.shape:
-        return set()
-    differs = _differs(before.signal, after.signal, tolerance)
-    axis = differs.ndim + plate.dim - before.signal_dim
-    if axis < 0 or differs.shape[axis] != plate.size:
-        return set()
-    return set(np.flatnonzero(differs.any(tuple(i for i in range(differs.ndim) if i != axis))).tolist())
-
-
-def _differs(old: np.ndarray, new: np.ndarray, tolerance: float) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        return (np.abs(new - old) > tolerance * (1 + np.abs(old))) | (np.isfinite(old) != np.isfinite(new))
-
-
-class ProgramRun(Mapping[str, SiteRecord]):
-    """The records of one run by name, in the order in which the program met the sites."""
-
-    def __init__(self, records: Iterable[SiteRecord] = ()) -> None:
-        self._records = {record.name: record for record in records}
-
-    def __getitem__(self, name: str) -> SiteRecord:
-        return self._records[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._records)
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def of(self, *kinds: Kind) -> dict[str, SiteRecord]:
-        """The sites of these kinds, by name."""
-        return {name: record for name, record in self.items() if record.kind in kinds}
-
-    def nodes(self, names: Iterable[str]) -> list[Node]:
-        """Each copy that is looked at of some sites."""
-        return [node for name in names for node in self[name].nodes]
-
-    def indices(self, node: Node) -> dict[str, int]:
-        """The index of a node in each of its plates."""
-        record = self.get(node[0])
-        return {} if record is None else dict(zip((p.name for p in record.plates), node[1], strict=True))
-
-    def alike(self, a: Node, b: Node) -> bool:
-        """Whether two nodes belong to the same copy: equal indices in every plate they share."""
-        first, second = self.indices(a), self.indices(b)
-        return all(first[name] == second[name] for name in first.keys() & second.keys())
 
 
 class Laboratory(Protocol):
@@ -176,6 +28,7 @@ class Laboratory(Protocol):
     Attributes:
         MODES: further arguments of the constructor, in turn.
         placed: whether the language wants each dim of a batch to be that of a plate.
+        resizes: whether a run on more rows takes no longer than for its rows: nothing is compiled for them.
         tolerance: of signals: what moves by less, relative to 1 + its size, has not moved.
         leaves, opaque: the arrays among the arguments; whether data may hide in others.
         doubts, runs: why a verdict would not be certain; how many runs there were.
@@ -183,6 +36,7 @@ class Laboratory(Protocol):
 
     MODES: ClassVar[Modes]
     placed: ClassVar[bool]
+    resizes: ClassVar[bool]
     tolerance: float
     leaves: list[np.ndarray]
     opaque: bool
@@ -222,10 +76,17 @@ class Laboratory(Protocol):
 
 @dataclass(frozen=True)
 class Experiment:
-    """One program in a laboratory: run again and again on its arguments, or on others."""
+    """One program in a laboratory: run again and again on its arguments, or on others.
+
+    Args:
+        laboratory: where.
+        program: which.
+        first: its first run, with nothing held; None where it failed, or where there was none.
+    """
 
     laboratory: Laboratory
     program: Callable
+    first: ProgramRun | None = None
 
     def run(
         self,
@@ -273,19 +134,20 @@ def experiments(
         laboratory = kind(programs, args, kwargs, **mode)
         found = [Experiment(laboratory, program) for program in programs]
         with laboratory.protected():
-            if mode is kind.MODES[-1] or all(map(_runs, found)):  # the last is their own precision, and errors
-                yield found
+            tried = found if mode is kind.MODES[-1] else [*map(_tried, found)]  # the last is their own precision
+            if all(tried):
+                yield [experiment for experiment in tried if experiment]
                 return
 
 
-def _runs(experiment: Experiment) -> bool:
+def _tried(experiment: Experiment) -> Experiment | None:
+    """An experiment after its first run; None where that fails."""
     try:
-        experiment.run()
+        return replace(experiment, first=experiment.run())
     except NotImplementedError:  # a site that has a density but cannot be drawn
-        return True
+        return experiment
     except Exception:  # noqa: BLE001 (constants in single precision where we could not see them, mostly)
-        return False
-    return True
+        return None
 
 
 def choose(programs: Sequence[Callable], args: Sequence[Any], kwargs: Mapping[str, Any]) -> type[Laboratory]:

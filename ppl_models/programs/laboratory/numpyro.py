@@ -12,13 +12,14 @@ from numpyro.infer.autoguide import AutoGuide
 from numpyro.ops.provenance import eval_provenance
 
 from ..record import Plate
-from ..state.jax import Parameters, protected, reachable, speaks as speaks
+from ..state.jax import Parameters, protected, reachable, speaks as speaks, streams
 from ..state.jitter import Jitter
 from ..state.reach import named_leaves
 from .base_coordinates import BASE
-from .experiments import Leaves, Modes, Owners, ProgramRun, Tags, Values
+from .experiments import Leaves, Modes, Owners, Tags, Values
 from .numpyro_look import Look, array_of
 from .numpyro_scans import compiled
+from .site_records import ProgramRun
 
 
 class NumPyroLaboratory:
@@ -35,6 +36,7 @@ class NumPyroLaboratory:
 
     MODES: ClassVar[Modes] = ({"double": True}, {"double": False})
     placed: ClassVar[bool] = False
+    resizes: ClassVar[bool] = False
 
     def __init__(
         self, programs: Sequence[Callable], args: Sequence[Any], kwargs: Mapping[str, Any], double: bool = True
@@ -99,7 +101,9 @@ class NumPyroLaboratory:
     ) -> tuple[ProgramRun, bool]:
         """A run, and whether it scans."""
         look = self._look(program, values, seed, jitter)
+        before = streams()
         self._call(program, look, leaves)
+        drew = look.drew or before != streams()
         records = [look.record(name) for name in look.messages]
         scans = (
             "a program scans over steps that share their sites, so that they cannot be told apart; write the loop "
@@ -107,7 +111,7 @@ class NumPyroLaboratory:
         )
         if look.scans and scans not in self.doubts:
             self.doubts.append(scans)
-        return ProgramRun(records), look.scans
+        return ProgramRun(records, drew), look.scans
 
     def _compile(self, program: Callable, like: ProgramRun) -> Callable[..., ProgramRun]:
         """A function that runs a program compiled, with records like those of a run."""

@@ -17,8 +17,8 @@ from ..numpyro import in_support, is_point, kind_of, layers, site_of, unmasked, 
 from ..record import Kind, Plate, is_masked_out
 from ..state.jax import Parameters, speaks as speaks
 from .base_coordinates import BASE, couples, pulled, pushed, stretch
-from .experiments import SiteRecord
 from .numpyro_scans import unrolled
+from .site_records import SiteRecord
 
 
 class Look(Messenger):
@@ -37,7 +37,7 @@ class Look(Messenger):
         self.eager = eager  # no run of JAX's tracers
         self.held, self.seed, self.parameters, self.plates, self.hidden = held, seed, parameters, plates, hidden
         self.messages: dict[str, dict] = {}
-        self.scans = False
+        self.scans = self.drew = False
         self._count = count()
 
     def process_message(self, msg: dict) -> None:
@@ -65,6 +65,7 @@ class Look(Messenger):
             msg["value"] = self.parameters.state(name)
         keyed = "rng_key" in msg.get("kwargs", ()) and msg["kwargs"]["rng_key"] is None
         if keyed and msg.get("value") is None:
+            self.drew = True
             msg["kwargs"]["rng_key"] = self.key(name or f"\0{next(self._count)}")
 
     def postprocess_message(self, msg: dict) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..state.jax import Parameters, tidied
 from ..state.jitter import Jitter
-from .experiments import Leaves, ProgramRun, SiteRecord, Values
+from .experiments import Leaves, Values
+from .site_records import ProgramRun, SiteRecord
 
 UNROLLED = 40  # steps of a scan that a loop in Python is quicker with
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
+from pyro.ops.provenance import detach_provenance, get_provenance
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
@@ -24,9 +24,11 @@ from ..pyro import (
 from ..record import COMPUTED
 from ..state.jitter import Jitter
 from ..state.reach import named_leaves
-from ..state.torch import ProgramSnapshot, reachable, seed_generators
-from .experiments import Leaves, Modes, Node, Owners, ProgramRun, Tags, Values
+from ..state.torch import ProgramSnapshot, reachable, seed_generators, streams
+from .experiments import Leaves, Modes, Owners, Tags, Values
+from .provenance import tagged
 from .pyro_look import Look, array_of, density_of, is_silent
+from .site_records import Node, ProgramRun
 from .torch_density import Summed, TorchDensity, placing
 
 NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
@@ -46,6 +48,7 @@ class PyroLaboratory:
 
     MODES: ClassVar[Modes] = (DOUBLE, DOUBLE | {"grad": True}, DOUBLE | {"tensors": True}, {"double": False})
     placed: ClassVar[bool] = True
+    resizes: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -100,9 +103,9 @@ class PyroLaboratory:
     ) -> ProgramRun:
         """See `Experiment.run`."""
         with Look(values, seed, self._devices, self._hidden.setdefault(id(program), {})) as look:
-            self._call(program, seed, jitter, leaves)
+            drew = self._call(program, seed, jitter, leaves)
         sites = sized(record.site for record in look.records)
-        return ProgramRun(replace(record, site=site) for record, site in zip(look.records, sites, strict=True))
+        return ProgramRun((replace(r, site=site) for r, site in zip(look.records, sites, strict=True)), drew)
 
     def tags(self, program: Callable, owners: Owners, values: Values, jitter: Jitter | int | None) -> Tags:
         """See `Experiment.tags`. Nothing is held."""
@@ -133,7 +136,8 @@ class PyroLaboratory:
         jitter: Jitter | int | None = None,
         leaves: Sequence[np.ndarray | Tensor] | None = None,
         owners: Owners = (),
-    ) -> None:
+    ) -> bool:
+        """Run a program, and tell whether it may have drawn random numbers."""
         self._snapshot.jitter(jitter)
         seed_generators(seed)
         flat = list(self._flat)
@@ -141,9 +145,11 @@ class PyroLaboratory:
             leaf = array if isinstance(array, Tensor) else torch.from_numpy(np.array(array))
             leaf = leaf.to(self._flat[i].device)
             leaf = leaf.numpy() if i in self._foreign else leaf
-            flat[i] = track_provenance(leaf, owners[k]) if owners and owners[k] and isinstance(leaf, Tensor) else leaf
+            flat[i] = tagged(leaf, owners[k]) if owners and owners[k] and isinstance(leaf, Tensor) else leaf
         args, kwargs = tree_unflatten(flat, self._spec)
+        before = None if self._snapshot.generators else streams()
         program(*args, **kwargs)
+        return before is None or before != streams()  # of an accelerator nothing is known
 
 
 class _Tags(Messenger):
@@ -162,7 +168,7 @@ class _Tags(Messenger):
         densities = (fn.log_prob, unmasked(fn).log_prob) if kind in ("observed", "factor") else (fn.log_prob,)
         value = msg["value"]
         if kind == "observed" and self.arguments & get_provenance(value):
-            value = track_provenance(detach_provenance(value), get_provenance(value) - self.arguments)
+            value = tagged(detach_provenance(value), get_provenance(value) - self.arguments)
         reads = [partial(density, value) for density in densities]
         for read in (*reads, lambda: msg["mask"], lambda: msg["scale"], lambda: vars(fn)):
             try:
@@ -176,7 +182,7 @@ class _Tags(Messenger):
         value, own = detach_provenance(msg["value"]), frozenset({name})
         if kind in COMPUTED or is_silent(fn):  # what it is computed from counts, too
             own |= get_provenance(msg["value"])
-        msg["value"] = track_provenance(value, own) if value.numel() else value
+        msg["value"] = tagged(value, own) if value.numel() else value
 
 
 def _opaque(flat: Sequence[Any]) -> bool:

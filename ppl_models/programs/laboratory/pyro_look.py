@@ -24,7 +24,8 @@ from ..pyro import (
 from ..record import Site, is_masked_out
 from ..state.torch import seed_generators
 from .base_coordinates import BASE, couples, pulled, pushed, stretch
-from .experiments import SiteRecord, Values
+from .experiments import Values
+from .site_records import SiteRecord
 
 
 class Look(Messenger):

@@ -9,7 +9,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from .pyro import kind_of
+from ..pyro import kind_of
 
 
 class TorchDensity:

@@ -26,6 +26,7 @@ from .jitter import Jitter
 from .reach import closed_over, contents, global_names, parts, restore
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type, types.ModuleType, np.ndarray, np.generic, jax.Array)
+MOST = 100_000  # objects that are looked into, arrays and numbers apart
 FOREIGN = ("builtins", "flax", "haiku", "jax", "jaxlib", "numpy", "numpyro", "pyro", "scipy", "torch")
 
 
@@ -41,14 +42,15 @@ def reachable(roots: Iterable[Any]) -> list[Any]:
     Objects of libraries are found but not looked into, NumPyro's guides and handlers apart.
     """
     found: dict[int, Any] = {}
-    stack = list(roots)
-    while stack and len(found) < 100_000:
+    stack, others = list(roots), 0
+    while stack and others < MOST:
         item = stack.pop()
         if id(item) in found:
             continue
         found[id(item)] = item
         if isinstance(item, PLAIN):
             continue
+        others += 1
         if (inside := parts(item, _named)) is not None:
             stack.extend(inside)
         elif isinstance(item, (AutoGuide, Messenger)) or root(type(item)) not in FOREIGN:
@@ -92,6 +94,12 @@ def attributes_of(programs: Iterable[Callable]) -> Callable[[], None]:
             restore(attributes, content)
 
     return put_back
+
+
+def streams() -> tuple:
+    """The states of the generators of random numbers that are not JAX's: NumPy's and Python's own."""
+    numpys: Any = np.random.get_state()
+    return numpys[1].tobytes(), numpys[2:], random.getstate()
 
 
 def hold_tracers(programs: Iterable[Callable]) -> bool:

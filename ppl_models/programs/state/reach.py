@@ -3,10 +3,10 @@
 import types
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import copy
 from functools import partial
 from inspect import signature
 from itertools import accumulate, pairwise
+from operator import is_
 from typing import Any
 
 
@@ -43,9 +43,29 @@ def global_names(function: types.FunctionType) -> Iterator[tuple[tuple[str, ...]
         codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
 
 
+def held_by(container: Any) -> Any:
+    """A copy of what a dict, a list, a set or a deque holds."""
+    if isinstance(container, dict):
+        return dict(container)
+    return set(container) if isinstance(container, set) else list(container)
+
+
+def put_back(container: Any, content: Any) -> None:
+    """Let a container hold again what it held, in the same order; nothing is done where it does."""
+    if isinstance(container, dict):
+        kept = all(map(is_, container, content)) and all(map(is_, container.values(), content.values()))
+    elif isinstance(container, set):
+        kept = {*map(id, container)} == {*map(id, content)}
+    else:
+        kept = all(map(is_, container, content))
+    if not kept or len(container) != len(content):
+        container.clear()
+        (container.update if isinstance(container, (dict, set)) else container.extend)(content)
+
+
 def contents(attributes: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The attributes of an object, with copies of those that are containers."""
-    return {k: (v, copy(v) if isinstance(v, (dict, list, set)) else None) for k, v in attributes.items()}
+    return {k: (v, held_by(v) if isinstance(v, (dict, list, set)) else None) for k, v in attributes.items()}
 
 
 def restore(attributes: dict[str, Any], saved: dict[str, tuple[Any, Any]]) -> None:
@@ -54,8 +74,7 @@ def restore(attributes: dict[str, Any], saved: dict[str, tuple[Any, Any]]) -> No
         del attributes[key]
     for key, (value, content) in saved.items():
         if content is not None:
-            value.clear()
-            value.extend(content) if isinstance(value, list) else value.update(content)
+            put_back(value, content)
         attributes[key] = value
 
 

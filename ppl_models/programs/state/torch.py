@@ -7,11 +7,11 @@ Parameters, buffers, stores, containers, random numbers and modes come back; `re
 import random
 import sys
 import types
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from copy import copy
 from functools import cache
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,9 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from ..blame import ROOTS
 from .jitter import Jitter
-from .reach import closed_over, contents, global_names, parts, restore
+from .reach import closed_over, global_names, held_by, parts, put_back
 
+MOST = 100_000  # objects that are looked into, modules and tensors apart
 NOISE = 65_521  # a prime, so that no two rows of a weight matrix meet the same numbers
 # What these hold in modules and classes is none of the user's; it is their objects that are looked into.
 LIBRARIES = ("torch", "pyro", "numpy", "builtins", "jax", "scipy", "ppl_models", "guides")
@@ -38,6 +39,7 @@ HOLDERS = (
     pyro.nn.PyroSample,
     pyro.poutine.messenger.Messenger,
 )
+GENERATORS = torch.Generator, np.random.Generator
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type, types.ModuleType, torch.dtype, torch.device)
 
 
@@ -54,6 +56,7 @@ class ProgramSnapshot:
         self.tensors: dict[int, tuple[Tensor, Tensor, bool]] = {}
         self.parameters: list[tuple[Tensor, Tensor]] = []
         self.training: list[str] = []
+        self.generators = False  # whether programs hold any of their own
         self._moved: Jitter | None = None
 
     @contextmanager
@@ -63,6 +66,7 @@ class ProgramSnapshot:
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
         containers: list = []
         modules, tensors = reachable(self.programs, containers)
+        self.generators = any(isinstance(item, GENERATORS) for item, _ in containers)
         flags = [(module, module.training) for module in modules]
         for module in modules:
             if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
@@ -70,7 +74,6 @@ class ProgramSnapshot:
                     f"found a {type(module).__name__} whose parameters its first call will make, want them made: an "
                     "inspection leaves modules as they are; call the program once"
                 )
-        attributes = [(m, contents(vars(m))) for m in modules]
         norms = [m for m in modules if isinstance(m, (nn.modules.batchnorm._BatchNorm, BatchNorm))]
         self.training = [type(m).__name__ for m in norms if m.training]
         try:
@@ -92,12 +95,12 @@ class ProgramSnapshot:
                 tensor.data = original
                 if tensor.is_leaf and tensor.requires_grad != flag:  # Pyro's store wants gradients of all it is given
                     tensor.requires_grad_(flag)
-            for item, content in containers:
-                refill(item, content)
-            for module, saved in attributes:
-                restore(vars(module), saved)
             for module, flag in flags:
-                module.training = flag
+                if module.training is not flag:
+                    module.training = flag
+            for item, content in containers:
+                if item or content:
+                    refill(item, content)
             self.tensors, self.parameters = {}, []
             set_rng_state(rng)
             if cuda is not None:
@@ -130,25 +133,24 @@ class ProgramSnapshot:
         if jitter == self._moved:
             return
         self._moved = jitter
-        if jitter is not None:
-            generator = torch.Generator().manual_seed(jitter.seed)
-            noise = torch.randn(NOISE, generator=generator, dtype=torch.double)
+        if jitter is None:
+            for parameter, data in self.parameters:
+                parameter.data = data.clone()
+            return
+        noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(jitter.seed), dtype=torch.double)
+        scale = jitter.shrink * noise.roll(-41).sign() if jitter.flips else jitter.shrink
+        factors, fresh = scale * (0.3 * noise).exp(), scale * 0.1 * noise
         for i, (parameter, data) in enumerate(self.parameters):
-            moved = data.clone()
-            if jitter is not None:
-                own = _cycled(noise, 97 * i, data.numel()).view(data.shape).to(data)
-                moved = torch.where(data == 0, 0.1 * own, data * (0.3 * own).exp())
-                moved = moved if jitter.shrink == 1 else jitter.shrink * moved
-                moved = (
-                    moved * _cycled(noise, 97 * i + 41, data.numel()).view(data.shape).sign() if jitter.flips else moved
-                )
-            parameter.data = moved
+            moved, zeros = data * _cycled(factors, 97 * i, data), data == 0
+            parameter.data = torch.where(zeros, _cycled(fresh, 97 * i, data), moved) if zeros.any() else moved
 
 
-def _cycled(noise: Tensor, start: int, count: int) -> Tensor:
-    """So many numbers of an endless repetition of `noise`: fresh ones for each of a million weights would take long."""
-    start %= len(noise)
-    return noise.repeat((start + count) // len(noise) + 1)[start : start + count]
+def _cycled(numbers: Tensor, start: int, like: Tensor) -> Tensor:
+    """As many of an endless repetition of `numbers` as a tensor has: fresh ones for each weight would take long."""
+    start %= len(numbers)
+    turns = ceil((start + like.numel()) / len(numbers))
+    found = numbers if turns <= 1 else numbers.repeat(turns)
+    return found[start : start + like.numel()].view(like.shape).to(like)
 
 
 def _unconstrained(store: Any) -> list[Tensor]:
@@ -169,6 +171,14 @@ def seed_generators(seed: int) -> None:
     np.random.seed(seed)
 
 
+def streams() -> tuple | None:
+    """The states of the generators of `seed_generators`; None where there are those of accelerators, too."""
+    if torch.accelerator.is_available():
+        return None
+    numpys: Any = np.random.get_state()
+    return torch.default_generator.get_state().numpy().tobytes(), random.getstate(), numpys[1].tobytes(), numpys[2:]
+
+
 def reachable(roots: Iterable[Any], containers: list | None = None) -> tuple[list[nn.Module], list[Tensor]]:
     """The modules and tensors that programs hold: attributes, closures, default arguments, globals they name.
 
@@ -179,32 +189,55 @@ def reachable(roots: Iterable[Any], containers: list | None = None) -> tuple[lis
     modules: list[nn.Module] = []
     tensors: list[Tensor] = []
     seen: set[int] = set()
-    stack, kept = list(roots), []
-    while stack and len(seen) < 100_000:
+    stack, kept, others = list(roots), [], 0
+    while stack and others < MOST:
         item = stack.pop()
-        if isinstance(item, PLAIN) or id(item) in seen:
+        kind = type(item)
+        if kind in PLAIN or id(item) in seen or isinstance(item, PLAIN):
             continue
         seen.add(id(item))
         kept.append(item)  # a temporary that is let go could lend its id to another
-        if containers is not None and isinstance(item, (dict, list, set, deque)):
-            containers.append((item, copy(item)))
-        if containers is not None and isinstance(item, (torch.Generator, np.random.Generator)):
-            containers.append((item, stream_of(item)))
-        if isinstance(item, Tensor):
+        if kind is nn.Parameter or isinstance(item, Tensor):
             tensors.append(item)
-        elif (inside := parts(item, _named)) is not None:
-            stack.extend(inside)
-        elif isinstance(item, nn.Module):
+            continue
+        if isinstance(item, nn.Module):
             modules.append(item)
+            stack += _attributes(item, containers)
             if isinstance(item, torch.jit.ScriptModule):
-                modules += [m for m in item.modules() if m is not item]
+                modules += (inner := [m for m in item.modules() if m is not item])
                 tensors += [*item.parameters(), *item.buffers()]
-            stack.extend([vars(item), *_shared(type(item))])
+                for module in inner:
+                    stack += _attributes(module, containers)
+            stack += _shared(kind)
+            continue
+        others += 1
+        if containers is not None and isinstance(item, (dict, list, set, deque)):
+            containers.append((item, held_by(item)))
+        if containers is not None and isinstance(item, GENERATORS):
+            containers.append((item, stream_of(item)))
+        if (inside := parts(item, _named)) is not None:
+            stack += inside
         elif isinstance(item, HOLDERS):
             stack.append(vars(item))
         elif (type(item).__module__ or "").partition(".")[0] not in CLOSED and hasattr(item, "__dict__"):
-            stack.extend([vars(item), *_shared(type(item))])
+            stack += [vars(item), *_shared(kind)]
     return modules, tensors
+
+
+def _attributes(module: nn.Module, containers: list | None) -> list[Any]:
+    """What a module holds, its parameters, buffers, parts and hooks: two dozen containers, most of them empty."""
+    found, mine = [], vars(module)
+    if containers is not None:
+        containers.append((mine, dict(mine)))
+    for value in mine.values():
+        if type(value) not in (dict, OrderedDict, set):
+            found.append(value)
+            continue
+        if containers is not None:
+            containers.append((value, held_by(value)))
+        if value:
+            found += value if isinstance(value, set) else value.values()
+    return found
 
 
 def modules_of(*programs: Any) -> list[nn.Module]:
@@ -258,10 +291,5 @@ def refill(item: Any, content: Any) -> None:
         item.set_state(content)
     elif isinstance(item, np.random.Generator):
         item.bit_generator.state = content
-    elif isinstance(item, dict):
-        if [*map(id, item.keys()), *map(id, item.values())] != [*map(id, content.keys()), *map(id, content.values())]:
-            item.clear()
-            item.update(content)
-    elif [*map(id, item)] != [*map(id, content)]:
-        item.clear()
-        (item.update if isinstance(item, set) else item.extend)(content)
+    else:
+        put_back(item, content)

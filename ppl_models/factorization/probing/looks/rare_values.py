@@ -6,10 +6,10 @@ from typing import Any
 from ppl_models.programs.laboratory import Node, rows
 from ppl_models.programs.record import Plate
 
-from .alignment import Alignment
-from .alternatives import extremes
-from .baselines import Change
-from .probe import Probe, change_of
+from ..alternatives import extremes
+from ..arguments.alignment import Alignment
+from ..baselines import Change
+from ..probe import Probe, change_of
 
 
 def look_for_rare_values(probe: Probe, alignment: Alignment) -> None:

@@ -1,25 +1,24 @@
 """`Alignment`: which element of which argument each observed value is."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from math import ceil, log2
+from itertools import chain
 
 import numpy as np
 
 from ppl_models.programs.laboratory import Copy, Experiment, Leaves, Node, ProgramRun, SiteRecord, Tags
 from ppl_models.programs.record import Site
 
-from .alternatives import poles
-from .baselines import Baseline, Change
+from ..alternatives import poles
+from ..baselines import Baseline, Change
+from .spelling import same, spelled
 
 CLOSED, MIXED = -1, -2  # not from the arguments; from several of their elements at once
 
 
 class Alignment:
-    """For each observed value the element of the arguments it comes from.
-
-    Found by feeding arguments that spell out the position of each element in binary, with two of its own values for
-    zero and one: they stay in the support of the likelihood, and arithmetic on single elements does no harm.
+    """For each observed value the element of the arguments it comes from: found by `spelled`.
 
     Args:
         model: the program, whose laboratory has the arguments.
@@ -51,46 +50,24 @@ class Alignment:
         """Find what the elements of leaf k become; False if the program cannot run on these two values."""
         leaf = self.leaves[k]
 
-        def values(bits: np.ndarray) -> dict[str, np.ndarray] | None:
+        def values(numbers: np.ndarray) -> dict[str, np.ndarray] | None:
             changed = [*self.leaves]
-            changed[k] = np.where(bits.reshape(leaf.shape), high, low).astype(leaf.dtype)
+            changed[k] = numbers.reshape(leaf.shape)
             try:
                 run = replace(baseline, leaves=changed).run(model)
             except Exception:  # noqa: BLE001 (sizes, indices, lengths: a program may not take other ones)
                 return None
             found = {name: run[name].value for name in self.index if name in run}
-            same = found.keys() == self.index.keys() and all(v.shape == self.index[n].shape for n, v in found.items())
-            return found if same else None
+            alike = found.keys() == self.index.keys() and all(v.shape == self.index[n].shape for n, v in found.items())
+            return found if alike else None
 
-        zeros, ones = values(np.zeros(leaf.size, bool)), values(np.ones(leaf.size, bool))
-        if zeros is None or ones is None:
+        told = spelled(values, leaf, low, high)
+        if told is None:
             return False
-        sensitive = {name: ~_same(zeros[name], ones[name]) for name in zeros}
-        if not any(s.any() for s in sensitive.values()):
-            return True
-        code = {name: np.zeros(z.shape, int) for name, z in zeros.items()}
-        torn = {name: np.zeros(z.shape, bool) for name, z in zeros.items()}
-        position = np.arange(leaf.size)
-        width = max(ceil(log2(leaf.size)), 1) if leaf.size > 1 else 0
-        check = np.random.default_rng(0).random(leaf.size) < 0.5
-        for bit in range(width + 1):
-            bits = check if bit == width else (position >> bit & 1).astype(bool)
-            found = values(bits)
-            if found is None:
-                return False
-            for name, value in found.items():
-                up, down = _same(value, ones[name]), _same(value, zeros[name])
-                torn[name] |= sensitive[name] & ~up & ~down
-                if bit == width:
-                    expected = check[np.minimum(code[name], leaf.size - 1)]
-                    torn[name] |= sensitive[name] & ((up != expected) | (code[name] >= leaf.size))
-                else:
-                    code[name] |= (up & ~down).astype(int) << bit
-        for name in zeros:
-            known = sensitive[name] & ~torn[name] & (self.index[name] == CLOSED)
+        for name, (places, one, many) in told.items():
             other = self.index[name] != CLOSED
-            mixed = sensitive[name] & ((torn[name] | other) if leaf.dtype.kind == "f" else (torn[name] & ~other))
-            self.index[name] = np.where(known, code[name] + start, np.where(mixed, MIXED, self.index[name]))
+            mixed = (many | (one & other)) if leaf.dtype.kind == "f" else (many & ~other)
+            self.index[name] = np.where(one & ~other, places + start, np.where(mixed, MIXED, self.index[name]))
         return True
 
     def _equal(self, record: SiteRecord) -> bool:
@@ -196,7 +173,7 @@ class Alignment:
         if not (self.copied >= 0).any():
             return leaves
         before, after, start = self.flat(), np.concatenate([leaf.reshape(-1) for leaf in leaves]), 0
-        moved = (self.copied >= 0) & ~_same(before, after)[self.copied]
+        moved = (self.copied >= 0) & ~same(before, after)[self.copied]
         for k, leaf in enumerate(leaves):
             mine = np.flatnonzero(moved[start : start + leaf.size])
             if mine.size:
@@ -214,7 +191,8 @@ class Alignment:
     def elements(self, record: SiteRecord, copy: Copy) -> frozenset[int]:
         """The elements of the arguments that are the value of one copy of an observed site."""
         index = self.index[record.name]
-        return frozenset(int(i) for i in np.unique(index[record.at(index, copy)]) if i >= 0)
+        found = np.unique(index[record.at(index, copy)])
+        return frozenset(found[found >= 0].tolist())
 
     def entries(self, record: SiteRecord, copy: Copy) -> np.ndarray | None:
         """The elements of one argument that the entries of a copy of an observed site are, in their order.
@@ -270,14 +248,15 @@ class Alignment:
     def shared(self, base: ProgramRun) -> dict[Node, set[Node]]:
         """Copies of observed sites that are the same elements: observed twice."""
         owner: dict[int, set[Node]] = {}
-        for node in base.nodes(base.of("observed")):
-            for element in self.elements(base[node[0]], node[1]):
+        found = {node: self.elements(base[node[0]], node[1]) for node in base.nodes(base.of("observed"))}
+        often = Counter(chain.from_iterable(found.values()))
+        for node, elements in found.items():
+            for element in (e for e in elements if often[e] > 1):
                 owner.setdefault(element, set()).add(node)
         twins: dict[Node, set[Node]] = {}
         for nodes in owner.values():
-            if len(nodes) > 1:
-                for node in nodes:
-                    twins.setdefault(node, set()).update(nodes - {node})
+            for node in nodes:
+                twins.setdefault(node, set()).update(nodes - {node})
         return twins
 
 
@@ -286,7 +265,3 @@ def _others(leaf: np.ndarray, places: np.ndarray) -> np.ndarray:
     flat = leaf.reshape(-1)
     low, high = flat.min(), flat.max()
     return np.where(flat[places] == low, high, low).astype(leaf.dtype)
-
-
-def _same(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return (a == b) | ((a != a) & (b != b))
