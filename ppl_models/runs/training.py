@@ -15,6 +15,7 @@ import torch
 
 from ppl_models.data import Data, Table
 from ppl_models.inference import Callback, Evaluation, MutualInformation, TensorBoard, mutual_information
+from ppl_models.inference.checkpoint_file import CHECKPOINT
 from ppl_models.inference.files import write_json
 from ppl_models.inference.pyro.feeding import distributed
 
@@ -121,6 +122,11 @@ def _fitted(
         workers=training.workers,
         progress=progress,
     )
+    if not (folder / CONFIG).is_file():
+        raise ValueError(
+            f"{folder} has lost its {CONFIG} while it was trained, by which alone it is rebuilt; the weights are in "
+            f"{CHECKPOINT}: put the file back, or train anew with {config['command']}"
+        )
     return LoadedRun(model, guide, dict(config), folder, example, seconds)
 
 

@@ -1,5 +1,6 @@
 """`fit`: train any (model, guide) pair of NumPyro programs on any data."""
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,7 @@ from ...checkpoint_file import check_evidence, prepared
 from ...config import FitConfig, FitOptions, compared, configured, shows_options
 from ...loop import Loop, check_call
 from ...results import Callback, Run, as_sequence
+from ...resuming.identity import Identity, factorization_of
 from ...weighing import Weighing
 from ..engine.parameters import find, of_program
 from ..engine.step import Blocks, Step, begun
@@ -28,6 +30,8 @@ from ..passes.messengers import Weighed
 from .checkpoint import CHECKPOINT, read, with_constants
 from .engine import NumPyroEngine
 from .start import found_start
+
+PACKAGES = "jax", "jaxlib", "numpyro", "equinox", "ppl-models"  # by whose versions a run need not come to the same bits
 
 
 @shows_options
@@ -103,7 +107,8 @@ def fit(
     held_out = None if validation is None else columns_of(validation, "fit: validation", model)
     run = Run(folder=None if folder is None else Path(folder))
 
-    with prepared(run.folder, resume), ExitStack() as stack:
+    with prepared(run.folder, resume) as notes, ExitStack() as stack:
+        run.notes += notes
         there = run.folder is not None and resume and (run.folder / CHECKPOINT).exists()
         seed = (
             _started(run.folder, config, model, guide)
@@ -127,16 +132,16 @@ def fit(
             if each is not None:
                 check_values("fit", model, guide, each, min(rows, len(each[0])), params, pair.plate)
         order = Order(size, rows, seed % 2**64)
-        known = {"data": columns, "validation": held_out} if folder is not None else {}
-        about = {name: None if each is None else fingerprint(each) for name, each in known.items()}
+        prints = {"data": fingerprint(columns), "validation": None if held_out is None else fingerprint(held_out)}
+        identity = Identity(config, factorization_of(pair), (model, guide), prints, PACKAGES, _threads())
         told = pair.kl if config.loss is None else ()
         weighing = Weighing.of(pair, size)
         run.notes += weighing.notes(size, rows)
         if there:
             guide = with_constants(run.folder / CHECKPOINT, guide)
         else:
-            guide, notes = found_start(model, guide, columns, params, weighing, rows)
-            run.notes += notes
+            guide, told_start = found_start(model, guide, columns, params, weighing, rows)
+            run.notes += told_start
         free = of_program(free, guide)  # the same numbers, in a program that begins elsewhere
         params = parameters.constrained(free)
         drawn_by_guide = {plate.name for plate in subsampled(pair.guide)}
@@ -150,12 +155,18 @@ def fit(
         blocks = Blocks(step, order, config.total(order.per_epoch))
         path = None if run.folder is None else run.folder / CHECKPOINT
         engine = NumPyroEngine(blocks, state, held_out, run, path)
-        about["seed"] = seed
-        loop = Loop(engine, config, order.per_epoch, validation is not None, run, called, about, pair.shared)
+        loop = Loop(engine, config, order.per_epoch, validation is not None, run, called, identity, seed, pair.shared)
         if there:
             loop.resume()
         loop(progress)
     return run
+
+
+def _threads() -> int | None:
+    """CPU threads, None where an accelerator computes."""
+    if jax.default_backend() != "cpu":
+        return None
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _started(folder: Path, config: FitConfig, model: Callable, guide: Callable) -> int:

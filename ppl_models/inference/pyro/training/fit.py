@@ -16,6 +16,7 @@ from ppl_models.programs.state.torch import modules_of
 from ...config import FitConfig, FitOptions, configured, shows_options
 from ...loop import Loop, check_call
 from ...results import Callback, Run, as_sequence
+from ...resuming.identity import Identity, factorization_of
 from ...schedules import Constant
 from ...weighing import Weighing
 from ..engine.optimizer_state import OptimizerState, trainable
@@ -32,6 +33,8 @@ from .checkpoint import CHECKPOINT, kept, prepared
 from .engine import PyroEngine
 from .modes import untrained
 from .start import found_start
+
+PACKAGES = "torch", "pyro-ppl", "ppl-models"  # by whose versions a run need not come to the same bits
 
 
 @shows_options
@@ -102,7 +105,8 @@ def fit(
     _seed(config.seed, group)
     run = Run(folder=None if folder is None else Path(folder), model=model, guide=guide)
 
-    with prepared(run.folder if group is None or group.is_main else None, resume):
+    with prepared(run.folder if group is None or group.is_main else None, resume) as notes:
+        run.notes += notes
         with evaluating(model, guide):  # looking does not move running statistics
             rows = max(min(config.batch_size, data.size // (1 if group is None else group.world)), 1)
             batches = Batches(data, rows, device, workers=workers, group=group)
@@ -112,7 +116,7 @@ def fit(
             ours = config.loss is None
             info = pair_info("fit", model, guide, example, particles=config.particles, paired=ours, reparametrized=ours)
             of_pair, saved = info.how, kept(model, guide, info.params, info.ran)
-            passed = info.ran.called
+            passed, sites = info.ran.called, factorization_of(info.pair)
             told, shared = info.pair.kl if ours else (), info.pair.shared
             with forked(example):
                 run.notes += mismatches(info.pair, partial(run_program, guide, example))
@@ -141,11 +145,12 @@ def fit(
         betas = config.betas()
         eager = Eager(model, guide, slots, how, betas.value if isinstance(betas, Constant) else None, group)
         eager.begin((*example, None) if indices.numbered else example)
-        known = {"data": data, "validation": validation} if folder is not None else {}
-        about = {name: None if each is None else each.fingerprint() for name, each in known.items()}
+        threads = torch.get_num_threads() if slots.parameters[0].device.type == "cpu" else None
+        prints = {"data": data.fingerprint(), "validation": None if validation is None else validation.fingerprint()}
+        identity = Identity(config, sites, (model, guide), prints, PACKAGES, threads)
         path = None if run.folder is None else run.folder / CHECKPOINT
         engine = PyroEngine(config, config.total(batches.per_epoch), eager, batches, validation, saved, path)
-        loop = Loop(engine, config, batches.per_epoch, validation is not None, run, called, about, shared)
+        loop = Loop(engine, config, batches.per_epoch, validation is not None, run, called, identity, None, shared)
         if there:
             loop.resume()
         loop(progress)
