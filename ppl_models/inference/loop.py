@@ -40,8 +40,10 @@ class Engine(Protocol):
     latents: Sequence[str]
     group: Together | None
 
-    def running(self, say: Callable[[str], None]) -> AbstractContextManager:
-        """Inside, steps may be taken; `say` is given the lines that a user should read."""
+    def running(
+        self, say: Callable[[str], None], busy: Callable[[str], AbstractContextManager]
+    ) -> AbstractContextManager:
+        """Inside, steps may be taken; `say` is given the lines that a user should read, `busy` what takes its time."""
 
     def advance(self, done: int, most: int) -> int:
         """Take some steps after the first `done`, 1 to `most`, and say how many.
@@ -136,8 +138,8 @@ class Loop:
         with ExitStack() as stack:
             stack.push(self._leave)
             bar = stack.enter_context(Progress(self.total, progress and self.is_main))
-            stack.enter_context(self.engine.running(lambda line: self._note(line, bar)))
-            asked = stack.enter_context(interrupts(self.engine.group is None))
+            stack.enter_context(self.engine.running(lambda line: self._note(line, bar), bar.busy))
+            asked = stack.enter_context(interrupts(self.engine.group is None, bar.answer))
             while self.done < self.total and not self.stopped:
                 left = min(self.every - self.done % self.every, self.total - self.done)
                 taken = self.engine.advance(self.done, left)

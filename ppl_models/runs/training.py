@@ -25,6 +25,7 @@ from .configuration import Parts, load_parts
 from .folder import CONFIG, LoadedRun, as_written, config_errors, read_config, read_example, started
 from .options import Training
 
+MOST_THREADS = 1024  # that a file may ask for
 Watch = Callable[[Any, Any], Callback | None]
 
 
@@ -73,12 +74,21 @@ def restarted(folder: str | Path, config: Mapping[str, Any]) -> bool:
 
 
 def resume(
-    folder: str | Path, device: str | torch.device = "cpu", progress: bool = True, watch: Watch | None = None
+    folder: str | Path,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+    watch: Watch | None = None,
+    threads: int | None = None,
 ) -> LoadedRun:
     """Go on with a run from its last checkpoint to the end, as if it had never stopped; without one, from the start.
 
-    Data, pair and all arguments are those that its configuration names. On the CPU the result is that of the
-    uninterrupted run, bit for bit. Under torchrun every process calls it alike, as many as began.
+    Data, pair and all arguments are those that its configuration names. On a CPU of the same kind, with the same
+    versions and as many threads, the result is that of the uninterrupted run, bit for bit; notes tell what differs.
+    Under torchrun every process calls it alike, as many as began.
+
+    Args:
+        folder, device, progress, watch: see `train`.
+        threads: of the CPU, from now on; None for those of the run.
 
     Raises:
         ValueError: no run folder, a damaged file in it (the message names it, and offers the previous checkpoint), data
@@ -89,6 +99,10 @@ def resume(
     device, language = device if group is None else group.device, backend(backend_of(config))
     language.check("train", 1 if group is None else group.world)
     with config_errors(folder):
+        if threads := threads or config.get("threads"):
+            if type(threads) is not int or not 0 < threads <= MOST_THREADS:
+                raise TypeError(f"found threads={threads!r}, want 1 to {MOST_THREADS}")
+            language.set_threads(threads)
         parts = load_parts(config)
         built = language.build(as_written(config), read_example(folder, config), device)
         training = Training(**config["training"])

@@ -18,20 +18,8 @@ from ppl_models.programs.state.reach import closed_over, global_names, parts
 OURS = ("ppl_models", "guides")
 # Their functions go by name, and their versions are told: what an update makes of their code is no other argument.
 LIBRARIES = {
-    *(
-        *sys.stdlib_module_names,
-        *OURS,
-        "torch",
-        "pyro",
-        "numpy",
-        "scipy",
-        "jax",
-        "jaxlib",
-        "numpyro",
-        "equinox",
-        "optax",
-    ),
-    *("networkx", "zuko", "array_api_compat", "pandas", "sklearn", "rich", "matplotlib", "opt_einsum"),
+    *(*sys.stdlib_module_names, *OURS, "torch", "pyro", "numpy", "scipy", "jax", "jaxlib", "numpyro", "equinox"),
+    *("optax", "networkx", "zuko", "array_api_compat", "pandas", "sklearn", "rich", "matplotlib", "opt_einsum"),
 }
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...))
 LEARNED = ("max_plate_nesting",)  # which losses of the libraries guess when they first meet a pair
@@ -175,8 +163,8 @@ def _note_object(value: Any, place: str, found: Traits, into: dict[str, str], in
             inner(each, name, into if frozen else found.loose)
         elif isinstance(each, PLAIN) and name not in LEARNED:
             inner(each, name, found.loose)
-    whole = _of_library(kind) and any(not isinstance(each, PLAIN) for each in held.values()) and not frozen
-    if whole or not held and hasattr(kind, "__slots__"):
+    seen_through = frozen or not _of_library(kind) or all(isinstance(each, PLAIN) for each in held.values())
+    if not seen_through or not hasattr(value, "__dict__"):
         found.unknown.append(place)
 
 

@@ -1,5 +1,6 @@
 """`Identity`: what a run was started with, by which it is told on resume whether it is to go on as another one."""
 
+import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -118,6 +119,11 @@ def factorization_of(pair: Pair) -> dict[str, Any]:
 
     both = {"model": pair.model, "guide": pair.guide}
     return {label: {site.name: told(site) for site in run.values()} for label, run in both.items()}
+
+
+def cpus() -> int:
+    """CPUs that this process may run on, of which XLA takes a thread each."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def versions(packages: Sequence[str]) -> dict[str, str | None]:

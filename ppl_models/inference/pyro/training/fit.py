@@ -1,6 +1,7 @@
 """`fit`: train any (model, guide) pair on any data."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -15,6 +16,7 @@ from ppl_models.programs.state.torch import modules_of
 
 from ...config import FitConfig, FitOptions, configured, shows_options
 from ...loop import Loop, check_call
+from ...progress import waiting
 from ...results import Callback, Run, as_sequence
 from ...resuming.identity import Identity, factorization_of
 from ...schedules import Constant
@@ -25,7 +27,7 @@ from ..feeding import distributed
 from ..feeding.batches import Batches
 from ..feeding.columns import Columns
 from ..feeding.distributed import Group
-from ..passes.checks import check_enumeration, check_loss, check_values, evaluating, forked
+from ..passes.checks import AsTheyCome, check_enumeration, check_loss, check_values, evaluating, forked
 from ..passes.indices import Indices
 from ..passes.pair_info import pair_info
 from ..passes.rows import refuse_others
@@ -105,8 +107,10 @@ def fit(
     _seed(config.seed, group)
     run = Run(folder=None if folder is None else Path(folder), model=model, guide=guide)
 
-    with prepared(run.folder if group is None or group.is_main else None, resume) as notes:
+    with prepared(run.folder if group is None or group.is_main else None, resume) as notes, ExitStack() as looking:
         run.notes += notes
+        shown = progress and (group is None or group.is_main)
+        looking.enter_context(waiting("looking at model, guide and data", shown))
         with evaluating(model, guide):  # looking does not move running statistics
             rows = max(min(config.batch_size, data.size // (1 if group is None else group.world)), 1)
             batches = Batches(data, rows, device, workers=workers, group=group)
@@ -149,10 +153,16 @@ def fit(
         prints = {"data": data.fingerprint(), "validation": None if validation is None else validation.fingerprint()}
         identity = Identity(config, sites, (model, guide), prints, PACKAGES, threads)
         path = None if run.folder is None else run.folder / CHECKPOINT
-        engine = PyroEngine(config, config.total(batches.per_epoch), eager, batches, validation, saved, path)
+        rest = AsTheyCome(model, guide, data, batches.per_epoch, device)
+        of_held_out = None
+        if validation is not None:
+            of_held_out = AsTheyCome(model, guide, validation, -(-validation.size // config.batch_size), device)
+        total = config.total(batches.per_epoch)
+        engine = PyroEngine(config, total, eager, batches, validation, rest, of_held_out, saved, path)
         loop = Loop(engine, config, batches.per_epoch, validation is not None, run, called, identity, None, shared)
         if there:
             loop.resume()
+        looking.close()
         loop(progress)
     return run
 
