@@ -122,7 +122,8 @@ def waiting(label: str, enabled: bool = True) -> Iterator[None]:
         with _slow(label, live.start if console.is_terminal else lambda: say(f"{label} ..."), say, enabled):
             yield
     finally:
-        live.stop()
+        if console.is_terminal:
+            live.stop()
 
 
 @contextmanager

@@ -33,12 +33,13 @@ class History:
     def __init__(self, folder: Path) -> None:
         self.path, self.shown = Path(folder) / LINES, Path(folder) / SHOWN
         self.count = self.size = self._shown = 0
-        self._shown_at = float("-inf")
+        self._shown_at = 0.0
         self._digest = hashlib.sha256()
 
     def show(self, records: Sequence[Mapping[str, float]], now: bool = True) -> None:
         """Write all of them for people, if there are new ones, and, unless it is to be `now`, not too often."""
-        if len(records) > self._shown and (now or perf_counter() - self._shown_at > SELDOM):
+        first = not self._shown
+        if len(records) > self._shown and (now or first or perf_counter() - self._shown_at > SELDOM):
             write_json(self.shown, {"history": records})
             self._shown, self._shown_at = len(records), perf_counter()
 
