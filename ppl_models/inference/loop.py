@@ -138,6 +138,8 @@ class Loop:
         with ExitStack() as stack:
             stack.push(self._leave)
             bar = stack.enter_context(Progress(self.total, progress and self.is_main))
+            for line in self.run.notes:  # of the look at the pair, and of what is not as it was
+                bar.say(line)
             stack.enter_context(self.engine.running(lambda line: self._note(line, bar), bar.busy))
             asked = stack.enter_context(interrupts(self.engine.group is None, bar.answer))
             while self.done < self.total and not self.stopped:

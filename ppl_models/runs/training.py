@@ -17,6 +17,7 @@ from ppl_models.data import Data, Table
 from ppl_models.inference import Callback, Evaluation, MutualInformation, TensorBoard, mutual_information
 from ppl_models.inference.checkpoint_file import CHECKPOINT
 from ppl_models.inference.files import write_json
+from ppl_models.inference.progress import waiting
 from ppl_models.inference.pyro.feeding import distributed
 
 from . import names
@@ -26,6 +27,7 @@ from .folder import CONFIG, LoadedRun, as_written, config_errors, read_config, r
 from .options import Training
 
 MOST_THREADS = 1024  # that a file may ask for
+BUILDING = "building model and guide"
 Watch = Callable[[Any, Any], Callback | None]
 
 
@@ -62,7 +64,8 @@ def train(
     pyro.set_rng_seed(config["seed"])
     rows = parts[0][: config["data"]["example"]]
     with started(folder, config, rows) if group is None or group.is_main else nullcontext():
-        built = language.build(config, rows, device)
+        with waiting(BUILDING, progress):
+            built = language.build(config, rows, device)
         return _fitted(built, config, parts, folder, device, Training(**config["training"]), progress, watch)
 
 
@@ -104,7 +107,8 @@ def resume(
                 raise TypeError(f"found threads={threads!r}, want 1 to {MOST_THREADS}")
             language.set_threads(threads)
         parts = load_parts(config)
-        built = language.build(as_written(config), read_example(folder, config), device)
+        with waiting(BUILDING, progress):
+            built = language.build(as_written(config), read_example(folder, config), device)
         training = Training(**config["training"])
     return _fitted(built, config, parts, folder, device, training, progress, watch, resume=True)
 

@@ -24,6 +24,7 @@ LIBRARIES = {
 PLAIN = (type(None), bool, int, float, complex, str, bytes, type(...))
 LEARNED = ("max_plate_nesting",)  # which losses of the libraries guess when they first meet a pair
 DEEPEST, MOST = 8, 10_000  # of objects in objects, and of objects in all
+LARGEST = 2**26  # bytes of an array that is read
 BYTECODE = MAGIC_NUMBER.hex()  # another Python compiles the same source to other code
 
 
@@ -79,7 +80,7 @@ def sources(program: Callable) -> dict[str, str]:
         inner = parts(item, names)
         if inner is None and not isinstance(item, type):
             held = getattr(item, "__dict__", {})
-            root = kind.__module__.partition(".")[0]
+            root = str(kind.__module__).partition(".")[0]
             inner = list(held.values()) if root in OURS or not _of_library(kind) else [held.get("_modules")]
         todo.extend(inner or [])
     return {name: " ".join(sorted(digests)) for name, digests in sorted(found.items())}
@@ -98,7 +99,8 @@ def _note(value: Any, place: str, found: Traits, into: dict[str, str], depth: in
     elif id(value) in seen:
         pass
     elif hasattr(value, "shape") and hasattr(value, "dtype"):
-        found.loose[place] = _numbers(value)
+        found.loose[place], whole = _numbers(value)
+        found.unknown += [] if whole else [place]
     elif _of_library(value) and hasattr(value, "__qualname__") and not isinstance(value, types.MethodType):
         into[place] = _name_of(value)
     else:
@@ -206,16 +208,18 @@ def _told(const: Any) -> str:
     return str(sorted(map(repr, const))) if isinstance(const, frozenset) else repr(const)
 
 
-def _numbers(array: Any) -> str:
-    """Shape, type and a digest of an array; the first two of one that is trained, or whose numbers are elsewhere."""
+def _numbers(array: Any) -> tuple[str, bool]:
+    """(shape, type and a digest of an array, whether that says all of it); of one that is trained the first two do."""
     told = f"{tuple(array.shape)} {array.dtype}"
     if getattr(array, "requires_grad", False):
-        return told
+        return told, True
     try:
         numbers = np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
     except (TypeError, ValueError, RuntimeError):
-        return told
-    return f"{told} {hashlib.sha256(np.ascontiguousarray(numbers).tobytes()).hexdigest()[:16]}"
+        return told, False
+    if numbers.nbytes > LARGEST:
+        return told, False
+    return f"{told} {hashlib.sha256(np.ascontiguousarray(numbers).tobytes()).hexdigest()[:16]}", True
 
 
 def _of_library(value: Any) -> bool:
