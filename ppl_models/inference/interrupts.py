@@ -43,7 +43,7 @@ def interrupts(wanted: bool = True, answer: Callable[[], None] = lambda: None) -
     # one that somebody else handles (a notebook's, a cluster's) is left to them; Python's own KeyboardInterrupt is not
     kinds = [signal.SIGINT] if signal.getsignal(signal.SIGINT) is signal.default_int_handler else []
     kinds += [signal.SIGTERM] if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL else []
-    with _heard(kinds, answer) if kinds else nullcontext():
+    with _heard(kinds, answer) if kinds and os.name == "posix" else nullcontext():
         before = {kind: signal.signal(kind, note) for kind in kinds}
         try:
             yield asked

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import ppl_models.runs.backends
 from ppl_models.cli import app
