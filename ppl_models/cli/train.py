@@ -122,7 +122,8 @@ def train(
 
     -g takes the guide's name and its sizes, -m the model's sizes; event, likelihood and image shape follow the data.
 
-    A run that was stopped or killed goes on with --resume from its last checkpoint, to the same end bit for bit (CPU).
+    A run that was stopped or killed goes on with --resume from its last checkpoint, with its own threads, to the
+    same end bit for bit (on a CPU of the same kind, with the same versions).
 
     On several CPUs or GPUs: torchrun --nproc-per-node N -m ppl_models train ... With --max-restarts it goes on by
     itself with the run in --out.

@@ -58,24 +58,37 @@ def test_another_process_is_refused_until_it_is_gone(tmp_path, rival):
 
 
 @pytest.mark.skipif(owner.fcntl is None, reason="needs flock")
-def test_the_same_process_is_refused_too_and_a_fork_of_it_holds_nothing(tmp_path):
+def test_the_same_process_is_refused_too(tmp_path):
     with owned(tmp_path):
         with pytest.raises(ValueError, match=f"process {os.getpid()} on "):
             with owned(tmp_path):
                 raise AssertionError
-        heard, sent = os.pipe()
-        child = os.fork()
-        if child == 0:  # it lives on when its parent has let go
-            os.close(sent)
-            os.read(heard, 1)
-            os._exit(0)
-    try:
-        with owned(tmp_path):
-            pass
-    finally:
+
+
+FORK = """
+import os, sys
+from pathlib import Path
+from ppl_models.inference.resuming.owner import owned
+folder = Path(sys.argv[1])
+heard, sent = os.pipe()
+with owned(folder):
+    child = os.fork()
+    if child == 0:  # it lives on when its parent has let go
         os.close(sent)
-        os.waitpid(child, 0)
-        os.close(heard)
+        os.read(heard, 1)
+        os._exit(0)
+with owned(folder):
+    print("again")
+os.close(sent)
+os.waitpid(child, 0)
+"""
+
+
+@pytest.mark.skipif(owner.fcntl is None, reason="needs flock")
+def test_a_fork_holds_nothing(tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", FORK, str(tmp_path)], capture_output=True, text=True, env=env)
+    assert done.stdout == "again\n", done.stderr
 
 
 @pytest.mark.skipif(owner.fcntl is None, reason="needs flock")

@@ -52,10 +52,9 @@ class Traits:
 def traits(value: Any, name: str) -> Traits:
     """The `Traits` of an argument of `fit`: a function, a partial, an object that can be called, a number.
 
-    >>> def scaled(n):
-    ...     return lambda x: n * x
-    >>> [traits(scaled(1.0), "f").differing(traits(scaled(n), "f"))[0] for n in (1.0, -1.0)]
-    [[], ['n of f']]
+    >>> one, two = (traits(partial(round, ndigits=n), "beta") for n in (1, 2))
+    >>> one.differing(two)
+    (['ndigits of keywords of beta'], [])
     """
     found = Traits()
     _note(value, name, found, found.firm, 0, set())

@@ -73,10 +73,11 @@ def fit(
         config, options: `FitConfig`, whose fields may be given here one by one: `steps=2000, lr=5e-3`.
         validation: data of the same kind: the bound on them is recorded with every record.
         callbacks: called with the `Run` after every record; one that returns True ends the training.
-        folder: where to write checkpoint.safetensors and history.json with every record, atomically. It must not hold
-            a checkpoint, but to resume; a new one is removed if there was no record.
+        folder: where to write checkpoint.safetensors and history.jsonl with every record, and history.json now and
+            then. It must not hold a checkpoint, but to resume; a new one is removed if there was no record. One process
+            at a time has it.
         resume: go on from the checkpoint in the folder, if there is one, as if there had been no interruption: model,
-            guide, data and arguments must be those that it was started with.
+            guide, data and arguments must be those that it was started with; the notes tell what could not be compared.
         workers: processes that make batches (`torch.utils.data.DataLoader`), for data that are slow to index; scripts
             then need `if __name__ == "__main__":`.
         progress: show a bar with loss, negative ELBO and time left.
