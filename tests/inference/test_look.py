@@ -11,7 +11,7 @@ from ppl_models.inference.pyro.feeding.columns import Columns
 from ppl_models.inference.pyro.passes import checks
 from ppl_models.programs.rows import starts
 
-N, INSIDE, BETWEEN = 100, 4, 57  # rows, and a row that is looked at before, and one that is not
+N, INSIDE, BETWEEN = 100, 7, 57  # rows, and a row that is looked at before, and one that is not
 
 
 def rows(bad: int | None = None) -> torch.Tensor:
