@@ -147,10 +147,7 @@ class Loop:
                 taken = self.engine.advance(self.done, left)
                 self.done, self.since = self.done + taken, self.since + taken
                 if self.engine.group is not None and self.engine.group.orphaned:
-                    raise ValueError(
-                        "fit: torchrun, which has started this process, is gone; nothing more is written, and the run "
-                        "can go on from its last checkpoint"
-                    )
+                    raise ValueError("fit: torchrun, which has started this process, is gone; nothing more is written")
                 if bar.due(self.done):
                     bar.advance(self.done, *self.engine.means()[0][:2])
                 if self.done % self.every == 0 or self.done == self.total:
@@ -226,7 +223,11 @@ class Loop:
         if self.history is None:
             return
         if self.is_main:
-            refuse_earlier(self.history.path.with_name(CHECKPOINT), self.done)
+            try:
+                refuse_earlier(self.history.path.with_name(CHECKPOINT), self.done)
+            except ValueError:
+                self.history = None  # nothing more is written, this for people neither
+                raise
             self.history.append(self.run.history)
         self.kept = self.done
         about = {
@@ -266,8 +267,7 @@ class Loop:
             try:
                 self.run.history[:] = self.history.read(about.get("history"))
             except FileNotFoundError:
-                lost = f"{self.history.path} is not there: the records up to step {self.done} are lost"
-                self.run.notes.append(f"{lost}, and the training goes on without them")
+                self.run.notes.append(f"{self.history.path} is lost, with the records up to step {self.done}")
         self.listed = len(self.run.history)
         self._show_history()  # a kill may have come between the files
 

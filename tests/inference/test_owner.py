@@ -7,16 +7,20 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from test_resume import modules, rows
 
+from ppl_models.inference import fit
 from ppl_models.inference.checkpoint_file import CHECKPOINT, prepared, refuse_earlier
 from ppl_models.inference.files import remove_stale
 from ppl_models.inference.pyro.feeding import distributed
 from ppl_models.inference.pyro.feeding.distributed import Group
-from ppl_models.inference.pyro.training.checkpoint import save
+from ppl_models.inference.pyro.training.checkpoint import read, save
 from ppl_models.inference.resuming import owner
+from ppl_models.inference.resuming.history import LINES
 from ppl_models.inference.resuming.owner import LOCK, owned
 
 HOLD = """
@@ -131,3 +135,29 @@ def test_what_was_left_of_lines_goes_too(tmp_path):
     (tmp_path / ".history.jsonl.999999999.tmp").touch()
     remove_stale(tmp_path, "history.jsonl")
     assert not list(tmp_path.iterdir())
+
+
+def test_of_two_processes_the_one_that_is_behind_stops(tmp_path, monkeypatch):
+    """Where there are no locks: what is further on stays as it is."""
+    monkeypatch.setattr(owner, "fcntl", None)
+
+    def overtaken(run: Any) -> None:
+        if len(run.history) == 2:
+            save(tmp_path / CHECKPOINT, {"model": {"w": torch.zeros(2)}}, about={"step": 99})
+
+    how = {"steps": 8, "every": 2, "batch_size": 8, "seed": 0, "progress": False}
+    with pytest.raises(ValueError, match="of a later step than 4, where this training is"):
+        fit(*modules(), rows(), **how, folder=tmp_path, callbacks=overtaken)
+    assert read(tmp_path / CHECKPOINT).about == {"step": 99}
+    assert (tmp_path / LINES).read_text().count("\n") == 1
+
+
+def test_lost_records_are_told(tmp_path):
+    how = {"every": 2, "batch_size": 8, "seed": 0, "progress": False, "schedule": "constant", "folder": tmp_path}
+    fit(*modules(), rows(), steps=4, **how)
+    (tmp_path / LINES).unlink()
+    run = fit(*modules(), rows(), steps=8, **how, resume=True)
+    assert [record["step"] for record in run.history] == [6, 8]
+    assert len(run.notes) == 1 and "history.jsonl is lost, with the records up to step 4" in run.notes[0]
+    again = fit(*modules(), rows(), steps=8, **how, resume=True)
+    assert again.history == run.history and not again.notes

@@ -79,12 +79,13 @@ def fingerprint(columns: Sequence[Rows]) -> Fingerprint:
     >>> found[0] == found[1], found[0] == found[2]
     (True, False)
     """
-    size, stored = len(columns[0]), [np.asarray(column.values) for column in columns]
+    size = len(columns[0])
 
     def digest_of(count: int) -> str:
         """Of so many evenly spaced rows."""
         digest = hashlib.sha256()
-        for column, values in zip(columns, stored, strict=True):
+        for column in columns:
+            values = np.asarray(column.values)
             rows = values[spaced(size, count)] if count < size else values
             digest.update(np.ascontiguousarray(rows).tobytes())
             transform = getattr(column.transform, "func", column.transform)
@@ -93,7 +94,7 @@ def fingerprint(columns: Sequence[Rows]) -> Fingerprint:
             digest.update(json.dumps(told).encode())
         return digest.hexdigest()
 
-    return Fingerprint(size, sum(values.nbytes for values in stored) // size, digest_of)
+    return Fingerprint(size, sum(column.values.nbytes for column in columns) // size, digest_of)
 
 
 def _columns(column: Any, name: str, model: Callable | None) -> list[Rows]:
