@@ -6,6 +6,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, is_dataclass
 from functools import partial
 from importlib.util import MAGIC_NUMBER
@@ -57,32 +58,40 @@ def traits(value: Any, name: str) -> Traits:
     (['ndigits of keywords of beta'], [])
     """
     found = Traits()
-    _note(value, name, found, found.firm, 0, set())
+    try:
+        _note(value, name, found, found.firm, 0, set())
+    except Exception:  # noqa: BLE001 (objects of the user's may do anything when they are asked for what they hold)
+        found.unknown.append(name)
     return found
 
 
 def sources(program: Callable) -> dict[str, str]:
-    """Name -> digest of the code, of every function and class of the user's that a program is made of."""
+    """Name -> digest of the code, of every function and method of the user's that a program is made of."""
     found: dict[str, set[str]] = {}
-    todo, seen, names = deque([program]), set(), lambda f: [*closed_over(f), *_global_functions(f)]
+    todo, seen = deque([program]), set()
     while todo and len(seen) < MOST:
         item = todo.popleft()
         if id(item) in seen or isinstance(item, (*PLAIN, types.ModuleType)):
             continue
         seen.add(id(item))
         if isinstance(item, types.FunctionType) and not _of_library(item):
-            found.setdefault(_name_of(item), set()).add(_digest(item.__code__))
-        kind = item if isinstance(item, type) else type(item)
-        if not isinstance(item, types.FunctionType):
-            for owner, function in _methods(kind):
-                found.setdefault(f"{_name_of(owner)}.{function.__name__}", set()).add(_digest(function.__code__))
-        inner = parts(item, names)
-        if inner is None and not isinstance(item, type):
-            held = getattr(item, "__dict__", {})
-            root = str(kind.__module__).partition(".")[0]
-            inner = list(held.values()) if root in OURS or not _of_library(kind) else [held.get("_modules")]
-        todo.extend(inner or [])
+            found.setdefault(_name_of(item), set()).add(_digest(item.__code__, item.__doc__))
+        with suppress(Exception):  # objects of the user's may do anything when they are asked for what they hold
+            todo.extend(_inside(item))
     return {name: " ".join(sorted(digests)) for name, digests in sorted(found.items())}
+
+
+def _inside(item: Any) -> list[Any]:
+    """What an object is made of: its methods, and what it holds, of libraries modules alone."""
+    inner = parts(item, lambda function: [*closed_over(function), *_global_functions(function)])
+    if inner is not None:
+        return inner
+    kind = item if isinstance(item, type) else type(item)
+    methods = [function for _, function in _methods(kind)]
+    if isinstance(item, type):
+        return methods
+    held, root = getattr(item, "__dict__", {}), str(kind.__module__).partition(".")[0]
+    return methods + (list(held.values()) if root in OURS or not _of_library(kind) else [held.get("_modules")])
 
 
 def _note(value: Any, place: str, found: Traits, into: dict[str, str], depth: int, seen: set[int]) -> None:
