@@ -18,6 +18,10 @@ import pyro
 import pytest
 import torch
 
+from ppl_models.inference import progress
+
+progress.SILENCE = 1e6  # seconds after which what takes its time is shown: no test looks at a clock
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 

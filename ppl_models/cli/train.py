@@ -18,9 +18,7 @@ from ppl_models.inference.checkpoint_file import CHECKPOINT
 from ppl_models.inference.pyro.feeding import distributed
 from ppl_models.inference.pyro.feeding.distributed import Group
 from ppl_models.runs import LoadedRun, Training, names
-from ppl_models.runs.backends import backend_of
 from ppl_models.runs.configuration import configuration, launcher, load_for
-from ppl_models.runs.folder import read_config
 from ppl_models.runs.options import EPOCHS, kinds_of, zero_is_none
 from ppl_models.runs.pictures import picture_run
 from ppl_models.runs.training import evaluate_run, resume as run_resume, train as run_train
@@ -124,7 +122,8 @@ def train(
 
     -g takes the guide's name and its sizes, -m the model's sizes; event, likelihood and image shape follow the data.
 
-    A run that was stopped or killed goes on with --resume from its last checkpoint, to the same end bit for bit (CPU).
+    A run that was stopped or killed goes on with --resume from its last checkpoint, with its own threads, to the
+    same end bit for bit (on a CPU of the same kind, with the same versions).
 
     On several CPUs or GPUs: torchrun --nproc-per-node N -m ppl_models train ... With --max-restarts it goes on by
     itself with the run in --out.
@@ -140,11 +139,11 @@ def train(
             quiet, out.quiet = True, True
         if resume is not None and (others := others_given(ctx)):
             raise ValueError(f"--resume: found {', '.join(others)} too, but {resume} says it all; leave it out")
-        set_threads(threads, backend if resume is None else backend_of(read_config(resume)))
         if resume is not None:
-            folder, parts, begin = resume, None, partial(run_resume, resume)
+            folder, parts, begin = resume, None, partial(run_resume, resume, threads=threads)
             told = f"going on with {resume}"
         else:
+            set_threads(threads, backend)
             if model is None:
                 raise ValueError("train: found neither a MODEL nor --resume RUN, want one of them; try ppl-models list")
             named, guide_sizes = names.parse(guide or (), "-g")

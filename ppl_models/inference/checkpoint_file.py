@@ -7,7 +7,7 @@ every byte. Which library makes arrays of them is the business of its caller.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -16,6 +16,8 @@ from typing import Any
 from safetensors import deserialize
 
 from .files import remove_stale
+from .resuming.history import LINES
+from .resuming.owner import owned
 
 FORMAT = "ppl-models 4"
 OTHER_COVARIATES = "ppl-models 3"  # guides then read them otherwise, or not at all (`check_evidence`)
@@ -46,8 +48,10 @@ class Checkpoint:
 
 
 @contextmanager
-def prepared(folder: Path | None, resume: bool = False) -> Iterator[None]:
-    """Inside, there is a folder to write a checkpoint to; a new one that is still empty at the end is removed again.
+def prepared(folder: Path | None, resume: bool = False) -> Iterator[list[str]]:
+    """Inside, there is a folder to write a checkpoint to, which no other process has; gives what one should know of it.
+
+    A new one that is still empty at the end is removed again.
 
     Args:
         folder: where; None for nowhere.
@@ -55,31 +59,40 @@ def prepared(folder: Path | None, resume: bool = False) -> Iterator[None]:
 
     Raises:
         ValueError: a file in the way, no permission to write, a checkpoint that is there already, or, to resume, a
-            previous one alone.
+            previous one alone; a process that trains there.
     """
     if folder is None:
-        yield
+        yield []
         return
     path = Path(folder).absolute()
+    _check_held(path, folder, resume)
+    made = [parent for parent in (path, *path.parents) if not parent.exists()]
+    with ExitStack() as stack:
+        stack.callback(_remove_empty, made)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            notes = stack.enter_context(owned(path))
+            remove_stale(path, CHECKPOINT, PREVIOUS, "history.json", LINES)
+            with TemporaryFile(dir=path):
+                pass
+        except OSError as error:
+            raise ValueError(f"cannot write to the folder {folder} ({error.strerror}); choose another one") from None
+        _check_held(path, folder, resume)  # another process may have had it until now
+        yield notes
+
+
+def _check_held(path: Path, folder: Path, resume: bool) -> None:
     held = [name for name in (CHECKPOINT, PREVIOUS) if (path / name).exists()]
     if held and not resume:
         raise ValueError(f"{folder} holds a {held[0]} already; choose another folder, move it away, or resume from it")
     if held == [PREVIOUS]:
         raise ValueError(f"{folder} holds no {CHECKPOINT}, but a {PREVIOUS}; rename that one to go on from it")
-    made = [parent for parent in (path, *path.parents) if not parent.exists()]
-    try:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            remove_stale(path, CHECKPOINT, PREVIOUS, "history.json")
-            with TemporaryFile(dir=path):
-                pass
-        except OSError as error:
-            raise ValueError(f"cannot write to the folder {folder} ({error.strerror}); choose another one") from None
-        yield
-    finally:
-        for parent in made:  # from within
-            if parent.is_dir() and not any(parent.iterdir()):
-                parent.rmdir()
+
+
+def _remove_empty(made: Iterable[Path]) -> None:
+    for folder in made:  # from within
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def described(about: Mapping[str, Any]) -> str:
@@ -87,11 +100,15 @@ def described(about: Mapping[str, Any]) -> str:
 
     Raises:
         TypeError: what JSON does not know.
+        ValueError: more than a header can hold and be read again.
     """
     try:
-        return json.dumps(about)
+        text = json.dumps(about)
     except (TypeError, ValueError) as error:
         raise TypeError(f"save: about is not JSON ({error}); want strings, numbers, lists and dictionaries") from None
+    if len(text) > LONGEST_HEADER // 4:  # beside names of tensors, and with every quote escaped
+        raise ValueError(f"save: about is {len(text)} bytes long, want {LONGEST_HEADER // 4} at most; try tensors")
+    return text
 
 
 def sealed(content: bytes, text: str) -> tuple[bytes, memoryview]:
@@ -202,6 +219,25 @@ def kept_as(path: Path) -> Path | None:
     except (OSError, ValueError):
         return None
     return previous_of(path)
+
+
+def refuse_earlier(path: Path, step: int) -> None:
+    """Raise ValueError if the checkpoint at `path` is of a later step than the one that is to take its place.
+
+    Its header alone is read; one that cannot be read is no reason.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size) if size <= LONGEST_HEADER else b"")
+        later = json.loads(header["__metadata__"]["about"])["step"] > step
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return
+    if later:
+        raise ValueError(
+            f"fit: {path} is of a later step than {step}, where this training is: another process has gone on with the "
+            "run, and nothing more is written here"
+        )
 
 
 def previous_of(path: Path) -> Path:

@@ -55,7 +55,7 @@ def remove_stale(folder: Path, *names: str) -> None:
     """Remove what attempts to write these files left in `folder` if their process is gone, or is this one."""
     pattern = re.compile(rf"\.({'|'.join(map(re.escape, names))})\.(\d+)\.tmp")
     for file in Path(folder).iterdir():
-        if (found := pattern.fullmatch(file.name)) and not _alive(int(found[2])):
+        if (found := pattern.fullmatch(file.name)) and not alive(int(found[2])):
             file.unlink(missing_ok=True)
 
 
@@ -63,7 +63,7 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
     """Whether another process of this number runs; where that cannot be asked, yes."""
     if pid == os.getpid() or os.name != "posix":
         return pid != os.getpid()

@@ -1,17 +1,33 @@
-"""`interrupts`: Ctrl-C and SIGTERM end a training between two steps, not within one."""
+"""`interrupts`: Ctrl-C and SIGTERM end a training between two steps; `abandoned`: a compilation that they break off."""
 
+import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any
+
+GRACE = 0.2  # seconds in which a step mostly ends, so that nothing need be said
+LAST = 1.5  # seconds that a second signal leaves to what is under way
+SWEEP = 1.0  # seconds in which a pool of compilers that was broken off may start further ones
 
 
 @contextmanager
-def interrupts(wanted: bool = True) -> Iterator[list[BaseException]]:
+def interrupts(wanted: bool = True, answer: Callable[[], None] = lambda: None) -> Iterator[list[BaseException]]:
     """Inside, Ctrl-C and SIGTERM do not break a step: what they would raise is in the list, until one comes again.
 
+    The second one raises at once. Where even that is not heard, as the main thread is in a call that lets no handler
+    run (a compiler's), the process ends two seconds later at the latest, with the compilers that it has started; but
+    not one that somebody is typing to.
+
     Only the main thread of a process may do so; elsewhere, or where it is not wanted, signals are as ever.
+
+    Args:
+        wanted: whether to do anything.
+        answer: called, from another thread, where the first one finds a step that takes its time.
     """
     asked: list[BaseException] = []
     if not wanted or threading.current_thread() is not threading.main_thread():
@@ -27,9 +43,89 @@ def interrupts(wanted: bool = True) -> Iterator[list[BaseException]]:
     # one that somebody else handles (a notebook's, a cluster's) is left to them; Python's own KeyboardInterrupt is not
     kinds = [signal.SIGINT] if signal.getsignal(signal.SIGINT) is signal.default_int_handler else []
     kinds += [signal.SIGTERM] if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL else []
-    before = {kind: signal.signal(kind, note) for kind in kinds}
+    with _heard(kinds, answer) if kinds and os.name == "posix" else nullcontext():
+        before = {kind: signal.signal(kind, note) for kind in kinds}
+        try:
+            yield asked
+        finally:
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+
+
+@contextmanager
+def abandoned() -> Iterator[None]:
+    """If what is inside is broken off by a signal, the compilers that it has started are ended."""
+    before = _descendants()
     try:
-        yield asked
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        _end(before)
+        # threads that wait for a compiler take the next job of their queue, and the interpreter waits for the threads
+        threading.Thread(target=_sweep, args=(before,), daemon=True).start()
+        raise
+
+
+@contextmanager
+def _heard(kinds: Iterable[int], answer: Callable[[], None]) -> Iterator[None]:
+    """Inside, a thread hears of signals, whatever the main thread does."""
+    heard, sent = os.pipe()
+    os.set_blocking(sent, False)
+    over, before = threading.Event(), _descendants()
+
+    def listen() -> None:
+        count = 0
+        while (number := os.read(heard, 1)) not in (b"", b"\0"):
+            count += number[0] in kinds
+            if number[0] in kinds and count == 1 and not over.wait(GRACE):
+                answer()
+            elif count > 1 and not over.wait(LAST) and not _typed_to():
+                _end(before)
+                os._exit(128 + number[0])
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    former = signal.set_wakeup_fd(sent, warn_on_full_buffer=False)
+    try:
+        yield
     finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
+        over.set()
+        with suppress(ValueError, OSError):  # one that is closed by now
+            signal.set_wakeup_fd(former)
+        os.write(sent, b"\0")
+        thread.join()
+        os.close(sent)
+        os.close(heard)
+
+
+def _typed_to() -> bool:
+    """Whether the process is a prompt or a notebook, with more in it than this training."""
+    return hasattr(sys, "ps1") or "ipykernel" in sys.modules
+
+
+def _descendants() -> set[int]:
+    """The processes that this one has started, directly or not, and that still run; none where Linux does not tell."""
+    found: set[int] = set()
+    todo = [os.getpid()]
+    while todo:
+        for path in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
+            with suppress(OSError):
+                todo += {int(pid) for pid in path.read_text().split()} - found
+                found |= set(todo)
+    return found
+
+
+def _end(before: set[int]) -> None:
+    """End the programs started since; what is Python may be a pool that others use, and ends with us."""
+    for pid in _descendants() - before:
+        with suppress(OSError):
+            if not Path(f"/proc/{pid}/comm").read_text().startswith(("python", "pt_")):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _sweep(before: set[int]) -> None:
+    last = time.monotonic() + SWEEP
+    while time.monotonic() < last:
+        _end(before)
+        time.sleep(0.02)

@@ -1,17 +1,19 @@
 """`Loop`: the shell of a training in any language: records, patience, callbacks, files, interrupts and progress."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Protocol
 
-from .config import FitConfig, compared
-from .files import write_json
+from .checkpoint_file import CHECKPOINT, refuse_earlier
+from .config import FitConfig
 from .interrupts import interrupts
 from .progress import Progress
-from .results import Callback, Run, as_records
+from .results import Callback, Run
+from .resuming.history import History
+from .resuming.identity import Identity
 from .watch import Watch
 
 INFINITE = float("inf")
@@ -21,6 +23,7 @@ class Together(Protocol):
     """The processes that train together."""
 
     is_main: bool
+    orphaned: bool  # whether what has started the processes is gone
 
     def mean(self, value: float) -> float:
         """The mean of a number over the processes."""
@@ -37,8 +40,10 @@ class Engine(Protocol):
     latents: Sequence[str]
     group: Together | None
 
-    def running(self, say: Callable[[str], None]) -> AbstractContextManager:
-        """Inside, steps may be taken; `say` is given the lines that a user should read."""
+    def running(
+        self, say: Callable[[str], None], busy: Callable[[str], AbstractContextManager]
+    ) -> AbstractContextManager:
+        """Inside, steps may be taken; `say` is given the lines that a user should read, `busy` what takes its time."""
 
     def advance(self, done: int, most: int) -> int:
         """Take some steps after the first `done`, 1 to `most`, and say how many.
@@ -97,7 +102,8 @@ class Loop:
         validated: whether there are validation data.
         run: what is left behind.
         callbacks: see `Callback`.
-        about: what a checkpoint says besides: fingerprints of data and validation data.
+        identity: of the run, for its checkpoint.
+        seed: that the checkpoint tells, None where the generators say it all.
         shared: latents outside the data plate.
     """
 
@@ -109,14 +115,19 @@ class Loop:
         validated: bool,
         run: Run,
         callbacks: Sequence[Callback],
-        about: Mapping[str, Any],
+        identity: Identity,
+        seed: int | None = None,
         shared: Collection[str] = (),
     ) -> None:
-        self.engine, self.config, self.run, self.about = engine, config, run, dict(about)
+        self.engine, self.config, self.run, self.identity = engine, config, run, identity
+        # taken down before the first step: functions may hold what changes as they are used
+        self.about = {} if run.folder is None else {**identity.told, **({} if seed is None else {"seed": seed})}
         self.total, self.every = config.total(per_epoch), config.between_records(per_epoch)
         self.validated, self.callbacks = validated, callbacks
         self.done, self.since, self.before, self.stopped = 0, 0, 0.0, False
         self.kept = -1  # the step that the checkpoint is of
+        self.listed = 0  # the records that it knows
+        self.history = None if run.folder is None else History(run.folder)
         self.best_bound, self.worse = INFINITE, 0
         self.watch, self.shared = Watch(), shared
         self.start = perf_counter()
@@ -127,12 +138,16 @@ class Loop:
         with ExitStack() as stack:
             stack.push(self._leave)
             bar = stack.enter_context(Progress(self.total, progress and self.is_main))
-            stack.enter_context(self.engine.running(lambda line: self._note(line, bar)))
-            asked = stack.enter_context(interrupts(self.engine.group is None))
+            for line in self.run.notes:  # of the look at the pair, and of what is not as it was
+                bar.say(line)
+            stack.enter_context(self.engine.running(lambda line: self._note(line, bar), bar.busy))
+            asked = stack.enter_context(interrupts(self.engine.group is None, bar.answer))
             while self.done < self.total and not self.stopped:
                 left = min(self.every - self.done % self.every, self.total - self.done)
                 taken = self.engine.advance(self.done, left)
                 self.done, self.since = self.done + taken, self.since + taken
+                if self.engine.group is not None and self.engine.group.orphaned:
+                    raise ValueError("fit: torchrun, which has started this process, is gone; nothing more is written")
                 if bar.due(self.done):
                     bar.advance(self.done, *self.engine.means()[0][:2])
                 if self.done % self.every == 0 or self.done == self.total:
@@ -198,31 +213,41 @@ class Loop:
             self.stopped = self.engine.group.mean(float(self.stopped)) > 0
 
     def _save(self) -> None:
-        """Write the checkpoint, and the history beside it for people.
+        """Write the new records, then the checkpoint, and now and then the history beside it for people.
 
         At the end of a training with `patience` its weights are the best ones, as those of the pair will be.
+
+        Raises:
+            ValueError: the checkpoint there is of a later step, so another process has gone on with the run.
         """
-        if self.run.folder is None:
+        if self.history is None:
             return
+        if self.is_main:
+            try:
+                refuse_earlier(self.history.path.with_name(CHECKPOINT), self.done)
+            except ValueError:
+                self.history = None  # nothing more is written, this for people neither
+                raise
+            self.history.append(self.run.history)
         self.kept = self.done
         about = {
             **self.about,
             "step": self.done,
             "since": self.since,
             "seconds": self._seconds(),
-            "history": self.run.history,
-            "settings": self.config.to_dict(),
+            "history": self.history.told(),
             "stopped": self.stopped,
             "notes": [self.run.notes[-1]] if self.stopped else [],
             "watch": self.watch.to_dict(),
             "best": [self.best_bound, self.worse] if self.best_bound < INFINITE else None,
         }
         self.engine.save(about, self._over)
-        self._write_history()
+        self.listed = self.history.count
+        self._show_history(now=False)
 
-    def _write_history(self) -> None:
-        if self.is_main and self.run.folder is not None:
-            write_json(self.run.folder / "history.json", {"history": self.run.history})
+    def _show_history(self, now: bool = True) -> None:
+        if self.is_main and self.history is not None:
+            self.history.show(self.run.history[: self.listed], now)
 
     def resume(self) -> None:
         """Go on from the checkpoint of the folder, as if there had been no end.
@@ -231,21 +256,20 @@ class Loop:
             ValueError: a file that is damaged, or of another pair, data or arguments.
         """
         state, about = self.engine.read()
-        compared(self.config.to_dict(), about["settings"])
-        for name, words in (("data", "data"), ("validation", "validation data")):
-            if about[name] != self.about[name]:
-                raise ValueError(
-                    f"fit: the {words} are not those that the run in {self.run.folder} was started with; resume with "
-                    "the same, or choose another folder"
-                )
+        self.run.notes += self.identity.compared(about, self.run.folder)
         self.engine.restore(state, about)
         self.done, self.since, self.before = about["step"], about["since"], about["seconds"]
         self.kept, self.stopped = self.done, about["stopped"]
         self.best_bound, self.worse = about["best"] or (INFINITE, 0)
         self.watch = Watch(**about.get("watch", {}))  # which older files lack
         self.run.notes += about["notes"]
-        self.run.history[:] = as_records(about["history"])
-        self._write_history()  # a kill may have come between the two files
+        if self.history is not None:
+            try:
+                self.run.history[:] = self.history.read(about.get("history"))
+            except FileNotFoundError:
+                self.run.notes.append(f"{self.history.path} is lost, with the records up to step {self.done}")
+        self.listed = len(self.run.history)
+        self._show_history()  # a kill may have come between the files
 
     def _interrupted(self, end: BaseException, bar: Progress) -> None:
         """Save where it is, between two steps, and let the signal have its way."""
@@ -270,5 +294,7 @@ class Loop:
         """Leave the pair as it is to be; an error that ends the training carries the run."""
         self.engine.leave(self._over)
         self.run.seconds = self._seconds()
+        with suppress(OSError) if error is not None else nullcontext():
+            self._show_history()
         if error is not None:
             setattr(error, "run", self.run)  # noqa: B010 (of any error)

@@ -1,13 +1,28 @@
 """Progress bars: of a training, with step, loss, bound and time left; and of what has but a part that is done."""
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Timer
 from time import perf_counter
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as RichProgress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress as RichProgress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 BOUNDS = "negative ELBO", "NLL"  # the numbers of an evaluation
+SILENCE = 2.0  # seconds that something may take without being shown
 
 
 class Progress:
@@ -30,9 +45,11 @@ class Progress:
             MofNCompleteColumn(),
             TextColumn(f"{names[0]} {{task.fields[one]:.2f}}  {names[1]} {{task.fields[other]:.2f}}"),
             TimeRemainingColumn(),
+            _Doing(self.doing),
             console=self.console,
             disable=not self.live,
         )
+        self._work = "", 0.0  # what takes its time, and since when
         self.task = self.bar.add_task("fit", total=total, one=float("nan"), other=float("nan"))
 
     def due(self, step: int) -> bool:
@@ -52,6 +69,30 @@ class Progress:
             told = f"{self.names[0]} {one:.2f}  {self.names[1]} {other:.2f}"
             self.console.print(f"step {step}/{self.total}  {told}", highlight=False)
 
+    @contextmanager
+    def busy(self, label: str) -> Iterator[None]:
+        """Inside, something takes its time: it is shown with its seconds; of less than two nothing is said."""
+        self._work = label, perf_counter()
+        try:
+            with _slow(label, lambda: None if self.live else self.say(f"{label} ..."), self.say, self.enabled):
+                yield
+        finally:
+            self._work = "", 0.0
+
+    def doing(self) -> str:
+        """What takes its time just now, with its seconds; nothing if nothing does."""
+        label, began = self._work
+        return f"{label}, {perf_counter() - began:.0f} s" if label else ""
+
+    def answer(self) -> None:
+        """Say, whether anything is shown or not, that a signal was heard."""
+        work = self.doing() or "a step is under way"
+        line = f"interrupted: {work}; that ends first, then all is saved; once more ends it now"
+        if self.enabled:
+            self.say(line)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
     def say(self, line: str) -> None:
         """Print a line of its own."""
         if self.enabled:
@@ -65,6 +106,54 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.bar.__exit__(kind, error, traceback)
+
+
+@contextmanager
+def waiting(label: str, enabled: bool = True) -> Iterator[None]:
+    """Inside, something is done before there is a bar: after two seconds it is shown with its seconds."""
+    console = Console(stderr=True)
+    live = RichProgress(TextColumn(label), TimeElapsedColumn(), console=console, transient=True)
+    live.add_task(label)
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    try:
+        with _slow(label, live.start if console.is_terminal else lambda: say(f"{label} ..."), say, enabled):
+            yield
+    finally:
+        if console.is_terminal:
+            live.stop()
+
+
+@contextmanager
+def _slow(label: str, begin: Callable[[], None], say: Callable[[str], None], enabled: bool) -> Iterator[None]:
+    """`begin` is called once it has taken a while, and at the end its seconds are said."""
+    if not enabled:
+        yield
+        return
+    began, timer = perf_counter(), Timer(SILENCE, begin)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        if (took := perf_counter() - began) > SILENCE:
+            say(f"{label}: {took:.0f} s")
+
+
+class _Doing(ProgressColumn):
+    """A text that is asked for anew whenever the bar is drawn."""
+
+    def __init__(self, text: Callable[[], str]) -> None:
+        super().__init__()
+        self.text = text
+
+    def render(self, task: Task) -> Text:
+        """See `ProgressColumn`."""
+        return Text(self.text())
 
 
 class Bar:

@@ -55,3 +55,15 @@ def rows_taken(
         if runs(size, False) and not runs(size + 1, False):  # else it takes many a number
             return "guide" if runs(found, True) else "model", size
     return None
+
+
+def starts(size: int, chunk: int, most: int) -> list[int]:
+    """The first rows of chunks of data: of all of it, or evenly spaced from its start to its end, `most` rows in all.
+
+    >>> starts(25, 10, 100), starts(1000, 10, 30)
+    ([0, 10, 20], [0, 495, 990])
+    """
+    if size <= most:
+        return list(range(0, size, chunk))
+    count = max(most // chunk, 2)
+    return [i * (size - chunk) // (count - 1) for i in range(count)]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
-import platform
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from ppl_models import data as datasets
 from ppl_models.data import Data, Table
+from ppl_models.inference.resuming.identity import versions
 
 from . import backends, names
 from .options import Training
@@ -62,7 +61,7 @@ def configuration(
     if training.patience is not None and not validation:
         told = f"found patience={training.patience} without validation data"
         raise ValueError(f"{told}, want some to judge by; add --validation")
-    train, chosen = parts[0], {"model": model, "guide": guide}
+    train, chosen, language = parts[0], {"model": model, "guide": guide}, backends.backend(backend)
     programs = {kind: names.resolve(kind, name, backend) for kind, (name, _) in chosen.items()}
     known = {"model": {}, "guide": {}} if isinstance(train, Table) else _of_data(train, programs["model"], model[1])
     count = len(train.columns) if isinstance(train, Table) else 1
@@ -105,7 +104,8 @@ def configuration(
         },
         "training": asdict(training.settled(len(train), processes)),
         "seed": seed,
-        "versions": _versions(backend),
+        "threads": language.threads(),
+        "versions": {"torch": torch.__version__, **versions(language.packages)},
     }
     config["data"]["example"] = _example_rows(config, train)
     return config
@@ -204,16 +204,6 @@ def _absolute(name: str) -> str:
     if name.startswith("folder:"):
         return f"folder:{Path(name.removeprefix('folder:')).expanduser().resolve()}"
     return str(Path(name).expanduser().resolve()) if name.endswith((".npy", ".npz")) else name
-
-
-def _versions(backend: str) -> dict[str, str | None]:
-    found: dict[str, str | None] = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in backends.backend(backend).packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # run from a checkout that is not installed
-            found[package] = None
-    return found
 
 
 def _is_json(value: Any) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -17,15 +18,16 @@ from torch import Tensor, nn
 
 from ppl_models.inference import load, save
 from ppl_models.inference.checkpoint_file import CHECKPOINT, PREVIOUS
-from ppl_models.inference.files import remove_stale, write_json
+from ppl_models.inference.files import alive, remove_stale, write_json
 from ppl_models.inference.pyro.training.checkpoint import read
-from ppl_models.inference.results import as_records
+from ppl_models.inference.resuming.history import LINES, SHOWN, History
+from ppl_models.inference.resuming.owner import owned
 from ppl_models.programs.blame import raised
 
 from .backends import backend as language_of, backend_of, columns, in_backend
 from .configuration import FORMAT, Parts, load_parts
 
-CONFIG, EXAMPLE, HISTORY = "config.json", "example.safetensors", "history.json"
+CONFIG, EXAMPLE = "config.json", "example.safetensors"
 
 
 @dataclass
@@ -61,9 +63,7 @@ class LoadedRun:
     @property
     def history(self) -> list[dict[str, float]]:
         """The records of the training up to the checkpoint."""
-        about = read(self.folder / self.checkpoint).about
-        told = about if "history" in about else json.loads((self.folder / HISTORY).read_text())
-        return as_records(told["history"])
+        return History(self.folder).read(read(self.folder / self.checkpoint).about.get("history"))
 
 
 def load_run(
@@ -144,8 +144,10 @@ def started(folder: Path, config: Mapping[str, Any], example: Tensor | tuple[Ten
     try:
         yield
     except BaseException:
-        if not (folder / CHECKPOINT).exists():
-            _remove_started(folder, [] if empty else [folder, *made])
+        with suppress(ValueError, OSError), owned(folder):  # unless another process goes on with it
+            if not (folder / CHECKPOINT).exists():
+                _remove_started(folder)
+        _remove_empty([] if empty else [folder, *made])
         raise
 
 
@@ -154,25 +156,45 @@ def staged(folder: Path, proof: str = CHECKPOINT) -> Iterator[Path]:
     """A hidden folder beside `folder` to write to, renamed to it at the end if it holds the file `proof` by then.
 
     So a run that failed or was interrupted before its first checkpoint leaves nothing, and one that has a checkpoint is
-    kept, whatever ended it. A killed process leaves the hidden folder.
+    kept, whatever ended it. The hidden folder that a killed process leaves is removed by the next one that is begun
+    beside it.
 
     Raises:
-        ValueError: there is something at `folder` already.
+        ValueError: there is something at `folder` already, or by the end.
     """
     folder = Path(folder)
+    taken = f"{folder} exists already; choose another folder (--out) or remove it"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists already; choose another folder (--out) or remove it")
+        raise ValueError(taken)
     made = _missing_parents(folder)
     staging = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    staging.mkdir(parents=True)
+    staging.parent.mkdir(parents=True, exist_ok=True)
+    _remove_partial(staging.parent)
+    staging.mkdir()
     try:
-        yield staging
+        with owned(staging):
+            yield staging
     finally:
-        if (staging / proof).is_file():
-            os.replace(staging, folder)
-        else:
-            shutil.rmtree(staging)
-            _remove_empty(made)
+        whole = (staging / proof).is_file()
+        try:
+            if whole:
+                os.replace(staging, folder)
+        except OSError:
+            whole = False
+            raise ValueError(taken) from None
+        finally:
+            if not whole:
+                shutil.rmtree(staging)
+                _remove_empty(made)
+
+
+def _remove_partial(parent: Path) -> None:
+    """Remove the hidden folders that killed processes have left; one that is still written to is locked."""
+    for path in parent.iterdir():
+        found = re.fullmatch(r"\..+\.(\d+)\.partial", path.name)
+        if found and path.is_dir() and not alive(int(found[1])):
+            with suppress(ValueError, OSError), owned(path):
+                shutil.rmtree(path)
 
 
 def _missing_parents(folder: Path) -> list[Path]:
@@ -180,13 +202,12 @@ def _missing_parents(folder: Path) -> list[Path]:
     return [parent for parent in folder.absolute().parents if not parent.exists()]
 
 
-def _remove_started(folder: Path, made: list[Path]) -> None:
+def _remove_started(folder: Path) -> None:
     """Remove the files that a run has written before its first checkpoint; those of others stay."""
-    written = (CONFIG, EXAMPLE, HISTORY)
+    written = (CONFIG, EXAMPLE, SHOWN, LINES)
     remove_stale(folder, CHECKPOINT, PREVIOUS, *written)
     for name in written:
         (folder / name).unlink(missing_ok=True)
-    _remove_empty(made)
 
 
 def _remove_empty(folders: list[Path]) -> None:

@@ -15,7 +15,9 @@ import torch
 
 from ppl_models.data import Data, Table
 from ppl_models.inference import Callback, Evaluation, MutualInformation, TensorBoard, mutual_information
+from ppl_models.inference.checkpoint_file import CHECKPOINT
 from ppl_models.inference.files import write_json
+from ppl_models.inference.progress import waiting
 from ppl_models.inference.pyro.feeding import distributed
 
 from . import names
@@ -24,6 +26,8 @@ from .configuration import Parts, load_parts
 from .folder import CONFIG, LoadedRun, as_written, config_errors, read_config, read_example, started
 from .options import Training
 
+MOST_THREADS = 1024  # that a file may ask for
+BUILDING = "building model and guide"
 Watch = Callable[[Any, Any], Callback | None]
 
 
@@ -60,7 +64,8 @@ def train(
     pyro.set_rng_seed(config["seed"])
     rows = parts[0][: config["data"]["example"]]
     with started(folder, config, rows) if group is None or group.is_main else nullcontext():
-        built = language.build(config, rows, device)
+        with waiting(BUILDING, progress):
+            built = language.build(config, rows, device)
         return _fitted(built, config, parts, folder, device, Training(**config["training"]), progress, watch)
 
 
@@ -72,12 +77,21 @@ def restarted(folder: str | Path, config: Mapping[str, Any]) -> bool:
 
 
 def resume(
-    folder: str | Path, device: str | torch.device = "cpu", progress: bool = True, watch: Watch | None = None
+    folder: str | Path,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+    watch: Watch | None = None,
+    threads: int | None = None,
 ) -> LoadedRun:
     """Go on with a run from its last checkpoint to the end, as if it had never stopped; without one, from the start.
 
-    Data, pair and all arguments are those that its configuration names. On the CPU the result is that of the
-    uninterrupted run, bit for bit. Under torchrun every process calls it alike, as many as began.
+    Data, pair and all arguments are those that its configuration names. On a CPU of the same kind, with the same
+    versions and as many threads, the result is that of the uninterrupted run, bit for bit; notes tell what differs.
+    Under torchrun every process calls it alike, as many as began.
+
+    Args:
+        folder, device, progress, watch: see `train`.
+        threads: of the CPU, from now on; None for those of the run.
 
     Raises:
         ValueError: no run folder, a damaged file in it (the message names it, and offers the previous checkpoint), data
@@ -88,8 +102,13 @@ def resume(
     device, language = device if group is None else group.device, backend(backend_of(config))
     language.check("train", 1 if group is None else group.world)
     with config_errors(folder):
+        if threads := threads or config.get("threads"):
+            if type(threads) is not int or not 0 < threads <= MOST_THREADS:
+                raise TypeError(f"found threads={threads!r}, want 1 to {MOST_THREADS}")
+            language.set_threads(threads)
         parts = load_parts(config)
-        built = language.build(as_written(config), read_example(folder, config), device)
+        with waiting(BUILDING, progress):
+            built = language.build(as_written(config), read_example(folder, config), device)
         training = Training(**config["training"])
     return _fitted(built, config, parts, folder, device, training, progress, watch, resume=True)
 
@@ -121,6 +140,11 @@ def _fitted(
         workers=training.workers,
         progress=progress,
     )
+    if not (folder / CONFIG).is_file():
+        raise ValueError(
+            f"{folder} has lost its {CONFIG} while it was trained, by which alone it is rebuilt; the weights are in "
+            f"{CHECKPOINT}: put the file back, or train anew with {config['command']}"
+        )
     return LoadedRun(model, guide, dict(config), folder, example, seconds)
 
 

@@ -32,7 +32,7 @@ RUNS = {
 }
 RECIPE = {"data.name": "digits", "model.hidden": 2, "guide.hidden": 2, "training.steps": 6, "training.warmup": 2}
 RECIPE |= {"analysis.data": 60, "analysis.drawn": 30, "analysis.least": 1, "analysis.points": 3, "analysis.images": 2}
-KEPT = {"checkpoint.safetensors", "config.json", "example.safetensors", "history.json", "results.json"}
+KEPT = {"checkpoint.safetensors", "config.json", "example.safetensors", "history.json", "history.jsonl", "results.json"}
 
 
 class Stopped(Exception):

@@ -1,5 +1,6 @@
 """Trainings that are ended at any moment and go on, and several processes of one machine."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ppl_models.inference.resuming.history import SHOWN, History
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,6 +37,13 @@ def bomb(patch: pytest.MonkeyPatch, owner: Any, name: str, after: bool, count: i
 def untimed(history: list[dict[str, float]]) -> list[dict[str, float]]:
     """The records of a training without the time that it took."""
     return [{k: v for k, v in record.items() if k != "seconds"} for record in history]
+
+
+def records_of(folder: Path, about: dict[str, Any]) -> list[dict[str, float]]:
+    """The records that a checkpoint knows, which it is then without; history.json has the same."""
+    found = History(folder).read(about.pop("history"))
+    assert json.loads((folder / SHOWN).read_text()) == {"history": found}
+    return untimed(found)
 
 
 def torchrun(folder: Path, words: list[str], restarts: int = 0) -> subprocess.CompletedProcess[str]:

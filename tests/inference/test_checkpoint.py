@@ -673,7 +673,7 @@ def test_fingerprints_tell_data_apart():
     ]  # fmt: skip
 
     def fingerprint(data: Any) -> str:
-        return Columns(data, "data").fingerprint()
+        return Columns(data, "data").fingerprint().text
 
     found = [fingerprint(data) for data in different]
     assert len(set(found)) == len(found)

@@ -24,6 +24,7 @@ from ppl_models.inference.pyro.engine.step import Eager
 from ppl_models.inference.pyro.feeding.distributed import current, shut_down
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, PREVIOUS, read
 from ppl_models.inference.pyro.training.engine import PyroEngine
+from ppl_models.inference.resuming.history import LINES, SHOWN
 from ppl_models.runs import load_run
 from tests.helpers.processes import Killed, bomb, torchrun, untimed
 
@@ -228,7 +229,7 @@ def test_rows_and_noise_are_each_ones_own(ranks):
 
 
 def test_rank_0_alone_writes(done):
-    assert {path.name for path in (done / "of_rank_0").iterdir()} == {CHECKPOINT, PREVIOUS, "history.json"}
+    assert {path.name for path in (done / "of_rank_0").iterdir()} == {CHECKPOINT, PREVIOUS, SHOWN, LINES}
     assert not (done / "of_rank_1").exists()
     about = read(done / "of_rank_0" / CHECKPOINT)
     assert about.about["world"] == 2 and {"process.0", "process.1"} <= about.training.keys()
@@ -300,7 +301,7 @@ def commanded(tmp_path_factory) -> tuple[Path, str]:
 
 
 FILES = {
-    *("config.json", "history.json", CHECKPOINT, PREVIOUS, "example.safetensors", "evaluation.json"),
+    *("config.json", SHOWN, LINES, CHECKPOINT, PREVIOUS, "example.safetensors", "evaluation.json"),
     *("samples.png", "reconstructions.png", "history.png"),
 }
 

@@ -1,6 +1,5 @@
 """Exact resume: a training that is ended at any moment and goes on comes to the end of one that was left alone."""
 
-import json
 import os
 import random
 import re
@@ -24,7 +23,7 @@ from torch.distributions import constraints
 
 from ppl_models import VAE
 from ppl_models.data import Binarize, Data
-from ppl_models.inference import Cyclic, Linear, fit, load, loop
+from ppl_models.inference import Cyclic, Linear, fit, load
 from ppl_models.inference.loop import Loop
 from ppl_models.inference.objectives.bounds import free_bits
 from ppl_models.inference.pyro.engine.compiled import Compiled
@@ -34,9 +33,11 @@ from ppl_models.inference.pyro.training import engine
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, PREVIOUS, read
 from ppl_models.inference.pyro.training.engine import PyroEngine
 from ppl_models.inference.pyro.training.tensorboard import TensorBoard
+from ppl_models.inference.resuming import history
+from ppl_models.inference.resuming.history import LINES, SHOWN, History
 from ppl_models.parts import Program
 from tests.helpers.cases import few
-from tests.helpers.processes import Killed, bomb, untimed
+from tests.helpers.processes import Killed, bomb, records_of, untimed
 
 # as many workers as a test wants, on a machine of any size
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -160,10 +161,8 @@ def assert_same(one: Path, other: Path) -> None:
     for mine, its in ((a.weights, b.weights), (a.training, b.training)):
         assert mine.keys() == its.keys()
         assert not [name for name in mine if not equal(mine[name], its[name])]
-    assert untimed(a.about.pop("history")) == untimed(b.about.pop("history"))
+    assert records_of(one, a.about) == records_of(other, b.about)
     assert {**a.about, "seconds": 0} == {**b.about, "seconds": 0}
-    told = [json.loads((folder / "history.json").read_text())["history"] for folder in (one, other)]
-    assert untimed(told[0]) == untimed(told[1])
 
 
 def equal(a: Tensor, b: Tensor) -> bool:
@@ -187,7 +186,8 @@ PLACES = {
     "keeping the previous one": (os, "link", True),
     "before renaming": (os, "replace", False),
     "after renaming": (os, "replace", True),
-    "between the files": (loop, "write_json", False),
+    "between the files": (history, "write_json", False),
+    "after the lines": (History, "append", True),
     "after a record": (Loop, "_record", True),
 }
 
@@ -218,7 +218,7 @@ def test_ended_at_many_places_it_comes_to_the_same_end(name, tmp_path, monkeypat
     assert len(ended) >= 2, ended
     assert_equal(want, train(name, broken))
     assert_same(whole, broken)
-    assert {path.name for path in broken.iterdir()} == {CHECKPOINT, PREVIOUS, "history.json"}
+    assert {path.name for path in broken.iterdir()} == {CHECKPOINT, PREVIOUS, SHOWN, LINES}
     # without a folder nothing is different, and a run that is through is left as it is
     assert_equal(want, train(name, None, resume=False))
     before = {path.name: path.read_bytes() for path in broken.iterdir()}
@@ -474,7 +474,7 @@ def killings(case: str, tmp_path: Path, kills: int, seed: int, **more: Any) -> d
         found["at start"] += found["steps"][-1] == 0
     assert_equal(want, train(case, folder, **more))
     assert_same(tmp_path / "whole", folder)
-    assert {path.name for path in folder.iterdir()} == {CHECKPOINT, PREVIOUS, "history.json"}
+    assert {path.name for path in folder.iterdir()} == {CHECKPOINT, PREVIOUS, SHOWN, LINES}
     return {**found, "runs": found["runs"] + 1, "a run": took, "seconds": time.perf_counter() - start}
 
 

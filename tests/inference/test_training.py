@@ -605,7 +605,7 @@ def test_a_failure_midway_keeps_the_checkpoint_and_the_pair(tmp_path, how, kind,
     model, bomb, x = pair()[0], Bomb(6, how), rows()
     with pytest.raises(kind, match=words):
         quiet(model, bomb, x, steps=10, every=2, ema=0.5, folder=tmp_path)
-    names = ["checkpoint.previous.safetensors", "checkpoint.safetensors", "history.json"]
+    names = ["checkpoint.previous.safetensors", "checkpoint.safetensors", "history.json", "history.jsonl"]
     assert sorted(p.name for p in tmp_path.iterdir()) == names
     history = json.loads((tmp_path / "history.json").read_text())["history"]
     assert [r["step"] for r in history] == [2, 4]

@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import json
 import os
 import random
 import signal
@@ -29,7 +28,7 @@ import ppl_models.inference as torch_side
 from guides import MeanField as TorchMeanField, SelfReflective as TorchGuide
 from guides.numpyro import MeanField, SelfReflective
 from ppl_models import VAE as TorchVAE, SeReVAE as TorchModel
-from ppl_models.inference import Cyclic, Linear, loop
+from ppl_models.inference import Cyclic, Linear
 from ppl_models.inference.config import FitConfig
 from ppl_models.inference.loop import Loop
 from ppl_models.inference.numpyro import evaluate, fit, load
@@ -44,11 +43,13 @@ from ppl_models.inference.objectives import bounds as objectives
 from ppl_models.inference.pyro.engine.step import Eager
 from ppl_models.inference.pyro.passes.losses import estimate as torch_estimate
 from ppl_models.inference.pyro.passes.terms import Terms as TorchTerms
+from ppl_models.inference.resuming import history
+from ppl_models.inference.resuming.history import LINES, SHOWN, History
 from ppl_models.numpyro import VAE, SeReVAE
 from ppl_models.numpyro.parts.program import Program, named_constants, named_parameters, with_parameters
 from ppl_models.numpyro.weights import from_torch
 from tests.helpers.cases import few
-from tests.helpers.processes import Killed, bomb, untimed
+from tests.helpers.processes import Killed, bomb, records_of, untimed
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, STEPS = 3, 20
@@ -604,7 +605,8 @@ PLACES = {
     "keeping the previous one": (os, "link", True),
     "before renaming": (os, "replace", False),
     "after renaming": (os, "replace", True),
-    "between the files": (loop, "write_json", False),
+    "between the files": (history, "write_json", False),
+    "after the lines": (History, "append", True),
     "after a record": (Loop, "_record", True),
 }
 
@@ -642,10 +644,8 @@ def assert_same(one, other):
         assert mine.keys() == its.keys()
         for name in mine:
             np.testing.assert_array_equal(mine[name], its[name], err_msg=name)
-    assert untimed(a.about.pop("history")) == untimed(b.about.pop("history"))
+    assert records_of(one, a.about) == records_of(other, b.about)
     assert {**a.about, "seconds": 0} == {**b.about, "seconds": 0}
-    told = [json.loads((folder / "history.json").read_text())["history"] for folder in (one, other)]
-    assert untimed(told[0]) == untimed(told[1])
 
 
 @pytest.mark.parametrize("name", few(CASES, lambda name: name == "plain"))
@@ -666,7 +666,7 @@ def test_ended_at_many_places_it_comes_to_the_same_end(name, tmp_path, monkeypat
         np.testing.assert_array_equal(mine, its)
     assert untimed(want.history) == untimed(found.history) and want.notes == found.notes
     assert_same(whole, broken)
-    assert {path.name for path in broken.iterdir()} == {CHECKPOINT, PREVIOUS, "history.json"}
+    assert {path.name for path in broken.iterdir()} == {CHECKPOINT, PREVIOUS, SHOWN, LINES}
     # what is loaded from the folder is what the pair was left with
     pair = CASES[name][0]()
     one, two = load(broken / CHECKPOINT, *pair)

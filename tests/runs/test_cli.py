@@ -31,7 +31,7 @@ from tests.helpers.processes import Killed
 SMALL = "train sere-vae -g self-reflective -m layers=2 -m latent=2 -m hidden=8 -g hidden=8 --steps 8 --evaluate 4 -q"
 QUICK = "--steps 3 --evaluate 2 --out run -q"
 FILES = {
-    "config.json", "history.json", "checkpoint.safetensors", "example.safetensors", "evaluation.json",
+    "config.json", "history.json", "history.jsonl", "checkpoint.safetensors", "example.safetensors", "evaluation.json",
     "samples.png", "reconstructions.png", "history.png",
 }  # fmt: skip
 

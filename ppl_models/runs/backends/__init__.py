@@ -35,6 +35,9 @@ class Backend(Protocol):
     def set_threads(self, threads: int) -> None:
         """Compute on so many CPU threads."""
 
+    def threads(self) -> int:
+        """The number of CPU threads that it computes on."""
+
     def build(self, config: Mapping[str, Any], rows: Rows, device: Device) -> tuple[Any, Any, Any]:
         """(model, guide, rows as its arrays on the device), untrained; the seed makes their first weights repeatable.
 

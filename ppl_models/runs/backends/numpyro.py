@@ -23,6 +23,7 @@ from ppl_models.inference import Evaluation
 from ppl_models.inference.numpyro import load as load_weights
 from ppl_models.inference.numpyro.engine.parameters import find
 from ppl_models.inference.pyro.evaluation.sampling import rows_from
+from ppl_models.inference.resuming.identity import cpus
 from ppl_models.numpyro import evaluate as evaluate_pair, fit
 from ppl_models.programs.numpyro import Drawable, is_point, nodes_of, unwrapped
 from ppl_models.programs.pairs import NO_DATA, refuse_undrawn
@@ -44,6 +45,10 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
     if hasattr(os, "sched_setaffinity"):  # XLA takes as many as the process may run on
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def threads() -> int:
+    return cpus()
 
 
 def build(config: Mapping[str, Any], rows: Rows, device: Device = "cpu") -> tuple[Any, Any, Any]:

@@ -25,7 +25,7 @@ from .. import names
 from . import Device, Pair, Rows, columns, given
 
 packages = ("pyro-ppl", "ppl-models")
-set_threads = torch.set_num_threads
+set_threads, threads = torch.set_num_threads, torch.get_num_threads
 
 
 def check(task: str, processes: int = 1) -> None:

@@ -23,7 +23,7 @@ from ...progress import BOUNDS, Progress
 from ...results import Evaluation
 from ..engine.parameters import find
 from ..feeding.batches import columns_of, drawn
-from ..passes.checks import CHUNK, check_values
+from ..passes.checks import CHUNK, AsTheyCome, check_values
 from ..passes.rows import fewer
 from ..passes.terms import Terms, terms
 
@@ -138,9 +138,11 @@ def evaluate(
         jax.default_matmul_precision("float32"),
         Progress(-(-n // size) * len(chunks), progress, BOUNDS),
     )
+    rest = AsTheyCome("evaluate", model, guide, columns, params, pair.plate, -(-n // size))
     with tidied(model, guide), precise, bar:
         for i, start in enumerate(range(0, n, size)):
             of_data, of_pass = random.split(random.fold_in(key, i))
+            rest(np.arange(start, min(start + size, n)), i)
             batch = drawn(columns, _rows(columns, start, size), of_data)
             count, parts = len(batch[0]), []
             for k, chunk in enumerate(chunks):

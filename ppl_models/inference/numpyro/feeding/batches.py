@@ -13,7 +13,7 @@ from jax import Array
 from ppl_models.numpyro.data import Rows, rows_of
 from ppl_models.programs.arguments import arguments, check_count, check_lengths, numbers, read_items
 
-ROWS = 1000  # that a fingerprint reads
+from ...resuming.fingerprint import Fingerprint, spaced
 
 
 def columns_of(data: Any, name: str, model: Callable | None = None) -> tuple[Rows, ...]:
@@ -71,26 +71,30 @@ class Order:
         return self._known[1][position * self._batch_size : (position + 1) * self._batch_size]
 
 
-def fingerprint(columns: Sequence[Rows]) -> str:
-    """A digest of at most about a thousand rows of each column, evenly spaced, and of its shape and transform.
+def fingerprint(columns: Sequence[Rows]) -> Fingerprint:
+    """A digest of the rows of each column, and of its shape and transform.
 
     >>> x = np.arange(12.0).reshape(4, 3)
-    >>> fingerprint(columns_of(x, "x")) == fingerprint(columns_of(x.copy(), "x"))
-    True
-    >>> fingerprint(columns_of(x, "x")) == fingerprint(columns_of(x + 1, "x"))
-    False
+    >>> found = [fingerprint(columns_of(data, "x")).text for data in (x, x.copy(), x + 1)]
+    >>> found[0] == found[1], found[0] == found[2]
+    (True, False)
     """
-    digest = hashlib.sha256()
-    for column in columns:
-        values = np.asarray(column.values)
-        count = min(len(values), ROWS)
-        index = sorted({i * (len(values) - 1) // max(count - 1, 1) for i in range(count)})
-        digest.update(np.ascontiguousarray(values[index]).tobytes())
-        transform = getattr(column.transform, "func", column.transform)
-        options = getattr(column.transform, "keywords", {})
-        told = [values.shape, str(values.dtype), transform.__name__, options]
-        digest.update(json.dumps(told).encode())
-    return digest.hexdigest()
+    size = len(columns[0])
+
+    def digest_of(count: int) -> str:
+        """Of so many evenly spaced rows."""
+        digest = hashlib.sha256()
+        for column in columns:
+            values = np.asarray(column.values)
+            rows = values[spaced(size, count)] if count < size else values
+            digest.update(np.ascontiguousarray(rows).tobytes())
+            transform = getattr(column.transform, "func", column.transform)
+            options = getattr(column.transform, "keywords", {})
+            told = [values.shape, str(values.dtype), transform.__name__, options]
+            digest.update(json.dumps(told).encode())
+        return digest.hexdigest()
+
+    return Fingerprint(size, sum(column.values.nbytes for column in columns) // size, digest_of)
 
 
 def _columns(column: Any, name: str, model: Callable | None) -> list[Rows]:

@@ -1,6 +1,7 @@
-"""`check_values`: look at every row once before the work starts; and a check of a loss of NumPyro's."""
+"""`check_values`: look at rows before the work starts, `AsTheyCome` the others; and a check of a loss of NumPyro's."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,13 +13,14 @@ from numpyro.infer.elbo import ELBO
 
 from ppl_models.numpyro.data import Rows
 from ppl_models.programs.numpyro import Trace, frame_of, layers, nodes_of, support_of
+from ppl_models.programs.rows import starts
 from ppl_models.programs.state.jax import tidied
 
 from ..feeding.batches import drawn
 from .rounding import rounded
 from .terms import traces
 
-CHUNK = 1000  # rows
+CHUNK, MOST = 1000, 50_000  # rows of a run, and rows that are looked at before the work
 
 
 def check_loss(loss: Any) -> None:
@@ -39,7 +41,7 @@ def check_values(
     params: Mapping[str, Any],
     plate: str,
 ) -> None:
-    """Look at every row once, so that a wrong value in the last of them speaks up before the first step.
+    """Look at rows once, so that a wrong value speaks up before the first step: at every row, or of many at `MOST`.
 
     The model alone runs on chunks of rows with latents of its prior, and what it observes is held against the support
     of its distribution, unless that was made with `validate_args=False`. Where that finds a value, or the model cannot
@@ -49,7 +51,7 @@ def check_values(
     Args:
         name: what an error starts with, "fit".
         model, guide: the pair.
-        columns: the data.
+        columns: the data; of many rows, chunks from the first to the last are looked at.
         size: rows of a batch of the work to come.
         params: of the pair.
         plate: name of the data plate, "" where there is none.
@@ -57,49 +59,110 @@ def check_values(
     Raises:
         ValueError: a value outside the support of its distribution.
     """
-    n, key = len(columns[0]), jax.random.key(0)
-    told: dict[str, str] = {}
+    n, look = len(columns[0]), _Look(name, model, guide, columns, params, plate)
+    chunks = (np.arange(i, min(i + CHUNK, n)) for i in starts(n, CHUNK, MOST))
+    # no rest of another size
+    look(chunks, lambda: (max(min(i, n - size), 0) + np.arange(min(size, n)) for i in starts(n, size, MOST)))
 
-    def alone(params: Mapping[str, Any], args: Sequence[Any]) -> Trace:
-        with handlers.trace() as trace, handlers.seed(rng_seed=key), handlers.substitute(data=dict(params)):
-            model(*args)
-        return trace
 
-    def together(params: Mapping[str, Any], args: Sequence[Any]) -> Trace:
-        return traces(model, guide, args, key=key, params=params)[0]
+class AsTheyCome:
+    """A look at the rows that `check_values` left out, as `check_values` has it, when they come to be used.
 
-    def look(run: Callable, rows: int, last: bool) -> tuple[str, int] | None:
+    Args:
+        name, model, guide, columns, params, plate: see `check_values`.
+        batches: after how many batches each row has come once.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Callable,
+        guide: Callable,
+        columns: Sequence[Rows],
+        params: Mapping[str, Any],
+        plate: str,
+        batches: int,
+    ) -> None:
+        self.look, self.batches = _Look(name, model, guide, columns, params, plate), batches
+        self.wanted, self.held = len(columns[0]) > MOST, []
+
+    def __call__(self, rows: np.ndarray, number: int) -> None:
+        """Take a look at the rows of a batch, together with some others; those of the first epoch count.
+
+        Args:
+            rows: their indices.
+            number: of the batch, from 0.
+
+        Raises:
+            ValueError: see `check_values`.
+        """
+        if not self.wanted or number >= self.batches:
+            return
+        self.held.append(rows)
+        if sum(map(len, self.held)) < CHUNK and number + 1 < self.batches:
+            return
+        held, self.held = self.held, []
+        whole = np.concatenate(held)
+        chunks = [whole[i : i + CHUNK] for i in range(0, len(whole), CHUNK)]
+        self.look([np.pad(each, (0, CHUNK - len(each)), "edge") for each in chunks], lambda: held)  # of one shape
+
+
+class _Look:
+    """Runs programs on rows by their indices, compiled once for each number of rows; see `check_values`."""
+
+    def __init__(
+        self,
+        name: str,
+        model: Callable,
+        guide: Callable,
+        columns: Sequence[Rows],
+        params: Mapping[str, Any],
+        plate: str,
+    ) -> None:
+        self.name, self.model, self.guide, self.columns, self.params = name, model, guide, columns, params
+        self.plate, self.key = plate, jax.random.key(0)
+        self.told: dict[str, str] = {}
+        self._alone, self._together = (jax.jit(partial(self._inside, run)) for run in (self._prior, self._pair))
+
+    def __call__(self, chunks: Iterable[np.ndarray], batches: Callable[[], Iterable[np.ndarray]]) -> None:
+        """Raise ValueError for a value that its distribution does not take."""
+        with tidied(self.model, self.guide), rounded():
+            try:
+                if self._first(self._alone, chunks) is None:
+                    return
+            except Exception:  # noqa: BLE001 (what it means, the pair will tell)
+                pass
+            found = self._first(self._together, batches())
+        if found is not None:
+            site, row = found
+            raise ValueError(
+                f"{self.name}: the site {site!r} observes values outside the support of its distribution, "
+                f"{self.told[site]} (first in row {row}); look at the data and their transform, or choose another "
+                "likelihood"
+            )
+
+    def _first(self, inside: Callable, chunks: Iterable[np.ndarray]) -> tuple[str, int] | None:
         """The first observed site and row with a value that its distribution does not take."""
-
-        @jax.jit
-        def inside(params: Mapping[str, Any], values: Sequence[Array]) -> dict[str, Array]:
-            args = drawn(columns, values, key)
-            trace = run(params, args)
-            supports = {n: support_of(node["fn"], node["value"]) for n, node in nodes_of(trace, "observed").items()}
-            told.update({name: str(support) for name, support in supports.items()})
-            return _inside(trace, plate)
-
-        for start in range(0, n, rows):
-            start = min(start, max(n - rows, 0)) if last else start  # no rest of another size
-            found = inside(params, [column.values[start : start + rows] for column in columns])
+        for rows in chunks:
+            found = inside(self.params, [column.values[rows] for column in self.columns])
             for site, good in found.items():
                 if not good.all():
-                    return site, start + int(np.flatnonzero(~np.asarray(good))[0])
+                    return site, int(rows[np.flatnonzero(~np.asarray(good))[0]])
         return None
 
-    with tidied(model, guide), rounded():
-        try:
-            if look(alone, CHUNK, False) is None:
-                return
-        except Exception:  # noqa: BLE001 (what it means, the pair will tell)
-            pass
-        found = look(together, size, True)
-    if found is not None:
-        site, row = found
-        raise ValueError(
-            f"{name}: the site {site!r} observes values outside the support of its distribution, {told[site]} (first "
-            f"in row {row}); look at the data and their transform, or choose another likelihood"
-        )
+    def _inside(self, run: Callable, params: Mapping[str, Any], values: Sequence[Array]) -> dict[str, Array]:
+        trace = run(params, drawn(self.columns, values, self.key))
+        supports = {n: support_of(node["fn"], node["value"]) for n, node in nodes_of(trace, "observed").items()}
+        self.told.update({name: str(support) for name, support in supports.items()})
+        return _inside(trace, self.plate)
+
+    def _prior(self, params: Mapping[str, Any], args: Sequence[Any]) -> Trace:
+        with handlers.trace() as trace, handlers.seed(rng_seed=self.key), handlers.substitute(data=dict(params)):
+            self.model(*args)
+        return trace
+
+    def _pair(self, params: Mapping[str, Any], args: Sequence[Any]) -> Trace:
+        return traces(self.model, self.guide, args, key=self.key, params=params)[0]
 
 
 def _inside(trace: Trace, plate: str) -> dict[str, Array]:

@@ -1,7 +1,7 @@
 """`NumPyroEngine`: the steps of a training of NumPyro programs, and how they are measured, shown and kept."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,6 +19,7 @@ from ...results import Run
 from ..engine.parameters import Params
 from ..engine.step import Blocks, State
 from ..feeding.batches import drawn
+from ..passes.checks import AsTheyCome
 from ..passes.messengers import Weighed
 from ..passes.rounding import rounded
 from ..passes.rows import refuse_others
@@ -38,11 +39,20 @@ class NumPyroEngine:
         held_out: validation data or None.
         run: given the pair as it is now, as programs do not change.
         path: the checkpoint, or None.
+        rest, rest_held_out: looks at the rows of both data that nobody has looked at.
     """
 
     def __init__(
-        self, blocks: Blocks, state: State, held_out: Sequence[Rows] | None, run: Run, path: Path | None
+        self,
+        blocks: Blocks,
+        state: State,
+        held_out: Sequence[Rows] | None,
+        run: Run,
+        path: Path | None,
+        rest: AsTheyCome,
+        rest_held_out: AsTheyCome | None,
     ) -> None:
+        self.rest, self.rest_held_out, self.measured = rest, rest_held_out, 0
         self.blocks, self.state, self.held_out, self.run, self.path = blocks, state, held_out, run, path
         self.step, self.config, self.parameters = blocks.step, blocks.config, blocks.step.parameters
         self.latents, self.group = blocks.step.kl_of, None
@@ -50,18 +60,27 @@ class NumPyroEngine:
         held = {label: named_constants(p) for label, p in pair.items() if isinstance(p, Program)}
         self.constants = {f"{label}.{name}": value for label, each in held.items() for name, value in each.items()}
         self.best: Params | None = None
+        self.waiting: AbstractContextManager = nullcontext()  # around the first block, which compiles
         self.length = 1  # steps of a block, as many as take long enough to look up
         self._bounds = jax.jit(self._bounded)
 
-    def running(self, say: Callable[[str], None]) -> Any:
+    @contextmanager
+    def running(self, say: Callable[[str], None], busy: Callable[[str], AbstractContextManager]) -> Iterator[None]:
         """See `Engine`."""
-        return nullcontext()
+        self.waiting = busy("compiling the step")
+        yield
 
     def advance(self, done: int, most: int) -> int:
         """Take a block of steps."""
-        began, count = perf_counter(), min(self.length, most)
-        self.state, tried = self.blocks(self.state, done, count)
-        if bool(self.state.halted):
+        count, each = min(self.length, most), self.config.accumulate
+        for batch in range(done * each, min((done + count) * each, self.rest.batches)):
+            self.rest(self.blocks.order.rows(batch), batch)
+        began = perf_counter()
+        with self.waiting:
+            self.state, tried = self.blocks(self.state, done, count)
+            halted = bool(self.state.halted)
+        self.waiting = nullcontext()
+        if halted:
             first = done + tried - 1
             now = {name: column[0] for name, column in self.blocks.table(first, 1, 1).items()}
             raise ValueError(diagnosis(self.step, self.state, first, now, self.blocks.stored))
@@ -87,6 +106,9 @@ class NumPyroEngine:
         # streams of their own: steps count from 0 up
         key = random.fold_in(random.fold_in(self.step.key, 2**31 - 1), done)
         for i in range(0, size, self.config.batch_size):
+            if self.rest_held_out is not None:
+                self.rest_held_out(np.arange(i, min(i + self.config.batch_size, size)), self.measured)
+                self.measured += 1
             rows = [column.values[i : i + self.config.batch_size] for column in self.held_out]
             try:
                 with jax.default_matmul_precision(self.config.precision):

@@ -17,17 +17,21 @@ from ppl_models.programs.state.jax import tidied
 from ...checkpoint_file import check_evidence, prepared
 from ...config import FitConfig, FitOptions, compared, configured, shows_options
 from ...loop import Loop, check_call
+from ...progress import waiting
 from ...results import Callback, Run, as_sequence
+from ...resuming.identity import Identity, cpus, factorization_of
 from ...weighing import Weighing
 from ..engine.parameters import find, of_program
 from ..engine.step import Blocks, Step, begun
 from ..feeding.batches import Order, columns_of, drawn, fingerprint
-from ..passes.checks import check_loss, check_values
+from ..passes.checks import AsTheyCome, check_loss, check_values
 from ..passes.losses import initial_state, is_doubly
 from ..passes.messengers import Weighed
 from .checkpoint import CHECKPOINT, read, with_constants
 from .engine import NumPyroEngine
 from .start import found_start
+
+PACKAGES = "jax", "jaxlib", "numpyro", "equinox", "ppl-models"  # by whose versions a run need not come to the same bits
 
 
 @shows_options
@@ -103,7 +107,9 @@ def fit(
     held_out = None if validation is None else columns_of(validation, "fit: validation", model)
     run = Run(folder=None if folder is None else Path(folder))
 
-    with prepared(run.folder, resume), ExitStack() as stack:
+    with prepared(run.folder, resume) as notes, ExitStack() as stack, ExitStack() as looking:
+        run.notes += notes
+        looking.enter_context(waiting("looking at model, guide and data", progress))
         there = run.folder is not None and resume and (run.folder / CHECKPOINT).exists()
         seed = (
             _started(run.folder, config, model, guide)
@@ -127,16 +133,17 @@ def fit(
             if each is not None:
                 check_values("fit", model, guide, each, min(rows, len(each[0])), params, pair.plate)
         order = Order(size, rows, seed % 2**64)
-        known = {"data": columns, "validation": held_out} if folder is not None else {}
-        about = {name: None if each is None else fingerprint(each) for name, each in known.items()}
+        prints = {"data": fingerprint(columns), "validation": None if held_out is None else fingerprint(held_out)}
+        threads = cpus() if jax.default_backend() == "cpu" else None
+        identity = Identity(config, factorization_of(pair), (model, guide), prints, PACKAGES, threads)
         told = pair.kl if config.loss is None else ()
         weighing = Weighing.of(pair, size)
         run.notes += weighing.notes(size, rows)
         if there:
             guide = with_constants(run.folder / CHECKPOINT, guide)
         else:
-            guide, notes = found_start(model, guide, columns, params, weighing, rows)
-            run.notes += notes
+            guide, told_start = found_start(model, guide, columns, params, weighing, rows)
+            run.notes += told_start
         free = of_program(free, guide)  # the same numbers, in a program that begins elsewhere
         params = parameters.constrained(free)
         drawn_by_guide = {plate.name for plate in subsampled(pair.guide)}
@@ -149,11 +156,16 @@ def fit(
         state = begun(free, config.ema is not None, told, first)
         blocks = Blocks(step, order, config.total(order.per_epoch))
         path = None if run.folder is None else run.folder / CHECKPOINT
-        engine = NumPyroEngine(blocks, state, held_out, run, path)
-        about["seed"] = seed
-        loop = Loop(engine, config, order.per_epoch, validation is not None, run, called, about, pair.shared)
+        rest = AsTheyCome("fit", model, guide, columns, params, pair.plate, order.per_epoch)
+        of_held_out = None
+        if held_out is not None:
+            parts = -(-len(held_out[0]) // config.batch_size)
+            of_held_out = AsTheyCome("fit", model, guide, held_out, params, pair.plate, parts)
+        engine = NumPyroEngine(blocks, state, held_out, run, path, rest, of_held_out)
+        loop = Loop(engine, config, order.per_epoch, validation is not None, run, called, identity, seed, pair.shared)
         if there:
             loop.resume()
+        looking.close()
         loop(progress)
     return run
 

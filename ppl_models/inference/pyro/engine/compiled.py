@@ -1,12 +1,14 @@
 """Steps replayed from captured graphs, one a shape of batch, with the eager step where there is none."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor
 
 from ppl_models.programs.state.torch import modules_of
 
+from ...interrupts import abandoned
 from .capture import NotCapturable
 from .flat_parameters import Buffers
 from .graph import Graph
@@ -31,10 +33,16 @@ class Compiled:
     Args:
         eager: the step to capture.
         say: is given the one line, once.
+        busy: is told what takes its time, and is around it.
     """
 
-    def __init__(self, eager: Eager, say: Callable[[str], None] = lambda line: None) -> None:
-        self.eager, self.say = eager, say
+    def __init__(
+        self,
+        eager: Eager,
+        say: Callable[[str], None] = lambda line: None,
+        busy: Callable[[str], AbstractContextManager] = nullcontext,
+    ) -> None:
+        self.eager, self.say, self.busy = eager, say, busy
         self.modules = modules_of(eager.model, eager.guide)
         self.reason: str | None = None
         self.graphs: dict[Any, Graph] = {}
@@ -70,10 +78,11 @@ class Compiled:
             whole = len(batches) == 1 and self.eager.group is None
             # detached: one tensor given as two arguments is two inputs of the graph
             example = [x.detach() if isinstance(x, Tensor) else x for x in batches[0]]
-            graph = Graph(self.eager, self.buffers, example, whole)
-            if (carried := before.restore(t for function in graph.functions for t in function.fixed)) is not None:
-                raise NotCapturable(carried)
-            graph.check(example, now)
+            with self.busy("compiling the step"), abandoned():
+                graph = Graph(self.eager, self.buffers, example, whole)
+                if (carried := before.restore(t for function in graph.functions for t in function.fixed)) is not None:
+                    raise NotCapturable(carried)
+                graph.check(example, now)
         except NotCapturable as why:
             self.reason = str(why)
         finally:

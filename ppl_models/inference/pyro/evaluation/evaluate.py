@@ -19,7 +19,7 @@ from ...objectives.bounds import elbo
 from ...progress import BOUNDS, Progress
 from ...results import Evaluation as Evaluation
 from ..feeding.columns import Columns
-from ..passes.checks import CHUNK, check_values, evaluating, forked
+from ..passes.checks import CHUNK, AsTheyCome, check_values, evaluating, forked
 from ..passes.pair_info import first_look, pair_info
 from ..passes.particles import vectorizes
 from ..passes.rows import SMALL, Few, check_rows, fewer
@@ -129,6 +129,7 @@ def _evaluate(
     at_once = min(particles, max(1, rows // size)) if vectorize else 1
     chunks = [min(at_once, particles - k) for k in range(0, particles, at_once)]
 
+    rest = AsTheyCome(model, guide, data, -(-n // size), device)
     bounds, log_ws, kls, bits = [], [], [], []
     with (
         pyro.validation_enabled(False),
@@ -137,6 +138,7 @@ def _evaluate(
         done = 0
         for i in range(0, n, size):
             batch = data.rows(slice(i, min(i + size, n)), device)
+            rest(batch, i // size)
             count = len(batch[0])
             parts: list[tuple[Tensor, float, dict[str, float]]] = []
             for chunk in chunks:

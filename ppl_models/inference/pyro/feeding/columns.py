@@ -11,9 +11,9 @@ from torch import Tensor
 from ppl_models.programs.arguments import arguments, check_count, check_lengths, numbers
 from ppl_models.programs.pyro import dtype_of, to_tensor
 
+from ...resuming.fingerprint import Fingerprint, spaced
 from .items import Items, parted, width_of
 
-ROWS = 1000  # that a fingerprint reads
 LISTS = list, str, bytes, Mapping, tuple
 
 
@@ -87,29 +87,31 @@ class Columns:
         """The same data with a last column that tells each row's number."""
         return self._of([*self.columns, torch.arange(self.size, device=self.places[0])])
 
-    def fingerprint(self) -> str:
+    def fingerprint(self) -> Fingerprint:
         """A digest, the same for the same data, on any device: to say on resume that they are others.
 
-        It reads at most about a thousand rows of each tensor, evenly spaced, the first and the last among them, so data
-        that differ in other rows alone go unnoticed. Of `ppl_models.data.Data` it reads the stored values and the
-        transform; of anything else the type and the length alone.
+        Of `ppl_models.data.Data` it reads the stored values and the transform; of anything that makes its rows the type
+        and the length alone.
 
         >>> x = torch.arange(12.0).reshape(4, 3)
-        >>> found = [Columns(data, "data").fingerprint() for data in (x, x.clone(), x + 1)]
+        >>> found = [Columns(data, "data").fingerprint().text for data in (x, x.clone(), x + 1)]
         >>> found[0] == found[1], found[0] == found[2]
         (True, False)
         """
-        digest = hashlib.sha256()
+        return Fingerprint(self.size, sum(v.nbytes for v in self._stored if v is not None) // self.size, self._digest)
+
+    def _digest(self, count: int) -> str:
+        """Of so many evenly spaced rows."""
+        digest, index = hashlib.sha256(), torch.tensor(spaced(self.size, count) if count < self.size else [])
         for column, values in zip(self.columns, self._stored, strict=True):
             of = type(column.data if isinstance(column, Items) else column)
             kind = "tensor" if isinstance(column, Tensor) else f"{of.__module__}.{of.__qualname__}"
             told = [kind, len(column), repr(getattr(column, "transform", None)) if values is not None else ""]
             if values is not None:
-                count = len(values)
-                index = sorted({i * (count - 1) // max(min(count, ROWS) - 1, 1) for i in range(min(count, ROWS))})
-                rows = values.detach()[torch.tensor(index, dtype=torch.int64, device=values.device)].cpu().contiguous()
+                rows = values.detach()
+                rows = (rows[index.to(values.device)] if count < self.size else rows).cpu().contiguous()
                 told += [list(values.shape), str(values.dtype)]
-                digest.update(rows.reshape(-1).view(torch.uint8).numpy().tobytes())
+                digest.update(rows.reshape(-1).view(torch.uint8).numpy().data)
             digest.update(json.dumps(told).encode())
         return digest.hexdigest()
 

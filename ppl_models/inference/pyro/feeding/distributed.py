@@ -19,6 +19,7 @@ from torch import Tensor
 
 # After this a process stops waiting for one that is gone: long enough for a validation on rank 0, and no half an hour.
 TIMEOUT = timedelta(minutes=5)
+_PARENT = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None  # the agent, where torchrun is it
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Group:
     def is_main(self) -> bool:
         """Whether this is the one process that writes files and shows progress, rank 0."""
         return self.rank == 0
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether torchrun is gone, which has started this process and would have ended it."""
+        return _PARENT is not None and os.getppid() != _PARENT
 
     @torch.no_grad()
     def average_(self, tensors: Sequence[Tensor]) -> None:

@@ -1,9 +1,10 @@
-"""`check_values`: score every row once before the work starts; and checks of a loss of Pyro's."""
+"""`check_values`: score rows before the work starts, `AsTheyCome` the others; and checks of a loss of Pyro's."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.infer import TraceEnum_ELBO
@@ -12,6 +13,7 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 
 from ppl_models.programs.pyro import nodes_of
+from ppl_models.programs.rows import starts
 from ppl_models.programs.state.torch import modules_of
 
 from ...objectives.stateful import has_state
@@ -19,7 +21,7 @@ from ..feeding.columns import Columns
 from ..sites.rounding import rounded
 from .terms import run_pair
 
-CHUNK = 1000  # rows
+CHUNK, MOST = 1000, 50_000  # rows of a run, and rows that are looked at before the work
 
 
 def check_loss(loss: Any) -> None:
@@ -53,7 +55,7 @@ def check_enumeration(loss: Any, guide: Callable) -> None:
 
 
 def check_values(model: Callable, guide: Callable, data: Columns, size: int, device: torch.device | None) -> None:
-    """Score every row once, so that a wrong value in the last of them speaks up before the first step.
+    """Score rows once, so that a wrong value speaks up before the first step: every row, or of many `MOST` of them.
 
     The model alone runs on chunks of rows with latents of its prior, and only what it observes is scored. If that
     fails, by a wrong value, a model of one fixed size or a wild draw of the prior, the pair runs as in the work to come
@@ -62,7 +64,7 @@ def check_values(model: Callable, guide: Callable, data: Columns, size: int, dev
 
     Args:
         model, guide: the pair, in evaluation mode.
-        data: all the rows.
+        data: all the rows; of many, chunks from the first to the last of them.
         size: rows of a batch of the work to come.
         device: where the rows go.
 
@@ -72,16 +74,64 @@ def check_values(model: Callable, guide: Callable, data: Columns, size: int, dev
     if not torch.distributions.Distribution._validate_args:
         return
     n = data.size if data.known else min(data.size, max(size, CHUNK))
+
+    def chunks(rows: int, whole: bool) -> Iterator[tuple[Any, ...]]:
+        for i in starts(n, rows, MOST):
+            i = max(min(i, n - rows), 0) if whole else i  # no rest of another size
+            yield data.rows(slice(i, min(i + rows, n)), device)
+
+    _look(model, guide, chunks(CHUNK, False), lambda: chunks(size, True), device)
+
+
+class AsTheyCome:
+    """A look at the rows that `check_values` left out, as `check_values` has it, when they come to be used.
+
+    Args:
+        model, guide, device: the pair and where it computes.
+        data: all the rows.
+        batches: after how many batches each row has come once.
+    """
+
+    def __init__(
+        self, model: Callable, guide: Callable, data: Columns, batches: int, device: torch.device | None
+    ) -> None:
+        self.model, self.guide, self.device, self.batches = model, guide, device, batches
+        self.wanted = data.known and data.size > MOST and torch.distributions.Distribution._validate_args
+        self.width, self.held = len(data.columns), []
+
+    def __call__(self, batch: Sequence[Any], number: int) -> None:
+        """Take a look at a batch, together with some others; those of the first epoch count, by their number from 0.
+
+        Raises:
+            ValueError: see `check_values`.
+        """
+        if not self.wanted or number >= self.batches:
+            return
+        self.held.append(tuple(batch[: self.width]))  # less the numbers of the rows
+        if sum(len(each[0]) for each in self.held) < CHUNK and number + 1 < self.batches:
+            return
+        held, self.held = self.held, []
+        with evaluating(self.model, self.guide), pyro.validation_enabled(True):
+            whole = tuple(torch.cat(column) for column in zip(*held, strict=True))
+            _look(self.model, self.guide, [whole], lambda: held, self.device)
+
+
+def _look(
+    model: Callable,
+    guide: Callable,
+    chunks: Iterable[tuple[Any, ...]],
+    batches: Callable[[], Iterable[tuple[Any, ...]]],
+    device: torch.device | None,
+) -> None:
     with forked([device]), torch.no_grad(), poutine.block(), rounded():
         try:
-            for i in range(0, n, CHUNK):
+            for chunk in chunks:
                 with poutine.trace() as capture:
-                    model(*data.rows(slice(i, min(i + CHUNK, n)), device))
+                    model(*chunk)
                 _score(capture.trace)
         except Exception:  # noqa: BLE001 (what it means, the pair will tell)
-            for i in range(0, n, size):
-                i = min(i, n - size)  # no rest of another size
-                _score(run_pair(model, guide, data.rows(slice(i, i + size), device), {})[0])
+            for batch in batches():
+                _score(run_pair(model, guide, batch, {})[0])
 
 
 def _score(trace: Trace) -> None:

@@ -1,7 +1,7 @@
 """`PyroEngine`: the steps of a training of Pyro programs, and how they are measured, shown and kept."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from ..engine.compiled import Compiled
 from ..engine.step import Eager, StepInputs
 from ..feeding.batches import Batches
 from ..feeding.columns import Columns
+from ..passes.checks import AsTheyCome
 from ..passes.messengers import Weighed
 from ..passes.rows import refuse_others
 from ..passes.terms import terms
@@ -37,6 +38,7 @@ class PyroEngine:
         eager: the step.
         batches: of the data.
         held_out: validation data or None.
+        rest, rest_held_out: looks at the rows of both that nobody has looked at.
         saved: what a checkpoint keeps of the pair.
         path: the checkpoint, or None.
     """
@@ -48,11 +50,14 @@ class PyroEngine:
         eager: Eager,
         batches: Batches,
         held_out: Sequence[Any] | None,
+        rest: AsTheyCome,
+        rest_held_out: AsTheyCome | None,
         saved: Mapping[str, Any],
         path: Path | None,
     ) -> None:
         self.config, self.total, self.eager, self.batches = config, total, eager, batches
         self.held_out, self.saved, self.path = held_out, saved, path
+        self.rest, self.rest_held_out, self.measured = rest, rest_held_out, 0
         self.group, self.slots, self.latents = eager.group, eager.slots, eager.config.kl_of
         self.device = eager.slots.parameters[0].device
         self.programs = trained(eager.model, eager.guide, eager.slots.parameters)
@@ -62,16 +67,19 @@ class PyroEngine:
         self.best: list[Tensor] = []
 
     @contextmanager
-    def running(self, say: Callable[[str], None]) -> Iterator[None]:
+    def running(self, say: Callable[[str], None], busy: Callable[[str], AbstractContextManager]) -> Iterator[None]:
         """Modules are in training mode, and Pyro's validation is off."""
         with set_to(self.programs, training=True), pyro.validation_enabled(False):
             if self.config.captured(self.total, self.device.type):
-                self.step = Compiled(self.eager, say)
+                self.step = Compiled(self.eager, say, busy)
             yield
 
     def advance(self, done: int, most: int) -> int:
         """Take one step. A GPU is asked only now and then whether it was finite."""
-        batches = [next(self.batches) for _ in range(self.config.accumulate)]
+        count = self.config.accumulate
+        batches = [next(self.batches) for _ in range(count)]
+        for i, batch in enumerate(batches):
+            self.rest(batch, done * count + i)
         self.last = StepInputs(done, self.config.lr * self.rates(done), self.betas(done)), batches[-1]
         self.tally += self.step(batches, self.last[0])
         if self.device.type != "cuda" or (done + 1) % LOOK == 0:
@@ -176,6 +184,9 @@ class PyroEngine:
         for i in range(0, count, self.config.batch_size):
             index = slice(i, i + self.config.batch_size)
             batch = data.rows(index if mine is None else mine[0][index], self.device)
+            if self.rest_held_out is not None:
+                self.rest_held_out(batch, self.measured)
+                self.measured += 1
             loss, rows, weighing = step.fit.loss, len(batch[0]), step.weighing.among(size)
             known = replace(step.indices, numbered="").around(eager.model, batch)
             try:

@@ -1,6 +1,7 @@
 """`fit`: train any (model, guide) pair on any data."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -15,7 +16,9 @@ from ppl_models.programs.state.torch import modules_of
 
 from ...config import FitConfig, FitOptions, configured, shows_options
 from ...loop import Loop, check_call
+from ...progress import waiting
 from ...results import Callback, Run, as_sequence
+from ...resuming.identity import Identity, factorization_of
 from ...schedules import Constant
 from ...weighing import Weighing
 from ..engine.optimizer_state import OptimizerState, trainable
@@ -24,7 +27,7 @@ from ..feeding import distributed
 from ..feeding.batches import Batches
 from ..feeding.columns import Columns
 from ..feeding.distributed import Group
-from ..passes.checks import check_enumeration, check_loss, check_values, evaluating, forked
+from ..passes.checks import AsTheyCome, check_enumeration, check_loss, check_values, evaluating, forked
 from ..passes.indices import Indices
 from ..passes.pair_info import pair_info
 from ..passes.rows import refuse_others
@@ -32,6 +35,8 @@ from .checkpoint import CHECKPOINT, kept, prepared
 from .engine import PyroEngine
 from .modes import untrained
 from .start import found_start
+
+PACKAGES = "torch", "pyro-ppl", "ppl-models"  # by whose versions a run need not come to the same bits
 
 
 @shows_options
@@ -68,10 +73,11 @@ def fit(
         config, options: `FitConfig`, whose fields may be given here one by one: `steps=2000, lr=5e-3`.
         validation: data of the same kind: the bound on them is recorded with every record.
         callbacks: called with the `Run` after every record; one that returns True ends the training.
-        folder: where to write checkpoint.safetensors and history.json with every record, atomically. It must not hold
-            a checkpoint, but to resume; a new one is removed if there was no record.
+        folder: where to write checkpoint.safetensors and history.jsonl with every record, and history.json now and
+            then. It must not hold a checkpoint, but to resume; a new one is removed if there was no record. One process
+            at a time has it.
         resume: go on from the checkpoint in the folder, if there is one, as if there had been no interruption: model,
-            guide, data and arguments must be those that it was started with.
+            guide, data and arguments must be those that it was started with; the notes tell what could not be compared.
         workers: processes that make batches (`torch.utils.data.DataLoader`), for data that are slow to index; scripts
             then need `if __name__ == "__main__":`.
         progress: show a bar with loss, negative ELBO and time left.
@@ -102,7 +108,10 @@ def fit(
     _seed(config.seed, group)
     run = Run(folder=None if folder is None else Path(folder), model=model, guide=guide)
 
-    with prepared(run.folder if group is None or group.is_main else None, resume):
+    with prepared(run.folder if group is None or group.is_main else None, resume) as notes, ExitStack() as looking:
+        run.notes += notes
+        shown = progress and (group is None or group.is_main)
+        looking.enter_context(waiting("looking at model, guide and data", shown))
         with evaluating(model, guide):  # looking does not move running statistics
             rows = max(min(config.batch_size, data.size // (1 if group is None else group.world)), 1)
             batches = Batches(data, rows, device, workers=workers, group=group)
@@ -112,7 +121,7 @@ def fit(
             ours = config.loss is None
             info = pair_info("fit", model, guide, example, particles=config.particles, paired=ours, reparametrized=ours)
             of_pair, saved = info.how, kept(model, guide, info.params, info.ran)
-            passed = info.ran.called
+            passed, sites = info.ran.called, factorization_of(info.pair)
             told, shared = info.pair.kl if ours else (), info.pair.shared
             with forked(example):
                 run.notes += mismatches(info.pair, partial(run_program, guide, example))
@@ -141,13 +150,20 @@ def fit(
         betas = config.betas()
         eager = Eager(model, guide, slots, how, betas.value if isinstance(betas, Constant) else None, group)
         eager.begin((*example, None) if indices.numbered else example)
-        known = {"data": data, "validation": validation} if folder is not None else {}
-        about = {name: None if each is None else each.fingerprint() for name, each in known.items()}
+        threads = torch.get_num_threads() if slots.parameters[0].device.type == "cpu" else None
+        prints = {"data": data.fingerprint(), "validation": None if validation is None else validation.fingerprint()}
+        identity = Identity(config, sites, (model, guide), prints, PACKAGES, threads)
         path = None if run.folder is None else run.folder / CHECKPOINT
-        engine = PyroEngine(config, config.total(batches.per_epoch), eager, batches, validation, saved, path)
-        loop = Loop(engine, config, batches.per_epoch, validation is not None, run, called, about, shared)
+        rest = AsTheyCome(model, guide, data, batches.per_epoch, device)
+        of_held_out = None
+        if validation is not None:
+            of_held_out = AsTheyCome(model, guide, validation, -(-validation.size // config.batch_size), device)
+        total = config.total(batches.per_epoch)
+        engine = PyroEngine(config, total, eager, batches, validation, rest, of_held_out, saved, path)
+        loop = Loop(engine, config, batches.per_epoch, validation is not None, run, called, identity, None, shared)
         if there:
             loop.resume()
+        looking.close()
         loop(progress)
     return run
 

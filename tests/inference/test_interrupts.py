@@ -1,0 +1,99 @@
+"""Signals: between two steps, answered while a step takes its time, and the second one ends it with its compilers."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from ppl_models.inference import interrupts as module, progress
+from ppl_models.inference.interrupts import abandoned, interrupts
+from ppl_models.inference.progress import Progress, waiting
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs signals")
+
+
+@pytest.mark.parametrize(("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_the_first_is_answered_and_the_second_one_raises(number, kind, monkeypatch):
+    monkeypatch.setattr(module, "GRACE", 0.0)
+    handlers, answered = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)], threading.Event()
+    with pytest.raises(kind):
+        with interrupts(True, answered.set) as asked:
+            os.kill(os.getpid(), number)
+            answered.wait()  # by another thread, whatever this one does
+            assert [type(end) for end in asked] == [kind]
+            os.kill(os.getpid(), number)
+            signal.pause()
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_a_step_that_ends_at_once_is_not_talked_of(monkeypatch):
+    monkeypatch.setattr(module, "GRACE", 1e6)
+    said = []
+    with interrupts(True, lambda: said.append(1)) as asked:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked
+    assert not said
+
+
+DEAF = """
+import hashlib, os, signal, sys, threading
+from ppl_models.inference import interrupts as module
+module.GRACE, module.LAST = 0.0, 0.0
+def answer():
+    print("answered", flush=True)
+with module.interrupts(True, answer):
+    print("deaf", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # a call in which no handler of Python's runs
+"""
+
+
+def test_the_second_ends_a_process_whose_main_thread_hears_nothing():
+    how = {"stdout": subprocess.PIPE, "text": True, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+    process = subprocess.Popen([sys.executable, "-c", DEAF], **how)
+    assert process.stdout.readline() == "deaf\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "answered\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 128 + signal.SIGTERM
+    process.stdout.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
+def test_a_compilation_that_is_broken_off_leaves_no_compiler(monkeypatch):
+    monkeypatch.setattr(module, "SWEEP", 0.0)
+    kept = subprocess.Popen(["sleep", "1000"])
+    try:
+        with pytest.raises(KeyboardInterrupt), abandoned():
+            begun = subprocess.Popen(["sh", "-c", "sleep 1000; true"])
+            raise KeyboardInterrupt
+        assert begun.wait() == -signal.SIGKILL and kept.poll() is None
+        with pytest.raises(ValueError), abandoned():  # one that fails has ended its own
+            raise ValueError
+    finally:
+        kept.kill()
+        kept.wait()
+
+
+def test_what_takes_its_time_is_shown_with_its_seconds(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SILENCE", 0.0)
+    shown = threading.Event()
+    monkeypatch.setattr(progress, "Timer", lambda seconds, begin: threading.Timer(0, lambda: (begin(), shown.set())))
+    with waiting("looking"):
+        shown.wait()
+    shown.clear()
+    with Progress(3) as bar, bar.busy("compiling the step"):
+        shown.wait()
+        assert bar.doing().startswith("compiling the step, ")
+        bar.answer()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:3] == ["looking ...", "looking: 0 s", "compiling the step ..."]
+    assert lines[3].startswith("interrupted: compiling the step, 0 s; that ends first, then all is saved; once more")
+    assert lines[4] == "compiling the step: 0 s" and not Progress(3).doing()
+    with waiting("looking", enabled=False), Progress(3, enabled=False) as bar, bar.busy("compiling the step"):
+        bar.answer()  # to the user's own signal there is an answer, whatever else is shown
+    assert len(capsys.readouterr().err.splitlines()) == 1
