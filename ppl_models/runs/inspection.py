@@ -8,6 +8,7 @@ from pathlib import Path
 from ppl_models.factorization import Report, compare
 from ppl_models.inference.files import write_atomically
 
+from . import trust
 from .backends import backend, columns
 from .configuration import EXAMPLE_ROWS, Chosen, configuration, load_for
 from .options import Training
@@ -31,6 +32,7 @@ def inspect_pair(
     Raises:
         ValueError: names or sizes that are not there, or programs that cannot be compared.
     """
+    trust.received(model[0], guide[0])
     parts = load_for(model[0], "pyro", data)
     training = Training(steps=1)
     config = configuration(model=model, guide=guide, data=data, parts=parts, training=training, seed=seed)

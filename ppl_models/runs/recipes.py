@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ppl_models.inference.files import write_json
 
-from . import names
+from . import names, trust as trusted
 from .backends import backend
 from .configuration import Parts, configuration, load_for
 from .experiments import Experiment, experiment_of
@@ -28,6 +28,7 @@ def carry_out(
     device: str = "cpu",
     progress: bool = True,
     report: Callable[[str], None] = lambda line: None,
+    trust: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Train what a recipe trains, ask what it asks, and write results.json and pictures to a folder.
 
@@ -39,14 +40,17 @@ def carry_out(
         folder: where to write: a folder for each run in it.
         device, progress: as for `train`.
         report: is told what is done, line by line.
+        trust: modules of yours whose programs the recipe may name, as for `load_run`.
 
     Returns:
         What results.json holds: recipe, seed, for each run its command and the seconds it took, the options of the
         analysis, and rows, a mapping for each run or question.
 
     Raises:
-        ValueError: what the programs, the data or the experiment object to.
+        ValueError: a program that is not trusted; what the programs, the data or the experiment object to.
     """
+    trusted.allow(trust)
+    _check_trust(recipe)
     folder, experiment = Path(folder), experiment_of(recipe.experiment)
     if experiment.check is not None:
         experiment.check(recipe.runs, recipe.analysis)
@@ -68,6 +72,16 @@ def carry_out(
     }
     write_json(folder / RESULTS, results)
     return results
+
+
+def _check_trust(recipe: Recipe) -> None:
+    """Raise ValueError for a program that a file may not name; nothing is imported before that."""
+    for name, chosen in recipe.runs.items():
+        for kind in ("model", "guide"):
+            try:
+                trusted.check(kind, names.import_string(kind, chosen[kind]["name"]))
+            except ValueError as error:
+                raise ValueError(f"recipe {recipe.name}, run {name!r}: {error}") from None
 
 
 def _planned(recipe: Recipe, folder: Path) -> tuple[dict[str, Parts], dict[str, dict[str, Any]]]:
