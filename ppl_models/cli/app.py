@@ -1,9 +1,9 @@
 """`app`: the application of the command line, with the options and the reporting of errors that its commands share."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ppl_models.programs.blame import raised
 from ppl_models.programs.legible import legible
-from ppl_models.runs import trust as trusted
+from ppl_models.runs import names, trust as trusted
 from ppl_models.runs.backends import BACKENDS, backend
 
 app = typer.Typer(
@@ -60,6 +60,12 @@ def say(*parts: str | tuple[str, str], style: str = "") -> None:
     """Print text as it is, brackets and all, without what would steer a terminal; a part may have a style."""
     pairs = [part if isinstance(part, tuple) else (part, "") for part in parts]
     out.print(Text.assemble(*((legible(text), own) for text, own in pairs), style=style))
+
+
+def say_path(config: Mapping[str, Any]) -> None:
+    """Name the file or folder of data that a run is about to read because its own file says so."""
+    if names.is_path(data := config["data"]["name"]):
+        say(f"reading {data}, the data of the run", style="dim")
 
 
 @contextmanager

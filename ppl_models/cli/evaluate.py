@@ -24,6 +24,7 @@ from .app import (
     opt,
     reported,
     say,
+    say_path,
     set_threads,
     trust_typed,
 )
@@ -65,6 +66,8 @@ def evaluate(
         if information:
             check_informative(language, information)
         run = load_run(folder, device, backend=backend)
+        if data is None and not quiet:
+            say_path(run.config)
         test = run.load_data(data)[-1]
         say(str(evaluate_run(run, test, particles, seed, data, progress=not quiet)))
         if information:

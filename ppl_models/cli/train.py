@@ -39,6 +39,7 @@ from .app import (
     out,
     reported,
     say,
+    say_path,
     set_threads,
     trust_typed,
 )
@@ -149,6 +150,8 @@ def train(
         if resume is not None:
             folder, parts, begin = resume, None, partial(run_resume, resume)
             told = f"going on with {resume}"
+            if not quiet:
+                say_path(config)
         else:
             if model is None:
                 raise ValueError("train: found neither a MODEL nor --resume RUN, want one of them; try ppl-models list")

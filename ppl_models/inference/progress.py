@@ -7,6 +7,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress as RichProgress, TextColumn, TimeRemainingColumn
 
+from ppl_models.programs.legible import legible
+
 BOUNDS = "negative ELBO", "NLL"  # the numbers of an evaluation
 
 
@@ -55,7 +57,7 @@ class Progress:
     def say(self, line: str) -> None:
         """Print a line of its own."""
         if self.enabled:
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self.console.print(legible(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         self.bar.__enter__()

@@ -20,6 +20,7 @@ from ppl_models.inference.checkpoint_file import CHECKPOINT, PREVIOUS
 from ppl_models.inference.files import remove_stale, write_json
 from ppl_models.inference.pyro.training.checkpoint import read
 from ppl_models.inference.results import as_records
+from ppl_models.inference.training_record import check_history
 from ppl_models.programs.blame import raised
 
 from . import trust as trusted
@@ -63,8 +64,10 @@ class LoadedRun:
     @property
     def history(self) -> list[dict[str, float]]:
         """The records of the training up to the checkpoint."""
-        about = read(self.folder / self.checkpoint).about
+        path = self.folder / self.checkpoint
+        about = read(path).about
         told = about if "history" in about else json.loads((self.folder / HISTORY).read_text())
+        check_history(path, told.get("history"))
         return as_records(told["history"])
 
 
@@ -125,11 +128,11 @@ def read_example(folder: Path, config: Mapping[str, Any]) -> Tensor | tuple[Tens
     if columns := chosen.get("columns"):
         kinds = [(column["shape"], TYPES[column["type"]]) for column in columns.values()]
     else:
-        kinds = [([prod(chosen["shape"])], torch.get_default_dtype())]
+        kinds = [([prod(chosen["shape"])], torch.float32)]  # as every transform gives them
     module = _Rows([torch.zeros(chosen["example"], *shape, dtype=dtype) for shape, dtype in kinds], columns or [""])
     load(folder / EXAMPLE, {"example": module})
     rows = tuple(module.buffers())
-    return rows if columns else rows[0]
+    return rows if columns else rows[0].to(torch.get_default_dtype())
 
 
 @contextmanager

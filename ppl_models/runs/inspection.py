@@ -49,5 +49,7 @@ def write_report(report: Report, folder: str | Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"txt": f"{report}\n", "json": report.to_json(), "svg": report.svg(), "html": report.to_html()}
     for ending, text in texts.items():
-        write_atomically(folder / f"report.{ending}", partial(Path.write_text, data=text, encoding="utf-8"))
+        write_atomically(
+            folder / f"report.{ending}", partial(Path.write_text, data=text, encoding="utf-8", errors="replace")
+        )
     return [folder / f"report.{ending}" for ending in texts]

@@ -240,9 +240,14 @@ def tuples(value: Any) -> Any:
     return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
+def is_path(data: str) -> bool:
+    """Whether a name of data is that of a file or folder of one's own."""
+    return "/" in data or data.startswith("folder:") or data.endswith((".npy", ".npz"))
+
+
 def short(data: str) -> str:
     """A name of data without the folders of a path."""
-    return Path(data.removeprefix("folder:")).stem if "/" in data or data.endswith((".npy", ".npz")) else data
+    return Path(data.removeprefix("folder:")).stem if is_path(data) else data
 
 
 def slug(word: str) -> str:

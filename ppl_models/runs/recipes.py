@@ -86,7 +86,7 @@ def _check_trust(recipe: Recipe) -> None:
 
 def _planned(recipe: Recipe, folder: Path) -> tuple[dict[str, Parts], dict[str, dict[str, Any]]]:
     """(data, configuration) of every run, of which each could be built, and none is in the folder as another."""
-    loaded: dict[tuple[Any, ...], Parts] = {}
+    loaded: dict[str, Parts] = {}
     parts: dict[str, Parts] = {}
     plans: dict[str, dict[str, Any]] = {}
     for name, chosen in recipe.runs.items():
@@ -95,7 +95,7 @@ def _planned(recipe: Recipe, folder: Path) -> tuple[dict[str, Parts], dict[str, 
         if unknown := [key for key in chosen["data"] if key not in data]:
             raise ValueError(f"recipe {recipe.name}: found data.{unknown[0]}, want {', '.join(data)}")
         source, transform, size, validation = tuple({**data, **chosen["data"]}.values())
-        key = source, transform, size, validation, model["name"] if source.endswith(".npz") else ""
+        key = repr((source, transform, size, validation, model["name"] if source.endswith(".npz") else ""))
         if key not in loaded:
             how = {"validation": validation, "transform": transform, "size": size}
             loaded[key] = load_for(model["name"], "pyro", source, **how)

@@ -18,6 +18,7 @@ from ...checkpoint_file import check_evidence, prepared
 from ...config import FitConfig, FitOptions, compared, configured, shows_options
 from ...loop import Loop, check_call
 from ...results import Callback, Run, as_sequence
+from ...training_record import check_training
 from ...weighing import Weighing
 from ..engine.parameters import find, of_program
 from ..engine.step import Blocks, Step, begun
@@ -165,5 +166,6 @@ def _started(folder: Path, config: FitConfig, model: Callable, guide: Callable) 
     about = found.about
     if about.get("backend") != "numpyro" or "seed" not in about:
         raise ValueError(f"fit: {folder} holds no training of NumPyro programs; choose another folder")
+    check_training(folder / CHECKPOINT, about, seed=int)
     compared(config.to_dict(), about["settings"])
     return about["seed"]
