@@ -25,6 +25,7 @@ TRAINING = {  # what every training says of itself
     "best": (list, NoneType),
     "data": object,
     "validation": object,
+    "history": list,
 }
 
 
@@ -52,7 +53,7 @@ def check_training(path: Path, told: Mapping[str, Any], **more: Any) -> None:
         raise _damaged(path, "watch", watch)
     if not all(isinstance(note, str) for note in told["notes"]):
         raise _damaged(path, "notes", told["notes"])
-    check_history(path, told.get("history", []))
+    check_history(path, told["history"])
 
 
 def check_history(path: Path, history: Any) -> None:

