@@ -12,7 +12,6 @@ import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 VARIABLE = "PPL_MODELS_DATA"
 
@@ -71,10 +70,17 @@ def download(source: Source, owner: str) -> Path:
     size is taken.
     """
     import pooch
+    import requests
 
     def capped(url: str, path: str, of: object) -> None:
-        with open(path, "wb") as file:
-            pooch.HTTPDownloader(timeout=30)(url, _Capped(file, source.size), of)
+        left = source.size
+        with requests.get(url, timeout=30, stream=True) as response, open(path, "wb") as file:
+            response.raise_for_status()
+            for chunk in response.iter_content(1 << 16):
+                left -= len(chunk)
+                if left < 0:
+                    raise ValueError("too many bytes")
+                file.write(chunk)
 
     folder = Path(pooch.os_cache("ppl-models"), owner)
     if not (folder / source.name).exists():
@@ -105,23 +111,6 @@ def download(source: Source, owner: str) -> Path:
         ) from None
     finally:
         logger.setLevel(level)
-
-
-@dataclass
-class _Capped:
-    """A file that takes so many bytes and no more."""
-
-    file: BinaryIO
-    left: int
-
-    def write(self, chunk: bytes) -> None:
-        self.left -= len(chunk)
-        if self.left < 0:
-            raise ValueError("too many bytes")
-        self.file.write(chunk)
-
-    def flush(self) -> None:
-        self.file.flush()
 
 
 def _hash(path: Path, source: Source) -> str:

@@ -58,7 +58,9 @@ def check_training(path: Path, told: Mapping[str, Any], **more: Any) -> None:
 
 def check_history(path: Path, history: Any) -> None:
     """Raise ValueError for records of a file that have no step and no bound."""
-    for record in history if isinstance(history, list) else [history]:
+    if not isinstance(history, list):
+        raise _damaged(path, "history", history)
+    for record in history:
         told = record if isinstance(record, dict) else {}
         if not all(isinstance(told.get(key), NUMBER) for key in ("step", "nll" if "nll" in told else "negative_elbo")):
             raise _damaged(path, "history", record)

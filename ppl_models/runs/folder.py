@@ -66,9 +66,10 @@ class LoadedRun:
         """The records of the training up to the checkpoint."""
         path = self.folder / self.checkpoint
         about = read(path).about
-        told = about if "history" in about else json.loads((self.folder / HISTORY).read_text())
-        check_history(path, told.get("history"))
-        return as_records(told["history"])
+        told: Any = about if "history" in about else json.loads((self.folder / HISTORY).read_text())
+        history = told.get("history") if isinstance(told, dict) else told
+        check_history(path, history)
+        return as_records(history)
 
 
 def load_run(

@@ -83,10 +83,8 @@ def check(label: str, string: str) -> None:
     """
     if is_allowed(string) or is_known(string):
         return
-    module, want = (
-        string.partition(":")[0],
-        "want a program of the collection, or one of Pyro's or NumPyro's autoguides",
-    )
+    module = string.partition(":")[0]
+    want = "want a program of the collection, or one of Pyro's or NumPyro's autoguides"
     cure = f"; if you trust its code, try --trust {module}, or trust=({module!r},) in Python"
     raise ValueError(f"{label}: found {_short(string)} in a file, {want}{cure if _is_name(string) else ''}")
 
@@ -168,7 +166,7 @@ def _is_own(string: str, found: Any) -> bool:
     if inspect.ismodule(found):
         return is_allowed(home)
     same = home.partition(".")[0] == string.partition(":")[0].partition(".")[0]
-    return bool(home) and (same or is_allowed(home) or is_known(f"{home}:{found.__qualname__}"))
+    return bool(home) and (same or is_allowed(home) or is_known(f"{home}:{getattr(found, '__qualname__', '')}"))
 
 
 def _home(found: Any) -> str:
