@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-FACES = ("ppl_models", "guides", "ppl_models.numpyro", "guides.numpyro")  # all programs that these export are known
+# All programs that these packages export are known, and so are their ports.
+FACES = tuple(f"{package}{port}" for port in ("", ".numpyro") for package in ("ppl_models", "guides"))
 _BOTH = (
     "AutoNormal",
     "AutoDelta",
