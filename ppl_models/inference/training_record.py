@@ -78,6 +78,14 @@ def usable(path: Path) -> Iterator[None]:
         raise ValueError(told if str(path) in told else f"{path}: {told}") from None
 
 
+def checked(name: str, found: Any, like: Any) -> Any:
+    """An array of a file, once it is known to be of the shape and type of another; ValueError if it is not."""
+    if tuple(found.shape) != tuple(like.shape) or found.dtype != like.dtype:
+        told = f"{tuple(found.shape)} of {found.dtype}, want {tuple(like.shape)} of {like.dtype}"
+        raise ValueError(f"training state of {name!r}: found {told}; resume with what the run was started with")
+    return found
+
+
 def _damaged(path: Path, name: str, value: Any) -> ValueError:
     found = "nothing" if value is ... else reprlib.repr(value)
     return ValueError(

@@ -16,7 +16,7 @@ from ppl_models.numpyro.parts.program import Program, named_constants
 
 from ...objectives.bounds import elbo
 from ...results import Run
-from ...training_record import check_training, usable
+from ...training_record import check_training, checked, usable
 from ..engine.parameters import Params
 from ..engine.step import Blocks, State
 from ..feeding.batches import drawn
@@ -135,9 +135,13 @@ class NumPyroEngine:
         kinds = ["params", "exp_avg", "exp_avg_sq"] + (["average"] if self.state.average is not None else [])
         with usable(self.path):
             self.state = self.state._replace(**{kind: restored(kind) for kind in kinds})
-            objective = {name: jnp.asarray(state[f"objective.{name}"]) for name in self.state.objective}
-            told = jnp.asarray(state["tally"])  # older files tell fewer divergences
-            self.state = self.state._replace(tally=self.state.tally.at[: len(told)].set(told), objective=objective)
+            objective = {
+                name: jnp.asarray(checked(f"objective.{name}", state[f"objective.{name}"], jnp.asarray(now)))
+                for name, now in self.state.objective.items()
+            }
+            tally, told = self.state.tally, state["tally"]  # older files tell fewer divergences
+            tally = tally.at[: len(told)].set(jnp.asarray(checked("tally", told, tally[: len(told)])))
+            self.state = self.state._replace(tally=tally, objective=objective)
             if about["best"] is not None:
                 self.best = restored("best")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...config import FitConfig
 from ...objectives.bounds import elbo
-from ...training_record import check_training, usable
+from ...training_record import check_training, checked, usable
 from ..engine.compiled import Compiled
 from ..engine.step import Eager, StepInputs
 from ..feeding.batches import Batches
@@ -151,9 +151,13 @@ class PyroEngine:
         load(self.path, self.saved)
         with usable(self.path):
             self.slots.restore(state)
-            self.tally[: len(state["tally"])] = state["tally"].to(self.tally)  # older files tell fewer divergences
+            told = state["tally"].to(self.device)
+            self.tally[: len(told)] = checked(
+                "tally", told, self.tally[: len(told)]
+            )  # older files tell fewer divergences
             if about["best"] is not None:
-                self.best = [state[f"best.{name}"].to(self.device) for name in self.slots.names]
+                pairs = zip(self.slots.names, self.slots.parameters, strict=True)
+                self.best = [checked(f"best.{name}", state[f"best.{name}"], p).to(self.device) for name, p in pairs]
             own = unpacked(state[f"process.{rank}"].numpy().tobytes())
             self.batches.restore({k: v for k, v in own.items() if k in ("order", "position", "seed")})
             set_rng_state(own, self.device)
