@@ -1,11 +1,9 @@
 """`app`: the application of the command line, with the options and the reporting of errors that its commands share."""
 
-import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -13,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ppl_models.programs.blame import raised
+from ppl_models.programs.legible import legible
+from ppl_models.runs import names, trust as trusted
 from ppl_models.runs.backends import BACKENDS, backend
 
 app = typer.Typer(
@@ -40,13 +40,32 @@ DataName = Annotated[
     str, opt(metavar="NAME", help="A data set (`ppl-models list data`), folder:PATH, or a .npy or .npz file.")
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+Trust = Annotated[
+    list[str] | None,
+    opt(
+        "--trust",
+        metavar="MODULE",
+        help="A module whose programs the files may name, and whose code is run; repeatable.",
+    ),
+]
 
 
-@app.callback()
-def main() -> None:
-    """Let import strings reach what lies in the current directory."""
-    if not {"", os.getcwd()} & set(sys.path):
-        sys.path.append(os.getcwd())
+def trust_typed(trust: Sequence[str] | None, *programs: str) -> None:
+    """Allow the modules of --trust, and programs that were typed; the current directory is searched for these alone."""
+    trusted.allow(trust or (), typed=True)
+    trusted.received(*programs, typed=True)
+
+
+def say(*parts: str | tuple[str, str], style: str = "") -> None:
+    """Print text as it is, brackets and all, without what would steer a terminal; a part may have a style."""
+    pairs = [part if isinstance(part, tuple) else (part, "") for part in parts]
+    out.print(Text.assemble(*((legible(text), own) for text, own in pairs), style=style))
+
+
+def say_path(config: Mapping[str, Any]) -> None:
+    """Name the file or folder of data that a run is about to read because its own file says so."""
+    if names.is_path(data := config["data"]["name"]):
+        say(f"reading {data}, the data of the run", style="dim")
 
 
 @contextmanager
@@ -62,7 +81,7 @@ def reported(debug: bool) -> Iterator[None]:
             raise
         kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
         text = raised(error) or f"{kind}{' '.join(str(error).split()) or type(error).__name__}"
-        Console(stderr=True, soft_wrap=True, highlight=False).print(Text(f"error: {text}", "red"))
+        Console(stderr=True, soft_wrap=True, highlight=False).print(Text(legible(f"error: {text}"), "red"))
         raise typer.Exit(1) from None
 
 

@@ -9,7 +9,7 @@ from rich.text import Text
 from ppl_models import data as datasets
 from ppl_models.runs import names
 
-from .app import app, out, table_of
+from .app import app, out, say, table_of
 
 
 @app.command("list")
@@ -36,4 +36,4 @@ def list_(
         table.add_row(Text("FILE.npy, .npz", "bold"), "arrays (N, D), (N, H, W), (N, H, W, C) or (N, C, H, W)")
         out.print(table)
     if what != "data":
-        out.print("Yours go by an import string, mypkg.module:Name; the current directory is importable.", style="dim")
+        say("Yours go by an import string, mypkg.module:Name; the current directory is searched too.", style="dim")

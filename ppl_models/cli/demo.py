@@ -8,7 +8,7 @@ from rich.text import Text
 from ppl_models.runs import names
 from ppl_models.runs.demo import COMPARISON, PARTICLES, STEPS, demo as run_demo
 
-from .app import Debug, Quiet, Seed, Threads, app, opt, out, reported, set_threads, table_of
+from .app import Debug, Quiet, Seed, Threads, app, opt, out, reported, say, set_threads, table_of
 
 ADVICE = """\
 ELBO (more is better) is what model and guide reach together. NLL (less is better) is what the model alone is worth,
@@ -33,7 +33,7 @@ def demo(
         set_threads(threads)
         folder = folder or Path("runs") / names.stamped("demo")
         if not quiet:
-            out.print("A SeRe-VAE on 8x8 digits, trained from the same weights with one guide after the other.")
+            say("A SeRe-VAE on 8x8 digits, trained from the same weights with one guide after the other.")
         table = table_of("guide", "ELBO", f"NLL (IWAE-{PARTICLES})", "KL", "seconds")
         for column in table.columns[1:]:
             column.justify = "right"
@@ -42,11 +42,11 @@ def demo(
             nll = f"{row['nll']:.2f} ± {row['nll_error']:.2f}"
             table.add_row(Text(name, "bold"), f"{row['elbo']:.2f}", nll, f"{row['kl']:.2f}", f"{row['seconds']:.0f}")
             if not quiet:
-                out.print(f"{name}: ELBO {row['elbo']:.2f}, NLL {row['nll']:.2f} nats per test digit")
+                say(f"{name}: ELBO {row['elbo']:.2f}, NLL {row['nll']:.2f} nats per test digit")
 
         run_demo(folder, steps, seed, not quiet, report)
         out.print(table)
         if not quiet:
-            out.print(ADVICE, style="dim")
-        out.print(Text.assemble("look at  ", (str(folder / COMPARISON), "bold")))
-        out.print(f"then at  {folder}/*/samples.png, */reconstructions.png, */history.png")
+            say(ADVICE, style="dim")
+        say("look at  ", (str(folder / COMPARISON), "bold"))
+        say(f"then at  {folder}/*/samples.png, */reconstructions.png, */history.png")

@@ -11,7 +11,23 @@ from ppl_models.runs.folder import read_config
 from ppl_models.runs.pictures import picture_chain, picture_samples
 from ppl_models.runs.training import check_informative, evaluate_run, inform_run
 
-from .app import Backend, Debug, Device, Quiet, RunFolder, Seed, Threads, app, opt, out, reported, set_threads
+from .app import (
+    Backend,
+    Debug,
+    Device,
+    Quiet,
+    RunFolder,
+    Seed,
+    Threads,
+    Trust,
+    app,
+    opt,
+    reported,
+    say,
+    say_path,
+    set_threads,
+    trust_typed,
+)
 
 AsBackend = Annotated[
     Backend | None,
@@ -29,6 +45,7 @@ def evaluate(
         int,
         opt(min=0, metavar="ROWS", help="Bracket the mutual information of codes and so many test rows; 0: do not."),
     ] = 0,
+    trust: Trust = None,
     seed: Seed = 0,
     threads: Threads = None,
     device: Device = "cpu",
@@ -43,15 +60,18 @@ def evaluate(
     Example: [bold]ppl-models evaluate runs/mine --particles 1000[/]
     """
     with reported(debug):
+        trust_typed(trust)
         language = backend or backend_of(read_config(folder))
         set_threads(threads, language)
         if information:
             check_informative(language, information)
         run = load_run(folder, device, backend=backend)
+        if data is None and not quiet:
+            say_path(run.config)
         test = run.load_data(data)[-1]
-        out.print(str(evaluate_run(run, test, particles, seed, data, progress=not quiet)), markup=False)
+        say(str(evaluate_run(run, test, particles, seed, data, progress=not quiet)))
         if information:
-            out.print(str(inform_run(run, test, information, seed, data, progress=not quiet)), markup=False)
+            say(str(inform_run(run, test, information, seed, data, progress=not quiet)))
 
 
 @app.command(no_args_is_help=True)
@@ -68,6 +88,7 @@ def sample(
         Path | None, opt("--out", help="The picture.", show_default="RUN/samples.png, or chain.png")
     ] = None,
     backend: AsBackend = None,
+    trust: Trust = None,
     seed: Seed = 0,
     device: Device = "cpu",
     debug: Debug = False,
@@ -83,11 +104,12 @@ def sample(
         if chain is not None and draws is not None:
             word = "draws" if draws else "means"
             raise ValueError(f"--chain {chain}: found --{word}, want neither: a chain is of draws")
+        trust_typed(trust)
         run = load_run(folder, device, backend=backend)
         pyro.set_rng_seed(seed)
         if chain is None:
-            out.print(str(picture_samples(run, n, file or folder / "samples.png", bool(draws))), markup=False)
+            say(str(picture_samples(run, n, file or folder / "samples.png", bool(draws))))
             return
         path, told = picture_chain(run, n, chain, file or folder / "chain.png", seed)
-        out.print(told, markup=False)
-        out.print(str(path), markup=False)
+        say(told)
+        say(str(path))

@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.text import Text
 
 from ppl_models.runs import names
 from ppl_models.runs.inspection import inspect_pair, write_report
 
-from .app import DataName, Debug, ModelName, ModelSizes, Quiet, Seed, app, opt, out, reported
+from .app import DataName, Debug, ModelName, ModelSizes, Quiet, Seed, app, opt, reported, say, trust_typed
 
 
 @app.command(no_args_is_help=True)
@@ -36,6 +35,7 @@ def inspect(
     Example: [bold]ppl-models inspect hierarchical-vae mean-field -m latent=4,4,4[/]
     """
     with reported(debug):
+        trust_typed(None, model, guide)
         extra, model_sizes = names.parse(sizes or (), "-m")
         more, chosen = names.parse(guide_sizes or (), "-g")
         for option, words in (("-m", extra), ("-g", more)):
@@ -45,9 +45,9 @@ def inspect(
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out {folder}: found a file, want a folder to write the report in; try another")
         report = inspect_pair((model, model_sizes), (guide, chosen), data, rows, level, seed)
-        out.print(str(report), markup=False)
+        say(str(report))
         for path in write_report(report, folder):
             if not quiet:
-                out.print(Text.assemble("written  ", (str(path), "bold")))
+                say("written  ", (str(path), "bold"))
     if strict and not report.faithful:
         raise typer.Exit(2)

@@ -11,7 +11,7 @@ from ppl_models.runs import names
 from ppl_models.runs.recipe_files import OF_RUN, read_recipe, recipe_names
 from ppl_models.runs.recipes import RESULTS, carry_out
 
-from .app import Debug, Device, Quiet, Threads, app, opt, out, reported, set_threads, table_of
+from .app import Debug, Device, Quiet, Threads, Trust, app, opt, out, reported, say, set_threads, table_of, trust_typed
 
 
 @app.command()
@@ -23,6 +23,7 @@ def recipe(
     settings: Annotated[
         list[str] | None, opt("--set", metavar="KEY=VALUE", help="Change it: training.steps=100; repeatable.")
     ] = None,
+    trust: Trust = None,
     threads: Threads = None,
     device: Device = "cpu",
     quiet: Quiet = False,
@@ -44,14 +45,18 @@ def recipe(
             out.print(table)
             return
         set_threads(threads)
-        found = read_recipe(name, _settings(settings or ()))
+        changed = _settings(settings or ())
+        trust_typed(
+            trust, *(str(value) for key, value in changed.items() if key.endswith(("model.name", "guide.name")))
+        )
+        found = read_recipe(name, changed)
         folder = folder or Path("runs") / names.slug(found.name)
         if not quiet:
-            out.print(f"{found.title} (seed {found.seed}); to be written to {folder}", markup=False)
-        carry_out(found, folder, device, not quiet, lambda line: out.print(line, markup=False))
-        out.print(Text.assemble("written  ", (str(folder / RESULTS), "bold")))
+            say(f"{found.title} (seed {found.seed}); to be written to {folder}")
+        carry_out(found, folder, device, not quiet, say)
+        say("written  ", (str(folder / RESULTS), "bold"))
         for picture in sorted(folder.glob("*.png")):
-            out.print(f"         {picture}", markup=False)
+            say(f"         {picture}")
 
 
 def _settings(words: list[str] | tuple[str, ...]) -> dict[str, Any]:

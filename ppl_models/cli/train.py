@@ -1,6 +1,5 @@
 """`ppl-models train`: train a pair into a run folder, or go on with one."""
 
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import Field, fields
@@ -11,14 +10,14 @@ from typing import Annotated, Any
 
 import pyro
 import typer
-from rich.text import Text
 
 from ppl_models import data as datasets
 from ppl_models.inference.checkpoint_file import CHECKPOINT
 from ppl_models.inference.pyro.feeding import distributed
 from ppl_models.inference.pyro.feeding.distributed import Group
 from ppl_models.runs import LoadedRun, Training, names
-from ppl_models.runs.configuration import configuration, launcher, load_for
+from ppl_models.runs.configuration import command, configuration, load_for
+from ppl_models.runs.folder import read_config
 from ppl_models.runs.options import EPOCHS, kinds_of, zero_is_none
 from ppl_models.runs.pictures import picture_run
 from ppl_models.runs.training import evaluate_run, resume as run_resume, train as run_train
@@ -33,14 +32,19 @@ from .app import (
     Quiet,
     Seed,
     Threads,
+    Trust,
     app,
     opt,
     out,
     reported,
+    say,
+    say_path,
     set_threads,
+    trust_typed,
 )
 
-ANEW = {"resume", "evaluate", "threads", "device", "quiet", "debug"}  # what a resumed run is not told by its folder
+# what a resumed run is not told by its folder
+ANEW = {"resume", "evaluate", "trust", "threads", "device", "quiet", "debug"}
 
 
 def option_of(each: Field) -> Parameter:
@@ -112,6 +116,7 @@ def train(
         int,
         opt(min=0, metavar="K", help="Importance samples of the evaluation on all test data afterwards; 0 for none."),
     ] = 100,
+    trust: Trust = None,
     threads: Threads = None,
     device: Device = "cpu",
     quiet: Quiet = False,
@@ -139,9 +144,13 @@ def train(
             quiet, out.quiet = True, True
         if resume is not None and (others := others_given(ctx)):
             raise ValueError(f"--resume: found {', '.join(others)} too, but {resume} says it all; leave it out")
+        trust_typed(trust)
+        config = {} if resume is None else read_config(resume)
         if resume is not None:
             folder, parts, begin = resume, None, partial(run_resume, resume, threads=threads)
             told = f"going on with {resume}"
+            if not quiet:
+                say_path(config)
         else:
             set_threads(threads, backend)
             if model is None:
@@ -154,6 +163,7 @@ def train(
                 raise ValueError(f"-g: found {found} of a guide, want one of {known}")
             if extra:
                 raise ValueError(f"-m {extra[0]!r}: want key=value, the model is {model!r} already")
+            trust_typed(None, model, named[0])
             chosen = training_of(training)
             how = {"validation": validation, "transform": transform, "size": image_size}
             parts = load_for(model, backend, data, **how)
@@ -175,8 +185,8 @@ def train(
             rows = ", ".join(f"{count} {part}" for part, count in config["data"]["rows"].items())
             told = f"{model} with {named[0]} on {data} ({rows}), seed {seed}; to be written to {folder}"
         if not quiet:
-            out.print(told)
-        with kept(folder, group):
+            say(told)
+        with kept(folder, group, config):
             run = begin(device=device, progress=not quiet)
         distributed.shut_down()  # the others are done: what follows is rank 0's
         if group is None or group.is_main:
@@ -184,7 +194,7 @@ def train(
 
 
 @contextmanager
-def kept(folder: Path, group: Group | None) -> Iterator[None]:
+def kept(folder: Path, group: Group | None, config: Mapping[str, Any]) -> Iterator[None]:
     """Say of a training that ends early, but has saved something, how to go on."""
     path = folder / CHECKPOINT
     before = path.stat().st_mtime_ns if path.is_file() else None
@@ -192,9 +202,10 @@ def kept(folder: Path, group: Group | None) -> Iterator[None]:
         yield
     except BaseException:
         if path.is_file() and path.stat().st_mtime_ns != before:
-            words = shlex.join([*launcher(1 if group is None else group.world), "train", "--resume", str(folder)])
-            out.print(f"the last checkpoint before the end is kept in {folder}", markup=False)
-            out.print(f"go on from it with: {words}", markup=False, style="dim")
+            world = 1 if group is None else group.world
+            words = command("train", "--resume", folder, config=config, processes=world)
+            say(f"the last checkpoint before the end is kept in {folder}")
+            say(f"go on from it with: {words}", style="dim")
         raise
 
 
@@ -208,11 +219,11 @@ def others_given(ctx: typer.Context) -> list[str]:
 def finish(run: LoadedRun, test: datasets.Data | datasets.Table, particles: int, quiet: bool) -> None:
     """Evaluate and picture a run that is trained, and say what could come next."""
     if particles:
-        out.print(str(evaluate_run(run, test, particles, progress=not quiet)), markup=False)
+        say(str(evaluate_run(run, test, particles, progress=not quiet)))
     pyro.set_rng_seed(run.config["seed"])
     for note in picture_run(run, test[:20]):
-        out.print(note, markup=False, style="dim")
-    out.print(Text.assemble("run  ", (str(run.folder), "bold")))
+        say(note, style="dim")
+    say("run  ", (str(run.folder), "bold"))
     if not quiet:
-        out.print(f"next: ppl-models evaluate {run.folder} --particles 1000", style="dim")
-        out.print(f"      ppl-models sample {run.folder} --n 100", style="dim")
+        say(f"next: {command('evaluate', run.folder, '--particles', 1000, config=run.config)}", style="dim")
+        say(f"      {command('sample', run.folder, '--n', 100, config=run.config)}", style="dim")

@@ -37,57 +37,59 @@ class Entry:
     alpha: float = 1e-6
 
 
-def _sources(home: str, *files: tuple[str, str], unzipped: bool = False) -> tuple[Source, ...]:
-    return tuple(Source(name, digest, home + name, unzipped) for name, digest in files)
+def _sources(home: str, *files: tuple[str, str, int], unzipped: bool = False) -> tuple[Source, ...]:
+    """Files of a home: (name, sha256, bytes) of each."""
+    return tuple(Source(name, f"sha256:{found}", size, home + name, unzipped) for name, found, size in files)
 
 
 _MNIST = _sources(
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    ("train-images-idx3-ubyte.gz", "sha256:440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
-    ("train-labels-idx1-ubyte.gz", "sha256:3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
-    ("t10k-images-idx3-ubyte.gz", "sha256:8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
-    ("t10k-labels-idx1-ubyte.gz", "sha256:f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
+    ("train-images-idx3-ubyte.gz", "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609", 9_912_422),
+    ("train-labels-idx1-ubyte.gz", "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c", 28_881),
+    ("t10k-images-idx3-ubyte.gz", "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6", 1_648_877),
+    ("t10k-labels-idx1-ubyte.gz", "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", 4_542),
 )
 _FASHION = _sources(
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-    ("train-images-idx3-ubyte.gz", "sha256:3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
-    ("train-labels-idx1-ubyte.gz", "sha256:a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
-    ("t10k-images-idx3-ubyte.gz", "sha256:346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
-    ("t10k-labels-idx1-ubyte.gz", "sha256:67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
+    ("train-images-idx3-ubyte.gz", "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84", 26_421_880),
+    ("train-labels-idx1-ubyte.gz", "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845", 29_515),
+    ("t10k-images-idx3-ubyte.gz", "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073", 4_422_102),
+    ("t10k-labels-idx1-ubyte.gz", "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", 5_148),
 )
 _STATIC = _sources(
     "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/",
-    ("binarized_mnist_train.amat", "sha256:ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d"),
-    ("binarized_mnist_valid.amat", "sha256:1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2"),
-    ("binarized_mnist_test.amat", "sha256:e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c"),
+    ("binarized_mnist_train.amat", "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d", 78_400_000),
+    ("binarized_mnist_valid.amat", "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2", 15_680_000),
+    ("binarized_mnist_test.amat", "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c", 15_680_000),
     unzipped=True,
 )
 _OMNIGLOT = _sources(
     "https://raw.githubusercontent.com/bitsandscraps/omniglot/9514cfd6780ed78e96a4d88bae8c85f3ee31359e/",
-    ("images_background.npz", "sha256:8bf84167413cd00beacdce3fe582f780ab538d8dbef043a6d688f2527bbce199"),
-    ("images_evaluation.npz", "sha256:0b84c7ffd94c4841c0040e529c86a82eaaccb986d8eadad5673f7991b7475276"),
+    ("images_background.npz", "8bf84167413cd00beacdce3fe582f780ab538d8dbef043a6d688f2527bbce199", 3_340_794),
+    ("images_evaluation.npz", "0b84c7ffd94c4841c0040e529c86a82eaaccb986d8eadad5673f7991b7475276", 2_415_269),
 )
 _FREY = _sources(
     "https://cs.nyu.edu/~roweis/data/",
-    ("frey_rawface.mat", "sha256:265a83a23adb081755cd3de375509828e690324d1d60f076b8ecebc840d59c64"),
+    ("frey_rawface.mat", "265a83a23adb081755cd3de375509828e690324d1d60f076b8ecebc840d59c64", 1_100_584),
 )
 _CALTECH = _sources(
     "https://people.cs.umass.edu/~marlin/data/",
     (
         "caltech101_silhouettes_28_split1.mat",
-        "sha256:eb6735e8d84b1850fabc5590124aab1755e90c9fd28123585324398405e1e42a",
+        "eb6735e8d84b1850fabc5590124aab1755e90c9fd28123585324398405e1e42a",
+        872_124,
     ),
 )
 # The archive, then the batches inside it, which are looked for first; the home publishes md5 sums only.
 _ARCHIVE = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 _CIFAR = (
-    Source("cifar-10-python.tar.gz", "md5:c58f30108f718f92721af3b95e74349a", _ARCHIVE),
-    Source("data_batch_1", "md5:c99cafc152244af753f735de768cd75f", _ARCHIVE),
-    Source("data_batch_2", "md5:d4bba439e000b95fd0a9bffe97cbabec", _ARCHIVE),
-    Source("data_batch_3", "md5:54ebc095f3ab1f0389bbae665268c751", _ARCHIVE),
-    Source("data_batch_4", "md5:634d18415352ddfa80567beed471001a", _ARCHIVE),
-    Source("data_batch_5", "md5:482c414d41f54cd18b22e5b47cb7c3cb", _ARCHIVE),
-    Source("test_batch", "md5:40351d587109b95175f43aff81a1287e", _ARCHIVE),
+    Source("cifar-10-python.tar.gz", "md5:c58f30108f718f92721af3b95e74349a", 170_498_071, _ARCHIVE),
+    Source("data_batch_1", "md5:c99cafc152244af753f735de768cd75f", 31_035_704, _ARCHIVE),
+    Source("data_batch_2", "md5:d4bba439e000b95fd0a9bffe97cbabec", 31_035_320, _ARCHIVE),
+    Source("data_batch_3", "md5:54ebc095f3ab1f0389bbae665268c751", 31_035_999, _ARCHIVE),
+    Source("data_batch_4", "md5:634d18415352ddfa80567beed471001a", 31_035_696, _ARCHIVE),
+    Source("data_batch_5", "md5:482c414d41f54cd18b22e5b47cb7c3cb", 31_035_623, _ARCHIVE),
+    Source("test_batch", "md5:40351d587109b95175f43aff81a1287e", 31_035_526, _ARCHIVE),
 )
 
 CATALOGUE = {

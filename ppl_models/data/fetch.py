@@ -21,10 +21,11 @@ _seen: dict[tuple[str, int, int, str], str] = {}
 
 @dataclass(frozen=True)
 class Source:
-    """One file: name, hash ("sha256:.." or "md5:..", of the unzipped text if `unzipped`) and home."""
+    """One file: name, hash ("sha256:.." or "md5:.."), bytes (both of the unzipped text if `unzipped`) and home."""
 
     name: str
     digest: str
+    size: int
     url: str
     unzipped: bool = False
 
@@ -65,9 +66,21 @@ def verify(path: Path, source: Source, owner: str) -> None:
 def download(source: Source, owner: str) -> Path:
     """Fetch a file into the cache (once) and return its path.
 
-    Raises ConnectionError if the home cannot be reached, ValueError if what it sends has another hash.
+    Raises ConnectionError if the home cannot be reached, ValueError if what it sends has another hash; no more than its
+    size is taken.
     """
     import pooch
+    import requests
+
+    def capped(url: str, path: str, of: object) -> None:
+        left = source.size
+        with requests.get(url, timeout=30, stream=True) as response, open(path, "wb") as file:
+            response.raise_for_status()
+            for chunk in response.iter_content(1 << 16):
+                left -= len(chunk)
+                if left < 0:
+                    raise ValueError("too many bytes")
+                file.write(chunk)
 
     folder = Path(pooch.os_cache("ppl-models"), owner)
     if not (folder / source.name).exists():
@@ -82,7 +95,7 @@ def download(source: Source, owner: str) -> Path:
                 source.digest,
                 fname=source.name,
                 path=folder,
-                downloader=pooch.HTTPDownloader(timeout=30),
+                downloader=capped,
             )
         )
     except OSError as error:  # requests' errors are OSErrors
@@ -92,8 +105,9 @@ def download(source: Source, owner: str) -> Path:
         ) from None
     except ValueError:
         raise ValueError(
-            f"{owner}: {source.url} sent something else than {source.digest}, perhaps a truncated file or a "
-            f"page of a proxy; try again, or put {source.name} into a folder and set {VARIABLE} to it"
+            f"{owner}: {source.url} sent something else than {source.digest} of {source.size} bytes, perhaps a "
+            f"truncated file or a page of a proxy; try again, or put {source.name} into a folder and set {VARIABLE} to "
+            "it"
         ) from None
     finally:
         logger.setLevel(level)

@@ -125,7 +125,8 @@ def image_paths(folder: Path) -> list[Path]:
     """
     if not Path(folder).is_dir():
         raise _missing(folder, "folder", "a folder of images")
-    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
+    named = (path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES)
+    paths = sorted(path for path in named if path.is_file())  # a pipe might never end
     if not paths:
         raise ValueError(f"{folder}: found no image, want files that end in {', '.join(SUFFIXES)}")
     return paths

@@ -185,6 +185,8 @@ def check_evidence(path: Path, found: Checkpoint, programs: Iterable[Any]) -> No
 
 def verified(path: Path) -> tuple[bytes, dict[str, Any]]:
     """The bytes of a file and what it says about itself; a ValueError says what is wrong with it."""
+    if not Path(path).is_file():  # a pipe might never end
+        raise FileNotFoundError(f"no file at {path}")
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         head = file.read(size) if size <= LONGEST_HEADER else b""
@@ -205,10 +207,10 @@ def verified(path: Path) -> tuple[bytes, dict[str, Any]]:
         raise ValueError("is damaged: its content is not what its sha256 was taken of; was it changed?")
     try:
         told = json.loads(about or "")
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         told = None
     if not isinstance(told, dict):
-        raise ValueError(f"is damaged: what it says about itself is no JSON ({about!r})")
+        raise ValueError(f"is damaged: what it says about itself is no JSON ({str(about)[:60]!r})")
     return head + body, told
 
 

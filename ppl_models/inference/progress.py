@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from ppl_models.programs.legible import legible
+
 BOUNDS = "negative ELBO", "NLL"  # the numbers of an evaluation
 SILENCE = 2.0  # seconds that something may take without being shown
 
@@ -96,7 +98,7 @@ class Progress:
     def say(self, line: str) -> None:
         """Print a line of its own."""
         if self.enabled:
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self.console.print(legible(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         self.bar.__enter__()

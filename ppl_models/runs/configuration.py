@@ -17,7 +17,7 @@ from ppl_models import data as datasets
 from ppl_models.data import Data, Table
 from ppl_models.inference.resuming.identity import versions
 
-from . import backends, names
+from . import backends, names, trust
 from .options import Training
 
 FORMAT = "ppl-models run 1"
@@ -49,7 +49,7 @@ def configuration(
     """Everything a run depends on, as JSON: sizes include those taken from the data and the defaults of the classes.
 
     Args:
-        model, guide: (short name or import string, sizes) of each.
+        model, guide: (short name or import string, sizes) of each; files may name them from now on (see `trust`).
         data: name of the data, loaded as `parts`; transform, validation and image_size are arguments of `data.load`.
         training: how the pair is to be trained, by so many processes.
         seed: of weights, noise and shuffling.
@@ -61,6 +61,7 @@ def configuration(
     if training.patience is not None and not validation:
         told = f"found patience={training.patience} without validation data"
         raise ValueError(f"{told}, want some to judge by; add --validation")
+    trust.received(model[0], guide[0])
     train, chosen, language = parts[0], {"model": model, "guide": guide}, backends.backend(backend)
     programs = {kind: names.resolve(kind, name, backend) for kind, (name, _) in chosen.items()}
     known = {"model": {}, "guide": {}} if isinstance(train, Table) else _of_data(train, programs["model"], model[1])
@@ -197,6 +198,29 @@ def launcher(processes: int) -> list[str]:
     """Start of a command: the program itself, or torchrun with so many processes."""
     many = ["torchrun", "--nproc-per-node", str(processes), "-m", "ppl_models"]
     return many if processes > 1 else ["ppl-models"]
+
+
+def command(*words: object, config: Mapping[str, Any], processes: int = 1) -> str:
+    """A line for a shell that goes on with a run: words, and the trust in its programs that another process needs.
+
+    Brackets in a path are shown as they are, which is how a shell takes them where no file matches.
+    """
+    found = [*launcher(processes), *map(str, words)]
+    for name in dict.fromkeys(_distrusted(kind, config) for kind in names.PACKAGES):
+        found += ["--trust", name] if name is not None else []
+    plain = [word.replace("[", "").replace("]", "") for word in found]
+    return " ".join(w if shlex.quote(p) == p else shlex.quote(w) for w, p in zip(found, plain, strict=True))
+
+
+def _distrusted(kind: str, config: Mapping[str, Any]) -> str | None:
+    """The name by which a file's program is to be trusted; None for one that every process knows."""
+    string, sizes = config[kind]["import"], config[kind]["sizes"]
+    try:
+        program = names.resolve(kind, string, backends.backend_of(config))
+    except Exception:  # noqa: BLE001 (code that is gone, or fails; the line is told all the same)
+        return string.partition(":")[0]
+    extra = inspect.isclass(program) and not set(sizes) <= set(inspect.signature(program).parameters)
+    return string if extra and trust.is_known(string) else trust.needed(string, program)
 
 
 def _absolute(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -24,8 +23,10 @@ from ppl_models.inference.resuming.history import LINES, SHOWN, History
 from ppl_models.inference.resuming.owner import owned
 from ppl_models.programs.blame import raised
 
+from . import trust as trusted
 from .backends import backend as language_of, backend_of, columns, in_backend
-from .configuration import FORMAT, Parts, load_parts
+from .config_file import TYPES, read_file
+from .configuration import FORMAT, Parts, command, load_parts
 
 CONFIG, EXAMPLE = "config.json", "example.safetensors"
 
@@ -71,6 +72,7 @@ def load_run(
     device: str | torch.device = "cpu",
     checkpoint: str | Path | None = None,
     backend: str | None = None,
+    trust: Iterable[str] = (),
 ) -> LoadedRun:
     """Rebuild the pair of a run from its folder alone: neither data nor the arguments of the training are needed.
 
@@ -82,16 +84,18 @@ def load_run(
         device: where to have it.
         checkpoint: another file in the folder than the last checkpoint: "checkpoint.previous.safetensors".
         backend: "pyro" or "numpyro": have the pair in this language, whichever it was trained in; None for that one.
+        trust: modules of yours whose programs it may name, ("mypkg.models",): to load a program is to run its module.
+            Programs of the collection and autoguides need no trust, nor does what this process has named itself.
 
     Raises:
-        ValueError: no run folder, one without a checkpoint yet, or one that is truncated, damaged or of code that is
-            not there any more; the message names the file.
+        ValueError: no run folder, one without a checkpoint yet, or one that is truncated, damaged, of code that is not
+            there any more or that is not trusted; the message names the file.
     """
     folder, name = Path(folder), Path(checkpoint or CHECKPOINT).name
-    config = read_config(folder)
+    config = opened(folder, trust)
     if checkpoint is None and not any((folder / held).exists() for held in (CHECKPOINT, PREVIOUS)):
         told = f"{folder} has no checkpoint yet (killed before the first)"
-        raise ValueError(f"{told}; resume it with ppl-models train --resume {folder}")
+        raise ValueError(f"{told}; resume it with {command('train', '--resume', folder, config=config)}")
     with config_errors(folder):
         config = in_backend(config, backend)
         language = language_of(backend_of(config))
@@ -107,7 +111,7 @@ def config_errors(folder: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise ValueError(f"{folder} is no whole run: {error}") from None
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError) as error:
         if own := raised(error):
             raise ValueError(f"{folder} cannot be used: your code raised {own}") from error
         lacks = "it lacks " if isinstance(error, KeyError) else ""
@@ -118,13 +122,13 @@ def read_example(folder: Path, config: Mapping[str, Any]) -> Tensor | tuple[Tens
     """The rows of data that the guide of a run was built on, one entry a column where there are several."""
     chosen = config["data"]
     if columns := chosen.get("columns"):
-        kinds = [(column["shape"], getattr(torch, column["type"])) for column in columns.values()]
+        kinds = [(column["shape"], TYPES[column["type"]]) for column in columns.values()]
     else:
-        kinds = [([prod(chosen["shape"])], torch.get_default_dtype())]
+        kinds = [([prod(chosen["shape"])], torch.float32)]  # as every transform gives them
     module = _Rows([torch.zeros(chosen["example"], *shape, dtype=dtype) for shape, dtype in kinds], columns or [""])
     load(folder / EXAMPLE, {"example": module})
     rows = tuple(module.buffers())
-    return rows if columns else rows[0]
+    return rows if columns else rows[0].to(torch.get_default_dtype())
 
 
 @contextmanager
@@ -225,25 +229,31 @@ class _Rows(nn.Module):
             self.register_buffer(f"rows_{name}" if name else "rows", column)
 
 
+def opened(folder: Path, trust: Iterable[str] = ()) -> dict[str, Any]:
+    """The configuration of a run, once its programs are known to be trusted.
+
+    Raises:
+        ValueError: see `read_config`; a program that a file may not name.
+    """
+    trusted.allow(trust)
+    config = read_config(folder)
+    for kind in ("model", "guide"):
+        trusted.check(f"{folder / CONFIG}: {kind}", config[kind]["import"])
+    return config
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Contents of `config.json`.
 
     Raises:
-        ValueError: no run folder, or a file of another program.
+        ValueError: no run folder; see `config_file.read_file`.
     """
     path = folder / CONFIG
     if not folder.is_dir():
         raise ValueError(f"there is no run folder {folder}")
     if not path.is_file():
         raise ValueError(f"{folder} is no run folder: it has no {CONFIG}")
-    try:
-        config = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path} is truncated or no JSON ({error})") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        found = config.get("format") if isinstance(config, dict) else type(config).__name__
-        raise ValueError(f"{path} was not written by ppl-models: found format {found!r}, want {FORMAT!r}")
-    return config
+    return read_file(path, FORMAT)
 
 
 def as_written(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ppl_models.factorization import Report, compare
 from ppl_models.inference.files import write_atomically
 
+from . import trust
 from .backends import backend, columns
 from .configuration import EXAMPLE_ROWS, Chosen, configuration, load_for
 from .options import Training
@@ -31,6 +32,7 @@ def inspect_pair(
     Raises:
         ValueError: names or sizes that are not there, or programs that cannot be compared.
     """
+    trust.received(model[0], guide[0])
     parts = load_for(model[0], "pyro", data)
     training = Training(steps=1)
     config = configuration(model=model, guide=guide, data=data, parts=parts, training=training, seed=seed)
@@ -47,5 +49,7 @@ def write_report(report: Report, folder: str | Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"txt": f"{report}\n", "json": report.to_json(), "svg": report.svg(), "html": report.to_html()}
     for ending, text in texts.items():
-        write_atomically(folder / f"report.{ending}", partial(Path.write_text, data=text, encoding="utf-8"))
+        write_atomically(
+            folder / f"report.{ending}", partial(Path.write_text, data=text, encoding="utf-8", errors="replace")
+        )
     return [folder / f"report.{ending}" for ending in texts]

@@ -16,6 +16,8 @@ from typing import Any
 from ppl_models.programs.arguments import signature_of
 from ppl_models.programs.blame import raised
 
+from . import trust
+
 PACKAGES = {"model": "ppl_models", "guide": "guides"}
 _POSITIONAL = (
     inspect.Parameter.POSITIONAL_ONLY,
@@ -34,14 +36,11 @@ def catalogue(kind: str, backend: str = "pyro") -> dict[str, type]:
 
     The short name is the name of the file: `ppl_models/sere_vae.py` is "sere-vae", and so is its port.
     """
-    package = importlib.import_module(package_of(kind, backend))
-    program = importlib.import_module(f"{package_of('model', backend)}.parts").Program
-    found = {}
-    for value in (getattr(package, name) for name in package.__all__):
-        if inspect.isclass(value) and issubclass(value, program) and not inspect.isabstract(value):
-            home, _, stem = value.__module__.rpartition(".")
-            if home == package.__name__:
-                found[stem.replace("_", "-")] = value
+    found, package = {}, package_of(kind, backend)
+    for value in trust.programs(package).values():
+        home, _, stem = value.__module__.rpartition(".")
+        if home == package:
+            found[stem.replace("_", "-")] = value
     return dict(sorted(found.items()))
 
 
@@ -68,12 +67,15 @@ def resolve(kind: str, name: str, backend: str = "pyro") -> Any:
     """The object behind a short name or an import string: a class to be built, or a program to be used as it is.
 
     Raises:
-        ValueError: it cannot be found or imported, or is no program.
+        ValueError: a name that is neither known nor allowed (see `trust`), of which nothing is imported; it cannot be
+            found or imported, or is no program.
     """
     string = import_string(kind, name, backend)
+    trust.check(kind, string)
     module_name, _, path = string.partition(":")
     try:
-        found = importlib.import_module(module_name)
+        with trust.findable(string):
+            found = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
@@ -91,6 +93,7 @@ def resolve(kind: str, name: str, backend: str = "pyro") -> Any:
             hint = f"; did you mean {near!r}?" if near else ""
             raise ValueError(f"{kind} {name!r}: {module_name} has no {part!r}{hint}")
         found = getattr(found, part)
+        trust.check_reached(kind, string, found)
     if not callable(found):
         raise ValueError(f"{kind} {name!r}: found a {type(found).__name__}, want a class or a Pyro program")
     if inspect.isclass(found) and "__call__" not in {key for c in found.__mro__ for key in vars(c)}:
@@ -166,14 +169,17 @@ def arguments_of(program: Any) -> list[str]:
     return [p.name for p in found if p.kind in _POSITIONAL and p.default in (p.empty, None)]
 
 
-def check_sizes(label: str, program: Any, sizes: Mapping[str, Any], given: int) -> None:
-    """Raise ValueError if a size is not among those of a class; the message lists them with their defaults."""
+def check_sizes(label: str, program: Any, sizes: Mapping[str, Any], given: int, strict: bool = False) -> None:
+    """Raise ValueError if a size is not among those of a class; the message lists them with their defaults.
+
+    A class that takes any further ones is given them, unless it is to be `strict`.
+    """
     if not inspect.isclass(program):
         if sizes:
             raise ValueError(f"{label} is no class, so it takes no sizes; found {', '.join(sizes)}")
         return
     known = sizes_of(program, given)
-    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(program).parameters.values()):
+    if not strict and any(p.kind is p.VAR_KEYWORD for p in inspect.signature(program).parameters.values()):
         return
     for key in sizes:
         if key not in known:
@@ -202,7 +208,7 @@ def build(
     """
     label, sizes = f"{kind} {chosen['name']!r}", chosen["sizes"]
     program = resolve(kind, chosen["import"], backend)
-    check_sizes(label, program, sizes, len(args))
+    check_sizes(label, program, sizes, len(args), strict=not trust.is_allowed(chosen["import"]))
     if not inspect.isclass(program):
         return program
     args = args[:1] if issubclass(program, lazy) else args
@@ -234,9 +240,14 @@ def tuples(value: Any) -> Any:
     return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
+def is_path(data: str) -> bool:
+    """Whether a name of data is that of a file or folder of one's own."""
+    return "/" in data or data.startswith("folder:") or data.endswith((".npy", ".npz"))
+
+
 def short(data: str) -> str:
     """A name of data without the folders of a path."""
-    return Path(data.removeprefix("folder:")).stem if "/" in data or data.endswith((".npy", ".npz")) else data
+    return Path(data.removeprefix("folder:")).stem if is_path(data) else data
 
 
 def slug(word: str) -> str:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ppl_models import data as datasets
 from ppl_models.inference import markov_chain
+from ppl_models.programs.legible import legible
 from ppl_models.views import plots
 from ppl_models.views.chains import mixing
 
 from . import names
 from .backends import backend
+from .config_file import transform
 from .folder import LoadedRun
 
 
@@ -35,11 +36,8 @@ def reconstruct(run: LoadedRun, x: Tensor) -> Tensor:
 
 def to_unit(config: Mapping[str, Any], y: Tensor) -> Tensor:
     """Transformed data as grey levels in [0, 1]; real data by their range in the training set."""
-    applied = dict(config["data"]["applied"])
-    kinds = {kind.__name__: kind for kind in get_args(datasets.Transform)}
-    transform = kinds[applied.pop("kind")](**applied)
     low, high = config["data"]["range"]
-    return ((transform.to_unit(y) - low) / max(high - low, 1e-12)).clamp(0, 1)
+    return ((transform(config["data"]["applied"]).to_unit(y) - low) / max(high - low, 1e-12)).clamp(0, 1)
 
 
 def picture_samples(run: LoadedRun, n: int, path: Path, draws: bool = False) -> Path:
@@ -124,7 +122,7 @@ def picture_run(run: LoadedRun, x: Tensor) -> list[str]:
 def title(run: LoadedRun) -> str:
     """model, guide and data of a run, in short."""
     pair = [run.config[kind]["name"].rpartition(":")[2] for kind in ("model", "guide")]
-    return f"{', '.join(pair)}, {names.short(run.config['data']['name'])}"
+    return legible(f"{', '.join(pair)}, {names.short(run.config['data']['name'])}")
 
 
 def _no_image(config: Mapping[str, Any]) -> str:

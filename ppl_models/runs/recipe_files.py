@@ -65,16 +65,16 @@ def read_recipe(name: str | Path, settings: Mapping[str, Any] | None = None) -> 
         path = Path(name).expanduser()
         if not path.is_file():
             raise ValueError(f"recipe {str(name)!r}: there is no such file; of the collection: {_listed()}")
-        text, short = path.read_text(), path.stem
+        content, short = path.read_bytes(), path.stem
     elif str(name) in recipe_names():
-        text, short = (HOME / f"{name}.toml").read_text(), str(name)
+        content, short = (HOME / f"{name}.toml").read_bytes(), str(name)
     else:
         near = names.nearest(str(name), recipe_names())
         hint = f"did you mean {near!r}? " if near else ""
         raise ValueError(f"recipe {str(name)!r} is unknown; {hint}There are {_listed()}, and files ending in .toml")
     try:
-        found = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        found = tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"recipe {short}: it is no TOML: {error}") from None
     for key, value in (settings or {}).items():
         _set(found, key, value, short)
@@ -132,8 +132,10 @@ def _checked(found: Mapping[str, Any], name: str) -> None:
         if folders.count(names.slug(run).lower()) > 1:
             raise ValueError(f"recipe {name}: the runs of the folder {names.slug(run)!r} are several; rename {run!r}")
         for section in ("data", "model", "guide"):
-            if "name" not in {**found.get(section, {}), **own.get(section, {})}:
-                raise ValueError(f"recipe {name}: found no {section}.name for run {run!r}, want one")
+            called = {**found.get(section, {}), **own.get(section, {})}.get("name")
+            if not isinstance(called, str):
+                told = f"no {section}.name" if called is None else f"{section}.name = {called!r}"
+                raise ValueError(f"recipe {name}: found {told} for run {run!r}, want one")
 
 
 def _checked_training(training: Mapping[str, Any], where: str) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ppl_models.inference.files import write_json
 
-from . import names
+from . import names, trust as trusted
 from .backends import backend
 from .configuration import Parts, configuration, load_for
 from .experiments import Experiment, experiment_of
@@ -28,6 +28,7 @@ def carry_out(
     device: str = "cpu",
     progress: bool = True,
     report: Callable[[str], None] = lambda line: None,
+    trust: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Train what a recipe trains, ask what it asks, and write results.json and pictures to a folder.
 
@@ -39,14 +40,17 @@ def carry_out(
         folder: where to write: a folder for each run in it.
         device, progress: as for `train`.
         report: is told what is done, line by line.
+        trust: modules of yours whose programs the recipe may name, as for `load_run`.
 
     Returns:
         What results.json holds: recipe, seed, for each run its command and the seconds it took, the options of the
         analysis, and rows, a mapping for each run or question.
 
     Raises:
-        ValueError: what the programs, the data or the experiment object to.
+        ValueError: a program that is not trusted; what the programs, the data or the experiment object to.
     """
+    trusted.allow(trust)
+    _check_trust(recipe)
     folder, experiment = Path(folder), experiment_of(recipe.experiment)
     if experiment.check is not None:
         experiment.check(recipe.runs, recipe.analysis)
@@ -70,9 +74,19 @@ def carry_out(
     return results
 
 
+def _check_trust(recipe: Recipe) -> None:
+    """Raise ValueError for a program that a file may not name; nothing is imported before that."""
+    for name, chosen in recipe.runs.items():
+        for kind in ("model", "guide"):
+            try:
+                trusted.check(kind, names.import_string(kind, chosen[kind]["name"]))
+            except ValueError as error:
+                raise ValueError(f"recipe {recipe.name}, run {name!r}: {error}") from None
+
+
 def _planned(recipe: Recipe, folder: Path) -> tuple[dict[str, Parts], dict[str, dict[str, Any]]]:
     """(data, configuration) of every run, of which each could be built, and none is in the folder as another."""
-    loaded: dict[tuple[Any, ...], Parts] = {}
+    loaded: dict[str, Parts] = {}
     parts: dict[str, Parts] = {}
     plans: dict[str, dict[str, Any]] = {}
     for name, chosen in recipe.runs.items():
@@ -81,7 +95,7 @@ def _planned(recipe: Recipe, folder: Path) -> tuple[dict[str, Parts], dict[str, 
         if unknown := [key for key in chosen["data"] if key not in data]:
             raise ValueError(f"recipe {recipe.name}: found data.{unknown[0]}, want {', '.join(data)}")
         source, transform, size, validation = tuple({**data, **chosen["data"]}.values())
-        key = source, transform, size, validation, model["name"] if source.endswith(".npz") else ""
+        key = repr((source, transform, size, validation, model["name"] if source.endswith(".npz") else ""))
         if key not in loaded:
             how = {"validation": validation, "transform": transform, "size": size}
             loaded[key] = load_for(model["name"], "pyro", source, **how)

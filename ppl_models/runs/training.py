@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -20,10 +20,10 @@ from ppl_models.inference.files import write_json
 from ppl_models.inference.progress import waiting
 from ppl_models.inference.pyro.feeding import distributed
 
-from . import names
+from . import names, trust as trusted
 from .backends import backend, backend_of, columns, given
 from .configuration import Parts, load_parts
-from .folder import CONFIG, LoadedRun, as_written, config_errors, read_config, read_example, started
+from .folder import CONFIG, LoadedRun, as_written, config_errors, opened, read_config, read_example, started
 from .options import Training
 
 MOST_THREADS = 1024  # that a file may ask for
@@ -45,7 +45,7 @@ def train(
     (`--max-restarts`), it goes on with the run in the folder, if that has the same configuration.
 
     Args:
-        config: of `configuration`.
+        config: of `configuration`; files may name its programs from now on (see `trust`).
         parts: (train, test), or (train, validation, test).
         folder: must not exist, or be empty; it appears at once, and goes if there is an error before a checkpoint.
         device: where to train.
@@ -55,6 +55,7 @@ def train(
     Raises:
         ValueError: what the programs, the data or `fit` object to.
     """
+    trusted.received(config["model"]["import"], config["guide"]["import"])
     folder, language = Path(folder), backend(backend_of(config))
     group = distributed.current(device)
     language.check("train", 1 if group is None else group.world)
@@ -82,6 +83,7 @@ def resume(
     progress: bool = True,
     watch: Watch | None = None,
     threads: int | None = None,
+    trust: Iterable[str] = (),
 ) -> LoadedRun:
     """Go on with a run from its last checkpoint to the end, as if it had never stopped; without one, from the start.
 
@@ -92,13 +94,14 @@ def resume(
     Args:
         folder, device, progress, watch: see `train`.
         threads: of the CPU, from now on; None for those of the run.
+        trust: modules of yours whose programs the folder may name, as for `load_run`.
 
     Raises:
-        ValueError: no run folder, a damaged file in it (the message names it, and offers the previous checkpoint), data
-            that are not there or not the same any more, and what `fit` objects to.
+        ValueError: no run folder, a program that is not trusted, a damaged file in it (the message names it, and offers
+            the previous checkpoint), data that are not there or not the same any more, and what `fit` objects to.
     """
     folder = Path(folder)
-    config, group = read_config(folder), distributed.current(device)
+    config, group = opened(folder, trust), distributed.current(device)
     device, language = device if group is None else group.device, backend(backend_of(config))
     language.check("train", 1 if group is None else group.world)
     with config_errors(folder):

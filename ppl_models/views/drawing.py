@@ -71,7 +71,7 @@ def pictures(rows: Mapping[str, np.ndarray], columns: int, title: str, target: i
     axes = figure.add_axes((left / width, MARGIN / height, across / width, down / height))
     show_page(axes, page, labels, 8 / scale)
     if title:
-        figure.text(left / width, 1 - (top / 2) / height, title, fontsize=10, color=INK, va="center")
+        figure.text(left / width, 1 - (top / 2) / height, title, fontsize=10, color=INK, va="center", parse_math=False)
     return figure
 
 

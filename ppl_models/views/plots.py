@@ -101,7 +101,7 @@ def history(records: Sequence[Mapping[str, float]], title: str = "") -> Figure:
         axes.set_ylim(low - pad, high + pad)
     axes.set_xlabel("step")
     axes.set_ylabel("negative ELBO (nats per datum)")
-    axes.set_title(title, loc="left", fontsize=11, color=INK)
+    axes.set_title(title, loc="left", fontsize=11, color=INK, parse_math=False)
     axes.legend(frameon=False)
     axes.margins(x=0.01)
     return figure

@@ -154,6 +154,7 @@ def save_images(folder: Path, count: int, mode: str = "L") -> None:
 def test_folder(tmp_path):
     save_images(tmp_path / "a", 20)
     (tmp_path / "a" / "notes.txt").write_text("no image")
+    os.mkfifo(tmp_path / "a" / "pipe.png")
     train, test = data.load(f"folder:{tmp_path}", size=4)
     assert (len(train), len(test), train.shape, train.levels) == (18, 2, (1, 4, 4), 256)
     assert sorted(torch.cat([train.values, test.values])[:, 0].tolist()) == list(range(0, 200, 10))
@@ -437,6 +438,42 @@ def test_fetching_into_the_cache(tmp_path, monkeypatch):
         assert [len(part) for part in data.load("mnist")] == [30, 9]
         server.shutdown()
     assert [len(part) for part in data.load("mnist")] == [30, 9]  # from the cache
+
+
+def test_a_home_that_never_stops_sending(tmp_path, monkeypatch):
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+    from threading import Thread
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            try:
+                while True:
+                    self.wfile.write(bytes(1 << 16))
+            except OSError:  # whoever asked has had enough
+                pass
+
+        def log_message(self, *words):
+            pass
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / project)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        source = fetch.Source("x.gz", "sha256:" + "0" * 64, 1000, f"http://127.0.0.1:{server.server_port}/x.gz")
+        with pytest.raises(ValueError, match="sent something else than sha256:0* of 1000 bytes") as error:
+            fetch.download(source, "mnist")
+        one_line(error)
+        server.shutdown()
+    assert not list((tmp_path / "ppl-models" / "mnist").glob("*.gz"))
+
+
+def test_every_file_of_the_catalogue_states_its_size():
+    for entry in catalogue.CATALOGUE.values():
+        for source in entry.sources:
+            path = fetch.local(source, entry.folders)
+            assert source.size > 0 and (path is None or source.unzipped or path.stat().st_size == source.size), source
 
 
 def test_cifar_archive(tmp_path, monkeypatch):

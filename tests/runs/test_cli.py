@@ -464,9 +464,9 @@ def test_damaged_folders_are_named(trained):
     text, tensors = config.read_text(), checkpoint.read_bytes()
     whole = json.loads(text)
 
-    def damaged(**changes: dict) -> str:
+    def damaged(words: str = "", **changes: dict) -> str:
         config.write_text(json.dumps({**whole, **changes}))
-        message = complaint("evaluate run --particles 2")
+        message = complaint(f"evaluate run --particles 2 {words}")
         config.write_text(text)
         return message
 
@@ -476,7 +476,9 @@ def test_damaged_folders_are_named(trained):
     assert "config.json is damaged: it lacks 'import'" in damaged(model={"name": "sere-vae", "sizes": {}})
     wide = {**whole["model"], "sizes": {**whole["model"]["sizes"], "hidden": 16}}
     assert "is (2, 2), want (4, 2); rebuild model and guide with the sizes" in damaged(model=wide)
-    assert "objects of the class date cannot be called" in damaged(model={**wide, "import": "datetime:date"})
+    other = {**wide, "import": "datetime:date"}
+    assert "found 'datetime:date' in a file, want a program of the collection" in damaged(model=other)
+    assert "objects of the class date cannot be called" in damaged("--trust datetime", model=other)
     checkpoint.write_bytes(tensors[: len(tensors) // 2])
     assert "checkpoint.safetensors is truncated" in complaint("sample run")
     checkpoint.write_bytes(b"\x80\x04pickle")

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..files import write_atomically, write_json
 from ..results import as_records
+from ..training_record import check_history
 
 LINES, SHOWN = "history.jsonl", "history.json"
 SELDOM = 1.0  # seconds at least between two versions of the one for people, which is written whole
@@ -79,21 +80,28 @@ class History:
             ValueError: other lines, or fewer.
         """
         if told is None:
-            told = json.loads(self.shown.read_text())["history"]
+            shown = json.loads(self.shown.read_text())
+            told = shown.get("history") if isinstance(shown, dict) else shown
         if isinstance(told, list):
+            check_history(self.shown, told)
             return as_records(told)
+        counts = [told.get(key) for key in ("records", "bytes")] if isinstance(told, dict) else [None]
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError(f"{self.path}: found no count of its lines in the checkpoint, which is damaged")
         if not told["records"]:
             return []
         with open(self.path, "rb") as file:
             lines = file.read(told["bytes"])
-        if len(lines) != told["bytes"] or hashlib.sha256(lines).hexdigest() != told["sha256"]:
+        if len(lines) != told["bytes"] or hashlib.sha256(lines).hexdigest() != told.get("sha256"):
             raise ValueError(
                 f"{self.path} is damaged: its first {told['records']} lines are not the records of the checkpoint; "
                 "remove it to go on without them"
             )
         self._digest.update(lines)
         self.count, self.size = told["records"], told["bytes"]
-        return as_records([json.loads(line) for line in lines.splitlines()])
+        records = [json.loads(line) for line in lines.splitlines()]
+        check_history(self.path, records)
+        return as_records(records)
 
 
 def _lines(records: Sequence[Mapping[str, float]]) -> bytes:

@@ -119,6 +119,11 @@ def with_constants(path: Path, guide: Callable) -> Callable:
 
 
 def _loaded(path: Path, label: str, program: Program, values: Mapping[str, np.ndarray]) -> Program:
+    held = {**named_parameters(program), **named_constants(program)}
+    for name in held.keys() & values.keys():
+        found, want = np.asarray(values[name]).dtype, np.asarray(held[name]).dtype
+        if found.kind != want.kind or (name in named_parameters(program) and found != want):
+            raise ValueError(f"{path}: tensor '{label}.{name}' is of {found}, want {want}; build it in that precision")
     try:
         return with_parameters(program, {**absent_constants(program), **values})
     except ValueError as error:

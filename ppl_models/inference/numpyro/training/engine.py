@@ -16,6 +16,7 @@ from ppl_models.numpyro.parts.program import Program, named_constants
 
 from ...objectives.bounds import elbo
 from ...results import Run
+from ...training_record import check_training, checked, usable
 from ..engine.parameters import Params
 from ..engine.step import Blocks, State
 from ..feeding.batches import drawn
@@ -143,6 +144,7 @@ class NumPyroEngine:
     def read(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """See `Engine`."""
         found = read(self.path)
+        check_training(self.path, found.about, seed=int)
         return found.training, found.about
 
     def restore(self, state: Mapping[str, Any], about: Mapping[str, Any]) -> None:
@@ -153,12 +155,17 @@ class NumPyroEngine:
             return self.parameters.restored(self.state.params, own)
 
         kinds = ["params", "exp_avg", "exp_avg_sq"] + (["average"] if self.state.average is not None else [])
-        self.state = self.state._replace(**{kind: restored(kind) for kind in kinds})
-        objective = {name: jnp.asarray(state[f"objective.{name}"]) for name in self.state.objective}
-        told = jnp.asarray(state["tally"])  # older files tell fewer divergences
-        self.state = self.state._replace(tally=self.state.tally.at[: len(told)].set(told), objective=objective)
-        if about["best"] is not None:
-            self.best = restored("best")
+        with usable(self.path):
+            self.state = self.state._replace(**{kind: restored(kind) for kind in kinds})
+            objective = {
+                name: jnp.asarray(checked(f"objective.{name}", state[f"objective.{name}"], jnp.asarray(now)))
+                for name, now in self.state.objective.items()
+            }
+            tally, told = self.state.tally, state["tally"]  # older files tell fewer divergences
+            tally = tally.at[: len(told)].set(jnp.asarray(checked("tally", told, tally[: len(told)])))
+            self.state = self.state._replace(tally=tally, objective=objective)
+            if about["best"] is not None:
+                self.best = restored("best")
 
     def leave(self, best: bool) -> None:
         """Leave the run with the pair."""

@@ -20,6 +20,7 @@ from ...loop import Loop, check_call
 from ...progress import waiting
 from ...results import Callback, Run, as_sequence
 from ...resuming.identity import Identity, cpus, factorization_of
+from ...training_record import check_training
 from ...weighing import Weighing
 from ..engine.parameters import find, of_program
 from ..engine.step import Blocks, Step, begun
@@ -177,5 +178,6 @@ def _started(folder: Path, config: FitConfig, model: Callable, guide: Callable) 
     about = found.about
     if about.get("backend") != "numpyro" or "seed" not in about:
         raise ValueError(f"fit: {folder} holds no training of NumPyro programs; choose another folder")
+    check_training(folder / CHECKPOINT, about, seed=int)
     compared(config.to_dict(), about["settings"])
     return about["seed"]

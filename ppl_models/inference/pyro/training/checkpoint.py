@@ -120,7 +120,8 @@ def load(path: Path, modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) ->
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a truncated, damaged or foreign file (the message offers the previous one, if that is whole), or one
-            of other modules: the first difference is named. One of a guide that read its data in another order then.
+            of other modules: the first difference of name, shape or type is named. One of a guide that read its data in
+            another order then.
     """
     found, wanted = _under_names_of_today(read(path), modules), _tensors(modules)
     container.check_evidence(path, found, modules.values())
@@ -144,6 +145,11 @@ def load(path: Path, modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) ->
             raise ValueError(
                 f"{path}: tensor {key!r} is {tuple(tensors[key].shape)}, want {tuple(value.shape)}; "
                 "rebuild model and guide with the sizes they were saved with"
+            )
+        if tensors[key].dtype != value.dtype:
+            raise ValueError(
+                f"{path}: tensor {key!r} is of {tensors[key].dtype}, want {value.dtype}; rebuild model and guide in "
+                "the precision they were saved with"
             )
     with torch.no_grad():
         for key, value in wanted.items():

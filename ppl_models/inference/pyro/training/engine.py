@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...config import FitConfig
 from ...objectives.bounds import elbo
+from ...training_record import check_training, checked, usable
 from ..engine.compiled import Compiled
 from ..engine.step import Eager, StepInputs
 from ..feeding.batches import Batches
@@ -139,7 +140,9 @@ class PyroEngine:
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """See `Engine`."""
-        return load_training(self.path, self.saved)
+        state, about = load_training(self.path, self.saved)
+        check_training(self.path, about, world=int)
+        return state, about
 
     def restore(self, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
         """Go on from a checkpoint.
@@ -154,13 +157,18 @@ class PyroEngine:
                 "resume with as many"
             )
         load(self.path, self.saved)
-        self.slots.restore(state)
-        self.tally[: len(state["tally"])] = state["tally"].to(self.tally)  # older files tell fewer divergences
-        if about["best"] is not None:
-            self.best = [state[f"best.{name}"].to(self.device) for name in self.slots.names]
-        own = unpacked(state[f"process.{rank}"].numpy().tobytes())
-        self.batches.restore({k: v for k, v in own.items() if k in ("order", "position", "seed")})
-        set_rng_state(own, self.device)
+        with usable(self.path):
+            self.slots.restore(state)
+            told = state["tally"].to(self.device)
+            self.tally[: len(told)] = checked(
+                "tally", told, self.tally[: len(told)]
+            )  # older files tell fewer divergences
+            if about["best"] is not None:
+                pairs = zip(self.slots.names, self.slots.parameters, strict=True)
+                self.best = [checked(f"best.{name}", state[f"best.{name}"], p).to(self.device) for name, p in pairs]
+            own = unpacked(state[f"process.{rank}"].numpy().tobytes())
+            self.batches.restore({k: v for k, v in own.items() if k in ("order", "position", "seed")})
+            set_rng_state(own, self.device)
 
     def leave(self, best: bool) -> None:
         """Leave the pair with its averages, or the best of them, in memory of its own."""
