@@ -1,10 +1,12 @@
 """Ladder inference: a bottom-up estimate merged with the prior on the way down."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
+
+from ppl_models.parts.kinds import Count, Image, Whole
 
 from .parts.checks import check_top
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
@@ -62,9 +64,9 @@ class Ladder(TopDownGuide):
         encoder: str | nn.Module = "bottom-up",
         parents: Parents = "needed",
         evidence: Reads = "needed",
-        hidden: int = 256,
-        depth: int = 1,
-        image: Sequence[int] | None = None,
+        hidden: Count = 256,
+        depth: Whole = 1,
+        image: Image | None = None,
         top: str = "estimate",
     ) -> None:
         super().__init__(model, *args)

@@ -1,7 +1,5 @@
 """A chain of images that is trained to reach the data (Bordes, Honari & Vincent 2017, arXiv 1703.06975)."""
 
-from collections.abc import Sequence
-
 import pyro
 import pyro.distributions as dist
 import torch
@@ -10,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from .parts import likelihoods
+from .parts.kinds import Count, Event
 from .parts.program import Program
-from .parts.sizes import event_size, one_size
+from .parts.sizes import event_size
 from .parts.structure import check_criterion
 
 LEAST = 1e-3  # scale of z_1
@@ -85,14 +84,14 @@ class Infusion(Program):
 
     def __init__(
         self,
-        event: int | Sequence[int] = 784,
-        steps: int = 10,
-        hidden: int = 1200,
+        event: Event = 784,
+        steps: Count = 10,
+        hidden: Count = 1200,
         criterion: str = "elbo",
     ) -> None:
         super().__init__()
         self.event, _ = event_size("Infusion", event)
-        self.steps, hidden = one_size("Infusion", "steps", steps), one_size("Infusion", "hidden", hidden)
+        self.steps = steps
         self.criterion = check_criterion("Infusion", criterion)
         self.likelihood = likelihoods.Gaussian()
         self.start = nn.Parameter(torch.cat([torch.full((self.event,), 0.5), torch.full((self.event,), -0.1)]))

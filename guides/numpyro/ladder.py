@@ -1,11 +1,13 @@
 """Ladder inference: a bottom-up estimate merged with the prior on the way down."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 from jax import Array
 from numpyro.distributions import Distribution
+
+from ppl_models.parts.kinds import Count, Image, Whole
 
 from ..parts.checks import check_top
 from ..parts.factors import Families
@@ -27,9 +29,9 @@ class Ladder(TopDownGuide):
         encoder: str | eqx.Module = "bottom-up",
         parents: Parents = "needed",
         evidence: Reads = "needed",
-        hidden: int = 256,
-        depth: int = 1,
-        image: Sequence[int] | None = None,
+        hidden: Count = 256,
+        depth: Whole = 1,
+        image: Image | None = None,
         top: str = "estimate",
         key: Array,
     ) -> None:

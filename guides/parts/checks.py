@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from math import prod
 
-from ppl_models.parts.sizes import one_size
-
 from .layout import Layout
 
 ENCODERS = ("separate", "shared", "bottom-up", "conv", "pyramid", "linear")
@@ -49,11 +47,6 @@ def check_finite(layout: Layout, finite: bool) -> None:
     if not finite:
         sites = ", ".join(layout.evidence_sites)
         raise ValueError(f"guide {layout.guide}: NaN or infinite values observed (sites {sites})")
-
-
-def check_sizes(guide: str, hidden: int, depth: int) -> tuple[int, int]:
-    """The width and the residual blocks of networks; ValueError for what are none."""
-    return one_size(f"guide {guide}", "hidden", hidden), one_size(f"guide {guide}", "depth", depth, least=0)
 
 
 def check_encoder(guide: str, spec: object, module: type, inputs: int, image: Sequence[int] | None) -> Sequence[int]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import deserialize
 
-from .files import remove_stale
+from .files import json_of, remove_stale
 
 FORMAT = "ppl-models 4"
 OTHER_COVARIATES = "ppl-models 3"  # guides then read them otherwise, or not at all (`check_evidence`)
@@ -89,7 +89,7 @@ def described(about: Mapping[str, Any]) -> str:
         TypeError: what JSON does not know.
     """
     try:
-        return json.dumps(about)
+        return json_of(about)
     except (TypeError, ValueError) as error:
         raise TypeError(f"save: about is not JSON ({error}); want strings, numbers, lists and dictionaries") from None
 

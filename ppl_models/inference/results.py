@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import nan
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,11 +45,16 @@ class Callback(Protocol):
 def as_records(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
     """The records of a file under their names of today: version 0.1 called "nll" what is "negative_elbo".
 
+    Files have null for a number that is not finite; here it is NaN.
+
     >>> as_records([{"step": 1, "nll": 2.0}])
     [{'step': 1, 'negative_elbo': 2.0}]
     """
     old = [{} if "negative_elbo" in record else {"nll": "negative_elbo"} for record in history]
-    return [{own.get(k, k): v for k, v in record.items()} for own, record in zip(old, history, strict=True)]
+    return [
+        {own.get(k, k): nan if v is None else v for k, v in record.items()}
+        for own, record in zip(old, history, strict=True)
+    ]
 
 
 def as_sequence(callbacks: Callback | Sequence[Callback] | None) -> list[Callback]:

@@ -1,9 +1,12 @@
 """Checks of data, likelihoods and networks that both languages make, with one message for each fault."""
 
 from collections.abc import Callable, Mapping, Sequence
-from math import inf, prod
+from math import prod
 from numbers import Integral
 from typing import Any
+
+from .checked import told
+from .kinds import WRONG, Number
 
 
 def check_rows(name: str, shape: tuple[int, ...], event: tuple[int, ...], one: str, flat: str) -> None:
@@ -58,20 +61,21 @@ def rounding(entries: int, eps: float) -> float:
 
 def check_scale(scale: float | None) -> None:
     """Raise ValueError unless the scale of a Gaussian likelihood is positive and finite, or None."""
-    if scale is not None and not 0 < scale < inf:
-        raise ValueError(f"found scale {scale}, want a positive finite number, or none to learn it")
+    if scale is not None and Number(above=0).read(scale) is WRONG:
+        raise ValueError(f"found scale {told(scale)}, want a positive finite number, or none to learn it")
 
 
 def count_of_levels(levels: int) -> int:
     """The number of grey levels as an int; ValueError below 2."""
-    if levels < 2:
-        raise ValueError(f"found {levels} levels, want at least 2")
-    return int(levels)
+    if (found := Number(whole=True, least=2).read(levels)) is WRONG:
+        raise ValueError(f"found {told(levels)} levels, want at least 2, an integer")
+    return found
 
 
 def check_network(inputs: Sequence[int], output: int, hidden: int, depth: int) -> None:
     """Raise ValueError unless widths are positive, and the depth is not negative."""
-    if any(n < 1 for n in (*inputs, output, hidden)) or depth < 0:
+    wrong = [n for n in (*inputs, output, hidden) if Number(whole=True, least=1).read(n) is WRONG]
+    if wrong or Number(whole=True, least=0).read(depth) is WRONG:
         raise ValueError(
             f"network: found inputs {tuple(inputs)}, output {output}, hidden {hidden}, depth {depth}; "
             "want positive widths and depth >= 0"

@@ -86,6 +86,8 @@ def ordered(columns: Mapping[str, Any], asks: str, program: Callable | None) -> 
 
 def takes(count: int, program: Callable | None) -> bool:
     """Whether a program can be called with so many arguments, as far as is known."""
+    if not callable(program):
+        return program is None
     known = signature_of(program)
     try:
         return known is None or known.bind(*[None] * count) is not None

@@ -2,9 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from ppl_models.parts.kinds import Either, Is, Number
 
 Array = Any  # a tensor of torch, or an array of JAX
+# the weight of the divergences: an array is not read, as a step would wait for it
+Beta = Annotated[float | Array, Either((Is("an array", lambda value: hasattr(value, "dtype")), Number(least=0)))]
 
 
 @dataclass(frozen=True)

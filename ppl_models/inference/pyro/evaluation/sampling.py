@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -11,6 +10,8 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Count, Program, Seed
 from ppl_models.programs import pyro as programs
 from ppl_models.programs.pairs import NO_DATA, refuse_undrawn
 from ppl_models.programs.plates import is_local
@@ -22,7 +23,8 @@ from ..passes.terms import units_of
 from .densities import device_of, looking
 
 
-def ancestral(model: Callable, x: Tensor, *, draws: bool = True, seed: int | None = 0) -> Tensor:
+@checked
+def ancestral(model: Program, x: Tensor, *, draws: bool = True, seed: Seed | None = 0) -> Tensor:
     """Rows drawn from a model, from its prior to its data: one for each row of x.
 
     Args:
@@ -43,8 +45,9 @@ def ancestral(model: Callable, x: Tensor, *, draws: bool = True, seed: int | Non
         return _generated(model, x, {}, draws)
 
 
+@checked
 def decode(
-    model: Callable, codes: Mapping[str, Tensor], x: Tensor, *, draws: bool = False, seed: int | None = 0
+    model: Program, codes: Mapping[str, Tensor], x: Tensor, *, draws: bool = False, seed: Seed | None = 0
 ) -> Tensor:
     """Means of a model's data given its latents, one row for each code.
 
@@ -91,14 +94,15 @@ class Chain:
     every: int = 1
 
 
+@checked
 def markov_chain(
-    model: Callable,
-    guide: Callable,
+    model: Program,
+    guide: Program,
     x: Tensor,
-    steps: int = 100,
+    steps: Count = 100,
     *,
-    every: int = 1,
-    seed: int | None = 0,
+    every: Count = 1,
+    seed: Seed | None = 0,
 ) -> Chain:
     """Walk from data to codes and back, all rows of x at once.
 
@@ -122,7 +126,7 @@ def markov_chain(
 
     Source: Zhao, Song, Ermon 2017 (arXiv 1702.08658), section 4; Creswell et al. 2016 (arXiv 1610.09296).
     """
-    if not all(isinstance(n, Integral) for n in (steps, every)) or not 1 <= every <= steps:
+    if every > steps:
         raise ValueError(f"markov_chain: found steps={steps}, every={every}, want integers, 1 <= every <= steps")
     device = device_of(model, guide)
     x = x if device is None else x.to(device)

@@ -1,9 +1,11 @@
 """`pair_info(model, guide, args)`: run a pair once and record all that a training or an evaluation must know of it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.poutine import Trace
@@ -14,13 +16,14 @@ from ppl_models.programs.plates import data_plate
 from ppl_models.programs.pyro import read
 from ppl_models.programs.rows import fits, rows_in
 
+from ...finite import counted, infinite_terms, refuse
 from ..sites.rounding import rounded
 from .checks import forked
 from .enumerated import with_states
 from .messengers import Drawing
 from .particles import vectorizes
 from .rows import made_for, refuse_others, refuse_unsized_plates
-from .terms import Terms, collect, run_pair
+from .terms import Terms, collect, run_pair, terms
 
 ENUMERATE = "which does without, or sum a discrete site out with TraceEnum_ELBO"
 
@@ -135,10 +138,11 @@ def _seen(
     """(traces, params, what was called, record) of a run; if it fails, it is asked if the number of rows is why."""
     try:
         traces, params, ran = run_with_params(model, guide, args, kwargs, sums)
-    except Exception:
+    except Exception as error:
         refuse_unsized_plates(asks, guide)
         if not kwargs:
             refuse_others(asks, model, guide, args)
+        _refuse_infinite(asks, error, model, guide, args, kwargs)
         raise
     of_model, of_guide = map(read, traces)
     data = data_plate(with_states(of_model) if sums else of_model, next(iter([*args, *kwargs.values()]), None))
@@ -146,6 +150,22 @@ def _seen(
     if not kwargs and not fits((pair.model, pair.guide), rows_in(args)):
         refuse_others(asks, model, guide, args)
     return traces, params, ran, pair
+
+
+def _refuse_infinite(
+    asks: str, error: Exception, model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> None:
+    """Raise ValueError for a distribution that torch refused for its parameters, which it would print whole."""
+    if not isinstance(error, ValueError) or not str(error).startswith("Expected parameter"):
+        return
+    counts: dict[str, int] = {}
+    with pyro.validation_enabled(False), suppress(Exception):
+        found = terms(model, guide, args, kwargs)
+        counts = counted(infinite_terms(found))
+    if any(counts.values()):
+        refuse(asks, {}, counts, found.seen)
+    what = " ".join(str(error).partition(", but found")[0].split())
+    raise ValueError(f"{asks}: a distribution of the programs has other parameters than it takes: {what}") from error
 
 
 def run_with_params(

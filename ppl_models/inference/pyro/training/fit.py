@@ -1,6 +1,6 @@
 """`fit`: train any (model, guide) pair on any data."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -9,11 +9,13 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Place, Program, Whole
 from ppl_models.programs.doubts import mismatches
 from ppl_models.programs.pyro import run as run_program
 from ppl_models.programs.state.torch import modules_of
 
-from ...config import FitConfig, FitOptions, configured, shows_options
+from ...config import Config, FitOptions, configured, shows_options
 from ...loop import Loop, check_call
 from ...results import Callback, Run, as_sequence
 from ...schedules import Constant
@@ -35,17 +37,18 @@ from .start import found_start
 
 
 @shows_options
+@checked
 def fit(
-    model: Callable,
-    guide: Callable,
+    model: Program,
+    guide: Program,
     data: Any,
-    config: FitConfig | None = None,
+    config: Config = None,
     *,
     validation: Any = None,
     callbacks: Callback | Sequence[Callback] | None = None,
-    folder: str | Path | None = None,
+    folder: Place | None = None,
     resume: bool = False,
-    workers: int = 0,
+    workers: Whole = 0,
     progress: bool = True,
     **options: Unpack[FitOptions],
 ) -> Run:
