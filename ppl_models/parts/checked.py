@@ -1,9 +1,10 @@
 """`checked`: a function whose arguments are held against their annotations at every call, with one form of message."""
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache, wraps
-from inspect import Parameter, signature
+from inspect import Parameter, signature, unwrap
 from types import NoneType
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -104,6 +105,7 @@ def checked(function: F, where: str | None = None, but: Sequence[str] = ()) -> F
                 raise TypeError(f"{asks}: found the argument {name!r}, want one that it takes; try {near}=")
         return function(*given, **kwargs)
 
+    setattr(call, "asks", asks)  # noqa: B010 (of any function)
     return cast(F, call)
 
 
@@ -114,14 +116,25 @@ def declared(function: Callable[..., Any]) -> dict[str, Kind]:
     ([], 'a text')
     """
     try:
-        target = function.__init__ if isinstance(function, type) else function
-        hints = get_type_hints(target, include_extras=True)
+        hints = _hints(unwrap(function.__init__ if isinstance(function, type) else function))
         names = signature(function).parameters
-    except (NameError, TypeError, ValueError, AttributeError):  # names that are there for checkers alone
+    except (TypeError, ValueError, AttributeError):
         return {}
     found = {name: kind_of(hint) for name, hint in hints.items() if name in names}
     variable = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
     return {name: kind for name, kind in found.items() if kind is not None and names[name].kind not in variable}
+
+
+def _hints(function: Any) -> dict[str, Any]:
+    """The annotations, less those with names that are there for checkers alone."""
+    try:
+        return get_type_hints(function, include_extras=True)
+    except NameError:
+        given, found = dict(function.__annotations__), {}
+        for name, hint in given.items():
+            with suppress(NameError, SyntaxError):
+                found[name] = eval(hint, function.__globals__) if isinstance(hint, str) else hint
+        return found
 
 
 def nearest(word: str, among: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ functions as `Callable`, classes, and unions of these mean what they say; a rang
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from numbers import Real
 from operator import index
 from pathlib import Path
@@ -66,7 +66,7 @@ class Number:
         number = isinstance(value, Real) and not isinstance(value, bool)
         most = LARGEST if self.whole and self.most is None and number and value > LARGEST else self.most
         low = next(((end, sign) for end, sign in ((self.least, "<="), (self.above, "<")) if end is not None), None)
-        high = next(((end, sign) for end, sign in ((most, "<="), (self.below, "<")) if end is not None), None)
+        high = next(((end, sign) for end, sign in ((most, "<="), (self.below, "<")) if end not in (None, inf)), None)
         told = ""
         if low and high:
             told = f"{low[0]:.10g} {low[1]} NAME {high[1]} {high[0]:.10g}"
@@ -168,7 +168,7 @@ Count = Annotated[int, Number(whole=True, least=1)]
 Positive = Annotated[float, Number(above=0)]
 NotNegative = Annotated[float, Number(least=0)]
 Seed = Annotated[int, Number(whole=True, least=0, most=2**32 - 1)]
-Program = Annotated[Callable[..., Any], Is("a program, a function or a module")]
+AnyProgram = Annotated[Callable[..., Any], Is("a program, a function or a module")]
 Event = Annotated[int | Sequence[int], Sizes()]
 Several = Annotated[int | Sequence[int], Sizes(always=True)]
 Image = Annotated[Sequence[int], Sizes(always=True)]

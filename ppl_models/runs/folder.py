@@ -20,9 +20,11 @@ from ppl_models.inference.checkpoint_file import CHECKPOINT, PREVIOUS
 from ppl_models.inference.files import remove_stale, write_json
 from ppl_models.inference.pyro.training.checkpoint import read
 from ppl_models.inference.results import as_records
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Place
 from ppl_models.programs.blame import raised
 
-from .backends import backend as language_of, backend_of, columns, in_backend
+from .backends import Device, backend as language_of, backend_of, columns, in_backend
 from .configuration import FORMAT, Parts, load_parts
 
 CONFIG, EXAMPLE, HISTORY = "config.json", "example.safetensors", "history.json"
@@ -66,10 +68,11 @@ class LoadedRun:
         return as_records(told["history"])
 
 
+@checked
 def load_run(
-    folder: str | Path,
-    device: str | torch.device = "cpu",
-    checkpoint: str | Path | None = None,
+    folder: Place,
+    device: Device = "cpu",
+    checkpoint: Place | None = None,
     backend: str | None = None,
 ) -> LoadedRun:
     """Rebuild the pair of a run from its folder alone: neither data nor the arguments of the training are needed.

@@ -17,9 +17,11 @@ from ppl_models.data import Data, Table
 from ppl_models.inference import Callback, Evaluation, MutualInformation, TensorBoard, mutual_information
 from ppl_models.inference.files import write_json
 from ppl_models.inference.pyro.feeding import distributed
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Place
 
 from . import names
-from .backends import backend, backend_of, columns, given
+from .backends import Device, backend, backend_of, columns, given
 from .configuration import Parts, load_parts
 from .folder import CONFIG, LoadedRun, as_written, config_errors, read_config, read_example, started
 from .options import Training
@@ -27,11 +29,12 @@ from .options import Training
 Watch = Callable[[Any, Any], Callback | None]
 
 
+@checked
 def train(
     config: Mapping[str, Any],
     parts: Parts,
-    folder: str | Path,
-    device: str | torch.device = "cpu",
+    folder: Place,
+    device: Device = "cpu",
     progress: bool = True,
     watch: Watch | None = None,
 ) -> LoadedRun:
@@ -71,9 +74,8 @@ def restarted(folder: str | Path, config: Mapping[str, Any]) -> bool:
     return read_config(Path(folder)) == json.loads(json.dumps(config))
 
 
-def resume(
-    folder: str | Path, device: str | torch.device = "cpu", progress: bool = True, watch: Watch | None = None
-) -> LoadedRun:
+@checked
+def resume(folder: Place, device: Device = "cpu", progress: bool = True, watch: Watch | None = None) -> LoadedRun:
     """Go on with a run from its last checkpoint to the end, as if it had never stopped; without one, from the start.
 
     Data, pair and all arguments are those that its configuration names. On the CPU the result is that of the

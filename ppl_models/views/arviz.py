@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ppl_models.inference.diagnostics import psis, threshold
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import AnyProgram, Count, Seed
 from ppl_models.programs.arguments import spread
 from ppl_models.programs.laboratory import choose
 
@@ -16,20 +18,21 @@ SAMPLES = ("chain", "draw")
 POINTWISE = "pointwise"
 
 
+@checked
 def to_arviz(
-    model: Callable,
-    guide: Callable,
+    model: AnyProgram,
+    guide: AnyProgram,
     x: Any,
-    draws: int = 1000,
+    draws: Count = 1000,
     *,
-    chains: int = 1,
+    chains: Count = 1,
     params: Mapping[str, Any] | None = None,
-    importance: str | None = None,
-    groups: Collection[str] = SAMPLED,
+    importance: Literal["psis"] | None = None,
+    groups: str | Collection[str] = SAMPLED,
     dims: Mapping[str, Sequence[str]] | None = None,
     coords: Mapping[str, Sequence[Any]] | None = None,
-    rows: int = 20_000,
-    seed: int | None = 0,
+    rows: Count = 20_000,
+    seed: Seed | None = 0,
 ) -> Any:
     """Draw from a pair, and name every dim of what is drawn: `az.plot_forest(to_arviz(model, guide, x))`.
 
@@ -93,10 +96,6 @@ def to_arviz(
     Source: Kumar et al. 2019 (ArviZ), JOSS 4(33); Vehtari et al. 2017 (arXiv 1507.04544) for LOO, 2024 (arXiv
     1507.02646) for k-hat; Magnusson et al. 2019 (arXiv 1904.10679) for LOO with approximate posteriors.
     """
-    if draws < 1 or chains < 1 or rows < 1:
-        raise ValueError(f"to_arviz: found draws={draws}, chains={chains}, rows={rows}, want at least 1 of each")
-    if importance not in (None, "psis"):
-        raise ValueError(f"to_arviz: found importance={importance!r}, want None or 'psis'")
     wanted = frozenset([groups] if isinstance(groups, str) else groups)
     if wanted - set(SAMPLED):
         raise ValueError(f"to_arviz: found groups {sorted(wanted - set(SAMPLED))}, want some of {', '.join(SAMPLED)}")

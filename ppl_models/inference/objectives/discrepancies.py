@@ -154,6 +154,7 @@ def mmd(
     return within[0] + within[1] - 2 * kernel(x[:, None], y[None]).mean()
 
 
+@checked
 def moments(x: Array, y: Array) -> Array:
     """Squared differences of means and covariances, |m_x - m_y|^2 + |C_x - C_y|_F^2, a scalar.
 

@@ -13,15 +13,15 @@ from jax.scipy.special import logsumexp
 
 from ppl_models.numpyro.data import Rows
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, Program, Seed
+from ppl_models.parts.kinds import AnyProgram, Count, Seed
 from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.numpyro import runs, support_of
 from ppl_models.programs.pairs import INSTEAD_OF_PORT, check_whole
 from ppl_models.programs.record import Run
 from ppl_models.programs.state.jax import tidied
 
-from ...finite import counted, infinite_terms, refuse
 from ...objectives.bounds import elbo
+from ...objectives.finite import counted, infinite_terms, refuse
 from ...progress import BOUNDS, Progress
 from ...results import Evaluation
 from ..engine.parameters import find
@@ -36,8 +36,8 @@ Pass = tuple[Array, Array, dict[str, Array]]
 
 @checked
 def evaluate(
-    model: Program,
-    guide: Program,
+    model: AnyProgram,
+    guide: AnyProgram,
     data: Any,
     *,
     particles: Count = 1000,

@@ -11,7 +11,7 @@ from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer import MCMC, NUTS
 
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, Number, Program, Seed
+from ppl_models.parts.kinds import AnyProgram, Count, Number, Seed
 from ppl_models.programs.numpyro import run as run_program, support_of
 from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.record import Run
@@ -75,7 +75,7 @@ class Reference:
 
 @checked
 def nuts(
-    model: Program,
+    model: AnyProgram,
     *args: Any,
     warmup: Count = 1000,
     draws: Annotated[int, Number(whole=True, least=4)] = 1000,

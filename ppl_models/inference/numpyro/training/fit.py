@@ -10,7 +10,7 @@ import numpy as np
 from jax import random
 
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Place, Program, Whole
+from ppl_models.parts.kinds import AnyProgram, Place, Whole
 from ppl_models.programs.doubts import mismatches
 from ppl_models.programs.numpyro import runs
 from ppl_models.programs.plates import subsampled
@@ -35,8 +35,8 @@ from .start import found_start
 @shows_options
 @checked
 def fit(
-    model: Program,
-    guide: Program,
+    model: AnyProgram,
+    guide: AnyProgram,
     data: Any,
     config: Config = None,
     *,

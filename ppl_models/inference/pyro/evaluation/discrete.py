@@ -5,7 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ppl_models.parts.checked import checked
 
+
+@checked
 @dataclass(frozen=True)
 class Joint:
     """q(x, z) = p_data(x) q(z | x) as a table.

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, Program, Seed
+from ppl_models.parts.kinds import AnyProgram, Count, Seed
 from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.pyro import run, support_of
 from ppl_models.programs.record import Run
 from ppl_models.programs.state.torch import modules_of
 
-from ...finite import counted, infinite_terms, refuse
 from ...objectives.bounds import elbo
+from ...objectives.finite import counted, infinite_terms, refuse
 from ...progress import BOUNDS, Progress
 from ...results import Evaluation as Evaluation
 from ..feeding.columns import Columns
@@ -31,8 +31,8 @@ from ..passes.terms import Terms, terms
 
 @checked
 def evaluate(
-    model: Program,
-    guide: Program,
+    model: AnyProgram,
+    guide: AnyProgram,
     data: Any,
     *,
     particles: Count = 1000,

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, Program, Seed
+from ppl_models.parts.kinds import AnyProgram, Count, Seed
 
-from ...finite import counted, refuse
+from ...objectives.finite import counted, refuse
 from ...progress import Bar
 from ..feeding.columns import Columns
 from .densities import Densities, device_of, looking
@@ -58,8 +58,8 @@ class MutualInformation:
 
 @checked
 def mutual_information(
-    model: Program,
-    guide: Program,
+    model: AnyProgram,
+    guide: AnyProgram,
     data: Any,
     *,
     rows: Count | None = 10_000,

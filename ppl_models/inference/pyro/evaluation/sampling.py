@@ -11,7 +11,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, Program, Seed
+from ppl_models.parts.kinds import AnyProgram, Count, Seed
 from ppl_models.programs import pyro as programs
 from ppl_models.programs.pairs import NO_DATA, refuse_undrawn
 from ppl_models.programs.plates import is_local
@@ -24,7 +24,7 @@ from .densities import device_of, looking
 
 
 @checked
-def ancestral(model: Program, x: Tensor, *, draws: bool = True, seed: Seed | None = 0) -> Tensor:
+def ancestral(model: AnyProgram, x: Tensor, *, draws: bool = True, seed: Seed | None = 0) -> Tensor:
     """Rows drawn from a model, from its prior to its data: one for each row of x.
 
     Args:
@@ -47,7 +47,7 @@ def ancestral(model: Program, x: Tensor, *, draws: bool = True, seed: Seed | Non
 
 @checked
 def decode(
-    model: Program, codes: Mapping[str, Tensor], x: Tensor, *, draws: bool = False, seed: Seed | None = 0
+    model: AnyProgram, codes: Mapping[str, Tensor], x: Tensor, *, draws: bool = False, seed: Seed | None = 0
 ) -> Tensor:
     """Means of a model's data given its latents, one row for each code.
 
@@ -96,8 +96,8 @@ class Chain:
 
 @checked
 def markov_chain(
-    model: Program,
-    guide: Program,
+    model: AnyProgram,
+    guide: AnyProgram,
     x: Tensor,
     steps: Count = 100,
     *,

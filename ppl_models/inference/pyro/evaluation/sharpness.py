@@ -1,12 +1,15 @@
 """`sharpness`: the mean squared Laplacian of images."""
 
-from collections.abc import Sequence
 from math import prod
 
 from torch import Tensor
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Image
 
-def sharpness(rows: Tensor, image: Sequence[int]) -> float:
+
+@checked
+def sharpness(rows: Tensor, image: Image) -> float:
     """Mean squared discrete Laplacian of images: how much of them is edges and fine detail.
 
         mean (4 x_ij - x_{i-1,j} - x_{i+1,j} - x_{i,j-1} - x_{i,j+1})^2      over the pixels inside the border

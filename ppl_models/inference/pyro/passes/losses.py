@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from inspect import unwrap
 from typing import Annotated, Any
 
 import torch
@@ -79,7 +80,7 @@ def estimate(
     doubly = _doubly(objective, gradient)
 
     def run() -> Terms:
-        return terms(model, guide, args, kwargs, particles, nesting, analytic, plate)
+        return unwrap(terms)(model, guide, args, kwargs, particles, nesting, analytic, plate)  # as `checked` before
 
     if not doubly or not torch.is_grad_enabled():
         found = [run() for _ in range(passes)]

@@ -16,7 +16,7 @@ from ppl_models.programs.plates import data_plate
 from ppl_models.programs.pyro import read
 from ppl_models.programs.rows import fits, rows_in
 
-from ...finite import counted, infinite_terms, refuse
+from ...objectives.finite import counted, infinite_terms, refuse
 from ..sites.rounding import rounded
 from .checks import forked
 from .enumerated import with_states

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Place, Program, Whole
+from ppl_models.parts.kinds import AnyProgram, Place, Whole
 from ppl_models.programs.doubts import mismatches
 from ppl_models.programs.pyro import run as run_program
 from ppl_models.programs.state.torch import modules_of
@@ -39,8 +39,8 @@ from .start import found_start
 @shows_options
 @checked
 def fit(
-    model: Program,
-    guide: Program,
+    model: AnyProgram,
+    guide: AnyProgram,
     data: Any,
     config: Config = None,
     *,

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, NotNegative, Positive, Program
+from ppl_models.parts.kinds import AnyProgram, Count, NotNegative, Positive
 
 from ...config import Decay, FitConfig, Gradient, Objective, Precision
 from ...objectives.bounds import elbo
@@ -59,8 +59,8 @@ class TrainingStep:
 
 @checked
 def training_step(
-    model: Program,
-    guide: Program,
+    model: AnyProgram,
+    guide: AnyProgram,
     args: Sequence[Any],
     *,
     compile: bool = False,

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 import numpy as np
 from array_api_compat import array_namespace
 
-from .objectives.terms import Array, Terms
+from .terms import Array, Terms
 
 
 def infinite_terms(terms: Terms) -> dict[str, Array]:
