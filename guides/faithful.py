@@ -11,7 +11,7 @@ from ppl_models.parts.kinds import Count, Image, Whole
 from .parts.conditionals import Conditionals, Reads
 from .parts.factors import Families
 from .parts.guide import OrderedGuide, example_of
-from .parts.parents import check_order, faithful_inverse, read_off
+from .parts.parents import Order, faithful_inverse, read_off
 from .parts.starts import OfSite
 from .parts.units import prior_starts
 
@@ -75,7 +75,7 @@ class Faithful(OrderedGuide):
         self,
         model: Callable,
         *args: Any,
-        order: str = "top-down",
+        order: Order = "top-down",
         family: Families = "diagonal",
         encoder: str | nn.Module = "separate",
         evidence: Reads = "needed",
@@ -86,7 +86,6 @@ class Faithful(OrderedGuide):
         init_loc_fn: OfSite | None = None,
         init_scale: float | None = None,
     ) -> None:
-        check_order(order)
         args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args, classical=not amortized)
         self.layout, self.order, parents = faithful_inverse(self.layout, model, args, order, amortized, evidence)

@@ -10,7 +10,7 @@ from ppl_models.factorization import Factorization
 from ppl_models.parts.kinds import Count, Image, Whole
 
 from ..parts.factors import Families
-from ..parts.parents import check_order, faithful_inverse, read_off
+from ..parts.parents import Order, faithful_inverse, read_off
 from ..parts.starts import OfSite
 from .parts.conditionals import Conditionals, Reads
 from .parts.guide import OrderedGuide, example_of, placed
@@ -27,7 +27,7 @@ class Faithful(OrderedGuide):
         self,
         model: Callable,
         *args: Any,
-        order: str = "top-down",
+        order: Order = "top-down",
         family: Families = "diagonal",
         encoder: str | eqx.Module = "separate",
         evidence: Reads = "needed",
@@ -39,7 +39,6 @@ class Faithful(OrderedGuide):
         init_scale: float | None = None,
         key: Array,
     ) -> None:
-        check_order(order)
         args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args, classical=not amortized)
         self.layout, chosen, parents = faithful_inverse(self.layout, model, args, order, amortized, evidence)

@@ -66,7 +66,7 @@ def check_encoder(guide: str, spec: object, module: type, inputs: int, image: Se
             )
     elif spec not in ENCODERS:
         raise ValueError(f"guide {guide}: found encoder {spec!r}, want {', '.join(map(repr, ENCODERS))} or a module")
-    elif spec in ("conv", "pyramid") and (image is None or len(image) != 3 or prod(image) != inputs):
+    elif spec in ("conv", "pyramid") and (not isinstance(image, tuple) or len(image) != 3 or prod(image) != inputs):
         raise ValueError(
             f"guide {guide}: encoder {spec!r} reads rows of {inputs} values as images, found image={image}; "
             "pass image=(channels, height, width)"

@@ -8,7 +8,7 @@ from math import inf, isfinite
 from typing import Annotated, Any, Literal, TypedDict, cast, get_args
 
 from ppl_models.parts.checked import checked, nearest
-from ppl_models.parts.kinds import Count, Is, NotNegative, Number, Positive, Seed, Whole
+from ppl_models.parts.kinds import LARGEST, Count, Is, NotNegative, Number, Positive, Seed, Whole
 from ppl_models.programs.arguments import takes
 
 from .objectives.bounds import elbo
@@ -30,7 +30,7 @@ class FitOptions(TypedDict, total=False):
     """The fields of `FitConfig` as keywords of `fit`, for editors and type checkers."""
 
     steps: Count | None
-    epochs: Positive | None
+    epochs: Annotated[float, Number(above=0, most=LARGEST)] | None
     batch_size: Count
     lr: Positive
     schedule: Literal["cosine", "constant"] | Schedule
@@ -73,7 +73,9 @@ class FitConfig:
     """
 
     steps: Count | None = option(None, "steps to take; either these or `epochs` say how long")
-    epochs: Positive | None = option(None, "passes over the data, each of len(data) // batch_size batches")
+    epochs: Annotated[float, Number(above=0, most=LARGEST)] | None = option(
+        None, "passes over the data, each of len(data) // batch_size batches"
+    )
     batch_size: Count = option(
         128, "rows a batch (of each process); of data with fewer rows all are taken, in their order"
     )

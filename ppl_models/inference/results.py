@@ -6,6 +6,8 @@ from math import nan
 from pathlib import Path
 from typing import Any, Protocol
 
+from ppl_models.parts.checked import told
+
 
 @dataclass
 class Run:
@@ -63,10 +65,13 @@ def as_sequence(callbacks: Callback | Sequence[Callback] | None) -> list[Callbac
     Raises:
         TypeError: one that cannot be called.
     """
-    found: list[Any] = [] if callbacks is None else [callbacks] if callable(callbacks) else list(callbacks)
+    several = isinstance(callbacks, Sequence) and not isinstance(callbacks, str | bytes)
+    found: list[Any] = [] if callbacks is None else [*callbacks] if several else [callbacks]
     for callback in found:
-        if not callable(callback):
-            raise TypeError(f"fit: found the callback {callback!r}, want a function of the Run")
+        if not callable(callback) or isinstance(callback, type):
+            raise TypeError(
+                f"fit: found the callback {told(callback)}, want a function of the Run, or several in a list"
+            )
     return found
 
 

@@ -79,7 +79,7 @@ def checked(function: F, where: str | None = None, but: Sequence[str] = ()) -> F
     ValueError: half: found skip='no', want True or False; try skip=False
     """
     if isinstance(function, type):
-        setattr(function, "__init__", checked(function.__init__, where or function.__name__))  # noqa: B010
+        setattr(function, "__init__", checked(function.__init__, where or function.__name__, but))  # noqa: B010
         return cast(F, function)
     asks = where or function.__qualname__.removesuffix(".__init__")
     parameters = signature(function).parameters

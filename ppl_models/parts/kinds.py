@@ -53,7 +53,9 @@ class Number:
             number = index(cast(Any, number)) if self.whole else number if type(number) is float else float(number)
         except (TypeError, OverflowError):
             return WRONG
-        if not isfinite(number) and number != self.most or self.whole and self.most is None and number > LARGEST:
+        if self.whole and abs(number) > (LARGEST if self.most is None else self.most):
+            return WRONG
+        if not isfinite(number) and number != self.most:
             return WRONG
         low = (self.least is None or number >= self.least) and (self.above is None or number > self.above)
         high = (self.most is None or number <= self.most) and (self.below is None or number < self.below)
@@ -63,7 +65,7 @@ class Number:
 
     def want(self, value: Any) -> str:
         """See `Kind`."""
-        number = isinstance(value, Real) and not isinstance(value, bool)
+        number, finite = isinstance(value, Real) and not isinstance(value, bool), _is_finite(value)
         most = LARGEST if self.whole and self.most is None and number and value > LARGEST else self.most
         low = next(((end, sign) for end, sign in ((self.least, "<="), (self.above, "<")) if end is not None), None)
         high = next(((end, sign) for end, sign in ((most, "<="), (self.below, "<")) if end not in (None, inf)), None)
@@ -74,8 +76,8 @@ class Number:
             told = f"{'at least' if low[1] == '<=' else 'more than'} {low[0]:.10g}"
         elif high:
             told = f"{'at most' if high[1] == '<=' else 'less than'} {high[0]:.10g}"
-        what = "an integer" if self.whole else "a finite number" if number and not isfinite(value) else "a number"
-        if number and isfinite(value) and not self.whole and told:
+        what = "an integer" if self.whole else "a finite number" if number and not finite else "a number"
+        if number and finite and not self.whole and told:
             return told
         return f"{what} of {told}" if told and "NAME" not in told else f"{what}, {told}" if told else what
 
@@ -141,7 +143,8 @@ class Exactly:
 
     def want(self, value: Any) -> str:
         """See `Kind`."""
-        return " or ".join(", ".join(map(repr, self.values)).rsplit(", ", 1))
+        told = ", ".join(map(repr, self.values))
+        return f"one of {told}" if len(self.values) > 2 else told.replace(", ", " or ")
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ Seed = Annotated[int, Number(whole=True, least=0, most=2**32 - 1)]
 AnyProgram = Annotated[Callable[..., Any], Is("a program, a function or a module")]
 Event = Annotated[int | Sequence[int], Sizes()]
 Several = Annotated[int | Sequence[int], Sizes(always=True)]
-Image = Annotated[Sequence[int], Sizes(always=True)]
+Image = Annotated[Sequence[int], Sizes()]
 Place = str | Path  # of a file or a folder
 Text = Is("a text", lambda value: isinstance(value, str), error=ValueError)
 PLAIN: Mapping[Any, Kind] = {
@@ -207,7 +210,9 @@ def kind_of(annotation: Any) -> Kind | None:
     base = origin or annotation
     if not isinstance(base, type) or base is object or getattr(base, "_is_protocol", False):
         return None
-    what = {Mapping: "a mapping", Sequence: "a sequence"}.get(base, f"a {base.__name__}")
+    what = {Mapping: "a mapping", Sequence: "a sequence"}.get(
+        base, f"{'an' if base.__name__[0] in 'AEIOU' else 'a'} {base.__name__}"
+    )
     text = (str, bytes) if base is Sequence else ()
     return Is(what, lambda value: isinstance(value, base) and not isinstance(value, text))
 
@@ -221,6 +226,13 @@ def base_of(annotation: Any) -> Any:
     """The type under an annotation: of `Annotated` what it is about, of a `Literal` that of its first word."""
     origin, args = get_origin(annotation), get_args(annotation)
     return args[0] if origin is Annotated else type(args[0]) if origin is Literal else annotation
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isfinite(value)
+    except (OverflowError, TypeError, ValueError):  # an integer that is no float; no number
+        return False
 
 
 def _plain(value: Any) -> Any:
