@@ -11,7 +11,7 @@ from .parts import likelihoods
 from .parts.kinds import Count, Event
 from .parts.program import Program
 from .parts.sizes import event_size
-from .parts.structure import check_criterion
+from .parts.structure import Criterion
 
 LEAST = 1e-3  # scale of z_1
 VARIANCES = (1e-4, 0.1)  # of a transition: at least, and by how much more at most
@@ -87,12 +87,12 @@ class Infusion(Program):
         event: Event = 784,
         steps: Count = 10,
         hidden: Count = 1200,
-        criterion: str = "elbo",
+        criterion: Criterion = "elbo",
     ) -> None:
         super().__init__()
         self.event, _ = event_size("Infusion", event)
         self.steps = steps
-        self.criterion = check_criterion("Infusion", criterion)
+        self.criterion = criterion
         self.likelihood = likelihoods.Gaussian()
         self.start = nn.Parameter(torch.cat([torch.full((self.event,), 0.5), torch.full((self.event,), -0.1)]))
         self.network = StepNet(self.event, hidden, self.steps)

@@ -14,7 +14,7 @@ from .parts.ladder import LadderNet
 from .parts.nets import Net
 from .parts.program import Program
 from .parts.sizes import Network, code_sizes, event_size
-from .parts.structure import check_criterion
+from .parts.structure import Criterion
 
 
 class SequentialVAE(Program):
@@ -87,14 +87,14 @@ class SequentialVAE(Program):
         network: Network = "mlp",
         shared: bool = False,
         predictor: bool = False,
-        criterion: str = "elbo",
+        criterion: Criterion = "elbo",
     ) -> None:
         super().__init__()
         self.event, image = event_size("SequentialVAE", event, network)
         self.steps = steps
         parts = code_sizes("SequentialVAE", latent, image)
         self.latent = sum(parts)
-        self.criterion = check_criterion("SequentialVAE", criterion)
+        self.criterion = criterion
         self.likelihood = likelihoods.likelihood(likelihood, "SequentialVAE", ("squash", "around"))
 
         def network_of(first: bool) -> nn.Module:

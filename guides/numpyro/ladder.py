@@ -9,7 +9,7 @@ from numpyro.distributions import Distribution
 
 from ppl_models.parts.kinds import Count, Image, Whole
 
-from ..parts.checks import check_top
+from ..parts.checks import Top, choose_tops
 from ..parts.factors import Families
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.guide import TopDown, TopDownGuide, placed
@@ -32,7 +32,7 @@ class Ladder(TopDownGuide):
         hidden: Count = 256,
         depth: Whole = 1,
         image: Image | None = None,
-        top: str = "estimate",
+        top: Top = "estimate",
         key: Array,
     ) -> None:
         super().__init__(model, *args)
@@ -40,7 +40,7 @@ class Ladder(TopDownGuide):
         self.layout = choose_evidence(self.layout, chosen, evidence)
         sizes = hidden, depth, image
         factors = Conditionals(self.layout, chosen, family, encoder, *sizes, precision_weighted=True, key=key)
-        self.factors, self.tops = placed(factors, model, args), check_top(self.layout, top)
+        self.factors, self.tops = placed(factors, model, args), choose_tops(self.layout, top)
 
     def get_posterior(self, name: str, prior: Distribution, run: TopDown) -> Distribution:
         """q(z_l | pa_l, x): estimate times prior, at the top the estimate."""

@@ -10,6 +10,7 @@ from typing import Any
 from ppl_models.factorization import Factorization
 from ppl_models.factorization.probing.recover import unobserved
 from ppl_models.parts.checked import told
+from ppl_models.programs.arguments import check_count
 from ppl_models.programs.plates import data_plate
 from ppl_models.programs.record import Plate, Site
 
@@ -216,6 +217,7 @@ def inspect_model(
         instead = f"; try {model.__name__}()" if isinstance(model, type) else ""
         found = f"found the model {told(model)}, want a {language.name} program, a function or a module{instead}"
         raise TypeError(f"guide {guide}: {found}")
+    check_count(len(args), f"guide {guide}", model)
     look = language.look(model, args, unplated)
     run, observed = look.run, look.run.observed
     if not observed:

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from ppl_models.factorization import Factorization
 from ppl_models.factorization.probing.recover import examine
-from ppl_models.parts.checked import checked
+from ppl_models.parts.checked import checked, told
 
 from .language import Arguments, Model
 from .layout import Layout
@@ -76,9 +76,9 @@ def choose_evidence(
     """
     words, every = ("needed", "observed"), tuple(layout.evidence_sites)
     if isinstance(evidence, str) and evidence not in words:
-        told = f"one of {', '.join(map(repr, words))}, or a tuple of names of arguments"
+        want = f"one of {', '.join(map(repr, words))}, or a tuple of names of arguments"
         hint = f"; try ({evidence!r},)" if evidence in layout.arguments else ""
-        raise ValueError(f"guide {layout.guide}: found evidence={evidence!r}, want {told}{hint}")
+        raise ValueError(f"guide {layout.guide}: found evidence={told(evidence)}, want {want}{hint}")
     named, seen = () if isinstance(evidence, str) else tuple(evidence), set(every)
     for name in named:
         if name not in layout.arguments:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ppl_models.parts.checked import told
+from ppl_models.programs.arguments import takes
 
 
 @dataclass
@@ -52,6 +53,8 @@ def as_records(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]
     >>> as_records([{"step": 1, "nll": 2.0}])
     [{'step': 1, 'negative_elbo': 2.0}]
     """
+    if wrong := [record for record in history if not isinstance(record, Mapping)]:
+        raise TypeError(f"history: found the record {told(wrong[0])}, want mappings, as in Run.history")
     old = [{} if "negative_elbo" in record else {"nll": "negative_elbo"} for record in history]
     return [
         {own.get(k, k): nan if v is None else v for k, v in record.items()}
@@ -68,7 +71,7 @@ def as_sequence(callbacks: Callback | Sequence[Callback] | None) -> list[Callbac
     several = isinstance(callbacks, Sequence) and not isinstance(callbacks, str | bytes)
     found: list[Any] = [] if callbacks is None else [*callbacks] if several else [callbacks]
     for callback in found:
-        if not callable(callback) or isinstance(callback, type):
+        if not takes(1, callback) or isinstance(callback, type):
             raise TypeError(
                 f"fit: found the callback {told(callback)}, want a function of the Run, or several in a list"
             )

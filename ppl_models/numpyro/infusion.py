@@ -12,7 +12,7 @@ from numpyro.distributions import Distribution
 
 from ppl_models.parts.kinds import Count, Event
 from ppl_models.parts.sizes import event_size
-from ppl_models.parts.structure import check_criterion
+from ppl_models.parts.structure import Criterion
 
 from .parts import likelihoods
 from .parts.distributions import diagonal_normal
@@ -59,13 +59,13 @@ class Infusion(Program):
         event: Event = 784,
         steps: Count = 10,
         hidden: Count = 1200,
-        criterion: str = "elbo",
+        criterion: Criterion = "elbo",
         *,
         key: Array,
     ) -> None:
         self.event, _ = event_size("Infusion", event)
         self.steps = steps
-        self.criterion = check_criterion("Infusion", criterion)
+        self.criterion = criterion
         self.likelihood = likelihoods.Gaussian()
         self.start = jnp.concatenate([jnp.full(self.event, 0.5, float), jnp.full(self.event, -0.1, float)])
         self.network = StepNet(self.event, hidden, self.steps, key=key)

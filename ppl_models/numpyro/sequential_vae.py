@@ -13,7 +13,7 @@ from numpyro.distributions import Distribution
 
 from ppl_models.parts.kinds import Count, Event, Whole
 from ppl_models.parts.sizes import Network, code_sizes, event_size
-from ppl_models.parts.structure import check_criterion
+from ppl_models.parts.structure import Criterion
 
 from .parts import likelihoods
 from .parts.distributions import StandardNormal, diagonal_normal
@@ -49,7 +49,7 @@ class SequentialVAE(Program):
         network: Network = "mlp",
         shared: bool = False,
         predictor: bool = False,
-        criterion: str = "elbo",
+        criterion: Criterion = "elbo",
         *,
         key: Array,
     ) -> None:
@@ -57,7 +57,7 @@ class SequentialVAE(Program):
         self.steps = steps
         parts = code_sizes("SequentialVAE", latent, image)
         self.latent = sum(parts)
-        self.criterion = check_criterion("SequentialVAE", criterion)
+        self.criterion = criterion
         self.likelihood = likelihoods.likelihood(likelihood, "SequentialVAE", ("squash", "around"))
 
         def network_of(first: bool, key: Array) -> Net | LadderNet:

@@ -121,8 +121,8 @@ def likelihood_of(spec: str, kinds: Mapping[str, Callable[..., Any]], owner: str
         if name == "logistic":
             return kinds[name](int(number) if colon else 256)
     except ValueError as error:
-        raise ValueError(f"{prefix}likelihood {spec!r}: {error}") from None
+        raise ValueError(f"{prefix}likelihood {told(spec)}: {error}") from None
     raise ValueError(
-        f"{prefix}likelihood: found {spec!r}, want 'bernoulli', 'gaussian', 'gaussian:SCALE' or 'logistic:LEVELS', or "
-        "a module (or 'unit-gaussian:SCALE', whose means are in [0, 1])"
+        f"{prefix}likelihood: found {told(spec)}, want 'bernoulli', 'gaussian', 'gaussian:SCALE' or 'logistic:LEVELS', "
+        "or a module (or 'unit-gaussian:SCALE', whose means are in [0, 1])"
     )

@@ -210,9 +210,8 @@ def kind_of(annotation: Any) -> Kind | None:
     base = origin or annotation
     if not isinstance(base, type) or base is object or getattr(base, "_is_protocol", False):
         return None
-    what = {Mapping: "a mapping", Sequence: "a sequence"}.get(
-        base, f"{'an' if base.__name__[0] in 'AEIOU' else 'a'} {base.__name__}"
-    )
+    article = "an" if base.__name__[0] in "AEIOU" else "a"
+    what = {Mapping: "a mapping", Sequence: "a sequence"}.get(base, f"{article} {base.__name__}")
     text = (str, bytes) if base is Sequence else ()
     return Is(what, lambda value: isinstance(value, base) and not isinstance(value, text))
 

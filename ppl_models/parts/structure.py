@@ -1,10 +1,11 @@
-"""Structure arguments of models, checked: parents of sites, criteria of chains, words of `LinearGaussian.gap`."""
+"""Structure arguments of models, checked: parents of sites, words of `LinearGaussian.gap`."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 STRUCTURES = ("mean-field", "top-down", "bottom-up")
 FAMILIES = ("full", "diagonal")
-CRITERIA = ("elbo", "per-step")
+Criterion = Literal["elbo", "per-step"]
 
 
 def parents_of(latents: tuple[str, ...], given: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
@@ -45,14 +46,3 @@ def check_gap(structure: str, family: str) -> None:
     for name, found, words in (("structure", structure, STRUCTURES), ("family", family, FAMILIES)):
         if found not in words:
             raise ValueError(f"LinearGaussian.gap: found {name} {found!r}, want {' or '.join(map(repr, words))}")
-
-
-def check_criterion(owner: str, criterion: str) -> str:
-    """Return the word for what a chain of images is trained by, if it is one.
-
-    Raises:
-        ValueError: it is not "elbo" or "per-step".
-    """
-    if criterion not in CRITERIA:
-        raise ValueError(f"{owner}: found criterion {criterion!r}, want {' or '.join(map(repr, CRITERIA))}")
-    return criterion

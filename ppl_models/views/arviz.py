@@ -1,14 +1,14 @@
 """`to_arviz`: draws of any (model, guide) pair as an ArviZ object, of ArviZ 0.x and of 1.x."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from ppl_models.inference.diagnostics import psis, threshold
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram, Count, Seed
+from ppl_models.parts.checked import checked, told
+from ppl_models.parts.kinds import AnyProgram, Count, Is, Seed
 from ppl_models.programs.arguments import spread
 from ppl_models.programs.laboratory import choose
 
@@ -16,6 +16,9 @@ from .draws import SAMPLED, Arrays, Draws
 
 SAMPLES = ("chain", "draw")
 POINTWISE = "pointwise"
+
+
+GROUPS = Is("a word or several", lambda found: isinstance(found, str) or _words(found), error=ValueError)
 
 
 @checked
@@ -28,7 +31,7 @@ def to_arviz(
     chains: Count = 1,
     params: Mapping[str, Any] | None = None,
     importance: Literal["psis"] | None = None,
-    groups: str | Collection[str] = SAMPLED,
+    groups: Annotated[str | Collection[str], GROUPS] = SAMPLED,
     dims: Mapping[str, Sequence[str]] | None = None,
     coords: Mapping[str, Sequence[Any]] | None = None,
     rows: Count = 20_000,
@@ -98,7 +101,9 @@ def to_arviz(
     """
     wanted = frozenset([groups] if isinstance(groups, str) else groups)
     if wanted - set(SAMPLED):
-        raise ValueError(f"to_arviz: found groups {sorted(wanted - set(SAMPLED))}, want some of {', '.join(SAMPLED)}")
+        raise ValueError(
+            f"to_arviz: found groups {told(sorted(map(str, wanted - set(SAMPLED))))}, want some of {', '.join(SAMPLED)}"
+        )
     args = x if type(x) is tuple else spread((x,), model, "to_arviz")
     found = _draw(model, guide, args, draws * chains, rows, seed, wanted, params)
     weights = psis(found.log_w)
@@ -123,6 +128,10 @@ def to_arviz(
     for one in sets.values():
         one.attrs = attrs | one.attrs
     return _container(sets, attrs)
+
+
+def _words(found: Any) -> bool:
+    return isinstance(found, list | tuple | Set) and all(isinstance(word, str) for word in found)
 
 
 def _draw(

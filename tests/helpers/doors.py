@@ -22,6 +22,8 @@ JAX = "ppl_models.numpyro", "guides.numpyro", "ppl_models.inference.numpyro"
 RESULTS = "Callback Chain Evaluation LoadedRun Mixing MutualInformation Reference Report Reversal Row Run Terms"
 RESULTS += " TrainingStep Verdict Factorization"
 ABSTRACT = "OrderedGuide", "TopDownGuide"
+BARE = "positional argument", "unexpected keyword", "object is not", "has no len()", "not supported between"
+BARE += "has no attribute", "argument must be", "keywords must be", "is not iterable", "argument of type"
 # arguments of any kind: the messages about them tell of columns, of losses of a library's, of names of sites
 ANY = {"data", "validation", "callbacks", "loss", "family", "found", "x", "y", "values", "states", "means", "grid"}
 ANY |= {"images", "rows", "bounds", "records", "panels", "levels", "figure", "chain", "source", "module", "title"}
@@ -120,8 +122,10 @@ def fault(error: BaseException) -> str:
         return f"it was raised in {raised}"
     if "\n" in text or len(text) > 500:
         return "it has several lines, or a very long one"
-    return "" if ": " in text or "want" in text else "it says nothing"
+    return "it is Python's own" if any(words in text for words in BARE) else ""
 
 
 def _of_room(value: Any, room: str) -> bool:
-    return getattr(value, "__module__", "") == room and hasattr(value, "asks")
+    return (
+        callable(value) and str(getattr(value, "__module__", "")).startswith(room) and not isinstance(value, type(np))
+    )

@@ -1,5 +1,6 @@
 """`right(name)`: arguments with which a public function works, in a blink, for tests that make one of them wrong."""
 
+from copy import deepcopy
 from functools import cache
 from typing import Any
 
@@ -46,6 +47,8 @@ def right(door: str) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     room, _, name = door.rpartition(".")
     ports = "numpyro" in room
     model, guide = pair("jax" if ports else "torch")
+    if not ports:  # what trains one leaves the other as it was
+        model, guide = deepcopy((model, guide))
     x = X if ports else torch.tensor(X)
     both, key = {"model": model, "guide": guide}, {}
     if ports:

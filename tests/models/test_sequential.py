@@ -342,7 +342,7 @@ def test_what_cannot_be_infused_is_refused(model, sizes, text):
 
 
 def test_infusion_refuses_unknown_criteria():
-    with pytest.raises(ValueError, match="Infusion: found criterion 'x', want 'elbo' or 'per-step'"):
+    with pytest.raises(ValueError, match="Infusion: found criterion='x', want 'elbo' or 'per-step'"):
         Infusion(4, criterion="x")
     assert math.isfinite(evaluate(*_pair(), torch.rand(4, 6), particles=3, progress=False).nll)
 

@@ -176,7 +176,8 @@ def moments(x: Array, y: Array) -> Array:
 
 
 def _check(called: str, x: Array, y: Array) -> None:
-    found = [tuple(sample.shape) if hasattr(sample, "shape") else told(sample) for sample in (x, y)]
+    whole = [hasattr(sample, "shape") and not getattr(sample, "is_sparse", False) for sample in (x, y)]
+    found = [tuple(t.shape) if good else told(t) for good, t in zip(whole, (x, y), strict=True)]
     widths = {shape[1:] for shape in found if isinstance(shape, tuple) and len(shape) == 2 and shape[0] > 1}
     if len(widths) != 1 or any(isinstance(shape, str) or len(shape) != 2 or shape[0] < 2 for shape in found):
         raise ValueError(

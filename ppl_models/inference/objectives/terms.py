@@ -8,7 +8,12 @@ from ppl_models.parts.kinds import Either, Is, Number
 
 Array = Any  # a tensor of torch, or an array of JAX
 # the weight of the divergences: an array is not read, as a step would wait for it
-Beta = Annotated[float | Array, Either((Is("an array", lambda value: hasattr(value, "dtype")), Number(least=0)))]
+Beta = Annotated[float | Array, Either((Number(least=0), Is("an array of one number", lambda x: is_scalar(x))))]
+
+
+def is_scalar(found: Any) -> bool:
+    """Whether something is an array of one floating number, of torch or JAX."""
+    return getattr(found, "shape", None) == () and "float" in str(getattr(found, "dtype", "")) and hasattr(found, "mT")
 
 
 @dataclass(frozen=True)

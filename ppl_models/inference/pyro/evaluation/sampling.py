@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram, Count, Seed
+from ppl_models.parts.checked import check, checked
+from ppl_models.parts.kinds import Count, Is, Seed
 from ppl_models.programs import pyro as programs
+from ppl_models.programs.arguments import takes
 from ppl_models.programs.pairs import NO_DATA, refuse_undrawn
 from ppl_models.programs.plates import is_local
 from ppl_models.programs.pyro import Drawable, is_point, unwrapped
@@ -22,9 +24,13 @@ from ..passes.pair_info import pair_info
 from ..passes.terms import units_of
 from .densities import device_of, looking
 
+ROWS = Is("a tensor of rows", lambda x: isinstance(x, Tensor) and x.dim() > 0 and x.layout is torch.strided)
+Rows = Annotated[Tensor, ROWS]
+OfOne = Annotated[Callable[..., Any], Is("a program of one argument", partial(takes, 1))]
+
 
 @checked
-def ancestral(model: AnyProgram, x: Tensor, *, draws: bool = True, seed: Seed | None = 0) -> Tensor:
+def ancestral(model: OfOne, x: Rows, *, draws: bool = True, seed: Seed | None = 0) -> Tensor:
     """Rows drawn from a model, from its prior to its data: one for each row of x.
 
     Args:
@@ -46,9 +52,7 @@ def ancestral(model: AnyProgram, x: Tensor, *, draws: bool = True, seed: Seed | 
 
 
 @checked
-def decode(
-    model: AnyProgram, codes: Mapping[str, Tensor], x: Tensor, *, draws: bool = False, seed: Seed | None = 0
-) -> Tensor:
+def decode(model: OfOne, codes: Mapping[str, Tensor], x: Rows, *, draws: bool = False, seed: Seed | None = 0) -> Tensor:
     """Means of a model's data given its latents, one row for each code.
 
     Args:
@@ -66,6 +70,7 @@ def decode(
     """
     if not codes:
         raise ValueError("decode: found no codes, want those of one latent at least, {'z1': z}")
+    codes = {name: check("decode", f"codes[{name!r}]", code, ROWS) for name, code in codes.items()}
     n = len(next(iter(codes.values())))
     like = x[torch.arange(n, device=x.device) % len(x)]
     with looking(model, model, seed, x):
@@ -96,9 +101,9 @@ class Chain:
 
 @checked
 def markov_chain(
-    model: AnyProgram,
-    guide: AnyProgram,
-    x: Tensor,
+    model: OfOne,
+    guide: OfOne,
+    x: Rows,
     steps: Count = 100,
     *,
     every: Count = 1,

@@ -11,6 +11,7 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
+from ppl_models.programs.arguments import check_count
 from ppl_models.programs.pairs import Pair
 from ppl_models.programs.plates import data_plate
 from ppl_models.programs.pyro import read
@@ -137,7 +138,7 @@ def _seen(
 ) -> tuple[tuple[Trace, Trace], dict[str, Tensor], Drawing, Pair]:
     """(traces, params, what was called, record) of a run; if it fails, it is asked if the number of rows is why."""
     try:
-        traces, params, ran = run_with_params(model, guide, args, kwargs, sums)
+        traces, params, ran = run_with_params(model, guide, args, kwargs, sums, asks)
     except Exception as error:
         refuse_unsized_plates(asks, guide)
         if not kwargs:
@@ -169,13 +170,20 @@ def _refuse_infinite(
 
 
 def run_with_params(
-    model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any], sums: bool = False
+    model: Callable,
+    guide: Callable,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    sums: bool = False,
+    asks: str = "contents",
 ) -> tuple[tuple[Trace, Trace], dict[str, Tensor], Drawing]:
     """((model trace, guide trace), `PairInfo.params`, `PairInfo.ran`) of a run that nothing else sees.
 
     Raises:
         ValueError: see `run_pair`.
     """
+    for role, program in (("model", model), ("guide", guide)) if not kwargs else ():
+        check_count(len(args), asks, program, role)
     with torch.no_grad(), poutine.block(), poutine.trace() as capture, poutine.block(expose_types=["param"]):
         with Drawing() as ran:
             pair = run_pair(model, guide, args, kwargs, sums)
