@@ -81,7 +81,7 @@ def checked(function: F, where: str | None = None, but: Sequence[str] = ()) -> F
     if isinstance(function, type):
         setattr(function, "__init__", checked(function.__init__, where or function.__name__, but))  # noqa: B010
         return cast(F, function)
-    asks = where or function.__qualname__.removesuffix(".__init__")
+    asks = where or function.__qualname__.removesuffix(".__init__").rpartition("<locals>.")[2]
     parameters = signature(function).parameters
     positions = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     extra = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -105,7 +105,7 @@ def checked(function: F, where: str | None = None, but: Sequence[str] = ()) -> F
                 raise TypeError(f"{asks}: found the argument {name!r}, want one that it takes; try {near}=")
         return function(*given, **kwargs)
 
-    setattr(call, "asks", asks)  # noqa: B010 (of any function)
+    call.__dict__ |= {"asks": asks, "but": but}
     return cast(F, call)
 
 

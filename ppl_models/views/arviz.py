@@ -101,9 +101,8 @@ def to_arviz(
     """
     wanted = frozenset([groups] if isinstance(groups, str) else groups)
     if wanted - set(SAMPLED):
-        raise ValueError(
-            f"to_arviz: found groups {told(sorted(map(str, wanted - set(SAMPLED))))}, want some of {', '.join(SAMPLED)}"
-        )
+        unknown = told(sorted(wanted - set(SAMPLED)))
+        raise ValueError(f"to_arviz: found groups {unknown}, want some of {', '.join(SAMPLED)}")
     args = x if type(x) is tuple else spread((x,), model, "to_arviz")
     found = _draw(model, guide, args, draws * chains, rows, seed, wanted, params)
     weights = psis(found.log_w)

@@ -16,6 +16,7 @@ from ppl_models.parts.checked import declared
 
 TORCH = "ppl_models", "guides", "ppl_models.inference", "ppl_models.factorization", "ppl_models.data"
 TORCH += "ppl_models.views", "ppl_models.runs", "ppl_models.runs.configuration", "ppl_models.runs.training"
+FUNCTIONS = {"ppl_models.runs.configuration": ["configuration"], "ppl_models.runs.training": ["train", "resume"]}
 JAX = "ppl_models.numpyro", "guides.numpyro", "ppl_models.inference.numpyro"
 
 # what functions give, and no one makes; protocols; what has no argument
@@ -34,7 +35,8 @@ def doors(rooms: tuple[str, ...]) -> Iterator[tuple[str, Callable[..., Any]]]:
     seen = set()
     for room in rooms:
         face = importlib.import_module(room)
-        names = getattr(face, "__all__", None) or [n for n, v in vars(face).items() if _of_room(v, room)]
+        names = FUNCTIONS.get(room) or getattr(face, "__all__", None)
+        names = names or [name for name, value in vars(face).items() if _of_room(value, room)]
         for name in names:
             value = getattr(face, name)
             if not callable(value) or id(value) in seen or name in RESULTS.split() or name.startswith("_"):
@@ -126,6 +128,4 @@ def fault(error: BaseException) -> str:
 
 
 def _of_room(value: Any, room: str) -> bool:
-    return (
-        callable(value) and str(getattr(value, "__module__", "")).startswith(room) and not isinstance(value, type(np))
-    )
+    return callable(value) and str(getattr(value, "__module__", "")).startswith(room)

@@ -27,10 +27,9 @@ def sharpness(rows: Tensor, image: Image) -> float:
     if isinstance(image, int) or len(image) != 3 or min(image[1:]) < 3:
         want = "(channels, height, width), at least 3 pixels high and wide"
         raise ValueError(f"sharpness: found images {image}, want {want}")
-    if not rows.dim() or rows.shape[-1] != prod(image):
-        raise ValueError(
-            f"sharpness: found rows of {rows.shape[-1] if rows.dim() else 0} values, want {prod(image)} of images {tuple(image)}"
-        )
+    width = rows.shape[-1] if rows.dim() else 0
+    if width != prod(image):
+        raise ValueError(f"sharpness: found rows of {width} values, want {prod(image)} of images {tuple(image)}")
     x = rows.reshape(-1, *image)
     inside = 4 * x[..., 1:-1, 1:-1] - x[..., :-2, 1:-1] - x[..., 2:, 1:-1] - x[..., 1:-1, :-2] - x[..., 1:-1, 2:]
     return inside.square().mean().item()
