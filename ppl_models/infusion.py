@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from .parts import likelihoods
+from .parts.checks import Criterion
 from .parts.kinds import Count, Event
 from .parts.program import Program
 from .parts.sizes import event_size
-from .parts.structure import Criterion
 
 LEAST = 1e-3  # scale of z_1
 VARIANCES = (1e-4, 0.1)  # of a transition: at least, and by how much more at most

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
+from .parts.checks import FAMILIES as FAMILIES, STRUCTURES as STRUCTURES, check_gap, parents_of
 from .parts.kinds import Event, Several
 from .parts.likelihoods import check_count, check_data
 from .parts.program import Program
 from .parts.sizes import event_size, slices_of
-from .parts.structure import FAMILIES as FAMILIES, STRUCTURES as STRUCTURES, check_gap, parents_of
 
 
 class LinearGaussian(Program):

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from .parts import likelihoods
+from .parts.checks import Criterion
 from .parts.distributions import StandardNormal
 from .parts.kinds import Count, Event, Whole
 from .parts.ladder import LadderNet
 from .parts.nets import Net
 from .parts.program import Program
 from .parts.sizes import Network, code_sizes, event_size
-from .parts.structure import Criterion
 
 
 class SequentialVAE(Program):

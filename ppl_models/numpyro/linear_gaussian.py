@@ -10,9 +10,9 @@ from jax import Array
 from jax.scipy.linalg import solve_triangular
 from numpyro.distributions import Independent, MultivariateNormal
 
+from ppl_models.parts.checks import FAMILIES as FAMILIES, STRUCTURES as STRUCTURES, check_gap, parents_of
 from ppl_models.parts.kinds import Event, Several
 from ppl_models.parts.sizes import event_size, slices_of
-from ppl_models.parts.structure import FAMILIES as FAMILIES, STRUCTURES as STRUCTURES, check_gap, parents_of
 
 from .parts.distributions import diagonal_normal
 from .parts.likelihoods import check_count, check_data

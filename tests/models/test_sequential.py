@@ -188,7 +188,7 @@ def test_the_inspector_says_what_independent_codes_lose():
 @pytest.mark.parametrize(
     ("sizes", "text"),
     [
-        ({"criterion": "last"}, "found criterion 'last', want 'elbo' or 'per-step'"),
+        ({"criterion": "last"}, "found criterion='last', want 'elbo' or 'per-step'"),
         ({"steps": 0}, "found steps=0, want an integer of at least 1"),
         (
             {"event": (1, 16, 16), "network": "conv", "latent": 1},

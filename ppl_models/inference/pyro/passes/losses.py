@@ -26,6 +26,7 @@ from .pair_info import ENUMERATE, pair_info
 from .terms import Terms, concatenated, terms, traces
 
 Objective = Callable[..., Tensor]
+_terms = unwrap(terms)  # what a step hands on was looked at before the first one
 
 
 def estimate(
@@ -80,7 +81,7 @@ def estimate(
     doubly = _doubly(objective, gradient)
 
     def run() -> Terms:
-        return unwrap(terms)(model, guide, args, kwargs, particles, nesting, analytic, plate)  # as `checked` before
+        return _terms(model, guide, args, kwargs, particles, nesting, analytic, plate)
 
     if not doubly or not torch.is_grad_enabled():
         found = [run() for _ in range(passes)]
