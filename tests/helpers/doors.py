@@ -22,6 +22,7 @@ JAX = "ppl_models.numpyro", "guides.numpyro", "ppl_models.inference.numpyro"
 # what functions give, and no one makes; protocols; what has no argument
 RESULTS = "Callback Chain Evaluation LoadedRun Mixing MutualInformation Reference Report Reversal Row Run Terms"
 RESULTS += " TrainingStep Verdict Factorization"
+RESULTS += " elbo importance_weighted unregularized"  # of every step, which look at nothing that `fit` has looked at
 ABSTRACT = "OrderedGuide", "TopDownGuide"
 BARE = "positional argument", "unexpected keyword", "object is not", "has no len()", "not supported between"
 BARE += "has no attribute", "argument must be", "keywords must be", "is not iterable", "argument of type"

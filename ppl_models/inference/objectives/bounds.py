@@ -27,7 +27,6 @@ class Objective(Protocol):
         """The bound, a scalar, with divergences of weight `beta`, of a batch of `data_size` data."""
 
 
-@checked
 def elbo(terms: Terms, beta: Beta = 1.0, data_size: Count | None = None) -> Array:
     """The evidence lower bound, a scalar in nats per datum.
 
@@ -125,7 +124,6 @@ def soft_free_bits(
     return with_groups(terms, beta, data_size, per, lambda _, kl: _soft_floor(kl, nats, width))
 
 
-@checked
 def importance_weighted(terms: Terms, beta: Beta = 1.0, data_size: Count | None = None) -> Array:
     """The importance-weighted bound of K particles, a scalar in nats per datum.
 

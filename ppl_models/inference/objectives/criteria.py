@@ -26,7 +26,6 @@ from .terms import Array, Beta, Terms
 Discrepancy = Callable[[Array, Array], Array]
 
 
-@checked
 def unregularized(terms: Terms, beta: Beta = 1.0, data_size: Count | None = None) -> Array:
     """The criterion with R = 0, a scalar in nats per datum: no bound of log p(x).
 
