@@ -1,13 +1,16 @@
 """Bottom-up inference: the latent next to the data first."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
+from ppl_models.parts.kinds import Count, Image, Whole
+
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.factors import Families
 from .parts.guide import OrderedGuide, example_of
+from .parts.starts import OfSite
 from .parts.units import prior_starts
 
 
@@ -56,10 +59,10 @@ class BottomUp(OrderedGuide):
         encoder: str | nn.Module = "separate",
         parents: Parents = "needed",
         evidence: Reads = "needed",
-        hidden: int = 256,
-        depth: int = 1,
-        image: Sequence[int] | None = None,
-        init_loc_fn: Callable | None = None,
+        hidden: Count = 256,
+        depth: Whole = 1,
+        image: Image | None = None,
+        init_loc_fn: OfSite | None = None,
         init_scale: float | None = None,
     ) -> None:
         args = example_of(type(self).__name__, model, args)

@@ -1,16 +1,18 @@
 """Faithful inversion: for any model, a guide that can be exact, with the fewest parents for its order."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from ppl_models.factorization import Factorization
+from ppl_models.parts.kinds import Count, Image, Whole
 
 from .parts.conditionals import Conditionals, Reads
 from .parts.factors import Families
 from .parts.guide import OrderedGuide, example_of
-from .parts.parents import check_order, faithful_inverse, read_off
+from .parts.parents import Order, faithful_inverse, read_off
+from .parts.starts import OfSite
 from .parts.units import prior_starts
 
 
@@ -73,18 +75,17 @@ class Faithful(OrderedGuide):
         self,
         model: Callable,
         *args: Any,
-        order: str = "top-down",
+        order: Order = "top-down",
         family: Families = "diagonal",
         encoder: str | nn.Module = "separate",
         evidence: Reads = "needed",
-        hidden: int = 64,
-        depth: int = 1,
-        image: Sequence[int] | None = None,
+        hidden: Count = 64,
+        depth: Whole = 1,
+        image: Image | None = None,
         amortized: bool | None = None,
-        init_loc_fn: Callable | None = None,
+        init_loc_fn: OfSite | None = None,
         init_scale: float | None = None,
     ) -> None:
-        check_order(order)
         args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args, classical=not amortized)
         self.layout, self.order, parents = faithful_inverse(self.layout, model, args, order, amortized, evidence)

@@ -1,13 +1,14 @@
 """Infused inference: the model's own chain, with values of the datum infused into it."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution, TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
+from ppl_models.parts.kinds import Image, Number, Positive
 from ppl_models.programs.pyro import unwrapped
 
 from .parts.factors import Rows
@@ -120,12 +121,12 @@ class Infused(TopDownGuide):
         self,
         model: Callable,
         *args: Any,
-        rate: float = 0.02,
-        width: float = 0.01,
-        image: Sequence[int] | None = None,
+        rate: Annotated[float, Number(least=0, most=0.5)] = 0.02,
+        width: Positive = 0.01,
+        image: Image | None = None,
     ) -> None:
         super().__init__(model, *args)
-        self.rates, self.width = rates_of(self.order, rate, width), float(width)
+        self.rates, self.width = rates_of(self.order, rate), width
         self.channels = channels_of(self.layout, image)
         self.factors = Rows(self.layout)
 

@@ -1,12 +1,14 @@
 """Ladder inference: a bottom-up estimate merged with the prior on the way down."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
-from .parts.checks import check_top
+from ppl_models.parts.kinds import Count, Image, Whole
+
+from .parts.checks import Top, choose_tops
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.factors import Families
 from .parts.guide import TopDownGuide
@@ -62,16 +64,16 @@ class Ladder(TopDownGuide):
         encoder: str | nn.Module = "bottom-up",
         parents: Parents = "needed",
         evidence: Reads = "needed",
-        hidden: int = 256,
-        depth: int = 1,
-        image: Sequence[int] | None = None,
-        top: str = "estimate",
+        hidden: Count = 256,
+        depth: Whole = 1,
+        image: Image | None = None,
+        top: Top = "estimate",
     ) -> None:
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)
         self.layout = choose_evidence(self.layout, chosen, evidence)
         factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, precision_weighted=True)
-        self.factors, self.tops = factors.to(**self.place), check_top(self.layout, top)
+        self.factors, self.tops = factors.to(**self.place), choose_tops(self.layout, top)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """q(z_l | pa_l, x): estimate times prior, at the top the estimate."""

@@ -1,14 +1,17 @@
 """Mean field: every latent from the data alone, and from covariates."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
+from ppl_models.parts.kinds import Count, Image, Whole
+
 from .parts.conditionals import Conditionals, Reads, choose_evidence
 from .parts.factors import Families
 from .parts.guide import TopDownGuide, example_of
+from .parts.starts import OfSite
 from .parts.units import prior_starts
 
 
@@ -69,10 +72,10 @@ class MeanField(TopDownGuide):
         family: Families = "diagonal",
         encoder: str | nn.Module = "separate",
         evidence: Reads = "needed",
-        hidden: int = 256,
-        depth: int = 1,
-        image: Sequence[int] | None = None,
-        init_loc_fn: Callable | None = None,
+        hidden: Count = 256,
+        depth: Whole = 1,
+        image: Image | None = None,
+        init_loc_fn: OfSite | None = None,
         init_scale: float | None = None,
     ) -> None:
         args = example_of(type(self).__name__, model, args)

@@ -1,10 +1,12 @@
 """Self-reflective inference: the model's own order and bijections, new bases."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
+
+from ppl_models.parts.kinds import Count, Image, Whole
 
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.factors import Families
@@ -53,9 +55,9 @@ class SelfReflective(TopDownGuide):
         encoder: str | nn.Module = "separate",
         parents: Parents = "needed",
         evidence: Reads = "needed",
-        hidden: int = 256,
-        depth: int = 1,
-        image: Sequence[int] | None = None,
+        hidden: Count = 256,
+        depth: Whole = 1,
+        image: Image | None = None,
     ) -> None:
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)

@@ -1,15 +1,14 @@
 """The deep latent Gaussian model (Rezende, Mohamed, Wierstra 2014, arXiv 1401.4082)."""
 
-from collections.abc import Sequence
-
 import pyro
 from torch import Tensor, nn
 
 from .parts import likelihoods
 from .parts.distributions import StandardNormal
+from .parts.kinds import Count, Event, Several, Whole
 from .parts.nets import Net
 from .parts.program import Program
-from .parts.sizes import all_sizes, event_size, one_size
+from .parts.sizes import event_size
 
 
 class DLGM(Program):
@@ -54,16 +53,15 @@ class DLGM(Program):
 
     def __init__(
         self,
-        event: int | Sequence[int] = 784,
-        latent: int | Sequence[int] = (50, 50),
-        hidden: int = 256,
-        depth: int = 1,
+        event: Event = 784,
+        latent: Several = (50, 50),
+        hidden: Count = 256,
+        depth: Whole = 1,
         likelihood: str | nn.Module = "bernoulli",
     ) -> None:
         super().__init__()
         self.event, _ = event_size("DLGM", event)
-        self.latent, hidden = all_sizes("DLGM", "latent", latent), one_size("DLGM", "hidden", hidden)
-        depth = one_size("DLGM", "depth", depth, least=0)
+        self.latent = latent
         self.likelihood = likelihoods.likelihood(likelihood, "DLGM")
         self.priors = nn.ModuleList(StandardNormal(size) for size in self.latent)
         self.noise = nn.ModuleList(nn.Linear(size, hidden, bias=False) for size in self.latent)

@@ -1,16 +1,15 @@
 """A hierarchy of Gaussian latents: the generative half of the ladder VAE (Sonderby et al. 2016, arXiv 1602.02282)."""
 
-from collections.abc import Sequence
-
 import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
 
 from .parts import likelihoods
 from .parts.distributions import StandardNormal
+from .parts.kinds import Event, Several, Whole
 from .parts.nets import Net
 from .parts.program import Program
-from .parts.sizes import all_sizes, event_size, layer_widths, one_size
+from .parts.sizes import event_size, layer_widths
 
 
 class HierarchicalVAE(Program):
@@ -55,18 +54,17 @@ class HierarchicalVAE(Program):
 
     def __init__(
         self,
-        event: int | Sequence[int] = 784,
-        latent: int | Sequence[int] = (4, 8, 16, 32, 64),
-        hidden: int | Sequence[int] = 256,
-        depth: int = 1,
+        event: Event = 784,
+        latent: Several = (4, 8, 16, 32, 64),
+        hidden: Event = 256,
+        depth: Whole = 1,
         likelihood: str | nn.Module = "bernoulli",
         skip: bool = False,
     ) -> None:
         super().__init__()
         self.event, _ = event_size("HierarchicalVAE", event)
-        self.latent = latent = all_sizes("HierarchicalVAE", "latent", latent)
+        self.latent = latent
         widths = layer_widths("HierarchicalVAE", hidden, latent)
-        depth = one_size("HierarchicalVAE", "depth", depth, least=0)
         self.skip = skip
         self.likelihood = likelihoods.likelihood(likelihood, "HierarchicalVAE")
         self.priors = nn.ModuleList()

@@ -1,7 +1,5 @@
 """A chain of images that is trained to reach the data (Bordes, Honari & Vincent 2017, arXiv 1703.06975)."""
 
-from collections.abc import Sequence
-
 import pyro
 import pyro.distributions as dist
 import torch
@@ -10,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from .parts import likelihoods
+from .parts.checks import Criterion
+from .parts.kinds import Count, Event
 from .parts.program import Program
-from .parts.sizes import event_size, one_size
-from .parts.structure import check_criterion
+from .parts.sizes import event_size
 
 LEAST = 1e-3  # scale of z_1
 VARIANCES = (1e-4, 0.1)  # of a transition: at least, and by how much more at most
@@ -85,15 +84,15 @@ class Infusion(Program):
 
     def __init__(
         self,
-        event: int | Sequence[int] = 784,
-        steps: int = 10,
-        hidden: int = 1200,
-        criterion: str = "elbo",
+        event: Event = 784,
+        steps: Count = 10,
+        hidden: Count = 1200,
+        criterion: Criterion = "elbo",
     ) -> None:
         super().__init__()
         self.event, _ = event_size("Infusion", event)
-        self.steps, hidden = one_size("Infusion", "steps", steps), one_size("Infusion", "hidden", hidden)
-        self.criterion = check_criterion("Infusion", criterion)
+        self.steps = steps
+        self.criterion = criterion
         self.likelihood = likelihoods.Gaussian()
         self.start = nn.Parameter(torch.cat([torch.full((self.event,), 0.5), torch.full((self.event,), -0.1)]))
         self.network = StepNet(self.event, hidden, self.steps)

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
+from .parts.checks import FAMILIES as FAMILIES, STRUCTURES as STRUCTURES, check_gap, parents_of
+from .parts.kinds import Event, Several
 from .parts.likelihoods import check_count, check_data
 from .parts.program import Program
-from .parts.sizes import all_sizes, event_size, slices_of
-from .parts.structure import FAMILIES as FAMILIES, STRUCTURES as STRUCTURES, check_gap, parents_of
+from .parts.sizes import event_size, slices_of
 
 
 class LinearGaussian(Program):
@@ -60,8 +61,8 @@ class LinearGaussian(Program):
 
     def __init__(
         self,
-        event: int | Sequence[int] = 3,
-        latent: int | Sequence[int] = (2, 2, 2),
+        event: Event = 3,
+        latent: Several = (2, 2, 2),
         parents: Mapping[str, Sequence[str]] | None = None,
         weight: float = 0.9,
         *,
@@ -69,7 +70,6 @@ class LinearGaussian(Program):
     ) -> None:
         super().__init__()
         self.event, _ = event_size("LinearGaussian", event)
-        latent = all_sizes("LinearGaussian", "latent", latent)
         self.latents = tuple(f"z{layer}" for layer in range(1, len(latent) + 1))
         self.sizes = {**dict(zip(self.latents, latent, strict=True)), "x": self.event}
         self.parents = parents_of(self.latents, {} if parents is None else parents)

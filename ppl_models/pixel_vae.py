@@ -1,6 +1,5 @@
 """A latent vector with an autoregressive decoder of images (PixelVAE: Gulrajani et al. 2017, arXiv 1611.05013)."""
 
-from collections.abc import Sequence
 from math import prod
 
 import pyro
@@ -8,10 +7,11 @@ from torch import Tensor, nn
 
 from .parts import likelihoods
 from .parts.distributions import StandardNormal
+from .parts.kinds import Count, Event
 from .parts.pixelcnn import PixelCNN
 from .parts.pixels import AutoregressiveImage, PixelMixture
 from .parts.program import Program
-from .parts.sizes import image_size, one_size
+from .parts.sizes import image_size
 
 
 class PixelVAE(Program):
@@ -59,22 +59,19 @@ class PixelVAE(Program):
 
     def __init__(
         self,
-        event: Sequence[int] = (1, 28, 28),
-        latent: int = 10,
-        hidden: int = 32,
-        depth: int = 12,
+        event: Event = (1, 28, 28),
+        latent: Count = 10,
+        hidden: Count = 32,
+        depth: Count = 12,
         likelihood: str | nn.Module = "bernoulli",
-        components: int = 10,
-        radius: int = 3,
-        window: int | None = None,
+        components: Count = 10,
+        radius: Count = 3,
+        window: Count | None = None,
     ) -> None:
         super().__init__()
         self.image = image_size("PixelVAE", event)
         self.event = prod(self.image)
-        self.latent, hidden = one_size("PixelVAE", "latent", latent), one_size("PixelVAE", "hidden", hidden)
-        depth, components = one_size("PixelVAE", "depth", depth), one_size("PixelVAE", "components", components)
-        radius = one_size("PixelVAE", "radius", radius)
-        window = None if window is None else one_size("PixelVAE", "window", window)
+        self.latent = latent
         self.likelihood = likelihoods.likelihood(likelihood, "PixelVAE")
         channels = self.image[0]
         logistic = isinstance(self.likelihood, likelihoods.Logistic)

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from .parts import likelihoods
+from .parts.checks import Criterion
 from .parts.distributions import StandardNormal
+from .parts.kinds import Count, Event, Whole
 from .parts.ladder import LadderNet
 from .parts.nets import Net
 from .parts.program import Program
-from .parts.sizes import code_sizes, event_size, one_size
-from .parts.structure import check_criterion
+from .parts.sizes import Network, code_sizes, event_size
 
 
 class SequentialVAE(Program):
@@ -77,24 +78,23 @@ class SequentialVAE(Program):
 
     def __init__(
         self,
-        event: int | Sequence[int] = 784,
-        steps: int = 8,
-        latent: int | Sequence[int] = 10,
-        hidden: int = 256,
-        depth: int = 1,
+        event: Event = 784,
+        steps: Count = 8,
+        latent: Event = 10,
+        hidden: Count = 256,
+        depth: Whole = 1,
         likelihood: str | nn.Module = "bernoulli",
-        network: str = "mlp",
+        network: Network = "mlp",
         shared: bool = False,
         predictor: bool = False,
-        criterion: str = "elbo",
+        criterion: Criterion = "elbo",
     ) -> None:
         super().__init__()
         self.event, image = event_size("SequentialVAE", event, network)
-        self.steps, hidden = one_size("SequentialVAE", "steps", steps), one_size("SequentialVAE", "hidden", hidden)
-        depth = one_size("SequentialVAE", "depth", depth, least=0)
+        self.steps = steps
         parts = code_sizes("SequentialVAE", latent, image)
         self.latent = sum(parts)
-        self.criterion = check_criterion("SequentialVAE", criterion)
+        self.criterion = criterion
         self.likelihood = likelihoods.likelihood(likelihood, "SequentialVAE", ("squash", "around"))
 
         def network_of(first: bool) -> nn.Module:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from .parts import likelihoods
 from .parts.bijectors import ConditionalRankOneAffine
+from .parts.kinds import Count, Event
 from .parts.nets import ConvNet, Net
 from .parts.program import Program
-from .parts.sizes import block_shapes, event_size, one_size
+from .parts.sizes import Network, block_shapes, event_size
 
 
 class SeReVAE(Program):
@@ -61,21 +62,19 @@ class SeReVAE(Program):
 
     def __init__(
         self,
-        event: int | Sequence[int] = 784,
-        layers: int = 10,
-        latent: int = 10,
-        hidden: int = 256,
-        depth: int = 1,
+        event: Event = 784,
+        layers: Count = 10,
+        latent: Count = 10,
+        hidden: Count = 256,
+        depth: Count = 1,
         likelihood: str | nn.Module = "bernoulli",
-        network: str = "mlp",
+        network: Network = "mlp",
     ) -> None:
         super().__init__()
         self.event, self.image = event_size("SeReVAE", event, network)
-        self.layers = layers = one_size("SeReVAE", "layers", layers)
-        self.latent = latent = one_size("SeReVAE", "latent", latent)
-        hidden = one_size("SeReVAE", "hidden", hidden)
+        self.layers = layers
+        self.latent = latent
         # at least one: the normalization inside bounds z_l, since u(z) enters squared and multiplies along the chain
-        depth = one_size("SeReVAE", "depth", depth)
         shapes = block_shapes("SeReVAE", layers, self.event, self.image)
         self.likelihood = likelihoods.likelihood(likelihood, "SeReVAE")
         k = self.likelihood.count

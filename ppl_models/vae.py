@@ -1,15 +1,14 @@
 """The variational autoencoder's generative model (Kingma & Welling 2014, arXiv 1312.6114)."""
 
-from collections.abc import Sequence
-
 import pyro
 from torch import Tensor, nn
 
 from .parts import likelihoods
 from .parts.distributions import StandardNormal
+from .parts.kinds import Count, Event, Whole
 from .parts.nets import ConvNet, Net
 from .parts.program import Program
-from .parts.sizes import event_size, one_size
+from .parts.sizes import Network, event_size
 
 
 class VAE(Program):
@@ -47,17 +46,16 @@ class VAE(Program):
 
     def __init__(
         self,
-        event: int | Sequence[int] = 784,
-        latent: int = 50,
-        hidden: int = 256,
-        depth: int = 1,
+        event: Event = 784,
+        latent: Count = 50,
+        hidden: Count = 256,
+        depth: Whole = 1,
         likelihood: str | nn.Module = "bernoulli",
-        network: str = "mlp",
+        network: Network = "mlp",
     ) -> None:
         super().__init__()
         self.event, image = event_size("VAE", event, network)
-        self.latent, hidden = one_size("VAE", "latent", latent), one_size("VAE", "hidden", hidden)
-        depth = one_size("VAE", "depth", depth, least=0)
+        self.latent = latent
         self.likelihood = likelihoods.likelihood(likelihood, "VAE")
         if image is None:
             self.decoder = Net([self.latent], self.likelihood.count * self.event, hidden, depth, norm=True)

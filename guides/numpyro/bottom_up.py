@@ -1,12 +1,15 @@
 """Bottom-up inference: the latent next to the data first."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 from jax import Array
 
+from ppl_models.parts.kinds import Count, Image, Whole
+
 from ..parts.factors import Families
+from ..parts.starts import OfSite
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.guide import OrderedGuide, example_of, placed
 from .parts.units import prior_starts
@@ -26,10 +29,10 @@ class BottomUp(OrderedGuide):
         encoder: str | eqx.Module = "separate",
         parents: Parents = "needed",
         evidence: Reads = "needed",
-        hidden: int = 256,
-        depth: int = 1,
-        image: Sequence[int] | None = None,
-        init_loc_fn: Callable | None = None,
+        hidden: Count = 256,
+        depth: Whole = 1,
+        image: Image | None = None,
+        init_loc_fn: OfSite | None = None,
         init_scale: float | None = None,
         key: Array,
     ) -> None:

@@ -1,7 +1,7 @@
 """Infused inference: the model's own chain, with values of the datum infused into it."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions import Distribution, Normal, constraints
 
+from ppl_models.parts.kinds import Image, Number, Positive
 from ppl_models.programs.numpyro import unwrapped
 
 from ..parts.factors import Rows
@@ -80,13 +81,13 @@ class Infused(TopDownGuide):
         self,
         model: Callable,
         *args: Any,
-        rate: float = 0.02,
-        width: float = 0.01,
-        image: Sequence[int] | None = None,
+        rate: Annotated[float, Number(least=0, most=0.5)] = 0.02,
+        width: Positive = 0.01,
+        image: Image | None = None,
         key: Array,
     ) -> None:
         super().__init__(model, *args)
-        self.rates, self.width = Table(rates_of(self.order, rate, width)), float(width)
+        self.rates, self.width = Table(rates_of(self.order, rate)), width
         self.channels = channels_of(self.layout, image)
         self.factors = Rows(self.layout)
 

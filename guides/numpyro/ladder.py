@@ -1,13 +1,15 @@
 """Ladder inference: a bottom-up estimate merged with the prior on the way down."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 from jax import Array
 from numpyro.distributions import Distribution
 
-from ..parts.checks import check_top
+from ppl_models.parts.kinds import Count, Image, Whole
+
+from ..parts.checks import Top, choose_tops
 from ..parts.factors import Families
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.guide import TopDown, TopDownGuide, placed
@@ -27,10 +29,10 @@ class Ladder(TopDownGuide):
         encoder: str | eqx.Module = "bottom-up",
         parents: Parents = "needed",
         evidence: Reads = "needed",
-        hidden: int = 256,
-        depth: int = 1,
-        image: Sequence[int] | None = None,
-        top: str = "estimate",
+        hidden: Count = 256,
+        depth: Whole = 1,
+        image: Image | None = None,
+        top: Top = "estimate",
         key: Array,
     ) -> None:
         super().__init__(model, *args)
@@ -38,7 +40,7 @@ class Ladder(TopDownGuide):
         self.layout = choose_evidence(self.layout, chosen, evidence)
         sizes = hidden, depth, image
         factors = Conditionals(self.layout, chosen, family, encoder, *sizes, precision_weighted=True, key=key)
-        self.factors, self.tops = placed(factors, model, args), check_top(self.layout, top)
+        self.factors, self.tops = placed(factors, model, args), choose_tops(self.layout, top)
 
     def get_posterior(self, name: str, prior: Distribution, run: TopDown) -> Distribution:
         """q(z_l | pa_l, x): estimate times prior, at the top the estimate."""

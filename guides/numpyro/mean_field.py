@@ -1,13 +1,16 @@
 """Mean field: every latent from the data alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 from jax import Array
 from numpyro.distributions import Distribution
 
+from ppl_models.parts.kinds import Count, Image, Whole
+
 from ..parts.factors import Families
+from ..parts.starts import OfSite
 from .parts.conditionals import Conditionals, Reads, choose_evidence
 from .parts.guide import TopDown, TopDownGuide, example_of, placed
 from .parts.units import prior_starts
@@ -25,10 +28,10 @@ class MeanField(TopDownGuide):
         family: Families = "diagonal",
         encoder: str | eqx.Module = "separate",
         evidence: Reads = "needed",
-        hidden: int = 256,
-        depth: int = 1,
-        image: Sequence[int] | None = None,
-        init_loc_fn: Callable | None = None,
+        hidden: Count = 256,
+        depth: Whole = 1,
+        image: Image | None = None,
+        init_loc_fn: OfSite | None = None,
         init_scale: float | None = None,
         key: Array,
     ) -> None:

@@ -1,11 +1,13 @@
 """Self-reflective inference: the model's own order and bijections, new bases."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 from jax import Array
 from numpyro.distributions import Distribution
+
+from ppl_models.parts.kinds import Count, Image, Whole
 
 from ..parts.factors import Families
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
@@ -25,9 +27,9 @@ class SelfReflective(TopDownGuide):
         encoder: str | eqx.Module = "separate",
         parents: Parents = "needed",
         evidence: Reads = "needed",
-        hidden: int = 256,
-        depth: int = 1,
-        image: Sequence[int] | None = None,
+        hidden: Count = 256,
+        depth: Whole = 1,
+        image: Image | None = None,
         key: Array,
     ) -> None:
         super().__init__(model, *args)

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from math import prod
+from typing import Literal
 
-from ppl_models.parts.sizes import one_size
+from ppl_models.parts.checked import told
 
 from .layout import Layout
 
+Top = Literal["estimate", "product"]
 ENCODERS = ("separate", "shared", "bottom-up", "conv", "pyramid", "linear")
 
 
@@ -51,11 +53,6 @@ def check_finite(layout: Layout, finite: bool) -> None:
         raise ValueError(f"guide {layout.guide}: NaN or infinite values observed (sites {sites})")
 
 
-def check_sizes(guide: str, hidden: int, depth: int) -> tuple[int, int]:
-    """The width and the residual blocks of networks; ValueError for what are none."""
-    return one_size(f"guide {guide}", "hidden", hidden), one_size(f"guide {guide}", "depth", depth, least=0)
-
-
 def check_encoder(guide: str, spec: object, module: type, inputs: int, image: Sequence[int] | None) -> Sequence[int]:
     """The shape of an image, () without one. Raise ValueError for an unknown encoder, or one that does not fit.
 
@@ -72,8 +69,10 @@ def check_encoder(guide: str, spec: object, module: type, inputs: int, image: Se
                 f"guide {guide}: encoder {type(spec).__name__} lacks the attribute `output`, its number of features"
             )
     elif spec not in ENCODERS:
-        raise ValueError(f"guide {guide}: found encoder {spec!r}, want {', '.join(map(repr, ENCODERS))} or a module")
-    elif spec in ("conv", "pyramid") and (image is None or len(image) != 3 or prod(image) != inputs):
+        raise ValueError(
+            f"guide {guide}: found encoder {told(spec)}, want {', '.join(map(repr, ENCODERS))} or a module"
+        )
+    elif spec in ("conv", "pyramid") and (not isinstance(image, tuple) or len(image) != 3 or prod(image) != inputs):
         raise ValueError(
             f"guide {guide}: encoder {spec!r} reads rows of {inputs} values as images, found image={image}; "
             "pass image=(channels, height, width)"
@@ -81,13 +80,8 @@ def check_encoder(guide: str, spec: object, module: type, inputs: int, image: Se
     return image or ()
 
 
-def check_top(layout: Layout, top: str) -> frozenset[str]:
-    """The latents that are not multiplied with their priors: those whose priors read no latent, or none.
-
-    Raises ValueError for another word than "estimate" or "product".
-    """
-    if top not in ("estimate", "product"):
-        raise ValueError(f"guide {layout.guide}: found top={top!r}, want 'estimate' or 'product'")
+def choose_tops(layout: Layout, top: Top) -> frozenset[str]:
+    """The latents that are not multiplied with their priors: those whose priors read no latent, or none."""
     parents, latents = layout.factorization.parents, layout.latents if top == "estimate" else {}
     return frozenset(z for z in latents if not any(u in latents for u in parents[z]))
 

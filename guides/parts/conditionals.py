@@ -1,6 +1,6 @@
 """`Conditionals`: the factors q(z | parents, evidence) of a guide, one network a latent over what it conditions on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import cast
 
 import pyro.distributions as dist
@@ -10,10 +10,12 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Count, Image, Whole
 from ppl_models.parts.nets import Net
 from ppl_models.programs.pyro import unwrapped
 
-from .checks import check_sizes, no_product
+from .checks import no_product
 from .encoders import encoder as evidence_network
 from .evidence import EvidenceKey, features
 from .factors import FLAT, GLOBAL_GAIN, Factor, Families, encoded, placed, plan, sloped
@@ -29,6 +31,7 @@ from .starts import OLD_WIDTH, Beginning, Start, blocks_of, split
 from .units import Units
 
 
+@checked
 class Conditionals(nn.Module):
     """All factors of a guide: raw numbers by a network of the evidence's features and the parents' values.
 
@@ -55,15 +58,14 @@ class Conditionals(nn.Module):
         parents: Mapping[str, tuple[str, ...]],
         family: Families = "diagonal",
         encoder: str | nn.Module = "separate",
-        hidden: int = 256,
-        depth: int = 1,
-        image: Sequence[int] | None = None,
+        hidden: Count = 256,
+        depth: Whole = 1,
+        image: Image | None = None,
         precision_weighted: bool = False,
         small_init: bool = False,
         starts: Mapping[str, Start] | None = None,
     ) -> None:
         super().__init__()
-        hidden, depth = check_sizes(layout.guide, hidden, depth)
         self.layout, self.parents, self.small_init = layout, dict(parents), small_init
         self.encoders = nn.ModuleList()
         widths: dict[str, int] = {}

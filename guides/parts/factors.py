@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from ppl_models.parts.checked import told
 from ppl_models.programs.record import Mask
 
 from .checks import no_product
@@ -139,8 +140,9 @@ def choose_family(
         ValueError: an unknown name, an object without the methods of a `Family`, or a flow where a product is wanted.
     """
     if not (spec in known if isinstance(spec, str) else isinstance(spec, Family) and not isinstance(spec, type)):
+        found = repr(spec) if isinstance(spec, type) else told(spec)
         raise ValueError(
-            f"guide {guide}: found family {spec!r}, want one of {', '.join(map(repr, known))}, an object with "
+            f"guide {guide}: found family {found}, want one of {', '.join(map(repr, known))}, an object with "
             "count, residual and precision_weighted, or a mapping latent -> family"
         )
     found = known[spec] if isinstance(spec, str) else spec

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -13,9 +13,10 @@ from torch.distributions import constraints
 from torch.distributions.transforms import AffineTransform, IndependentTransform, ReshapeTransform
 from torch.nn.functional import normalize, softplus
 
+from ppl_models.parts.checked import checked
 from ppl_models.parts.distributions import RankOneNormal, diagonal_normal
+from ppl_models.parts.kinds import Number
 from ppl_models.parts.likelihoods import bounded_exp
-from ppl_models.parts.sizes import one_size
 from ppl_models.programs.pyro import layers
 
 from . import factors
@@ -122,6 +123,7 @@ class Full:
         return dist.MultivariateNormal(shift + pulled, precision_matrix=precision)
 
 
+@checked
 class Flow:
     """Any marginals, tied by the copula of a Gaussian: a correlated base, a monotone spline and a scale for each entry.
 
@@ -138,8 +140,8 @@ class Flow:
 
     bound, units = 5.0, "copula"
 
-    def __init__(self, bins: int = 8) -> None:
-        self.bins = one_size("Flow", "bins", bins, least=2)
+    def __init__(self, bins: Annotated[int, Number(whole=True, least=2)] = 8) -> None:
+        self.bins = bins
 
     def count(self, n: int, precision_weighted: bool = False) -> int:
         """A mean and a log scale each, the correlations, and 3 bins - 1 numbers a spline."""

@@ -60,6 +60,7 @@ class TopDownGuide(GuideMessenger, Program, ABC):
             an event (`.mask(m).to_event(1)`) where the factor couples them.
     """
 
+    asks = "guide "
     order: Sequence[str]
     factors: Any  # `Conditionals`, or what has their `parents`, `encode` and `raw`
     place: dict[str, Any]
@@ -152,6 +153,7 @@ class OrderedGuide(Program, ABC):
             scale on a latent.
     """
 
+    asks = "guide "
     order: Sequence[str]
     factors: Conditionals
     place: dict[str, Any]

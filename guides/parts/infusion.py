@@ -1,26 +1,19 @@
 """`rates_of`, `channels_of`: the rates of the guide `Infused`, and what it wants of latents and images."""
 
 from collections.abc import Sequence
-from math import inf, prod
-from numbers import Real
+from math import prod
 
 from ppl_models.parts.sizes import image_size
 
 from .layout import Layout
 
 
-def rates_of(order: Sequence[str], rate: float, width: float) -> dict[str, float]:
+def rates_of(order: Sequence[str], rate: float) -> dict[str, float]:
     """a_t of every latent in the order in which they are drawn: rate, rate, 2 rate, 3 rate, ..., at most 1/2.
 
-    Raises:
-        ValueError: a rate outside [0, 1/2], or a width that is not positive.
-
-    >>> rates_of(("z1", "z2", "z3"), 0.1, 0.01)
+    >>> rates_of(("z1", "z2", "z3"), 0.1)
     {'z1': 0.1, 'z2': 0.1, 'z3': 0.2}
     """
-    for name, value, high in (("rate", rate, 0.5), ("width", width, inf)):
-        if not isinstance(value, Real) or not 0 <= value <= high or (name == "width" and value == 0):
-            raise ValueError(f"guide Infused: found {name}={value!r}, want 0 <= rate <= 1/2 and width > 0")
     return {name: min(rate * max(t, 1), 0.5) for t, name in enumerate(order)}
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from ppl_models.factorization import Factorization
 from ppl_models.factorization.probing.recover import unobserved
+from ppl_models.parts.checked import told
+from ppl_models.programs.arguments import check_count
 from ppl_models.programs.plates import data_plate
 from ppl_models.programs.record import Plate, Site
 
@@ -211,9 +213,11 @@ def inspect_model(
         ValueError: nothing latent, nothing observed, or a latent that is discrete, has batch dims outside all plates,
             or a support whose bounds change from run to run.
     """
-    if not callable(model):
-        found = f"found the model {model!r}, want a {language.name} program, a function or a module"
+    if not callable(model) or isinstance(model, type):
+        instead = f"; try {model.__name__}()" if isinstance(model, type) else ""
+        found = f"found the model {told(model)}, want a {language.name} program, a function or a module{instead}"
         raise TypeError(f"guide {guide}: {found}")
+    check_count(len(args), f"guide {guide}", model)
     look = language.look(model, args, unplated)
     run, observed = look.run, look.run.observed
     if not observed:

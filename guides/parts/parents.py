@@ -3,19 +3,21 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ppl_models.factorization import Factorization
-from ppl_models.factorization.graph import ORDERS
 from ppl_models.factorization.probing.recover import examine
+from ppl_models.parts.checked import checked, told
 
 from .language import Arguments, Model
 from .layout import Layout
 
-Parents = str | Mapping[str, Sequence[str]]
+Parents = Literal["needed", "all", "previous", "none"] | Mapping[str, Sequence[str]]
 Reads = str | Sequence[str]
+Order = Literal["top-down", "bottom-up", "min-fill"]
 
 
+@checked
 def choose_parents(layout: Layout, order: Sequence[str], parents: Parents) -> dict[str, tuple[str, ...]]:
     """The parents of each latent, among those sampled before it, in a guide that samples in `order`.
 
@@ -27,10 +29,6 @@ def choose_parents(layout: Layout, order: Sequence[str], parents: Parents) -> di
         ValueError: an unknown word or latent, a bare string for names, or a parent that is not sampled before its
             child.
     """
-    words = ("needed", "all", "previous", "none")
-    known = parents in words if isinstance(parents, str) else isinstance(parents, Mapping)
-    if not known:
-        raise ValueError(f"guide {layout.guide}: found parents={parents!r}, want one of {words} or a mapping")
     if not isinstance(parents, str):
         for name in parents:
             check_latent(layout, "parents", name)
@@ -78,9 +76,9 @@ def choose_evidence(
     """
     words, every = ("needed", "observed"), tuple(layout.evidence_sites)
     if isinstance(evidence, str) and evidence not in words:
-        told = f"one of {', '.join(map(repr, words))}, or a tuple of names of arguments"
+        want = f"one of {', '.join(map(repr, words))}, or a tuple of names of arguments"
         hint = f"; try ({evidence!r},)" if evidence in layout.arguments else ""
-        raise ValueError(f"guide {layout.guide}: found evidence={evidence!r}, want {told}{hint}")
+        raise ValueError(f"guide {layout.guide}: found evidence={told(evidence)}, want {want}{hint}")
     named, seen = () if isinstance(evidence, str) else tuple(evidence), set(every)
     for name in named:
         if name not in layout.arguments:
@@ -120,12 +118,6 @@ class Inverse(NamedTuple):
     layout: Layout
     order: list[str]
     parents: dict[str, tuple[str, ...]]
-
-
-def check_order(order: str) -> None:
-    """Raise ValueError for an unknown order."""
-    if order not in ORDERS:
-        raise ValueError(f"guide Faithful: found order {order!r}, want one of {', '.join(map(repr, ORDERS))}")
 
 
 def faithful_inverse(

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, prod
-from typing import Any, NamedTuple
+from math import prod
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy import ndarray
+
+from ppl_models.parts.kinds import Is
 
 from .evidence import features
 from .factors import Factor, sloped
 from .latents import Latent
 from .layout import Layout
 
+OfSite = Annotated[Callable[[Any], Any], Is("a function of a site", instead="init_to_median", error=ValueError)]
 INIT_SCALE = 0.1  # that of Pyro's and NumPyro's AutoNormal
 OLD_WIDTH = 0.1  # with which factors of `small_init` began when files had no units
 DRAWS, MOST_DRAWN = 1000, 10**6  # of a prior that is no Gaussian, for its median and its spread
@@ -63,14 +66,9 @@ class Block:
     kind: str = "diagonal"
 
 
-def start_width(guide: str, init_loc_fn: object, init_scale: float | None) -> float | None:
+def start_width(guide: str, init_loc_fn: Callable | None, init_scale: float | None) -> float | None:
     """The standard deviation to begin with, None for that of the priors. Raise ValueError for a start that is none."""
-    if init_loc_fn is not None and not callable(init_loc_fn):
-        raise ValueError(
-            f"guide {guide}: found init_loc_fn={init_loc_fn!r}, want a function of a site, as init_to_median"
-        )
-    number = isinstance(init_scale, (int, float)) and not isinstance(init_scale, bool)
-    if init_scale is not None and not (number and isfinite(init_scale) and init_scale > 0):
+    if init_scale is not None and init_scale <= 0:
         raise ValueError(f"guide {guide}: found init_scale={init_scale!r}, want a number above 0")
     return INIT_SCALE if init_loc_fn is not None and init_scale is None else init_scale
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
+
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Count, Place
 
 from . import splits
 from .array_files import array_file
@@ -167,6 +169,7 @@ def names() -> list[str]:
     return list(CATALOGUE)
 
 
+@checked
 def describe(name: str) -> str:
     """One line on a data set: what it is, its split, its default transform, its source.
 
@@ -176,12 +179,13 @@ def describe(name: str) -> str:
     return f"{name}: {entry.text}; default transform {entry.transform!r}"
 
 
+@checked
 def load(
-    name: str | Path,
+    name: Place,
     *,
     validation: bool = False,
     transform: str | Transform = "default",
-    size: int | None = None,
+    size: Count | None = None,
     arguments: Sequence[str] = (),
 ) -> tuple[Data, ...]:
     """The parts of a data set, (train, test), or (train, validation, test) with `validation=True`.

@@ -6,15 +6,21 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor
+
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Image, Number
 
 from .transforms import Binarize, Dequantize, Logit, Scale, Transform
 
 Index = int | slice | Tensor | Sequence[int]
 
 
+@partial(checked, but=["values", "labels", "transform"])
 @dataclass(frozen=True, eq=False)
 class Data:
     """Rows of values with their meaning, in the map style of `torch.utils.data.DataLoader`.
@@ -31,8 +37,8 @@ class Data:
     """
 
     values: Tensor = field(repr=False)
-    shape: tuple[int, ...]
-    levels: int | None
+    shape: Image
+    levels: Annotated[int, Number(whole=True, least=2, most=256)] | None
     transform: Transform
     name: str
     labels: Tensor | None = field(default=None, repr=False)

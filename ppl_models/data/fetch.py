@@ -66,8 +66,8 @@ def verify(path: Path, source: Source, owner: str) -> None:
 def download(source: Source, owner: str) -> Path:
     """Fetch a file into the cache (once) and return its path.
 
-    Raises ConnectionError if the home cannot be reached, ValueError if what it sends has another hash; no more than its
-    size is taken.
+    Raises ConnectionError if the home cannot be reached, ValueError if what it sends has another hash or the cache
+    cannot be written to; no more than its size is taken.
     """
     import pooch
     import requests
@@ -98,7 +98,12 @@ def download(source: Source, owner: str) -> Path:
                 downloader=capped,
             )
         )
-    except OSError as error:  # requests' errors are OSErrors
+    except OSError as error:  # requests' errors are OSErrors, too, and have no number
+        if error.errno is not None and not isinstance(error, ConnectionError | TimeoutError):
+            raise ValueError(
+                f"{owner}: {source.name} cannot be written to {folder} ({error.strerror}); make room or choose another "
+                f"cache, or put the file into a folder and set {VARIABLE} to it"
+            ) from None
         raise ConnectionError(
             f"{owner}: {source.url} cannot be reached ({type(error).__name__}); "
             f"put {source.name} into a folder and set {VARIABLE} to it"

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Place
 
 from .array_files import table_file
 from .splits import nine_tenths
 from .transforms import Transform
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Table:
     """Columns of equally many rows, each as its file has it: its shape, and its type, real numbers in float32.
@@ -45,8 +48,9 @@ class Table:
         return Table({key: column[index] for key, column in self.columns.items()}, name)
 
 
+@checked
 def load_table(
-    name: str | Path, arguments: Sequence[str], *, validation: bool = False, transform: str | Transform = "default"
+    name: Place, arguments: Sequence[str], *, validation: bool = False, transform: str | Transform = "default"
 ) -> tuple[Table, ...] | None:
     """The arrays of a .npz file that are called as arguments of a model: (train, test), or (train, validation, test).
 

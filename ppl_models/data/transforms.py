@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
+
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Number, Seed
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Identity:
         return y
 
 
+@checked
 @dataclass(frozen=True)
 class Scale:
     """Grey levels on [0, 1]: y = v / (levels - 1), v in 0 .. levels - 1, any shape.
@@ -34,10 +39,7 @@ class Scale:
     Raises ValueError unless `levels` is an integer of at least 2.
     """
 
-    levels: int
-
-    def __post_init__(self) -> None:
-        _check_levels(self)
+    levels: Annotated[int, Number(whole=True, least=2)]
 
     def __call__(self, values: Tensor) -> Tensor:
         """y = v / (levels - 1), float32."""
@@ -48,6 +50,7 @@ class Scale:
         return y
 
 
+@checked
 @dataclass(frozen=True)
 class Binarize:
     """Binary images: y ~ Bernoulli(v / (levels - 1)) independently for each pixel, any shape.
@@ -61,11 +64,8 @@ class Binarize:
     Source: Salakhutdinov and Murray 2008 (static); Burda et al. 2016, arXiv 1509.00519 (dynamic).
     """
 
-    levels: int
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        _check_levels(self)
+    levels: Annotated[int, Number(whole=True, least=2)]
+    seed: Seed | None = None
 
     def __call__(self, values: Tensor) -> Tensor:
         """y ~ Bernoulli(v / (levels - 1)), float32 zeros and ones."""
@@ -79,6 +79,7 @@ class Binarize:
         return y
 
 
+@checked
 @dataclass(frozen=True)
 class Dequantize:
     """Grey levels made continuous: y = (v + u) / levels in [0, 1), u ~ Uniform[0, 1) anew at each call.
@@ -87,10 +88,7 @@ class Dequantize:
     Source: Uria, Murray, Larochelle 2013, arXiv 1306.0186; Theis et al. 2016, arXiv 1511.01844.
     """
 
-    levels: int
-
-    def __post_init__(self) -> None:
-        _check_levels(self)
+    levels: Annotated[int, Number(whole=True, least=2)]
 
     def __call__(self, values: Tensor) -> Tensor:
         """y = (v + u) / levels, float32; floor(levels y) is v again."""
@@ -104,6 +102,7 @@ class Dequantize:
         return y
 
 
+@checked
 @dataclass(frozen=True)
 class Logit:
     """Grey levels on the real line: y = logit(alpha + (1 - 2 alpha) u), u = `Dequantize(levels)`(v).
@@ -113,15 +112,8 @@ class Logit:
     Source: Dinh et al. 2017, arXiv 1605.08803; Papamakarios et al. 2017, arXiv 1705.07057.
     """
 
-    levels: int
-    alpha: float = 1e-6
-
-    def __post_init__(self) -> None:
-        _check_levels(self)
-        if not 0.0 < self.alpha < 0.5:
-            raise ValueError(
-                f"alpha: found {self.alpha!r}, want a number between 0 and 1/2; try 1e-6, for CIFAR-10 0.05"
-            )
+    levels: Annotated[int, Number(whole=True, least=2)]
+    alpha: Annotated[float, Number(above=0, below=0.5)] = 1e-6
 
     def __call__(self, values: Tensor) -> Tensor:
         """y = logit(alpha + (1 - 2 alpha) u), float32, at most log((1 - alpha) / alpha) in size."""
@@ -144,12 +136,3 @@ class Logit:
 
 
 Transform = Identity | Scale | Binarize | Dequantize | Logit
-
-
-def _check_levels(transform: Scale | Binarize | Dequantize | Logit) -> None:
-    levels = transform.levels
-    if not isinstance(levels, int) or isinstance(levels, bool) or levels < 2:
-        raise ValueError(
-            f"levels of {type(transform).__name__}: found {levels!r}, want an integer of at least 2; "
-            "try 256 for 8-bit images"
-        )

@@ -1,11 +1,13 @@
 """`compare`: the report on whether a guide's factorization mirrors that of the exact posterior."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import networkx as nx
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import AnyProgram
 from ppl_models.programs.laboratory import experiments
 
 from .bases import shared_bases
@@ -22,8 +24,14 @@ from .verdict import Row, Verdict, judge
 LEVELS = ("site", "element")
 
 
+@checked
 def compare(
-    model: Callable, guide: Callable, *args: Any, level: str = "site", jitter: bool = True, **kwargs: Any
+    model: AnyProgram,
+    guide: AnyProgram,
+    *args: Any,
+    level: Literal["site", "element"] = "site",
+    jitter: bool = True,
+    **kwargs: Any,
 ) -> Report:
     """Compare a guide's factorization with that of the model's exact posterior, factor by factor.
 

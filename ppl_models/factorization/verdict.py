@@ -6,6 +6,8 @@ from itertools import combinations
 
 import networkx as nx
 
+from ppl_models.parts.checked import checked
+
 from .graph import Factorization
 
 
@@ -47,6 +49,7 @@ class Verdict:
     perfect: bool
 
 
+@checked
 def judge(
     model: Factorization,
     guide: Factorization,

@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import deserialize
 
-from .files import remove_stale
+from .files import json_of, remove_stale
 from .resuming.history import LINES
 from .resuming.owner import owned
 
@@ -103,7 +103,7 @@ def described(about: Mapping[str, Any]) -> str:
         ValueError: more than a header can hold and be read again.
     """
     try:
-        text = json.dumps(about)
+        text = json_of(about)
     except (TypeError, ValueError) as error:
         raise TypeError(f"save: about is not JSON ({error}); want strings, numbers, lists and dictionaries") from None
     if len(text) > LONGEST_HEADER // 4:  # beside names of tensors, and with every quote escaped

@@ -2,18 +2,25 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from difflib import get_close_matches
 from functools import partial
 from inspect import Parameter, signature
-from math import inf
-from numbers import Integral
-from typing import Any, TypedDict, cast
+from math import inf, isfinite
+from typing import Annotated, Any, Literal, TypedDict, cast, get_args
+
+from ppl_models.parts.checked import checked, nearest
+from ppl_models.parts.kinds import LARGEST, Count, Is, NotNegative, Number, Positive, Seed, Whole
+from ppl_models.programs.arguments import takes
 
 from .objectives.bounds import elbo
-from .schedules import Constant, Cosine, Linear, to_dict
+from .objectives.stateful import is_objective
+from .schedules import Constant, Cosine, Linear, to_dict, within
 
-GRADIENTS = "reparametrized", "doubly-reparametrized"
-PRECISIONS = "float32", "bfloat16"
+Decay = Annotated[float, Number(least=0, below=1)]
+Gradient = Literal["reparametrized", "doubly-reparametrized"]
+GRADIENTS = get_args(Gradient)
+Precision = Literal["float32", "bfloat16"]
+Schedule = Annotated[Callable[[int], float], Is("a function of the step", partial(takes, 1))]
+Objective = Annotated[Callable[..., Any], Is("an objective", is_objective, error=ValueError)]
 # Steps from which a capture pays on a CPU (it takes about half a minute) and on a GPU. By the number of steps and not
 # by the clock, so that a resumed run decides alike.
 WORTHWHILE = {"cpu": 5000, "cuda": 500}
@@ -22,29 +29,29 @@ WORTHWHILE = {"cpu": 5000, "cuda": 500}
 class FitOptions(TypedDict, total=False):
     """The fields of `FitConfig` as keywords of `fit`, for editors and type checkers."""
 
-    steps: int | None
-    epochs: float | None
-    batch_size: int
-    lr: float
-    schedule: str | Callable[[int], float]
-    weight_decay: float
-    warmup: int
-    beta: float | Callable[[int], float]
-    clip: float | None
-    skip: float | None
-    ema: float | None
-    particles: int
+    steps: Count | None
+    epochs: Annotated[float, Number(above=0, most=LARGEST)] | None
+    batch_size: Count
+    lr: Positive
+    schedule: Literal["cosine", "constant"] | Schedule
+    weight_decay: NotNegative
+    warmup: Whole
+    beta: NotNegative | Schedule
+    clip: Positive | None
+    skip: Annotated[float, Number(above=0, most=inf)] | None
+    ema: Decay | None
+    particles: Count
     analytic: bool
-    objective: Callable
-    gradient: str
+    objective: Objective
+    gradient: Gradient
     loss: Any
-    accumulate: int
-    precision: str
-    compile: str | bool
-    patience: int | None
-    every: int | None
+    accumulate: Count
+    precision: Precision
+    compile: Literal["auto"] | bool
+    patience: Count | None
+    every: Count | None
     record_kl: bool
-    seed: int | None
+    seed: Seed | None
 
 
 def option(default: Any, text: str) -> Any:
@@ -52,6 +59,7 @@ def option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
+@partial(checked, where="fit")
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
     """The options of `fit`, the same for Pyro and NumPyro: to be passed whole, by name, or both.
@@ -64,35 +72,37 @@ class FitConfig:
         ValueError: values out of their range, or that contradict each other.
     """
 
-    steps: int | None = option(None, "steps to take; either these or `epochs` say how long")
-    epochs: float | None = option(None, "passes over the data, each of len(data) // batch_size batches")
-    batch_size: int = option(
+    steps: Count | None = option(None, "steps to take; either these or `epochs` say how long")
+    epochs: Annotated[float, Number(above=0, most=LARGEST)] | None = option(
+        None, "passes over the data, each of len(data) // batch_size batches"
+    )
+    batch_size: Count = option(
         128, "rows a batch (of each process); of data with fewer rows all are taken, in their order"
     )
-    lr: float = option(1e-3, "learning rate of AdamW")
-    schedule: str | Callable[[int], float] = option(
+    lr: Positive = option(1e-3, "learning rate of AdamW")
+    schedule: Literal["cosine", "constant"] | Schedule = option(
         "cosine", "its course: 'cosine' falls to zero, 'constant' stays, a function of the step gives a factor"
     )
-    weight_decay: float = option(0.0, "weight decay of AdamW")
-    warmup: int = option(0, "steps over which the weight of the divergences rises linearly from 0 to 1")
-    beta: float | Callable[[int], float] = option(
+    weight_decay: NotNegative = option(0.0, "weight decay of AdamW")
+    warmup: Whole = option(0, "steps over which the weight of the divergences rises linearly from 0 to 1")
+    beta: NotNegative | Schedule = option(
         1.0, "weight of the divergences, or a function of the step, counted from 0 (`schedules.Cyclic(2000)`)"
     )
-    clip: float | None = option(100.0, "bound on the norm of the gradient; None for none")
-    skip: float | None = option(
+    clip: Positive | None = option(100.0, "bound on the norm of the gradient; None for none")
+    skip: Annotated[float, Number(above=0, most=inf)] | None = option(
         None, "leave a step out whose gradient has a larger norm or is not finite; None: not finite is an error"
     )
-    ema: float | None = option(
+    ema: Decay | None = option(
         0.999,
         "decay of the moving average of the parameters that the pair is left with, min(ema, (1 + t) / (10 + t)) at "
         "step t = 0, 1, ...; None to keep the last parameters",
     )
-    particles: int = option(
+    particles: Count = option(
         1, "draws a step, in one vectorized pass; Pyro programs that are wrong in one are run once a draw"
     )
     analytic: bool = option(True, "take divergences in closed form where there is one (less noise), or sample all")
-    objective: Callable = option(elbo, "function of `Terms` that is maximized, such as partial(free_bits, nats=1)")
-    gradient: str = option(
+    objective: Objective = option(elbo, "function of `Terms` that is maximized, such as partial(free_bits, nats=1)")
+    gradient: Gradient = option(
         "reparametrized", "estimator of the gradient: 'reparametrized', or 'doubly-reparametrized' (see `estimate`)"
     )
     loss: Any = option(
@@ -100,50 +110,31 @@ class FitConfig:
         "an ELBO of Pyro's or NumPyro's own in place of the objective (`Trace_ELBO()`); objective, gradient, beta, "
         "warmup, particles, analytic and precision are then its business and keep their defaults",
     )
-    accumulate: int = option(1, "batches whose gradients are averaged for one step")
-    precision: str = option(
+    accumulate: Count = option(1, "batches whose gradients are averaged for one step")
+    precision: Precision = option(
         "float32",
         "'bfloat16' computes matrix products (in torch also convolutions) so, all else in single precision",
     )
-    compile: str | bool = option(
+    compile: Literal["auto"] | bool = option(
         "auto",
         "torch: capture the step once and replay it compiled, with the same numbers up to rounding, or run eagerly; it "
         "takes half a minute on a CPU, so 'auto' does so from 5000 steps on (500 on CUDA), and `Run.notes` says where "
         "a program could not be captured. JAX: take many steps in one loop on the device, or one by one; 'auto' loops "
         "but for convolutions on a CPU, where XLA takes ten times as long for them in loops",
     )
-    patience: int | None = option(
+    patience: Count | None = option(
         None,
         "stop after so many records without a better bound on the validation data, and leave the pair as it was best",
     )
-    every: int | None = option(None, "steps between records; an epoch by default")
+    every: Count | None = option(None, "steps between records; an epoch by default")
     record_kl: bool = option(False, "record the mean divergence of each latent as kl.<site>")
-    seed: int | None = option(
+    seed: Seed | None = option(
         None, "seed of the noise and the shuffling; None goes on with the global generator (JAX: draws one)"
     )
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.epochs is not None:
             self.check_length()
-        if self.schedule not in ("cosine", "constant") and not callable(self.schedule):
-            raise ValueError(
-                f"fit: found schedule {self.schedule!r}, want 'cosine', 'constant' or a function of the step"
-            )
-        for name in ("steps", "batch_size", "particles", "accumulate", "patience", "every"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, Integral) or value < 1):
-                raise ValueError(f"fit: found {name}={value}, want an integer of at least 1")
-        self._check(0 < self.lr < inf, "lr", "more than 0")
-        self._check(self.epochs is None or 0 < self.epochs < inf, "epochs", "more than 0")
-        self._check(self.weight_decay >= 0, "weight_decay", "at least 0")
-        self._check(self.warmup >= 0, "warmup", "a number of steps, at least 0")
-        self._check(self.clip is None or self.clip > 0, "clip", "more than 0, or None for no bound")
-        self._check(self.skip is None or self.skip > 0, "skip", "more than 0, or None to skip nothing")
-        self._check(self.ema is None or 0 <= self.ema < 1, "ema", "0 <= ema < 1, or None for no average")
-        self._check(callable(self.beta) or 0 <= self.beta < inf, "beta", "at least 0, or a function of the step")
-        self._check(self.precision in PRECISIONS, "precision", " or ".join(map(repr, PRECISIONS)))
-        self._check(self.gradient in GRADIENTS, "gradient", " or ".join(map(repr, GRADIENTS)))
-        self._check(self.compile in ("auto", True, False), "compile", "'auto', True or False")
         if self.warmup and self.beta != 1.0:
             raise ValueError(f"fit: found warmup={self.warmup} and beta={self.beta}, want one; try beta=Linear(steps)")
 
@@ -169,10 +160,6 @@ class FitConfig:
                 f"fit: found record_kl=True with a loss of {whose}'s, which tells no divergences; want an objective"
             )
 
-    def _check(self, good: bool, name: str, want: str) -> None:
-        if not good:
-            raise ValueError(f"fit: found {name}={getattr(self, name)}, want {want}")
-
     def total(self, per_epoch: int) -> int:
         """The number of steps."""
         if self.steps is not None:
@@ -187,12 +174,12 @@ class FitConfig:
         """The weight of the divergences by step."""
         if self.warmup:
             return Linear(self.warmup)
-        return cast("Callable[[int], float]", self.beta) if callable(self.beta) else Constant(float(self.beta))
+        return within("beta", cast(Schedule, self.beta) if callable(self.beta) else Constant(self.beta))
 
     def rates(self, total: int) -> Callable[[int], float]:
         """The factor of the learning rate by step."""
         if not isinstance(self.schedule, str):
-            return self.schedule
+            return within("schedule", self.schedule)
         return Cosine(total) if self.schedule == "cosine" else Constant()
 
     def captured(self, total: int, kind: str) -> bool:
@@ -213,6 +200,15 @@ class FitConfig:
 if FitConfig.__doc__:  # none under python -OO
     FitConfig.__doc__ += "\nOptions:\n" + "".join(f"    {f.name}: {f.metadata['help']}.\n" for f in fields(FitConfig))
 
+Config = Annotated[
+    FitConfig | None,
+    Is(
+        "a FitConfig",
+        lambda found: found is None or isinstance(found, FitConfig),
+        "give single options by name, as steps=500",
+    ),
+]
+
 
 def configured(config: FitConfig | None, options: Mapping[str, Any]) -> FitConfig:
     """A config with options of a call of `fit` laid over it; steps given there replace epochs of it, and vice versa.
@@ -222,15 +218,12 @@ def configured(config: FitConfig | None, options: Mapping[str, Any]) -> FitConfi
         options: any fields of `FitConfig` by name.
 
     Raises:
-        TypeError: a config that is none; an option that there is not.
+        TypeError: an option that there is not.
         ValueError: see `FitConfig`; neither steps nor epochs.
     """
-    if config is not None and not isinstance(config, FitConfig):
-        raise TypeError(f"fit: found config={config!r}, want a FitConfig; give single options by name, as steps=500")
     known = [each.name for each in fields(FitConfig)]
     for name in options.keys() - set(known):
-        near = get_close_matches(name, known, 1, 0)[0]
-        raise TypeError(f"fit: found the option {name!r}, want one of FitConfig; try {near}=")
+        raise TypeError(f"fit: found the option {name!r}, want one of FitConfig; try {nearest(name, known)}=")
     length = {"steps": None, "epochs": None} if options.keys() & {"steps", "epochs"} else {}
     config = replace(config or FitConfig(), **length | dict(options))
     config.check_length()
@@ -254,7 +247,7 @@ def average_weight(ema: float | None, step: int) -> float:
 def to_jsonable(value: Any) -> Any:
     """A value as JSON: what is none by a text that is the same in another process."""
     if value is None or isinstance(value, bool | int | float | str):
-        return value
+        return str(value) if isinstance(value, float) and not isfinite(value) else value
     if isinstance(value, partial):
         inner = [repr(to_jsonable(a)) for a in value.args] + [
             f"{k}={to_jsonable(v)!r}" for k, v in value.keywords.items()
@@ -278,7 +271,7 @@ def compared(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
     usual = FitConfig().to_dict()  # of an option that was not there yet
     free = {"compile", "seed"} | ({"steps", "epochs"} if now.get("schedule") != "cosine" else set())
     for name, value in now.items():
-        if name not in free and (was := then.get(name, usual[name])) != value:
+        if name not in free and (was := to_jsonable(then.get(name, usual[name]))) != value:
             raise ValueError(
                 f"fit: found {name}={value!r}, but the run in this folder was started with {was!r}; resume with the "
                 "arguments that it was started with, or choose another folder"

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,29 @@ def write_atomically(path: Path, write: Callable[[Path], object], previous: Path
             leftover.unlink(missing_ok=True)
 
 
+def json_of(content: Any, **how: Any) -> str:
+    """Contents as JSON by RFC 8259, which has no NaN and no infinity: null stands for them.
+
+    >>> json_of({"nll": float("nan"), "kl": (1.0, float("inf"))})
+    '{"nll": null, "kl": [1.0, null]}'
+    """
+
+    def told(value: Any) -> Any:
+        if isinstance(value, float):
+            return value if isfinite(value) else None
+        if isinstance(value, Mapping):
+            return {key: told(item) for key, item in value.items()}
+        return [told(item) for item in value] if isinstance(value, list | tuple) else value
+
+    try:
+        return json.dumps(content, allow_nan=False, **how)
+    except ValueError:  # that, or no JSON at all
+        return json.dumps(told(content), allow_nan=False, **how)
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file atomically."""
-    text = json.dumps(content, indent=2, allow_nan=True) + "\n"
+    text = json_of(content, indent=2) + "\n"
 
     def write(file: Path) -> None:
         file.write_text(text, encoding="utf-8")

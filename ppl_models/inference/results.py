@@ -2,8 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import nan
 from pathlib import Path
 from typing import Any, Protocol
+
+from ppl_models.parts.checked import told
+from ppl_models.programs.arguments import takes
 
 
 @dataclass
@@ -44,11 +48,18 @@ class Callback(Protocol):
 def as_records(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
     """The records of a file under their names of today: version 0.1 called "nll" what is "negative_elbo".
 
+    Files have null for a number that is not finite; here it is NaN.
+
     >>> as_records([{"step": 1, "nll": 2.0}])
     [{'step': 1, 'negative_elbo': 2.0}]
     """
+    if wrong := [record for record in history if not isinstance(record, Mapping)]:
+        raise TypeError(f"history: found the record {told(wrong[0])}, want mappings, as in Run.history")
     old = [{} if "negative_elbo" in record else {"nll": "negative_elbo"} for record in history]
-    return [{own.get(k, k): v for k, v in record.items()} for own, record in zip(old, history, strict=True)]
+    return [
+        {own.get(k, k): nan if v is None else v for k, v in record.items()}
+        for own, record in zip(old, history, strict=True)
+    ]
 
 
 def as_sequence(callbacks: Callback | Sequence[Callback] | None) -> list[Callback]:
@@ -57,10 +68,13 @@ def as_sequence(callbacks: Callback | Sequence[Callback] | None) -> list[Callbac
     Raises:
         TypeError: one that cannot be called.
     """
-    found: list[Any] = [] if callbacks is None else [callbacks] if callable(callbacks) else list(callbacks)
+    several = isinstance(callbacks, Sequence) and not isinstance(callbacks, str | bytes)
+    found: list[Any] = [] if callbacks is None else [*callbacks] if several else [callbacks]
     for callback in found:
-        if not callable(callback):
-            raise TypeError(f"fit: found the callback {callback!r}, want a function of the Run")
+        if not takes(1, callback) or isinstance(callback, type):
+            raise TypeError(
+                f"fit: found the callback {told(callback)}, want a function of the Run, or several in a list"
+            )
     return found
 
 

@@ -4,13 +4,18 @@ A schedule is any `schedule(step) -> float`, the step counted from 0. Those here
 can hold them: `from_dict(to_dict(schedule)) == schedule`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from math import cos, exp, isfinite, pi
-from numbers import Integral, Real
-from typing import Any
+from math import cos, exp, inf, pi
+from typing import Annotated, Any
+
+from ppl_models.parts.checked import check, checked
+from ppl_models.parts.kinds import Count, Number, Positive, Whole
+
+LEAST = Number(least=0)
 
 
+@checked
 @dataclass(frozen=True)
 class Constant:
     """The same value at every step.
@@ -21,14 +26,12 @@ class Constant:
 
     value: float = 1.0
 
-    def __post_init__(self) -> None:
-        _finite(self, value=self.value)
-
     def __call__(self, step: int) -> float:
         """The value at a step, counted from 0."""
         return self.value
 
 
+@checked
 @dataclass(frozen=True)
 class Linear:
     """A line from `start` to `end`, which it reaches in the last of `steps` steps and keeps.
@@ -46,13 +49,9 @@ class Linear:
     [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     """
 
-    steps: int
+    steps: Count
     start: float = 0.0
     end: float = 1.0
-
-    def __post_init__(self) -> None:
-        _counted(self, 1, steps=self.steps)
-        _finite(self, start=self.start, end=self.end)
 
     def __call__(self, step: int) -> float:
         """The value at a step, counted from 0."""
@@ -60,6 +59,7 @@ class Linear:
         return self.start * (1 - done) + self.end * done  # exact at both ends
 
 
+@checked
 @dataclass(frozen=True)
 class Cyclic:
     """Repeated warm-ups: in each period the value rises from 0 to 1, then stays at 1.
@@ -79,19 +79,15 @@ class Cyclic:
     [0.0, 0.5, 1.0, 1.0, 0.0, 0.5]
     """
 
-    period: int
-    rising: float = 0.5
-
-    def __post_init__(self) -> None:
-        _counted(self, 1, period=self.period)
-        if not 0 < self.rising <= 1:
-            raise ValueError(f"Cyclic: found rising={self.rising}, want 0 < rising <= 1, a part of the period")
+    period: Count
+    rising: Annotated[float, Number(above=0, most=1)] = 0.5
 
     def __call__(self, step: int) -> float:
         """The value at a step, counted from 0."""
         return min(1.0, step % self.period / (self.period * self.rising))
 
 
+@checked
 @dataclass(frozen=True)
 class Cosine:
     """Half a wave from 1 to 0, after a linear rise.
@@ -111,12 +107,10 @@ class Cosine:
     [1.0, 0.854, 0.5, 0.146, 0.0]
     """
 
-    total: int
-    warmup: int = 0
+    total: Count
+    warmup: Whole = 0
 
     def __post_init__(self) -> None:
-        _counted(self, 1, total=self.total)
-        _counted(self, 0, warmup=self.warmup)
         if self.warmup >= self.total:
             raise ValueError(f"Cosine: found warmup={self.warmup} of total={self.total} steps, want fewer")
 
@@ -129,6 +123,7 @@ class Cosine:
         return 0.5 * (1 + cos(pi * (step - self.warmup) / (self.total - self.warmup)))
 
 
+@checked
 @dataclass(frozen=True)
 class Exponential:
     """1/2 for every `half_life` steps: 2^(-t / half_life).
@@ -140,18 +135,14 @@ class Exponential:
     [1.0, 0.5, 0.25]
     """
 
-    half_life: float
-
-    def __post_init__(self) -> None:
-        _finite(self, half_life=self.half_life)
-        if self.half_life <= 0:
-            raise ValueError(f"Exponential: found half_life={self.half_life}, want more than 0 steps")
+    half_life: Positive
 
     def __call__(self, step: int) -> float:
         """The value at a step, counted from 0."""
         return 0.5 ** (step / self.half_life)
 
 
+@checked
 @dataclass(frozen=True)
 class Saturating:
     """A rise from 0 to 1 that slows down: 1 - exp(-t / steps).
@@ -165,12 +156,7 @@ class Saturating:
     [0.0, 0.632, 0.865]
     """
 
-    steps: float
-
-    def __post_init__(self) -> None:
-        _finite(self, steps=self.steps)
-        if self.steps <= 0:
-            raise ValueError(f"Saturating: found steps={self.steps}, want more than 0")
+    steps: Positive
 
     def __call__(self, step: int) -> float:
         """The value at a step, counted from 0."""
@@ -211,13 +197,15 @@ def from_dict(found: Mapping[str, Any]) -> Schedule:
         raise ValueError(f"from_dict: found fields {sorted(fields)} of a {kind.__name__}: {error}") from error
 
 
-def _counted(schedule: Any, least: int, **values: Any) -> None:
-    for name, value in values.items():
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{type(schedule).__name__}: found {name}={value!r}, want an integer of at least {least}")
+def within(name: str, schedule: Callable[[int], float]) -> Callable[[int], float]:
+    """The schedule of an option of `fit`, whose every value is looked at: a finite number of at least 0.
 
+    Raises:
+        ValueError: another value, of a `Constant` at once.
+    """
 
-def _finite(schedule: Any, **values: Any) -> None:
-    for name, value in values.items():
-        if not isinstance(value, Real) or not isfinite(value):
-            raise ValueError(f"{type(schedule).__name__}: found {name}={value!r}, want a finite number")
+    def at(step: int) -> float:
+        value = schedule(step)
+        return value if type(value) is float and 0 <= value < inf else check("fit", f"{name}({step})", value, LEAST)
+
+    return Constant(at(0)) if isinstance(schedule, Constant) else at

@@ -63,7 +63,8 @@ def check_history(path: Path, history: Any) -> None:
         raise _damaged(path, "history", history)
     for record in history:
         told = record if isinstance(record, dict) else {}
-        if not all(isinstance(told.get(key), NUMBER) for key in ("step", "nll" if "nll" in told else "negative_elbo")):
+        bound = "nll" if "nll" in told else "negative_elbo"  # null where it was not finite
+        if not isinstance(told.get("step"), NUMBER) or not isinstance(told.get(bound, ""), (*NUMBER, NoneType)):
             raise _damaged(path, "history", record)
 
 

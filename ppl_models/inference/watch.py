@@ -6,6 +6,7 @@ from typing import Any
 
 SILENT, HEARD = 1e-3, 0.1  # nats a datum: of each latent at most; of all together at least, before they fell silent
 JUMP = 10.0  # times the lowest loss, or nats where that is smaller than one
+HUGE = 1e8  # nats a datum, of a loss that had no chance to jump
 LEAST = 1000  # steps of a training whose latents might have said something by its end
 
 
@@ -19,7 +20,7 @@ class Watch:
     Attributes:
         loudest: the largest sum of the divergences, in nats per datum, in any record so far.
         loss, bound: the lowest mean loss and negative ELBO of any record so far.
-        silent, jumped: whether each was told.
+        silent, jumped: whether each was told; a loss that is huge from the first record on has jumped, too.
     """
 
     loudest: float = 0.0
@@ -52,6 +53,13 @@ class Watch:
             yield (
                 f"the loss jumped to {loss:.5g} {when}, from {self.loss:.5g}; the mean norm of the gradient there is "
                 f"{record['grad_norm']:.3g}; try a smaller lr, or a clip or skip below that"
+            )
+        elif not self.jumped and self.loss is None and max(loss, bound) > HUGE:
+            self.jumped = True
+            yield (
+                f"the loss is {loss:.5g} nats a datum {when}, so that the training has diverged, or the data are on "
+                f"another scale than the likelihood; the mean norm of the gradient is {record['grad_norm']:.3g}; try a "
+                "smaller lr, a clip or skip below that, or standardize the data"
             )
         self.loudest = max(self.loudest, sum(kl))
         self.loss = loss if self.loss is None else min(loss, self.loss)

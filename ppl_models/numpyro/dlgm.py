@@ -1,13 +1,12 @@
 """The deep latent Gaussian model (Rezende, Mohamed, Wierstra 2014, arXiv 1401.4082)."""
 
-from collections.abc import Sequence
-
 import equinox as eqx
 import jax
 import numpyro
 from jax import Array
 
-from ppl_models.parts.sizes import all_sizes, event_size, one_size
+from ppl_models.parts.kinds import Count, Event, Several, Whole
+from ppl_models.parts.sizes import event_size
 
 from .parts import likelihoods
 from .parts.distributions import StandardNormal
@@ -28,17 +27,16 @@ class DLGM(Program):
 
     def __init__(
         self,
-        event: int | Sequence[int] = 784,
-        latent: int | Sequence[int] = (50, 50),
-        hidden: int = 256,
-        depth: int = 1,
+        event: Event = 784,
+        latent: Several = (50, 50),
+        hidden: Count = 256,
+        depth: Whole = 1,
         likelihood: str | eqx.Module = "bernoulli",
         *,
         key: Array,
     ) -> None:
         self.event, _ = event_size("DLGM", event)
-        self.latent, hidden = all_sizes("DLGM", "latent", latent), one_size("DLGM", "hidden", hidden)
-        depth = one_size("DLGM", "depth", depth, least=0)
+        self.latent = latent
         self.likelihood = likelihoods.likelihood(likelihood, "DLGM")
         keys = iter(jax.random.split(key, 2 * len(self.latent)))
         self.priors = tuple(StandardNormal(size) for size in self.latent)

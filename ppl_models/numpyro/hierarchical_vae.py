@@ -1,14 +1,13 @@
 """A hierarchy of Gaussian latents: the generative half of the ladder VAE (Sonderby et al. 2016, arXiv 1602.02282)."""
 
-from collections.abc import Sequence
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro
 from jax import Array
 
-from ppl_models.parts.sizes import all_sizes, event_size, layer_widths, one_size
+from ppl_models.parts.kinds import Event, Several, Whole
+from ppl_models.parts.sizes import event_size, layer_widths
 
 from .parts import likelihoods
 from .parts.distributions import StandardNormal, diagonal_normal
@@ -29,19 +28,18 @@ class HierarchicalVAE(Program):
 
     def __init__(
         self,
-        event: int | Sequence[int] = 784,
-        latent: int | Sequence[int] = (4, 8, 16, 32, 64),
-        hidden: int | Sequence[int] = 256,
-        depth: int = 1,
+        event: Event = 784,
+        latent: Several = (4, 8, 16, 32, 64),
+        hidden: Event = 256,
+        depth: Whole = 1,
         likelihood: str | eqx.Module = "bernoulli",
         skip: bool = False,
         *,
         key: Array,
     ) -> None:
         self.event, _ = event_size("HierarchicalVAE", event)
-        self.latent = latent = all_sizes("HierarchicalVAE", "latent", latent)
+        self.latent = latent
         widths = layer_widths("HierarchicalVAE", hidden, latent)
-        depth = one_size("HierarchicalVAE", "depth", depth, least=0)
         self.skip = skip
         self.likelihood = likelihoods.likelihood(likelihood, "HierarchicalVAE")
         *keys, last = jax.random.split(key, len(latent))

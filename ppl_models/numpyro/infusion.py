@@ -1,7 +1,5 @@
 """A chain of images that is trained to reach the data (Bordes, Honari & Vincent 2017, arXiv 1703.06975)."""
 
-from collections.abc import Sequence
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,8 +10,9 @@ from jax.nn import relu, sigmoid
 from numpyro import handlers
 from numpyro.distributions import Distribution
 
-from ppl_models.parts.sizes import event_size, one_size
-from ppl_models.parts.structure import check_criterion
+from ppl_models.parts.checks import Criterion
+from ppl_models.parts.kinds import Count, Event
+from ppl_models.parts.sizes import event_size
 
 from .parts import likelihoods
 from .parts.distributions import diagonal_normal
@@ -57,16 +56,16 @@ class Infusion(Program):
 
     def __init__(
         self,
-        event: int | Sequence[int] = 784,
-        steps: int = 10,
-        hidden: int = 1200,
-        criterion: str = "elbo",
+        event: Event = 784,
+        steps: Count = 10,
+        hidden: Count = 1200,
+        criterion: Criterion = "elbo",
         *,
         key: Array,
     ) -> None:
         self.event, _ = event_size("Infusion", event)
-        self.steps, hidden = one_size("Infusion", "steps", steps), one_size("Infusion", "hidden", hidden)
-        self.criterion = check_criterion("Infusion", criterion)
+        self.steps = steps
+        self.criterion = criterion
         self.likelihood = likelihoods.Gaussian()
         self.start = jnp.concatenate([jnp.full(self.event, 0.5, float), jnp.full(self.event, -0.1, float)])
         self.network = StepNet(self.event, hidden, self.steps, key=key)

@@ -10,8 +10,9 @@ from jax import Array
 from jax.scipy.linalg import solve_triangular
 from numpyro.distributions import Independent, MultivariateNormal
 
-from ppl_models.parts.sizes import all_sizes, event_size, slices_of
-from ppl_models.parts.structure import FAMILIES as FAMILIES, STRUCTURES as STRUCTURES, check_gap, parents_of
+from ppl_models.parts.checks import FAMILIES as FAMILIES, STRUCTURES as STRUCTURES, check_gap, parents_of
+from ppl_models.parts.kinds import Event, Several
+from ppl_models.parts.sizes import event_size, slices_of
 
 from .parts.distributions import diagonal_normal
 from .parts.likelihoods import check_count, check_data
@@ -30,15 +31,14 @@ class LinearGaussian(Program):
 
     def __init__(
         self,
-        event: int | Sequence[int] = 3,
-        latent: int | Sequence[int] = (2, 2, 2),
+        event: Event = 3,
+        latent: Several = (2, 2, 2),
         parents: Mapping[str, Sequence[str]] | None = None,
         weight: float = 0.9,
         *,
         key: Array,
     ) -> None:
         self.event, _ = event_size("LinearGaussian", event)
-        latent = all_sizes("LinearGaussian", "latent", latent)
         self.latents = tuple(f"z{layer}" for layer in range(1, len(latent) + 1))
         sizes = {**dict(zip(self.latents, latent, strict=True)), "x": self.event}
         self.edges = tuple(parents_of(self.latents, {} if parents is None else parents).items())

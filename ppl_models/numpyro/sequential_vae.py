@@ -11,8 +11,9 @@ from jax.lax import stop_gradient
 from jax.nn import sigmoid
 from numpyro.distributions import Distribution
 
-from ppl_models.parts.sizes import code_sizes, event_size, one_size
-from ppl_models.parts.structure import check_criterion
+from ppl_models.parts.checks import Criterion
+from ppl_models.parts.kinds import Count, Event, Whole
+from ppl_models.parts.sizes import Network, code_sizes, event_size
 
 from .parts import likelihoods
 from .parts.distributions import StandardNormal, diagonal_normal
@@ -39,25 +40,24 @@ class SequentialVAE(Program):
 
     def __init__(
         self,
-        event: int | Sequence[int] = 784,
-        steps: int = 8,
-        latent: int | Sequence[int] = 10,
-        hidden: int = 256,
-        depth: int = 1,
+        event: Event = 784,
+        steps: Count = 8,
+        latent: Event = 10,
+        hidden: Count = 256,
+        depth: Whole = 1,
         likelihood: str | eqx.Module = "bernoulli",
-        network: str = "mlp",
+        network: Network = "mlp",
         shared: bool = False,
         predictor: bool = False,
-        criterion: str = "elbo",
+        criterion: Criterion = "elbo",
         *,
         key: Array,
     ) -> None:
         self.event, image = event_size("SequentialVAE", event, network)
-        self.steps, hidden = one_size("SequentialVAE", "steps", steps), one_size("SequentialVAE", "hidden", hidden)
-        depth = one_size("SequentialVAE", "depth", depth, least=0)
+        self.steps = steps
         parts = code_sizes("SequentialVAE", latent, image)
         self.latent = sum(parts)
-        self.criterion = check_criterion("SequentialVAE", criterion)
+        self.criterion = criterion
         self.likelihood = likelihoods.likelihood(likelihood, "SequentialVAE", ("squash", "around"))
 
         def network_of(first: bool, key: Array) -> Net | LadderNet:

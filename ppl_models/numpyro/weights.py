@@ -4,22 +4,28 @@ It is imported when weights are converted, so that a program which has none of t
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Is
+
 from .parts.program import named_constants, named_parameters, with_parameters
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 T = TypeVar("T", bound=eqx.Module)
+OF_TORCH = Is("a module of torch or tensors by name", lambda v: isinstance(v, Mapping) or hasattr(v, "state_dict"))
+OF_JAX = Is("a module of Equinox", lambda v: isinstance(v, eqx.Module))
 
 
-def from_torch(source: "nn.Module | Mapping[str, Tensor]") -> dict[str, jax.Array]:
+@checked
+def from_torch(source: Annotated[Any, OF_TORCH]) -> dict[str, jax.Array]:
     """The parameters and persistent buffers of a torch module, or its `state_dict`, as JAX arrays of the same types.
 
     A guide's are without its model's, as its `state_dict` is. Copies: neither side sees what becomes of the other.
@@ -35,6 +41,7 @@ def from_torch(source: "nn.Module | Mapping[str, Tensor]") -> dict[str, jax.Arra
     return {name: _to_jax(name, tensor.detach().cpu()) for name, tensor in state.items()}
 
 
+@checked
 def to_torch(source: eqx.Module | Mapping[str, jax.Array]) -> "dict[str, Tensor]":
     """The inverse of `from_torch`: what `torch.nn.Module.load_state_dict` takes, from a module or arrays by name.
 
@@ -48,7 +55,8 @@ def to_torch(source: eqx.Module | Mapping[str, jax.Array]) -> "dict[str, Tensor]
     return {name: _to_torch(np.asarray(value)) for name, value in values.items()}
 
 
-def like_torch(module: T, source: "nn.Module | Mapping[str, Tensor]") -> T:
+@checked
+def like_torch(module: Annotated[T, OF_JAX], source: Annotated[Any, OF_TORCH]) -> T:
     """The module with the weights of a torch module of the same sizes: `with_parameters(module, from_torch(source))`.
 
     Raises:

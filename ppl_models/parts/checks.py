@@ -1,9 +1,16 @@
 """Checks of data, likelihoods and networks that both languages make, with one message for each fault."""
 
 from collections.abc import Callable, Mapping, Sequence
-from math import inf, prod
+from math import prod
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
+
+from .checked import told
+from .kinds import WRONG, Number
+
+STRUCTURES = ("mean-field", "top-down", "bottom-up")
+FAMILIES = ("full", "diagonal")
+Criterion = Literal["elbo", "per-step"]
 
 
 def check_rows(name: str, shape: tuple[int, ...], event: tuple[int, ...], one: str, flat: str) -> None:
@@ -58,20 +65,21 @@ def rounding(entries: int, eps: float) -> float:
 
 def check_scale(scale: float | None) -> None:
     """Raise ValueError unless the scale of a Gaussian likelihood is positive and finite, or None."""
-    if scale is not None and not 0 < scale < inf:
-        raise ValueError(f"found scale {scale}, want a positive finite number, or none to learn it")
+    if scale is not None and Number(above=0).read(scale) is WRONG:
+        raise ValueError(f"found scale {told(scale)}, want a positive finite number, or none to learn it")
 
 
 def count_of_levels(levels: int) -> int:
     """The number of grey levels as an int; ValueError below 2."""
-    if levels < 2:
-        raise ValueError(f"found {levels} levels, want at least 2")
-    return int(levels)
+    if (found := Number(whole=True, least=2).read(levels)) is WRONG:
+        raise ValueError(f"found {told(levels)} levels, want at least 2, an integer")
+    return found
 
 
 def check_network(inputs: Sequence[int], output: int, hidden: int, depth: int) -> None:
     """Raise ValueError unless widths are positive, and the depth is not negative."""
-    if any(n < 1 for n in (*inputs, output, hidden)) or depth < 0:
+    wrong = [n for n in (*inputs, output, hidden) if Number(whole=True, least=1).read(n) is WRONG]
+    if wrong or Number(whole=True, least=0).read(depth) is WRONG:
         raise ValueError(
             f"network: found inputs {tuple(inputs)}, output {output}, hidden {hidden}, depth {depth}; "
             "want positive widths and depth >= 0"
@@ -117,8 +125,48 @@ def likelihood_of(spec: str, kinds: Mapping[str, Callable[..., Any]], owner: str
         if name == "logistic":
             return kinds[name](int(number) if colon else 256)
     except ValueError as error:
-        raise ValueError(f"{prefix}likelihood {spec!r}: {error}") from None
+        raise ValueError(f"{prefix}likelihood {told(spec)}: {error}") from None
     raise ValueError(
-        f"{prefix}likelihood: found {spec!r}, want 'bernoulli', 'gaussian', 'gaussian:SCALE' or 'logistic:LEVELS', or "
-        "a module (or 'unit-gaussian:SCALE', whose means are in [0, 1])"
+        f"{prefix}likelihood: found {told(spec)}, want 'bernoulli', 'gaussian', 'gaussian:SCALE' or 'logistic:LEVELS', "
+        "or a module (or 'unit-gaussian:SCALE', whose means are in [0, 1])"
     )
+
+
+def parents_of(latents: tuple[str, ...], given: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """The parents of every site of a `LinearGaussian` in model order: the given ones, else those in the chain.
+
+    Raises:
+        ValueError: parents of no site, or that are unknown, later or repeated.
+
+    >>> parents_of(("z1", "z2"), {"x": ("z1", "z2")})
+    {'z1': (), 'z2': ('z1',), 'x': ('z1', 'z2')}
+    """
+    sites = (*latents, "x")
+    for site in given:
+        if site not in sites:
+            raise ValueError(
+                f"LinearGaussian: found parents of {site!r}, which is no site, want some of {', '.join(sites)}; rename "
+                "the key of parents, or give latent another length"
+            )
+    parents = {}
+    for place, site in enumerate(sites):
+        earlier = latents[:place]
+        names = given.get(site, earlier[-1:])
+        want = f"want earlier latents ({', '.join(earlier) or 'there are none'}), each once"
+        prefix = f"LinearGaussian: found parents of {site!r} {names!r}, {want}"
+        if isinstance(names, str):
+            raise ValueError(f"{prefix}; try a tuple, ({names!r},)")
+        for name in names:
+            if name not in earlier:
+                raise ValueError(f"{prefix}; drop {name!r}, or number the latents in generation order")
+        if len(set(names)) != len(names):
+            raise ValueError(f"{prefix}; drop the repeats")
+        parents[site] = tuple(names)
+    return parents
+
+
+def check_gap(structure: str, family: str) -> None:
+    """Raise ValueError unless `LinearGaussian.gap` knows both words."""
+    for name, found, words in (("structure", structure, STRUCTURES), ("family", family, FAMILIES)):
+        if found not in words:
+            raise ValueError(f"LinearGaussian.gap: found {name} {found!r}, want {' or '.join(map(repr, words))}")

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
+from ppl_models.parts.checked import checked
+
 from .checks import check_network
 from .sizes import halvings
 
@@ -31,6 +33,7 @@ class Block(nn.Module):
         return h + self.outer(silu(self.inner(self.norm(h))))
 
 
+@checked
 class Net(nn.Module):
     """Residual perceptron of several inputs.
 

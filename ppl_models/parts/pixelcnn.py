@@ -7,13 +7,14 @@ Their kernels hold nothing but what may be seen: there are no masks, and nothing
 Source: van den Oord et al. 2016 (arXiv 1606.05328), section 2.2 and figure 2.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
-from .sizes import one_size
+from .checked import checked
+from .kinds import Count, Several
 
 SMALL = 256  # images that are drawn by one thread
 
@@ -63,6 +64,7 @@ class GatedLayer(nn.Module):
         return gate(a, 1), moved if self.first else h + moved
 
 
+@checked
 class PixelCNN(nn.Module):
     """Gated layers, then two 1 x 1 convolutions: for each pixel the numbers of its distribution given those before it.
 
@@ -86,22 +88,20 @@ class PixelCNN(nn.Module):
 
     def __init__(
         self,
-        image: Sequence[int],
-        output: int,
-        context: int,
-        channels: int = 32,
-        layers: int = 12,
-        radius: int = 3,
-        window: int | None = None,
+        image: Several,
+        output: Count,
+        context: Count,
+        channels: Count = 32,
+        layers: Count = 12,
+        radius: Count = 3,
+        window: Count | None = None,
     ) -> None:
         super().__init__()
         self.image = tuple(image)
-        first = one_size("PixelCNN", "radius", radius) if window is None else one_size("PixelCNN", "window", window)
+        first = window or radius
         later = 1 if window is None else 0
         self.layers = nn.ModuleList([GatedLayer(self.image[0], channels, context, first, first=True)])
-        self.layers.extend(
-            GatedLayer(channels, channels, context, later) for _ in range(one_size("PixelCNN", "layers", layers) - 1)
-        )
+        self.layers.extend(GatedLayer(channels, channels, context, later) for _ in range(layers - 1))
         self.inner = nn.Conv2d(channels, channels, 1)
         self.last = nn.Conv2d(channels, output, 1)
 

@@ -2,12 +2,14 @@
 
 import itertools
 import weakref
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import nn
+
+from .checked import checked
 
 # One name per *instance*. The global param store shares by name, silently: a second model of the same
 # class under the same name would never train. Weak keys, so that naming a model does not keep it alive;
@@ -26,6 +28,14 @@ class Program(nn.Module):
     A plain `nn.Module` on purpose: `pyro.nn.PyroModule` registers every parameter of a child anew at each
     attribute access, which nearly doubles the cost of a step of a deep model.
     """
+
+    asks: ClassVar[str] = ""  # before the name of a class where an argument is refused
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Hold the arguments of a constructor against their annotations; whether a model is one, its language tells."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            setattr(cls, "__init__", checked(cls.__init__, cls.asks + cls.__name__, but=["model"]))  # noqa: B010
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Register the parameters if they are being collected, then run `forward`."""

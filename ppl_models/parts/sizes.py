@@ -1,11 +1,14 @@
 """Sizes as a user gives them: one integer, several, or the shape of an event; checked, with one-line messages."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from math import prod
-from numbers import Integral
-from operator import index
-from typing import Any
+from typing import Any, Literal, cast
+
+from .checked import check, told
+from .kinds import Kind, Number, Sizes, kind_of
+
+Network = Literal["mlp", "conv"]
 
 
 def one_size(owner: str, name: str, found: Any, least: int = 1) -> int:
@@ -21,10 +24,7 @@ def one_size(owner: str, name: str, found: Any, least: int = 1) -> int:
     Traceback (most recent call last):
     ValueError: VAE: found latent=0, want an integer of at least 1
     """
-    number = _integer(found)
-    if number is None or number < least:
-        raise ValueError(f"{owner}: found {name}={found!r}, want an integer of at least {least}")
-    return number
+    return check(owner, name, found, Number(whole=True, least=least))
 
 
 def all_sizes(owner: str, name: str, found: Any) -> tuple[int, ...]:
@@ -36,11 +36,7 @@ def all_sizes(owner: str, name: str, found: Any) -> tuple[int, ...]:
     >>> all_sizes("DLGM", "latent", 3), all_sizes("DLGM", "latent", [5, 4])
     ((3,), (5, 4))
     """
-    given = (found,) if _integer(found) is not None else found
-    numbers = [_integer(size) for size in given] if isinstance(given, Iterable) and not isinstance(given, str) else []
-    if not numbers or any(number is None or number < 1 for number in numbers):
-        raise ValueError(f"{owner}: found {name}={found!r}, want an integer of at least 1, or several: {name}=(3, 2)")
-    return tuple(numbers)
+    return check(owner, name, found, Sizes(always=True))
 
 
 def event_size(owner: str, event: Any, network: str = "mlp") -> tuple[int, tuple[int, ...] | None]:
@@ -53,8 +49,7 @@ def event_size(owner: str, event: Any, network: str = "mlp") -> tuple[int, tuple
     >>> event_size("VAE", (1, 8, 8)), event_size("VAE", (1, 8, 8), "conv")
     ((64, None), (64, (1, 8, 8)))
     """
-    if network not in ("mlp", "conv"):
-        raise ValueError(f"{owner}: found network {network!r}, want 'mlp' or 'conv'")
+    check(owner, "network", network, cast(Kind, kind_of(Network)))
     if network == "conv":
         shape = image_size(owner, event, "network 'conv' wants")
         return prod(shape), shape
@@ -180,15 +175,9 @@ def check_count(n: int) -> int:
     Raises:
         ValueError: not an integer, or below 1.
     """
-    if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
-        raise ValueError(f"n: found {n!r}, want the number of data to generate, an integer of at least 1; try n=1")
-    return int(n)
-
-
-def _integer(found: Any) -> int | None:
-    if isinstance(found, bool):
-        return None
     try:
-        return index(found)
-    except TypeError:
-        return None
+        return check("n", "n", n, Number(whole=True, least=1))
+    except ValueError:
+        raise ValueError(
+            f"n: found {told(n)}, want the number of data to generate, an integer of at least 1; try n=1"
+        ) from None

@@ -84,8 +84,10 @@ def ordered(columns: Mapping[str, Any], asks: str, program: Callable | None) -> 
     return wanted
 
 
-def takes(count: int, program: Callable | None) -> bool:
+def takes(count: int, program: Any) -> bool:
     """Whether a program can be called with so many arguments, as far as is known."""
+    if not callable(program):
+        return False
     known = signature_of(program)
     try:
         return known is None or known.bind(*[None] * count) is not None
@@ -100,14 +102,14 @@ def check_lengths(columns: Sequence[Any], asks: str) -> None:
         raise ValueError(f"{asks}: found lengths {lengths}, want equal lengths of at least 1")
 
 
-def check_count(count: int, asks: str, program: Callable | None) -> None:
+def check_count(count: int, asks: str, program: Callable | None, role: str = "model") -> None:
     """Raise ValueError unless a program can be called with so many arguments."""
-    if not takes(count, program):
+    if program is not None and not takes(count, program):
         known = cast(Signature, signature_of(program))
         names = ", ".join(p.name for p in known.parameters.values() if p.kind in BY_POSITION) or "none"
         told = f"{count} column{'s' if count != 1 else ''}"
         raise ValueError(
-            f"{asks}: found {told}, want one for each argument of the model {called(program)}: {names}; pass a tuple, "
+            f"{asks}: found {told}, want one for each argument of the {role} {called(program)}: {names}; pass a tuple, "
             "or a dict by their names"
         )
 

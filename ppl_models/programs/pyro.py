@@ -255,6 +255,8 @@ def as_tensors(args: Sequence[Any], asks: str, model: Any, device: Any = None) -
     """The arguments of a model, arrays and data frames among them as tensors; `asks` is what an error starts with."""
     dtype, found = dtype_of(model), []
     for arg in args:
+        if isinstance(arg, Tensor) and arg.layout is not torch.strided:
+            raise TypeError(f"{asks}: found a sparse tensor, want every value; try x.to_dense()")
         array = None if isinstance(arg, Tensor) else example_array(arg, asks)
         found.append(arg if array is None else to_tensor(array, dtype).to(device))
     return tuple(found)

@@ -16,6 +16,8 @@ from torch import Tensor
 from ppl_models import data as datasets
 from ppl_models.data import Data, Table
 from ppl_models.inference.resuming.identity import versions
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Count, Seed
 
 from . import backends, names, trust
 from .options import Training
@@ -32,6 +34,7 @@ Chosen = tuple[str, Mapping[str, Any]]
 Parts = tuple[Data, ...] | tuple[Table, ...]
 
 
+@checked
 def configuration(
     *,
     model: Chosen,
@@ -39,11 +42,11 @@ def configuration(
     data: str,
     parts: Parts,
     training: Training,
-    seed: int,
+    seed: Seed,
     transform: str = "default",
     validation: bool = False,
-    image_size: int | None = None,
-    processes: int = 1,
+    image_size: Count | None = None,
+    processes: Count = 1,
     backend: str = "pyro",
 ) -> dict[str, Any]:
     """Everything a run depends on, as JSON: sizes include those taken from the data and the defaults of the classes.

@@ -21,10 +21,12 @@ from ppl_models.inference.files import alive, remove_stale, write_json
 from ppl_models.inference.pyro.training.checkpoint import read
 from ppl_models.inference.resuming.history import LINES, SHOWN, History
 from ppl_models.inference.resuming.owner import owned
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Place
 from ppl_models.programs.blame import raised
 
 from . import trust as trusted
-from .backends import backend as language_of, backend_of, columns, in_backend
+from .backends import Device, backend as language_of, backend_of, columns, in_backend
 from .config_file import TYPES, read_file
 from .configuration import FORMAT, Parts, command, load_parts
 
@@ -67,10 +69,11 @@ class LoadedRun:
         return History(self.folder).read(read(self.folder / self.checkpoint).about.get("history"))
 
 
+@checked
 def load_run(
-    folder: str | Path,
-    device: str | torch.device = "cpu",
-    checkpoint: str | Path | None = None,
+    folder: Place,
+    device: Device = "cpu",
+    checkpoint: Place | None = None,
     backend: str | None = None,
     trust: Iterable[str] = (),
 ) -> LoadedRun:

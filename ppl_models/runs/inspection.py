@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from ppl_models.factorization import Report, compare
 from ppl_models.inference.files import write_atomically
@@ -19,7 +20,7 @@ def inspect_pair(
     guide: Chosen,
     data: str,
     rows: int = 3,
-    level: str = "site",
+    level: Literal["site", "element"] = "site",
     seed: int = 0,
 ) -> Report:
     """Build a pair by its names, untrained, and compare their factorizations on the first rows of some data.

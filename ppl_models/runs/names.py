@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ppl_models.parts.checked import check, declared
+from ppl_models.parts.kinds import WRONG
 from ppl_models.programs.arguments import signature_of
 from ppl_models.programs.blame import raised
 
@@ -127,13 +129,14 @@ def parse(words: Sequence[str], option: str) -> tuple[list[str], dict[str, Any]]
 
 
 def value_of(text: str) -> Any:
-    """A Python literal that a configuration file can hold, or else the text as it is.
+    """A Python literal that a configuration file can hold, true or false, or else the text as it is.
 
     Raises:
         TypeError: a literal that no such file holds, a set or bytes.
     """
     try:
-        value = ast.literal_eval(text.strip())
+        value = {"true": True, "false": False}.get(text.strip(), WRONG)  # as files of TOML and JSON write them
+        value = ast.literal_eval(text.strip()) if value is WRONG else value
         json.dumps(value, allow_nan=False)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
@@ -170,7 +173,7 @@ def arguments_of(program: Any) -> list[str]:
 
 
 def check_sizes(label: str, program: Any, sizes: Mapping[str, Any], given: int, strict: bool = False) -> None:
-    """Raise ValueError if a size is not among those of a class; the message lists them with their defaults.
+    """Raise ValueError if a size is not among those of a class, which the message lists, or not of its kind.
 
     A class that takes any further ones is given them, unless it is to be `strict`.
     """
@@ -178,7 +181,11 @@ def check_sizes(label: str, program: Any, sizes: Mapping[str, Any], given: int, 
         if sizes:
             raise ValueError(f"{label} is no class, so it takes no sizes; found {', '.join(sizes)}")
         return
-    known = sizes_of(program, given)
+    known, kinds = sizes_of(program, given), declared(program)
+    for key, value in sizes.items():
+        if key in kinds:
+            asks = getattr(program.__init__, "asks", label)
+            check(asks, key, tuples(value), kinds[key], known.get(key, inspect.Parameter.empty))
     if not strict and any(p.kind is p.VAR_KEYWORD for p in inspect.signature(program).parameters.values()):
         return
     for key in sizes:

@@ -9,6 +9,7 @@ from typing import Any
 
 import ppl_models.inference as inference
 from ppl_models.inference.objectives import discrepancies
+from ppl_models.parts.checked import check, declared
 
 from . import names
 
@@ -65,6 +66,7 @@ def _with(function: Callable, options: dict[str, Any], spec: str) -> partial:
     told = [name.rstrip("_") for name in known if name != "discrepancy"]
     told += [*OF_MMD, "discrepancy"] if "discrepancy" in known else []
     chosen: dict[str, Any] = {}
+    kinds = declared(function)
     for name, value in options.items():
         if name not in told:
             raise ValueError(f"objective {spec!r}: found the option {name!r}, want some of {', '.join(told) or 'none'}")
@@ -80,10 +82,8 @@ def _with(function: Callable, options: dict[str, Any], spec: str) -> partial:
             continue
         if name not in chosen and usual is parameter.empty:
             raise ValueError(f"objective {spec!r}: found no {name.rstrip('_')}, try {_example(spec, function)}")
-        value = chosen.get(name, usual)
-        if name in chosen and (isinstance(value, bool) or isinstance(value, str) != isinstance(usual, str)):
-            kind = "word" if isinstance(usual, str) else "number"
-            raise ValueError(f"objective {spec!r}: found {name.rstrip('_')}={value!r}, want a {kind}")
+        if name in chosen and name in kinds:
+            chosen[name] = check(f"objective {spec!r}", name.rstrip("_"), chosen[name], kinds[name], usual)
     of_mmd = {name: value for name, value in options.items() if name in OF_MMD}
     if of_mmd:
         for name, known in (("kernel", discrepancies.KERNELS), ("estimator", discrepancies.ESTIMATORS)):

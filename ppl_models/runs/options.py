@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, asdict, dataclass, fields, make_dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from types import NoneType
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from ppl_models.inference.config import FitConfig, option
 from ppl_models.inference.schedules import Linear, Saturating
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import NotNegative, Whole, alternatives, base_of
 
 from .objectives import WORDS, objective_of
 
@@ -24,12 +26,12 @@ DIFFERENT: Mapping[str, Mapping[str, Any]] = {  # from `FitConfig`: defaults, an
     "schedule": {"help": "course of the learning rate: cosine falls to zero, constant stays"},
     "weight_decay": {"default": 1e-3},
     "warmup": {
-        "type": int | None,
+        "type": Whole | None,
         "default": None,
         "help": "steps in which the weight of the divergences rises to beta; by default 4000, at most a quarter of all",
     },
     "beta": {
-        "type": float | str,
+        "type": NotNegative | str,
         "help": "weight of the divergences after the warm-up; exponential:N for 1 - exp(-t / N) in place of a warm-up",
     },
     "objective": {
@@ -47,15 +49,16 @@ def _options() -> Iterator[tuple[str, Any, Field]]:
     for each in fields(FitConfig):
         if each.name not in LEFT_OUT:
             found = {"type": each.type, "default": each.default, **each.metadata, **DIFFERENT.get(each.name, {})}
-            plain = [kind for kind in KINDS if kind in (get_args(found["type"]) or (found["type"],))]
+            plain = [part for part in alternatives(found["type"]) if base_of(part) in KINDS]
             yield each.name, reduce(or_, plain), option(found["default"], str(found["help"]))
-    yield "workers", int, option(0, "processes that make batches; 0 for none")
+    yield "workers", Whole, option(0, "processes that make batches; 0 for none")
     yield "tensorboard", bool, option(False, "write curves to RUN/tensorboard")
 
 
 _Options: Any = make_dataclass("Options", _options(), frozen=True, kw_only=True)
 
 
+@partial(checked, where="fit")
 @dataclass(frozen=True, kw_only=True)
 class Training(_Options):
     """How long, how fast and by what a pair is trained: see `FitConfig`, with the command line's defaults.
@@ -133,7 +136,7 @@ def rising(word: str) -> Saturating:
 
 def kinds_of(each: Field) -> tuple[Any, ...]:
     """The types of value that an option takes."""
-    return get_args(each.type) or (each.type,)
+    return tuple(base_of(part) for part in alternatives(each.type))
 
 
 def zero_is_none(each: Field) -> bool:

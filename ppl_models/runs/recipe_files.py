@@ -5,14 +5,17 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from ppl_models.parts.checked import check, declared
+from ppl_models.parts.kinds import Kind, Seed, kind_of
 
 from . import names
 from .experiments import experiment_of
-from .options import Training, kinds_of
+from .options import Training
 
 HOME = files("ppl_models") / "recipes"
 OF_RUN = ("data", "model", "guide", "training")
@@ -116,8 +119,7 @@ def _checked(found: Mapping[str, Any], name: str) -> None:
                 f"recipe {name}: found {key} = {value!r}, want {', '.join(WORDS)} and [{'], ['.join(SECTIONS)}]"
             )
     seed, runs = found.get("seed", 0), found.get("runs", {})
-    if isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise ValueError(f"recipe {name}: found seed = {seed!r}, want at least 0 and less than 2**32")
+    check(f"recipe {name}", "seed", seed, cast(Kind, kind_of(Seed)))
     experiment_of(found.get("experiment", ""))
     for run, own in [("", found), *runs.items()]:
         if not isinstance(own, dict):
@@ -140,14 +142,11 @@ def _checked(found: Mapping[str, Any], name: str) -> None:
 
 def _checked_training(training: Mapping[str, Any], where: str) -> None:
     """Raise ValueError for what is no argument of a training, or of another kind."""
-    known = {option.name: kinds_of(option) for option in fields(Training)}
+    known = declared(Training)
     for key, value in training.items():
         if key not in known:
             raise ValueError(f"{where}: found training.{key}, want some of {', '.join(sorted(known))}")
-        kinds = known[key]
-        if not isinstance(value, kinds + (int,) * (float in kinds)) or isinstance(value, bool) and bool not in kinds:
-            want = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
-            raise ValueError(f"{where}: found training.{key} = {value!r}, want {want}")
+        check(where, f"training.{key}", value, known[key])
 
 
 def _set(found: dict[str, Any], key: str, value: Any, name: str) -> None:

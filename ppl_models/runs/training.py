@@ -19,9 +19,11 @@ from ppl_models.inference.checkpoint_file import CHECKPOINT
 from ppl_models.inference.files import write_json
 from ppl_models.inference.progress import waiting
 from ppl_models.inference.pyro.feeding import distributed
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Place
 
 from . import names, trust as trusted
-from .backends import backend, backend_of, columns, given
+from .backends import Device, backend, backend_of, columns, given
 from .configuration import Parts, load_parts
 from .folder import CONFIG, LoadedRun, as_written, config_errors, opened, read_config, read_example, started
 from .options import Training
@@ -31,11 +33,12 @@ BUILDING = "building model and guide"
 Watch = Callable[[Any, Any], Callback | None]
 
 
+@checked
 def train(
     config: Mapping[str, Any],
     parts: Parts,
-    folder: str | Path,
-    device: str | torch.device = "cpu",
+    folder: Place,
+    device: Device = "cpu",
     progress: bool = True,
     watch: Watch | None = None,
 ) -> LoadedRun:
@@ -77,9 +80,10 @@ def restarted(folder: str | Path, config: Mapping[str, Any]) -> bool:
     return read_config(Path(folder)) == json.loads(json.dumps(config))
 
 
+@checked
 def resume(
-    folder: str | Path,
-    device: str | torch.device = "cpu",
+    folder: Place,
+    device: Device = "cpu",
     progress: bool = True,
     watch: Watch | None = None,
     threads: int | None = None,

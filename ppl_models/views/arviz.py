@@ -1,12 +1,14 @@
 """`to_arviz`: draws of any (model, guide) pair as an ArviZ object, of ArviZ 0.x and of 1.x."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from ppl_models.inference.diagnostics import psis, threshold
+from ppl_models.parts.checked import checked, told
+from ppl_models.parts.kinds import AnyProgram, Count, Is, Seed
 from ppl_models.programs.arguments import spread
 from ppl_models.programs.laboratory import choose
 
@@ -16,20 +18,24 @@ SAMPLES = ("chain", "draw")
 POINTWISE = "pointwise"
 
 
+GROUPS = Is("a word or several", lambda found: isinstance(found, str) or _words(found), error=ValueError)
+
+
+@checked
 def to_arviz(
-    model: Callable,
-    guide: Callable,
+    model: AnyProgram,
+    guide: AnyProgram,
     x: Any,
-    draws: int = 1000,
+    draws: Count = 1000,
     *,
-    chains: int = 1,
+    chains: Count = 1,
     params: Mapping[str, Any] | None = None,
-    importance: str | None = None,
-    groups: Collection[str] = SAMPLED,
+    importance: Literal["psis"] | None = None,
+    groups: Annotated[str | Collection[str], GROUPS] = SAMPLED,
     dims: Mapping[str, Sequence[str]] | None = None,
     coords: Mapping[str, Sequence[Any]] | None = None,
-    rows: int = 20_000,
-    seed: int | None = 0,
+    rows: Count = 20_000,
+    seed: Seed | None = 0,
 ) -> Any:
     """Draw from a pair, and name every dim of what is drawn: `az.plot_forest(to_arviz(model, guide, x))`.
 
@@ -93,13 +99,10 @@ def to_arviz(
     Source: Kumar et al. 2019 (ArviZ), JOSS 4(33); Vehtari et al. 2017 (arXiv 1507.04544) for LOO, 2024 (arXiv
     1507.02646) for k-hat; Magnusson et al. 2019 (arXiv 1904.10679) for LOO with approximate posteriors.
     """
-    if draws < 1 or chains < 1 or rows < 1:
-        raise ValueError(f"to_arviz: found draws={draws}, chains={chains}, rows={rows}, want at least 1 of each")
-    if importance not in (None, "psis"):
-        raise ValueError(f"to_arviz: found importance={importance!r}, want None or 'psis'")
     wanted = frozenset([groups] if isinstance(groups, str) else groups)
     if wanted - set(SAMPLED):
-        raise ValueError(f"to_arviz: found groups {sorted(wanted - set(SAMPLED))}, want some of {', '.join(SAMPLED)}")
+        unknown = told(sorted(wanted - set(SAMPLED)))
+        raise ValueError(f"to_arviz: found groups {unknown}, want some of {', '.join(SAMPLED)}")
     args = x if type(x) is tuple else spread((x,), model, "to_arviz")
     found = _draw(model, guide, args, draws * chains, rows, seed, wanted, params)
     weights = psis(found.log_w)
@@ -124,6 +127,10 @@ def to_arviz(
     for one in sets.values():
         one.attrs = attrs | one.attrs
     return _container(sets, attrs)
+
+
+def _words(found: Any) -> bool:
+    return isinstance(found, list | tuple | Set) and all(isinstance(word, str) for word in found)
 
 
 def _draw(

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Count, Whole
+
 if TYPE_CHECKING:
     from ppl_models.inference.pyro.evaluation.sampling import Chain
 
@@ -45,7 +48,8 @@ class Mixing:
         )
 
 
-def mixing(chain: Chain, burn: int = 0, lags: int | None = None) -> Mixing:
+@checked
+def mixing(chain: Chain, burn: Whole = 0, lags: Count | None = None) -> Mixing:
     """Diagnose a chain by its codes.
 
     Args:

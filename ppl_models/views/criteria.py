@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Image
+
 from .drawing import COLORS, DPI, INK, array_of, images_of, mosaic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@checked
 def curves(
     records: Mapping[str, Sequence[Mapping[str, float]]],
     panels: Mapping[str, Sequence[str]],
@@ -57,7 +61,8 @@ def curves(
     return figure
 
 
-def latent_map(grid: Any, values: Any, images: Any, shape: Sequence[int], label: str = "", title: str = "") -> Figure:
+@checked
+def latent_map(grid: Any, values: Any, images: Any, shape: Image, label: str = "", title: str = "") -> Figure:
     """A plane of codes: a number at each as colour, and beside it the images decoded on the same plane.
 
     Args:

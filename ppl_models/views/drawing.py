@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppl_models.parts.checked import told
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -19,7 +21,11 @@ COLORS = ("#1b6ca8", "#d9822b", "#4c9f70")
 
 
 def array_of(values: Any) -> np.ndarray:
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=float)
+    """Numbers as an array; TypeError for what makes none."""
+    try:
+        return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=float)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise TypeError(f"figure: found {told(values)}, want an array of numbers") from None
 
 
 def images_of(values: Any, shape: Sequence[int]) -> np.ndarray:

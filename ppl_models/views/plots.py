@@ -11,6 +11,8 @@ import numpy as np
 
 from ppl_models.inference.files import write_atomically
 from ppl_models.inference.results import as_records
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Count, Image, Place
 
 from .drawing import COLORS, DPI, INK, array_of, images_of, lines_of, pictures, plain_axes, show_page
 
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def image_grid(values: Any, shape: Sequence[int], columns: int | None = None, title: str = "") -> Figure:
+@checked
+def image_grid(values: Any, shape: Image, columns: Count | None = None, title: str = "") -> Figure:
     """Images side by side, every pixel of them the same whole number of dots.
 
     Args:
@@ -35,7 +38,8 @@ def image_grid(values: Any, shape: Sequence[int], columns: int | None = None, ti
     return pictures({"": images}, columns, title, target=720)
 
 
-def reconstructions(x: Any, means: Any, shape: Sequence[int], columns: int = 10, title: str = "") -> Figure:
+@checked
+def reconstructions(x: Any, means: Any, shape: Image, columns: Count = 10, title: str = "") -> Figure:
     """Data, and under each datum what the model makes of its inferred latents.
 
     Args:
@@ -46,7 +50,8 @@ def reconstructions(x: Any, means: Any, shape: Sequence[int], columns: int = 10,
     return pictures({"data": images_of(x, shape), "model": images_of(means, shape)}, columns, title, target=900)
 
 
-def film_strip(states: Any, shape: Sequence[int], labels: Sequence[str] = (), title: str = "") -> Figure:
+@checked
+def film_strip(states: Any, shape: Image, labels: Sequence[str] = (), title: str = "") -> Figure:
     """Images step by step: a line for each of them, a column for each step.
 
     Args:
@@ -69,6 +74,7 @@ def film_strip(states: Any, shape: Sequence[int], labels: Sequence[str] = (), ti
     return pictures(rows, len(states), title, target=900)
 
 
+@checked
 def history(records: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     """The bound on the negative log-likelihood over the steps of a training, in nats per datum.
 
@@ -107,8 +113,9 @@ def history(records: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     return figure
 
 
+@checked
 def comparison(
-    bounds: Mapping[str, Mapping[str, float]], rows: Mapping[str, Any], shape: Sequence[int] | None, title: str = ""
+    bounds: Mapping[str, Mapping[str, float]], rows: Mapping[str, Any], shape: Image | None, title: str = ""
 ) -> Figure:
     """Bounds on the log-likelihood of several pairs, and beside them rows of images under the same names.
 
@@ -154,7 +161,8 @@ def comparison(
     return figure
 
 
-def save_figure(figure: Figure, path: str | Path) -> Path:
+@checked
+def save_figure(figure: Figure, path: Place) -> Path:
     """Write a figure to a file, whole or not at all, in the format of its name (.png, .svg, .pdf)."""
     path = Path(path)
     kind = path.suffix.removeprefix(".").lower() or "png"

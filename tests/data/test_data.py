@@ -205,7 +205,7 @@ def test_folder_refuses(tmp_path):
         data.load(f"folder:{tmp_path}")
     with pytest.raises(ValueError, match="found no such folder"):
         data.load(f"folder:{tmp_path / 'nowhere'}")
-    with pytest.raises(ValueError, match="want the side"):
+    with pytest.raises(ValueError, match="load: found size=0, want an integer of at least 1"):
         data.load(f"folder:{tmp_path}", size=0)
     save_images(tmp_path, 2)
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
@@ -539,7 +539,7 @@ def test_data_refuses():
     with pytest.raises(ValueError, match=r"try Identity\(\)"):
         data.Data(values.float(), (6,), None, data.Scale(256), "x")
     for levels in (1, 2.5, True):
-        with pytest.raises(ValueError, match="levels of Scale"):
+        with pytest.raises(ValueError, match="Scale: found levels="):
             data.Scale(levels)
     with pytest.raises(ValueError, match="alpha"):
         data.Logit(256, 0.5)

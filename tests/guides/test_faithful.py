@@ -291,8 +291,8 @@ def test_batch_dims_outside_of_plates_are_one_factor(guide):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"order": "sideways"}, "found order 'sideways', want one of 'top-down', 'bottom-up', 'min-fill'"),
-        ({"order": None}, "found order None, want one of 'top-down'"),
+        ({"order": "sideways"}, "found order='sideways', want one of 'top-down', 'bottom-up', 'min-fill'"),
+        ({"order": None}, "found order=None, want one of 'top-down'"),
         ({"family": "cauchy"}, "found family 'cauchy', want one of 'diagonal', 'rank-one', 'full', 'flow'"),
         ({"amortized": False}, "found amortized=False, but site 'z0' has a value for each datum.*leave it out"),
     ],

@@ -117,8 +117,8 @@ def test_moments_see_means_and_covariances():
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda x: mmd(x, x, kernel="rbf"), "mmd: found kernel 'rbf', want one of 'gaussian', 'laplace', 'imq'"),
-        (lambda x: mmd(x, x, estimator="fast"), "mmd: found estimator 'fast', want one of 'unbiased', 'biased'"),
+        (lambda x: mmd(x, x, kernel="rbf"), "mmd: found kernel='rbf', want one of 'gaussian', 'laplace', 'imq'"),
+        (lambda x: mmd(x, x, estimator="fast"), "mmd: found estimator='fast', want one of 'unbiased', 'biased'"),
         (lambda x: mmd(x, x[:, :1]), r"mmd: found samples of shapes \(4, 2\) and \(4, 1\), want \(m, d\) and \(n, d\)"),
         (lambda x: mmd(x[:1], x), "with at least two draws each"),
         (lambda x: moments(x, x[0]), "moments: found samples of shapes"),

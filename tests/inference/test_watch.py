@@ -108,3 +108,14 @@ def test_a_latent_that_a_pass_does_not_draw_has_no_divergence():
     kl = {"a": torch.tensor([[1.0, 3.0]])}
     found = mean_kl(Terms({"x": torch.zeros(1, 2)}, {}, {}, kl, frozenset()), ("a", "b"))
     assert [t.item() for t in found] == [2.0, 0.0] and all(t.shape == () for t in found)
+
+
+def test_a_loss_that_is_huge_from_the_first_record_on_is_told_once():
+    watch = Watch()
+    first = {"step": 10, "loss": 5e15, "negative_elbo": 5e15, "grad_norm": 1e9}
+    told = [*watch(first, [], 10, False), *watch({**first, "step": 20, "loss": 6e15}, [], 10, True)]
+    assert len(told) == 1 and told[0].startswith(
+        "the loss is 5e+15 nats a datum in the 10 steps up to step 10, so that"
+    )
+    assert not [*Watch()({**first, "loss": 1e6, "negative_elbo": 1e6}, [], 10, True)]
+    assert Watch(**watch.to_dict()) == watch

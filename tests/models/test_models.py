@@ -268,7 +268,7 @@ def test_wrong_data(name):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: VAE(12, network="transformer"), "VAE: found network 'transformer'"),
+        (lambda: VAE(12, network="transformer"), "VAE: found network='transformer'"),
         (lambda: VAE(12, network="conv"), "VAE: found event=12, network 'conv' wants event \\(channels, "),
         (lambda: VAE(12, latent=0), "VAE: found latent=0, want an integer of at least 1"),
         (lambda: VAE(12, latent=True), "VAE: found latent=True, want"),
@@ -295,7 +295,7 @@ def test_wrong_data(name):
         (lambda: SeReVAE(12, layers=13), "found 13 layers for 12 rows or values, want 1 to 12"),
         (lambda: SeReVAE((1, 4, 9), layers=5, network="conv"), "found 5 layers for 4 rows"),
         (lambda: SeReVAE(12, layers=2, network="conv"), "wants event \\(channels, height, width\\)"),
-        (lambda: SeReVAE(12, layers=2, network="linear"), "found network 'linear'"),
+        (lambda: SeReVAE(12, layers=2, network="linear"), "found network='linear'"),
         (lambda: SeReVAE(12, layers=2, depth=0), "SeReVAE: found depth=0, want an integer of at least 1"),
         (lambda: SeReVAE(12, layers=2, latent=0), "SeReVAE: found latent=0, want"),
     ],

@@ -1,6 +1,6 @@
 """`Conditionals`: the factors q(z | parents, evidence) of a guide, one network a latent over what it conditions on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import copy
 from typing import Self, cast
 
@@ -14,9 +14,11 @@ from numpy import ndarray
 from numpyro.distributions import Distribution, biject_to
 
 from ppl_models.numpyro.parts.nets import Net
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Count, Image, Whole
 from ppl_models.programs.numpyro import unwrapped
 
-from ...parts.checks import check_sizes, no_product
+from ...parts.checks import no_product
 from ...parts.evidence import EvidenceKey, features
 from ...parts.factors import FLAT, GLOBAL_GAIN, Factor, Families, encoded, placed as in_plates, plan, sloped
 from ...parts.layout import Layout
@@ -33,6 +35,7 @@ from .table import Table
 from .units import Units
 
 
+@checked
 class Conditionals(eqx.Module):
     """See `guides.parts.conditionals.Conditionals`; `key` is of the initial weights.
 
@@ -54,16 +57,15 @@ class Conditionals(eqx.Module):
         parents: Mapping[str, tuple[str, ...]],
         family: Families = "diagonal",
         encoder: str | eqx.Module = "separate",
-        hidden: int = 256,
-        depth: int = 1,
-        image: Sequence[int] | None = None,
+        hidden: Count = 256,
+        depth: Whole = 1,
+        image: Image | None = None,
         precision_weighted: bool = False,
         small_init: bool = False,
         starts: Mapping[str, Start] | None = None,
         *,
         key: Array,
     ) -> None:
-        hidden, depth = check_sizes(layout.guide, hidden, depth)
         self.layout, self.parents, self.small_init = layout, Table(parents), small_init
         keys = iter(jax.random.split(key, len(layout.trunks) + len(layout.latents)))
         found, widths, networks = [], {}, {}

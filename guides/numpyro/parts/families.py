@@ -1,7 +1,7 @@
 """`Diagonal`, `RankOne`, `Full`, `Flow`: families of one factor over R^n; see `guides.parts.families`."""
 
 from math import prod
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,8 @@ from numpyro.distributions.transforms import AffineTransform, IndependentTransfo
 
 from ppl_models.numpyro.parts.distributions import RankOneNormal, diagonal_normal
 from ppl_models.numpyro.parts.likelihoods import bounded_exp
-from ppl_models.parts.sizes import one_size
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Number
 from ppl_models.programs.numpyro import layers
 
 from ...parts import factors
@@ -108,13 +109,14 @@ class Full:
         return dist.MultivariateNormal(shift + pulled, precision_matrix=precision)
 
 
+@checked
 class Flow:
     """See `guides.parts.families.Flow`."""
 
     bound, units = 5.0, "copula"
 
-    def __init__(self, bins: int = 8) -> None:
-        self.bins = one_size("Flow", "bins", bins, least=2)
+    def __init__(self, bins: Annotated[int, Number(whole=True, least=2)] = 8) -> None:
+        self.bins = bins
 
     def count(self, n: int, precision_weighted: bool = False) -> int:
         """A mean and a log scale each, the correlations, and 3 bins - 1 numbers a spline."""

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from copy import copy
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import equinox as eqx
 import jax
@@ -68,6 +68,7 @@ class TopDownGuide(Program):
             mask of single entries of an event (`.mask(m).to_event(1)`) where the factor couples them.
     """
 
+    asks: ClassVar[str] = "guide "
     factors: eqx.AbstractVar[Any]  # `Conditionals`, or what has their `parents`, `encode` and `raw`
     model: Callable
     layout: Layout = eqx.field(static=True)
@@ -198,6 +199,7 @@ class OrderedGuide(Program):
     """
 
     factors: eqx.AbstractVar[Conditionals]
+    asks: ClassVar[str] = "guide "
     order: eqx.AbstractVar[tuple[str, ...]]
     model: Callable
     layout: Layout = eqx.field(static=True)

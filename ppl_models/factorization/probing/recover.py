@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import AnyProgram
 from ppl_models.programs.laboratory import Experiment, Leaves, ProgramRun, SiteRecord, experiments
 from ppl_models.programs.record import Site
 
@@ -21,7 +23,8 @@ from .looks.second_looks import look_again
 from .probe import Probe, changes
 
 
-def factorization(program: Callable, *args: Any, **kwargs: Any) -> Factorization:
+@checked
+def factorization(program: AnyProgram, *args: Any, **kwargs: Any) -> Factorization:
     """The factorization of a Pyro or NumPyro program, recovered by running it.
 
     A program that observes something is a model: p over its sites. Another is a guide: q over its latents given the

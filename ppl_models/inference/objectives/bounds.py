@@ -8,21 +8,26 @@ write yours with operators and the methods that tensors and arrays share (`value
 
 from collections.abc import Callable, Iterable
 from math import log
-from typing import Protocol
+from typing import Literal, Protocol
 
 from array_api_compat import array_namespace
 
-from .terms import Array, Terms
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Count, NotNegative, Positive
+
+from .terms import Array, Beta, Terms
+
+Per = Literal["layer", "unit"]
 
 
 class Objective(Protocol):
     """A bound in nats per datum, to be maximized: a pure function of the `Terms` of one pass."""
 
-    def __call__(self, terms: Terms, beta: float | Array = 1.0, data_size: int | None = None) -> Array:
+    def __call__(self, terms: Terms, beta: Beta = 1.0, data_size: Count | None = None) -> Array:
         """The bound, a scalar, with divergences of weight `beta`, of a batch of `data_size` data."""
 
 
-def elbo(terms: Terms, beta: float | Array = 1.0, data_size: int | None = None) -> Array:
+def elbo(terms: Terms, beta: Beta = 1.0, data_size: Count | None = None) -> Array:
     """The evidence lower bound, a scalar in nats per datum.
 
         E_q [log p(x | z)] - beta * sum_l KL(q(z_l | .) || p(z_l | .)),       mean over data and particles
@@ -56,8 +61,14 @@ def elbo(terms: Terms, beta: float | Array = 1.0, data_size: int | None = None) 
     return local / size + shared / (terms.full_size or data_size or size)
 
 
+@checked
 def free_bits(
-    terms: Terms, beta: float | Array = 1.0, data_size: int | None = None, *, nats: float = 0.5, per: str = "layer"
+    terms: Terms,
+    beta: Beta = 1.0,
+    data_size: Count | None = None,
+    *,
+    nats: NotNegative = 0.5,
+    per: Per = "layer",
 ) -> Array:
     """The evidence lower bound in which no group of latents gains by a divergence below `nats`, in nats per datum.
 
@@ -77,18 +88,18 @@ def free_bits(
 
     Source: Kingma et al. 2016 (arXiv 1606.04934), appendix C.8, eq. 15.
     """
-    check_at_least_zero("free_bits", nats=nats)
-    return with_groups("free_bits", terms, beta, data_size, per, lambda _, kl: _floor(kl, nats))
+    return with_groups(terms, beta, data_size, per, lambda _, kl: _floor(kl, nats))
 
 
+@checked
 def soft_free_bits(
     terms: Terms,
-    beta: float | Array = 1.0,
-    data_size: int | None = None,
+    beta: Beta = 1.0,
+    data_size: Count | None = None,
     *,
-    nats: float = 0.5,
-    width: float = 0.1,
-    per: str = "layer",
+    nats: NotNegative = 0.5,
+    width: Positive = 0.1,
+    per: Per = "layer",
 ) -> Array:
     """`free_bits` with a smooth maximum, a scalar in nats per datum.
 
@@ -110,13 +121,10 @@ def soft_free_bits(
 
     Source: after the "soft free bits" of Chen et al. 2017 (arXiv 1611.02731), appendix.
     """
-    check_at_least_zero("soft_free_bits", nats=nats)
-    if not width > 0:
-        raise ValueError(f"soft_free_bits: found width={width}, want more than 0; free_bits has a sharp floor")
-    return with_groups("soft_free_bits", terms, beta, data_size, per, lambda _, kl: _soft_floor(kl, nats, width))
+    return with_groups(terms, beta, data_size, per, lambda _, kl: _soft_floor(kl, nats, width))
 
 
-def importance_weighted(terms: Terms, beta: float | Array = 1.0, data_size: int | None = None) -> Array:
+def importance_weighted(terms: Terms, beta: Beta = 1.0, data_size: Count | None = None) -> Array:
     """The importance-weighted bound of K particles, a scalar in nats per datum.
 
         log 1/K sum_k w_k,      log w_k = log p(x | z_k) + beta * [log p(z_k) - log q(z_k | x)],       mean over data
@@ -139,7 +147,7 @@ def importance_weighted(terms: Terms, beta: float | Array = 1.0, data_size: int 
     return (_log_sum_exp(log_w) - log(len(log_w))).sum() / size
 
 
-def log_weights(terms: Terms, beta: float | Array = 1.0, data_size: int | None = None) -> tuple[Array, int]:
+def log_weights(terms: Terms, beta: Beta = 1.0, data_size: Count | None = None) -> tuple[Array, int]:
     """(log w of every particle and datum, (particles, n), the number that their sum over data is divided by).
 
     Weights of one datum each, whatever a subsampling program scales its terms by; (particles, 1) with shared sites.
@@ -163,7 +171,7 @@ def log_weights(terms: Terms, beta: float | Array = 1.0, data_size: int | None =
     return sum(t.sum(1)[:, None] for t in parts), seen
 
 
-def mean_kl(terms: Terms, names: Iterable[str], data_size: int | None = None) -> list[Array]:
+def mean_kl(terms: Terms, names: Iterable[str], data_size: Count | None = None) -> list[Array]:
     """The divergence of each of these latents, scalars in nats per datum: the mean over data and particles.
 
     Args:
@@ -178,27 +186,24 @@ def mean_kl(terms: Terms, names: Iterable[str], data_size: int | None = None) ->
     return [terms.kl.get(name, none).mean(0).sum() / (whole if name in terms.shared else size) for name in names]
 
 
-def groups_of(called: str, terms: Terms, per: str) -> dict[str, Array]:
+def groups_of(terms: Terms, per: Per) -> dict[str, Array]:
     """Latent site -> the divergence of each of its groups, summed over the data and averaged over particles.
 
     (1,) with per="layer", (units,) with per="unit"; auxiliary sites of the guide have none.
     """
-    if per not in ("layer", "unit"):
-        raise ValueError(f"{called}: found per={per!r}, want 'layer' or 'unit'")
     units = {name: value[..., None] for name, value in terms.kl.items()} if per == "layer" else terms.kl_units
     return {name: units[name].mean(0).sum(0) for name in terms.kl if name not in terms.auxiliary}
 
 
 def with_groups(
-    called: str,
     terms: Terms,
-    beta: float | Array,
-    data_size: int | None,
-    per: str,
+    beta: Beta,
+    data_size: Count | None,
+    per: Per,
     penalty: Callable[[str, Array], Array],
 ) -> Array:
     """The bound with `penalty(site, divergences of its groups)` summed in place of the divergences."""
-    groups = groups_of(called, terms, per)
+    groups = groups_of(terms, per)
     size = terms.full_size or terms.seen
     whole = terms.full_size or data_size or size
     total = 0.0
@@ -232,9 +237,3 @@ def _log_sum_exp(x: Array) -> Array:
     top = xp.max(x, axis=0)
     top = xp.where(xp.isfinite(top), top, 0.0)
     return xp.log(xp.exp(x - top).sum(0)) + top
-
-
-def check_at_least_zero(called: str, **values: float) -> None:
-    for name, value in values.items():
-        if not value >= 0:
-            raise ValueError(f"{called}: found {name}={value}, want at least 0")

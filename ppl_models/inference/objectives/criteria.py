@@ -10,17 +10,23 @@ Source: Zhao, Song, Ermon 2017 (arXiv 1702.08658), sections 2 and 5.
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import Annotated
 
 from array_api_compat import array_namespace
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Count, Is, NotNegative
+from ppl_models.programs.arguments import takes
+
 from .bounds import elbo
 from .discrepancies import mmd, moments
-from .terms import Array, Terms
+from .terms import Array, Beta, Terms
 
 Discrepancy = Callable[[Array, Array], Array]
 
 
-def unregularized(terms: Terms, beta: float | Array = 1.0, data_size: int | None = None) -> Array:
+def unregularized(terms: Terms, beta: Beta = 1.0, data_size: Count | None = None) -> Array:
     """The criterion with R = 0, a scalar in nats per datum: no bound of log p(x).
 
         E_q [log p(x | z)],       mean over data and particles
@@ -40,14 +46,15 @@ def unregularized(terms: Terms, beta: float | Array = 1.0, data_size: int | None
     return elbo(terms, 0.0, data_size)
 
 
+@checked
 def info_vae(
     terms: Terms,
-    beta: float | Array = 1.0,
-    data_size: int | None = None,
+    beta: Beta = 1.0,
+    data_size: Count | None = None,
     *,
     alpha: float,
     lambda_: float,
-    discrepancy: Discrepancy = mmd,
+    discrepancy: Annotated[Discrepancy, Is("a function of two samples", partial(takes, 2))] = mmd,
 ) -> Array:
     """The InfoVAE criterion, a scalar in nats per datum.
 
@@ -79,8 +86,9 @@ def info_vae(
     return value - beta * marginal * aggregate(terms, discrepancy) if marginal else value
 
 
+@checked
 def moment_matching(
-    terms: Terms, beta: float | Array = 1.0, data_size: int | None = None, *, weight: float = 1.0
+    terms: Terms, beta: Beta = 1.0, data_size: Count | None = None, *, weight: NotNegative = 1.0
 ) -> Array:
     """Codes whose mean and covariance are those of the prior, a scalar in nats per datum.
 
@@ -95,8 +103,6 @@ def moment_matching(
 
     Source: as for `discrepancies.moments`.
     """
-    if not weight >= 0:
-        raise ValueError(f"moment_matching: found weight={weight}, want at least 0")
     return info_vae(terms, beta, data_size, alpha=1.0, lambda_=weight, discrepancy=moments)
 
 

@@ -6,15 +6,24 @@ A discrepancy is any `discrepancy(x, y) -> scalar` of draws x (m, d) and y (n, d
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Literal, get_args
 
 from array_api_compat import array_namespace
 
+from ppl_models.parts.checked import checked, told
+from ppl_models.parts.kinds import Count, Is, Positive
+from ppl_models.programs.arguments import takes
+
 from .terms import Array
 
-ESTIMATORS = ("unbiased", "biased", "linear")
+Estimator = Literal["unbiased", "biased", "linear"]
+ESTIMATORS = get_args(Estimator)
+Word = Literal["gaussian", "laplace", "imq", "polynomial", "energy"]
 Kernel = Callable[[Array, Array], Array]
 
 
+@checked
 @dataclass(frozen=True)
 class Gaussian:
     """k(x, y) = exp(-|x - y|^2 / (2 width^2)).
@@ -25,7 +34,7 @@ class Gaussian:
             Autoencoder).
     """
 
-    width: float | None = None
+    width: Positive | None = None
 
     def __call__(self, x: Array, y: Array) -> Array:
         """(*batch, d) and (*batch, d) -> (*batch,)."""
@@ -34,11 +43,12 @@ class Gaussian:
         return array_namespace(squared).exp(-squared / (2 * width**2))
 
 
+@checked
 @dataclass(frozen=True)
 class Laplace:
     """k(x, y) = exp(-|x - y|_1 / width), with d for a width of None."""
 
-    width: float | None = None
+    width: Positive | None = None
 
     def __call__(self, x: Array, y: Array) -> Array:
         """(*batch, d) and (*batch, d) -> (*batch,)."""
@@ -47,6 +57,7 @@ class Laplace:
         return array_namespace(distance).exp(-distance / width)
 
 
+@checked
 @dataclass(frozen=True)
 class InverseMultiquadric:
     """k(x, y) = c / (c + |x - y|^2), with c = 2 d for a scale of None: heavy tails, so that far codes are pulled, too.
@@ -54,7 +65,7 @@ class InverseMultiquadric:
     Source: Tolstikhin et al. 2018, "Wasserstein auto-encoders" (arXiv 1711.01558), section 4.
     """
 
-    scale: float | None = None
+    scale: Positive | None = None
 
     def __call__(self, x: Array, y: Array) -> Array:
         """(*batch, d) and (*batch, d) -> (*batch,)."""
@@ -62,11 +73,12 @@ class InverseMultiquadric:
         return c / (c + ((x - y) ** 2).sum(-1))
 
 
+@checked
 @dataclass(frozen=True)
 class Polynomial:
     """k(x, y) = (1 + x . y / d)^degree: it sees the moments up to its degree and no others."""
 
-    degree: int = 2
+    degree: Count = 2
 
     def __call__(self, x: Array, y: Array) -> Array:
         """(*batch, d) and (*batch, d) -> (*batch,)."""
@@ -87,7 +99,7 @@ class Energy:
         return -xp.sqrt(xp.where(squared < 1e-30, 1e-30, squared))  # the root has a slope at zero distance, too
 
 
-KERNELS = {
+KERNELS: dict[Word, Kernel] = {
     "gaussian": Gaussian(),
     "laplace": Laplace(),
     "imq": InverseMultiquadric(),
@@ -96,7 +108,14 @@ KERNELS = {
 }
 
 
-def mmd(x: Array, y: Array, *, kernel: str | Kernel = "gaussian", estimator: str = "unbiased") -> Array:
+@checked
+def mmd(
+    x: Array,
+    y: Array,
+    *,
+    kernel: Word | Annotated[Kernel, Is("a function of two arrays", partial(takes, 2))] = "gaussian",
+    estimator: Estimator = "unbiased",
+) -> Array:
     """The squared maximum mean discrepancy of two distributions, from draws of each, a scalar.
 
         MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y)
@@ -118,9 +137,7 @@ def mmd(x: Array, y: Array, *, kernel: str | Kernel = "gaussian", estimator: str
 
     Source: Gretton et al. 2012, "A kernel two-sample test", JMLR 13, lemma 6, eq. 5 and lemma 14.
     """
-    kernel = _kernel(kernel)
-    if estimator not in ESTIMATORS:
-        raise ValueError(f"mmd: found estimator {estimator!r}, want one of {', '.join(map(repr, ESTIMATORS))}")
+    kernel = KERNELS[kernel] if isinstance(kernel, str) else kernel
     _check("mmd", x, y)
     m, n = len(x), len(y)
     if estimator == "linear":
@@ -137,6 +154,7 @@ def mmd(x: Array, y: Array, *, kernel: str | Kernel = "gaussian", estimator: str
     return within[0] + within[1] - 2 * kernel(x[:, None], y[None]).mean()
 
 
+@checked
 def moments(x: Array, y: Array) -> Array:
     """Squared differences of means and covariances, |m_x - m_y|^2 + |C_x - C_y|_F^2, a scalar.
 
@@ -157,17 +175,12 @@ def moments(x: Array, y: Array) -> Array:
     return ((centers[0] - centers[1]) ** 2).sum() + ((covariances[0] - covariances[1]) ** 2).sum()
 
 
-def _kernel(spec: str | Kernel) -> Kernel:
-    if isinstance(spec, str) and spec in KERNELS:
-        return KERNELS[spec]
-    if not callable(spec):
-        raise ValueError(f"mmd: found kernel {spec!r}, want one of {', '.join(map(repr, KERNELS))}, or a function")
-    return spec
-
-
 def _check(called: str, x: Array, y: Array) -> None:
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
+    whole = [hasattr(sample, "shape") and not getattr(sample, "is_sparse", False) for sample in (x, y)]
+    found = [tuple(t.shape) if good else told(t) for good, t in zip(whole, (x, y), strict=True)]
+    widths = {shape[1:] for shape in found if isinstance(shape, tuple) and len(shape) == 2 and shape[0] > 1}
+    if len(widths) != 1 or any(isinstance(shape, str) or len(shape) != 2 or shape[0] < 2 for shape in found):
         raise ValueError(
-            f"{called}: found samples of shapes {tuple(x.shape)} and {tuple(y.shape)}, want (m, d) and (n, d) with at "
-            "least two draws each"
+            f"{called}: found samples of shapes {found[0]} and {found[1]}, want (m, d) and (n, d) with at least two "
+            "draws each"
         )

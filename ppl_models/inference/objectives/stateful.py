@@ -14,12 +14,16 @@ and `evaluate` go by the ELBO and know nothing of it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from array_api_compat import array_namespace
 
-from .bounds import check_at_least_zero, groups_of, with_groups
-from .terms import Array, Terms
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Count, NotNegative, Number, Positive
+from ppl_models.programs.arguments import takes
+
+from .bounds import Per, groups_of, with_groups
+from .terms import Array, Beta, Terms
 
 State = Mapping[str, Array]
 
@@ -27,11 +31,11 @@ State = Mapping[str, Array]
 class Stateful(Protocol):
     """An objective with state: a bound in nats per datum, and the state that the next batch finds."""
 
-    def init(self, terms: Terms, data_size: int | None = None) -> dict[str, Array]:
+    def init(self, terms: Terms, data_size: Count | None = None) -> dict[str, Array]:
         """The state before the first step, of one pass over a batch."""
 
     def __call__(
-        self, terms: Terms, beta: float | Array, data_size: int | None, state: State
+        self, terms: Terms, beta: Beta, data_size: Count | None, state: State
     ) -> tuple[Array, dict[str, Array]]:
         """(the bound, a scalar; the state after it)."""
 
@@ -41,15 +45,20 @@ def has_state(objective: Any) -> bool:
     return hasattr(objective, "init")
 
 
-def begun(objective: Stateful, terms: Terms, data_size: int | None) -> dict[str, Array]:
+def is_objective(found: Any) -> bool:
+    """Whether something can be called with `Terms`, a weight and a number of data, and with its state if it has one.
+
+    No loss of a library's can, and none for an optimizer (`Loss`).
+    """
+    return callable(found) and not hasattr(found, "num_particles") and takes(4 if has_state(found) else 3, found)
+
+
+def begun(objective: Stateful, terms: Terms, data_size: Count | None) -> dict[str, Array]:
     """The state of an objective before its first step.
 
     Raises:
-        ValueError: a class in place of an objective; a state that is no dictionary of floating arrays.
+        ValueError: a state that is no dictionary of floating arrays.
     """
-    if isinstance(objective, type):
-        called = objective.__name__
-        raise ValueError(f"fit: found objective={called}, a class, want an objective; try {called}()")
     state = objective.init(terms, data_size)
     for name, value in state.items():
         if not array_namespace(value).isdtype(value.dtype, "real floating"):
@@ -70,7 +79,7 @@ class Carried:
     def __init__(self, objective: Stateful, state: State) -> None:
         self.objective, self.state, self.after = objective, state, dict(state)
 
-    def __call__(self, terms: Terms, beta: float | Array = 1.0, data_size: int | None = None) -> Array:
+    def __call__(self, terms: Terms, beta: Beta = 1.0, data_size: Count | None = None) -> Array:
         value, self.after = self.objective(terms, beta, data_size, self.state)
         before, now = ({n: tuple(v.shape) for n, v in each.items()} for each in (self.state, self.after))
         if before != now:
@@ -79,6 +88,7 @@ class Carried:
         return value
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class adaptive_free_bits:
     """`free_bits` by a controller: a weight of each group's divergence that holds it near `nats`, in nats per datum.
@@ -106,26 +116,19 @@ class adaptive_free_bits:
     Source: Chen et al. 2017, "Variational lossy autoencoder" (arXiv 1611.02731), appendix C.
     """
 
-    nats: float = 0.5
-    per: str = "layer"
-    rate: float = 0.1
-    slack: float = 0.05
-    least: float = 1e-6
+    nats: NotNegative = 0.5
+    per: Per = "layer"
+    rate: Positive = 0.1
+    slack: NotNegative = 0.05
+    least: Annotated[float, Number(above=0, most=1)] = 1e-6
 
-    def __post_init__(self) -> None:
-        check_at_least_zero("adaptive_free_bits", nats=self.nats, slack=self.slack)
-        if not self.rate > 0:
-            raise ValueError(f"adaptive_free_bits: found rate={self.rate}, want more than 0")
-        if not 0 < self.least <= 1:
-            raise ValueError(f"adaptive_free_bits: found least={self.least}, want more than 0 and at most 1")
-
-    def init(self, terms: Terms, data_size: int | None = None) -> dict[str, Array]:
+    def init(self, terms: Terms, data_size: Count | None = None) -> dict[str, Array]:
         """Every gamma is 1."""
-        groups = groups_of("adaptive_free_bits", terms, self.per)
+        groups = groups_of(terms, self.per)
         return {f"gamma.{name}": array_namespace(kl).ones_like(kl) for name, kl in groups.items()}
 
     def __call__(
-        self, terms: Terms, beta: float | Array, data_size: int | None, state: State
+        self, terms: Terms, beta: Beta, data_size: Count | None, state: State
     ) -> tuple[Array, dict[str, Array]]:
         """(the bound with the gammas of the state, the gammas that its divergences ask for)."""
         after: dict[str, Array] = {}
@@ -135,7 +138,7 @@ class adaptive_free_bits:
             after[f"gamma.{name}"] = self._moved(gamma, kl)
             return gamma * kl
 
-        return with_groups("adaptive_free_bits", terms, beta, data_size, self.per, weighed), after
+        return with_groups(terms, beta, data_size, self.per, weighed), after
 
     def _moved(self, gamma: Array, kl: Array) -> Array:
         where = array_namespace(kl).where

@@ -2,9 +2,23 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+import numpy as np
+
+from ppl_models.parts.kinds import Either, Is, Number
 
 Array = Any  # a tensor of torch, or an array of JAX
+
+
+def is_scalar(found: Any) -> bool:
+    """Whether something is an array of one floating number, of torch or JAX; it is not read: a step would wait."""
+    numpys = isinstance(found, np.generic | np.ndarray)
+    return not numpys and getattr(found, "shape", None) == () and "float" in str(getattr(found, "dtype", ""))
+
+
+# the weight of the divergences
+Beta = Annotated[float | Array, Either((Is("an array of one number", is_scalar), Number(least=0)))]
 
 
 @dataclass(frozen=True)

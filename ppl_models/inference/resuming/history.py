@@ -8,7 +8,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from ..files import write_atomically, write_json
+from ..files import json_of, write_atomically, write_json
 from ..results import as_records
 from ..training_record import check_history
 
@@ -106,7 +106,7 @@ class History:
 
 def _lines(records: Sequence[Mapping[str, float]]) -> bytes:
     try:
-        return "".join(f"{json.dumps(record)}\n" for record in records).encode()
+        return "".join(f"{json_of(record)}\n" for record in records).encode()
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"fit: a record is not JSON ({error}); want numbers and texts of what callbacks add to it"

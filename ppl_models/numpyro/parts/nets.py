@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.nn import silu
 
+from ppl_models.parts.checked import checked
 from ppl_models.parts.checks import check_network
 from ppl_models.parts.sizes import halvings
 
@@ -39,6 +40,7 @@ class Block(eqx.Module):
         return h + self.outer(silu(self.inner(self.norm(h))))
 
 
+@checked
 class Net(eqx.Module):
     """Port of `ppl_models.parts.Net`; `key` seeds the weights."""
 

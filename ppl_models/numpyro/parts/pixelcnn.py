@@ -1,6 +1,6 @@
 """Port of `ppl_models.parts.pixelcnn`: a network of an image whose output at a pixel has seen those before it alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.nn import relu, sigmoid
 
-from ppl_models.parts.sizes import one_size
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Count, Several
 
 from .layers import Conv, Linear
 
@@ -58,6 +59,7 @@ class GatedLayer(eqx.Module):
         return gate(a, 1), moved if self.first else h + moved
 
 
+@checked
 class PixelCNN(eqx.Module):
     """Port of `ppl_models.parts.pixelcnn.PixelCNN`; `key` seeds the weights."""
 
@@ -68,20 +70,20 @@ class PixelCNN(eqx.Module):
 
     def __init__(
         self,
-        image: Sequence[int],
-        output: int,
-        context: int,
-        channels: int = 32,
-        layers: int = 12,
-        radius: int = 3,
-        window: int | None = None,
+        image: Several,
+        output: Count,
+        context: Count,
+        channels: Count = 32,
+        layers: Count = 12,
+        radius: Count = 3,
+        window: Count | None = None,
         *,
         key: Array,
     ) -> None:
         self.image = tuple(image)
-        first = one_size("PixelCNN", "radius", radius) if window is None else one_size("PixelCNN", "window", window)
+        first = window or radius
         later = 1 if window is None else 0
-        *keys, inner, last = jax.random.split(key, one_size("PixelCNN", "layers", layers) + 2)
+        *keys, inner, last = jax.random.split(key, layers + 2)
         start = GatedLayer(self.image[0], channels, context, first, first=True, key=keys[0])
         self.layers = (start, *(GatedLayer(channels, channels, context, later, key=k) for k in keys[1:]))
         self.inner = Conv(channels, channels, 1, key=inner)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import equinox as eqx
 import jax
@@ -14,6 +14,8 @@ import numpy as np
 from jax.tree_util import DictKey, GetAttrKey, SequenceKey, tree_flatten_with_path
 from numpyro.contrib.module import eqx_module
 from numpyro.primitives import _PYRO_STACK
+
+from ppl_models.parts.checked import checked
 
 T = TypeVar("T", bound=eqx.Module)
 _training: ContextVar[bool] = ContextVar("training", default=False)
@@ -82,6 +84,8 @@ class Program(eqx.Module):
     Under `jax.jit` and `jax.grad` a program is a pytree like any other Equinox module.
     """
 
+    asks: ClassVar[str] = ""  # before the name of a class where an argument is refused
+
     @property
     def param(self) -> str:
         """Name of the `numpyro.param` that holds the parameters, which `eqx_module` gives it."""
@@ -101,8 +105,13 @@ class Program(eqx.Module):
         return own
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Let `forward` register the parameters too, where it is called by name: else it would not be trained."""
+        """Hold the arguments of a constructor against their annotations, and let `forward` register the parameters.
+
+        It does so where it is called by name, too: else it would not be trained.
+        """
         super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            setattr(cls, "__init__", checked(cls.__init__, cls.asks + cls.__name__, but=["model"]))  # noqa: B010
         if "forward" in vars(cls) and not getattr(vars(cls)["forward"], "__isabstractmethod__", False):
             own = vars(cls)["forward"]
 

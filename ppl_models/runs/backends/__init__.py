@@ -8,18 +8,30 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ppl_models.data import Data, Table
 from ppl_models.inference import Evaluation
+from ppl_models.parts.checked import told
+from ppl_models.parts.kinds import Is
 
 from .. import names
 
 BACKENDS = ("pyro", "numpyro")
-Device = str | torch.device
+
+
+def is_device(found: Any) -> bool:
+    """Whether something is a device of torch, or the name of one."""
+    try:
+        return isinstance(found, str | torch.device) and torch.device(found) is not None
+    except RuntimeError:
+        return False
+
+
+Device = Annotated[str | torch.device, Is("the name of a device, as 'cpu' or 'cuda:0'", is_device, error=ValueError)]
 Pair = tuple[Any, Any]
 Rows = Tensor | tuple[Tensor, ...]
 
@@ -85,14 +97,22 @@ def backend(name: str) -> Backend:
     Raises:
         ValueError: there is none of this name.
     """
-    if name not in BACKENDS:
-        raise ValueError(f"found backend {name!r}, want {' or '.join(BACKENDS)}")
-    return importlib.import_module(f"{__name__}.{name}")
+    return importlib.import_module(f"{__name__}.{_known(name)}")
 
 
 def backend_of(config: Mapping[str, Any]) -> str:
-    """The name of a configuration's language; runs from before there was a choice are Pyro's."""
-    return config.get("backend", "pyro")
+    """The name of a configuration's language; runs from before there was a choice are Pyro's.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    return _known(config.get("backend", "pyro"))
+
+
+def _known(name: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"found backend {told(name)}, want {' or '.join(BACKENDS)}")
+    return name
 
 
 def in_backend(config: Mapping[str, Any], name: str | None) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """`evaluate`: how well a (model, guide) pair of NumPyro programs explains data, with one call for any pair."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from math import log, nan
-from typing import Any
+from math import isfinite, log, nan
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,8 @@ from jax import Array, random
 from jax.scipy.special import logsumexp
 
 from ppl_models.numpyro.data import Rows
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import AnyProgram, Count, Seed
 from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.numpyro import runs, support_of
 from ppl_models.programs.pairs import INSTEAD_OF_PORT, check_whole
@@ -19,6 +21,7 @@ from ppl_models.programs.record import Run
 from ppl_models.programs.state.jax import tidied
 
 from ...objectives.bounds import elbo
+from ...objectives.finite import counted, infinite_terms, refuse
 from ...progress import BOUNDS, Progress
 from ...results import Evaluation
 from ..engine.parameters import find
@@ -31,16 +34,17 @@ from ..passes.terms import Terms, terms
 Pass = tuple[Array, Array, dict[str, Array]]
 
 
+@checked
 def evaluate(
-    model: Callable,
-    guide: Callable,
+    model: AnyProgram,
+    guide: AnyProgram,
     data: Any,
     *,
-    particles: int = 1000,
-    rows: int = 20_000,
-    vectorize: str | bool = "auto",
+    particles: Count = 1000,
+    rows: Count = 20_000,
+    vectorize: Literal["auto"] | bool = "auto",
     analytic: bool = True,
-    seed: int | None = 0,
+    seed: Seed | None = 0,
     progress: bool = True,
 ) -> Evaluation:
     """Bound the log-likelihood of data under a pair.
@@ -65,7 +69,8 @@ def evaluate(
     Raises:
         ValueError: no data, particles or rows below 1, another word for vectorize; a model that subsamples its data; a
             model that observes nothing or a guide that does (are they swapped?); a value in any row that the model does
-            not take; a pair that was made for another number of rows; what the programs themselves raise.
+            not take; a pair that was made for another number of rows; numbers that are not finite, with the first site
+            whose terms are not; what the programs themselves raise.
 
     Source: Burda et al. 2016 (arXiv 1509.00519), eq. 8 and section 5.
 
@@ -83,11 +88,6 @@ def evaluate(
     KL z                   0.315  nats
     data                       3
     """
-    if particles < 1 or rows < 1 or vectorize not in ("auto", True, False):
-        raise ValueError(
-            f"evaluate: found particles={particles}, rows={rows}, vectorize={vectorize!r}; want particles and rows "
-            "of at least 1, and 'auto', True or False"
-        )
     columns = columns_of(data, "evaluate: data", model)
     n = len(columns[0])
     key = random.key(int(np.random.default_rng().integers(2**31)) if seed is None else seed)
@@ -125,6 +125,11 @@ def evaluate(
         log_w = _total(found) if whole else found.log_w
         kl = {s: v.mean() / (units if s in found.shared else 1) for s, v in found.kl.items()}
         return log_w, elbo(found, data_size=units), kl
+
+    @partial(jax.jit, static_argnums=3)
+    def untold(params: Mapping[str, Any], batch: Sequence[Array], key: Array, chunk: int) -> dict[str, Array]:
+        how = {"particles": chunk, "analytic": analytic, "plate": pair.plate}
+        return infinite_terms(terms(model, guide, batch, **how, key=key, params=params))
 
     log_ws, bounds, kls, bits, done = (
         [],
@@ -172,7 +177,18 @@ def evaluate(
         nll, error = each.mean(), each.std(ddof=1) / n**0.5 if n > 1 else nan
     bits_per_dim = None if bits_of is None else float(np.concatenate([np.asarray(b) for b in bits]).mean())
     kl = {site: float(total) / n for site, total in kls.items()}
-    return Evaluation(float(bounds) / n, float(nll), float(error), kl, bits_per_dim, particles, n, notes)
+    numbers = {"ELBO": float(bounds) / n, "NLL": float(nll), **{f"KL {site}": value for site, value in kl.items()}}
+    if not all(map(isfinite, numbers.values())):
+        counts: dict[str, int] = {}
+        for i, start in enumerate(range(0, n, size)):  # the same draws again, for their terms
+            of_data, of_pass = random.split(random.fold_in(key, i))
+            batch, masks = drawn(columns, _rows(columns, start, size), of_data), {}
+            for k, chunk in enumerate(chunks):
+                found = untold(params, batch, random.fold_in(of_pass, k), chunk)
+                masks = {part: mask | masks.get(part, mask) for part, mask in found.items()}
+            counts = counted(masks, counts)
+        refuse("evaluate", numbers, counts, n)
+    return Evaluation(numbers["ELBO"], float(nll), float(error), kl, bits_per_dim, particles, n, notes)
 
 
 def _rows(columns: Sequence[Rows], start: int, count: int) -> list[Any]:

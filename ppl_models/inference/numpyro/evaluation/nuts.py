@@ -1,8 +1,8 @@
 """Reference posteriors by Hamiltonian Monte Carlo, to hold a guide against where a model is small."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import jax
 import numpy as np
@@ -10,6 +10,8 @@ from jax import random
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer import MCMC, NUTS
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import AnyProgram, Count, Number, Seed
 from ppl_models.programs.numpyro import run as run_program, support_of
 from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.record import Run
@@ -71,16 +73,17 @@ class Reference:
         return "\n".join([*rows, *self.notes])
 
 
+@checked
 def nuts(
-    model: Callable,
+    model: AnyProgram,
     *args: Any,
-    warmup: int = 1000,
-    draws: int = 1000,
-    chains: int = 4,
-    thinning: int = 1,
-    seed: int = 0,
-    accept: float = 0.8,
-    dense: bool | list[tuple[str, ...]] = False,
+    warmup: Count = 1000,
+    draws: Annotated[int, Number(whole=True, least=4)] = 1000,
+    chains: Count = 4,
+    thinning: Count = 1,
+    seed: Seed = 0,
+    accept: Annotated[float, Number(above=0, below=1)] = 0.8,
+    dense: bool | Sequence[tuple[str, ...]] = False,
     progress: bool = False,
     **kwargs: Any,
 ) -> Reference:
@@ -118,14 +121,6 @@ def nuts(
     >>> bool(abs(mean - 1.0) < 4 * error)
     True
     """
-    for name, value, least in (
-        ("warmup", warmup, 1),
-        ("draws", draws, 4),
-        ("chains", chains, 1),
-        ("thinning", thinning, 1),
-    ):
-        if value < least:
-            raise ValueError(f"nuts: found {name}={value}, want at least {least}")
     with tidied(model):
         _check(model, args, kwargs)
     sampler = MCMC(

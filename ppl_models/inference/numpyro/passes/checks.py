@@ -29,6 +29,8 @@ def check_loss(loss: Any) -> None:
     if isinstance(loss, type):
         raise TypeError(f"fit: loss is the class {loss.__name__}, want an instance; try {loss.__name__}()")
     if not isinstance(loss, ELBO):
+        if hasattr(loss, "differentiable_loss"):
+            working = f"that is one of Pyro's; {working}"
         raise TypeError(f"fit: loss is a {type(loss).__name__}, want an objective of NumPyro's; {working}")
 
 

@@ -10,30 +10,34 @@ from jax.lax import stop_gradient
 from jax.nn import softmax
 from numpyro.distributions import Delta
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import AnyProgram, Count
 from ppl_models.programs.numpyro import nodes_of, unwrapped
 
-from ...config import GRADIENTS
+from ...config import GRADIENTS, Gradient
 from ...objectives.bounds import importance_weighted, log_weights
 from ...objectives.stateful import begun, has_state
+from ...objectives.terms import Beta
 from .terms import Terms, single, stacked, terms, traces
 
 Objective = Callable[..., Array]
 
 
+@checked
 def estimate(
     objective: Objective,
-    model: Callable,
-    guide: Callable,
+    model: AnyProgram,
+    guide: AnyProgram,
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None = None,
     *,
     key: Array,
     params: Mapping[str, Any],
-    beta: float | Array = 1.0,
-    data_size: int | None = None,
-    particles: int = 1,
+    beta: Beta = 1.0,
+    data_size: Count | None = None,
+    particles: Count = 1,
     analytic: bool = True,
-    gradient: str = "reparametrized",
+    gradient: Gradient = "reparametrized",
     plate: str | None = None,
 ) -> tuple[Array, Terms]:
     """(the negative objective, to be minimized, in nats per datum; the `Terms` that it was made of).

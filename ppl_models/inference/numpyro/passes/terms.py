@@ -11,6 +11,8 @@ from jax import Array
 from numpyro import handlers
 
 from ppl_models.numpyro.parts.program import Program
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import AnyProgram, Count
 from ppl_models.programs.numpyro import Trace, frame_of, nodes_of, read
 from ppl_models.programs.pairs import DENSE, check_order, check_sites, refuse_model
 from ppl_models.programs.plates import data_plate
@@ -23,12 +25,13 @@ from .messengers import UntilDrawn
 PRIOR = 2**31 - 1  # the stream of the prior's draws, beside those of particles, which count from 0 up
 
 
+@checked
 def terms(
-    model: Callable,
-    guide: Callable,
+    model: AnyProgram,
+    guide: AnyProgram,
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None = None,
-    particles: int = 1,
+    particles: Count = 1,
     analytic: bool = True,
     *,
     key: Array,

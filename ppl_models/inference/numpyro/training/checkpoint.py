@@ -23,6 +23,8 @@ from ppl_models.numpyro.parts.program import (
     named_parameters,
     with_parameters,
 )
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import AnyProgram, Place
 
 from ... import checkpoint_file as container
 from ...checkpoint_file import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS, Checkpoint
@@ -69,7 +71,8 @@ def read(path: Path) -> Checkpoint:
     return container.read(path, parse)
 
 
-def load(path: Path, model: Callable, guide: Callable) -> tuple[Callable, Callable]:
+@checked
+def load(path: Place, model: AnyProgram, guide: AnyProgram) -> tuple[Callable, Callable]:
     """The pair with the weights of a checkpoint that either library wrote.
 
     `Program`s are new ones, of which a guide's model is the new model; other functions get what NumPyro's fit saved of
@@ -118,7 +121,7 @@ def with_constants(path: Path, guide: Callable) -> Callable:
     return with_parameters(guide, {**named_parameters(guide), **found})
 
 
-def _loaded(path: Path, label: str, program: Program, values: Mapping[str, np.ndarray]) -> Program:
+def _loaded(path: Path, label: str, program: AnyProgram, values: Mapping[str, np.ndarray]) -> Program:
     held = {**named_parameters(program), **named_constants(program)}
     for name in held.keys() & values.keys():
         found, want = np.asarray(values[name]).dtype, np.asarray(held[name]).dtype

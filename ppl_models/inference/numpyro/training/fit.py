@@ -9,13 +9,15 @@ import jax
 import numpy as np
 from jax import random
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import AnyProgram, Place, Whole
 from ppl_models.programs.doubts import mismatches
 from ppl_models.programs.numpyro import runs
 from ppl_models.programs.plates import subsampled
 from ppl_models.programs.state.jax import tidied
 
 from ...checkpoint_file import check_evidence, prepared
-from ...config import FitConfig, FitOptions, compared, configured, shows_options
+from ...config import Config, FitConfig, FitOptions, compared, configured, shows_options
 from ...loop import Loop, check_call
 from ...progress import waiting
 from ...results import Callback, Run, as_sequence
@@ -36,17 +38,18 @@ PACKAGES = "jax", "jaxlib", "numpyro", "equinox", "ppl-models"  # by whose versi
 
 
 @shows_options
+@checked
 def fit(
-    model: Callable,
-    guide: Callable,
+    model: AnyProgram,
+    guide: AnyProgram,
     data: Any,
-    config: FitConfig | None = None,
+    config: Config = None,
     *,
     validation: Any = None,
     callbacks: Callback | Sequence[Callback] | None = None,
-    folder: str | Path | None = None,
+    folder: Place | None = None,
     resume: bool = False,
-    workers: int = 0,
+    workers: Whole = 0,
     progress: bool = True,
     **options: Unpack[FitOptions],
 ) -> Run:

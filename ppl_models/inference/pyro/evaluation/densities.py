@@ -116,6 +116,20 @@ class Densities:
         codes = {name: torch.cat([part[name] for part in parts])[:count] for name in self.names}
         return codes, torch.cat(rates)[:count]
 
+    def infinite(self, codes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """log q and log p of each latent -> whether it is not finite for the code of each datum, (n,)."""
+        found: dict[str, list[Tensor]] = {}
+        for start in range(0, len(self), len(self) if self.whole else CHUNK):
+            rows = self._rows(slice(start, len(self) if self.whole else start + CHUNK))
+            values = {
+                n: c[start : start + len(rows[0])].movedim(0, self.dim - self.events[n]) for n, c in codes.items()
+            }
+            for kind, program in (("q", self.guide), ("p", self.model)):
+                for name, node in UntilDrawn(self.names, values).run(program, rows).items():
+                    good = torch.isfinite(self._density(node, None)).expand(1, len(rows[0]))[0]
+                    found.setdefault(f"log {kind} of the site {name!r}", []).append(~good)
+        return {name: torch.cat(masks) for name, masks in found.items()}
+
     def blocks(
         self, codes: Mapping[str, Tensor], bar: Bar | None = None, few: bool = False
     ) -> Iterator[tuple[slice, slice, Tensor]]:

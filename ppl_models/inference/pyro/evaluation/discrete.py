@@ -1,11 +1,16 @@
 """Joints of finitely many data and codes, where all that is estimated elsewhere is a sum: exact, in float64."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Is
 
+
+@checked
 @dataclass(frozen=True)
 class Joint:
     """q(x, z) = p_data(x) q(z | x) as a table.
@@ -21,7 +26,7 @@ class Joint:
     '0.6931 0.6931'
     """
 
-    table: Tensor
+    table: Annotated[Tensor, Is("a table", lambda t: isinstance(t, Tensor) and t.layout is torch.strided)]
 
     def __post_init__(self) -> None:
         table = self.table.double()

@@ -1,11 +1,14 @@
 """Encoder-implied posterior over data, q(x | z) proportional to q(z | x) p(x): its mean and variance for each z."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import AnyProgram, Seed
 
 from ..feeding.columns import Columns
 from .densities import Densities, device_of, looking
@@ -29,8 +32,9 @@ class Reversal:
     effective: Tensor
 
 
+@checked
 def reversal(
-    model: Callable, guide: Callable, data: Any, codes: Tensor | Mapping[str, Tensor], *, seed: int | None = 0
+    model: AnyProgram, guide: AnyProgram, data: Any, codes: Tensor | Mapping[str, Tensor], *, seed: Seed | None = 0
 ) -> Reversal:
     """Read the encoder backwards: which data does it send to a code, and how far are they apart.
 

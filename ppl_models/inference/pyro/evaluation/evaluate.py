@@ -3,19 +3,22 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from math import log
-from typing import Any
+from math import isfinite, log
+from typing import Any, Literal
 
 import pyro
 import torch
 from torch import Tensor
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import AnyProgram, Count, Seed
 from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.pyro import run, support_of
 from ppl_models.programs.record import Run
 from ppl_models.programs.state.torch import modules_of
 
 from ...objectives.bounds import elbo
+from ...objectives.finite import counted, infinite_terms, refuse
 from ...progress import BOUNDS, Progress
 from ...results import Evaluation as Evaluation
 from ..feeding.columns import Columns
@@ -26,16 +29,17 @@ from ..passes.rows import SMALL, Few, check_rows, fewer
 from ..passes.terms import Terms, terms
 
 
+@checked
 def evaluate(
-    model: Callable,
-    guide: Callable,
+    model: AnyProgram,
+    guide: AnyProgram,
     data: Any,
     *,
-    particles: int = 1000,
-    rows: int = 20_000,
-    vectorize: str | bool = "auto",
+    particles: Count = 1000,
+    rows: Count = 20_000,
+    vectorize: Literal["auto"] | bool = "auto",
     analytic: bool = True,
-    seed: int | None = 0,
+    seed: Seed | None = 0,
     progress: bool = True,
 ) -> Evaluation:
     """Bound the log-likelihood of data under a pair.
@@ -64,15 +68,11 @@ def evaluate(
     Raises:
         ValueError: no data, particles or rows below 1, another word for vectorize; a model that subsamples its data; a
             model that observes nothing or a guide that does (are they swapped?); a value in any row that the model does
-            not take; a pair that was made for another number of rows; what the programs themselves raise.
+            not take; a pair that was made for another number of rows; numbers that are not finite, with the first site
+            whose terms are not; what the programs themselves raise.
 
     Source: Burda et al. 2016 (arXiv 1509.00519), eq. 8 and section 5.
     """
-    if particles < 1 or rows < 1 or vectorize not in ("auto", True, False):
-        raise ValueError(
-            f"evaluate: found particles={particles}, rows={rows}, vectorize={vectorize!r}; want particles and rows "
-            "of at least 1, and 'auto', True or False"
-        )
     data = Columns(data, "evaluate: data", model, guide)
     places = list(dict.fromkeys(p.device for module in modules_of(model, guide) for p in module.parameters()))
     with nullcontext() if seed is None else forked(places), torch.no_grad(), evaluating(model, guide):
@@ -131,6 +131,7 @@ def _evaluate(
 
     rest = AsTheyCome(model, guide, data, -(-n // size), device)
     bounds, log_ws, kls, bits = [], [], [], []
+    infinite: dict[str, int] = {}
     with (
         pyro.validation_enabled(False),
         Progress(-(-n // size) * len(chunks), progress, BOUNDS) as bar,
@@ -141,6 +142,7 @@ def _evaluate(
             rest(batch, i // size)
             count = len(batch[0])
             parts: list[tuple[Tensor, float, dict[str, float]]] = []
+            masks: dict[str, Tensor] = {}
             for chunk in chunks:
                 how = {"nesting": nesting, "analytic": analytic, "plate": plate, "sums": True}
                 found = terms(model, guide, batch, particles=chunk, **how)
@@ -149,9 +151,12 @@ def _evaluate(
                     check_rows("evaluate", model, guide, batch, again)
                 log_w = _total(found) if whole else found.log_w
                 parts.append((log_w, *_numbers(found, units)))
+                if not isfinite(parts[-1][1]):
+                    masks = {part: mask | masks.get(part, mask) for part, mask in infinite_terms(found).items()}
                 done += 1
                 if bar.due(done):
                     bar.advance(done, -parts[-1][1], _nll(log_w).mean().item() / (units if whole else 1))
+            infinite = counted(masks, infinite) if masks else infinite
             log_w = torch.cat([part[0] for part in parts])
             weights = [chunk / particles for chunk in chunks]
             bounds.append(count * sum(w * part[1] for w, part in zip(weights, parts, strict=True)))
@@ -173,7 +178,10 @@ def _evaluate(
         nll, error = each.mean().item(), (each.std() / n**0.5).item() if n > 1 else float("nan")
     bits_per_dim = None if any(b is None for b in bits) else torch.cat(bits).mean().item()
     kl = {site: sum(k[site] for k in kls) / n for site in sites}
-    return Evaluation(sum(bounds) / n, nll, error, kl, bits_per_dim, particles, n, notes)
+    numbers = {"ELBO": sum(bounds) / n, "NLL": nll, **{f"KL {site}": value for site, value in kl.items()}}
+    if not all(map(isfinite, numbers.values())):
+        refuse("evaluate", numbers, infinite, n)
+    return Evaluation(numbers["ELBO"], nll, error, kl, bits_per_dim, particles, n, notes)
 
 
 def _nll(log_w: Tensor) -> Tensor:

@@ -1,13 +1,16 @@
 """Mutual information of data and codes under a guide, bracketed from both sides."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from math import log, sqrt
+from math import isfinite, log, sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import AnyProgram, Count, Seed
+
+from ...objectives.finite import counted, refuse
 from ...progress import Bar
 from ..feeding.columns import Columns
 from .densities import Densities, device_of, looking
@@ -53,13 +56,14 @@ class MutualInformation:
         return "\n".join(rows)
 
 
+@checked
 def mutual_information(
-    model: Callable,
-    guide: Callable,
+    model: AnyProgram,
+    guide: AnyProgram,
     data: Any,
     *,
-    rows: int | None = 10_000,
-    seed: int | None = 0,
+    rows: Count | None = 10_000,
+    seed: Seed | None = 0,
     progress: bool = False,
 ) -> MutualInformation:
     """Bracket the mutual information of data and codes, with one code a datum, z_i ~ q(z | x_i).
@@ -82,7 +86,8 @@ def mutual_information(
         progress: show a bar.
 
     Raises:
-        ValueError: fewer than two data; see `Densities`.
+        ValueError: fewer than two data; numbers that are not finite, with the first site whose densities are not; see
+            `Densities`.
 
     Source: the lower bound by Zhao, Song, Ermon 2017 (arXiv 1702.08658), where it is computed without logarithms;
     leave-one-out by Poole et al. 2019 (arXiv 1905.06922), eq. 13; the rate by Hoffman and Johnson 2016.
@@ -123,6 +128,8 @@ def mutual_information(
         upper = _smaller(without, rates.double())
         numbers = {"lower": lower, "upper": upper, "leave_one_out": without, "rate": rates.double()}
         mean = {name: values.mean().item() for name, values in numbers.items()}
+        if not all(map(isfinite, mean.values())):
+            refuse("mutual_information", mean, counted(table.infinite(codes)), count)
         errors = [(values.std() / sqrt(count)).item() for values in (lower, upper)]
     return MutualInformation(**mean, ceiling=log(count), lower_error=errors[0], upper_error=errors[1], n=count)
 

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
-from numbers import Integral
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
+from ppl_models.parts.checked import check, checked
+from ppl_models.parts.kinds import Count, Is, Seed
 from ppl_models.programs import pyro as programs
+from ppl_models.programs.arguments import takes
 from ppl_models.programs.pairs import NO_DATA, refuse_undrawn
 from ppl_models.programs.plates import is_local
 from ppl_models.programs.pyro import Drawable, is_point, unwrapped
@@ -21,8 +24,13 @@ from ..passes.pair_info import pair_info
 from ..passes.terms import units_of
 from .densities import device_of, looking
 
+ROWS = Is("a tensor of rows", lambda x: isinstance(x, Tensor) and x.dim() > 0 and x.layout is torch.strided)
+Rows = Annotated[Tensor, ROWS]
+OfOne = Annotated[Callable[..., Any], Is("a program of one argument", partial(takes, 1))]
 
-def ancestral(model: Callable, x: Tensor, *, draws: bool = True, seed: int | None = 0) -> Tensor:
+
+@checked
+def ancestral(model: OfOne, x: Rows, *, draws: bool = True, seed: Seed | None = 0) -> Tensor:
     """Rows drawn from a model, from its prior to its data: one for each row of x.
 
     Args:
@@ -43,9 +51,8 @@ def ancestral(model: Callable, x: Tensor, *, draws: bool = True, seed: int | Non
         return _generated(model, x, {}, draws)
 
 
-def decode(
-    model: Callable, codes: Mapping[str, Tensor], x: Tensor, *, draws: bool = False, seed: int | None = 0
-) -> Tensor:
+@checked
+def decode(model: OfOne, codes: Mapping[str, Tensor], x: Rows, *, draws: bool = False, seed: Seed | None = 0) -> Tensor:
     """Means of a model's data given its latents, one row for each code.
 
     Args:
@@ -63,6 +70,7 @@ def decode(
     """
     if not codes:
         raise ValueError("decode: found no codes, want those of one latent at least, {'z1': z}")
+    codes = {name: check("decode", f"codes[{name!r}]", code, ROWS) for name, code in codes.items()}
     n = len(next(iter(codes.values())))
     like = x[torch.arange(n, device=x.device) % len(x)]
     with looking(model, model, seed, x):
@@ -91,14 +99,15 @@ class Chain:
     every: int = 1
 
 
+@checked
 def markov_chain(
-    model: Callable,
-    guide: Callable,
-    x: Tensor,
-    steps: int = 100,
+    model: OfOne,
+    guide: OfOne,
+    x: Rows,
+    steps: Count = 100,
     *,
-    every: int = 1,
-    seed: int | None = 0,
+    every: Count = 1,
+    seed: Seed | None = 0,
 ) -> Chain:
     """Walk from data to codes and back, all rows of x at once.
 
@@ -122,7 +131,7 @@ def markov_chain(
 
     Source: Zhao, Song, Ermon 2017 (arXiv 1702.08658), section 4; Creswell et al. 2016 (arXiv 1610.09296).
     """
-    if not all(isinstance(n, Integral) for n in (steps, every)) or not 1 <= every <= steps:
+    if every > steps:
         raise ValueError(f"markov_chain: found steps={steps}, every={every}, want integers, 1 <= every <= steps")
     device = device_of(model, guide)
     x = x if device is None else x.to(device)

@@ -1,12 +1,15 @@
 """`sharpness`: the mean squared Laplacian of images."""
 
-from collections.abc import Sequence
 from math import prod
 
 from torch import Tensor
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Image
 
-def sharpness(rows: Tensor, image: Sequence[int]) -> float:
+
+@checked
+def sharpness(rows: Tensor, image: Image) -> float:
     """Mean squared discrete Laplacian of images: how much of them is edges and fine detail.
 
         mean (4 x_ij - x_{i-1,j} - x_{i+1,j} - x_{i,j-1} - x_{i,j+1})^2      over the pixels inside the border
@@ -21,13 +24,12 @@ def sharpness(rows: Tensor, image: Sequence[int]) -> float:
     Raises:
         ValueError: smaller images, which have no inside; rows of another width.
     """
-    if len(image) != 3 or min(image[1:]) < 3:
+    if isinstance(image, int) or len(image) != 3 or min(image[1:]) < 3:
         want = "(channels, height, width), at least 3 pixels high and wide"
-        raise ValueError(f"sharpness: found images {tuple(image)}, want {want}")
-    if rows.shape[-1] != prod(image):
-        raise ValueError(
-            f"sharpness: found rows of {rows.shape[-1]} values, want {prod(image)} of images {tuple(image)}"
-        )
+        raise ValueError(f"sharpness: found images {image}, want {want}")
+    width = rows.shape[-1] if rows.dim() else 0
+    if width != prod(image):
+        raise ValueError(f"sharpness: found rows of {width} values, want {prod(image)} of images {tuple(image)}")
     x = rows.reshape(-1, *image)
     inside = 4 * x[..., 1:-1, 1:-1] - x[..., :-2, 1:-1] - x[..., 2:, 1:-1] - x[..., 1:-1, :-2] - x[..., 1:-1, 2:]
     return inside.square().mean().item()

@@ -2,18 +2,22 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from inspect import unwrap
+from typing import Annotated, Any
 
 import torch
 from pyro import poutine
 from pyro.infer.elbo import ELBO
 from torch import Tensor
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Count, Is
 from ppl_models.programs.pairs import refuse_rough
 
-from ...config import GRADIENTS
+from ...config import GRADIENTS, Gradient
 from ...objectives.bounds import elbo, importance_weighted
-from ...objectives.stateful import Carried, begun, has_state
+from ...objectives.stateful import Carried, begun, has_state, is_objective
+from ...objectives.terms import Beta
 from ...weighing import Weighing
 from .checks import evaluating, forked
 from .dreg import Cut, doubly_reparametrized
@@ -22,6 +26,7 @@ from .pair_info import ENUMERATE, pair_info
 from .terms import Terms, concatenated, terms, traces
 
 Objective = Callable[..., Tensor]
+_terms = unwrap(terms)  # what a step hands on was looked at before the first one
 
 
 def estimate(
@@ -76,7 +81,7 @@ def estimate(
     doubly = _doubly(objective, gradient)
 
     def run() -> Terms:
-        return terms(model, guide, args, kwargs, particles, nesting, analytic, plate)
+        return _terms(model, guide, args, kwargs, particles, nesting, analytic, plate)
 
     if not doubly or not torch.is_grad_enabled():
         found = [run() for _ in range(passes)]
@@ -126,6 +131,7 @@ def _doubly(objective: Objective, gradient: str) -> bool:
     return gradient != "reparametrized"
 
 
+@checked
 class Loss(ELBO):
     """An objective as a loss of Pyro's: for `pyro.infer.SVI`, or as a module for any torch optimizer.
 
@@ -165,21 +171,14 @@ class Loss(ELBO):
 
     def __init__(
         self,
-        objective: Objective = elbo,
+        objective: Annotated[Objective, Is("a function of Terms", is_objective)] = elbo,
         *,
-        particles: int = 1,
+        particles: Count = 1,
         analytic: bool = True,
-        beta: float | Tensor = 1.0,
-        data_size: int | None = None,
-        gradient: str = "reparametrized",
+        beta: Beta = 1.0,
+        data_size: Count | None = None,
+        gradient: Gradient = "reparametrized",
     ) -> None:
-        if not callable(objective):
-            raise TypeError(f"Loss: found objective={objective!r}, want a function of Terms; try elbo")
-        if isinstance(objective, (type, ELBO)):
-            called = getattr(objective, "__name__", type(objective).__name__)
-            raise TypeError(f"Loss: found {called}, want a function of Terms; a loss of Pyro's needs no Loss around it")
-        if particles < 1:
-            raise ValueError(f"Loss: found particles={particles}, want at least 1")
         _doubly(objective, gradient)
         super().__init__(num_particles=particles)
         self.objective, self.gradient, self.analytic = objective, gradient, analytic

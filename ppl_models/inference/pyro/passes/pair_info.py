@@ -1,26 +1,30 @@
 """`pair_info(model, guide, args)`: run a pair once and record all that a training or an evaluation must know of it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
+from ppl_models.programs.arguments import check_count
 from ppl_models.programs.pairs import Pair
 from ppl_models.programs.plates import data_plate
 from ppl_models.programs.pyro import read
 from ppl_models.programs.rows import fits, rows_in
 
+from ...objectives.finite import counted, infinite_terms, refuse
 from ..sites.rounding import rounded
 from .checks import forked
 from .enumerated import with_states
 from .messengers import Drawing
 from .particles import vectorizes
 from .rows import made_for, refuse_others, refuse_unsized_plates
-from .terms import Terms, collect, run_pair
+from .terms import Terms, collect, run_pair, terms
 
 ENUMERATE = "which does without, or sum a discrete site out with TraceEnum_ELBO"
 
@@ -134,11 +138,12 @@ def _seen(
 ) -> tuple[tuple[Trace, Trace], dict[str, Tensor], Drawing, Pair]:
     """(traces, params, what was called, record) of a run; if it fails, it is asked if the number of rows is why."""
     try:
-        traces, params, ran = run_with_params(model, guide, args, kwargs, sums)
-    except Exception:
+        traces, params, ran = run_with_params(model, guide, args, kwargs, sums, asks)
+    except Exception as error:
         refuse_unsized_plates(asks, guide)
         if not kwargs:
             refuse_others(asks, model, guide, args)
+        _refuse_infinite(asks, error, model, guide, args, kwargs)
         raise
     of_model, of_guide = map(read, traces)
     data = data_plate(with_states(of_model) if sums else of_model, next(iter([*args, *kwargs.values()]), None))
@@ -148,14 +153,37 @@ def _seen(
     return traces, params, ran, pair
 
 
+def _refuse_infinite(
+    asks: str, error: Exception, model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> None:
+    """Raise ValueError for a distribution that torch refused for its parameters, which it would print whole."""
+    if not isinstance(error, ValueError) or not str(error).startswith("Expected parameter"):
+        return
+    counts: dict[str, int] = {}
+    with pyro.validation_enabled(False), suppress(Exception):
+        found = terms(model, guide, args, kwargs)
+        counts = counted(infinite_terms(found))
+    if any(counts.values()):
+        refuse(asks, {}, counts, found.seen)
+    what = " ".join(str(error).partition(", but found")[0].split())
+    raise ValueError(f"{asks}: a distribution of the programs has other parameters than it takes: {what}") from error
+
+
 def run_with_params(
-    model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any], sums: bool = False
+    model: Callable,
+    guide: Callable,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    sums: bool = False,
+    asks: str = "contents",
 ) -> tuple[tuple[Trace, Trace], dict[str, Tensor], Drawing]:
     """((model trace, guide trace), `PairInfo.params`, `PairInfo.ran`) of a run that nothing else sees.
 
     Raises:
         ValueError: see `run_pair`.
     """
+    for role, program in (("model", model), ("guide", guide)) if not kwargs else ():
+        check_count(len(args), asks, program, role)
     with torch.no_grad(), poutine.block(), poutine.trace() as capture, poutine.block(expose_types=["param"]):
         with Drawing() as ran:
             pair = run_pair(model, guide, args, kwargs, sums)

@@ -16,6 +16,8 @@ from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import AnyProgram, Count, Whole
 from ppl_models.programs.pairs import DENSE, check_order, check_sites, refuse_model
 from ppl_models.programs.plates import data_plate
 from ppl_models.programs.pyro import PARTICLES, frame_of, mask_of, nodes_of, outside, read
@@ -27,13 +29,14 @@ from .lazy import Late
 from .messengers import UntilDrawn
 
 
+@checked
 def terms(
-    model: Callable,
-    guide: Callable,
+    model: AnyProgram,
+    guide: AnyProgram,
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None = None,
-    particles: int = 1,
-    nesting: int | None = None,
+    particles: Count = 1,
+    nesting: Whole | None = None,
     analytic: bool = True,
     plate: str | None = None,
     sums: bool = False,
@@ -219,7 +222,8 @@ def concatenated(found: Sequence[Terms]) -> Terms:
     )
 
 
-def plate_nesting(model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+@checked
+def plate_nesting(model: AnyProgram, guide: AnyProgram, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     """The number of dims that the plates of a pair take: particles go left of them. Runs the pair once."""
     with torch.no_grad(), poutine.block():
         pair = traces(model, guide, args, kwargs)[:2]

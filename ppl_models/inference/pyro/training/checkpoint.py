@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load as parse, save as serialize
 from torch import Tensor, nn
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import AnyProgram, Place
 from ppl_models.programs.state.torch import reachable
 
 from ... import checkpoint_file as container
@@ -28,7 +30,8 @@ from ..passes.messengers import Drawing
 from ..passes.pair_info import run_with_params
 
 
-def contents(model: Callable, guide: Callable, args: Sequence[Any]) -> dict[str, nn.Module | dict[str, Tensor]]:
+@checked
+def contents(model: AnyProgram, guide: AnyProgram, args: Sequence[Any]) -> dict[str, nn.Module | dict[str, Tensor]]:
     """State of a pair in a checkpoint: its modules, and "params", what plain functions have in Pyro's param store.
 
     A module that another function runs (a lambda, a partial, a handler, its own bound method) has the entry that it has
@@ -69,8 +72,9 @@ def kept(
     return {**modules, "params": params} if params else modules
 
 
+@checked
 def save(
-    path: Path,
+    path: Place,
     modules: Mapping[str, nn.Module | Mapping[str, Tensor]],
     training: Mapping[str, Tensor] | None = None,
     about: Mapping[str, Any] | None = None,
@@ -114,7 +118,8 @@ def save(
     write_atomically(path, write, kept_as(path))
 
 
-def load(path: Path, modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) -> None:
+@checked
+def load(path: Place, modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) -> None:
     """Read back, in place, the weights that `save` wrote of the same names; either all are loaded or nothing.
 
     Raises:

@@ -1,6 +1,6 @@
 """`fit`: train any (model, guide) pair on any data."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -10,11 +10,13 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import AnyProgram, Place, Whole
 from ppl_models.programs.doubts import mismatches
 from ppl_models.programs.pyro import run as run_program
 from ppl_models.programs.state.torch import modules_of
 
-from ...config import FitConfig, FitOptions, configured, shows_options
+from ...config import Config, FitOptions, configured, shows_options
 from ...loop import Loop, check_call
 from ...progress import waiting
 from ...results import Callback, Run, as_sequence
@@ -40,17 +42,18 @@ PACKAGES = "torch", "pyro-ppl", "ppl-models"  # by whose versions a run need not
 
 
 @shows_options
+@checked
 def fit(
-    model: Callable,
-    guide: Callable,
+    model: AnyProgram,
+    guide: AnyProgram,
     data: Any,
-    config: FitConfig | None = None,
+    config: Config = None,
     *,
     validation: Any = None,
     callbacks: Callback | Sequence[Callback] | None = None,
-    folder: str | Path | None = None,
+    folder: Place | None = None,
     resume: bool = False,
-    workers: int = 0,
+    workers: Whole = 0,
     progress: bool = True,
     **options: Unpack[FitOptions],
 ) -> Run:

@@ -4,9 +4,12 @@ import weakref
 from numbers import Real
 from pathlib import Path
 
+from ppl_models.parts.checked import checked
+
 from ...results import Run
 
 
+@checked
 class TensorBoard:
     """A callback that writes every number of every record as a curve over the steps.
 

@@ -1,20 +1,21 @@
 """`training_step`: one optimizer step of a pair, for a training loop of your own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from pyro.infer.elbo import ELBO
 from torch import Tensor
 
-from ...config import FitConfig
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import AnyProgram, Count, NotNegative, Positive
+
+from ...config import Decay, FitConfig, Gradient, Objective, Precision
 from ...objectives.bounds import elbo
 from ...weighing import Weighing
 from ..engine.compiled import Compiled
 from ..engine.optimizer_state import OptimizerState, trainable
-from ..engine.step import DTYPES, Eager, StepConfig, StepInputs
+from ..engine.step import Eager, StepConfig, StepInputs
 from ..passes.checks import check_enumeration, check_loss
 from ..passes.indices import Indices
-from ..passes.losses import Objective
 from ..passes.pair_info import pair_info
 from .checkpoint import kept
 from .diagnosis import diagnosis
@@ -56,24 +57,25 @@ class TrainingStep:
             self._step.release()
 
 
+@checked
 def training_step(
-    model: Callable,
-    guide: Callable,
+    model: AnyProgram,
+    guide: AnyProgram,
     args: Sequence[Any],
     *,
     compile: bool = False,
-    lr: float = 1e-3,
-    weight_decay: float = 0.0,
-    clip: float | None = None,
-    ema: float | None = None,
-    particles: int = 1,
+    lr: Positive = 1e-3,
+    weight_decay: NotNegative = 0.0,
+    clip: Positive | None = None,
+    ema: Decay | None = None,
+    particles: Count = 1,
     analytic: bool = True,
-    beta: float = 1.0,
+    beta: NotNegative = 1.0,
     objective: Objective = elbo,
-    gradient: str = "reparametrized",
-    loss: ELBO | None = None,
-    data_size: int | None = None,
-    precision: str = "float32",
+    gradient: Gradient = "reparametrized",
+    loss: Any = None,
+    data_size: Count | None = None,
+    precision: Precision = "float32",
 ) -> TrainingStep:
     """The step that `fit` takes, for a training loop of your own.
 
@@ -102,8 +104,6 @@ def training_step(
     >>> sum(losses[-10:]) < sum(losses[:10])
     True
     """
-    if precision not in DTYPES:
-        raise ValueError(f"training_step: found precision={precision!r}, want one of {', '.join(DTYPES)}")
     if loss is not None:
         check_loss(loss)
         check_enumeration(loss, guide)
