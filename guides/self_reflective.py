@@ -8,9 +8,11 @@ from torch import nn
 
 from ppl_models.parts.kinds import Count, Image, Whole
 
+from .parts.checks import Bases
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.factors import Families
-from .parts.guide import TopDownGuide
+from .parts.guide import TopDownGuide, example_of
+from .parts.units import prior_bases
 
 
 class SelfReflective(TopDownGuide):
@@ -19,19 +21,21 @@ class SelfReflective(TopDownGuide):
         q(z | x) = prod_l q(z_l | pa_l, x),      pa_l = what p(z_l | z_<l, x) needs of z_<l   (z_{l-1} in a SeRe-VAE)
 
     Where the prior is f_l pushed over N(mu_l, sigma_l^2), the factor is the *same* f_l over a new base, so that the
-    divergence of a layer is that of two Gaussians. The base is residual: it starts from the prior's own mu_l, sigma_l
-    and is corrected by a network of z's parents and the evidence.
+    divergence of a layer is that of two Gaussians. The new base is a network of z's parents and the evidence.
 
     Args:
         model, args, family, evidence, hidden, depth, image: as for `MeanField`.
         encoder: one network a latent by default, as in the paper.
         parents: "needed" (the fewest with which the guide can be exact), "all", "previous", "none" or a mapping.
+        base: "own", a base whose numbers are the network's alone, in units of the prior's on the example; or "prior",
+            the prior's own mu_l and sigma_l, shifted and scaled by the network, as in files of version 0.1.
 
     Raises:
-        ValueError: see `TopDownGuide`; an unknown family, encoder or parent.
+        ValueError: see `TopDownGuide`; an unknown family, encoder, parent or word for the base.
 
     Source: Apostolopoulou, Rosenfeld, Dubrawski 2020 (arXiv 2007.05166), eq. 4. The paper does not say what the first
-    estimate of the residual base is; the prior's own output, taken here, makes q = p the starting point.
+    estimate of the residual base is. A base around the prior's follows each of its steps in training, and fits worse:
+    CHANGELOG has the numbers.
 
     >>> import torch
     >>> from ppl_models import HierarchicalVAE
@@ -58,12 +62,17 @@ class SelfReflective(TopDownGuide):
         hidden: Count = 256,
         depth: Whole = 1,
         image: Image | None = None,
+        base: Bases = "own",
     ) -> None:
+        args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)
         self.layout = choose_evidence(self.layout, chosen, evidence)
-        self.factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image).to(**self.place)
+        bases = prior_bases(model, args, self.layout) if base == "own" else None
+        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, bases=bases)
+        self.factors = factors.to(**self.place)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """q(z_l | pa_l, x): the prior's own bijection over a new base."""
-        return self.factors.residual(name, self.raw(name), prior)
+        form = self.factors.shared if self.factors.based else self.factors.residual
+        return form(name, self.raw(name), prior)

@@ -208,7 +208,7 @@ line("Faithful", compare(sere, Faithful(sere, x, hidden=16), x))
 
 # %% [markdown]
 # With `"none"` the networks read no code, and still the guide is faithful: it shares the prior's bijections, whose
-# parameters are functions of the code above, and starts from the prior's own mean and scale. The inspector looks at
+# parameters are functions of the code above. The inspector looks at
 # the density that results, not at the wiring. The row before the last is what a Markov structure is worth: $z_3$ reads
 # $z_1$ as well, without need. The last is the guide that reads what is needed and nothing else.
 #

@@ -9,9 +9,11 @@ from numpyro.distributions import Distribution
 
 from ppl_models.parts.kinds import Count, Image, Whole
 
+from ..parts.checks import Bases
 from ..parts.factors import Families
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
-from .parts.guide import TopDown, TopDownGuide, placed
+from .parts.guide import TopDown, TopDownGuide, example_of, placed
+from .parts.units import prior_bases
 
 
 class SelfReflective(TopDownGuide):
@@ -30,14 +32,18 @@ class SelfReflective(TopDownGuide):
         hidden: Count = 256,
         depth: Whole = 1,
         image: Image | None = None,
+        base: Bases = "own",
         key: Array,
     ) -> None:
+        args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)
         self.layout = choose_evidence(self.layout, chosen, evidence)
-        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, key=key)
+        bases = prior_bases(model, args, self.layout) if base == "own" else None
+        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, bases=bases, key=key)
         self.factors = placed(factors, model, args)
 
     def get_posterior(self, name: str, prior: Distribution, run: TopDown) -> Distribution:
         """q(z_l | pa_l, x): the prior's own bijection over a new base."""
-        return self.factors.residual(name, run.raw(name), prior)
+        form = self.factors.shared if self.factors.based else self.factors.residual
+        return form(name, run.raw(name), prior)

@@ -9,6 +9,7 @@ from ppl_models.parts.checked import told
 from .layout import Layout
 
 Top = Literal["estimate", "product"]
+Bases = Literal["own", "prior"]
 ENCODERS = ("separate", "shared", "bottom-up", "conv", "pyramid", "linear")
 
 

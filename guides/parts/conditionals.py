@@ -28,7 +28,7 @@ from .parents import (
     choose_parents as choose_parents,
 )
 from .starts import OLD_WIDTH, Beginning, Start, blocks_of, split
-from .units import Units
+from .units import Base, Units
 
 
 @checked
@@ -46,6 +46,7 @@ class Conditionals(nn.Module):
         small_init: for globals, normalize what networks make of parents (a rare draw of a parent then never makes a
             wild one of its child).
         starts: of the globals, from `units.prior_starts`.
+        bases: of the latents whose factors have a base of their own, from `units.prior_bases`.
 
     Raises:
         ValueError: an unknown family or encoder, a family of no latent, a prior that is no diagonal Gaussian where the
@@ -64,6 +65,7 @@ class Conditionals(nn.Module):
         precision_weighted: bool = False,
         small_init: bool = False,
         starts: Mapping[str, Start] | None = None,
+        bases: Mapping[str, tuple[ndarray, ndarray]] | None = None,
     ) -> None:
         super().__init__()
         self.layout, self.parents, self.small_init = layout, dict(parents), small_init
@@ -78,6 +80,9 @@ class Conditionals(nn.Module):
             is_global = layout.latents[name].is_global
             sizes = (factor.inputs, factor.outputs, hidden, depth, GLOBAL_GAIN if is_global else 1.0)
             self.add_module(factor.network, Net(*sizes, norm=small_init and is_global))
+        self.based = tuple(bases or ())
+        for name, base in (bases or {}).items():
+            self.add_module(_base_of(self.plan[name]), Base(*base))
         self.globals, self.begun = tuple(starts or ()), dict[str, Tensor]()
         for name, start in (starts or {}).items():
             factor, latent = self.plan[name], layout.latents[name]
@@ -158,6 +163,16 @@ class Conditionals(nn.Module):
         )
         return Beginning(tuple(places), apart, loc, scale, values, at, narrow)
 
+    def shared(self, name: str, raw: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:
+        """A factor with a base of its own, pushed through the prior's transforms. Free without a Gaussian base."""
+        found = gaussian_base(prior)
+        if found is None or name not in self.based:
+            return self.free(name, raw)
+        shape, transforms = found[2:]
+        base = cast(Base, self.get_submodule(_base_of(self.plan[name])))
+        q = reshaped(self.plan[name].family.residual(raw, base.loc, base.spread), shape)
+        return dist.TransformedDistribution(q, transforms) if transforms else q
+
     def residual(self, name: str, raw: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """A factor around the prior: its base shifted and scaled, its transforms shared. Free without such a base."""
         base = gaussian_base(prior)
@@ -188,3 +203,8 @@ class Conditionals(nn.Module):
 def _units_of(factor: Factor) -> str:
     """The name of the module of a factor's units."""
     return f"units_{factor.network}"
+
+
+def _base_of(factor: Factor) -> str:
+    """The name of the module of a factor's own base."""
+    return f"base_{factor.network}"

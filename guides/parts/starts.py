@@ -66,6 +66,12 @@ class Block:
     kind: str = "diagonal"
 
 
+def mean_and_spread(loc: ndarray, scale: ndarray) -> tuple[ndarray, ndarray]:
+    """Mean and standard deviation of a mixture of Gaussians N(loc, diag scale^2), one a row: (*batch, n) -> (n,)."""
+    loc, scale = (a.reshape(-1, a.shape[-1]).astype(float) for a in (loc, scale))
+    return loc.mean(0), np.sqrt((scale**2).mean(0) + loc.var(0))
+
+
 def start_width(guide: str, init_loc_fn: Callable | None, init_scale: float | None) -> float | None:
     """The standard deviation to begin with, None for that of the priors. Raise ValueError for a start that is none."""
     if init_scale is not None and init_scale <= 0:

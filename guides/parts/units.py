@@ -15,6 +15,7 @@ from torch.distributions.transforms import AffineTransform
 from torch.nn.functional import linear, normalize
 
 from ppl_models.parts.distributions import RankOneNormal, diagonal_normal
+from ppl_models.programs.pyro import run
 
 from .families import gaussian_base
 from .latents import Latent
@@ -25,6 +26,7 @@ from .starts import (
     Units as Found,
     check_given,
     draws_of,
+    mean_and_spread,
     median_and_spread,
     shape_of,
     start_width,
@@ -116,6 +118,22 @@ class Units(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
+class Base(nn.Module):
+    """Where the base of a local factor begins that has one of its own: mean and spread of the prior's on the example.
+
+    Attributes:
+        loc, spread: (n,).
+    """
+
+    loc: Tensor
+    spread: Tensor
+
+    def __init__(self, loc: np.ndarray, spread: np.ndarray) -> None:
+        super().__init__()
+        for name, value in (("loc", loc), ("spread", spread)):
+            self.register_buffer(name, torch.tensor(value, dtype=torch.get_default_dtype()))
+
+
 def in_units(q: TorchDistributionMixin, loc: Tensor, root: Tensor) -> TorchDistributionMixin:
     """The density of loc + root u, u of q over R^n.
 
@@ -162,6 +180,20 @@ def prior_starts(
     with torch.random.fork_rng([]), torch.no_grad(), poutine.block(), starting:
         model(*args)
     return {name: starting.found[name] for name in latents}
+
+
+def prior_bases(model: Callable, args: Sequence[Any], layout: Layout) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The bases of priors that are Gaussians, pushed through bijections or not: mean and spread over an example, (n,).
+
+    Args:
+        model, args: the model and an example, on which it is run once.
+        layout: of the model.
+    """
+    with torch.random.fork_rng([]):
+        latents = run(model, args).latents
+    found = {name: gaussian_base(latents[name].fn) for name in layout.latents}
+    arrays = {name: [part.detach().cpu().double().numpy() for part in base[:2]] for name, base in found.items() if base}
+    return {name: mean_and_spread(*parts) for name, parts in arrays.items()}
 
 
 class _Starting(Messenger):

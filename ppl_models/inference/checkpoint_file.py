@@ -151,7 +151,8 @@ def check_evidence(path: Path, found: Checkpoint, programs: Iterable[Any]) -> No
     Before format 3 guides read what a model observes, one site after another, where it was a copy of parts of the
     model's argument (the bands of a colour image); now they read the argument. Before format 4 they read no covariates,
     but for Faithful, whose encoders did; now a factor reads those that it needs beside what its encoder makes of the
-    data. Before format 4 a Ladder multiplied its estimate of the top latent, too, with the prior.
+    data. Before format 4 a Ladder multiplied its estimate of the top latent, too, with the prior. A file without bases
+    is of a SelfReflective whose bases were around the prior's.
 
     Args:
         path: the file.
@@ -180,6 +181,12 @@ def check_evidence(path: Path, found: Checkpoint, programs: Iterable[Any]) -> No
             raise ValueError(
                 f"{path} was written before format 4 of files (ppl-models 0.1.0), when the guide {name} multiplied its "
                 f"estimate of {', '.join(sorted(tops))} with the prior; build it with top='product'"
+            )
+        based = getattr(getattr(program, "factors", None), "based", ())
+        if based and not any(".base_" in key for key in found.weights):
+            raise ValueError(
+                f"{path} was written when the guide {name} built its factors around the bases of the priors; now they "
+                "have their own; build it with base='prior'"
             )
 
 

@@ -271,7 +271,9 @@ def compared(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
     usual = FitConfig().to_dict()  # of an option that was not there yet
     free = {"compile", "seed"} | ({"steps", "epochs"} if now.get("schedule") != "cosine" else set())
     for name, value in now.items():
-        if name not in free and (was := to_jsonable(then.get(name, usual[name]))) != value:
+        was = then.get(name, usual[name])
+        was = was if isinstance(was, dict) else to_jsonable(was)  # a schedule is one already
+        if name not in free and was != value:
             raise ValueError(
                 f"fit: found {name}={value!r}, but the run in this folder was started with {was!r}; resume with the "
                 "arguments that it was started with, or choose another folder"

@@ -23,8 +23,9 @@ from . import backends, names, trust
 from .options import Training
 
 FORMAT = "ppl-models run 1"
-DEFAULTS = 2  # which ones a configuration means where it is silent: those of today; without a number the first
+DEFAULTS = 3  # which ones a configuration means where it is silent: those of today; without a number the first
 LATER = (
+    "base",
     "evidence",
     "init_loc_fn",
     "init_scale",

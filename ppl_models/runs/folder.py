@@ -21,6 +21,7 @@ from ppl_models.inference.files import alive, remove_stale, write_json
 from ppl_models.inference.pyro.training.checkpoint import read
 from ppl_models.inference.resuming.history import LINES, SHOWN, History
 from ppl_models.inference.resuming.owner import owned
+from ppl_models.inference.training_record import check_history
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Place
 from ppl_models.programs.blame import raised
@@ -66,7 +67,10 @@ class LoadedRun:
     @property
     def history(self) -> list[dict[str, float]]:
         """The records of the training up to the checkpoint."""
-        return History(self.folder).read(read(self.folder / self.checkpoint).about.get("history"))
+        path = self.folder / self.checkpoint
+        records = History(self.folder).read(read(path).about.get("history"))
+        check_history(path, records)
+        return records
 
 
 @checked
@@ -263,12 +267,14 @@ def as_written(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with what it does not say as it was when it was written.
 
     By the first defaults guides of the collection read what is observed alone (the files of Faithful tell of it), and a
-    Ladder multiplies its top with the prior.
+    Ladder multiplies its top with the prior. By the first and second a SelfReflective builds on the priors' bases.
     """
     guide = config["guide"]
     package, _, name = guide["import"].partition(":")
     ours = package.partition(".")[0] == "guides" and name != "Faithful" and "family" in guide["sizes"]
-    if config.get("defaults", 1) > 1 or not ours:
-        return dict(config)
-    first = {"evidence": "observed"} | ({"top": "product"} if name == "Ladder" else {})
-    return {**config, "guide": {**guide, "sizes": {**first, **guide["sizes"]}}}
+    defaults, silent = config.get("defaults", 1), {}
+    if ours and defaults < 2:
+        silent |= {"evidence": "observed"} | ({"top": "product"} if name == "Ladder" else {})
+    if ours and defaults < 3 and name == "SelfReflective":
+        silent["base"] = "prior"
+    return {**config, "guide": {**guide, "sizes": {**silent, **guide["sizes"]}}}

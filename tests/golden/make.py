@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,11 +58,18 @@ def line(n: int, seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
 # the pairs, of modules and of functions with parameters of their own, in both languages
 
 
+BEGAN_AT = 0.1  # of a network's usual weights: those of the last layer of a factor, in version 0.1
+
+
 def torch_modules() -> tuple[Any, Any, Any, Any]:
     torch.manual_seed(3)
     x, held_out = torch.from_numpy(rows(50)), torch.from_numpy(rows(20, seed=2))
     model = SeReVAE(8, 2, 1, 3)
-    return model, guides.SelfReflective(model, x[:3], hidden=3), x, held_out
+    guide = guides.SelfReflective(model, x[:3], hidden=3, base="prior")
+    with torch.no_grad():
+        for network in (guide.factors.q_z1, guide.factors.q_z2):
+            network.last.weight.mul_(BEGAN_AT)
+    return model, guide, x, held_out
 
 
 def torch_functions() -> tuple[Any, Any, Any, Any]:
@@ -85,7 +93,9 @@ def torch_functions() -> tuple[Any, Any, Any, Any]:
 def jax_modules() -> tuple[Any, Any, Any, Any]:
     x, held_out = rows(50), rows(20, seed=2)
     model = ppl_models.numpyro.VAE(8, 2, 8, key=jax.random.key(3))
-    return model, guides.numpyro.MeanField(model, jnp.asarray(x[:3]), hidden=8, key=jax.random.key(4)), x, held_out
+    guide = guides.numpyro.MeanField(model, jnp.asarray(x[:3]), hidden=8, key=jax.random.key(4))
+    guide = eqx.tree_at(lambda g: g.factors.children["q_z1"].last.weight, guide, replace_fn=lambda w: BEGAN_AT * w)
+    return model, guide, x, held_out
 
 
 def jax_functions() -> tuple[Any, Any, Any, Any]:

@@ -200,7 +200,7 @@ def test_the_estimate_of_the_last_latent_reads_the_first_level_of_the_chain():
 
 
 def test_a_residual_factor_starts_at_the_prior_and_moves_in_its_units():
-    guide = SelfReflective(chain, X.double(), hidden=4)
+    guide = SelfReflective(chain, X.double(), hidden=4, base="prior")
     silent(guide, dict.fromkeys(("z1", "z2", "z3"), (0.0, 0.0)))
     values, factors = drawn(guide)
     for name, mean, scale in (("z1", 1.0, 1.0), ("z2", 2 * values["z1"], 0.2), ("z3", 2 * values["z2"], 3.0)):
@@ -212,6 +212,23 @@ def test_a_residual_factor_starts_at_the_prior_and_moves_in_its_units():
     close(factors["z3"].mean, 2 * values["z2"] - 1)
     close(factors["z2"].stddev, torch.full((2, 1), 0.4))
     close(factors["z3"].stddev, torch.full((2, 1), 6.0))
+
+
+def test_a_base_of_its_own_begins_at_that_of_the_prior_on_the_example():
+    """As wide as the prior and its means together; then it follows the numbers of the network alone."""
+
+    def spread_out(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(100 * x, 3.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    x = torch.tensor([[0.02], [0.1]]).double()
+    guide = SelfReflective(spread_out, x, hidden=4)
+    for raw, data, mean, scale in (((0.0, 0.0), x, 6.0, 5.0), ((0.5, TWO), 10 * x, 6.5, 10.0)):
+        silent(guide, {"z": raw})
+        factor = poutine.trace(guide).get_trace(data).nodes["z"]["fn"]
+        close(factor.mean, torch.full((2, 1), mean))
+        close(factor.stddev, torch.full((2, 1), scale))
 
 
 def positive(x: Tensor) -> None:
@@ -251,7 +268,7 @@ def lognormal(x: Tensor) -> None:
 def test_bijections_of_the_prior_are_those_of_the_factor(make, raw, own, deviation):
     """log b ~ N(log a + 0.5, 0.4^2), or N((3 + log a) / 2, 0.02)."""
     x = torch.zeros(3)
-    guide = make(lognormal, x, hidden=4)
+    guide = make(lognormal, x, hidden=4, **({"base": "prior"} if make is SelfReflective else {}))
     silent(guide, {"b": raw})
     nodes = poutine.trace(guide).get_trace(x).nodes
     a, fn = nodes["a"]["value"], nodes["b"]["fn"]
@@ -303,7 +320,7 @@ def test_a_network_of_global_parents_stays_bounded():
 def test_the_parent_of_a_factor_is_read_on_the_line():
     """A network of one linear map reads log a, not a."""
     x = torch.zeros(3)
-    guide = SelfReflective(positive, x, hidden=4, depth=0, encoder="linear", parents="all")
+    guide = SelfReflective(positive, x, hidden=4, depth=0, encoder="linear", parents="all", base="prior")
     network = guide.factors.q_b
     for parameter in network.parameters():
         torch.nn.init.zeros_(parameter)

@@ -569,7 +569,7 @@ def test_a_guide_for_another_model_is_refused(guide):
         ({"encoder": "cnn"}, "found encoder 'cnn', want 'separate', 'shared'"),
         ({"encoder": "conv"}, r"encoder 'conv' reads rows of 4 values as images, found image=None; pass image="),
         ({"encoder": torch.nn.Linear(4, 3)}, "encoder Linear lacks the attribute `output`"),
-        ({"parents": "needful"}, r"found parents='needful', want one of \('needed', 'all', 'previous', 'none'\)"),
+        ({"parents": "needful"}, r"found parents='needful', want one of 'needed', 'all', 'previous', 'none'"),
         ({"parents": {"y": ("z",)}}, "parents names the site 'y', want one of the latents z, w, v"),
         ({"parents": {"w": ("y",)}}, r"parents\['w'\] has 'y', which this guide does not sample before it"),
         ({"depth": -1}, "found depth=-1, want an integer of at least 0"),

@@ -209,7 +209,7 @@ def bits(tensor: torch.Tensor) -> tuple:
     return tensor.dtype, tensor.shape, tensor.contiguous().reshape(-1).view(torch.uint8).tolist()
 
 
-ABOUT = {"step": 7, "history": [{"loss": 0.1 + 0.2, "valid": float("inf")}], "sha256": '"sha256":"', "text": "\u2013"}
+ABOUT = {"step": 7, "history": [{"loss": 0.1 + 0.2, "valid": 1.5}], "sha256": '"sha256":"', "text": "\u2013"}
 
 
 def test_the_state_of_a_training_comes_back_bit_for_bit(tmp_path):

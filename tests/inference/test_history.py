@@ -7,7 +7,7 @@ import pytest
 from ppl_models.inference.resuming import history
 from ppl_models.inference.resuming.history import LINES, SHOWN, History
 
-RECORDS = [{"step": i, "loss": 0.1 * i, "valid": float("inf")} for i in range(5)]
+RECORDS = [{"step": i, "loss": 0.1 * i, "valid": 1.5} for i in range(5)]
 
 
 def test_lines_are_appended_and_read_as_far_as_they_are_known(tmp_path):

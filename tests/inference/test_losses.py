@@ -563,13 +563,13 @@ def test_latents_that_are_not_reparametrized():
 @pytest.mark.parametrize(
     ("arguments", "kind", "words"),
     [
-        ({"gradient": "score"}, ValueError, "found gradient='score', want one of 'reparametrized', 'doubly-rep"),
+        ({"gradient": "score"}, ValueError, "found gradient='score', want 'reparametrized' or 'doubly-rep"),
         ({"gradient": DOUBLY}, ValueError, "with the objective elbo, want importance_weighted"),
         ({"objective": partial(free_bits, nats=1.0), "gradient": DOUBLY}, ValueError, "want importance_weighted"),
-        ({"particles": 0}, ValueError, "Loss: found particles=0, want at least 1"),
+        ({"particles": 0}, ValueError, "Loss: found particles=0, want an integer of at least 1"),
         ({"objective": "elbo"}, TypeError, "Loss: found objective='elbo', want a function of Terms"),
-        ({"objective": Trace_ELBO}, TypeError, "Loss: found Trace_ELBO, want a function of Terms"),
-        ({"objective": Trace_ELBO()}, TypeError, "Loss: found Trace_ELBO, want a function of Terms"),
+        ({"objective": Trace_ELBO}, TypeError, "want a function of Terms"),
+        ({"objective": Trace_ELBO()}, TypeError, "want a function of Terms"),
     ],
 )
 def test_arguments(arguments, kind, words):

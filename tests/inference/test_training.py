@@ -147,8 +147,8 @@ def reseeded(monkeypatch, seed: int) -> None:
         pyro.set_rng_seed(seed)
         return terms(*args, **kwargs)
 
-    for module in (losses, engine):
-        monkeypatch.setattr(module, "terms", wrapped)
+    for module, name in ((losses, "terms"), (losses, "_terms"), (engine, "terms")):
+        monkeypatch.setattr(module, name, wrapped)
 
 
 @pytest.mark.parametrize("warmup", [0, 4])
@@ -382,17 +382,17 @@ def test_particles_run_one_by_one_where_a_program_needs_it():
         ({"steps": 1, "epochs": 1}, "found steps=1 and epochs=1"),
         ({"steps": 0}, "found steps=0, want an integer of at least 1"),
         ({"steps": 1.5}, "found steps=1.5, want an integer"),
-        ({"epochs": 0}, "found epochs=0, want more than 0"),
+        ({"epochs": 0}, "found epochs=0, want a number, 0 < epochs"),
         ({"epochs": -1}, "found epochs=-1"),
         ({"steps": 1, "batch_size": 0}, "found batch_size=0"),
         ({"steps": 1, "particles": 0}, "found particles=0"),
         ({"steps": 1, "every": 0}, "found every=0"),
         ({"steps": 1, "lr": 0.0}, "found lr=0.0, want more than 0"),
         ({"steps": 1, "lr": math.nan}, "found lr=nan"),
-        ({"steps": 1, "schedule": "linear"}, "found schedule 'linear', want 'cosine', 'constant' or a function"),
+        ({"steps": 1, "schedule": "linear"}, "found schedule='linear', want 'cosine' or 'constant' or a function"),
         ({"steps": 1, "warmup": -1}, "found warmup=-1"),
-        ({"steps": 1, "clip": 0}, "found clip=0, want more than 0, or None"),
-        ({"steps": 1, "ema": 1.0}, "found ema=1.0, want 0 <= ema < 1"),
+        ({"steps": 1, "clip": 0}, "found clip=0, want a number, more than 0 or None"),
+        ({"steps": 1, "ema": 1.0}, "found ema=1.0, want a number, 0 <= ema < 1"),
         ({"steps": 1, "weight_decay": -1}, "found weight_decay=-1"),
     ],
 )

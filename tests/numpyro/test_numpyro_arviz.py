@@ -303,7 +303,7 @@ def two(x):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"draws": 0}, "found draws=0, chains=1, rows=20000, want at least 1"),
+        ({"draws": 0}, "found draws=0, want an integer of at least 1"),
         ({"dims": {"y": ["a"]}}, "found dims of 'y', want some of z, x"),
         ({"coords": {"data": [1, 2]}}, "found 2 coords of the dim 'data', want 4"),
         ({"model": exact, "guide": local}, "the guide, local at .*, observes the site 'x'"),

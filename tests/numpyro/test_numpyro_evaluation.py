@@ -80,9 +80,9 @@ def test_more_particles_come_nearer():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"particles": 0}, "evaluate: found particles=0, rows=20000"),
-        ({"rows": 0}, "found particles=3, rows=0"),
-        ({"vectorize": "yes"}, "vectorize='yes'; want"),
+        ({"particles": 0}, "evaluate: found particles=0, want an integer of at least 1"),
+        ({"rows": 0}, "found rows=0, want an integer of at least 1"),
+        ({"vectorize": "yes"}, "found vectorize='yes', want 'auto'"),
     ],
 )
 def test_arguments(arguments, words):
@@ -442,7 +442,7 @@ def certain(x):
         (discrete, {}, "nuts: the site 'k' is discrete"),
         (subsampled, {}, "nuts: the plate 'rows' draws 2 of 10 data"),
         (certain, {}, "nuts: the model draws nothing"),
-        (certain, {"draws": 3}, "nuts: found draws=3, want at least 4"),
+        (certain, {"draws": 3}, "nuts: found draws=3, want an integer of at least 4"),
         (certain, {"chains": 0}, "nuts: found chains=0"),
     ],
 )

@@ -120,7 +120,7 @@ def laplace(x):
 @pytest.mark.parametrize(
     ("model", "sizes", "text"),
     [
-        (two, {"rate": 0.6}, "found rate=0.6, want 0 <= rate <= 1/2 and width > 0"),
+        (two, {"rate": 0.6}, "found rate=0.6, want 0 <= rate <= 0.5"),
         (two, {"width": 0}, "found width=0, want"),
         (two, {"image": (3, 1, 1)}, r"found image=\(3, 1, 1\), want one of the 2 values of site 'a'"),
         (half_normal, {}, r"site 'z' has the event shape \(\), with 2 values a datum, want latents of the shape"),

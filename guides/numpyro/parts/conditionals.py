@@ -32,7 +32,7 @@ from ...parts.starts import OLD_WIDTH, Beginning, Start, blocks_of, split
 from .encoders import BottomUpChain, Pyramids, Separate, Shared, encoder as evidence_network
 from .families import FAMILIES, Spread, gaussian_base, reshaped
 from .table import Table
-from .units import Units
+from .units import Base, Units
 
 
 @checked
@@ -49,6 +49,7 @@ class Conditionals(eqx.Module):
     plan: Table = eqx.field(static=True)
     small_init: bool = eqx.field(static=True)
     globals: tuple[str, ...] = eqx.field(static=True)
+    based: tuple[str, ...] = eqx.field(static=True)
     begun: Table = eqx.field(static=True)  # numbers that nothing has trained, of globals whose start is to be found
 
     def __init__(
@@ -63,6 +64,7 @@ class Conditionals(eqx.Module):
         precision_weighted: bool = False,
         small_init: bool = False,
         starts: Mapping[str, Start] | None = None,
+        bases: Mapping[str, tuple[ndarray, ndarray]] | None = None,
         *,
         key: Array,
     ) -> None:
@@ -77,6 +79,9 @@ class Conditionals(eqx.Module):
             is_global = layout.latents[name].is_global
             sizes = (factor.inputs, factor.outputs, hidden, depth, GLOBAL_GAIN if is_global else 1.0)
             networks[factor.network] = Net(*sizes, small_init and is_global, key=next(keys))
+        self.based = tuple(bases or ())
+        for name, base in (bases or {}).items():
+            networks[_base_of(self.plan[name])] = Base(*base)
         self.globals, begun = tuple(starts or ()), {}
         for name, start in (starts or {}).items():
             factor, latent = self.plan[name], layout.latents[name]
@@ -158,6 +163,16 @@ class Conditionals(eqx.Module):
         object.__setattr__(new, "begun", Table())
         return new
 
+    def shared(self, name: str, raw: Array, prior: Distribution) -> Distribution:
+        """A factor with a base of its own, pushed through the prior's transforms. Free without a Gaussian base."""
+        found = gaussian_base(prior)
+        if found is None or name not in self.based:
+            return self.free(name, raw)
+        shape, transforms = found[2:]
+        base = cast(Base, self.children[_base_of(self.plan[name])])
+        q = reshaped(base.of(self.plan[name].family.residual, raw), shape)
+        return dist.TransformedDistribution(q, transforms) if transforms else q
+
     def residual(self, name: str, raw: Array, prior: Distribution) -> Distribution:
         """A factor around the prior: its base shifted and scaled, its transforms shared. Free without such a base."""
         base = gaussian_base(prior)
@@ -186,6 +201,11 @@ class Conditionals(eqx.Module):
 def _units_of(factor: Factor) -> str:
     """The name of a factor's units among the children."""
     return f"units_{factor.network}"
+
+
+def _base_of(factor: Factor) -> str:
+    """The name of a factor's own base among the children."""
+    return f"base_{factor.network}"
 
 
 def _numbers(bias: Array) -> bytes:

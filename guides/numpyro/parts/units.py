@@ -22,6 +22,7 @@ from numpyro.primitives import Messenger
 
 from ppl_models.numpyro.parts.distributions import RankOneNormal, diagonal_normal
 from ppl_models.numpyro.parts.program import Constant
+from ppl_models.programs.numpyro import run
 
 from ...parts.latents import Latent
 from ...parts.layout import Layout
@@ -31,6 +32,7 @@ from ...parts.starts import (
     Units as Found,
     check_given,
     draws_of,
+    mean_and_spread,
     median_and_spread,
     shape_of,
     start_width,
@@ -104,6 +106,20 @@ class Units(eqx.Module):
         return {**found, "width": self.old_width * ones, "slope": np.zeros(self.slope.shape)}
 
 
+class Base(eqx.Module):
+    """See `guides.parts.units.Base`."""
+
+    loc: Constant
+    spread: Constant
+
+    def __init__(self, loc: np.ndarray, spread: np.ndarray) -> None:
+        self.loc, self.spread = Constant(loc), Constant(spread)
+
+    def of(self, residual: Callable, raw: Array) -> Distribution:
+        """The base by the `residual` of a family."""
+        return residual(raw, _like(self.loc, raw), _like(self.spread, raw))
+
+
 def in_units(q: Any, loc: Array, root: Array) -> Distribution:
     """See `guides.parts.units.in_units`."""
     if root.ndim == loc.ndim:
@@ -139,6 +155,13 @@ def prior_starts(
     shapes = {name: shape_of(latent) for name, latent in latents.items()}
     plain = {name: Start(np.zeros(shape), np.ones(shape), width) for name, shape in shapes.items()}  # inside a scan
     return {name: starting.found.get(name, plain[name]) for name in latents}
+
+
+def prior_bases(model: Callable, args: Sequence[Any], layout: Layout) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """See `guides.parts.units.prior_bases`."""
+    latents = run(model, args).latents
+    found = {name: gaussian_base(latents[name].fn) for name in layout.latents}
+    return {name: mean_and_spread(*(np.asarray(part) for part in base[:2])) for name, base in found.items() if base}
 
 
 class _Starting(Messenger):

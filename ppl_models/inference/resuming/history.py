@@ -10,7 +10,6 @@ from typing import Any
 
 from ..files import json_of, write_atomically, write_json
 from ..results import as_records
-from ..training_record import check_history
 
 LINES, SHOWN = "history.jsonl", "history.json"
 SELDOM = 1.0  # seconds at least between two versions of the one for people, which is written whole
@@ -83,7 +82,6 @@ class History:
             shown = json.loads(self.shown.read_text())
             told = shown.get("history") if isinstance(shown, dict) else shown
         if isinstance(told, list):
-            check_history(self.shown, told)
             return as_records(told)
         counts = [told.get(key) for key in ("records", "bytes")] if isinstance(told, dict) else [None]
         if not all(type(count) is int and count >= 0 for count in counts):
@@ -100,7 +98,6 @@ class History:
         self._digest.update(lines)
         self.count, self.size = told["records"], told["bytes"]
         records = [json.loads(line) for line in lines.splitlines()]
-        check_history(self.path, records)
         return as_records(records)
 
 
