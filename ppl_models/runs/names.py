@@ -183,7 +183,7 @@ def check_sizes(label: str, program: Any, sizes: Mapping[str, Any], given: int, 
         return
     known, kinds = sizes_of(program, given), declared(program)
     for key, value in sizes.items():
-        if key in kinds:
+        if key in kinds and key in known:
             asks = getattr(program.__init__, "asks", label)
             check(asks, key, tuples(value), kinds[key], known.get(key, inspect.Parameter.empty))
     if not strict and any(p.kind is p.VAR_KEYWORD for p in inspect.signature(program).parameters.values()):

@@ -564,8 +564,11 @@ def test_values_are_read_where_they_are_known_and_validation_is_on():
 
 
 def test_check_count():
-    assert likelihoods.check_count(3) == 3 and likelihoods.check_count(np.int64(2)) == 2
-    for wrong in (0, -1, 1.5, "2", None, True, jnp.array(2)):
+    assert (
+        likelihoods.check_count(3) == 3
+        and likelihoods.check_count(np.int64(2)) == likelihoods.check_count(jnp.array(2)) == 2
+    )
+    for wrong in (0, -1, 1.5, "2", None, True, jnp.array([2, 2])):
         with pytest.raises(ValueError, match="want the number of data to generate, an integer of at least 1"):
             likelihoods.check_count(wrong)
 

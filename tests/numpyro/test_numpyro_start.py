@@ -94,10 +94,11 @@ def test_the_constructor_starts_at_location_and_scale_of_the_priors():
         MeanField(written(numpyro), YEARS, Y, init_scale=-1, key=KEY)
 
 
+@jax.enable_x64(True)
 def test_files_of_either_language_and_of_before_are_read(tmp_path):
     """A file of torch's brings its units along; one without any means those of its time."""
     theirs, _ = in_torch("Faithful", "diagonal", folder=tmp_path)
-    model, data = written(numpyro), (jnp.asarray(YEARS, jnp.float32), jnp.asarray(Y, jnp.float32))
+    model, data = written(numpyro), (jnp.asarray(YEARS), jnp.asarray(Y))
     guide = Faithful(model, *data, key=KEY)
     _, loaded = load(tmp_path / "checkpoint.safetensors", model, guide)
     state = {name: tensor.numpy() for name, tensor in theirs.state_dict().items() if "units_" in name}
@@ -105,7 +106,7 @@ def test_files_of_either_language_and_of_before_are_read(tmp_path):
     for name, value in named_constants(loaded).items():
         np.testing.assert_allclose(value, state[name], rtol=1e-6)
     old = tmp_path / "old.safetensors"
-    torch_side.save(old, {"guide": {name: torch.zeros_like(p) for name, p in theirs.float().named_parameters()}})
+    torch_side.save(old, {"guide": {name: torch.zeros_like(p) for name, p in theirs.named_parameters()}})
     _, loaded = load(old, model, guide)
     with handlers.seed(rng_seed=0), handlers.trace() as trace:
         loaded(*data)

@@ -166,7 +166,7 @@ def nothing(x):
         ((model, guide), {"resume": True}, "found resume=True without a folder"),
         ((model, guide), {"lr": 0.0}, "found lr=0.0, want more than 0"),
         ((model, guide), {"warmup": 3, "beta": 0.5}, "found warmup=3 and beta=0.5, want one"),
-        ((model, guide), {"precision": "float16"}, "found precision=float16, want 'float32' or 'bfloat16'"),
+        ((model, guide), {"precision": "float16"}, "found precision='float16', want 'float32' or 'bfloat16'"),
         ((model, guide), {"gradient": "doubly-reparametrized"}, "with the objective elbo, want importance_weighted"),
         (
             (model, guide),

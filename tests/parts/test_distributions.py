@@ -380,7 +380,7 @@ def test_nothing_is_read_while_validation_is_off():
 
 
 def test_check_count():
-    assert check_count(3) == 3 and check_count(np.int64(2)) == 2
-    for wrong in (0, -1, 1.5, "2", None, True, torch.tensor(2)):
+    assert check_count(3) == 3 and check_count(np.int64(2)) == check_count(torch.tensor(2)) == 2
+    for wrong in (0, -1, 1.5, "2", None, True, torch.tensor([2, 2])):
         with pytest.raises(ValueError, match="want the number of data to generate, an integer of at least 1"):
             check_count(wrong)

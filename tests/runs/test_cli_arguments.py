@@ -222,7 +222,7 @@ def place(programs: str, code: str) -> str:
         ("refused -g mean-field", "ValueError", 'pyro.sample("z", dist.Normal(0.0, -1.0))', "in refused: Expected"),
         ("breaks_on_many -g mean-field --data rows.npz", "error: KeyError", 'raise KeyError("gone")',
          "in breaks_on_many: 'gone'"),
-        ("Regression -g mean-field -m width=two --data xy.npz", "TypeError", "self.line = nn.Linear(width, 1)",
+        ("Regression -g mean-field -m width=-1 --data xy.npz", "RuntimeError", "self.line = nn.Linear(width, 1)",
          "in __init__"),
     ],
 )  # fmt: skip

@@ -567,7 +567,7 @@ def outside(x: Tensor) -> None:
         ({"draws": 0}, "found draws=0, want an integer of at least 1"),
         ({"chains": 0}, "chains=0"),
         ({"rows": 0}, "rows=0"),
-        ({"importance": "sir"}, "found importance='sir', want None or 'psis'"),
+        ({"importance": "sir"}, "found importance='sir', want 'psis' or None"),
         ({"groups": ["posteriors"]}, "found groups \\['posteriors'\\], want some of posterior,"),
         ({"dims": {"y": ["a"]}}, "found dims of 'y', want some of z, x"),
         ({"dims": {"x": ["a", "b", "c"]}}, "found dims \\['a', 'b', 'c'\\] of 'x', want 1 names, or 2 with its plates"),
