@@ -94,7 +94,7 @@ class LadderVAE(Bound):
 
 
 class SelfReflectiveVAE(Bound):
-    """Layers of codes and blocks; the factors shift and scale the bases of the priors and share their bijections."""
+    """Layers of codes and blocks; the factors have bases of their own, and share the bijections of the priors."""
 
     def __init__(self, model: nn.Module, guide: nn.Module) -> None:
         super().__init__()
@@ -103,6 +103,7 @@ class SelfReflectiveVAE(Bound):
         self.estimates, self.corrections = model.estimates, model.corrections
         self.encoders = guide.factors.encoders[0].nets
         self.heads = nn.ModuleList(guide.factors.get_submodule(f"q_{name}") for name in guide.order)
+        self.starts = nn.ModuleList(guide.factors.get_submodule(f"base_q_{name}") for name in guide.order)
 
     def forward(self, x: Tensor, particles: int | None = None, analytic: bool = True) -> Tensor:
         blocks = x.split(self.sizes, -1)
@@ -112,7 +113,9 @@ class SelfReflectiveVAE(Bound):
             loc, log_scale = self.priors[i](*above).chunk(2, -1)
             scale = bounded_exp(log_scale)
             shift, log_s = self.heads[i](features[i], *above).chunk(2, -1)
-            eps, kl = self.layer(loc + shift, scale * bounded_exp(log_s), loc, scale, x, particles, analytic)
+            start = self.starts[i]
+            own = start.loc + shift, start.spread * bounded_exp(log_s)
+            eps, kl = self.layer(*own, loc, scale, x, particles, analytic)
             c, d, u = self.bijectors[i](*above).chunk(3, -1)
             z = c + (softplus(d) + 1e-3) * eps + u * (u * eps).sum(-1, keepdim=True)
             logits = self.estimates[i](z)

@@ -165,6 +165,8 @@ def self_reflective_vae(model, guide, reuse=True):
         "encoders": [weights(m[0]) for m in guide.factors.encoders[0].nets],
         "heads": [weights(guide.factors.get_submodule(f"q_z{i + 1}")) for i in layers],
     }
+    bases = [guide.factors.get_submodule(f"base_q_z{i + 1}") for i in layers]
+    bases = [(base.loc.numpy(), base.spread.numpy()) for base in bases]
     known: dict[int, tuple] = {}
 
     def prior(priors, i, above):
@@ -199,12 +201,12 @@ def self_reflective_vae(model, guide, reuse=True):
         with numpyro.plate("data", len(x)):
             above = []
             for i in layers:
-                loc, scale = prior(priors, i, above)
+                loc, spread = bases[i]
                 shift, log_s = halves(net(heads[i], silu(net(encoders[i], x)), *above))
-                eps = numpyro.sample(f"eps{i + 1}", normal(loc + shift, scale * bounded_exp(log_s)))
+                eps = numpyro.sample(f"eps{i + 1}", normal(loc + shift, spread * bounded_exp(log_s)))
                 z = pushed(bijectors, i, above, eps)
                 if reuse:
-                    known[i] = (loc, scale), z
+                    known[i] = prior(priors, i, above), z
                 above = [z]
 
     return generate, infer

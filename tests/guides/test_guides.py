@@ -15,6 +15,7 @@ from torch.nn.functional import softplus
 from guides import BottomUp, Faithful, Infused, Ladder, MeanField, SelfReflective
 from guides.parts import families
 from ppl_models import DLGM, VAE, HierarchicalVAE, Infusion, LinearGaussian, PixelVAE, SequentialVAE, SeReVAE
+from ppl_models.inference import load, save
 from ppl_models.inference.objectives.bounds import elbo
 from ppl_models.inference.pyro.passes.terms import terms
 from tests.helpers.cases import few
@@ -379,3 +380,15 @@ def test_mismatched_plain_pairs_are_refused():
         terms(plain, short, (X,))
     with pytest.raises(ValueError, match="the guide samples the site 'other', which the model does not draw"):
         terms(plain, long, (X,))
+
+
+def test_a_file_of_bases_around_the_priors_is_told_from_one_of_their_own(tmp_path):
+    x, model = torch.randn(5, 2), two
+    save(tmp_path / "then.safetensors", {"guide": SelfReflective(model, x, hidden=4, base="prior")})
+    with pytest.raises(
+        ValueError, match="SelfReflective built its factors around the bases .*; build it with base='prior'"
+    ):
+        load(tmp_path / "then.safetensors", {"guide": SelfReflective(model, x, hidden=4)})
+    load(tmp_path / "then.safetensors", {"guide": SelfReflective(model, x, hidden=4, base="prior")})
+    with pytest.raises(ValueError, match="found base='posterior', want 'own' or 'prior'"):
+        SelfReflective(model, x, hidden=4, base="posterior")
