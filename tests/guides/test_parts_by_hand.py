@@ -165,7 +165,7 @@ def test_a_parent_in_more_plates_is_folded_into_a_vector():
     x = torch.zeros(4, 3)
     guide = BottomUp(steps, x, hidden=4, parents={"z": ("u",)}, depth=0)
     assert guide.factors.plan["z"].inputs == (4, 1)
-    guide = SelfReflective(steps, x, hidden=4, parents={"u": ("z",)}, depth=0)
+    guide = SelfReflective(steps, x, hidden=4, parents={"u": ("z",)}, depth=0, base="prior")
     assert guide.factors.plan["u"].inputs == (4, 3)
     for parameter in guide.factors.q_u.parameters():
         torch.nn.init.zeros_(parameter)
