@@ -67,8 +67,14 @@ class Block:
 
 
 def mean_and_spread(loc: ndarray, scale: ndarray) -> tuple[ndarray, ndarray]:
-    """Mean and standard deviation of a mixture of Gaussians N(loc, diag scale^2), one a row: (*batch, n) -> (n,)."""
-    loc, scale = (a.reshape(-1, a.shape[-1]).astype(float) for a in (loc, scale))
+    """Mean and standard deviation of a mixture of Gaussians N(loc, diag scale^2), one a row: (*batch, n) -> (n,).
+
+    Rows that are not finite, as a mask may hide them, do not count.
+    """
+    finite = np.isfinite(loc + scale).all(-1)
+    if not finite.any():
+        return np.zeros(loc.shape[-1]), np.ones(loc.shape[-1])
+    loc, scale = loc[finite].astype(float), scale[finite].astype(float)
     return loc.mean(0), np.sqrt((scale**2).mean(0) + loc.var(0))
 
 

@@ -191,7 +191,7 @@ def prior_bases(model: Callable, args: Sequence[Any], layout: Layout) -> dict[st
     """
     with torch.random.fork_rng([]):
         latents = run(model, args).latents
-    found = {name: gaussian_base(latents[name].fn) for name in layout.latents}
+    found = {name: gaussian_base(latents[name].fn) for name in layout.latents if name in latents}
     arrays = {name: [part.detach().cpu().double().numpy() for part in base[:2]] for name, base in found.items() if base}
     return {name: mean_and_spread(*parts) for name, parts in arrays.items()}
 

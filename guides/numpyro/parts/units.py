@@ -160,7 +160,7 @@ def prior_starts(
 def prior_bases(model: Callable, args: Sequence[Any], layout: Layout) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """See `guides.parts.units.prior_bases`."""
     latents = run(model, args).latents
-    found = {name: gaussian_base(latents[name].fn) for name in layout.latents}
+    found = {name: gaussian_base(latents[name].fn) for name in layout.latents if name in latents}
     return {name: mean_and_spread(*(np.asarray(part) for part in base[:2])) for name, base in found.items() if base}
 
 
