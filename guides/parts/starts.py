@@ -69,13 +69,15 @@ class Block:
 def mean_and_spread(loc: ndarray, scale: ndarray) -> tuple[ndarray, ndarray]:
     """Mean and standard deviation of a mixture of Gaussians N(loc, diag scale^2), one a row: (*batch, n) -> (n,).
 
-    Rows that are not finite, as a mask may hide them, do not count.
+    Rows that are not finite, as a mask may hide them, do not count. The numbers are those of single precision, so that a
+    file holds the same whatever the precision of the pair.
     """
     finite = np.isfinite(loc + scale).all(-1)
     if not finite.any():
         return np.zeros(loc.shape[-1]), np.ones(loc.shape[-1])
     loc, scale = loc[finite].astype(float), scale[finite].astype(float)
-    return loc.mean(0), np.sqrt((scale**2).mean(0) + loc.var(0))
+    mean, spread = loc.mean(0), np.sqrt((scale**2).mean(0) + loc.var(0))
+    return mean.astype(np.float32).astype(float), spread.astype(np.float32).astype(float)
 
 
 def start_width(guide: str, init_loc_fn: Callable | None, init_scale: float | None) -> float | None:

@@ -145,13 +145,17 @@ def load(path: Place, modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) -
         raise ValueError(
             f"{path} {side} the tensor {key!r}; rebuild model and guide with the sizes they were saved with"
         )
+    whole = {label: module for label, module in modules.items() if isinstance(module, nn.Module)}
+    # those of a port are in double precision
+    buffers = {f"{label}.{name}" for label, module in whole.items() for name, _ in module.named_buffers()}
     for key, value in wanted.items():
         if tensors[key].shape != value.shape:
             raise ValueError(
                 f"{path}: tensor {key!r} is {tuple(tensors[key].shape)}, want {tuple(value.shape)}; "
                 "rebuild model and guide with the sizes they were saved with"
             )
-        if tensors[key].dtype != value.dtype:
+        same = tensors[key].dtype == value.dtype or (key in buffers and tensors[key].is_floating_point())
+        if not same or value.is_floating_point() != tensors[key].is_floating_point():
             raise ValueError(
                 f"{path}: tensor {key!r} is of {tensors[key].dtype}, want {value.dtype}; rebuild model and guide in "
                 "the precision they were saved with"
