@@ -69,8 +69,8 @@ class Block:
 def mean_and_spread(loc: ndarray, scale: ndarray) -> tuple[ndarray, ndarray]:
     """Mean and standard deviation of a mixture of Gaussians N(loc, diag scale^2), one a row: (*batch, n) -> (n,).
 
-    Rows that are not finite, as a mask may hide them, do not count. The numbers are those of single precision, so that a
-    file holds the same whatever the precision of the pair.
+    Rows that are not finite, as a mask may hide them, do not count. The numbers are those of single precision, so that
+    a file holds the same whatever the precision of the pair.
     """
     finite = np.isfinite(loc + scale).all(-1)
     if not finite.any():

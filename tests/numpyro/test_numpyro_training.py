@@ -340,7 +340,7 @@ def test_twenty_steps_of_the_collection_are_those_of_torch(wide, monkeypatch):
     for trained, like in ((found.model, theirs), (found.guide, their_guide)):
         held = {**named_parameters(trained), **named_constants(trained)}
         for name, value in from_torch(like).items():  # Adam makes something of a gradient of 1e-17
-            np.testing.assert_allclose(held[name], value, rtol=1e-7, atol=1e-8, err_msg=name)
+            np.testing.assert_allclose(held[name], value, rtol=1e-6, atol=1e-8, err_msg=name)
     np.testing.assert_array_equal(*(jax.tree.leaves(m)[0] for m in (found.model, found.guide.model)))
 
 
