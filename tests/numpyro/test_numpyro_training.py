@@ -327,10 +327,10 @@ def test_twenty_steps_are_those_of_torch(wide, monkeypatch, name):
 
 def test_twenty_steps_of_the_collection_are_those_of_torch(wide, monkeypatch):
     x = (np.random.default_rng(0).random((16, WIDTH)) < 0.5).astype(float)
-    theirs = TorchModel(event=WIDTH, layers=2, latent=2, hidden=4)
-    their_guide = TorchGuide(theirs, torch.tensor(x[:3]), hidden=4)
-    ours = SeReVAE(event=WIDTH, layers=2, latent=2, hidden=4, key=jax.random.key(0))
-    our_guide = SelfReflective(ours, jnp.asarray(x[:3]), hidden=4, key=jax.random.key(0))
+    theirs = TorchModel(event=WIDTH, layers=2, latent=2, hidden=16)
+    their_guide = TorchGuide(theirs, torch.tensor(x[:3]), hidden=16)
+    ours = SeReVAE(event=WIDTH, layers=2, latent=2, hidden=16, key=jax.random.key(0))
+    our_guide = SelfReflective(ours, jnp.asarray(x[:3]), hidden=16, key=jax.random.key(0))
     ours, our_guide = with_parameters(ours, from_torch(theirs)), with_parameters(our_guide, from_torch(their_guide))
     options = {"steps": STEPS, "lr": 0.02, "every": 1, "seed": 0, "progress": False, "batch_size": 100}
     Noise(monkeypatch)
@@ -340,7 +340,7 @@ def test_twenty_steps_of_the_collection_are_those_of_torch(wide, monkeypatch):
     for trained, like in ((found.model, theirs), (found.guide, their_guide)):
         held = {**named_parameters(trained), **named_constants(trained)}
         for name, value in from_torch(like).items():  # Adam makes something of a gradient of 1e-17
-            np.testing.assert_allclose(held[name], value, rtol=1e-6, atol=1e-8, err_msg=name)
+            np.testing.assert_allclose(held[name], value, rtol=1e-7, atol=1e-8, err_msg=name)
     np.testing.assert_array_equal(*(jax.tree.leaves(m)[0] for m in (found.model, found.guide.model)))
 
 
