@@ -45,5 +45,4 @@ class SelfReflective(TopDownGuide):
 
     def get_posterior(self, name: str, prior: Distribution, run: TopDown) -> Distribution:
         """q(z_l | pa_l, x): the prior's own bijection over a new base."""
-        form = self.factors.shared if self.factors.based else self.factors.residual
-        return form(name, run.raw(name), prior)
+        return self.factors.residual(name, run.raw(name), prior)

@@ -246,7 +246,7 @@ def average_weight(ema: float | None, step: int) -> float:
 
 def to_jsonable(value: Any) -> Any:
     """A value as JSON: what is none by a text that is the same in another process."""
-    if value is None or isinstance(value, bool | int | float | str):
+    if value is None or isinstance(value, bool | int | float | str | dict):  # a schedule of a file is JSON already
         return str(value) if isinstance(value, float) and not isfinite(value) else value
     if isinstance(value, partial):
         inner = [repr(to_jsonable(a)) for a in value.args] + [
@@ -271,9 +271,7 @@ def compared(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
     usual = FitConfig().to_dict()  # of an option that was not there yet
     free = {"compile", "seed"} | ({"steps", "epochs"} if now.get("schedule") != "cosine" else set())
     for name, value in now.items():
-        was = then.get(name, usual[name])
-        was = was if isinstance(was, dict) else to_jsonable(was)  # a schedule is one already
-        if name not in free and was != value:
+        if name not in free and (was := to_jsonable(then.get(name, usual[name]))) != value:
             raise ValueError(
                 f"fit: found {name}={value!r}, but the run in this folder was started with {was!r}; resume with the "
                 "arguments that it was started with, or choose another folder"

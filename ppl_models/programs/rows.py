@@ -1,4 +1,4 @@
-"""`fits`, `rows_taken`, `refuse_rows`: pairs that were made for one number of rows, and the message about others."""
+"""`fits`, `rows_taken`, `refuse_rows`: pairs made for one number of rows; `starts`, `AsTheyCome`: looks at many."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
@@ -67,3 +67,36 @@ def starts(size: int, chunk: int, most: int) -> list[int]:
         return list(range(0, size, chunk))
     count = max(most // chunk, 2)
     return [i * (size - chunk) // (count - 1) for i in range(count)]
+
+
+class AsTheyCome:
+    """A look at the batches of the first epoch as they come to be used, some together.
+
+    Args:
+        look: at batches that were gathered.
+        rows: that are gathered for a look.
+        batches: after how many batches each row has come once; 0 where nothing is to be looked at.
+
+    >>> come = AsTheyCome(print, rows=2, batches=3)
+    >>> for number, batch in enumerate(([[1]], [[2]], [[3]], [[1]])):
+    ...     come(batch, number)
+    [[[1]], [[2]]]
+    [[[3]]]
+    """
+
+    def __init__(self, look: Callable[[list[Any]], object], rows: int, batches: int) -> None:
+        self.look, self.rows, self.batches, self.held = look, rows, batches, []
+
+    def __call__(self, batch: Sequence[Any], number: int) -> None:
+        """Take a look at a batch, its arguments or the indices of its rows, by its number from 0, or keep it for later.
+
+        Raises:
+            ValueError: what the look finds.
+        """
+        if number >= self.batches:
+            return
+        self.held.append(batch)
+        if sum(len(each[0]) for each in self.held) < self.rows and number + 1 < self.batches:
+            return
+        held, self.held = self.held, []
+        self.look(held)

@@ -24,12 +24,8 @@ from .options import Training
 
 FORMAT = "ppl-models run 1"
 DEFAULTS = 3  # which ones a configuration means where it is silent: those of today; without a number the first
-LATER = (
-    "base",
-    "evidence",
-    "init_loc_fn",
-    "init_scale",
-)  # sizes that are told only where they are not as by default, as they came with later defaults
+# Sizes that are told only where they are not as by default, as they came with later defaults.
+LATER = "base", "evidence", "init_loc_fn", "init_scale"
 EXAMPLE_ROWS = 3
 Chosen = tuple[str, Mapping[str, Any]]
 Parts = tuple[Data, ...] | tuple[Table, ...]

@@ -21,7 +21,7 @@ from ppl_models.inference.files import alive, remove_stale, write_json
 from ppl_models.inference.pyro.training.checkpoint import read
 from ppl_models.inference.resuming.history import LINES, SHOWN, History
 from ppl_models.inference.resuming.owner import owned
-from ppl_models.inference.training_record import check_history
+from ppl_models.inference.resuming.training_record import check_history
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Place
 from ppl_models.programs.blame import raised

@@ -40,7 +40,7 @@ HOSTILE = [
     "guides:OrderedGuide", "guides.parts.layout:signature",
     # texts that are no names
     "lambda x: __import__('os').system('touch canary')", "canary_of_trust:Model", "canary_of_trust", "../evil:Model",
-    "./evil.py:Model", ".evil:Model", "/tmp/evil.py:Model", ":", "::", "os", "os.system", "", "a..b:c", "a:b:c",
+    "./evil.py:Model", ".evil:Model", "/evil.py:Model", ":", "::", "os", "os.system", "", "a..b:c", "a:b:c",
     "{0.__class__.__mro__}", "${HOME}:x", "__reduce__:x", "ppl_models", "ppl_models:", "\x1b[2J:x", "\ud800:x", "\0:x",
     "\u202e:x",
 ]  # fmt: skip

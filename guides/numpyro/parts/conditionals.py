@@ -163,22 +163,17 @@ class Conditionals(eqx.Module):
         object.__setattr__(new, "begun", Table())
         return new
 
-    def shared(self, name: str, raw: Array, prior: Distribution) -> Distribution:
-        """A factor with a base of its own, pushed through the prior's transforms. Free without a Gaussian base."""
-        found = gaussian_base(prior)
-        if found is None or name not in self.based:
-            return self.free(name, raw)
-        shape, transforms = found[2:]
-        base = cast(Base, self.children[_base_of(self.plan[name])])
-        q = reshaped(base.of(self.plan[name].family.residual, raw), shape)
-        return dist.TransformedDistribution(q, transforms) if transforms else q
-
     def residual(self, name: str, raw: Array, prior: Distribution) -> Distribution:
-        """A factor around the prior: its base shifted and scaled, its transforms shared. Free without such a base."""
+        """A factor that shares the prior's transforms, its base around one of its own (`bases`), or else the prior's.
+
+        It is free where the prior has no Gaussian base.
+        """
         base = gaussian_base(prior)
         if base is None:
             return self.free(name, raw)
         loc, scale, shape, transforms = base
+        if name in self.based:
+            loc, scale = cast(Base, self.children[_base_of(self.plan[name])]).like(raw)
         q = reshaped(self.plan[name].family.residual(raw, loc, scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q
 

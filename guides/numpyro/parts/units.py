@@ -115,9 +115,9 @@ class Base(eqx.Module):
     def __init__(self, loc: np.ndarray, spread: np.ndarray) -> None:
         self.loc, self.spread = Constant(loc), Constant(spread)
 
-    def of(self, residual: Callable, raw: Array) -> Distribution:
-        """The base by the `residual` of a family."""
-        return residual(raw, _like(self.loc, raw), _like(self.spread, raw))
+    def like(self, raw: Array) -> tuple[Array, Array]:
+        """(mean, spread) in the precision of the numbers of a factor."""
+        return _like(self.loc, raw), _like(self.spread, raw)
 
 
 def in_units(q: Any, loc: Array, root: Array) -> Distribution:

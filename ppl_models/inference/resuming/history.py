@@ -97,8 +97,7 @@ class History:
             )
         self._digest.update(lines)
         self.count, self.size = told["records"], told["bytes"]
-        records = [json.loads(line) for line in lines.splitlines()]
-        return as_records(records)
+        return as_records([json.loads(line) for line in lines.splitlines()])
 
 
 def _lines(records: Sequence[Mapping[str, float]]) -> bytes:

@@ -26,7 +26,7 @@ from ...progress import BOUNDS, Progress
 from ...results import Evaluation
 from ..engine.parameters import find
 from ..feeding.batches import columns_of, drawn
-from ..passes.checks import CHUNK, AsTheyCome, check_values
+from ..passes.checks import CHUNK, Look, as_they_come, check_values
 from ..passes.rows import fewer
 from ..passes.terms import Terms, terms
 
@@ -102,7 +102,8 @@ def evaluate(
     params = parameters.constrained(free)
     pair.check("evaluate", model, language="numpyro")
     check_whole("evaluate", pair.model, INSTEAD_OF_PORT)
-    check_values("evaluate", model, guide, columns, len(few[0]), params, pair.plate)
+    look = Look("evaluate", model, guide, columns, params, pair.plate)
+    check_values(look, len(few[0]))
     notes = [*mismatches(pair, runs(guide, few, params)), *weighed(pair)]
     whole = bool(pair.shared)
     size = n if whole else max(1, min(n, rows // (1 if vectorize is False else particles)))
@@ -143,11 +144,11 @@ def evaluate(
         jax.default_matmul_precision("float32"),
         Progress(-(-n // size) * len(chunks), progress, BOUNDS),
     )
-    rest = AsTheyCome("evaluate", model, guide, columns, params, pair.plate, -(-n // size))
+    rest = as_they_come(look, -(-n // size))
     with tidied(model, guide), precise, bar:
         for i, start in enumerate(range(0, n, size)):
             of_data, of_pass = random.split(random.fold_in(key, i))
-            rest(np.arange(start, min(start + size, n)), i)
+            rest((np.arange(start, min(start + size, n)),), i)
             batch = drawn(columns, _rows(columns, start, size), of_data)
             count, parts = len(batch[0]), []
             for k, chunk in enumerate(chunks):

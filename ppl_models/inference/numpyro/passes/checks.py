@@ -1,4 +1,4 @@
-"""`check_values`: look at rows before the work starts, `AsTheyCome` the others; and a check of a loss of NumPyro's."""
+"""`check_values`: look at rows before the work starts, `as_they_come` the others; a check of a loss of NumPyro's."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -13,7 +13,7 @@ from numpyro.infer.elbo import ELBO
 
 from ppl_models.numpyro.data import Rows
 from ppl_models.programs.numpyro import Trace, frame_of, layers, nodes_of, support_of
-from ppl_models.programs.rows import starts
+from ppl_models.programs.rows import AsTheyCome, starts
 from ppl_models.programs.state.jax import tidied
 
 from ..feeding.batches import drawn
@@ -34,15 +34,7 @@ def check_loss(loss: Any) -> None:
         raise TypeError(f"fit: loss is a {type(loss).__name__}, want an objective of NumPyro's; {working}")
 
 
-def check_values(
-    name: str,
-    model: Callable,
-    guide: Callable,
-    columns: Sequence[Rows],
-    size: int,
-    params: Mapping[str, Any],
-    plate: str,
-) -> None:
+def check_values(look: "Look", size: int) -> None:
     """Look at rows once, so that a wrong value speaks up before the first step: at every row, or of many at `MOST`.
 
     The model alone runs on chunks of rows with latents of its prior, and what it observes is held against the support
@@ -51,66 +43,47 @@ def check_values(
     finds is the answer.
 
     Args:
-        name: what an error starts with, "fit".
-        model, guide: the pair.
-        columns: the data; of many rows, chunks from the first to the last are looked at.
+        look: at the pair and the data; of many rows, at chunks from the first to the last.
         size: rows of a batch of the work to come.
-        params: of the pair.
-        plate: name of the data plate, "" where there is none.
 
     Raises:
         ValueError: a value outside the support of its distribution.
     """
-    n, look = len(columns[0]), _Look(name, model, guide, columns, params, plate)
+    n = len(look.columns[0])
     chunks = (np.arange(i, min(i + CHUNK, n)) for i in starts(n, CHUNK, MOST))
     # no rest of another size
     look(chunks, lambda: (max(min(i, n - size), 0) + np.arange(min(size, n)) for i in starts(n, size, MOST)))
 
 
-class AsTheyCome:
+def as_they_come(look: "Look", batches: int) -> AsTheyCome:
     """A look at the rows that `check_values` left out, as `check_values` has it, when they come to be used.
 
+    It is given the indices of the rows of each batch.
+
     Args:
-        name, model, guide, columns, params, plate: see `check_values`.
+        look: at the pair and the data.
         batches: after how many batches each row has come once.
     """
 
-    def __init__(
-        self,
-        name: str,
-        model: Callable,
-        guide: Callable,
-        columns: Sequence[Rows],
-        params: Mapping[str, Any],
-        plate: str,
-        batches: int,
-    ) -> None:
-        self.look, self.batches = _Look(name, model, guide, columns, params, plate), batches
-        self.wanted, self.held = len(columns[0]) > MOST, []
-
-    def __call__(self, rows: np.ndarray, number: int) -> None:
-        """Take a look at the rows of a batch, together with some others; those of the first epoch count.
-
-        Args:
-            rows: their indices.
-            number: of the batch, from 0.
-
-        Raises:
-            ValueError: see `check_values`.
-        """
-        if not self.wanted or number >= self.batches:
-            return
-        self.held.append(rows)
-        if sum(map(len, self.held)) < CHUNK and number + 1 < self.batches:
-            return
-        held, self.held = self.held, []
-        whole = np.concatenate(held)
+    def together(held: list[Sequence[np.ndarray]]) -> None:
+        rows = [batch[0] for batch in held]
+        whole = np.concatenate(rows)
         chunks = [whole[i : i + CHUNK] for i in range(0, len(whole), CHUNK)]
-        self.look([np.pad(each, (0, CHUNK - len(each)), "edge") for each in chunks], lambda: held)  # of one shape
+        look([np.pad(each, (0, CHUNK - len(each)), "edge") for each in chunks], lambda: rows)  # of one shape
+
+    return AsTheyCome(together, CHUNK, batches if len(look.columns[0]) > MOST else 0)
 
 
-class _Look:
-    """Runs programs on rows by their indices, compiled once for each number of rows; see `check_values`."""
+class Look:
+    """Runs programs on rows by their indices, compiled once for each number of rows; see `check_values`.
+
+    Args:
+        name: what an error starts with, "fit".
+        model, guide: the pair.
+        columns: the data.
+        params: of the pair.
+        plate: name of the data plate, "" where there is none.
+    """
 
     def __init__(
         self,

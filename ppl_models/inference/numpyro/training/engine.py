@@ -13,14 +13,14 @@ from jax import Array, random
 
 from ppl_models.numpyro.data import Rows
 from ppl_models.numpyro.parts.program import Program, named_constants
+from ppl_models.programs.rows import AsTheyCome
 
 from ...objectives.bounds import elbo
 from ...results import Run
-from ...training_record import check_training, checked, usable
+from ...resuming.training_record import check_training, checked, usable
 from ..engine.parameters import Params
 from ..engine.step import Blocks, State
 from ..feeding.batches import drawn
-from ..passes.checks import AsTheyCome
 from ..passes.messengers import Weighed
 from ..passes.rounding import rounded
 from ..passes.rows import refuse_others
@@ -75,7 +75,7 @@ class NumPyroEngine:
         """Take a block of steps."""
         count, each = min(self.length, most), self.config.accumulate
         for batch in range(done * each, min((done + count) * each, self.rest.batches)):
-            self.rest(self.blocks.order.rows(batch), batch)
+            self.rest((self.blocks.order.rows(batch),), batch)
         began = perf_counter()
         with self.waiting:
             self.state, tried = self.blocks(self.state, done, count)
@@ -108,7 +108,7 @@ class NumPyroEngine:
         key = random.fold_in(random.fold_in(self.step.key, 2**31 - 1), done)
         for i in range(0, size, self.config.batch_size):
             if self.rest_held_out is not None:
-                self.rest_held_out(np.arange(i, min(i + self.config.batch_size, size)), self.measured)
+                self.rest_held_out((np.arange(i, min(i + self.config.batch_size, size)),), self.measured)
                 self.measured += 1
             rows = [column.values[i : i + self.config.batch_size] for column in self.held_out]
             try:

@@ -22,12 +22,12 @@ from ...loop import Loop, check_call
 from ...progress import waiting
 from ...results import Callback, Run, as_sequence
 from ...resuming.identity import Identity, cpus, factorization_of
-from ...training_record import check_training
+from ...resuming.training_record import check_training
 from ...weighing import Weighing
 from ..engine.parameters import find, of_program
 from ..engine.step import Blocks, Step, begun
 from ..feeding.batches import Order, columns_of, drawn, fingerprint
-from ..passes.checks import AsTheyCome, check_loss, check_values
+from ..passes.checks import Look, as_they_come, check_loss, check_values
 from ..passes.losses import initial_state, is_doubly
 from ..passes.messengers import Weighed
 from .checkpoint import CHECKPOINT, read, with_constants
@@ -135,7 +135,7 @@ def fit(
         run.notes += mismatches(pair, runs(guide, batch, params))
         for each in (columns, held_out):
             if each is not None:
-                check_values("fit", model, guide, each, min(rows, len(each[0])), params, pair.plate)
+                check_values(Look("fit", model, guide, each, params, pair.plate), min(rows, len(each[0])))
         order = Order(size, rows, seed % 2**64)
         prints = {"data": fingerprint(columns), "validation": None if held_out is None else fingerprint(held_out)}
         threads = cpus() if jax.default_backend() == "cpu" else None
@@ -160,11 +160,11 @@ def fit(
         state = begun(free, config.ema is not None, told, first)
         blocks = Blocks(step, order, config.total(order.per_epoch))
         path = None if run.folder is None else run.folder / CHECKPOINT
-        rest = AsTheyCome("fit", model, guide, columns, params, pair.plate, order.per_epoch)
+        rest = as_they_come(Look("fit", model, guide, columns, params, pair.plate), order.per_epoch)
         of_held_out = None
         if held_out is not None:
             parts = -(-len(held_out[0]) // config.batch_size)
-            of_held_out = AsTheyCome("fit", model, guide, held_out, params, pair.plate, parts)
+            of_held_out = as_they_come(Look("fit", model, guide, held_out, params, pair.plate), parts)
         engine = NumPyroEngine(blocks, state, held_out, run, path, rest, of_held_out)
         loop = Loop(engine, config, order.per_epoch, validation is not None, run, called, identity, seed, pair.shared)
         if there:

@@ -22,7 +22,7 @@ from ...objectives.finite import counted, infinite_terms, refuse
 from ...progress import BOUNDS, Progress
 from ...results import Evaluation as Evaluation
 from ..feeding.columns import Columns
-from ..passes.checks import CHUNK, AsTheyCome, check_values, evaluating, forked
+from ..passes.checks import CHUNK, as_they_come, check_values, evaluating, forked
 from ..passes.pair_info import first_look, pair_info
 from ..passes.particles import vectorizes
 from ..passes.rows import SMALL, Few, check_rows, fewer
@@ -129,7 +129,7 @@ def _evaluate(
     at_once = min(particles, max(1, rows // size)) if vectorize else 1
     chunks = [min(at_once, particles - k) for k in range(0, particles, at_once)]
 
-    rest = AsTheyCome(model, guide, data, -(-n // size), device)
+    rest = as_they_come(model, guide, data, -(-n // size), device)
     bounds, log_ws, kls, bits = [], [], [], []
     infinite: dict[str, int] = {}
     with (

@@ -1,4 +1,4 @@
-"""`check_values`: score rows before the work starts, `AsTheyCome` the others; and checks of a loss of Pyro's."""
+"""`check_values`: score rows before the work starts, `as_they_come` the others; and checks of a loss of Pyro's."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 
 from ppl_models.programs.pyro import nodes_of
-from ppl_models.programs.rows import starts
+from ppl_models.programs.rows import AsTheyCome, starts
 from ppl_models.programs.state.torch import modules_of
 
 from ...objectives.stateful import has_state
@@ -83,7 +83,9 @@ def check_values(model: Callable, guide: Callable, data: Columns, size: int, dev
     _look(model, guide, chunks(CHUNK, False), lambda: chunks(size, True), device)
 
 
-class AsTheyCome:
+def as_they_come(
+    model: Callable, guide: Callable, data: Columns, batches: int, device: torch.device | None
+) -> AsTheyCome:
     """A look at the rows that `check_values` left out, as `check_values` has it, when they come to be used.
 
     Args:
@@ -91,29 +93,16 @@ class AsTheyCome:
         data: all the rows.
         batches: after how many batches each row has come once.
     """
+    width = len(data.columns)  # less the numbers of the rows
+    wanted = data.known and data.size > MOST and torch.distributions.Distribution._validate_args
 
-    def __init__(
-        self, model: Callable, guide: Callable, data: Columns, batches: int, device: torch.device | None
-    ) -> None:
-        self.model, self.guide, self.device, self.batches = model, guide, device, batches
-        self.wanted = data.known and data.size > MOST and torch.distributions.Distribution._validate_args
-        self.width, self.held = len(data.columns), []
+    def look(held: list[Sequence[Any]]) -> None:
+        parts = [tuple(batch[:width]) for batch in held]
+        with evaluating(model, guide), pyro.validation_enabled(True):
+            whole = tuple(torch.cat(column) for column in zip(*parts, strict=True))
+            _look(model, guide, [whole], lambda: parts, device)
 
-    def __call__(self, batch: Sequence[Any], number: int) -> None:
-        """Take a look at a batch, together with some others; those of the first epoch count, by their number from 0.
-
-        Raises:
-            ValueError: see `check_values`.
-        """
-        if not self.wanted or number >= self.batches:
-            return
-        self.held.append(tuple(batch[: self.width]))  # less the numbers of the rows
-        if sum(len(each[0]) for each in self.held) < CHUNK and number + 1 < self.batches:
-            return
-        held, self.held = self.held, []
-        with evaluating(self.model, self.guide), pyro.validation_enabled(True):
-            whole = tuple(torch.cat(column) for column in zip(*held, strict=True))
-            _look(self.model, self.guide, [whole], lambda: held, self.device)
+    return AsTheyCome(look, CHUNK, batches if wanted else 0)
 
 
 def _look(

@@ -154,8 +154,8 @@ def load(path: Place, modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) -
                 f"{path}: tensor {key!r} is {tuple(tensors[key].shape)}, want {tuple(value.shape)}; "
                 "rebuild model and guide with the sizes they were saved with"
             )
-        same = tensors[key].dtype == value.dtype or (key in buffers and tensors[key].is_floating_point())
-        if not same or value.is_floating_point() != tensors[key].is_floating_point():
+        converts = key in buffers and value.is_floating_point() and tensors[key].is_floating_point()
+        if tensors[key].dtype != value.dtype and not converts:
             raise ValueError(
                 f"{path}: tensor {key!r} is of {tensors[key].dtype}, want {value.dtype}; rebuild model and guide in "
                 "the precision they were saved with"

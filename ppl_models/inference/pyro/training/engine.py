@@ -11,14 +11,15 @@ import torch
 from safetensors.torch import load as unpacked, save as packed
 from torch import Tensor
 
+from ppl_models.programs.rows import AsTheyCome
+
 from ...config import FitConfig
 from ...objectives.bounds import elbo
-from ...training_record import check_training, checked, usable
+from ...resuming.training_record import check_training, checked, usable
 from ..engine.compiled import Compiled
 from ..engine.step import Eager, StepInputs
 from ..feeding.batches import Batches
 from ..feeding.columns import Columns
-from ..passes.checks import AsTheyCome
 from ..passes.messengers import Weighed
 from ..passes.rows import refuse_others
 from ..passes.terms import terms

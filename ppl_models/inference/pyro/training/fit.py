@@ -29,7 +29,7 @@ from ..feeding import distributed
 from ..feeding.batches import Batches
 from ..feeding.columns import Columns
 from ..feeding.distributed import Group
-from ..passes.checks import AsTheyCome, check_enumeration, check_loss, check_values, evaluating, forked
+from ..passes.checks import as_they_come, check_enumeration, check_loss, check_values, evaluating, forked
 from ..passes.indices import Indices
 from ..passes.pair_info import pair_info
 from ..passes.rows import refuse_others
@@ -157,10 +157,10 @@ def fit(
         prints = {"data": data.fingerprint(), "validation": None if validation is None else validation.fingerprint()}
         identity = Identity(config, sites, (model, guide), prints, PACKAGES, threads)
         path = None if run.folder is None else run.folder / CHECKPOINT
-        rest = AsTheyCome(model, guide, data, batches.per_epoch, device)
+        rest = as_they_come(model, guide, data, batches.per_epoch, device)
         of_held_out = None
         if validation is not None:
-            of_held_out = AsTheyCome(model, guide, validation, -(-validation.size // config.batch_size), device)
+            of_held_out = as_they_come(model, guide, validation, -(-validation.size // config.batch_size), device)
         total = config.total(batches.per_epoch)
         engine = PyroEngine(config, total, eager, batches, validation, rest, of_held_out, saved, path)
         loop = Loop(engine, config, batches.per_epoch, validation is not None, run, called, identity, None, shared)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from .watch import Watch
+from ..watch import Watch
 
 NUMBER = (int, float)
 TRAINING = {  # what every training says of itself
