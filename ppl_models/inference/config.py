@@ -21,9 +21,10 @@ GRADIENTS = get_args(Gradient)
 Precision = Literal["float32", "bfloat16"]
 Schedule = Annotated[Callable[[int], float], Is("a function of the step", partial(takes, 1))]
 Objective = Annotated[Callable[..., Any], Is("an objective", is_objective, error=ValueError)]
-# Steps from which a capture pays on a CPU (it takes about half a minute) and on a GPU. By the number of steps and not
-# by the clock, so that a resumed run decides alike.
-WORTHWHILE = {"cpu": 5000, "cuda": 500}
+Compile = Literal["auto", "xla", "inductor"] | bool
+# Steps from which a capture pays: compiled by XLA (seconds), by Inductor on a CPU (about half a minute), on a GPU. By
+# the number of steps and not by the clock, so that runs decide alike.
+WORTHWHILE = {"xla": 1000, "cpu": 5000, "cuda": 500}
 
 
 class FitOptions(TypedDict, total=False):
@@ -47,7 +48,7 @@ class FitOptions(TypedDict, total=False):
     loss: Any
     accumulate: Count
     precision: Precision
-    compile: Literal["auto"] | bool
+    compile: Compile
     patience: Count | None
     every: Count | None
     record_kl: bool
@@ -115,12 +116,13 @@ class FitConfig:
         "float32",
         "'bfloat16' computes matrix products (in torch also convolutions) so, all else in single precision",
     )
-    compile: Literal["auto"] | bool = option(
+    compile: Compile = option(
         "auto",
-        "torch: capture the step once and replay it compiled, with the same numbers up to rounding, or run eagerly; it "
-        "takes half a minute on a CPU, so 'auto' does so from 5000 steps on (500 on CUDA), and `Run.notes` says where "
-        "a program could not be captured. JAX: take many steps in one loop on the device, or one by one; 'auto' loops "
-        "but for convolutions on a CPU, where XLA takes ten times as long for them in loops",
+        "torch: capture the step once and replay it compiled, with the same numbers up to rounding, or run eagerly. On "
+        "a CPU XLA compiles it where JAX is installed, which takes seconds, else Inductor, which takes half a minute; "
+        "'xla' and 'inductor' ask for one. 'auto' does so from 1000 steps on with XLA, 5000 with Inductor, 500 on "
+        "CUDA; `Run.notes` says where a program could not be captured. JAX: take many steps in one loop on the device, "
+        "or one by one; 'auto' loops but for convolutions on a CPU, where loops of XLA take ten times as long",
     )
     patience: Count | None = option(
         None,
@@ -182,10 +184,10 @@ class FitConfig:
             return within("schedule", self.schedule)
         return Cosine(total) if self.schedule == "cosine" else Constant()
 
-    def captured(self, total: int, kind: str) -> bool:
-        """Whether steps of torch are to be captured, on a kind of device."""
+    def captured(self, total: int, kind: str, xla: bool) -> bool:
+        """Whether steps of torch are to be captured, on a kind of device, where XLA is to be had or not."""
         if self.compile == "auto":
-            return total >= WORTHWHILE.get(kind, inf)
+            return total >= WORTHWHILE.get("xla" if xla and kind == "cpu" else kind, inf)
         return bool(self.compile)
 
     def average_weight(self, step: int) -> float:

@@ -28,32 +28,23 @@ from torch.distributions import constraints
 from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective
 from ppl_models import DLGM, VAE, HierarchicalVAE, LinearGaussian, SeReVAE
 from ppl_models.inference import Loss, elbo, fit, free_bits, importance_weighted
-from ppl_models.inference.pyro.engine import compiled, graph
+from ppl_models.inference.pyro.engine import compiled
 from ppl_models.inference.pyro.engine.capture import NotCapturable, capture
 from ppl_models.inference.pyro.engine.python_state import Attributes
 from ppl_models.inference.pyro.feeding.batches import Batches
 from ppl_models.inference.pyro.training.training_step import training_step
 from ppl_models.inference.schedules import Cyclic, Exponential
 from tests.helpers.cases import few
+from tests.helpers.uncompiled import as_it_is
 
 WIDTH, IMAGE = 6, (1, 4, 4)
-
-
-def as_it_is(graph: torch.fx.GraphModule, inputs: Any) -> Callable:
-    """In place of Inductor: the graph, operation by operation."""
-    return torch.no_grad()(graph)
 
 
 @pytest.fixture
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> list[torch.fx.GraphModule]:
     """The graphs that are captured, which run as they are."""
     graphs: list[torch.fx.GraphModule] = []
-
-    def kept(graph: torch.fx.GraphModule, inputs: Any) -> Callable:
-        graphs.append(graph)
-        return as_it_is(graph, inputs)
-
-    monkeypatch.setattr(graph, "compiled", kept)
+    monkeypatch.setattr(compiled, "compiled", as_it_is(graphs.append))
     return graphs
 
 
@@ -853,10 +844,10 @@ def test_after_an_error_or_an_interrupt(error, uncompiled):
 
 
 def test_an_interrupt_inside_a_capture(monkeypatch):
-    def broken(found: Any, inputs: Any) -> None:
+    def broken(*given: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(graph, "compiled", broken)
+    monkeypatch.setattr(compiled, "compiled", broken)
     model, guide = plain()
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(KeyboardInterrupt):
@@ -990,7 +981,7 @@ def test_fit_compiled():
 def test_half_precision(real, monkeypatch):
     """Products in bfloat16 (8 bits: 4e-3 each), densities in single precision."""
     if not real:
-        monkeypatch.setattr(graph, "compiled", as_it_is)
+        monkeypatch.setattr(compiled, "compiled", as_it_is())
     make = partial(collection, "vae", MeanField, "diagonal", double=False)
     options = {"steps": 20, "batch_size": 10}
     eager, captured = (trained(make, images("vae"), c, precision="bfloat16", **options) for c in (False, True))

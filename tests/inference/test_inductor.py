@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ppl_models.inference.pyro.engine.capture import NotCapturable, capture
-from ppl_models.inference.pyro.engine.inductor import compiled
+from ppl_models.inference.pyro.engine.inductor import Inductor
 
 
 def step(w, m, b, scale, x):
@@ -29,11 +29,11 @@ def test_the_compiled_graph_is_the_function(dtype):
     given, ours = inputs(), inputs()
     graph, held = capture(step, ours)
     assert not held
-    run = compiled(graph, ours)
+    run = Inductor(graph, ours)
     torch.manual_seed(7)
     expected = step(*given)
     torch.manual_seed(7)
-    found = run(*ours)
+    found = run(ours)
     torch.testing.assert_close(list(found), list(expected))
     torch.testing.assert_close(ours, given)
 
@@ -48,4 +48,4 @@ def test_what_inductor_cannot_compile_is_told_in_one_line(monkeypatch):
     x = torch.ones(2)
     graph, _ = capture(lambda x: (x + 1,), [x])
     with pytest.raises(NotCapturable, match=r"could not compile the step \(no compiler\)$"):
-        compiled(graph, [x])
+        Inductor(graph, [x])

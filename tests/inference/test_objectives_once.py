@@ -26,9 +26,10 @@ from ppl_models.inference import (
     training_step,
     unregularized,
 )
-from ppl_models.inference.pyro.engine import graph
+from ppl_models.inference.pyro.engine import compiled
 from ppl_models.numpyro import VAE as JaxVAE
 from tests.helpers.cases import few
+from tests.helpers.uncompiled import as_it_is
 
 NAMES = ("elbo", "free_bits", "importance_weighted", "info_vae", "mmd", "moment_matching", "moments", "soft_free_bits")
 
@@ -70,7 +71,7 @@ def bits(n: int = 8) -> torch.Tensor:
 
 
 def test_an_objective_of_a_user_eager_and_captured(double, monkeypatch):
-    monkeypatch.setattr(graph, "compiled", lambda found, inputs: torch.no_grad()(found))
+    monkeypatch.setattr(compiled, "compiled", as_it_is())
     losses = []
     for compile in (False, True):
         torch.manual_seed(0)
@@ -120,11 +121,10 @@ OFTEN = ("elbo", "importance weighted", "mmd", "moments")
 def test_captured_steps_have_no_more_operations_than_with_torchs_own(which, name, monkeypatch):
     counted = []
 
-    def count(found: torch.fx.GraphModule, inputs: object) -> object:
+    def count(found: torch.fx.GraphModule) -> None:
         counted.append(sum(node.op == "call_function" for node in found.graph.nodes))
-        return torch.no_grad()(found)
 
-    monkeypatch.setattr(graph, "compiled", count)
+    monkeypatch.setattr(compiled, "compiled", as_it_is(count))
     objective, particles, before = SIZES[name]
     torch.manual_seed(0)
     model, guide = PAIRS[which][0](), PAIRS[which][1]

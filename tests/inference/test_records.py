@@ -13,9 +13,10 @@ import torch
 from guides import BottomUp
 from ppl_models import HierarchicalVAE
 from ppl_models.inference import elbo, fit, terms
-from ppl_models.inference.pyro.engine import graph
+from ppl_models.inference.pyro.engine import compiled
 from ppl_models.inference.pyro.training.engine import PyroEngine
 from ppl_models.numpyro import fit as fit_numpyro
+from tests.helpers.uncompiled import as_it_is
 
 X = (torch.rand(12, 4, generator=torch.Generator().manual_seed(0)) < 0.5).float()
 STILL = {"steps": 4, "every": 2, "lr": 1e-30, "ema": None, "seed": 0, "progress": False}  # parameters do not move
@@ -46,7 +47,7 @@ def fields(run, *names):
 
 @pytest.mark.parametrize("compile", [False, True])
 def test_the_divergence_of_each_latent_is_recorded(compile, noise, monkeypatch):
-    monkeypatch.setattr(graph, "compiled", lambda found, inputs: torch.no_grad()(found))
+    monkeypatch.setattr(compiled, "compiled", as_it_is())
     model, guide = pair()
     run = fit(model, guide, X, record_kl=True, compile=compile, **STILL)
     torch.set_rng_state(noise[0])

@@ -18,12 +18,13 @@ import ppl_models.inference.numpyro as jax_side
 from ppl_models.inference import Loss, Terms, adaptive_free_bits, elbo, training_step
 from ppl_models.inference.config import FitConfig
 from ppl_models.inference.objectives.stateful import Carried, begun
-from ppl_models.inference.pyro.engine import graph
+from ppl_models.inference.pyro.engine import compiled
 from ppl_models.inference.pyro.engine.compiled import Compiled
 from ppl_models.inference.pyro.engine.optimizer_state import OptimizerState, trainable
 from ppl_models.inference.pyro.engine.step import Eager, StepConfig, StepInputs
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read
 from ppl_models.runs.objectives import objective_of
+from tests.helpers.uncompiled import as_it_is
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("double")
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The graphs that are captured, which run as they are."""
     graphs: list[Any] = []
-    monkeypatch.setattr(graph, "compiled", lambda found, inputs: graphs.append(found) or torch.no_grad()(found))
+    monkeypatch.setattr(compiled, "compiled", as_it_is(graphs.append))
     return graphs
 
 

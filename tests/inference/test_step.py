@@ -16,11 +16,12 @@ from ppl_models.inference.numpyro.engine.parameters import find
 from ppl_models.inference.numpyro.engine.step import Blocks, Step, begun
 from ppl_models.inference.numpyro.feeding.batches import Order, columns_of
 from ppl_models.inference.objectives.bounds import elbo
-from ppl_models.inference.pyro.engine import graph
+from ppl_models.inference.pyro.engine import compiled
 from ppl_models.inference.pyro.engine.compiled import Compiled
 from ppl_models.inference.pyro.engine.optimizer_state import OptimizerState, trainable
 from ppl_models.inference.pyro.engine.step import Eager, StepConfig, StepInputs
 from ppl_models.inference.pyro.passes.terms import terms
+from tests.helpers.uncompiled import as_it_is
 
 LATENTS = ("mu", "z")
 
@@ -59,7 +60,7 @@ def rows(n: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("batches", [1, 2])
 @pytest.mark.parametrize("compile", [False, True])
 def test_a_step_tells_the_norm_and_the_divergence_of_each_latent(compile, batches, monkeypatch):
-    monkeypatch.setattr(graph, "compiled", lambda found, inputs: torch.no_grad()(found))
+    monkeypatch.setattr(compiled, "compiled", as_it_is())
     torch.manual_seed(0)
     model, guide, data = Model().double(), Guide().double(), [(rows(5, seed),) for seed in range(batches)]
     config = StepConfig(FitConfig(clip=0.1, analytic=False, ema=None), kl_of=LATENTS, data_size=20)
@@ -106,7 +107,7 @@ def test_what_a_step_of_numpyro_tells(double):
 
 def test_nothing_more_is_told_where_nothing_is_asked(monkeypatch):
     sizes = []
-    monkeypatch.setattr(graph, "compiled", lambda found, inputs: sizes.append(len(found.graph.nodes)) or found)
+    monkeypatch.setattr(compiled, "compiled", as_it_is(lambda found: sizes.append(len(found.graph.nodes))))
     for latents in ((), LATENTS):
         model, guide = Model().double(), Guide().double()
         slots = OptimizerState(trainable({"model": model, "guide": guide}), average=False)

@@ -123,11 +123,10 @@ def _lifted(graph: GraphModule) -> list[Tensor]:
         if id(tensor) not in places:
             with graph.graph.inserting_after(last):
                 last = places[id(tensor)] = graph.graph.placeholder(f"held_{len(tensors)}")
+            last.meta["val"] = tensor
             tensors.append(tensor)
         node.replace_all_uses_with(places[id(tensor)])
         graph.graph.erase_node(node)
-    for node in graph.graph.nodes:
-        node.meta.pop("val", None)  # of another run of shapes: the compiler makes its own
     return tensors
 
 

@@ -5,11 +5,13 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor
+from torch.fx import GraphModule
 
 from ppl_models.programs.state.torch import modules_of
 
 from ...interrupts import abandoned
 from .capture import NotCapturable
+from .compilers import Compiler, compiled
 from .flat_parameters import Buffers
 from .graph import Graph
 from .python_state import Attributes
@@ -34,6 +36,7 @@ class Compiled:
         eager: the step to capture.
         say: is given the one line, once.
         busy: is told what takes its time, and is around it.
+        compiler: see `compilers.compiled`.
     """
 
     def __init__(
@@ -41,21 +44,32 @@ class Compiled:
         eager: Eager,
         say: Callable[[str], None] = lambda line: None,
         busy: Callable[[str], AbstractContextManager] = nullcontext,
+        compiler: str | None = None,
     ) -> None:
-        self.eager, self.say, self.busy = eager, say, busy
+        self.eager, self.say, self.busy, self.compiler = eager, say, busy, compiler
         self.modules = modules_of(eager.model, eager.guide)
         self.reason: str | None = None
         self.graphs: dict[Any, Graph] = {}
         self.seen: dict[Any, int] = {}
         self.buffers: Buffers | None = None
+        self.last: Graph | None = None  # which has taken a step since parameters were true
 
     def __call__(self, batches: Sequence[Sequence[Any]], now: StepInputs) -> Tensor:
         """Take one step; as `Eager.__call__`."""
         keys = {tuple(_shape(x) for x in batch) for batch in batches}
         key = (keys.pop(), *self._modes()) if len(keys) == 1 else None
+        if self.last is not None and (key is None or self.last is not self.graphs.get(key)):
+            self.settle()
         if self.reason is None and key is not None and self._ready(key, batches, now):
-            return self.graphs[key](batches, now)
+            self.last = self.graphs[key]
+            return self.last(batches, now)
         return self.eager(batches, now)
+
+    def settle(self) -> None:
+        """Let the tensors of parameters, moments and averages be what the steps have made of them."""
+        if self.last is not None:
+            self.last.settle()
+        self.last = None
 
     def _modes(self) -> list[bool]:
         """Whether the programs are in training mode: a graph is of one."""
@@ -79,7 +93,7 @@ class Compiled:
             # detached: one tensor given as two arguments is two inputs of the graph
             example = [x.detach() if isinstance(x, Tensor) else x for x in batches[0]]
             with self.busy("compiling the step"), abandoned():
-                graph = Graph(self.eager, self.buffers, example, whole)
+                graph = Graph(self.eager, self.buffers, example, self._compiled, whole)
                 if (carried := before.restore(t for function in graph.functions for t in function.fixed)) is not None:
                     raise NotCapturable(carried)
                 graph.check(example, now)
@@ -98,8 +112,14 @@ class Compiled:
         self.graphs[key] = graph
         return True
 
+    def _compiled(self, graph: GraphModule, inputs: Sequence[Tensor], own: int) -> Compiler:
+        found = compiled(graph, inputs, own, self.compiler, self.say)
+        self.compiler = found.name  # all graphs by one
+        return found
+
     def release(self) -> None:
         """Give every parameter memory of its own again, and let the graphs go."""
+        self.settle()
         self.graphs = {}
         if self.buffers is not None:
             self.buffers.release()

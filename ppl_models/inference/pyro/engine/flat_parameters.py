@@ -48,6 +48,23 @@ class Buffers:
         shapes = [(self.starts[i], self.slots.parameters[i]) for i in group]
         return [whole[start : start + p.numel()].view(p.shape) for start, p in shapes]
 
+    def flat(self) -> list[Tensor]:
+        """All of them, list after list."""
+        return [tensor for each in self.lists.values() for tensor in each]
+
+    @torch.no_grad()
+    def put(self, place: int, value: Tensor) -> None:
+        """Give the tensor at a place of `flat` a value: the memory of it where the tensor stands alone, else a copy."""
+        kind, k = list(self.lists)[place // len(self.groups)], place % len(self.groups)
+        if len(self.groups[k]) > 1:
+            self.lists[kind][k].copy_(value)
+            return
+        self.lists[kind][k], (i,) = value, self.groups[k]
+        if kind == "parameter":
+            self.slots.parameters[i].data = value
+        else:
+            self.slots.lists()[kind][i] = value
+
     def joined(self, gradients: Sequence[Tensor], group: list[int]) -> Tensor:
         """Gradients of the tensors of a buffer as the buffer's."""
         if len(group) == 1:

@@ -8,11 +8,12 @@ import pyro
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves
 
-from .capture import NotCapturable, capture
+from .capture import NotCapturable
+from .compilers import Compiler
 from .flat_parameters import Buffers
-from .inductor import compiled
+from .function import Function
 from .step import BETAS, EPS, Eager, StepInputs, negative, outcome
 
 
@@ -52,13 +53,21 @@ class Graph:
         eager: the step, whose programs are captured.
         buffers: its parameters.
         batch: of the step that is due.
+        compile: see `Function`.
         whole: one function, or two.
 
     Raises:
         NotCapturable: the programs cannot be captured or compiled, or an argument of theirs is no tensor.
     """
 
-    def __init__(self, eager: Eager, buffers: Buffers, batch: Sequence[Any], whole: bool = True) -> None:
+    def __init__(
+        self,
+        eager: Eager,
+        buffers: Buffers,
+        batch: Sequence[Any],
+        compile: Callable[[GraphModule, Sequence[Tensor], int], Compiler],
+        whole: bool = True,
+    ) -> None:
         for i, x in enumerate(batch, 1):
             if not isinstance(x, Tensor):
                 raise NotCapturable(f"argument {i} of the programs is no tensor but {type(x).__name__}")
@@ -72,14 +81,15 @@ class Graph:
         with pyro.validation_enabled(False):
             if whole:
                 step = lambda now: self._update(now._replace(given=self._gradient(now)))  # noqa: E731
-                self.functions = [Function(step, inputs, buffers)]
+                self.functions = [Function(step, inputs, buffers, compile)]
             else:  # the state of the objective goes from batch to batch
                 state = {name: t.clone() for name, t in inputs.objective.items()}
-                found = Function(self._gradient, inputs._replace(objective={}, given=(state, self.batch)), buffers)
+                given = inputs._replace(objective={}, given=(state, self.batch))
+                found = Function(self._gradient, given, buffers, compile)
                 told = torch.zeros(2 + len(eager.config.kl_of), dtype=self.dtype, device=self.device)
                 zeros = [torch.zeros_like(t) for t in buffers.lists["parameter"]]
                 inputs = inputs._replace(given=Gradients(told, zeros, state))
-                self.functions = [found, Function(self._update, inputs, buffers)]
+                self.functions = [found, Function(self._update, inputs, buffers, compile)]
 
     def __call__(self, batches: Sequence[Sequence[Any]], now: StepInputs) -> Tensor:
         """Take the step; as `Eager.__call__`."""
@@ -93,7 +103,14 @@ class Graph:
         said = tree_leaves(self._said(batches))
         if self.eager.group is not None:
             self.eager.group.average_(said)
-        return self.functions[1](said)[0]
+        found = self.functions[1](said)[0]
+        self.settle()  # the gradient reads what the update has written
+        return found
+
+    def settle(self) -> None:
+        """Let parameters, moments and averages be what the steps have made of them."""
+        for function in self.functions:
+            function.settle()
 
     def _said(self, batches: Sequence[Sequence[Any]]) -> Gradients:
         """What batches say together: means, and the state that the last one leaves."""
@@ -129,6 +146,8 @@ class Graph:
                     waits = bool(cuda) and self._waits(batch, now)
                 finally:
                     eager.group = group
+                    for function in self.functions:
+                        function.run.forget()
             _put_back(touched, before)
         rough = 2e-2 if eager.config.fit.precision != "float32" else 1e-3
         close = torch.isclose(found, expected.to(found), rtol=rough, atol=rough)
@@ -207,94 +226,9 @@ class Graph:
         return [torch.where(good, outcome(told, norm), 0.0)]
 
 
-class Function:
-    """A compiled function of tensors, most of which stay where they are: only what is `given` changes between calls.
-
-    Args:
-        function: to tensors in any nested structure.
-        inputs, buffers: what it is captured with, and the parameters among it.
-    """
-
-    def __init__(self, function: Callable[[GraphInputs], Any], inputs: GraphInputs, buffers: Buffers) -> None:
-        flat, structure = tree_flatten(inputs)
-
-        def of_flat(*flat: Tensor) -> list[Tensor]:
-            found, self.structure = tree_flatten(function(tree_unflatten(list(flat), structure)))
-            return found
-
-        self.static = tree_leaves(inputs.given)
-        self.given = len(flat) - len(self.static)
-        graph, held = capture(of_flat, flat)
-        held = _parameters_as_views(graph, held, buffers)
-        held = _on_device(graph, held, buffers.slots.parameters[0].device)
-        self.fixed, self.replayed, self.outputs = [*flat[: self.given], *held], None, ()
-        self.run = compiled(graph, [*flat, *held])
-
-    def __call__(self, given: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Its outputs, flat as what is given; on CUDA they are overwritten by the next call."""
-        if self.replayed is None:
-            return self.run(*self.fixed[: self.given], *given, *self.fixed[self.given :])
-        for place, x in zip(self.static, given, strict=True):
-            place.copy_(x, non_blocking=True)
-        self.replayed.replay()
-        return self.outputs
-
-    def named(self, outputs: Sequence[Tensor]) -> Any:
-        """Outputs in the structure that the function gave them."""
-        return tree_unflatten(list(outputs), self.structure)
-
-    def record(self, device: torch.device) -> None:
-        """Record the kernels of a call as a CUDA graph. All that it reads and writes must stay where it is.
-
-        It has run before, on the stream of the caller, so that nothing is compiled or tuned inside the recording; and
-        the state of the default generator is the graph's own business.
-        """
-        with torch.cuda.device(device):  # a stream of another device would record nothing, and take the step
-            torch.cuda.synchronize()
-            graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-            # other threads (of NCCL, of loaders that pin memory) may go on meanwhile
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                self.outputs = self.run(*self.fixed[: self.given], *self.static, *self.fixed[self.given :])
-        self.replayed = graph
-
-
 @torch.no_grad()
 def _put_back(tensors: Iterable[Tensor], before: Sequence[Tensor]) -> None:
     """Give tensors their values of before; those that have them, among them views that no one can write, stay alone."""
     for tensor, kept in zip(tensors, before, strict=True):
         if not torch.equal(tensor, kept):
             tensor.copy_(kept)
-
-
-def _on_device(graph: GraphModule, held: list[Tensor], device: torch.device) -> list[Tensor]:
-    """Constants that programs make of numbers at every run (`torch.tensor(0.5, device=...)`), copied there once."""
-    nodes = [node for node in graph.graph.nodes if node.op == "placeholder"]
-    fresh = torch.ops.aten.lift_fresh_copy.default
-    made = [node.users and all(user.target is fresh for user in node.users) for node in nodes[len(nodes) - len(held) :]]
-    return [t.to(device) if each else t for t, each in zip(held, made, strict=True)]
-
-
-def _parameters_as_views(graph: GraphModule, held: list[Tensor], buffers: Buffers) -> list[Tensor]:
-    """Let a graph read parameters out of their buffers, its first inputs; returns what else it holds."""
-    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
-    parameters = buffers.slots.parameters
-    place = {id(parameters[i]): (k, i) for k, group in enumerate(buffers.groups) for i in group}
-    kept = []
-    for node, tensor in zip(inputs[-len(held) :] if held else (), held, strict=True):
-        if id(tensor) not in place:
-            kept.append(tensor)
-            continue
-        k, i = place[id(tensor)]
-        source = inputs[k]
-        if len(buffers.groups[k]) > 1:
-            start, size = buffers.starts[i], tensor.numel()
-            with graph.graph.inserting_after(inputs[-1]):
-                part = graph.graph.call_function(torch.ops.aten.slice.Tensor, (source, 0, start, start + size))
-            with graph.graph.inserting_after(part):
-                source = graph.graph.call_function(torch.ops.aten.view.default, (part, list(tensor.shape)))
-        node.replace_all_uses_with(source)
-    for node, tensor in zip(inputs[-len(held) :] if held else (), held, strict=True):
-        if id(tensor) in place:
-            graph.graph.erase_node(node)
-    graph.recompile()
-    return kept

@@ -17,6 +17,7 @@ from ...config import FitConfig
 from ...objectives.bounds import elbo
 from ...resuming.training_record import check_training, checked, usable
 from ..engine.compiled import Compiled
+from ..engine.compilers import COMPILERS, has_xla
 from ..engine.step import Eager, StepInputs
 from ..feeding.batches import Batches
 from ..feeding.columns import Columns
@@ -65,6 +66,7 @@ class PyroEngine:
         self.programs = trained(eager.model, eager.guide, eager.slots.parameters)
         self.betas, self.rates = config.betas(), config.rates(total)
         self.step: Eager | Compiled = eager
+        self.compiler: str | None = None  # that a run which goes on was started with, or "eager"
         self.tally = torch.zeros(4 + len(self.latents), device=self.device)
         self.best: list[Tensor] = []
 
@@ -72,8 +74,11 @@ class PyroEngine:
     def running(self, say: Callable[[str], None], busy: Callable[[str], AbstractContextManager]) -> Iterator[None]:
         """Modules are in training mode, and Pyro's validation is off."""
         with set_to(self.programs, training=True), pyro.validation_enabled(False):
-            if self.config.captured(self.total, self.device.type):
-                self.step = Compiled(self.eager, say, busy)
+            named = self.config.compile if self.config.compile in COMPILERS else None
+            wanted = named or self.compiler
+            here = has_xla() if wanted is None else wanted == "xla"
+            if wanted != "eager" and self.config.captured(self.total, self.device.type, here):
+                self.step = Compiled(self.eager, say, busy, wanted)
             yield
 
     def advance(self, done: int, most: int) -> int:
@@ -95,7 +100,8 @@ class PyroEngine:
         return [loss, bound, norm, *kl], int(self.tally[3])
 
     def clear(self) -> None:
-        """Begin the means anew; running statistics, of each process's own rows, become those of the first."""
+        """Begin the means anew; parameters are true, running statistics, of each process's own rows, the first's."""
+        self._settle()
         self.tally = torch.zeros_like(self.tally)
         if self.group is not None:
             self.group.broadcast_(list(dict.fromkeys(b for program in self.programs for b in program.buffers())))
@@ -120,6 +126,7 @@ class PyroEngine:
 
     def save(self, about: Mapping[str, Any], best: bool) -> None:
         """Write the checkpoint, with the generators of every process."""
+        self._settle()
         own = {**rng_state(self.device), **self.batches.state()}
         mine = torch.frombuffer(bytearray(packed({k: v.cpu() for k, v in own.items()})), dtype=torch.uint8)
         each = [mine] if self.group is None else self.group.gather_bytes(mine)
@@ -134,7 +141,7 @@ class PyroEngine:
                 last = [p.detach().clone() for p in self.slots.parameters]
                 self._set(self.best)
             try:
-                save(self.path, self.saved, state, {**about, "world": len(each)})
+                save(self.path, self.saved, state, {**about, "world": len(each), "compiler": self._compiler()})
             finally:
                 if best:
                     self._set(last)
@@ -143,6 +150,8 @@ class PyroEngine:
         """See `Engine`."""
         state, about = load_training(self.path, self.saved)
         check_training(self.path, about, world=int)
+        if about.get("compiler", "eager") not in (*COMPILERS, "eager"):
+            raise ValueError(f"{self.path}: found the compiler {about['compiler']!r}; the file is damaged")
         return state, about
 
     def restore(self, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -157,6 +166,7 @@ class PyroEngine:
                 f"fit: found {world} processes, the run in {self.path.parent} was started with {about['world']}; "
                 "resume with as many"
             )
+        self.compiler = about.get("compiler")
         load(self.path, self.saved)
         with usable(self.path):
             self.slots.restore(state)
@@ -173,17 +183,28 @@ class PyroEngine:
 
     def leave(self, best: bool) -> None:
         """Leave the pair with its averages, or the best of them, in memory of its own."""
+        if isinstance(self.step, Compiled):
+            self.step.release()
         self.slots.swap()
         if best:
             self._set(self.best)
-        if isinstance(self.step, Compiled):
-            self.step.release()
         self.batches.close()
 
     def _check(self) -> None:
         """Raise if a step was not finite."""
         if bool(self.eager.halted):
+            self._settle()
             raise ValueError(diagnosis(self.eager, *self.last))
+
+    def _compiler(self) -> str:
+        """By which steps are compiled, or "eager"."""
+        compiled = isinstance(self.step, Compiled) and self.step.reason is None
+        return self.step.compiler or "eager" if compiled else "eager"
+
+    def _settle(self) -> None:
+        """Let the tensors of the pair be what the steps have made of them."""
+        if isinstance(self.step, Compiled):
+            self.step.settle()
 
     def _bound(self, data: Columns) -> float:
         size, total, eager, step = data.size, 0.0, self.eager, self.eager.config

@@ -1,7 +1,7 @@
 """`training_step`: one optimizer step of a pair, for a training loop of your own."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -28,13 +28,14 @@ class TrainingStep:
         lr: the learning rate, to be set between steps.
         steps: how many were taken.
         slots: parameters, moments and averages by name, and the state of an objective that has one.
-        notes: why steps run uncompiled, if they do though they were to be compiled.
+        notes: why steps run uncompiled, or by another compiler, if they do.
     """
 
-    def __init__(self, eager: Eager, compile: bool, lr: float) -> None:
+    def __init__(self, eager: Eager, compile: Literal["xla", "inductor"] | bool, lr: float) -> None:
         self.eager, self.slots, self.lr, self.steps = eager, eager.slots, lr, 0
         self.notes: list[str] = []
-        self._step: Eager | Compiled = Compiled(eager, self.notes.append) if compile else eager
+        compiler = compile if isinstance(compile, str) else None
+        self._step: Eager | Compiled = Compiled(eager, self.notes.append, compiler=compiler) if compile else eager
 
     def __call__(self, *args: Any) -> Tensor:
         """Take a step on a batch, the arguments of the programs; returns its loss, nats per datum, not waited for.
@@ -44,6 +45,8 @@ class TrainingStep:
         outcome = self._step([args], StepInputs(self.steps, self.lr, self.eager.beta))
         self.steps += 1
         self._last = args
+        if isinstance(self._step, Compiled):
+            self._step.settle()
         return outcome[0].clone()  # on a GPU the next step of the graph writes to the same place
 
     def check(self) -> None:
@@ -63,7 +66,7 @@ def training_step(
     guide: AnyProgram,
     args: Sequence[Any],
     *,
-    compile: bool = False,
+    compile: Literal["xla", "inductor"] | bool = False,
     lr: Positive = 1e-3,
     weight_decay: NotNegative = 0.0,
     clip: Positive | None = None,
@@ -87,7 +90,7 @@ def training_step(
         model, guide: the pair, in the mode that it is to be trained in. A captured step is that of the numbers which
             the programs held in Python at its first call.
         args: an example batch, run once to see what there is.
-        compile: capture the step at its first call, and replay it.
+        compile: capture the step at its first call, and replay it compiled; "xla" and "inductor" ask for a compiler.
         data_size: number of data of which a batch is a part, for programs with global latents; the batch by default.
         lr, weight_decay, clip, ema, particles, analytic, beta, objective, gradient, loss, precision: as for `fit`;
             without clip the norm of the gradient is not computed.

@@ -1,0 +1,167 @@
+"""`Translation`: a captured graph of torch's operations as a function of JAX arrays, with its draws lifted out."""
+
+import operator
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from .aten import TABLE
+from .capture import NotCapturable
+
+DTYPES = {  # of torch -> of JAX
+    getattr(torch, name): jnp.dtype(getattr(jnp, name))
+    for name in "float16 bfloat16 float32 float64 int8 int16 int32 int64 uint8 complex64 complex128".split()
+} | {torch.bool: jnp.dtype(bool)}
+# draws that fill a tensor, whatever it held; and functions that draw another of its shape
+FILLS = {"normal_", "uniform_", "bernoulli_", "exponential_", "geometric_", "cauchy_", "log_normal_", "random_"}
+LIKE: dict[str, Callable[[Tensor], object]] = {"rand_like": Tensor.uniform_, "randn_like": Tensor.normal_}
+
+
+class Draw(NamedTuple):
+    """A draw that depends on no tensor: torch makes it before the graph runs, with its own generator.
+
+    Attributes:
+        fill: fills an empty tensor with it.
+        shape, strides, dtype: of that tensor.
+    """
+
+    fill: Callable[[Tensor], object]
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+
+    def __call__(self) -> Tensor:
+        """Draw once."""
+        drawn = torch.empty_strided(self.shape, self.strides, dtype=self.dtype)
+        self.fill(drawn)
+        return drawn
+
+
+class Translation:
+    """The work of a graph as a function of JAX arrays: `translation(inputs, draws) -> (outputs, what was written)`.
+
+    Args:
+        graph: of aten operations, each node with a tensor without values like the one that it gives (`meta["val"]`).
+        inputs: of the graph.
+        own: so many of its first inputs are written by `copy_` at its end, and read before.
+
+    Attributes:
+        draws: in the order of the graph, which is that of torch's generator.
+        written: the inputs that the graph writes, by number.
+
+    Raises:
+        NotCapturable: an operation is not in the table, or a draw depends on tensors; the message names it.
+    """
+
+    def __init__(self, graph: GraphModule, inputs: Sequence[Tensor], own: int) -> None:
+        if not _only_writes(graph, own):
+            graph = make_fx(torch.func.functionalize(graph), tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+        self.nodes = list(graph.graph.nodes)
+        self.draws: list[Draw] = []
+        self.drawn: dict[Node, int] = {}
+        for node in self.nodes:
+            if node.op == "call_function" and torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+                self.drawn[node] = len(self.draws)
+                self.draws.append(_draw(node))
+        missing = {name for node in self.nodes if (name := self._untold(node)) is not None}
+        if missing:
+            raise NotCapturable(f"JAX has no translation of {', '.join(sorted(missing))} here")
+        self.places = {node: i for i, node in enumerate(n for n in self.nodes if n.op == "placeholder")}
+        self.written = sorted({self.places[node.args[0]] for node in self.nodes if _copies(node)})
+
+    def __call__(self, inputs: Sequence[jax.Array], draws: Sequence[jax.Array]) -> tuple[list, list]:
+        """(outputs, what the inputs of `written` hold afterwards)."""
+        values: dict[Node, Any] = {}
+        outputs: list[Any] = []
+        written = dict.fromkeys(self.written)
+        for node in self.nodes:
+            args = torch.fx.node.map_arg(node.args, values.__getitem__) if node.op != "placeholder" else ()
+            if node.op == "placeholder":
+                values[node] = inputs[self.places[node]]
+            elif node.op == "output":
+                outputs = list(args[0])
+            elif node in self.drawn:
+                values[node] = draws[self.drawn[node]]
+            elif _copies(node):
+                old, new = args[:2]
+                written[self.places[node.args[0]]] = jnp.broadcast_to(new, old.shape).astype(old.dtype)
+            else:
+                kwargs = torch.fx.node.map_arg(node.kwargs, values.__getitem__)
+                found = TABLE.get(str(node.target), node.target)(*args, **kwargs)
+                values[node] = _typed(found, node.meta.get("val"))
+        return outputs, [written[i] for i in self.written]
+
+    def _untold(self, node: Node) -> str | None:
+        """The name of an operation that the table lacks."""
+        known = node.op != "call_function" or node in self.drawn or node.target is operator.getitem
+        known = known or _copies(node) or str(node.target) in TABLE
+        return None if known else str(node.target).removesuffix(".default")
+
+
+def _only_writes(graph: GraphModule, own: int) -> bool:
+    """Whether a graph changes nothing but its own first inputs, by `copy_`, and tensors that a draw fills."""
+    first = [node for node in graph.graph.nodes if node.op == "placeholder"][:own]
+    for node in graph.graph.nodes:
+        if getattr(node.target, "_schema", None) is None or not node.target._schema.is_mutable:
+            continue
+        into = node.args[0]
+        filled = torch.Tag.nondeterministic_seeded in node.target.tags and _is_empty(into) and len(into.users) == 1
+        if not filled and not (_copies(node) and into in first and not node.users):
+            return False
+    return True
+
+
+def _copies(node: Node) -> bool:
+    return str(node.target) == "aten.copy_.default"
+
+
+def _is_empty(node: Any) -> bool:
+    """Whether a node makes a tensor without values."""
+    name = str(node.target) if isinstance(node, Node) else ""
+    return name.startswith(("aten.empty", "aten.new_empty"))
+
+
+def _draw(node: Node) -> Draw:
+    """The draw of a node that depends on no tensor.
+
+    Raises:
+        NotCapturable: it depends on one.
+    """
+    like, name = node.meta["val"], node.target._schema.name.removeprefix("aten::")
+    method = name.removesuffix("_functional").removesuffix("_") + "_"
+    if name in LIKE:
+        fill = LIKE[name]
+    elif method in FILLS and node.args and isinstance(node.args[0], Node):
+        fill = partial(_filled, method, node.args[1:], node.kwargs)
+    else:  # one that makes its own tensor
+        fill = partial(_copied, node.target, node.args, node.kwargs)
+    used = [] if name in LIKE else [*fill.args[1], *fill.args[2].values()]
+    if not isinstance(like, Tensor) or any(isinstance(x, Node) for x in used):
+        raise NotCapturable(f"the draw {str(node.target).removesuffix('.default')} depends on a tensor")
+    return Draw(fill, tuple(like.shape), tuple(like.stride()), like.dtype)
+
+
+def _filled(method: str, args: Sequence[Any], kwargs: dict[str, Any], into: Tensor) -> object:
+    return getattr(into, method)(*args, **kwargs)
+
+
+def _copied(function: Callable[..., Tensor], args: Sequence[Any], kwargs: dict[str, Any], into: Tensor) -> object:
+    return into.copy_(function(*args, **kwargs))
+
+
+def _typed(found: Any, like: Any) -> Any:
+    """Arrays of the types that torch gives; a number of Python becomes one."""
+    if isinstance(found, list | tuple):
+        likes = like if isinstance(like, list | tuple) else [None] * len(found)
+        return [_typed(each, other) for each, other in zip(found, likes, strict=True)]
+    if not isinstance(like, Tensor) or found is None:
+        return found
+    array = jnp.asarray(found)
+    return array if array.dtype == DTYPES[like.dtype] else array.astype(DTYPES[like.dtype])
