@@ -1,7 +1,7 @@
 """`Translation`: a captured graph of torch's operations as a function of JAX arrays, with its draws lifted out."""
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -50,7 +50,6 @@ class Translation:
     Args:
         graph: of aten operations, each node with a tensor without values like the one that it gives (`meta["val"]`).
         inputs: of the graph.
-        own: so many of its first inputs are written by `copy_` at its end, and read before.
 
     Attributes:
         draws: in the order of the graph, which is that of torch's generator.
@@ -60,8 +59,8 @@ class Translation:
         NotCapturable: an operation is not in the table, or a draw depends on tensors; the message names it.
     """
 
-    def __init__(self, graph: GraphModule, inputs: Sequence[Tensor], own: int) -> None:
-        if not _only_writes(graph, own):
+    def __init__(self, graph: GraphModule, inputs: Sequence[Tensor]) -> None:
+        if not _only_writes(graph):
             graph = make_fx(torch.func.functionalize(graph), tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
         self.nodes = list(graph.graph.nodes)
         self.draws: list[Draw] = []
@@ -105,17 +104,28 @@ class Translation:
         return None if known else str(node.target).removesuffix(".default")
 
 
-def _only_writes(graph: GraphModule, own: int) -> bool:
-    """Whether a graph changes nothing but its own first inputs, by `copy_`, and tensors that a draw fills."""
-    first = [node for node in graph.graph.nodes if node.op == "placeholder"][:own]
+def _only_writes(graph: GraphModule) -> bool:
+    """Whether a graph changes nothing but inputs, by `copy_` after all that reads them, and tensors that a draw fills."""
+    order = {node: i for i, node in enumerate(graph.graph.nodes)}
     for node in graph.graph.nodes:
-        if getattr(node.target, "_schema", None) is None or not node.target._schema.is_mutable:
+        if not getattr(getattr(node.target, "_schema", None), "is_mutable", False):
             continue
         into = node.args[0]
         filled = torch.Tag.nondeterministic_seeded in node.target.tags and _is_empty(into) and len(into.users) == 1
-        if not filled and not (_copies(node) and into in first and not node.users):
+        written = _copies(node) and into.op == "placeholder" and _last_read(into, order, node) <= order[node]
+        if not (filled or written):
             return False
     return True
+
+
+def _last_read(node: Node, order: Mapping[Node, int], write: Node) -> int:
+    """The place of the last node that reads the memory of a node, of itself or by a view."""
+    last = order[node]
+    for user in node.users:
+        views = isinstance(user.target, torch._ops.OpOverload) and any(r.alias_info for r in user.target._schema.returns)
+        views = (views and user is not write) or (user.target is operator.getitem)
+        last = max(last, _last_read(user, order, write) if views else order[user])
+    return last
 
 
 def _copies(node: Node) -> bool:

@@ -34,7 +34,7 @@ class Xla:
         self.own, self.kept = own, {}  # type: int, dict[int, jax.Array]
         self.places: dict[int, int] = {}  # of those that torch's tensors share: the addresses
         with jax.enable_x64(True), jax.default_device(cpu()), cached():
-            self.translation = Translation(graph, inputs, own)
+            self.translation = Translation(graph, inputs)
             like = [*inputs, *self.translation.draws]
             shapes = [jax.ShapeDtypeStruct(tuple(t.shape), DTYPES[t.dtype]) for t in like]
             try:
