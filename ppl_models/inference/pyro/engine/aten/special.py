@@ -1,0 +1,95 @@
+"""`ROWS` of special functions."""
+
+from math import log, pi, sqrt
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy import special
+
+from .rows import Row, alike, as_floating, named
+
+
+def _float(function: Row) -> Row:
+    return lambda *given: function(*[as_floating(x) if isinstance(x, Array) else x for x in alike(*given)])
+
+
+def _log_times(logarithm: Row) -> Row:
+    """Row of `x log(y)`: zero where x is, unless y is no number."""
+
+    def row(x: Any, y: Any) -> Array:
+        x, y = alike(x, y)
+        product = x * logarithm(as_floating(jnp.asarray(y)))
+        return jnp.where(jnp.isnan(y), jnp.nan, jnp.where(x == 0, 0, product))
+
+    return row
+
+
+def _clamped(x: Array, eps: float | None) -> Array:
+    return x if eps is None else jnp.clip(x, eps, 1 - eps)
+
+
+def _logit(x: Array, eps: float | None = None) -> Array:
+    x = _clamped(as_floating(x), eps)
+    return jnp.log(x / (1 - x))
+
+
+def _logit_backward(gradient: Array, x: Array, eps: float | None = None) -> Array:
+    slope = gradient / (x * (1 - x))
+    if eps is None:
+        return jnp.where((x < 0) | (x > 1), jnp.nan, slope)
+    return jnp.where((x < eps) | (x > 1 - eps), 0, slope)
+
+
+def _entr(x: Array) -> Array:
+    return jnp.where(x > 0, -x * jnp.log(x), jnp.where(x == 0, 0, jnp.where(jnp.isnan(x), x, -jnp.inf)))
+
+
+def _erfcx(x: Array) -> Array:
+    """`exp(x^2) erfc(x)`: beyond what floats hold of either, its series in `1 / x^2`."""
+    far = jnp.maximum(x, 1.0)
+    near = jnp.exp(jnp.square(x)) * special.erfc(x)
+    inverse = 1 / (2 * far * far)
+    series = 1 - inverse * (1 - 3 * inverse * (1 - 5 * inverse * (1 - 7 * inverse * (1 - 9 * inverse))))
+    return jnp.where(x > (8 if x.dtype == jnp.float32 else 20), series / (far * sqrt(pi)), near)
+
+
+def _sinc(x: Array) -> Array:
+    return jnp.where(x == 0, 1, jnp.sin(pi * x) / jnp.where(x == 0, 1, pi * x))
+
+
+def _polygamma(n: int, x: Array) -> Array:
+    return special.digamma(x) if n == 0 else special.polygamma(n, x)
+
+
+def _mvlgamma(x: Array, p: int) -> Array:
+    return sum(special.gammaln(x - 0.5 * j) for j in range(p)) + p * (p - 1) / 4 * log(pi)
+
+
+ROWS = named(
+    {
+        "lgamma": _float(special.gammaln),
+        "digamma": _float(special.digamma),
+        "polygamma": lambda n, x: _polygamma(n, as_floating(x)),
+        "mvlgamma": lambda x, p: _mvlgamma(as_floating(x), p),
+        "erf": _float(special.erf),
+        "erfc": _float(special.erfc),
+        "erfinv": _float(special.erfinv),
+        "special_erfcx": _float(_erfcx),
+        "special_ndtri": _float(special.ndtri),
+        "special_log_ndtr": _float(special.log_ndtr),
+        "special_entr": _float(_entr),
+        "igamma": _float(special.gammainc),
+        "igammac": _float(special.gammaincc),
+        "i0 special_modified_bessel_i0": _float(special.i0),
+        "special_i0e": _float(special.i0e),
+        "special_i1 special_modified_bessel_i1": _float(special.i1),
+        "special_i1e": _float(special.i1e),
+        "special_zeta special_zeta.self_scalar special_zeta.other_scalar": _float(special.zeta),
+        "xlogy.Tensor xlogy.Scalar_Self xlogy.Scalar_Other": _log_times(jnp.log),
+        "special_xlog1py special_xlog1py.self_scalar special_xlog1py.other_scalar": _log_times(jnp.log1p),
+        "sinc": _float(_sinc),
+        "logit": _logit,
+        "logit_backward": _logit_backward,
+    }
+)
