@@ -121,6 +121,8 @@ def difference(found: np.ndarray, expected: Tensor) -> str:
 
 def _array(x: Tensor) -> np.ndarray:
     x = x.detach().resolve_conj().resolve_neg()
+    if x._is_zerotensor():
+        x = torch.zeros_like(x) + torch.zeros(x.shape, dtype=x.dtype)
     if x.dtype == torch.bfloat16:
         return x.contiguous().view(torch.int16).numpy().copy().view(ml_dtypes.bfloat16)
     return x.numpy().copy()

@@ -12,41 +12,49 @@ from typing import Any
 
 from . import (
     activations,
-    images,
     indexing,
     linear_algebra,
     losses,
     made,
     norms,
     pointwise,
+    pools,
     products,
     reductions,
+    resizing,
     scatters,
     shapes,
     sorting,
     special,
+    spectra,
 )
-from .linear_algebra import CONTIGUOUS
+from .linear_algebra import FACTORED
 
 TABLE: dict[str, Callable[..., Any]] = {
     name: row
     for kind in (
         activations,
-        images,
         indexing,
         linear_algebra,
         losses,
         made,
         norms,
         pointwise,
+        pools,
         products,
         reductions,
+        resizing,
         scatters,
         shapes,
         sorting,
+        spectra,
         special,
     )
     for name, row in kind.ROWS.items()
 }
+
+CONTIGUOUS = frozenset(
+    {*FACTORED, "aten.as_strided.default", "aten.as_strided_copy.default", "aten.as_strided_scatter.default"}
+)
 
 __all__ = ["CONTIGUOUS", "TABLE"]

@@ -4,6 +4,7 @@ from math import pi, sqrt
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.special import erf
 
@@ -36,6 +37,7 @@ def _elu_backward(gradient: Array, alpha: float, scale: float, input_scale: floa
     return gradient * jnp.where(x <= 0, below, scale)
 
 
+_SIXTH = float(np.float32(1 / 6))  # torch's, of whatever precision
 _CUBE, _ROOT = 0.044715, sqrt(2 / pi)
 
 
@@ -127,12 +129,13 @@ ROWS = named(
         "hardtanh": lambda x, low=-1, high=1: jnp.clip(x, low, high),
         "hardtanh_backward": lambda gradient, x, low, high: jnp.where((x <= low) | (x >= high), 0, gradient),
         "hardsigmoid": lambda x: jnp.clip(x + 3, 0, 6) / 6,
-        "hardsigmoid_backward": lambda gradient, x: jnp.where((x > -3) & (x < 3), gradient / 6, 0),
+        "hardsigmoid_backward": lambda gradient, x: jnp.where((x > -3) & (x < 3), gradient * _SIXTH, 0),
         "hardswish": lambda x: x * jnp.clip(x + 3, 0, 6) / 6,
         "hardswish_backward": _hardswish_backward,
         "hardshrink": lambda x, lambd=0.5: jnp.where((x >= -lambd) & (x <= lambd), 0, x),
         "hardshrink_backward softshrink_backward": _hardshrink_backward,
         "softshrink": _softshrink,
+        "native_dropout_backward": lambda gradient, mask, scale: gradient * mask * scale,
         "glu": _glu,
         "glu_backward": _glu_backward,
     }

@@ -70,6 +70,11 @@ def _search(
     return rows(edges.reshape(-1, edges.shape[-1]), x.reshape(-1, x.shape[-1])).reshape(x.shape)
 
 
+def _is_in(x: Array, others: Array, assume_unique: bool = False, invert: bool = False) -> Array:
+    found = jnp.any(jnp.asarray(x)[..., None] == jnp.asarray(others).reshape(-1), -1)
+    return ~found if invert else found
+
+
 ROWS = named(
     {
         "gather": _gather,
@@ -82,6 +87,7 @@ ROWS = named(
         "bucketize.Tensor bucketize.Scalar": lambda x, edges, out_int32=False, right=False: _search(
             edges, x, right=right
         ),
+        "isin.Tensor_Tensor isin.Tensor_Scalar isin.Scalar_Tensor": _is_in,
         "index_fill.int_Scalar index_fill.int_Tensor": along(
             lambda x, d, index, value: jnp.moveaxis(jnp.moveaxis(x, d, 0).at[index.reshape(-1)].set(value), 0, d)
         ),

@@ -73,7 +73,7 @@ def _lu_solve(lu: Array, pivots: Array, b: Array, left: bool = True, adjoint: bo
 
 
 def _factor_as_torch(a: Array) -> tuple[Array, Array, Array, bool]:
-    """The factors that torch keeps: of the transposed matrix where numbers are real, see `CONTIGUOUS`."""
+    """The factors that torch keeps: of the transposed matrix where numbers are real, see `FACTORED`."""
     turned = not jnp.iscomplexobj(a)
     return *_lu(jnp.swapaxes(a, -1, -2) if turned else a), turned
 
@@ -148,6 +148,34 @@ def _cholesky_inverse(factor: Array, upper: bool = False) -> Array:
     return _cholesky_solve(jnp.eye(factor.shape[-1], dtype=factor.dtype), factor, upper)
 
 
+def _lu_parts(a: Array, pivot: bool = True) -> tuple[Array, Array, Array]:
+    lu, pivots, _ = _lu_factor_ex(a, pivot)
+    return _lu_unpack(lu, pivots)
+
+
+def _pinv(a: Array, atol: Any = None, rtol: Any = None, hermitian: bool = False) -> Array:
+    u, s, vh = jnp.linalg.svd(a, full_matrices=False)
+    least = 0.0 if atol is None else atol
+    share = (max(a.shape[-2:]) * jnp.finfo(s.dtype).eps if atol is None else 0.0) if rtol is None else rtol
+    least = jnp.maximum(jnp.asarray(least)[..., None], jnp.asarray(share)[..., None] * s[..., :1])
+    inverse = jnp.where(s > least, 1 / s, 0)
+    return _mt(vh) @ (inverse[..., None] * _mt(u))
+
+
+def _reflections(a: Array) -> tuple[Array, Array]:
+    found, tau = jnp.linalg.qr(a, mode="raw")
+    return jnp.swapaxes(found, -1, -2), tau
+
+
+def _turned(a: Array, tau: Array, b: Array, left: bool = True, transpose: bool = False) -> Array:
+    """A matrix times the square one of whose reflections `geqrf` tells."""
+    size = a.shape[-2]
+    full = jnp.concatenate([a, jnp.zeros((*a.shape[:-1], size - a.shape[-1]), a.dtype)], -1)
+    q = lax.linalg.householder_product(full, tau)
+    q = _mt(q) if transpose else q
+    return q @ b if left else b @ q
+
+
 ROWS = named(
     {
         "cholesky": _cholesky,
@@ -166,10 +194,17 @@ ROWS = named(
         "_linalg_eigh": _eigh,
         "_linalg_svd": _svd,
         "linalg_qr": _qr,
+        "linalg_lu": _lu_parts,
+        "geqrf": _reflections,
+        "ormqr": _turned,
+        "linalg_householder_product": lambda a, tau: lax.linalg.householder_product(a, tau),
+        "linalg_pinv.atol_rtol_tensor linalg_pinv.atol_rtol_float": _pinv,
+        # a factor that failed has no numbers, so that neither has the loss
+        "_linalg_check_errors": lambda info, api_name, is_matrix: None,
         "linalg_cross": lambda a, b, dim=-1: jnp.cross(*jnp.broadcast_arrays(a, b), axis=dim),
         "linalg_matrix_exp": expm,
     }
 )
 
 # Torch factorizes a transposed matrix where that one is contiguous, and the gradient counts on it.
-CONTIGUOUS = frozenset({"aten._linalg_solve_ex.default", "aten._linalg_det.default", "aten._linalg_slogdet.default"})
+FACTORED = ("aten._linalg_solve_ex.default", "aten._linalg_det.default", "aten._linalg_slogdet.default")

@@ -45,10 +45,15 @@ def _arange(start: float, end: float, step: float = 1, dtype: torch.dtype | None
 
 
 def _linspace(start: float, end: float, steps: int, dtype: torch.dtype | None = None, **_: Any) -> Array:
+    start, end = (x.astype(jnp.float64) if isinstance(x, Array) else x for x in (start, end))
     if steps < 2:
         return cast(jnp.full((steps,), start, jnp.float64), dtype)
     numbers, step = jnp.arange(steps, dtype=jnp.float64), (end - start) / (steps - 1)
     return cast(jnp.where(numbers < steps // 2, start + step * numbers, end - step * (steps - 1 - numbers)), dtype)
+
+
+def _logspace(start: float, end: float, steps: int, base: float = 10.0, **_: Any) -> Array:
+    return base ** _linspace(start, end, steps)
 
 
 def _triangle(rows: int, columns: int, offset: int, upper: bool) -> Array:
@@ -79,8 +84,8 @@ ROWS = named(
         "empty_strided empty_permuted": _filled(0),
         "arange": lambda end, **given: _arange(0, end, **given),
         "arange.start arange.start_step": _arange,
-        "linspace": _linspace,
-        "logspace": lambda start, end, steps, base=10.0, dtype=None, **_: base ** _linspace(start, end, steps),
+        "linspace linspace.Tensor_Tensor linspace.Tensor_Scalar linspace.Scalar_Tensor": _linspace,
+        "logspace logspace.Tensor_Tensor logspace.Tensor_Scalar logspace.Scalar_Tensor": _logspace,
         "eye": lambda n, dtype=None, **_: jnp.eye(n, dtype=dtype_of(dtype or torch.get_default_dtype())),
         "eye.m": lambda n, m, dtype=None, **_: jnp.eye(n, m, dtype=dtype_of(dtype or torch.get_default_dtype())),
         "tril_indices": lambda rows, columns, offset=0, **_: _triangle(rows, columns, offset, upper=False),

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from .rows import named
@@ -108,6 +109,31 @@ def _distances_backward(gradient: Array, a: Array, b: Array, p: float, distances
     return jnp.sum(each, -2)
 
 
+def _pairs(x: Array, p: float = 2.0) -> Array:
+    """Distances of each pair once."""
+    first, second = np.triu_indices(x.shape[0], 1)
+    return jnp.diagonal(_distances(x[first][:, None], x[second][:, None], p), 0, -2, -1).reshape(-1)
+
+
+def _pairs_backward(gradient: Array, x: Array, p: float, distances: Array) -> Array:
+    first, second = np.triu_indices(x.shape[0], 1)
+    each = _distances_backward(
+        gradient[:, None, None], x[first][:, None], x[second][:, None], p, distances[:, None, None]
+    )[:, 0]
+    return jnp.zeros_like(x).at[first].add(each).at[second].add(-each)
+
+
+def _weight_norm(v: Array, g: Array, dim: int = 0) -> tuple[Array, Array]:
+    norm = jnp.sqrt(jnp.sum(v * v, tuple(d for d in range(v.ndim) if d != dim), keepdims=True))
+    return v * (g / norm), norm
+
+
+def _weight_norm_backward(gradient: Array, v: Array, g: Array, norm: Array, dim: int) -> tuple[Array, Array]:
+    others = tuple(d for d in range(v.ndim) if d != dim)
+    along_it = jnp.sum(gradient * v, others, keepdims=True) / norm
+    return g / norm * (gradient - v * along_it / norm), along_it
+
+
 def _attention(
     query: Array,
     key: Array,
@@ -157,6 +183,10 @@ ROWS = named(
         "_cdist_forward": _distances,
         "_cdist_backward": _distances_backward,
         "_euclidean_dist": lambda a, b: _distances(a, b, 2),
+        "_pdist_forward": _pairs,
+        "_pdist_backward": _pairs_backward,
+        "_weight_norm_interface": _weight_norm,
+        "_weight_norm_interface_backward": _weight_norm_backward,
         "_scaled_dot_product_flash_attention_for_cpu": _attention,
         "_scaled_dot_product_flash_attention_for_cpu_backward": _attention_backward,
     }

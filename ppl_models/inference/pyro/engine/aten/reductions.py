@@ -104,6 +104,22 @@ def _ints(function: Row) -> Row:
     return lambda x, dim=None, keepdim=False: function(x.astype(bool), axes(x, dim), keepdims=keepdim)
 
 
+def _renorm(x: Array, p: Any, dim: int, maxnorm: float) -> Array:
+    norm = _norm(x, p, [d for d in range(x.ndim) if d != dim % x.ndim], keepdim=True)
+    return jnp.where(norm > maxnorm, x * (maxnorm / (norm + 1e-7)), x)
+
+
+def _counts(x: Array, bins: int = 100, min: float = 0, max: float = 0) -> Array:
+    if min == max:
+        low, high = jnp.min(x), jnp.max(x)
+        low, high = jnp.where(low == high, low - 1, low), jnp.where(low == high, high + 1, high)
+    else:
+        low, high = jnp.asarray(min, x.dtype), jnp.asarray(max, x.dtype)
+    place = jnp.clip(jnp.floor((x - low) / (high - low) * bins), 0, bins - 1).astype(jnp.int32)
+    inside = (x >= low) & (x <= high)
+    return jnp.zeros(bins, x.dtype).at[place.reshape(-1)].add(inside.reshape(-1).astype(x.dtype))
+
+
 ROWS = named(
     {
         "sum": lambda x, dtype=None: _sum(x, None, dtype=dtype),
@@ -133,6 +149,9 @@ ROWS = named(
         "norm.Scalar": _norm,
         "norm.ScalarOpt_dim norm.ScalarOpt_dim_dtype": _norm,
         "linalg_vector_norm": _norm,
+        "dist": lambda x, y, p=2: _norm(x - y, p),
+        "renorm": _renorm,
+        "histc": _counts,
         "trace": lambda x: jnp.trace(x),
     }
 )

@@ -1,6 +1,7 @@
 """`ROWS` of operations that give an array other entries at some places."""
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ from jax import Array
 
 from .indexing import INSIDE, places, whole
 from .rows import along, named
-from .shapes import _diagonal, _select, _slice
+from .shapes import _as_strided, _diagonal, _select, _slice
 
 
 def _cut(source: Any, index: Array) -> Any:
@@ -112,6 +113,30 @@ def _where(x: Array, mask: Array, value: Any) -> Array:
     return jnp.where(mask, jnp.asarray(value).astype(x.dtype), x)
 
 
+def _put_flat(x: Array, index: Array, source: Array, accumulate: bool = False) -> Array:
+    found = _written(x.reshape(-1), (index.reshape(-1),), source.reshape(-1), "add" if accumulate else "set")
+    return found.reshape(x.shape)
+
+
+def _masked_scatter_backward(gradient: Array, mask: Array, sizes: Sequence[int]) -> Array:
+    """The gradient of what was written, in order: as many as the mask has, and zeros."""
+    mask = jnp.broadcast_to(mask, gradient.shape).reshape(-1)
+    count = prod(sizes)
+    at = jnp.where(mask, jnp.cumsum(mask) - 1, count)
+    return jnp.zeros(count, gradient.dtype).at[at].set(gradient.reshape(-1), mode="drop").reshape(tuple(sizes))
+
+
+def _kept(x: Array, mask: Array, indices: Sequence[Array | None], fill: Any) -> Array:
+    """Entries where a mask is true; elsewhere places may be of nothing."""
+    found = x.at[tuple(slice(None) if i is None else i for i in indices)].get(mode="clip")
+    return jnp.where(mask, found, jnp.asarray(fill).astype(x.dtype))
+
+
+def _kept_added(x: Array, mask: Array, indices: Sequence[Array | None], values: Array) -> Array:
+    at = tuple(slice(None) if i is None else jnp.clip(i, -n, n - 1) for i, n in zip(indices, x.shape, strict=False))
+    return x.at[at].add(jnp.where(mask, values, 0).astype(x.dtype))
+
+
 ROWS = named(
     {
         "scatter.src scatter.value": along(_scattered),
@@ -126,6 +151,11 @@ ROWS = named(
         "index_reduce": along(_index_reduce),
         "masked_fill.Scalar masked_fill.Tensor": _where,
         "masked_scatter": _masked_scatter,
+        "masked_scatter_backward": _masked_scatter_backward,
+        "put": _put_flat,
+        "_unsafe_masked_index": _kept,
+        "_unsafe_masked_index_put_accumulate": _kept_added,
+        "as_strided_scatter": _into(_as_strided),
         "slice_scatter": _into(_slice),
         "select_scatter": _into(_select),
         "diagonal_scatter": _into(_diagonal),

@@ -75,9 +75,9 @@ def _padded(mode: str) -> Row:
 
     def row(x: Array, pad: Sequence[int]) -> Array:
         low, high = list(pad[0::2])[::-1], list(pad[1::2])[::-1]
-        x = _pad(x, [min(p, 0) for p in pad])
-        widths = [(max(a, 0), max(b, 0)) for a, b in zip(low, high, strict=True)]
-        return jnp.pad(x, [(0, 0)] * (x.ndim - len(low)) + widths, mode=mode)
+        widths = [(0, 0)] * (x.ndim - len(low)) + list(zip(low, high, strict=True))
+        x = jnp.pad(x, [(max(a, 0), max(b, 0)) for a, b in widths], mode=mode)
+        return lax.pad(x, jnp.zeros((), x.dtype), [(min(a, 0), min(b, 0), 0) for a, b in widths])
 
     return row
 
@@ -165,6 +165,29 @@ def _roll(x: Array, shifts: Sequence[int], dims: Sequence[int] = ()) -> Array:
     return jnp.roll(x, tuple(shifts), tuple(dims)) if dims else jnp.roll(x, shifts[0])
 
 
+def _as_strided(x: Array, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> Array:
+    """Entries by their places in memory, where those of x lie in order (`CONTIGUOUS`)."""
+    at: Array | int = storage_offset or 0
+    for count, step in zip(size, stride, strict=True):
+        at = jnp.expand_dims(jnp.asarray(at), -1) + step * jnp.arange(count)
+    return x.reshape(-1).at[jnp.asarray(at)].get(mode="promise_in_bounds")
+
+
+def _blocks(matrices: Sequence[Array]) -> Array:
+    matrices = [jnp.atleast_2d(x) for x in matrices]
+    across, rows = sum(x.shape[1] for x in matrices), []
+    for i, x in enumerate(matrices):
+        before = sum(y.shape[1] for y in matrices[:i])
+        rows.append(_pad(x, [before, across - before - x.shape[1]]))
+    return jnp.concatenate(rows, 0)
+
+
+def _repeat_places(times: Array, output_size: int | None = None) -> Array:
+    if output_size is None:
+        raise NotImplementedError("repeat_interleave without its output_size")
+    return jnp.repeat(jnp.arange(times.shape[0]), times, total_repeat_length=output_size)
+
+
 ROWS = named(
     {
         "view _unsafe_view view_copy reshape": lambda x, size: jnp.reshape(x, tuple(size)),
@@ -185,6 +208,10 @@ ROWS = named(
         "stack": lambda arrays, dim=0: jnp.stack(arrays, dim),
         "repeat": _repeat,
         "repeat_interleave.self_int": _repeat_interleave,
+        "repeat_interleave.Tensor": _repeat_places,
+        "block_diag": _blocks,
+        "narrow_copy": lambda x, dim, start, length: _slice(x, dim, start, start % x.shape[dim] + length),
+        "as_strided as_strided_copy": _as_strided,
         "flip": lambda x, dims: jnp.flip(x, tuple(dims)) if dims and x.ndim else x,
         "roll": _roll,
         "rot90": lambda x, k=1, dims=(0, 1): jnp.rot90(x, k, tuple(dims)),

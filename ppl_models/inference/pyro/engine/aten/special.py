@@ -1,9 +1,10 @@
 """`ROWS` of special functions."""
 
-from math import log, pi, sqrt
+from math import gamma, log, pi, sqrt
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy import special
 
@@ -58,8 +59,28 @@ def _sinc(x: Array) -> Array:
     return jnp.where(x == 0, 1, jnp.sin(pi * x) / jnp.where(x == 0, 1, pi * x))
 
 
+def _zeta(x: Array, q: Array, steps: int = 16) -> Array:
+    """Hurwitz' function; the sum of JAX holds for q above zero, so that its first terms are taken off below that."""
+    x, q = jnp.broadcast_arrays(*alike(jnp.asarray(x), jnp.asarray(q)))
+    first = sum(jnp.power(q + j, -x) for j in range(steps))
+    below = jnp.where(q > -steps, first + special.zeta(x, jnp.maximum(q, -steps) + steps), jnp.nan)
+    below = jnp.where(q == jnp.floor(q), jnp.inf, below)
+    return jnp.where((q > 0) | (x <= 1), special.zeta(x, jnp.where(q > 0, q, 1)), below)
+
+
 def _polygamma(n: int, x: Array) -> Array:
-    return special.digamma(x) if n == 0 else special.polygamma(n, x)
+    if n == 0:
+        return special.digamma(x)
+    sign, right = (-1) ** n, jnp.where(x < 0.5, 1 - x, x)
+    found = -sign * gamma(n + 1) * special.zeta(n + 1.0, right)
+    # by reflection: a derivative of the cotangent is a polynomial of it
+    coefficients = np.polynomial.Polynomial([0.0, 1.0])
+    for _ in range(n):
+        coefficients = coefficients.deriv() * np.polynomial.Polynomial([-1.0, 0.0, -1.0])
+    polynomial = jnp.polyval(jnp.asarray(coefficients.coef[::-1], x.dtype), 1 / jnp.tan(pi * (x - jnp.floor(x))))
+    reflected = sign * found - pi ** (n + 1) * polynomial
+    at_pole = (x <= 0) & (x == jnp.floor(x))
+    return jnp.where(at_pole, -sign * jnp.inf, jnp.where(x < 0.5, reflected, found))
 
 
 def _mvlgamma(x: Array, p: int) -> Array:
@@ -85,7 +106,7 @@ ROWS = named(
         "special_i0e": _float(special.i0e),
         "special_i1 special_modified_bessel_i1": _float(special.i1),
         "special_i1e": _float(special.i1e),
-        "special_zeta special_zeta.self_scalar special_zeta.other_scalar": _float(special.zeta),
+        "special_zeta special_zeta.self_scalar special_zeta.other_scalar": _float(_zeta),
         "xlogy.Tensor xlogy.Scalar_Self xlogy.Scalar_Other": _log_times(jnp.log),
         "special_xlog1py special_xlog1py.self_scalar special_xlog1py.other_scalar": _log_times(jnp.log1p),
         "sinc": _float(_sinc),

@@ -1,8 +1,8 @@
-"""`ROWS` of pools over neighbours, and of images made larger or smaller."""
+"""`ROWS` of pools over neighbours, and of neighbours laid out in columns."""
 
 from collections.abc import Callable, Sequence
 from itertools import product
-from math import ceil, floor
+from math import prod
 from typing import Any
 
 import jax
@@ -68,7 +68,7 @@ def _max_pool(dims: int) -> Any:
 def _max_pool_backward(dims: int) -> Any:
     def row(gradient: Array, x: Array, *settings: Any) -> Array:
         place = settings[-1]
-        images, inside = int(np.prod(x.shape[: x.ndim - dims])), int(np.prod(x.shape[-dims:]))
+        images, inside = prod(x.shape[: x.ndim - dims]), prod(x.shape[-dims:])
         if not gradient.size:
             return jnp.zeros_like(x)
         flat = jnp.zeros((images, inside), gradient.dtype)
@@ -101,7 +101,7 @@ def _avg_pool(dims: int) -> Any:
             along_it = ends - starts if count_include_pad else np.minimum(ends, n) - np.maximum(starts, 0)
             counts = counts * along_it.reshape((-1,) + (1,) * (dims - 1 - i))
         outer = x.ndim - dims
-        zero = jnp.zeros((), x.dtype)
+        zero = np.zeros((), x.dtype)[()]  # a known one: only sums from nothing have a transpose
         # windows of the last one may stop before the margin does
         trimmed = [(0, 0)] * outer + [(low, max(high, 0)) for low, high in edges]
         total = lax.reduce_window(x, zero, lax.add, (1,) * outer + tuple(kernel), (1,) * outer + tuple(stride), trimmed)
@@ -123,72 +123,87 @@ def _backward_of(row: Callable[..., Array]) -> Any:
     return backward
 
 
-def _resized(x: Array, matrices: Sequence[np.ndarray]) -> Array:
-    """An image whose last dims are each multiplied by a matrix."""
-    for i, matrix in enumerate(reversed(matrices), 1):
-        x = jnp.moveaxis(jnp.moveaxis(x, -i, -1) @ jnp.asarray(matrix.T, x.dtype), -1, -i)
-    return x
+def _adaptive_max(dims: int) -> Any:
+    """Row of the largest in each of so many ranges that cover every dim, and where it is."""
 
-
-def _bins(size: int, count: int) -> np.ndarray:
-    """Means over so many ranges that cover a dim."""
-    matrix = np.zeros((count, size))
-    for i in range(count):
-        start, end = floor(i * size / count), ceil((i + 1) * size / count)
-        matrix[i, start:end] = 1 / (end - start)
-    return matrix
-
-
-def _adaptive(x: Array, sizes: Sequence[int]) -> Array:
-    return _resized(x, [_bins(n, count) for n, count in zip(x.shape[-len(sizes) :], sizes, strict=True)])
-
-
-def _adaptive_backward(dims: int) -> Any:
-    def row(gradient: Array, x: Array) -> Array:
-        sizes = zip(x.shape[-dims:], gradient.shape[-dims:], strict=True)
-        return _resized(gradient, [_bins(n, count).T for n, count in sizes])
+    def row(x: Array, counts: Sequence[int]) -> tuple[Array, Array]:
+        sizes, cut = x.shape[-dims:], x
+        inside, place = np.ones((), bool), np.zeros((), int)
+        for i, (size, count) in enumerate(zip(sizes, counts, strict=True)):
+            ranges = [range(size * j // count, -(-size * (j + 1) // count)) for j in range(count)]
+            longest = max(map(len, ranges))
+            at = np.array([[min(r.start + k, r.stop - 1) for k in range(longest)] for r in ranges])
+            known = np.array([[k < len(r) for k in range(longest)] for r in ranges])
+            axis = x.ndim - dims + 2 * i
+            cut = jnp.take(cut, at, axis)
+            inside = inside[..., None, None] & known
+            place = place[..., None, None] * size + at
+        outer = x.ndim - dims
+        order = (*range(0, 2 * dims, 2), *range(1, 2 * dims, 2))
+        cut = jnp.transpose(cut, (*range(outer), *[outer + d for d in order]))
+        inside, place = np.transpose(inside, order), np.transpose(place, order)
+        flat = (*inside.shape[:dims], -1)
+        cut = jnp.where(inside, cut, -jnp.inf).reshape(*x.shape[:outer], *flat)
+        best = jnp.argmax(cut, -1, keepdims=True)
+        place = jnp.broadcast_to(place.reshape(flat), cut.shape)
+        return jnp.max(cut, -1), jnp.take_along_axis(place, best, -1)[..., 0]
 
     return row
 
 
-def _scale(size: int, count: int, given: float | None) -> np.float32:
-    return np.float32(1 / given) if given else np.float32(size) / np.float32(count)
+def _unpool(dims: int) -> Any:
+    def row(x: Array, place: Array, sizes: Sequence[int], *_: Any) -> Array:
+        images, outer = prod(x.shape[: x.ndim - dims]), x.shape[: x.ndim - dims]
+        flat = jnp.zeros((images, prod(sizes)), x.dtype)
+        rows = jnp.arange(images)[:, None]
+        found = flat.at[rows, place.reshape(images, -1)].set(x.reshape(images, -1)) if x.size else flat
+        return found.reshape(*outer, *sizes)
+
+    return row
 
 
-def _nearest(x: Array, sizes: Sequence[int], *scales: float | None) -> Array:
-    for i, count in enumerate(sizes):
-        axis = x.ndim - len(sizes) + i
-        size, given = x.shape[axis], scales[i] if scales else None
-        at = np.arange(count)
-        if count != size:
-            at = np.minimum(np.floor(at.astype(np.float32) * _scale(size, count, given)), size - 1).astype(int)
-        if count % size == 0 and (at == np.arange(count) // (count // size)).all():
-            x = jnp.repeat(x, count // size, axis)
-        else:
-            x = jnp.take(x, at, axis)
-    return x
+def _columns(x: Array, kernel: Any, dilation: Any, padding: Any, stride: Any) -> Array:
+    """Each window as a column."""
+    batched = x if x.ndim == 4 else x[None]
+    kernel, dilation, padding, stride = (_each(given, 2) for given in (kernel, dilation, padding, stride))
+    edges = [(0, 0)] * 2 + [(p, p) for p in padding]
+    padded = jnp.pad(batched, edges)
+    starts = [
+        range(0, n - d * (k - 1), s) for n, d, k, s in zip(padded.shape[2:], dilation, kernel, stride, strict=True)
+    ]
+    cuts = []
+    for i, j in product(*map(range, kernel)):
+        cut = padded
+        for axis, offset in ((2, i * dilation[0]), (3, j * dilation[1])):
+            cut = lax.slice_in_dim(cut, offset, offset + starts[axis - 2][-1] + 1, stride[axis - 2], axis)
+        cuts.append(cut.reshape(*cut.shape[:2], prod(cut.shape[2:])))
+    found = jnp.stack(cuts, 2)
+    found = found.reshape(found.shape[0], found.shape[1] * found.shape[2], found.shape[3])
+    return found if x.ndim == 4 else found[0]
 
 
-def _nearest_backward(gradient: Array, sizes: Sequence[int], shape: Sequence[int], *scales: float | None) -> Array:
-    empty = jax.ShapeDtypeStruct(tuple(shape), gradient.dtype)
-    (found,) = jax.linear_transpose(lambda x: _nearest(x, sizes, *scales), empty)(gradient)
+def _from_columns(columns: Array, size: Sequence[int], kernel: Any, *settings: Any) -> Array:
+    channels = columns.shape[-2] // prod(_each(kernel, 2))
+    whole = jax.ShapeDtypeStruct((*columns.shape[:-2], channels, *size), columns.dtype)
+    (found,) = jax.linear_transpose(lambda x: _columns(x, kernel, *settings), whole)(columns)
     return found
 
 
 ROWS = named(
     {
         "max_pool2d_with_indices": _max_pool(2),
-        "max_pool2d_with_indices_backward": _max_pool_backward(2),
         "max_pool3d_with_indices": _max_pool(3),
-        "max_pool3d_with_indices_backward": _max_pool_backward(3),
+        "max_pool2d_with_indices_backward adaptive_max_pool2d_backward": _max_pool_backward(2),
+        "max_pool3d_with_indices_backward adaptive_max_pool3d_backward": _max_pool_backward(3),
+        "adaptive_max_pool2d": _adaptive_max(2),
+        "adaptive_max_pool3d": _adaptive_max(3),
+        "max_unpool2d": _unpool(2),
+        "max_unpool3d": _unpool(3),
         "avg_pool2d": _avg_pool(2),
         "avg_pool2d_backward": _backward_of(_avg_pool(2)),
         "avg_pool3d": _avg_pool(3),
         "avg_pool3d_backward": _backward_of(_avg_pool(3)),
-        "_adaptive_avg_pool2d _adaptive_avg_pool3d": _adaptive,
-        "_adaptive_avg_pool2d_backward": _adaptive_backward(2),
-        "_adaptive_avg_pool3d_backward": _adaptive_backward(3),
-        "upsample_nearest1d upsample_nearest2d upsample_nearest3d": _nearest,
-        "upsample_nearest1d_backward upsample_nearest2d_backward upsample_nearest3d_backward": _nearest_backward,
+        "im2col": _columns,
+        "col2im": _from_columns,
     }
 )
