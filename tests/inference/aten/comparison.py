@@ -27,6 +27,9 @@ FREE = {
     "aten.new_empty_strided.default",
 }
 
+TIES = {"aten.topk.default", "aten.kthvalue.default", "aten.median.dim", "aten.nanmedian.dim", "aten.sort.default"}
+SIGNS = {"aten._linalg_eigh.default", "aten._linalg_svd.default"}
+
 
 class Compared(TorchDispatchMode):
     """Evaluates the row of each operation that has one, and remembers where it differs.
@@ -72,13 +75,20 @@ class Compared(TorchDispatchMode):
         if several != isinstance(found, list | tuple) or (several and len(found) != len(expected)):
             self.wrong.append(f"{told}: another number of outputs")
             return
+        arrays = [x for x in tree_leaves(given) if isinstance(x, np.ndarray)]
+        tied = name in TIES and np.unique(arrays[0]).size < arrays[0].size
+        double = any(x.dtype in (np.float64, np.complex128) for x in arrays)
         for i, (x, y) in enumerate(zip(found, expected, strict=True) if several else [(found, expected)]):
+            if i and tied:
+                continue
             if x is None or y is None:
                 wrong = "" if x is y is None or y is None else "None"
             elif tuple(x.shape) != tuple(y.shape):
                 wrong = f"the shape {tuple(x.shape)} where torch has {tuple(y.shape)}"
+            elif x.dtype == np.float64 and y.dtype == torch.float32 and not double:
+                wrong = "been computed in double precision"
             else:
-                wrong = "" if name in FREE else difference(x, y)
+                wrong = "" if name in FREE else difference(np.abs(x), y.abs()) if name in SIGNS else difference(x, y)
             if wrong:
                 self.wrong.append(f"{told}: output {i} has {wrong}")
                 return

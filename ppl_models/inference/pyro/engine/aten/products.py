@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .rows import named
+from .rows import floating, named
 
 
 def _scaled(x: Array, factor: complex) -> Array:
-    return x if factor == 1 else x * factor
+    return x if factor == 1 else x * (factor if floating(x) else int(factor.real))
 
 
 def _sum_of(x: Array, product: Array, beta: complex, alpha: complex) -> Array:
@@ -86,7 +86,7 @@ def _distances(a: Array, b: Array, p: float, compute_mode: int | None = None) ->
     if p == inf:
         return jnp.max(apart, -1, initial=0)
     if p == 0:
-        return jnp.sum(apart != 0, -1)
+        return jnp.sum(jnp.minimum(jnp.ceil(apart), 1), -1)
     if p == 1:
         return jnp.sum(apart, -1)
     return jnp.sqrt(jnp.sum(apart * apart, -1)) if p == 2 else jnp.sum(apart**p, -1) ** (1 / p)

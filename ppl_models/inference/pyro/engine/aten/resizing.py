@@ -159,7 +159,7 @@ def _sampled(x: Array, grid: Array, mode: int, padding: int, align_corners: bool
         return jnp.moveaxis(entry([jnp.round(at) for at in wanted]), -1, 1)
     total: Any = 0
     for offsets in product(range(2) if mode == LINEAR else range(-1, 3), repeat=dims):
-        weight, places = jnp.ones(()), []
+        weight, places = jnp.ones((), x.dtype), []
         for at, size, offset in zip(wanted, sizes, offsets, strict=True):
             first = jax.lax.stop_gradient(jnp.floor(at))
             rest = at - first

@@ -1,5 +1,6 @@
 """`ROWS` of special functions."""
 
+from functools import partial
 from math import gamma, log, pi, sqrt
 from typing import Any
 
@@ -68,9 +69,35 @@ def _zeta(x: Array, q: Array, steps: int = 16) -> Array:
     return jnp.where((q > 0) | (x <= 1), special.zeta(x, jnp.where(q > 0, q, 1)), below)
 
 
+def _gamma_share(a: Array, x: Array, upper: bool) -> Array:
+    """Incomplete gamma functions, regularized. The series of JAX takes ever longer with a, and does not end at all where
+    it is huge: Temme's expansion stands for it there, with two terms."""
+    large = a > 1e5
+    near_a, near_x = jnp.where(large, 1, a), jnp.where(large, 1, x)
+    found = special.gammaincc(near_a, near_x) if upper else special.gammainc(near_a, near_x)
+    away = (x - a) / a
+    small = jnp.where(jnp.abs(away) < 1e-2, away, 0)
+    series = sum((-1) ** k * small**k / k for k in range(2, 9))
+    half_square = jnp.where(jnp.abs(away) < 1e-2, series, away - jnp.log(jnp.maximum(x / a, 0)))
+    eta = jnp.sign(away) * jnp.sqrt(2 * half_square)
+    close = jnp.abs(eta) < 1e-3
+    first = jnp.where(close, eta / 12 - 1 / 3, 1 / jnp.where(close, 1, away) - 1 / jnp.where(close, 1, eta))
+    rest = jnp.exp(-a * half_square) / jnp.sqrt(2 * pi * a) * first
+    side = 1 if upper else -1
+    expanded = special.erfc(side * eta * jnp.sqrt(a / 2)) / 2 + side * rest
+    found = jnp.where(large & (x >= 0), expanded, jnp.where(large, jnp.nan, found))
+    ends = jnp.where(jnp.isinf(a), jnp.where(jnp.isinf(x), jnp.nan, float(upper)), float(not upper))
+    known = (a > 0) & (x >= 0) & (jnp.isinf(a) | jnp.isinf(x))
+    return jnp.where(known, ends, found)
+
+
+def _digamma(x: Array) -> Array:
+    return jnp.where(x == 0, jnp.copysign(jnp.inf, -x), special.digamma(x))
+
+
 def _polygamma(n: int, x: Array) -> Array:
     if n == 0:
-        return special.digamma(x)
+        return _digamma(x)
     sign, right = (-1) ** n, jnp.where(x < 0.5, 1 - x, x)
     found = -sign * gamma(n + 1) * special.zeta(n + 1.0, right)
     # by reflection: a derivative of the cotangent is a polynomial of it
@@ -90,7 +117,7 @@ def _mvlgamma(x: Array, p: int) -> Array:
 ROWS = named(
     {
         "lgamma": _float(special.gammaln),
-        "digamma": _float(special.digamma),
+        "digamma": _float(_digamma),
         "polygamma": lambda n, x: _polygamma(n, as_floating(x)),
         "mvlgamma": lambda x, p: _mvlgamma(as_floating(x), p),
         "erf": _float(special.erf),
@@ -100,8 +127,8 @@ ROWS = named(
         "special_ndtri": _float(special.ndtri),
         "special_log_ndtr": _float(special.log_ndtr),
         "special_entr": _float(_entr),
-        "igamma": _float(special.gammainc),
-        "igammac": _float(special.gammaincc),
+        "igamma": _float(partial(_gamma_share, upper=False)),
+        "igammac": _float(partial(_gamma_share, upper=True)),
         "i0 special_modified_bessel_i0": _float(special.i0),
         "special_i0e": _float(special.i0e),
         "special_i1 special_modified_bessel_i1": _float(special.i1),
