@@ -19,8 +19,13 @@ DTYPES = {  # of torch -> of JAX
     getattr(torch, name): jnp.dtype(getattr(jnp, name))
     for name in "float16 bfloat16 float32 float64 int8 int16 int32 int64 uint8 complex64 complex128".split()
 } | {torch.bool: jnp.dtype(bool)}
-# draws that fill a tensor, whatever it held; and functions that draw another of its shape
+# normalizations that write their running moments, though nothing says so -> those that give them
+MOMENTS = {"aten.native_batch_norm.default": "aten._native_batch_norm_legit_functional.default"}
+# draws that fill a tensor, whatever it held; functions of such a name that read it; and those that draw another like it
 FILLS = {"normal_", "uniform_", "bernoulli_", "exponential_", "geometric_", "cauchy_", "log_normal_", "random_"}
+READ = {
+    f"aten.{name}" for name in ("bernoulli.default", "bernoulli.Tensor", "normal.Tensor_float", "normal.Tensor_Tensor")
+}
 LIKE: dict[str, Callable[[Tensor], object]] = {"rand_like": Tensor.uniform_, "randn_like": Tensor.normal_}
 
 
@@ -73,7 +78,8 @@ class Translation:
         if missing:
             raise NotCapturable(f"JAX has no translation of {', '.join(sorted(missing))} here")
         self.places = {node: i for i, node in enumerate(n for n in self.nodes if n.op == "placeholder")}
-        self.written = sorted({self.places[node.args[0]] for node in self.nodes if _copies(node)})
+        stored = [into for node in self.nodes for into in _stored(node)]
+        self.written = sorted({self.places[into] for into in stored})
 
     def __call__(self, inputs: Sequence[jax.Array], draws: Sequence[jax.Array]) -> tuple[list, list]:
         """(outputs, what the inputs of `written` hold afterwards)."""
@@ -93,7 +99,11 @@ class Translation:
                 written[self.places[node.args[0]]] = jnp.broadcast_to(new, old.shape).astype(old.dtype)
             else:
                 kwargs = torch.fx.node.map_arg(node.kwargs, values.__getitem__)
-                found = TABLE.get(str(node.target), node.target)(*args, **kwargs)
+                name = str(node.target)
+                found = TABLE.get(MOMENTS.get(name, name), node.target)(*args, **kwargs)
+                for into in _stored(node):
+                    *found, values[into] = found
+                    written[self.places[into]] = values[into]
                 values[node] = _typed(found, node.meta.get("val"))
         return outputs, [written[i] for i in self.written]
 
@@ -105,7 +115,7 @@ class Translation:
 
 
 def _only_writes(graph: GraphModule) -> bool:
-    """Whether a graph changes nothing but inputs, by `copy_` after all that reads them, and tensors that a draw fills."""
+    """Whether a graph changes inputs alone, by `copy_` after all that reads them, and empty tensors that a draw fills."""
     order = {node: i for i, node in enumerate(graph.graph.nodes)}
     for node in graph.graph.nodes:
         if not getattr(getattr(node.target, "_schema", None), "is_mutable", False):
@@ -122,10 +132,19 @@ def _last_read(node: Node, order: Mapping[Node, int], write: Node) -> int:
     """The place of the last node that reads the memory of a node, of itself or by a view."""
     last = order[node]
     for user in node.users:
-        views = isinstance(user.target, torch._ops.OpOverload) and any(r.alias_info for r in user.target._schema.returns)
-        views = (views and user is not write) or (user.target is operator.getitem)
+        returns = user.target._schema.returns if isinstance(user.target, torch._ops.OpOverload) else ()
+        views = user.target is operator.getitem or (user is not write and any(r.alias_info for r in returns))
         last = max(last, _last_read(user, order, write) if views else order[user])
     return last
+
+
+def _stored(node: Node) -> list[Node]:
+    """The inputs that a node writes, as the last of its outputs says where there are several."""
+    if _copies(node):
+        return [node.args[0]]
+    if str(node.target) not in MOMENTS or not node.args[5]:
+        return []
+    return [moment for moment in (node.args[4], node.args[3]) if moment is not None]
 
 
 def _copies(node: Node) -> bool:
@@ -148,7 +167,7 @@ def _draw(node: Node) -> Draw:
     method = name.removesuffix("_functional").removesuffix("_") + "_"
     if name in LIKE:
         fill = LIKE[name]
-    elif method in FILLS and node.args and isinstance(node.args[0], Node):
+    elif method in FILLS and str(node.target) not in READ and node.args and isinstance(node.args[0], Node):
         fill = partial(_filled, method, node.args[1:], node.kwargs)
     else:  # one that makes its own tensor
         fill = partial(_copied, node.target, node.args, node.kwargs)

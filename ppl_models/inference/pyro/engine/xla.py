@@ -51,7 +51,8 @@ class Xla:
         """The graph's outputs."""
         arrays = [self._array(i, t) for i, t in enumerate(inputs)]
         arrays += [array_of(draw()) for draw in self.translation.draws]
-        outputs, written = self.run(*arrays)
+        with jax.enable_x64(True):  # which numbers of double precision must pass unchanged
+            outputs, written = self.run(*arrays)
         for i, array in zip(self.translation.written, written, strict=True):
             if i < self.own:
                 self.kept[i] = array

@@ -74,11 +74,14 @@ class PyroEngine:
     def running(self, say: Callable[[str], None], busy: Callable[[str], AbstractContextManager]) -> Iterator[None]:
         """Modules are in training mode, and Pyro's validation is off."""
         with set_to(self.programs, training=True), pyro.validation_enabled(False):
-            named = self.config.compile if self.config.compile in COMPILERS else None
-            wanted = named or self.compiler
-            here = has_xla() if wanted is None else wanted == "xla"
-            if wanted != "eager" and self.config.captured(self.total, self.device.type, here):
-                self.step = Compiled(self.eager, say, busy, wanted)
+            chosen = self._chosen()
+            if self.compiler is not None and self.compiler != chosen:
+                say(
+                    f"the run was started with {_steps(self.compiler)} and goes on with {_steps(chosen)}: its end will "
+                    "not be that of an uninterrupted one bit for bit"
+                )
+            if chosen != "eager":
+                self.step = Compiled(self.eager, say, busy, chosen if self._asks(chosen) else None)
             yield
 
     def advance(self, done: int, most: int) -> int:
@@ -196,10 +199,27 @@ class PyroEngine:
             self._settle()
             raise ValueError(diagnosis(self.eager, *self.last))
 
+    def _chosen(self) -> str:
+        """By which the steps will be compiled, or "eager": as asked for, as the run was started, as there is."""
+        compile, kind = self.config.compile, self.device.type
+        if compile in COMPILERS:
+            return str(compile)
+        here = "xla" if kind == "cpu" and has_xla() else "inductor"
+        before = here if self.compiler == "xla" else self.compiler  # Inductor where JAX is gone
+        if compile == "auto" and before is not None:
+            return before
+        if not self.config.captured(self.total, kind, here == "xla"):
+            return "eager"
+        return before if before in COMPILERS else here
+
+    def _asks(self, chosen: str) -> bool:
+        """Whether no other compiler may stand in for the chosen one."""
+        return chosen in (self.config.compile, self.compiler)
+
     def _compiler(self) -> str:
         """By which steps are compiled, or "eager"."""
         compiled = isinstance(self.step, Compiled) and self.step.reason is None
-        return self.step.compiler or "eager" if compiled else "eager"
+        return self.step.compiler or self._chosen() if compiled else "eager"
 
     def _settle(self) -> None:
         """Let the tensors of the pair be what the steps have made of them."""
@@ -237,3 +257,7 @@ class PyroEngine:
     def _set(self, values: Sequence[Tensor]) -> None:
         for p, value in zip(self.slots.parameters, values, strict=True):
             p.copy_(value)
+
+
+def _steps(compiler: str) -> str:
+    return "eager steps" if compiler == "eager" else f"steps compiled by {compiler}"

@@ -1,0 +1,269 @@
+"""Steps compiled by XLA: the numbers of the eager ones with torch's draws, true tensors for whoever looks, one line
+where XLA cannot."""
+
+import copy
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor, nn
+
+from guides import MeanField, SelfReflective
+from ppl_models.inference import fit
+from ppl_models.inference.pyro.engine import compilers
+from ppl_models.inference.pyro.engine.capture import NotCapturable, capture
+from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read
+from ppl_models.inference.pyro.training.training_step import training_step
+from tests.helpers.cases import few
+from tests.inference.test_compiled import (
+    GUIDES,
+    MODELS,
+    OPTIONS,
+    PROGRAMS,
+    close,
+    collection,
+    images,
+    plain,
+    rows,
+    trained,
+    whole,
+)
+
+pytest.importorskip("jax")
+from ppl_models.inference.pyro.engine.xla import Xla  # noqa: E402 (which imports JAX)
+
+
+def alike(make: Callable, data: Any = None, rough: float = 1e-10, **options: Any) -> Any:
+    """Train eagerly and by XLA, and compare; returns the latter."""
+    data = rows().double() if data is None else data
+    a, b = trained(make, data, False, **options), trained(make, data, "xla", **options)
+    assert b.run.notes == a.run.notes
+    close(a, b, rough)
+    whole(b.model, b.guide)
+    return b
+
+
+double = partial(plain, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", few(OPTIONS, lambda name: name in ("accumulate", "everything")))
+def test_the_same_numbers_whatever_the_arguments(name):
+    alike(double, **OPTIONS[name])
+
+
+@pytest.mark.parametrize("name", few([n for n in PROGRAMS if n != "functions"], lambda name: name == "batch norm"))
+def test_programs_of_users(name):
+    make, data = PROGRAMS[name]
+    alike(make, data, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "guide", "family"),
+    few(
+        [(n, g, f) for n in MODELS for g in GUIDES for f in ("diagonal", "rank-one", "full", "flow")],
+        lambda name, guide, family: (name, guide, family) == ("sere", SelfReflective, "rank-one"),
+    ),
+)
+def test_pairs_of_the_collection(name, guide, family):
+    if (family, guide.__name__) == ("flow", "Ladder"):  # a flow has no product with a prior
+        return
+    alike(partial(collection, name, guide, family), images(name).double(), 1e-8, steps=4)
+
+
+def test_twenty_steps_of_single_precision():
+    """Losses within 1e-5 of the eager ones."""
+    found = []
+    for compile in (False, "xla"):
+        torch.manual_seed(0)
+        model, guide = collection("vae", MeanField, "diagonal", double=False)
+        step = training_step(model, guide, (images("vae"),), compile=compile, lr=1e-3)
+        torch.manual_seed(1)
+        found.append([float(step(images("vae"))) for _ in range(20)])
+        assert not step.notes
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+# Whoever looks.
+
+
+def test_parameters_moments_and_averages_are_true_at_each_record():
+    seen: dict[Any, list[Any]] = {}
+    for compile in (False, "xla"):
+        torch.manual_seed(0)
+        pair = double()
+
+        def look(run: Any, compile: Any = compile, pair: Any = pair) -> None:
+            held = [*pair[0].state_dict().values(), *pair[1].state_dict().values()]
+            seen.setdefault(compile, []).append([t.clone() for t in held])
+
+        options = {"steps": 9, "batch_size": 10, "every": 3, "seed": 0, "ema": 0.9, "progress": False}
+        fit(*pair, rows().double(), compile=compile, callbacks=look, **options)
+    assert len(seen["xla"]) == 3
+    for one, other in zip(seen[False], seen["xla"], strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-9)
+
+
+def test_parameters_are_true_after_each_call_and_may_be_written_to():
+    """A weight that is larger than those which share a buffer, and one that is not."""
+    steps = {}
+    for compile in (False, "xla"):
+        torch.manual_seed(0)
+        model, guide = double()
+        model.wide = nn.Linear(150, 150).double()
+        model.body = lambda self, x, mean: mean + self.wide(mean.repeat(1, 25)).mean()
+        step = training_step(model, guide, (rows().double(),), compile=compile, lr=1e-2)
+        torch.manual_seed(1)
+        told = []
+        for i in range(6):
+            step(rows().double())
+            if i == 3:
+                with torch.no_grad():
+                    for p in model.parameters():
+                        p.mul_(0.5)
+            told.append([p.detach().clone() for p in [*model.parameters(), *guide.parameters()]])
+        steps[compile] = told
+        assert not step.notes
+        step.close()
+        whole(model, guide)
+    for one, other in zip(steps[False], steps["xla"], strict=True):
+        torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-9)
+
+
+def test_a_last_smaller_batch_and_a_program_in_turns(monkeypatch):
+    """Graphs and eager steps in turns hand the parameters on."""
+    monkeypatch.setattr("ppl_models.inference.pyro.engine.compiled.PATIENCE", 1)
+    alike(double, rows(25).double(), steps=12)
+
+
+@pytest.mark.parametrize("compiler", ["xla", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_run_that_goes_on_is_the_whole_one_bit_for_bit(compiler, tmp_path):
+    options = {"schedule": "constant", "every": 4, "ema": 0.9, "weight_decay": 0.1, "clip": 1.0, "seed": 0}
+    straight = trained(plain, rows(), compiler, steps=12, **options)
+    trained(plain, rows(), compiler, steps=8, folder=tmp_path, **options)
+    assert read(tmp_path / CHECKPOINT).about["compiler"] == compiler
+    resumed = trained(plain, rows(), "auto", steps=12, folder=tmp_path, resume=True, **options)
+    close(straight, resumed, 0.0)
+    assert read(tmp_path / CHECKPOINT).about["compiler"] == compiler
+
+
+def test_a_run_that_was_compiled_goes_on_without_jax_and_says_so(tmp_path, monkeypatch):
+    options = {"schedule": "constant", "every": 4}
+    trained(plain, rows(), "xla", steps=4, folder=tmp_path, **options)
+    monkeypatch.setattr(compilers, "has_xla", lambda: False)
+    monkeypatch.setattr("ppl_models.inference.pyro.training.engine.has_xla", lambda: False)
+    monkeypatch.setattr("torch._inductor.compile", lambda *args, **options: 1 / 0)
+    notes = trained(plain, rows(), "auto", steps=8, folder=tmp_path, resume=True, **options).run.notes
+    assert "the run was started with steps compiled by xla" in notes[0] and "bit for bit" in notes[0]
+
+
+# Programs.
+
+
+def gammas() -> tuple[Callable, Callable]:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            rate = pyro.sample("rate", dist.Gamma(2.0, 2.0))
+            pyro.sample("x", dist.Normal(rate[:, None], 1.0).expand([len(x), 6]).to_event(1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        shape = pyro.param("shape", torch.tensor(2.0), constraint=dist.constraints.positive)
+        with pyro.plate("data", len(x)):
+            pyro.sample("rate", dist.Gamma(shape, 2.0).expand([len(x)]))
+
+    return model, guide
+
+
+def test_an_operation_outside_the_table_is_named_and_another_compiler_takes_it(monkeypatch):
+    taken = []
+
+    class Other:
+        name = "inductor"
+
+        def __init__(self, graph: Any, inputs: Any) -> None:
+            taken.append(torch.no_grad()(graph))
+
+        def __call__(self, inputs: Any) -> Any:
+            return taken[0](*inputs)
+
+        def settled(self) -> dict[int, Tensor]:
+            return {}
+
+        def forget(self) -> None:
+            pass
+
+    monkeypatch.setattr(compilers, "Inductor", Other)
+    b = trained(gammas, rows(), True)
+    assert len(taken) == 1
+    assert b.run.notes[-1].startswith("steps are compiled by Inductor, not by XLA: the draw aten._standard_gamma")
+    close(trained(gammas, rows(), False), b, 1e-5)
+
+
+def test_asked_for_xla_alone_steps_run_uncompiled_with_the_reason():
+    b = trained(gammas, rows(), "xla")
+    assert b.run.notes[-1] == "steps run uncompiled: the draw aten._standard_gamma depends on a tensor"
+    close(trained(gammas, rows(), False), b, 0.0)
+
+
+def compiled(function: Callable, *inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """(outputs, inputs afterwards) of a function compiled by XLA, from the same state of the generator."""
+    inputs = [t.clone() for t in inputs]
+    graph, held = capture(function, inputs)
+    found = Xla(graph, [*inputs, *held], 0)([*inputs, *held])
+    return list(found), inputs
+
+
+def written_through_views(x: Tensor) -> tuple[Tensor, ...]:
+    y = torch.zeros(4, 3, dtype=x.dtype)
+    first = y[0]
+    y[1:3] = x[:2]
+    y[:, 2].add_(1.0)
+    first.mul_(3)
+    x.t()[1].fill_(2.0)
+    return y.sum(0), first, x.sum()
+
+
+def drawn(x: Tensor) -> tuple[Tensor, ...]:
+    noise = torch.empty_like(x).normal_(1.0, 2.0)
+    mask = nn.functional.dropout(x, 0.3)
+    kept = x.clone().uniform_(0.5, 2.0)
+    return noise, mask, kept, torch.rand_like(x), torch.randn(3), torch.bernoulli(x, 0.25), torch.randperm(5)
+
+
+@pytest.mark.parametrize("function", [written_through_views, drawn])
+def test_writes_and_draws_are_torchs(function):
+    x = torch.arange(12.0, dtype=torch.float64).reshape(4, 3)
+    own = x.clone()
+    torch.manual_seed(3)
+    expected, after = function(own), torch.get_rng_state()
+    torch.manual_seed(3)
+    found, (written,) = compiled(function, x)
+    assert torch.equal(torch.get_rng_state(), after)
+    torch.testing.assert_close(found, list(expected))
+    torch.testing.assert_close(written, own)
+
+
+@pytest.mark.parametrize("draw", [torch.bernoulli, lambda p: torch.normal(p, p), lambda p: torch.multinomial(p, 2)])
+def test_a_draw_that_depends_on_a_tensor_is_refused_by_name(draw):
+    with pytest.raises(NotCapturable, match=r"the draw aten\.\w+(\.\w+)? depends on a tensor"):
+        compiled(lambda p: (draw(p),), torch.full((3, 3), 0.3))
+
+
+def test_types_are_torchs_where_jax_promotes_otherwise():
+    """Single precision times a number of double precision without dims, whole numbers, comparisons."""
+    wide, x = torch.tensor(math.pi, dtype=torch.float64), torch.arange(3.0)
+    found, _ = compiled(lambda x, wide: (x * wide, x.long() + 1, x > 1, (x.int() / 2).sum()), x, wide)
+    assert [t.dtype for t in found] == [torch.float32, torch.int64, torch.bool, torch.float32]
+
+
+def test_half_precision_and_copies():
+    make = partial(collection, "vae", MeanField, "diagonal", double=False)
+    options = {"steps": 5, "batch_size": 10, "precision": "bfloat16"}
+    a, b = (trained(make, images("vae"), c, **options) for c in (False, "xla"))
+    assert not b.run.notes
+    close(a, b, 2e-2)
+    copy.deepcopy(b.model)
