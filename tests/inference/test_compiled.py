@@ -1,6 +1,6 @@
 """Captured steps: the numbers of the eager ones, on any program, or one line that says what stood in the way.
 
-Most tests capture (make_fx) and replay the graph as it is, in milliseconds; a few compile it with Inductor.
+Most tests capture (make_fx) and replay the graph as it is, in milliseconds; a few compile it.
 """
 
 import copy
@@ -28,7 +28,7 @@ from torch.distributions import constraints
 from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective
 from ppl_models import DLGM, VAE, HierarchicalVAE, LinearGaussian, SeReVAE
 from ppl_models.inference import Loss, elbo, fit, free_bits, importance_weighted
-from ppl_models.inference.pyro.engine import compiled
+from ppl_models.inference.pyro.engine import compiled, compilers
 from ppl_models.inference.pyro.engine.capture import NotCapturable, capture
 from ppl_models.inference.pyro.engine.python_state import Attributes
 from ppl_models.inference.pyro.feeding.batches import Batches
@@ -630,6 +630,7 @@ def test_without_a_compiler(monkeypatch):
     def missing(*args: Any, **kwargs: Any) -> None:
         raise exc.InvalidCxxCompiler()
 
+    monkeypatch.setattr(compilers, "has_xla", lambda: False)
     monkeypatch.setattr("torch._inductor.compile", missing)
     note = agree(plain, captured=False).run.notes[0]
     assert "Inductor could not compile" in note and "compiler" in note
@@ -639,7 +640,7 @@ def test_false_captures_nothing_and_auto_what_is_worth_it(uncompiled, monkeypatc
     trained(plain, rows(), False)
     trained(plain, rows(), "auto")
     assert not uncompiled
-    monkeypatch.setattr("ppl_models.inference.config.WORTHWHILE", {"cpu": 7})
+    monkeypatch.setattr("ppl_models.inference.config.WORTHWHILE", {"cpu": 7, "xla": 7})
     close(trained(plain, rows(), "auto"), trained(plain, rows(), False), 1e-5)
     assert len(uncompiled) == 1
 
@@ -930,7 +931,7 @@ def test_the_learning_rate_is_no_constant(uncompiled):
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
-# Inductor itself.
+# The compilers themselves: XLA where there is JAX, else Inductor.
 
 
 @pytest.fixture(scope="module")
