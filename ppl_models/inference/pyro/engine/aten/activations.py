@@ -103,7 +103,6 @@ def _prelu_backward(gradient: Array, x: Array, weight: Array) -> tuple[Array, Ar
 ROWS = named(
     {
         "relu": lambda x: jnp.maximum(x, 0),
-        "relu6": lambda x: jnp.clip(x, 0, 6),
         "threshold": lambda x, threshold, value: jnp.where(x <= threshold, value, x),
         "threshold_backward": lambda gradient, x, threshold: jnp.where(x <= threshold, 0, gradient),
         "sigmoid": lambda x: jax.nn.sigmoid(x * 1.0),

@@ -198,7 +198,7 @@ ROWS = named(
         "geqrf": _reflections,
         "ormqr": _turned,
         "linalg_householder_product": lambda a, tau: lax.linalg.householder_product(a, tau),
-        "linalg_pinv.atol_rtol_tensor linalg_pinv.atol_rtol_float": _pinv,
+        "linalg_pinv.atol_rtol_tensor": _pinv,
         # a factor that failed has no numbers, so that neither has the loss
         "_linalg_check_errors": lambda info, api_name, is_matrix: None,
         "linalg_cross": lambda a, b, dim=-1: jnp.cross(*jnp.broadcast_arrays(a, b), axis=dim),

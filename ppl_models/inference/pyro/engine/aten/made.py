@@ -90,7 +90,7 @@ ROWS = named(
         "eye.m": lambda n, m, dtype=None, **_: jnp.eye(n, m, dtype=dtype_of(dtype or torch.get_default_dtype())),
         "tril_indices": lambda rows, columns, offset=0, **_: _triangle(rows, columns, offset, upper=False),
         "triu_indices": lambda rows, columns, offset=0, **_: _triangle(rows, columns, offset, upper=True),
-        "detach detach_copy alias alias_copy clone lift lift_fresh lift_fresh_copy contiguous": _same,
+        "detach detach_copy alias alias_copy clone lift lift_fresh lift_fresh_copy": _same,
         "_to_copy": _to_copy,
         "_efficientzerotensor": _filled(0),
         "fill.Scalar": lambda x, value: jnp.full_like(x, value),

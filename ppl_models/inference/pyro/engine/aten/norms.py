@@ -185,23 +185,6 @@ def _log_softmax_backward(gradient: Array, found: Array, dim: int, dtype: torch.
     return gradient - jnp.exp(found) * jnp.sum(gradient, dim, keepdims=True) if found.ndim else found * 0
 
 
-def _rms_norm(x: Array, shape: Sequence[int], weight: Array | None, eps: float | None) -> tuple[Array, Array]:
-    over = tuple(range(x.ndim - len(shape), x.ndim))
-    rstd = lax.rsqrt(jnp.mean(x * x, over, keepdims=True) + (jnp.finfo(x.dtype).eps if eps is None else eps))
-    return _affine(x * rstd, weight, None), rstd
-
-
-def _rms_norm_backward(
-    gradient: Array, x: Array, shape: Sequence[int], rstd: Array, weight: Array | None, asked: Sequence[bool]
-) -> Gradients:
-    batch, over = tuple(range(x.ndim - len(shape))), tuple(range(x.ndim - len(shape), x.ndim))
-    standard, inner = x * rstd, gradient if weight is None else gradient * weight
-    return (
-        rstd * (inner - standard * jnp.mean(inner * standard, over, keepdims=True)) if asked[0] else None,
-        jnp.sum(gradient * standard, batch) if asked[1] and weight is not None else None,
-    )
-
-
 ROWS = named(
     {
         "native_layer_norm": _layer_norm,
@@ -212,8 +195,6 @@ ROWS = named(
         "native_batch_norm_backward": _batch_norm_backward,
         "_native_batch_norm_legit_functional": _batch_norm,
         "_native_batch_norm_legit.no_stats": _batch_norm_no_stats,
-        "_fused_rms_norm": _rms_norm,
-        "_fused_rms_norm_backward": _rms_norm_backward,
         "_softmax": along(_softmax),
         "_softmax_backward_data": _softmax_backward,
         "_log_softmax": along(_log_softmax),

@@ -65,7 +65,11 @@ def dtype_of(dtype: torch.dtype) -> Any:
 
 def cast(x: Array, dtype: torch.dtype | None = None) -> Array:
     """An array in a dtype of torch's, None for its own."""
-    return x if dtype is None else x.astype(dtype_of(dtype))
+    if dtype is None:
+        return x
+    if floating(x) and dtype in (torch.uint8, torch.int8, torch.int16):
+        x = x.astype(jnp.int64)  # what is too large goes round, as it does in torch
+    return x.astype(dtype_of(dtype))
 
 
 def floating(x: Array) -> bool:
@@ -79,7 +83,10 @@ def as_floating(x: Array) -> Array:
 
 
 def alike(*operands: Any) -> tuple[Any, ...]:
-    """Operands of which arrays without dims do not widen those with dims: torch lets shapes decide."""
+    """Operands as torch has them before it computes: integers beside a float are of the default dtype, and arrays
+    without dims do not widen those with dims."""
+    if any(isinstance(x, float) for x in operands):
+        operands = tuple(as_floating(x) if isinstance(x, Array) else x for x in operands)
     shaped = [x.dtype for x in operands if isinstance(x, Array) and x.ndim]
     if not shaped or len(shaped) == len(operands):
         return operands

@@ -145,7 +145,7 @@ ROWS = named(
         ),
         "scatter_add": along(lambda x, d, index, source: _scattered(x, d, index, source, "add")),
         "scatter_reduce.two": along(_scattered),
-        "index_put index_put.hacked_twin _unsafe_index_put": _put,
+        "index_put _unsafe_index_put": _put,
         "index_add": _over_rows("add"),
         "index_copy": _over_rows("set"),
         "index_reduce": along(_index_reduce),

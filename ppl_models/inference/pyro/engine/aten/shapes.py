@@ -59,10 +59,6 @@ def _repeat(x: Array, times: Sequence[int]) -> Array:
     return jnp.tile(x, tuple(times))
 
 
-def _repeat_interleave(x: Array, times: int, dim: int | None = None, output_size: int | None = None) -> Array:
-    return jnp.repeat(x, times, axis=dim, total_repeat_length=output_size)
-
-
 def _pad(x: Array, pad: Sequence[int], value: complex = 0) -> Array:
     low, high = list(pad[0::2])[::-1], list(pad[1::2])[::-1]
     left = x.ndim - len(low)
@@ -190,7 +186,7 @@ def _repeat_places(times: Array, output_size: int | None = None) -> Array:
 
 ROWS = named(
     {
-        "view _unsafe_view view_copy reshape": lambda x, size: jnp.reshape(x, tuple(size)),
+        "view _unsafe_view view_copy": lambda x, size: jnp.reshape(x, tuple(size)),
         "_reshape_alias": lambda x, size, stride: jnp.reshape(x, tuple(size)),
         "view.dtype": lambda x, dtype: lax.bitcast_convert_type(x, dtype_of(dtype)),
         "t t_copy": lambda x: jnp.swapaxes(x, 0, 1) if x.ndim == 2 else x,
@@ -207,7 +203,6 @@ ROWS = named(
         "cat": _cat,
         "stack": lambda arrays, dim=0: jnp.stack(arrays, dim),
         "repeat": _repeat,
-        "repeat_interleave.self_int": _repeat_interleave,
         "repeat_interleave.Tensor": _repeat_places,
         "block_diag": _blocks,
         "narrow_copy": lambda x, dim, start, length: _slice(x, dim, start, start % x.shape[dim] + length),

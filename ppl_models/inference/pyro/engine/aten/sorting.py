@@ -76,8 +76,6 @@ def _running_best(better: Callable[[Array, Array], Array]) -> Any:
 ROWS = named(
     {
         "sort sort.stable": along(_sort),
-        "argsort": along(_order),
-        "argsort.stable": along(lambda x, d, descending=False, stable=True: _order(x, d, descending)),
         "topk": _topk,
         "kthvalue": lambda x, k, dim=-1, keepdim=False: along(_kth)(x, dim, k, keepdim),
         "median.dim": along(_median),

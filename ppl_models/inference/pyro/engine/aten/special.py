@@ -70,8 +70,10 @@ def _zeta(x: Array, q: Array, steps: int = 16) -> Array:
 
 
 def _gamma_share(a: Array, x: Array, upper: bool) -> Array:
-    """Incomplete gamma functions, regularized. The series of JAX takes ever longer with a, and does not end at all where
-    it is huge: Temme's expansion stands for it there, with two terms."""
+    """Incomplete gamma functions, regularized.
+
+    The series of JAX takes ever longer with a, and does not end where that is huge: there is Temme's expansion.
+    """
     large = a > 1e5
     near_a, near_x = jnp.where(large, 1, a), jnp.where(large, 1, x)
     found = special.gammaincc(near_a, near_x) if upper else special.gammainc(near_a, near_x)
@@ -87,7 +89,7 @@ def _gamma_share(a: Array, x: Array, upper: bool) -> Array:
     expanded = special.erfc(side * eta * jnp.sqrt(a / 2)) / 2 + side * rest
     found = jnp.where(large & (x >= 0), expanded, jnp.where(large, jnp.nan, found))
     ends = jnp.where(jnp.isinf(a), jnp.where(jnp.isinf(x), jnp.nan, float(upper)), float(not upper))
-    known = (a > 0) & (x >= 0) & (jnp.isinf(a) | jnp.isinf(x))
+    known = ((a > 0) & (x >= 0) & (jnp.isinf(a) | jnp.isinf(x))) | ((a == 0) & (x > 0))
     return jnp.where(known, ends, found)
 
 

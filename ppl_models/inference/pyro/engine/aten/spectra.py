@@ -1,7 +1,7 @@
 """`ROWS` of complex numbers and of Fourier transforms."""
 
 from collections.abc import Sequence
-from math import prod, sqrt
+from math import pi, prod, sqrt
 from typing import Any
 
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ def _to_real(x: Array, dim: Sequence[int], normalization: int, last: int) -> Arr
 
 
 def _angle(x: Array) -> Array:
-    return jnp.where(jnp.isnan(x), x, jnp.angle(x)) if jnp.issubdtype(x.dtype, jnp.floating) else jnp.angle(x)
+    return jnp.angle(x) if jnp.iscomplexobj(x) else jnp.where(jnp.isnan(x), x, jnp.where(x < 0, pi, 0))
 
 
 ROWS = named(
@@ -46,13 +46,11 @@ ROWS = named(
         "_fft_c2c": _transform,
         "_fft_r2c": _of_real,
         "_fft_c2r": _to_real,
-        "_conj _conj_physical resolve_conj": jnp.conj,
+        "_conj _conj_physical": jnp.conj,
         "complex": lambda real, imaginary: lax.complex(*jnp.broadcast_arrays(real, imaginary)),
         "polar": lambda size, angle: lax.complex(size * jnp.cos(angle), size * jnp.sin(angle)),
         "view_as_real view_as_real_copy": lambda x: jnp.stack([x.real, x.imag], -1),
         "view_as_complex view_as_complex_copy": lambda x: lax.complex(x[..., 0], x[..., 1]),
-        "real": jnp.real,
-        "imag": jnp.imag,
         "angle": lambda x: _angle(as_floating(x)),
     }
 )
