@@ -151,7 +151,9 @@ def main() -> None:
         words += [f"--rounds={args.rounds}", f"--steps={args.steps}", f"--worker={threads}"]
         with tempfile.TemporaryDirectory() as folder:
             words += [f"--json={args.json.absolute()}"] if args.json else []
-            on_threads(threads, "benchmarks.pairs", words, {"TORCHINDUCTOR_CACHE_DIR": folder})
+            on_threads(
+                threads, "benchmarks.pairs", words, {"TORCHINDUCTOR_CACHE_DIR": folder, "XDG_CACHE_HOME": folder}
+            )
         return
     torch.set_num_threads(args.worker)
     about = {**machine(), "threads": args.worker, "device": "cpu", "rounds": args.rounds, "steps": args.steps}

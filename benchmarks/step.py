@@ -106,7 +106,7 @@ def main() -> None:
     for threads in counts:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "found.json")
-            cold = {"TORCHINDUCTOR_CACHE_DIR": folder}  # set-up is that of a first time
+            cold = {"TORCHINDUCTOR_CACHE_DIR": folder, "XDG_CACHE_HOME": folder}  # set-up is that of a first time
             on_threads(threads, "benchmarks.step", [*common, f"--worker={threads}", f"--json={file}"], cold)
             found.append(json.loads(file.read_text()))
     if args.json:

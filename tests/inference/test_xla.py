@@ -182,7 +182,7 @@ def test_an_operation_outside_the_table_is_named_and_another_compiler_takes_it(m
     taken = []
 
     class Other:
-        name = "inductor"
+        name, room = "inductor", 1
 
         def __init__(self, graph: Any, inputs: Any) -> None:
             taken.append(torch.no_grad()(graph))

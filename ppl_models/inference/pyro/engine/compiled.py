@@ -53,11 +53,12 @@ class Compiled:
         self.seen: dict[Any, int] = {}
         self.buffers: Buffers | None = None
         self.last: Graph | None = None  # which has taken a step since parameters were true
+        self.waiting: Sequence[Any] | None = None  # a batch of its steps that wait
+        self.told: list[Tensor] = []
 
     def __call__(self, batches: Sequence[Sequence[Any]], now: StepInputs) -> Tensor:
         """Take one step; as `Eager.__call__`."""
-        keys = {tuple(_shape(x) for x in batch) for batch in batches}
-        key = (keys.pop(), *self._modes()) if len(keys) == 1 else None
+        key = self._key(batches)
         if self.last is not None and (key is None or self.last is not self.graphs.get(key)):
             self.settle()
         if self.reason is None and key is not None and self._ready(key, batches, now):
@@ -65,15 +66,39 @@ class Compiled:
             return self.last(batches, now)
         return self.eager(batches, now)
 
+    def queue(self, batches: Sequence[Sequence[Any]], now: StepInputs) -> bool:
+        """Take a step, now or with those that wait (`flush`); whether there is room for another to wait with it."""
+        graph = self.last
+        if graph is None or graph.room == 1 or graph is not self.graphs.get(self._key(batches)):
+            self._take()
+            self.told.append(self(batches, now))
+            return False
+        graph.add(batches[0], now)
+        self.waiting = batches[0]
+        return graph.room > 1
+
+    def flush(self) -> list[Tensor]:
+        """What the steps tell that were queued, all of which are taken now."""
+        self._take()
+        told, self.told = self.told, []
+        return told
+
+    def _take(self) -> None:
+        if self.waiting is not None:
+            self.told += self.last.flush(self.waiting)
+        self.waiting = None
+
     def settle(self) -> None:
         """Let the tensors of parameters, moments and averages be what the steps have made of them."""
         if self.last is not None:
+            self._take()
             self.last.settle()
         self.last = None
 
-    def _modes(self) -> list[bool]:
-        """Whether the programs are in training mode: a graph is of one."""
-        return [module.training for module in self.modules]
+    def _key(self, batches: Sequence[Sequence[Any]]) -> Any:
+        """By what a graph is found: the one shape of batches, and whether the programs are in training mode."""
+        keys = {tuple(_shape(x) for x in batch) for batch in batches}
+        return (keys.pop(), *(module.training for module in self.modules)) if len(keys) == 1 else None
 
     def _ready(self, key: Any, batches: Sequence[Sequence[Any]], now: StepInputs) -> bool:
         """Whether there is a graph for batches of this shape, which is made if it is due."""
@@ -112,8 +137,8 @@ class Compiled:
         self.graphs[key] = graph
         return True
 
-    def _compiled(self, graph: GraphModule, inputs: Sequence[Tensor], own: int) -> Compiler:
-        found = compiled(graph, inputs, own, self.compiler, self.say)
+    def _compiled(self, graph: GraphModule, inputs: Sequence[Tensor], own: int, varying: Sequence[int]) -> Compiler:
+        found = compiled(graph, inputs, own, varying, self.compiler, self.say)
         self.compiler = found.name  # all graphs by one
         return found
 

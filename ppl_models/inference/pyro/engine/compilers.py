@@ -18,9 +18,13 @@ class Compiler(Protocol):
 
     Attributes:
         name: of its compiler.
+        room: calls that may wait to be taken together. Where it is more than 1 there are `add` and `flush` (`Xla`).
     """
 
     name: str
+
+    @property
+    def room(self) -> int: ...
 
     def __call__(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """The graph's outputs. What it writes to its inputs is written there, or kept until `settled`."""
@@ -33,13 +37,19 @@ class Compiler(Protocol):
 
 
 def compiled(
-    graph: GraphModule, inputs: Sequence[Tensor], own: int, compiler: str | None, say: Callable[[str], None]
+    graph: GraphModule,
+    inputs: Sequence[Tensor],
+    own: int,
+    varying: Sequence[int],
+    compiler: str | None,
+    say: Callable[[str], None],
 ) -> Compiler:
     """A captured graph as a compiled function of the tensors `inputs`.
 
     Args:
         graph, inputs: what to compile, and what it will be called with.
         own: so many of the first inputs may be kept elsewhere between calls.
+        varying: the inputs that differ from call to call, where many calls may be taken together.
         compiler: "xla" or "inductor"; None takes XLA on a CPU, and Inductor where that is not to be had, for which
             `say` is given the reason.
         say: is given one line.
@@ -54,7 +64,7 @@ def compiled(
             raise NotCapturable("JAX is not installed")
         from .xla import Xla
 
-        return Xla(graph, inputs, own)
+        return Xla(graph, inputs, own, varying)
     except NotCapturable as why:
         if compiler == "xla":
             raise

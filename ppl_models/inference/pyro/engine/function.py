@@ -12,6 +12,8 @@ from .capture import capture
 from .compilers import Compiler
 from .flat_parameters import Buffers
 
+Compile = Callable[[GraphModule, Sequence[Tensor], int, Sequence[int]], Compiler]
+
 
 class Function:
     """A compiled function of tensors, most of which stay where they are: only what is `given` changes between calls.
@@ -20,7 +22,8 @@ class Function:
         function: to tensors in any nested structure.
         inputs: a structure of tensors that it is captured with: `lists` of `buffers` first, `given` last.
         buffers: the parameters among it, with their moments and averages.
-        compile: makes a compiled graph of (graph, inputs, how many of the first are the lists).
+        compile: makes a compiled graph of (graph, inputs, how many of the first are the lists, which vary).
+        whole: whether it is a whole step, of which many may be taken together.
     """
 
     def __init__(
@@ -28,7 +31,8 @@ class Function:
         function: Callable[[Any], Any],
         inputs: Any,
         buffers: Buffers,
-        compile: Callable[[GraphModule, Sequence[Tensor], int], Compiler],
+        compile: Compile,
+        whole: bool,
     ) -> None:
         flat, structure = tree_flatten(inputs)
 
@@ -42,17 +46,22 @@ class Function:
         self.held = _on_device(graph, held, buffers.slots.parameters[0].device)
         own = len(buffers.flat())
         self.state, self.replayed, self.outputs = flat[own : len(flat) - len(self.static)], None, ()
-        self.run = compile(graph, [*flat, *self.held], own)
+        given = range(len(flat) - len(self.static), len(flat))
+        self.run = compile(graph, [*flat, *self.held], own, [own, *given] if whole else [])  # the scalars come first
 
     @property
     def fixed(self) -> list[Tensor]:
         """All that it reads and may write, but for what is given."""
         return [*self.buffers.flat(), *self.state, *self.held]
 
+    def inputs(self, given: Sequence[Tensor]) -> list[Tensor]:
+        """All inputs of the compiled graph."""
+        return [*self.buffers.flat(), *self.state, *given, *self.held]
+
     def __call__(self, given: Sequence[Tensor]) -> Sequence[Tensor]:
         """Its outputs, flat as what is given; on CUDA they are overwritten by the next call."""
         if self.replayed is None:
-            return self.run([*self.buffers.flat(), *self.state, *given, *self.held])
+            return self.run(self.inputs(given))
         for place, x in zip(self.static, given, strict=True):
             place.copy_(x, non_blocking=True)
         self.replayed.replay()
@@ -78,7 +87,7 @@ class Function:
             graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
             # other threads (of NCCL, of loaders that pin memory) may go on meanwhile
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                self.outputs = self.run([*self.buffers.flat(), *self.state, *self.static, *self.held])
+                self.outputs = self.run(self.inputs(self.static))
         self.replayed = graph
 
 

@@ -1,19 +1,17 @@
 """One captured step: a graph of all that it does to tensors, compiled, and replayed on batches of one shape."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from math import sqrt
 from typing import Any, NamedTuple
 
 import pyro
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
 from torch.utils._pytree import tree_leaves
 
 from .capture import NotCapturable
-from .compilers import Compiler
 from .flat_parameters import Buffers
-from .function import Function
+from .function import Compile, Function
 from .step import BETAS, EPS, Eager, StepInputs, negative, outcome
 
 
@@ -65,7 +63,7 @@ class Graph:
         eager: Eager,
         buffers: Buffers,
         batch: Sequence[Any],
-        compile: Callable[[GraphModule, Sequence[Tensor], int], Compiler],
+        compile: Compile,
         whole: bool = True,
     ) -> None:
         for i, x in enumerate(batch, 1):
@@ -81,23 +79,19 @@ class Graph:
         with pyro.validation_enabled(False):
             if whole:
                 step = lambda now: self._update(now._replace(given=self._gradient(now)))  # noqa: E731
-                self.functions = [Function(step, inputs, buffers, compile)]
+                self.functions = [Function(step, inputs, buffers, compile, whole)]
             else:  # the state of the objective goes from batch to batch
                 state = {name: t.clone() for name, t in inputs.objective.items()}
                 given = inputs._replace(objective={}, given=(state, self.batch))
-                found = Function(self._gradient, given, buffers, compile)
+                found = Function(self._gradient, given, buffers, compile, whole)
                 told = torch.zeros(2 + len(eager.config.kl_of), dtype=self.dtype, device=self.device)
                 zeros = [torch.zeros_like(t) for t in buffers.lists["parameter"]]
                 inputs = inputs._replace(given=Gradients(told, zeros, state))
-                self.functions = [found, Function(self._update, inputs, buffers, compile)]
+                self.functions = [found, Function(self._update, inputs, buffers, compile, whole)]
 
     def __call__(self, batches: Sequence[Sequence[Any]], now: StepInputs) -> Tensor:
         """Take the step; as `Eager.__call__`."""
-        fit, taken, (first, second) = self.eager.config.fit, now.step + 1, BETAS
-        scale = now.lr / (1 - first**taken)
-        root, weight = 1 / sqrt(1 - second**taken), fit.average_weight(now.step)
-        values = [now.beta, now.lr * fit.weight_decay, scale, root, weight]
-        self.scalars.copy_(torch.tensor(values, dtype=self.dtype), non_blocking=True)
+        self._set(now)
         if self.whole:
             return self.functions[0](batches[0])[0]
         said = tree_leaves(self._said(batches))
@@ -106,6 +100,27 @@ class Graph:
         found = self.functions[1](said)[0]
         self.settle()  # the gradient reads what the update has written
         return found
+
+    @property
+    def room(self) -> int:
+        """Steps that may wait to be taken in one call."""
+        return self.functions[0].run.room if self.whole else 1
+
+    def add(self, batch: Sequence[Any], now: StepInputs) -> None:
+        """Let a step wait; what it draws is drawn now."""
+        self._set(now)
+        self.functions[0].run.add(self.functions[0].inputs(batch))
+
+    def flush(self, batch: Sequence[Any]) -> list[Tensor]:
+        """Take the steps that wait; what each tells. `batch` is one of theirs."""
+        return [told for (told,) in self.functions[0].run.flush(self.functions[0].inputs(batch))]
+
+    def _set(self, now: StepInputs) -> None:
+        fit, taken, (first, second) = self.eager.config.fit, now.step + 1, BETAS
+        scale = now.lr / (1 - first**taken)
+        root, weight = 1 / sqrt(1 - second**taken), fit.average_weight(now.step)
+        values = [now.beta, now.lr * fit.weight_decay, scale, root, weight]
+        self.scalars.copy_(torch.tensor(values, dtype=self.dtype), non_blocking=True)
 
     def settle(self) -> None:
         """Let parameters, moments and averages be what the steps have made of them."""

@@ -48,6 +48,13 @@ class Draw(NamedTuple):
         self.fill(drawn)
         return drawn
 
+    def into(self, row: Tensor) -> None:
+        """Draw into a tensor of the same shape, in the order of memory that a draw of its own would have."""
+        if row.stride() == self.strides:
+            self.fill(row)
+        else:
+            row.copy_(self())
+
 
 class Translation:
     """The work of a graph as a function of JAX arrays: `translation(inputs, draws) -> (outputs, what was written)`.
@@ -115,7 +122,7 @@ class Translation:
 
 
 def _only_writes(graph: GraphModule) -> bool:
-    """Whether a graph changes inputs alone, by `copy_` after all that reads them, and empty tensors that a draw fills."""
+    """Whether a graph writes inputs alone, by `copy_` after all that reads them, and empty tensors by draws."""
     order = {node: i for i, node in enumerate(graph.graph.nodes)}
     for node in graph.graph.nodes:
         if not getattr(getattr(node.target, "_schema", None), "is_mutable", False):

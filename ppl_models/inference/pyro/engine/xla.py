@@ -1,9 +1,10 @@
 """A captured graph compiled by XLA, which JAX brings: sooner than by Inductor, and to a faster step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
@@ -11,6 +12,7 @@ from torch.fx import GraphModule
 from .capture import NotCapturable
 from .translation import DTYPES, Translation
 from .xla_cache import cached, cpu
+from .xla_loop import MOST, Loop, suits
 
 
 class Xla:
@@ -23,6 +25,10 @@ class Xla:
     Args:
         graph, inputs: what to compile, and what it will be called with.
         own: how many inputs stay.
+        varying: the numbers of those that differ from step to step, where the graph is a whole step.
+
+    Attributes:
+        room: calls that may wait to be taken together (`add`, `flush`); 1 where steps are not small.
 
     Raises:
         NotCapturable: an operation that the table lacks, a draw that depends on tensors, or what XLA cannot compile.
@@ -30,15 +36,19 @@ class Xla:
 
     name = "xla"
 
-    def __init__(self, graph: GraphModule, inputs: Sequence[Tensor], own: int) -> None:
+    def __init__(self, graph: GraphModule, inputs: Sequence[Tensor], own: int, varying: Sequence[int] = ()) -> None:
         self.own, self.kept = own, {}  # type: int, dict[int, jax.Array]
         self.places: dict[int, int] = {}  # of those that torch's tensors share: the addresses
         with jax.enable_x64(True), jax.default_device(cpu()), cached():
             self.translation = Translation(graph, inputs)
             like = [*inputs, *self.translation.draws]
             shapes = [jax.ShapeDtypeStruct(tuple(t.shape), DTYPES[t.dtype]) for t in like]
+            self.loop = None
             try:
-                self.run = jax.jit(self._flat).lower(*shapes).compile()
+                if varying and suits(self.translation, inputs):
+                    self.loop = Loop(self.translation, inputs, varying)
+                else:
+                    self.run = jax.jit(self._flat).lower(*shapes).compile()
             except Exception as error:  # noqa: BLE001 (whatever JAX refuses: another compiler may not)
                 line = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
                 raise NotCapturable(f"XLA could not compile the step ({line.strip()[:160]})") from error
@@ -47,12 +57,36 @@ class Xla:
         count = len(arrays) - len(self.translation.draws)
         return self.translation(arrays[:count], arrays[count:])
 
+    @property
+    def room(self) -> int:
+        """Calls that may wait."""
+        return 1 if self.loop is None else MOST - self.loop.count
+
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The graph's outputs."""
+        if self.loop is not None:
+            self.add(inputs)
+            return self.flush(inputs)[0]
         arrays = [self._array(i, t) for i, t in enumerate(inputs)]
         arrays += [array_of(draw()) for draw in self.translation.draws]
+        return self._written(self.run, arrays, inputs)
+
+    def add(self, inputs: Sequence[Tensor]) -> None:
+        """Let a call wait; what it draws is drawn now."""
+        self.loop.add([inputs[i] for i in self.loop.varying])
+
+    def flush(self, inputs: Sequence[Tensor]) -> list[list[Tensor]]:
+        """The outputs of the calls that wait, one after the other."""
+        loop, count = self.loop, self.loop.count
+        arrays = [np.asarray(count), *(self._array(i, inputs[i]) for i in loop.fixed), *map(array_of, loop.stacks)]
+        loop.count = 0
+        stacked = self._written(loop.run, arrays, inputs)
+        return [[each[i] for each in stacked] for i in range(count)]
+
+    def _written(self, run: Callable[..., Any], arrays: Sequence[Any], inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The outputs of a compiled function; what it writes is kept, or copied to its place."""
         with jax.enable_x64(True):  # which numbers of double precision must pass unchanged
-            outputs, written = self.run(*arrays)
+            outputs, written = run(*arrays)
         for i, array in zip(self.translation.written, written, strict=True):
             if i < self.own:
                 self.kept[i] = array

@@ -68,6 +68,8 @@ class PyroEngine:
         self.step: Eager | Compiled = eager
         self.compiler: str | None = None  # that a run which goes on was started with, or "eager"
         self.tally = torch.zeros(4 + len(self.latents), device=self.device)
+        self.recent: list[tuple[StepInputs, Sequence[Any]]] = []  # the last steps, and a batch of each
+        self.told: list[Tensor] = []  # what they told
         self.best: list[Tensor] = []
 
     @contextmanager
@@ -85,16 +87,27 @@ class PyroEngine:
             yield
 
     def advance(self, done: int, most: int) -> int:
-        """Take one step. A GPU is asked only now and then whether it was finite."""
-        count = self.config.accumulate
-        batches = [next(self.batches) for _ in range(count)]
-        for i, batch in enumerate(batches):
-            self.rest(batch, done * count + i)
-        self.last = StepInputs(done, self.config.lr * self.rates(done), self.betas(done)), batches[-1]
-        self.tally += self.step(batches, self.last[0])
-        if self.device.type != "cuda" or (done + 1) % LOOK == 0:
+        """Take one step, or as many as go together. A GPU is asked only now and then whether it was finite."""
+        count, self.recent, self.told = self.config.accumulate, [], []
+        while len(self.recent) < most:
+            step = done + len(self.recent)
+            batches = [next(self.batches) for _ in range(count)]
+            for i, batch in enumerate(batches):
+                self.rest(batch, step * count + i)
+            now = StepInputs(step, self.config.lr * self.rates(step), self.betas(step))
+            self.recent.append((now, batches[-1]))
+            if isinstance(self.step, Eager):
+                self.told.append(self.step(batches, now))
+                break
+            if not self.step.queue(batches, now):
+                break
+        if isinstance(self.step, Compiled):
+            self.told = self.step.flush()
+        for each in self.told:
+            self.tally += each
+        if self.device.type != "cuda" or any((now.step + 1) % LOOK == 0 for now, _ in self.recent):
             self._check()
-        return 1
+        return len(self.recent)
 
     def means(self) -> tuple[list[float], int]:
         """See `Engine`."""
@@ -197,7 +210,8 @@ class PyroEngine:
         """Raise if a step was not finite."""
         if bool(self.eager.halted):
             self._settle()
-            raise ValueError(diagnosis(self.eager, *self.last))
+            lost = [i for i, each in enumerate(self.told) if not each[3]]
+            raise ValueError(diagnosis(self.eager, *self.recent[lost[0] if lost else -1]))
 
     def _chosen(self) -> str:
         """By which the steps will be compiled, or "eager": as asked for, as the run was started, as there is."""

@@ -1,8 +1,9 @@
 """`training_step`: one optimizer step of a pair, for a training loop of your own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from ppl_models.parts.checked import checked
@@ -48,6 +49,25 @@ class TrainingStep:
         if isinstance(self._step, Compiled):
             self._step.settle()
         return outcome[0].clone()  # on a GPU the next step of the graph writes to the same place
+
+    def many(self, batches: Iterable[Sequence[Any]]) -> Tensor:
+        """Take a step on each of some batches, small captured ones together; returns their losses, (batches,).
+
+        The numbers are those of the steps one by one.
+        """
+        told: list[Tensor] = []
+        for args in batches:
+            batch, now = [tuple(args)], StepInputs(self.steps, self.lr, self.eager.beta)
+            if isinstance(self._step, Eager):
+                told.append(self._step(batch, now))
+            elif not self._step.queue(batch, now):
+                told += [each.clone() for each in self._step.flush()]
+            self.steps += 1
+            self._last = batch[0]
+        if isinstance(self._step, Compiled):
+            told += self._step.flush()
+            self._step.settle()
+        return torch.stack([each[0] for each in told])
 
     def check(self) -> None:
         """Raise ValueError if a step was not finite, with the site that was not. On a GPU it waits for the steps."""
