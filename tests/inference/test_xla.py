@@ -17,6 +17,7 @@ from guides import MeanField, SelfReflective
 from ppl_models.inference import fit
 from ppl_models.inference.pyro.engine import compilers
 from ppl_models.inference.pyro.engine.capture import NotCapturable, capture
+from ppl_models.inference.pyro.feeding.batches import Batches
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read
 from ppl_models.inference.pyro.training.training_step import training_step
 from tests.helpers.cases import few
@@ -267,3 +268,34 @@ def test_half_precision_and_copies():
     assert not b.run.notes
     close(a, b, 2e-2)
     copy.deepcopy(b.model)
+
+
+@pytest.mark.parametrize("compile", [False, "xla"])
+def test_many_steps_are_steps_one_by_one(compile):
+    """Twenty, more than a call takes, and a batch of another shape in between."""
+    found = []
+    for together in (False, True):
+        torch.manual_seed(0)
+        model, guide = plain()
+        step = training_step(model, guide, (rows(),), compile=compile, lr=1e-2)
+        torch.manual_seed(1)
+        batches = [(rows(12 if i == 7 else 40, seed=i),) for i in range(20)]
+        losses = step.many(batches) if together else torch.stack([step(*batch) for batch in batches])
+        found.append([losses, *(p.detach().clone() for p in [*model.parameters(), *guide.parameters()])])
+        assert not step.notes and step.steps == 20
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_the_step_that_was_not_finite_is_told_in_a_call_of_many(monkeypatch):
+    told = []
+    for compile in (False, "xla"):
+        order = iter(range(100))
+
+        def batch(self: Batches, order: Any = order) -> list[Tensor]:
+            return [rows(10) * (float("nan") if next(order) == 7 else 1.0)]
+
+        monkeypatch.setattr(Batches, "__next__", batch)
+        with pytest.raises(ValueError, match=r"at step \d+: the batch has NaN") as error:
+            trained(plain, rows(), compile, steps=40, every=40)
+        told.append(str(error.value))
+    assert told[0] == told[1]
