@@ -70,7 +70,7 @@ CASES = [
 @pytest.mark.parametrize(("model", "guide", "device"), CASES)
 def test_a_step_of_pyros_and_twenty_of_fit(model, guide, device):
     p, q, x = pair(model, guide)
-    others = [copy.deepcopy(m).to(device) for m in (p, q)]
+    others = [m.to(device) for m in copy.deepcopy((p, q))]
     here, there = loss_of_a_step(p, q, x), loss_of_a_step(*others, x.to(device))
     assert there == pytest.approx(here, rel=1e-4)
     run = fit(*others, x.to(device), steps=20, batch_size=20, compile=device == "cuda", seed=0, progress=False)
