@@ -82,6 +82,8 @@ class PyroEngine:
                     f"the run was started with {_steps(self.compiler)} and goes on with {_steps(chosen)}: its end will "
                     "not be that of an uninterrupted one bit for bit"
                 )
+            elif self.config.compile == "auto" and chosen != "eager":
+                say(f"{self.total} steps are enough to have them compiled by {chosen}; compile=False is without")
             if chosen != "eager":
                 self.step = Compiled(self.eager, say, busy, chosen if self._asks(chosen) else None)
             yield
