@@ -11,7 +11,10 @@ from pathlib import Path
 os.environ.setdefault("MPLBACKEND", "Agg")
 # what XLA compiles here runs a few times: compiling it without much thought takes a third of the time (flags of the
 # jaxlib that constraints.txt pins: another one may not know the second)
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false",
+)
 
 import hypothesis
 import pyro

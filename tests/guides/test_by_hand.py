@@ -122,6 +122,8 @@ def test_event_dims_are_given_back_one_by_one():
         ((4, 2), (3,)),
         ((4, 2, 3), ()),
     ]
+    twice = dist.Normal(torch.zeros(4, 2, 3), 1.0).to_event(1).to_event(1)  # one within the other
+    assert [uncoupled(twice, k).batch_shape for k in (1, 2)] == [(4, 2), (4, 2, 3)]
     pushed = dist.TransformedDistribution(q, [dist.transforms.ExpTransform()])
     z = torch.full((4, 2, 3), 2.0)
     close(uncoupled(pushed, 1).log_prob(z), dist.LogNormal(0.0, 1.0).log_prob(z).sum(-1))
