@@ -11,7 +11,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -153,9 +152,9 @@ def _noise(seed: int) -> Tensor:
 
 def _cycled(numbers: Tensor, start: int, like: Tensor) -> Tensor:
     """As many of an endless repetition of `numbers` as a tensor has: fresh ones for each weight would take long."""
-    start %= len(numbers)
-    turns = ceil((start + like.numel()) / len(numbers))
-    return numbers.repeat(turns)[start : start + like.numel()].view(like.shape).to(like)
+    size, start = like.numel(), start % len(numbers)
+    found = torch.cat([numbers[start : start + size], *[numbers] * ((start + size - 1) // len(numbers))])
+    return found[:size].view(like.shape).to(like)
 
 
 def _unconstrained(store: Any) -> list[Tensor]:
