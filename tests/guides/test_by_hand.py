@@ -1,6 +1,8 @@
 """What guides are made of, against numbers worked out by hand: families, bases, chains of features, whole factors."""
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -15,13 +17,17 @@ from guides.infused import InfusedNormal
 from guides.parts import families
 from guides.parts.encoders import BottomUpChain
 from guides.parts.families import Spread, gaussian_base, reshaped, uncoupled
-from guides.parts.units import in_units
+from guides.parts.units import Units, in_units
 from tests.helpers.families_by_hand import (
     CHAIN_FEATURES,
     CHAIN_W1,
     CHAIN_W2,
     CHAIN_X,
     FACTORS,
+    PARENTS,
+    RAW,
+    SHIFTED,
+    SLOPE,
     SPLINE,
     SPLINE_LOC,
     SPLINE_SCALE,
@@ -137,6 +143,11 @@ def test_event_dims_are_given_back_one_by_one():
     kept = torch.tensor([True, False, True, False])
     masked = uncoupled(q.mask(kept), 1)
     assert masked.batch_shape == (4, 2) and ((masked.log_prob(z) != 0).all(-1) == kept).all()
+
+
+def test_what_is_linear_in_the_parents_is_added_to_the_shifts():
+    units: Any = SimpleNamespace(slope=torch.tensor(SLOPE))
+    close(Units.shifted(units, torch.tensor(RAW), [torch.tensor(p) for p in PARENTS]), SHIFTED)
 
 
 def test_units_of_copies_are_each_its_own():

@@ -3,6 +3,7 @@
 import math
 from functools import partial
 from statistics import fmean, stdev
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,9 +22,10 @@ from guides.numpyro.infused import InfusedNormal
 from guides.numpyro.parts import families
 from guides.numpyro.parts.encoders import BottomUpChain
 from guides.numpyro.parts.families import Spread
-from guides.numpyro.parts.units import in_units
+from guides.numpyro.parts.units import Units, in_units
 from ppl_models.inference.numpyro import evaluate
 from ppl_models.numpyro.parts.pixels import LogisticMixture, PixelMixture
+from ppl_models.numpyro.parts.program import Constant
 from tests.helpers import pixels_by_hand as pixels
 from tests.helpers.families_by_hand import (
     CHAIN_FEATURES,
@@ -31,6 +33,10 @@ from tests.helpers.families_by_hand import (
     CHAIN_W2,
     CHAIN_X,
     FACTORS,
+    PARENTS,
+    RAW,
+    SHIFTED,
+    SLOPE,
     TWO,
     UNITS_LOC,
     UNITS_ROOT,
@@ -95,6 +101,11 @@ def test_densities_by_hand():
     parts = [(normal(0.5, 0, s), normal(0.5, t, 0.5)) for s, t in ((1.0, 1.0), (2.0, 3.0))]
     close(one, sum(math.log(0.75 * own + 0.25 * infused) for own, infused in parts))
     close(both, math.log(0.75 * parts[0][0] * parts[1][0] + 0.25 * parts[0][1] * parts[1][1]))
+
+
+def test_what_is_linear_in_the_parents_is_added_to_the_shifts():
+    units = SimpleNamespace(slope=Constant(np.array(SLOPE)))
+    close(Units.shifted(units, jnp.asarray(RAW), [jnp.asarray(p) for p in PARENTS]), SHIFTED)
 
 
 def test_units_of_copies_are_each_its_own():
