@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from math import isfinite
 from pathlib import Path
@@ -50,6 +50,16 @@ def write_atomically(path: Path, write: Callable[[Path], object], previous: Path
 def kind_of_path(path: Path) -> str:
     """A word for what is at a path, if it is no file."""
     return "folder" if path.is_dir() else "pipe" if path.is_fifo() else "device or socket"
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise ValueError for a name of a tensor that is no text, which no file can hold: one with a lone surrogate."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            found = ascii(name.partition(".")[2] or name)
+            raise ValueError(f"save: found the name {found} of a parameter, want letters; rename it") from None
 
 
 def json_of(content: Any, **how: Any) -> str:

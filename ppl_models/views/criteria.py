@@ -11,7 +11,7 @@ import numpy as np
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Image
 
-from .drawing import COLORS, DPI, INK, array_of, images_of, mosaic, shown
+from .drawing import COLORS, DPI, INK, LABEL, array_of, images_of, mosaic, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,13 +45,13 @@ def curves(
                 raise ValueError(f"curves: found no {keys[0]!r} in the records of {name!r}; was its training watched?")
             steps = [record["step"] for record in known]
             lines = [np.array([record.get(key, math.nan) for record in known]) for key in keys]
-            axes.plot(steps, lines[0], color=color, label=shown(name), linewidth=1.8)
+            axes.plot(steps, lines[0], color=color, label=shown(name, LABEL), linewidth=1.8)
             if len(lines) > 1:
                 axes.fill_between(steps, *lines[:2], color=color, alpha=0.2, linewidth=0)
         if levels and label in levels:
             axes.axhline(levels[label], color=INK, linewidth=0.8, linestyle=":")
         axes.set_xlabel("step")
-        axes.set_ylabel(shown(label))
+        axes.set_ylabel(shown(label, LABEL))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#e6e6e6", linewidth=0.8)
         axes.margins(x=0.01)
@@ -89,7 +89,7 @@ def latent_map(grid: Any, values: Any, images: Any, shape: Image, label: str = "
     left, right = figure.subplots(1, 2)
     extent = (grid[0], grid[-1], grid[0], grid[-1])
     drawn = left.imshow(values, origin="lower", extent=extent, cmap="magma_r", interpolation="nearest")
-    figure.colorbar(drawn, ax=left, label=shown(label), shrink=0.85)
+    figure.colorbar(drawn, ax=left, label=shown(label, LABEL), shrink=0.85)
     upside = decoded.reshape(side, side, *decoded.shape[1:])[::-1].reshape(decoded.shape)  # z_2 upwards
     right.imshow(mosaic(upside, side), extent=extent, interpolation="nearest")
     for one, above in ((left, label), (right, "decoded")):

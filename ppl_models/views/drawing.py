@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 100
-LONGEST = 200  # characters of a title
+LONGEST, LABEL = 200, 40  # characters of a title, and of a label
 GAP, PAPER, MARGIN, LINE = 1, 1.0, 12, 26  # between images, in their pixels; its grey; around and above them, in dots
 INK, SOFT = "#222222", "#8a8a8a"
 COLORS = ("#1b6ca8", "#d9822b", "#4c9f70")
@@ -84,13 +84,13 @@ def pictures(rows: Mapping[str, np.ndarray], columns: int, title: str, target: i
     return figure
 
 
-def shown(text: str) -> str:
+def shown(text: str, most: int = LONGEST) -> str:
     r"""A text of a user's as matplotlib shows it as it stands: no mathematics, nothing that does not print, no page.
 
     >>> shown("$5\x1b"), len(shown("x" * 5000))
     ('\\$5\\x1b', 203)
     """
-    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    text = text if len(text) <= most else f"{text[:most]}..."
     return legible(text).replace("$", r"\$")
 
 
@@ -98,7 +98,7 @@ def show_page(axes: Axes, page: np.ndarray, labels: Sequence[tuple[str, float]],
     axes.imshow(page, interpolation="nearest")
     axes.set_axis_off()
     for label, middle in labels:
-        axes.text(-0.5 - offset, middle, shown(label), ha="right", va="center", fontsize=10, color=INK)
+        axes.text(-0.5 - offset, middle, shown(label, LABEL), ha="right", va="center", fontsize=10, color=INK)
 
 
 def plain_axes(width: float, height: float) -> tuple[Figure, Axes]:

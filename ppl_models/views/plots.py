@@ -14,7 +14,7 @@ from ppl_models.inference.results import as_records
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Count, Image, Place
 
-from .drawing import COLORS, DPI, INK, array_of, images_of, lines_of, pictures, plain_axes, show_page, shown
+from .drawing import COLORS, DPI, INK, LABEL, array_of, images_of, lines_of, pictures, plain_axes, show_page, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -150,7 +150,7 @@ def comparison(
             axes.annotate(
                 f"{value:.2f}", (value, at), (0, up), textcoords="offset points", ha="center", color=color, fontsize=9
             )
-    axes.set_yticks(place, list(map(shown, names)))
+    axes.set_yticks(place, [shown(name, LABEL) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.12)
     axes.set_xlabel("nats per datum (less is better)")
