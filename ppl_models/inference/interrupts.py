@@ -18,7 +18,7 @@ SOON = 10.0  # seconds from the signal to the end of a process that ends by it
 SWEEP = 1.0  # seconds in which a pool of compilers that was broken off may start further ones
 
 # what is registered last is called first, before the threads of others are waited for
-at_exit: Callable[[Callable[[], None]], Any] = getattr(threading, "_register_atexit", atexit.register)
+at_exit: Any = getattr(threading, "_register_atexit", atexit.register)
 
 
 @contextmanager

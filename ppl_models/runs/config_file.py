@@ -9,11 +9,12 @@ from dataclasses import fields
 from math import prod
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import torch
 
 from ppl_models import data as datasets
+from ppl_models.data.transforms import Word
 from ppl_models.parts.checked import check, declared
 from ppl_models.parts.kinds import (
     LARGEST,
@@ -37,7 +38,6 @@ from .options import Training
 DEEPEST = 20  # lists in lists: a size is a number, a word, or a few of such
 TYPES = {str(t).removeprefix("torch."): t for t in vars(torch).values() if isinstance(t, torch.dtype)}
 TRANSFORMS = {kind.__name__: kind for kind in get_args(datasets.Transform)}
-WORDS = Literal["default", "binarize", "dequantize", "logit", "none"]
 
 
 SHAPE = Annotated[list, items("a list of sizes, each at least 1", Count)]
@@ -53,7 +53,7 @@ FIELDS: Mapping[str, Any] = {
     "guide": PROGRAM,
     "data": {
         "name": str,
-        "transform": WORDS,
+        "transform": Word,
         "validation": bool,
         "image_size": Count | None,
         "shape": SHAPE,
