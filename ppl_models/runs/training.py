@@ -114,6 +114,7 @@ def resume(
         with waiting(BUILDING, progress):
             built = language.build(as_written(config), read_example(folder, config), device)
         training = Training(**config["training"])
+        training.settled(len(parts[0]))  # which says how long, or raises
     return _fitted(built, config, parts, folder, device, training, progress, watch, resume=True)
 
 
