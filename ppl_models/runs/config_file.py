@@ -70,7 +70,7 @@ LATER: Mapping[str, Any] = {  # than the first run folders
     "command": str,
     "threads": Threads,
     "defaults": Count,
-    "versions": Annotated[dict, entries("a mapping to texts", str)],
+    "versions": Annotated[dict, entries("a mapping to texts, or None", str | None)],
 }
 LATER_OF_DATA = {"rows": Annotated[dict, entries("a mapping to numbers of rows", Whole)], "columns": Mapping | None}
 
