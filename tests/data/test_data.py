@@ -335,7 +335,7 @@ def test_unknown_names_and_arguments():
     one_line(error)
     with pytest.raises(ValueError, match="did you mean 'cifar10'"):
         data.describe("CIFAR-10")
-    with pytest.raises(ValueError, match="transform: found 'binarise', want 'default'"):
+    with pytest.raises(ValueError, match="load: found transform='binarise', want one of 'default'"):
         data.load("digits", transform="binarise")
     with pytest.raises(ValueError, match="size: found 32"):
         data.load("digits", size=32)
@@ -526,7 +526,7 @@ def test_data_refuses():
         data.Data(values, (5,), 256, data.Scale(256), "x")
     with pytest.raises(ValueError, match="labels of x"):
         data.Data(values, (6,), 256, data.Scale(256), "x", torch.zeros(3))
-    with pytest.raises(TypeError, match="transform of x"):
+    with pytest.raises(TypeError, match="Data: found transform=None, want an Identity or a Scale"):
         data.Data(values, (6,), 256, None, "x")
     with pytest.raises(ValueError, match=r"try Identity\(\)"):
         data.Data(values.float(), (6,), None, data.Scale(256), "x")
