@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from ppl_models.parts.kinds import Count, Image, Whole
+from ppl_models.parts.kinds import Count, Image, Positive, Whole
 
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.factors import Families
@@ -63,7 +63,7 @@ class BottomUp(OrderedGuide):
         depth: Whole = 1,
         image: Image | None = None,
         init_loc_fn: OfSite | None = None,
-        init_scale: float | None = None,
+        init_scale: Positive | None = None,
     ) -> None:
         args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args)

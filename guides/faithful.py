@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from ppl_models.factorization import Factorization
-from ppl_models.parts.kinds import Count, Image, Whole
+from ppl_models.parts.kinds import Count, Image, Positive, Whole
 
 from .parts.conditionals import Conditionals, Reads
 from .parts.factors import Families
@@ -84,7 +84,7 @@ class Faithful(OrderedGuide):
         image: Image | None = None,
         amortized: bool | None = None,
         init_loc_fn: OfSite | None = None,
-        init_scale: float | None = None,
+        init_scale: Positive | None = None,
     ) -> None:
         args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args, classical=not amortized)

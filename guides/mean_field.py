@@ -6,7 +6,7 @@ from typing import Any
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
-from ppl_models.parts.kinds import Count, Image, Whole
+from ppl_models.parts.kinds import Count, Image, Positive, Whole
 
 from .parts.conditionals import Conditionals, Reads, choose_evidence
 from .parts.factors import Families
@@ -76,7 +76,7 @@ class MeanField(TopDownGuide):
         depth: Whole = 1,
         image: Image | None = None,
         init_loc_fn: OfSite | None = None,
-        init_scale: float | None = None,
+        init_scale: Positive | None = None,
     ) -> None:
         args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args)

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from .parts.checks import FAMILIES as FAMILIES, STRUCTURES as STRUCTURES, check_gap, parents_of
+from .parts.checked import checked
+from .parts.checks import FAMILIES as FAMILIES, STRUCTURES as STRUCTURES, Family, Structure, parents_of
 from .parts.kinds import Event, Several
 from .parts.likelihoods import check_count, check_data
 from .parts.program import Program
@@ -135,7 +136,8 @@ class LinearGaussian(Program):
         shift = (inverse @ (q.mT @ (whitening[:, block] @ (x - mean[block]).mT))).flip(0)
         return MultivariateNormal(mean[: block.start] - shift.mT, scale_tril=_positive(inverse.flip(0, 1)))
 
-    def gap(self, structure: str = "mean-field", family: str = "full") -> Tensor:
+    @checked
+    def gap(self, structure: Structure = "mean-field", family: Family = "full") -> Tensor:
         """Gap of the best guide of a structure, min_q E_x KL( q(z | x) || p(z | x) ): a scalar, in nats.
 
         Lambda is the precision of the exact posterior, Lambda_l that of a layer given all its factor sees
@@ -152,7 +154,6 @@ class LinearGaussian(Program):
         the optimum is the same amortized and datum by datum; "top-down" and "bottom-up" are exact when full.
         Raises `ValueError` for other words.
         """
-        check_gap(structure, family)
         # Lambda = W^T W with W = Q R, columns in the order of elimination: R_ll^T R_ll is what is left for
         # layer l once the layers before it are integrated out, and W_l^T W_l is block l of Lambda itself.
         blocks, whitening = self.blocks(), self._whitening()

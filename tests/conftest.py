@@ -7,11 +7,15 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 # what XLA compiles here runs a few times: compiling it without much thought takes a third of the time (flags of the
 # jaxlib that constraints.txt pins: another one may not know the second)
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false",
+)
 
 import hypothesis
 import pyro
@@ -48,16 +52,28 @@ def fresh_state() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A program that JAX has compiled for one test is read from the disk for the next; each worker has its folder."""
+    """A program that JAX has compiled for one test is read from the disk for the next, by the other workers, too."""
     if "jax" in sys.modules and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        from jax._src.lru_cache import LRUCache
         from jax.experimental.compilation_cache import compilation_cache
 
-        jax = sys.modules["jax"]
-        jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+        jax, shared = sys.modules["jax"], tmp_path_factory.getbasetemp()
+        shared = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "compiled"
+        LRUCache.put = written_whole
+        jax.config.update("jax_compilation_cache_dir", str(shared))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
         compilation_cache.reset_cache()
     yield
+
+
+def written_whole(cache: Any, key: str, value: bytes) -> None:
+    """In place of `LRUCache.put`, under which another worker may read a file before its end."""
+    path = Path(f"{cache.path}/{key}-cache")
+    if not path.exists():
+        aside = path.with_name(f"{key}.{os.getpid()}")
+        aside.write_bytes(value)
+        aside.replace(path)
 
 
 held = 1e9  # bytes that a worker may hold after what is compiled has been forgotten
@@ -97,6 +113,13 @@ def data_root(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> P
         pytest.skip(f"no data sets at {root}: set PPL_MODELS_DATA")
     monkeypatch.setenv("PPL_MODELS_DATA", str(root))
     return root
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays, and is not gone through again and again: JAX makes many objects as it traces."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

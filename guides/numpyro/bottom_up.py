@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 from jax import Array
 
-from ppl_models.parts.kinds import Count, Image, Whole
+from ppl_models.parts.kinds import Count, Image, Positive, Whole
 
 from ..parts.factors import Families
 from ..parts.starts import OfSite
@@ -33,7 +33,7 @@ class BottomUp(OrderedGuide):
         depth: Whole = 1,
         image: Image | None = None,
         init_loc_fn: OfSite | None = None,
-        init_scale: float | None = None,
+        init_scale: Positive | None = None,
         key: Array,
     ) -> None:
         args = example_of(type(self).__name__, model, args)

@@ -7,7 +7,7 @@ import equinox as eqx
 from jax import Array
 
 from ppl_models.factorization import Factorization
-from ppl_models.parts.kinds import Count, Image, Whole
+from ppl_models.parts.kinds import Count, Image, Positive, Whole
 
 from ..parts.factors import Families
 from ..parts.parents import Order, faithful_inverse, read_off
@@ -36,7 +36,7 @@ class Faithful(OrderedGuide):
         image: Image | None = None,
         amortized: bool | None = None,
         init_loc_fn: OfSite | None = None,
-        init_scale: float | None = None,
+        init_scale: Positive | None = None,
         key: Array,
     ) -> None:
         args = example_of(type(self).__name__, model, args)

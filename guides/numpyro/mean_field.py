@@ -7,7 +7,7 @@ import equinox as eqx
 from jax import Array
 from numpyro.distributions import Distribution
 
-from ppl_models.parts.kinds import Count, Image, Whole
+from ppl_models.parts.kinds import Count, Image, Positive, Whole
 
 from ..parts.factors import Families
 from ..parts.starts import OfSite
@@ -32,7 +32,7 @@ class MeanField(TopDownGuide):
         depth: Whole = 1,
         image: Image | None = None,
         init_loc_fn: OfSite | None = None,
-        init_scale: float | None = None,
+        init_scale: Positive | None = None,
         key: Array,
     ) -> None:
         args = example_of(type(self).__name__, model, args)

@@ -80,10 +80,8 @@ def mean_and_spread(loc: ndarray, scale: ndarray) -> tuple[ndarray, ndarray]:
     return mean.astype(np.float32).astype(float), spread.astype(np.float32).astype(float)
 
 
-def start_width(guide: str, init_loc_fn: Callable | None, init_scale: float | None) -> float | None:
-    """The standard deviation to begin with, None for that of the priors. Raise ValueError for a start that is none."""
-    if init_scale is not None and init_scale <= 0:
-        raise ValueError(f"guide {guide}: found init_scale={init_scale!r}, want a number above 0")
+def start_width(init_loc_fn: Callable | None, init_scale: float | None) -> float | None:
+    """The standard deviation to begin with, None for that of the priors."""
     return INIT_SCALE if init_loc_fn is not None and init_scale is None else init_scale
 
 

@@ -172,7 +172,7 @@ def prior_starts(
     Raises:
         ValueError: see `start_width`, `check_given`.
     """
-    width = start_width(layout.guide, init_loc_fn, init_scale)
+    width = start_width(init_loc_fn, init_scale)
     latents = {name: latent for name, latent in layout.latents.items() if latent.is_global}
     if not latents:
         return {}

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ppl_models.parts.kinds import MOST_THREADS
 from ppl_models.programs.blame import raised
-from ppl_models.programs.legible import legible
+from ppl_models.programs.legible import brief, legible
 from ppl_models.runs import names, trust as trusted
 from ppl_models.runs.backends import BACKENDS, backend
 
@@ -28,10 +29,12 @@ opt = typer.Option
 
 Debug = Annotated[bool, opt("--debug", help="Show the whole traceback of an error.")]
 Device = Annotated[str, opt(metavar="NAME", help="Where to compute: cpu, cuda, cuda:1, mps.")]
-Threads = Annotated[int | None, opt(min=1, metavar="N", help="CPU threads; the backend's own choice by default.")]
+Threads = Annotated[
+    int | None, opt(min=1, max=MOST_THREADS, metavar="N", help="CPU threads; the backend's own choice by default.")
+]
 Backend = Literal[BACKENDS]
 Quiet = Annotated[bool, opt("--quiet", "-q", help="Print results alone: no progress, no advice.")]
-Seed = Annotated[int, opt(min=0, metavar="N", help="Of weights, noise and shuffling.")]
+Seed = Annotated[int, opt(min=0, max=2**32 - 1, metavar="N", help="Of weights, noise and shuffling.")]
 ModelName = Annotated[str | None, typer.Argument(help="A short name (`ppl-models list`) or mypkg.module:Name.")]
 ModelSizes = Annotated[
     list[str] | None, opt("-m", "--model", metavar="KEY=VALUE", help="A size of the model; repeatable.")
@@ -79,10 +82,17 @@ def reported(debug: bool) -> Iterator[None]:
     except Exception as error:
         if debug or isinstance(error, typer.Exit):
             raise
-        kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
-        text = raised(error) or f"{kind}{' '.join(str(error).split()) or type(error).__name__}"
-        Console(stderr=True, soft_wrap=True, highlight=False).print(Text(legible(f"error: {text}"), "red"))
+        text = brief(legible(f"error: {raised(error) or _told(error)}"))
+        Console(stderr=True, soft_wrap=True, highlight=False).print(Text(text, "red"))
         raise typer.Exit(1) from None
+
+
+def _told(error: Exception) -> str:
+    """An error of this library's in one line; of one about a file, which one, and what the system objects to."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror.lower()}; try another path, or mend what is there"
+    kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
+    return f"{kind}{' '.join(str(error).split()) or type(error).__name__}"
 
 
 def set_threads(threads: int | None, language: str = "pyro") -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from rich.text import Text
 
+from ppl_models.parts.kinds import LARGEST
 from ppl_models.runs import names
 from ppl_models.runs.demo import COMPARISON, PARTICLES, STEPS, demo as run_demo
 
@@ -18,7 +19,9 @@ are those over the digits, which all rows share."""
 
 @app.command()
 def demo(
-    steps: Annotated[int | None, opt(min=1, help="Steps of each training.", show_default=str(STEPS))] = None,
+    steps: Annotated[
+        int | None, opt(min=1, max=LARGEST, help="Steps of each training.", show_default=str(STEPS))
+    ] = None,
     folder: Annotated[Path | None, opt("--out", help="Where to write.", show_default="runs/demo_TIME")] = None,
     seed: Seed = 0,
     threads: Threads = 1,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import pyro
 
+from ppl_models.parts.kinds import LARGEST
 from ppl_models.runs import load_run
 from ppl_models.runs.backends import backend_of
 from ppl_models.runs.folder import read_config
@@ -38,12 +39,17 @@ AsBackend = Annotated[
 @app.command(no_args_is_help=True)
 def evaluate(
     folder: RunFolder,
-    particles: Annotated[int, opt(min=1, help="Importance samples a datum.")] = 1000,
+    particles: Annotated[int, opt(min=1, max=LARGEST, help="Importance samples a datum.")] = 1000,
     data: Annotated[str | None, opt(help="Other data than it was trained on.")] = None,
     backend: AsBackend = None,
     information: Annotated[
         int,
-        opt(min=0, metavar="ROWS", help="Bracket the mutual information of codes and so many test rows; 0: do not."),
+        opt(
+            min=0,
+            max=LARGEST,
+            metavar="ROWS",
+            help="Bracket the mutual information of codes and so many test rows; 0: do not.",
+        ),
     ] = 0,
     trust: Trust = None,
     seed: Seed = 0,
@@ -77,9 +83,10 @@ def evaluate(
 @app.command(no_args_is_help=True)
 def sample(
     folder: RunFolder,
-    n: Annotated[int, opt("--n", "-n", min=1, help="How many images.")] = 64,
+    n: Annotated[int, opt("--n", "-n", min=1, max=LARGEST, help="How many images.")] = 64,
     chain: Annotated[
-        int | None, opt(min=1, metavar="STEPS", help="Draw by the chain x -> z -> x from noise, and show it.")
+        int | None,
+        opt(min=1, max=LARGEST, metavar="STEPS", help="Draw by the chain x -> z -> x from noise, and show it."),
     ] = None,
     draws: Annotated[
         bool | None, opt("--draws/--means", help="Draws of the likelihood, or its means.", show_default="means")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ppl_models.programs.legible import listed
+
 from . import readers
 from .splits import Rows, nine_tenths
 
@@ -47,10 +49,10 @@ def _column(path: str, name: str, found: Mapping[str, np.ndarray]) -> np.ndarray
     if array.ndim == 0 or array.dtype.kind not in "biuf":
         raise ValueError(f"{path}[{name}]: found {array.dtype} of shape {array.shape}, want rows of numbers")
     if array.dtype.kind == "f":
-        array = array.astype(np.float32)
+        array = _single(array)
         if not np.isfinite(array).all():
             raise ValueError(f"{path}[{name}]: found values that are not finite in float32; remove or mend their rows")
-    return array.astype(np.int64) if array.dtype.kind == "u" and array.dtype.itemsize > 1 else array
+    return _signed(f"{path}[{name}]", array) if array.dtype.kind == "u" and array.dtype.itemsize > 1 else array
 
 
 def array_file(path: str, arguments: Sequence[str] = ()) -> list[Rows]:
@@ -79,7 +81,7 @@ def array_file(path: str, arguments: Sequence[str] = ()) -> list[Rows]:
     others = wanted if len(others) > 1 else others
     if len(others) != 1:
         raise ValueError(
-            f"{path}: found arrays {', '.join(found) or 'none'}, want train and test, x_train and x_test, "
+            f"{path}: found arrays {listed([*found]) or 'none'}, want train and test, x_train and x_test, "
             "a single array, one with labels beside it, or arrays that are called as the arguments of the model"
             + (f": {', '.join(arguments)}" if arguments else "")
         )
@@ -116,7 +118,7 @@ def _rows(array: np.ndarray, binary: bool, origin: str) -> Rows:
         return Rows(flat, shape, 256)
     if kind != "f":
         raise ValueError(f"{origin}: found type {array.dtype}{_instead(array)}")
-    real = flat.astype(np.float32)
+    real = _single(flat)
     if not np.isfinite(real).all():
         row = int(np.flatnonzero(~np.isfinite(real).all(1))[0])
         raise ValueError(f"{origin}: found a value in row {row} that is not finite in float32; remove or mend it")
@@ -175,8 +177,23 @@ def _labelled(parts: Sequence[Rows], labels: Sequence[np.ndarray | None], path: 
     for rows, given in zip(parts, known, strict=True):
         if len(given) != len(rows.values):
             raise ValueError(f"{path}: found {len(given)} labels of {len(rows.values)} rows, want one for each")
-    whole = np.concatenate([given.reshape(-1) for given in known])
+    whole = np.concatenate([_signed(f"{path}: labels", given.reshape(-1)) for given in known])
     if whole.dtype.kind in "US":
         whole = np.unique(whole, return_inverse=True)[1]
     ends = np.cumsum([len(given) for given in known])[:-1]
     return [Rows(r.values, r.shape, r.levels, each) for r, each in zip(parts, np.split(whole, ends), strict=True)]
+
+
+def _single(array: np.ndarray) -> np.ndarray:
+    """The same in float32, infinite where it is too large for that."""
+    with np.errstate(over="ignore"):
+        return array.astype(np.float32)
+
+
+def _signed(origin: str, array: np.ndarray) -> np.ndarray:
+    """The same in int64, if it is of integers without a sign."""
+    if array.dtype.kind != "u":
+        return array
+    if array.size and array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{origin}: found the value {array.max()}, want less than 2**63; save it as other integers")
+    return array.astype(np.int64)

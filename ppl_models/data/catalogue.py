@@ -17,7 +17,7 @@ from .array_files import array_file
 from .dataset import Data
 from .fetch import Source
 from .splits import Rows
-from .transforms import Binarize, Dequantize, Identity, Logit, Scale, Transform
+from .transforms import Binarize, Dequantize, Identity, Logit, Scale, Transform, Word
 
 HELD_OUT_SEED = 0
 
@@ -184,7 +184,7 @@ def load(
     name: Place,
     *,
     validation: bool = False,
-    transform: str | Transform = "default",
+    transform: Word | Transform = "default",
     size: Count | None = None,
     arguments: Sequence[str] = (),
 ) -> tuple[Data, ...]:
@@ -278,11 +278,6 @@ def _transform(wanted: str | Transform, levels: int | None, alpha: float, name: 
         return wanted
     if wanted == "none":
         return Identity() if levels is None else Scale(levels)
-    if wanted not in ("binarize", "dequantize", "logit"):
-        raise ValueError(
-            f"transform: found {wanted!r}, want 'default', 'none', 'binarize', 'dequantize', 'logit' or "
-            "an object such as Binarize(256); try 'default'"
-        )
     if levels is None:
         raise ValueError(f"transform: found {wanted!r} for {name}, whose values are real; try 'none'")
     if wanted == "logit":

@@ -20,7 +20,7 @@ from .transforms import Binarize, Dequantize, Logit, Scale, Transform
 Index = int | slice | Tensor | Sequence[int]
 
 
-@partial(checked, but=["values", "labels", "transform"])
+@partial(checked, but=["values", "labels"])
 @dataclass(frozen=True, eq=False)
 class Data:
     """Rows of values with their meaning, in the map style of `torch.utils.data.DataLoader`.
@@ -60,10 +60,6 @@ class Data:
             raise ValueError(
                 f"labels of {self.name}: found {tuple(self.labels.shape)}, want ({len(self.values)},), "
                 "one a row; try labels=None"
-            )
-        if not isinstance(self.transform, Transform):
-            raise TypeError(
-                f"transform of {self.name}: found {self.transform!r}, want one of ppl_models.data's; try Identity()"
             )
         levels = getattr(self.transform, "levels", None)
         if levels != self.levels:

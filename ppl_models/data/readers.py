@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import pickle
 import struct
+import sys
+import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
 import numpy as np
+
+from ppl_models.programs.legible import brief, legible, listed
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -46,11 +52,13 @@ def idx(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: found header {content[:4]!r}, want an idx file of uint8 (00 00 08 ..)")
     axes = content[3]
     start = 4 + 4 * axes
-    if axes == 0 or len(content) < start:
+    if not 0 < axes < 9:
+        raise ValueError(f"{path}: found {axes} axes, want 1 to 8; the file is damaged, fetch it again")
+    if len(content) < start:
         raise ValueError(f"{path}: found a header cut short at {len(content)} bytes, want {start}; fetch it again")
     shape = struct.unpack(f">{axes}i", content[4:start])
-    wanted = int(np.prod(shape, dtype=np.int64))
-    if len(content) - start != wanted:
+    wanted = prod(shape)
+    if len(content) - start != wanted or min(shape) < 0:
         raise ValueError(
             f"{path}: found {len(content) - start} bytes after the header, want {wanted} for shape "
             f"{shape}; the file is truncated or damaged, fetch it again"
@@ -100,22 +108,42 @@ def mat(path: Path, key: str) -> np.ndarray:
 def arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a .npz file by name, or the one of a .npy file under the name "data".
 
-    Raises ValueError if the file is missing, damaged or holds pickled objects, which are not loaded.
+    Raises ValueError if the file is missing, damaged, larger than the memory of this machine once it is unpacked, or
+    holds pickled objects, which are not loaded.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():  # a pipe might never end
         raise _missing(path, "file", "a .npy or .npz file")
     try:
         # Opened here, since numpy leaves a damaged archive open.
         with open(path, "rb") as file:
+            packed = zipfile.is_zipfile(file)
+            sizes = [each.file_size for each in zipfile.ZipFile(file).infolist()] if packed else [path.stat().st_size]
+            if sum(sizes) > _memory():
+                raise ValueError(f"{sum(sizes)} bytes of arrays, more than this machine has memory")
+            file.seek(0)
             content = np.load(file, allow_pickle=False)
             if isinstance(content, np.ndarray):
+                if file.read(1):
+                    raise ValueError("there is more behind its array")
                 return {"data": content}
-            return {name: content[name] for name in content.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        reason = str(error).partition("\n")[0]
+            found = {name: content[name] for name in content.files}
+            if bad := [name for name, value in found.items() if not isinstance(value, np.ndarray)]:
+                raise ValueError(f"{listed(bad)} in it is no array")
+            return found
+    except Exception as error:  # bytes that nothing is known of raise what they like
+        reason = brief(legible(str(error).partition("\n")[0]))
         raise ValueError(
             f"{path}: cannot be read as a plain numpy file ({reason}); use numpy.save or numpy.savez"
         ) from None
+
+
+def _memory() -> int:
+    """Bytes of memory of this machine; where it does not tell, those that an address can reach."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return sys.maxsize
 
 
 def image_paths(folder: Path) -> list[Path]:
@@ -147,7 +175,8 @@ def images(paths: Sequence[Path], size: int) -> np.ndarray:
     pictures = []
     for path in paths:
         try:
-            with Image.open(path) as image:
+            with warnings.catch_warnings(), Image.open(path) as image:
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice as large is an error
                 if image.mode.startswith(("I", "F")):  # Pillow would clip deeper pixels to white
                     raise ValueError(f"mode {image.mode}, want 8 bits a channel")
                 mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
@@ -196,8 +225,8 @@ def cifar_batch(content: bytes, name: str = "CIFAR-10 batch") -> tuple[np.ndarra
         batch = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
         pixels, labels = np.asarray(batch["data"]), np.asarray(batch["labels"], dtype=np.int64)
     except Exception as error:  # a damaged pickle may raise anything
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise ValueError(f"{name}: found no batch of CIFAR-10 ({reason}); fetch the official file again") from None
+        reason = f" ({error})".partition("\n")[0] if isinstance(error, pickle.UnpicklingError) else ""
+        raise ValueError(f"{name}: found no batch of CIFAR-10{reason}; fetch the official file again") from None
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != 3072 or labels.shape != pixels.shape[:1]:
         raise ValueError(
             f"{name}: found data {pixels.dtype} {pixels.shape} with labels {labels.shape}, want uint8 "

@@ -14,7 +14,7 @@ from ppl_models.parts.kinds import Place
 
 from .array_files import table_file
 from .splits import nine_tenths
-from .transforms import Transform
+from .transforms import Transform, Word
 
 
 @checked
@@ -50,7 +50,7 @@ class Table:
 
 @checked
 def load_table(
-    name: Place, arguments: Sequence[str], *, validation: bool = False, transform: str | Transform = "default"
+    name: Place, arguments: Sequence[str], *, validation: bool = False, transform: Word | Transform = "default"
 ) -> tuple[Table, ...] | None:
     """The arrays of a .npz file that are called as arguments of a model: (train, test), or (train, validation, test).
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -136,3 +136,4 @@ class Logit:
 
 
 Transform = Identity | Scale | Binarize | Dequantize | Logit
+Word = Literal["default", "binarize", "dequantize", "logit", "none"]  # for one that the data tell

@@ -21,8 +21,6 @@ from .report.report import Gap, Report, SiteRow
 from .untold import certain, remarks
 from .verdict import Row, Verdict, judge
 
-LEVELS = ("site", "element")
-
 
 @checked
 def compare(
@@ -85,8 +83,6 @@ def compare(
 
     Source: Webb et al. 2018 (arXiv 1712.00287); Lauritzen et al. 1990.
     """
-    if level not in LEVELS:
-        raise ValueError(f"compare: found level {level!r}, want one of {', '.join(map(repr, LEVELS))}")
     with experiments([model, guide], args, kwargs) as (p, q):
         inspection = inspect_pair(p, q, jitter)
         return by_element(inspection) if level == "element" else by_site(inspection)

@@ -149,7 +149,8 @@ class Elements:
 
         for r, vantage in LOOKS if self.model.jitter else LOOKS[:2]:
             home = vantage is None
-            first = elements if home else [e for e in elements if e in self.latents]  # they are listed first
+            # latents are listed first; what data have to do with each other is asked of a model alone
+            first = elements if home and jointly else [e for e in elements if e in self.latents]
             pairs = {a: [b for b in elements[i + 1 :] if lacking(a, b, home)] for i, a in enumerate(first)}
             if not any(pairs.values()):
                 break
@@ -180,8 +181,13 @@ class Elements:
         """A function of elements: the log densities of the targets when these have their other values."""
 
         @cache
+        def others(name: str) -> np.ndarray:
+            record = self.base[name]
+            return _elementwise(record, np.broadcast_to(baseline.others[name], record.value.shape))
+
+        @cache
         def look(elements: tuple[Element, ...]) -> dict[str, float]:
-            changed = self._changed(baseline, elements)
+            changed = self._changed(baseline, others, elements)
             if vantage is not None:
                 changed = vantage.seen_from(changed, self.base, self.model.alignment.leaves)
             return self._signals(self._run(changed, experiment), targets)
@@ -214,8 +220,12 @@ class Elements:
         shifted = {name: run[name].signal + model[name].stretch for name in self.bases if not run[name].mute}
         return ProgramRun(replace(r, signal=shifted.get(r.name, r.signal)) for r in run.values())
 
-    def _changed(self, baseline: Baseline, elements: Sequence[Element]) -> Baseline:
-        """A baseline at which some elements have their other values."""
+    def _changed(
+        self, baseline: Baseline, others: Callable[[str], np.ndarray], elements: Sequence[Element]
+    ) -> Baseline:
+        """A baseline at which some elements have their other values; `others` has those of each site."""
+        if not elements:
+            return baseline
         leaves = self.model.alignment.leaves
         for name in dict.fromkeys(name for name, _ in elements):
             record, alignment, start = self.base[name], self.model.alignment, self.model.alignment.leaves
@@ -228,13 +238,12 @@ class Elements:
                 value[at] = np.where(chosen, baseline.others[name + BASE][at], value[at])
                 baseline = baseline.holding(name + BASE, value)
                 continue
-            others = _elementwise(record, np.broadcast_to(baseline.others[name], record.value.shape))
             if record.kind == "observed" and alignment.elements(record, record.copies[0]):
-                changed = alignment.changed(record, record.copies[0], others, chosen)
+                changed = alignment.changed(record, record.copies[0], others(name), chosen)
                 leaves = [np.where(c == b, a, c) for a, b, c in zip(leaves, start, changed, strict=True)]
             else:
                 value = np.array(baseline.values.get(name, record.value))
-                value[at] = np.where(chosen, others[at], value[at])
+                value[at] = np.where(chosen, others(name)[at], value[at])
                 baseline = baseline.holding(name, value)
         return replace(baseline, leaves=leaves)
 

@@ -15,6 +15,9 @@ from typing import Any
 
 from safetensors import deserialize
 
+from ppl_models.parts.checked import told
+from ppl_models.programs.legible import legible
+
 from .files import json_of, remove_stale
 from .resuming.history import LINES
 from .resuming.owner import owned
@@ -27,6 +30,7 @@ BEFORE_3 = (EARLIER, WEIGHTS_ALONE)
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 NO_DIGEST = "0" * 64  # what stands where the digest goes, while it is computed
 BROKEN = "is truncated or no safetensors file"
+LONGEST_REASON = 160  # characters of what another library says of a file
 LONGEST_HEADER = 100_000_000  # bytes, that of safetensors
 
 
@@ -204,7 +208,7 @@ def verified(path: Path) -> tuple[bytes, dict[str, Any]]:
         except (ValueError, AttributeError, RecursionError):
             raise ValueError(f"{BROKEN} (its header cannot be read)") from None
         if form not in (FORMAT, OTHER_COVARIATES, EARLIER, WEIGHTS_ALONE):
-            raise ValueError(f"is none of ours: found format {form!r}, want {FORMAT!r}; is it of another program?")
+            raise ValueError(f"is none of ours: found format {told(form)}, want {FORMAT!r}; is it of another program?")
         head, body = size.to_bytes(8, "little") + head, file.read()
     if form == WEIGHTS_ALONE and about is None and told_digest is None:
         return head + body, {}
@@ -213,12 +217,12 @@ def verified(path: Path) -> tuple[bytes, dict[str, Any]]:
         _parsed(head + body, deserialize)  # which says if it is truncated
         raise ValueError("is damaged: its content is not what its sha256 was taken of; was it changed?")
     try:
-        told = json.loads(about or "")
+        said = json.loads(about or "")
     except (ValueError, TypeError, RecursionError):
-        told = None
-    if not isinstance(told, dict):
+        said = None
+    if not isinstance(said, dict):
         raise ValueError(f"is damaged: what it says about itself is no JSON ({str(about)[:60]!r})")
-    return head + body, told
+    return head + body, said
 
 
 def kept_as(path: Path) -> Path | None:
@@ -265,7 +269,7 @@ def _parsed(content: bytes, parse: Callable[[bytes], Any]) -> Any:
     try:
         return parse(content)
     except Exception as error:  # bytes that nothing is known of raise what they like
-        raise ValueError(f"{BROKEN} ({error})") from None
+        raise ValueError(f"{BROKEN} ({legible(' '.join(str(error).split())[:LONGEST_REASON])})") from None
 
 
 def _format_of(content: bytes) -> str:

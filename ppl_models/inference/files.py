@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from math import isfinite
 from pathlib import Path
@@ -17,8 +17,13 @@ def write_atomically(path: Path, write: Callable[[Path], object], previous: Path
 
     The file of that name is the old one or the new one at every moment, whatever happens in between; the old one is
     then kept under the name `previous`, if one is given. What killed processes left of earlier attempts is removed.
+
+    Raises:
+        ValueError: what is there is no file: a folder, a pipe or a device, which the new one would replace.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: found a {kind_of_path(path)}, want a file or nothing; choose another path")
     remove_stale(path.parent, path.name, *([previous.name] if previous else []))
     temporary, kept = _temporary(path), _temporary(previous) if previous and path.is_file() else None
     try:
@@ -40,6 +45,21 @@ def write_atomically(path: Path, write: Callable[[Path], object], previous: Path
     finally:
         for leftover in filter(None, (temporary, kept)):
             leftover.unlink(missing_ok=True)
+
+
+def kind_of_path(path: Path) -> str:
+    """A word for what is at a path, if it is no file."""
+    return "folder" if path.is_dir() else "pipe" if path.is_fifo() else "device or socket"
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise ValueError for a name of a tensor that is no text, which no file can hold: one with a lone surrogate."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            found = ascii(name.partition(".")[2] or name)
+            raise ValueError(f"save: found the name {found} of a parameter, want letters; rename it") from None
 
 
 def json_of(content: Any, **how: Any) -> str:

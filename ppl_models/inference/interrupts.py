@@ -1,5 +1,6 @@
 """`interrupts`: Ctrl-C and SIGTERM end a training between two steps; `abandoned`: a compilation that they break off."""
 
+import atexit
 import os
 import signal
 import sys
@@ -7,12 +8,17 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 GRACE = 0.2  # seconds in which a step mostly ends, so that nothing need be said
 LAST = 1.5  # seconds that a second signal leaves to what is under way
+SOON = 10.0  # seconds from the signal to the end of a process that ends by it
 SWEEP = 1.0  # seconds in which a pool of compilers that was broken off may start further ones
+
+# what is registered last is called first, before the threads of others are waited for
+at_exit: Any = getattr(threading, "_register_atexit", atexit.register)
 
 
 @contextmanager
@@ -54,17 +60,34 @@ def interrupts(wanted: bool = True, answer: Callable[[], None] = lambda: None) -
 
 @contextmanager
 def abandoned() -> Iterator[None]:
-    """If what is inside is broken off by a signal, the compilers that it has started are ended."""
+    """If what is inside is broken off by a signal, the compilers that it has started are ended.
+
+    If the process ends by that, it ends at once: libraries that compile would wait there for threads and processes of
+    their own, on a busy machine for half a minute.
+    """
     before = _descendants()
     try:
         yield
     except Exception:
         raise
-    except BaseException:
+    except BaseException as error:
         _end(before)
+        if not _typed_to():
+            at_exit(partial(_leave, before, error, time.monotonic()))
         # threads that wait for a compiler take the next job of their queue, and the interpreter waits for the threads
         threading.Thread(target=_sweep, args=(before,), daemon=True).start()
         raise
+
+
+def _leave(before: set[int], error: BaseException, since: float) -> None:
+    """End the process without what else is to be done at its end, if it was broken off a moment ago."""
+    if time.monotonic() - since > SOON:
+        return  # the signal was caught, and the process has gone on
+    _end(before)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 128 + signal.SIGINT)
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from jax import Array
 from jax.scipy.linalg import solve_triangular
 from numpyro.distributions import Independent, MultivariateNormal
 
-from ppl_models.parts.checks import FAMILIES as FAMILIES, STRUCTURES as STRUCTURES, check_gap, parents_of
+from ppl_models.parts.checked import checked
+from ppl_models.parts.checks import FAMILIES as FAMILIES, STRUCTURES as STRUCTURES, Family, Structure, parents_of
 from ppl_models.parts.kinds import Event, Several
 from ppl_models.parts.sizes import event_size, slices_of
 
@@ -102,9 +103,9 @@ class LinearGaussian(Program):
         shift = (inverse @ (q.T @ (whitening[:, block] @ (x - mean[block]).T)))[::-1]
         return MultivariateNormal(mean[: block.start] - shift.T, scale_tril=_positive(inverse[::-1, ::-1]))
 
-    def gap(self, structure: str = "mean-field", family: str = "full") -> Array:
+    @checked
+    def gap(self, structure: Structure = "mean-field", family: Family = "full") -> Array:
         """Gap of the best guide of a structure, min_q E_x KL( q(z | x) || p(z | x) ): a scalar, in nats."""
-        check_gap(structure, family)
         # Lambda = W^T W with W = Q R, columns in the order of elimination: R_ll^T R_ll is what is left for
         # layer l once the layers before it are integrated out, and W_l^T W_l is block l of Lambda itself.
         blocks, whitening = self.blocks(), self._whitening()

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from numbers import Integral
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .checked import told
 from .kinds import WRONG, Number
 
-STRUCTURES = ("mean-field", "top-down", "bottom-up")
-FAMILIES = ("full", "diagonal")
+Structure = Literal["mean-field", "top-down", "bottom-up"]
+Family = Literal["full", "diagonal"]
+STRUCTURES, FAMILIES = get_args(Structure), get_args(Family)
 Criterion = Literal["elbo", "per-step"]
 
 
@@ -163,10 +164,3 @@ def parents_of(latents: tuple[str, ...], given: Mapping[str, Sequence[str]]) -> 
             raise ValueError(f"{prefix}; drop the repeats")
         parents[site] = tuple(names)
     return parents
-
-
-def check_gap(structure: str, family: str) -> None:
-    """Raise ValueError unless `LinearGaussian.gap` knows both words."""
-    for name, found, words in (("structure", structure, STRUCTURES), ("family", family, FAMILIES)):
-        if found not in words:
-            raise ValueError(f"LinearGaussian.gap: found {name} {found!r}, want {' or '.join(map(repr, words))}")

@@ -15,6 +15,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Protocol, Union, cast, get_args, get_origin
 
 LARGEST = 2**31 - 1  # of integers without another bound: a count beyond it is a mistake, and would never end
+MOST_THREADS = 1024
 WRONG: Any = object()
 
 
@@ -170,6 +171,7 @@ Whole = Annotated[int, Number(whole=True, least=0)]
 Count = Annotated[int, Number(whole=True, least=1)]
 Positive = Annotated[float, Number(above=0)]
 NotNegative = Annotated[float, Number(least=0)]
+Threads = Annotated[int, Number(whole=True, least=1, most=MOST_THREADS)]
 Seed = Annotated[int, Number(whole=True, least=0, most=2**32 - 1)]
 AnyProgram = Annotated[Callable[..., Any], Is("a program, a function or a module")]
 Event = Annotated[int | Sequence[int], Sizes()]
@@ -214,6 +216,27 @@ def kind_of(annotation: Any) -> Kind | None:
     what = {Mapping: "a mapping", Sequence: "a sequence"}.get(base, f"{article} {base.__name__}")
     text = (str, bytes) if base is Sequence else ()
     return Is(what, lambda value: isinstance(value, base) and not isinstance(value, text))
+
+
+def items(what: str, one: Any, count: int | None = None) -> Is:
+    """A list, of one kind each, and of a length if there is one."""
+    kind = cast(Kind, kind_of(one))
+
+    def test(found: Any) -> bool:
+        good = isinstance(found, list) and count in (None, len(found))
+        return good and all(kind.read(each) is not WRONG for each in found)
+
+    return Is(what, test, error=ValueError)
+
+
+def entries(what: str, one: Any) -> Is:
+    """A mapping whose values are of one kind."""
+    kind = cast(Kind, kind_of(one))
+
+    def test(found: Any) -> bool:
+        return isinstance(found, dict) and all(kind.read(each) is not WRONG for each in found.values())
+
+    return Is(what, test, error=ValueError)
 
 
 def alternatives(annotation: Any) -> tuple[Any, ...]:

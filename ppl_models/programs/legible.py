@@ -1,4 +1,9 @@
-"""`legible`: text of a name or a file as it can be shown, without what would steer a terminal or break an encoding."""
+"""`legible`: text of a name or a file as it can be shown, steering no terminal; `brief`, `listed`: not by the page."""
+
+import re
+from collections.abc import Sequence
+
+LONGEST = 300  # characters of a word that is shown as it is: paths have fewer
 
 
 def legible(text: str) -> str:
@@ -10,3 +15,22 @@ def legible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def brief(text: str) -> str:
+    """The text with the middle of every very long word left out.
+
+    >>> brief(f"found {'x' * 5000}, want less")[80:150]
+    'xxxxxxxxxxxxxxxxxxxxxxxxxx ... xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'
+    """
+    return re.sub(rf"\S{{{LONGEST + 1},}}", lambda word: f"{word[0][:100]} ... {word[0][-100:]}", text)
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Names of a file in one line: those that come first, and how many more there are.
+
+    >>> listed(["x", "a\\nb", "c"], most=2)
+    'x, a\\\\nb, and 1 more'
+    """
+    shown = [brief(legible(name).replace("\n", "\\n").replace("\t", "\\t")) for name in names[:most]]
+    return ", ".join([*shown, *([f"and {len(names) - most} more"] if len(names) > most else [])])

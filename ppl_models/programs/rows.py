@@ -41,19 +41,20 @@ def refuse_rows(asks: str, found: int, whose: str, made: int) -> NoReturn:
 
 
 def rows_taken(
-    found: int, sizes: Iterable[int], runs: Callable[[int, bool], bool], most: int = 8
+    found: int, sizes: Iterable[int], runs: Callable[[int, int, bool], bool], most: int = 8
 ) -> tuple[str, int] | None:
     """(program, number of rows) for a pair that does not run on the rows found, but on another number of them.
 
     Args:
         found: the number of rows on which it failed.
         sizes: of plates, then of parameters, among which the number is looked for.
-        runs: whether so many rows run through the pair, or through the model alone.
+        runs: (rows, of how many, alone) -> whether so many run through the pair, or through the model alone; they are
+            the first ones again and again, so that none is among them that was not before.
         most: how many sizes are tried.
     """
     for size in [size for size in dict.fromkeys(sizes) if size > 0 and size != found][:most]:
-        if runs(size, False) and not runs(size + 1, False):  # else it takes many a number
-            return "guide" if runs(found, True) else "model", size
+        if runs(size, size, False) and not runs(size + 1, size, False):  # else it takes many a number
+            return "guide" if runs(found, size, True) else "model", size
     return None
 
 

@@ -1,36 +1,78 @@
-"""`read_file`: what a run's config.json holds, each field of the type that it is to be; `row_types`: of its columns."""
+"""`read_file`: what a run's config.json holds, each field of its kind; `transform`: that of its data."""
 
 from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from math import prod
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args
+from typing import Annotated, Any, cast, get_args
 
 import torch
 
 from ppl_models import data as datasets
+from ppl_models.data.transforms import Word
+from ppl_models.parts.checked import check, declared
+from ppl_models.parts.kinds import (
+    LARGEST,
+    Count,
+    Exactly,
+    Is,
+    Kind,
+    Number,
+    Seed,
+    Threads,
+    Whole,
+    entries,
+    items,
+    kind_of,
+)
+from ppl_models.programs.legible import listed
+
+from .backends import BACKENDS
+from .options import Training
 
 DEEPEST = 20  # lists in lists: a size is a number, a word, or a few of such
-NUMBER = (int, float)
-PROGRAM = {"name": str, "import": str, "sizes": dict}
-DATA = {
-    "name": str,
-    "transform": str,
-    "validation": bool,
-    "image_size": (int, NoneType),
-    "shape": [int],
-    "levels": (int, NoneType),
-    "range": [NUMBER],
-    "example": int,
-    "applied": dict,
-}
-FIELDS = {"model": PROGRAM, "guide": PROGRAM, "data": DATA, "training": dict, "seed": int}
-COLUMN = {"shape": [int], "type": str}
 TYPES = {str(t).removeprefix("torch."): t for t in vars(torch).values() if isinstance(t, torch.dtype)}
 TRANSFORMS = {kind.__name__: kind for kind in get_args(datasets.Transform)}
+
+
+SHAPE = Annotated[list, items("a list of sizes, each at least 1", Count)]
+RANGE = Annotated[list, items("two finite numbers", Annotated[float, Number()], 2)]
+LEVELS = Annotated[int, Number(whole=True, least=2, most=256)]
+PROGRAM = {"name": str, "import": str, "sizes": Mapping}
+COLUMN = {
+    "shape": SHAPE,
+    "type": Is("the name of a type of torch's", lambda found: found in [*TYPES], error=ValueError),
+}
+FIELDS: Mapping[str, Any] = {
+    "model": PROGRAM,
+    "guide": PROGRAM,
+    "data": {
+        "name": str,
+        "transform": Word,
+        "validation": bool,
+        "image_size": Count | None,
+        "shape": SHAPE,
+        "levels": LEVELS | None,
+        "range": RANGE,
+        "example": Count,
+        "applied": Mapping,
+    },
+    "training": Mapping,
+    "seed": Seed,
+}
+LATER: Mapping[str, Any] = {  # than the first run folders
+    "backend": Exactly(BACKENDS),
+    "command": str,
+    "threads": Threads,
+    "defaults": Count,
+    "versions": Annotated[dict, entries("a mapping to texts, or None", str | None)],
+}
+LATER_OF_DATA = {"rows": Annotated[dict, entries("a mapping to numbers of rows", Whole)], "columns": Mapping | None}
 
 
 def read_file(path: Path, form: str) -> dict[str, Any]:
@@ -41,7 +83,7 @@ def read_file(path: Path, form: str) -> dict[str, Any]:
         form: the value of its field "format".
 
     Raises:
-        ValueError: no JSON, a file of another program, a field that it lacks or that is of another type.
+        ValueError: no JSON, a file of another program, a field that it lacks or that is of another kind.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -52,19 +94,19 @@ def read_file(path: Path, form: str) -> dict[str, Any]:
         raise ValueError(f"{path} was not written by ppl-models: found format {reprlib.repr(told)}, want {form!r}")
     try:
         _check_depth(found)
-        _check(found, FIELDS, "")
-        data = found["data"]
+        _check(found, FIELDS, "", path)
+        data, training = found["data"], found["training"]
+        _check_known(found, LATER, "", path)
+        _check_known(data, LATER_OF_DATA, "data.", path)
+        _check_known(training, declared(Training), "training.", path)
         for name, column in dict(data.get("columns") or {}).items():
-            _check(column, COLUMN, f"data.columns.{name}.")
-            if column["type"] not in TYPES:
-                raise ValueError(
-                    f"found data.columns.{name}.type = {reprlib.repr(column['type'])}, want a type of torch's"
-                )
-        if data["example"] < 1 or len(data["range"]) != 2 or min(data["shape"], default=1) < 1:
-            raise ValueError("found data.example, data.range or data.shape that are of no rows")
+            _check(column, COLUMN, f"data.columns.{name}.", path)
+        if any(prod(shape) * data["example"] > LARGEST for shape in _shapes(data)):
+            raise ValueError("found data.example rows of data.shape, which no memory holds")
         transform(data["applied"])
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+        told = str(error).removeprefix(_where(path)).removeprefix(": ")
+        raise ValueError(f"{_where(path)}: {told}") from None
     return found
 
 
@@ -82,28 +124,40 @@ def transform(applied: Mapping[str, Any]) -> datasets.Transform:
         )
     if not all(isinstance(value, (int, float, NoneType)) for value in options.values()):
         raise ValueError(f"found data.applied of {kind.__name__} with other values than numbers")
+    known = [each.name for each in fields(kind)]
+    if "levels" in known and "levels" not in options or not options.keys() <= {*known}:
+        raise ValueError(f"found data.applied of {kind.__name__} with {listed([*options])}, want {listed(known)}")
     return kind(**options)
 
 
-def _check(found: Any, fields: Mapping[str, Any], where: str) -> None:
-    """Raise ValueError for a field that is not there, or of another type."""
+def _where(path: Path) -> str:
+    return f"{path} is damaged"
+
+
+def _shapes(data: Mapping[str, Any]) -> Iterator[list[int]]:
+    """Those of a row, of all columns where there are several."""
+    columns = data.get("columns")
+    yield from [column["shape"] for column in columns.values()] if columns else [data["shape"]]
+
+
+def _check(found: Any, wanted: Mapping[str, Any], where: str, path: Path) -> None:
+    """Raise ValueError for a field that is not there, or of another kind."""
     if not isinstance(found, dict):
         raise ValueError(f"found {where.rstrip('.')} = {reprlib.repr(found)}, want a mapping")
-    for key, want in fields.items():
+    for key, want in wanted.items():
         if key not in found:
             raise ValueError(f"it lacks {key!r}")
-        value = found[key]
         if isinstance(want, dict):
-            _check(value, want, f"{where}{key}.")
-            continue
-        (kinds,) = want if isinstance(want, list) else (want,)
-        items = value if isinstance(want, list) and isinstance(value, list) else [value]
-        good = isinstance(value, list) or not isinstance(want, list)
-        kinds = kinds if isinstance(kinds, tuple) else (kinds,)
-        if not good or not all(isinstance(i, kinds) and (bool in kinds or not isinstance(i, bool)) for i in items):
-            told = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
-            told = f"a list of {told}" if isinstance(want, list) else told
-            raise ValueError(f"found {where}{key} = {reprlib.repr(value)}, want {told}")
+            _check(found[key], want, f"{where}{key}.", path)
+        else:
+            _check_known(found, {key: want}, where, path)
+
+
+def _check_known(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str, path: Path) -> None:
+    """Raise ValueError or TypeError for a field that is there, and of another kind."""
+    for key in found.keys() & wanted.keys():
+        kind = wanted[key] if hasattr(wanted[key], "read") else kind_of(wanted[key])
+        check(_where(path), f"{where}{key}", found[key], cast(Kind, kind))
 
 
 def _check_depth(found: Any) -> None:

@@ -140,7 +140,7 @@ def load_parts(config: Mapping[str, Any], name: str | None = None) -> Parts:
     chosen = config["data"]
     size = chosen["image_size"] if name is None or name.startswith("folder:") else None
     how = {"transform": chosen["transform"], "size": size, "validation": chosen["validation"] and name is None}
-    where = name or chosen["name"]
+    where = chosen["name"] if name is None else name
     parts = load_for(config["model"]["import"], backends.backend_of(config), where, **how)
     kept = [key for key in ("columns", "shape", "levels") if key in chosen or key == "columns"]
     found, wanted = ({key: about.get(key) for key in kept} for about in (_meaning(parts[0]), chosen))

@@ -116,6 +116,10 @@ def config_errors(folder: Path) -> Iterator[None]:
     """Turn an error inside, where a configuration is used, into a ValueError that names its file, or the user's."""
     try:
         yield
+    except ValueError as error:
+        if str(folder) in str(error) or str(error).startswith("device "):
+            raise
+        raise ValueError(f"{folder / CONFIG}: {error}") from error
     except FileNotFoundError as error:
         raise ValueError(f"{folder} is no whole run: {error}") from None
     except (LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError) as error:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ppl_models.inference import markov_chain
-from ppl_models.programs.legible import legible
 from ppl_models.views import plots
 from ppl_models.views.chains import mixing
 
@@ -122,7 +121,7 @@ def picture_run(run: LoadedRun, x: Tensor) -> list[str]:
 def title(run: LoadedRun) -> str:
     """model, guide and data of a run, in short."""
     pair = [run.config[kind]["name"].rpartition(":")[2] for kind in ("model", "guide")]
-    return legible(f"{', '.join(pair)}, {names.short(run.config['data']['name'])}")
+    return f"{', '.join(pair)}, {names.short(run.config['data']['name'])}"
 
 
 def _no_image(config: Mapping[str, Any]) -> str:

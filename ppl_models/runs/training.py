@@ -20,7 +20,7 @@ from ppl_models.inference.files import write_json
 from ppl_models.inference.progress import waiting
 from ppl_models.inference.pyro.feeding import distributed
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Place
+from ppl_models.parts.kinds import Place, Threads
 
 from . import names, trust as trusted
 from .backends import Device, backend, backend_of, columns, given
@@ -28,7 +28,6 @@ from .configuration import Parts, load_parts
 from .folder import CONFIG, LoadedRun, as_written, config_errors, opened, read_config, read_example, started
 from .options import Training
 
-MOST_THREADS = 1024  # that a file may ask for
 BUILDING = "building model and guide"
 Watch = Callable[[Any, Any], Callback | None]
 
@@ -86,7 +85,7 @@ def resume(
     device: Device = "cpu",
     progress: bool = True,
     watch: Watch | None = None,
-    threads: int | None = None,
+    threads: Threads | None = None,
     trust: Iterable[str] = (),
 ) -> LoadedRun:
     """Go on with a run from its last checkpoint to the end, as if it had never stopped; without one, from the start.
@@ -109,14 +108,13 @@ def resume(
     device, language = device if group is None else group.device, backend(backend_of(config))
     language.check("train", 1 if group is None else group.world)
     with config_errors(folder):
-        if threads := threads or config.get("threads"):
-            if type(threads) is not int or not 0 < threads <= MOST_THREADS:
-                raise TypeError(f"found threads={threads!r}, want 1 to {MOST_THREADS}")
+        if (threads := threads or config.get("threads")) is not None:
             language.set_threads(threads)
         parts = load_parts(config)
         with waiting(BUILDING, progress):
             built = language.build(as_written(config), read_example(folder, config), device)
         training = Training(**config["training"])
+        training.settled(len(parts[0]))  # which says how long, or raises
     return _fitted(built, config, parts, folder, device, training, progress, watch, resume=True)
 
 

@@ -45,6 +45,7 @@ AUTOGUIDES = {  # those that are built of a model, numbers and words alone
     ),
 }
 
+LONGEST = 100  # characters of a name that is shown whole
 # What was said in this process: a module, or "module:Name"; and whether it was typed, on a command line.
 _allowed: dict[str, bool] = {}
 
@@ -87,7 +88,8 @@ def check(label: str, string: str) -> None:
     module = string.partition(":")[0]
     want = "want a program of the collection, or one of Pyro's or NumPyro's autoguides"
     cure = f"; if you trust its code, try --trust {module}, or trust=({module!r},) in Python"
-    raise ValueError(f"{label}: found {_short(string)} in a file, {want}{cure if _is_name(string) else ''}")
+    cure = cure if _is_name(string) and len(string) <= LONGEST else ""
+    raise ValueError(f"{label}: found {_short(string)} in a file, {want}{cure}")
 
 
 def check_reached(label: str, string: str, found: Any) -> None:
@@ -188,4 +190,4 @@ def _is_name(string: str) -> bool:
 
 def _short(string: str) -> str:
     """In quotes, and not by the page."""
-    return repr(string if len(string) <= 100 else f"{string[:100]}...")
+    return repr(string if len(string) <= LONGEST else f"{string[:LONGEST]}...")

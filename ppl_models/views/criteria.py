@@ -11,7 +11,7 @@ import numpy as np
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Image
 
-from .drawing import COLORS, DPI, INK, array_of, images_of, mosaic
+from .drawing import COLORS, DPI, INK, LABEL, array_of, images_of, mosaic, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,19 +45,19 @@ def curves(
                 raise ValueError(f"curves: found no {keys[0]!r} in the records of {name!r}; was its training watched?")
             steps = [record["step"] for record in known]
             lines = [np.array([record.get(key, math.nan) for record in known]) for key in keys]
-            axes.plot(steps, lines[0], color=color, label=name, linewidth=1.8)
+            axes.plot(steps, lines[0], color=color, label=shown(name, LABEL), linewidth=1.8)
             if len(lines) > 1:
                 axes.fill_between(steps, *lines[:2], color=color, alpha=0.2, linewidth=0)
         if levels and label in levels:
             axes.axhline(levels[label], color=INK, linewidth=0.8, linestyle=":")
         axes.set_xlabel("step")
-        axes.set_ylabel(label)
+        axes.set_ylabel(shown(label, LABEL))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color="#e6e6e6", linewidth=0.8)
         axes.margins(x=0.01)
     figure.axes[0].legend(frameon=False, fontsize=9)
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
+        figure.suptitle(shown(title), x=0.01, ha="left", fontsize=11, color=INK)
     return figure
 
 
@@ -78,26 +78,26 @@ def latent_map(grid: Any, values: Any, images: Any, shape: Image, label: str = "
     from matplotlib.figure import Figure
 
     grid, values = array_of(grid), array_of(values)
-    shown = images_of(images, shape)
-    side = math.isqrt(len(shown))
-    if values.shape != (len(grid), len(grid)) or side * side != len(shown):
+    decoded = images_of(images, shape)
+    side = math.isqrt(len(decoded))
+    if values.shape != (len(grid), len(grid)) or side * side != len(decoded):
         raise ValueError(
-            f"latent_map: found values {values.shape} and {len(shown)} images, want ({len(grid)}, {len(grid)}) and a "
+            f"latent_map: found values {values.shape} and {len(decoded)} images, want ({len(grid)}, {len(grid)}) and a "
             "square number of images"
         )
     figure = Figure(figsize=(10.4, 4.9), dpi=DPI, layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2)
     extent = (grid[0], grid[-1], grid[0], grid[-1])
     drawn = left.imshow(values, origin="lower", extent=extent, cmap="magma_r", interpolation="nearest")
-    figure.colorbar(drawn, ax=left, label=label, shrink=0.85)
-    upside = shown.reshape(side, side, *shown.shape[1:])[::-1].reshape(shown.shape)  # z_2 upwards
+    figure.colorbar(drawn, ax=left, label=shown(label, LABEL), shrink=0.85)
+    upside = decoded.reshape(side, side, *decoded.shape[1:])[::-1].reshape(decoded.shape)  # z_2 upwards
     right.imshow(mosaic(upside, side), extent=extent, interpolation="nearest")
     for one, above in ((left, label), (right, "decoded")):
         one.set_xlabel("z1")
         one.set_ylabel("z2")
-        one.set_title(above, loc="left", fontsize=10, color=INK)
+        one.set_title(shown(above), loc="left", fontsize=10, color=INK)
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
+        figure.suptitle(shown(title), x=0.01, ha="left", fontsize=11, color=INK)
     return figure
 
 

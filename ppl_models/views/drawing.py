@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppl_models.parts.checked import told
+from ppl_models.programs.legible import legible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DPI = 100
+LONGEST, LABEL = 200, 40  # characters of a title, and of a label
 GAP, PAPER, MARGIN, LINE = 1, 1.0, 12, 26  # between images, in their pixels; its grey; around and above them, in dots
 INK, SOFT = "#222222", "#8a8a8a"
 COLORS = ("#1b6ca8", "#d9822b", "#4c9f70")
@@ -66,6 +68,7 @@ def pictures(rows: Mapping[str, np.ndarray], columns: int, title: str, target: i
     """A figure of nothing but images, about `target` dots wide, with labels on the left if there are any."""
     from matplotlib.figure import Figure
 
+    title = shown(title)
     page, labels = lines_of(rows, min(columns, len(next(iter(rows.values())))))
     scale = max(1, round(target / page.shape[1]))
     left = 64 if any(label.strip() for label, _ in labels) else MARGIN
@@ -77,15 +80,25 @@ def pictures(rows: Mapping[str, np.ndarray], columns: int, title: str, target: i
     axes = figure.add_axes((left / width, MARGIN / height, across / width, down / height))
     show_page(axes, page, labels, 8 / scale)
     if title:
-        figure.text(left / width, 1 - (top / 2) / height, title, fontsize=10, color=INK, va="center", parse_math=False)
+        figure.text(left / width, 1 - (top / 2) / height, title, fontsize=10, color=INK, va="center")
     return figure
+
+
+def shown(text: str, most: int = LONGEST) -> str:
+    r"""A text of a user's as matplotlib shows it as it stands: no mathematics, nothing that does not print, no page.
+
+    >>> shown("$5\x1b"), len(shown("x" * 5000))
+    ('\\$5\\x1b', 203)
+    """
+    text = text if len(text) <= most else f"{text[:most]}..."
+    return legible(text).replace("$", r"\$")
 
 
 def show_page(axes: Axes, page: np.ndarray, labels: Sequence[tuple[str, float]], offset: float) -> None:
     axes.imshow(page, interpolation="nearest")
     axes.set_axis_off()
     for label, middle in labels:
-        axes.text(-0.5 - offset, middle, label, ha="right", va="center", fontsize=10, color=INK)
+        axes.text(-0.5 - offset, middle, shown(label, LABEL), ha="right", va="center", fontsize=10, color=INK)
 
 
 def plain_axes(width: float, height: float) -> tuple[Figure, Axes]:

@@ -14,7 +14,7 @@ from ppl_models.inference.results import as_records
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Count, Image, Place
 
-from .drawing import COLORS, DPI, INK, array_of, images_of, lines_of, pictures, plain_axes, show_page
+from .drawing import COLORS, DPI, INK, LABEL, array_of, images_of, lines_of, pictures, plain_axes, show_page, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -99,15 +99,15 @@ def history(records: Sequence[Mapping[str, float]], title: str = "") -> Figure:
         dots = {"marker": "o", "markersize": 4} if len(step) < 12 else {}
         axes.plot(step, line, style, color=color, label=label, linewidth=1.8, **dots)
         drawn += line if key != "loss" else []
-    shown = np.asarray([v for v in drawn if math.isfinite(v)])
-    if len(shown) > 3:  # the first records are often far above all others
-        usual = np.quantile(shown, [0.1, 0.9])
-        low, high = shown.min(), min(shown.max(), usual[1] + 1.5 * np.ptp(usual))
+    finite = np.asarray([v for v in drawn if math.isfinite(v)])
+    if len(finite) > 3:  # the first records are often far above all others
+        usual = np.quantile(finite, [0.1, 0.9])
+        low, high = finite.min(), min(finite.max(), usual[1] + 1.5 * np.ptp(usual))
         pad = 0.05 * max(high - low, 1e-3)
         axes.set_ylim(low - pad, high + pad)
     axes.set_xlabel("step")
     axes.set_ylabel("negative ELBO (nats per datum)")
-    axes.set_title(title, loc="left", fontsize=11, color=INK, parse_math=False)
+    axes.set_title(shown(title), loc="left", fontsize=11, color=INK)
     axes.legend(frameon=False)
     axes.margins(x=0.01)
     return figure
@@ -150,14 +150,14 @@ def comparison(
             axes.annotate(
                 f"{value:.2f}", (value, at), (0, up), textcoords="offset points", ha="center", color=color, fontsize=9
             )
-    axes.set_yticks(place, names)
+    axes.set_yticks(place, [shown(name, LABEL) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.12)
     axes.set_xlabel("nats per datum (less is better)")
     axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.1)
     axes.grid(False, axis="y")
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
+        figure.suptitle(shown(title), x=0.01, ha="left", fontsize=11, color=INK)
     return figure
 
 

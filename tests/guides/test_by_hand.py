@@ -1,6 +1,8 @@
 """What guides are made of, against numbers worked out by hand: families, bases, chains of features, whole factors."""
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -15,18 +17,25 @@ from guides.infused import InfusedNormal
 from guides.parts import families
 from guides.parts.encoders import BottomUpChain
 from guides.parts.families import Spread, gaussian_base, reshaped, uncoupled
+from guides.parts.units import Units, in_units
 from tests.helpers.families_by_hand import (
     CHAIN_FEATURES,
     CHAIN_W1,
     CHAIN_W2,
     CHAIN_X,
     FACTORS,
+    PARENTS,
+    RAW,
+    SHIFTED,
+    SLOPE,
     SPLINE,
     SPLINE_LOC,
     SPLINE_SCALE,
     SPLINE_SLOPE,
     SPLINE_VALUES,
     TWO,
+    UNITS_LOC,
+    UNITS_ROOT,
     inverse_softplus,
 )
 
@@ -122,6 +131,8 @@ def test_event_dims_are_given_back_one_by_one():
         ((4, 2), (3,)),
         ((4, 2, 3), ()),
     ]
+    twice = dist.Independent(dist.Normal(torch.zeros(4, 2, 3), 1.0).to_event(1), 1)  # one within the other
+    assert [uncoupled(twice, k).batch_shape for k in (1, 2)] == [(4, 2), (4, 2, 3)]
     pushed = dist.TransformedDistribution(q, [dist.transforms.ExpTransform()])
     z = torch.full((4, 2, 3), 2.0)
     close(uncoupled(pushed, 1).log_prob(z), dist.LogNormal(0.0, 1.0).log_prob(z).sum(-1))
@@ -132,6 +143,23 @@ def test_event_dims_are_given_back_one_by_one():
     kept = torch.tensor([True, False, True, False])
     masked = uncoupled(q.mask(kept), 1)
     assert masked.batch_shape == (4, 2) and ((masked.log_prob(z) != 0).all(-1) == kept).all()
+
+
+def test_what_is_linear_in_the_parents_is_added_to_the_shifts():
+    units: Any = SimpleNamespace(slope=torch.tensor(SLOPE))
+    close(Units.shifted(units, torch.tensor(RAW), [torch.tensor(p) for p in PARENTS]), SHIFTED)
+
+
+def test_units_of_copies_are_each_its_own():
+    """Flows of two entries for two copies: what each is alone; at rest a Gaussian, of covariance root root^T."""
+    family, raw = families.Flow(bins=2), torch.linspace(-1.0, 1.0, 30).reshape(2, 15)
+    loc, root = torch.tensor(UNITS_LOC), torch.tensor(UNITS_ROOT)
+    z = torch.tensor([[0.3, 1.9], [4.0, -2.0]])
+    together = in_units(family.residual(raw, 0.0, 1.0), loc, root).log_prob(z)
+    alone = [in_units(family.residual(raw[k], 0.0, 1.0), loc[k], root[k]).log_prob(z[k]) for k in (0, 1)]
+    close(together, torch.stack(alone))
+    found = in_units(family.residual(torch.zeros(2, 15), 0.0, 1.0), loc, root).log_prob(z)
+    close(found, dist.MultivariateNormal(loc, root @ root.mT).log_prob(z))
 
 
 # Features

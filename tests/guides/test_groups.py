@@ -10,6 +10,7 @@ from torch import nn
 from guides import BottomUp, Faithful, SelfReflective
 from ppl_models.factorization import compare, factorization
 from ppl_models.inference import evaluate, fit
+from tests.helpers.cases import few
 
 COUNTIES, ROWS = 8, 40
 
@@ -56,7 +57,7 @@ def test_an_index_hides_no_dependence():
     assert set(found.parents["a"]) == {"ma", "sa"} and set(found.parents["b"]) == {"mb", "sb"}
 
 
-@pytest.mark.parametrize("order", ["top-down", "bottom-up", "min-fill"])
+@pytest.mark.parametrize("order", few(["top-down", "bottom-up", "min-fill"], lambda order: order == "min-fill"))
 def test_faithful_couples_what_the_data_couple(order):
     data = radon_data()
     guide = Faithful(radon, *data, order=order, family="full", hidden=8)

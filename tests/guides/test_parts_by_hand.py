@@ -40,6 +40,7 @@ def test_elements_of_a_row():
     assert elements(np.array([[5, 6], [1, 2]]), (2,), (2, 4)) is None  # the other row
     assert elements(np.array([[1, 2], [1, 2]]), (2,), (2, 4)) is None  # the first row twice
     assert elements(np.array([1, 2, 5]), (3,), (2, 4)) is None
+    assert elements(np.array([[1, 2], [5, 6]]), (2,), (3, 4)) is None  # of three rows, two
 
 
 def test_what_is_read_of_a_row():
@@ -138,6 +139,7 @@ def test_a_latent_outside_the_rows_is_one_for_all_data():
     assert guide.layout.sizes == {guide.layout.key("z"): 4} and guide.layout.key("w") is None
     free = guide.factors.q_g.bias, guide.factors.q_w.last.bias
     assert [len(b) for b in free] == [2, 2 * 4]
+    assert poutine.trace(guide).get_trace(x).nodes["w"]["fn"].batch_shape == (4,)
 
 
 def test_copies_of_a_global_have_one_factor_where_the_guide_has_an_order_of_its_own():

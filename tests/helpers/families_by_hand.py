@@ -144,6 +144,15 @@ SPLINE_VALUES = {
 }
 SPLINE_SLOPE = 0.5  # at the base's 0
 
+# The units of a factor of two entries, for two copies in a plate
+UNITS_LOC = ((1.0, 2.0), (3.0, 4.0))
+UNITS_ROOT = (((2.0, 0.0), (1.0, 0.5)), ((0.3, 0.0), (-1.0, 4.0)))
+
+# Shifts of a factor of two entries given a parent of one number and a parent of two: raw + slope parents
+SLOPE = ((2.0, 1.0, 0.0), (3.0, 0.0, -1.0))
+PARENTS = (10.0,), (0.5, 4.0)
+RAW, SHIFTED = (0.1, 0.2, 7.0, 8.0), (20.6, 26.2, 7.0, 8.0)
+
 # The ladder's chain of two latents: d_1 = W_1 x, of which the last latent reads r_1 = silu(norm(d_1)), and from it the
 # next level goes on: d_2 = d_1 + W_2 r_1, of which the first latent reads r_2
 CHAIN_X = (1.0, 1.0)

@@ -686,3 +686,17 @@ def test_no_pickle_in_the_package():
     for file in Path(ppl_models.__file__).parent.glob("inference/**/*.py"):
         text = file.read_text()
         assert "import pickle" not in text and "torch.load" not in text and "torch.save" not in text, file
+
+
+def test_a_name_that_no_file_can_hold_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"^save: found the name '\\ud800scale' of a parameter, want letters"):
+        save(tmp_path / "a.safetensors", {"params": {"\ud800scale": torch.zeros(2)}})
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("make", "what"), [(Path.mkdir, "folder"), (os.mkfifo, "pipe")])
+def test_a_file_takes_the_place_of_no_folder_pipe_or_device(tmp_path, make, what):
+    make(tmp_path / "there")
+    with pytest.raises(ValueError, match=f"there: found a {what}, want a file or nothing; choose another path"):
+        write_atomically(tmp_path / "there", lambda file: file.write_text("x"))
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]

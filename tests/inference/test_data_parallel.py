@@ -27,6 +27,7 @@ from ppl_models.inference.pyro.training.engine import PyroEngine
 from ppl_models.inference.resuming.history import LINES, SHOWN
 from ppl_models.runs import load_run
 from tests.helpers.processes import Killed, bomb, torchrun, untimed
+from tests.helpers.talking import talk
 
 STEPS, SEEDS = 60, range(5)
 SCRIPT = """
@@ -102,7 +103,8 @@ def remembered(folder: Path) -> Tensor:
 
 
 def all_of_it(folder: Path) -> None:
-    """Several trainings; each rank leaves what it ended with in a file of its own."""
+    """Talk, and several trainings; each rank leaves what it ended with in a file of its own."""
+    talk(folder, "cpu")
     group, patch = current("cpu"), pytest.MonkeyPatch()
     found: dict[str, Tensor] = {}
     histories: dict[str, Any] = {}
@@ -140,6 +142,7 @@ def all_of_it(folder: Path) -> None:
     note("compiled", train(folder / "compiled", norm=False, steps=30, compile=True))
     note("uncompiled", train(None, norm=False, steps=30, compile=False))
     found["line"] = fitted_line(15, folder / "line")
+    shut_down()
     shut_down()
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     (folder / f"threads_of_{group.rank}.json").write_text(json.dumps([name for name in threads if "gloo" in name]))
@@ -196,11 +199,8 @@ def command_line(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("parallel")
-    told = by_two(folder, [script(folder, all_of_it)])
-    assert "Warning" not in told.stderr and "Traceback" not in told.stderr, told.stderr
-    return folder
+def done(two_processes) -> Path:
+    return two_processes
 
 
 @pytest.fixture(scope="module")

@@ -18,90 +18,13 @@ BEGIN = """
 import sys, warnings
 warnings.simplefilter("error")
 import torch
-from safetensors.torch import save_file
-from ppl_models.data import Binarize, Data
-from ppl_models.inference.pyro.feeding.batches import Batches
-from ppl_models.inference.pyro.feeding.columns import Columns
-from ppl_models.inference.pyro.feeding.distributed import current, seed_of, shut_down
+from pathlib import Path
+from ppl_models.inference.pyro.feeding.distributed import current, shut_down
+from tests.helpers.talking import talk
 """
 
 WORK = """
-device = sys.argv[2]
-group = current(device)
-assert group == current(device), "connected once"
-rank, found = group.rank, {}
-on = dict(device=group.device)
-found["group"] = torch.tensor([rank, group.world, group.is_main])
-
-# means: one flat tensor where it lies, many in one message a dtype, those that are not contiguous too
-flat = torch.arange(4.0, **on) + rank
-at = flat.data_ptr()
-group.average_([flat])
-assert flat.data_ptr() == at
-weight = torch.nn.Parameter(torch.full((2, 3), float(rank), **on))
-many = [weight, torch.arange(6.0, **on).view(2, 3).T * rank, torch.full((), 1.0 + rank, dtype=torch.float64, **on)]
-group.average_(many)
-group.average_([])
-found |= {"flat": flat, **{f"many{i}": t.detach().clone().contiguous() for i, t in enumerate(many)}}
-try:
-    group.average_([torch.zeros(2, dtype=torch.int64)])
-except TypeError as error:
-    assert "want floating numbers" in str(error)
-
-# from rank 0
-whole = torch.arange(5) * (1 + 10 * rank)
-mixed = [weight, torch.full((2,), rank, dtype=torch.int64, **on), torch.tensor([rank == 0])]
-with torch.no_grad():
-    weight.fill_(7.0 + rank)
-group.broadcast_([whole])
-group.broadcast_(mixed)
-found |= {"whole": whole, **{f"mixed{i}": t.detach().clone() for i, t in enumerate(mixed)}}
-
-# to rank 0
-for name, n in (("equal", 3), ("longer", 2 + rank)):
-    gathered = group.gather_bytes(torch.full((n,), rank + 1, dtype=torch.uint8))
-    assert (gathered is None) == (rank == 1)
-    found |= {f"{name}{i}": t for i, t in enumerate(gathered or ())}
-found["mean"] = torch.tensor(group.mean(0.1 + rank), dtype=torch.float64)
-group.barrier()
-
-# rows: of 22, batches of 5 by two processes are two an epoch, and two rows are left
-torch.manual_seed(seed_of(0, rank))
-found["noise"] = torch.rand(3)
-torch.manual_seed(seed_of(0, rank))
-rows = torch.arange(22)
-values = torch.full((22, 40), 128, dtype=torch.uint8)
-data = Columns((rows, Data(values, (40,), 256, Binarize(256), "grey")), "data")
-for workers in (0, 1):
-    batches = Batches(data, 5, group.device, workers=workers, group=group)
-    assert batches.per_epoch == 2
-    taken = [tuple(t.clone() for t in next(batches)) for _ in range(3)]
-    state, generator = batches.state(), torch.get_rng_state()
-    on_device = torch.cuda.get_rng_state() if device == "cuda" else None
-    taken += [tuple(t.clone() for t in next(batches)) for _ in range(3)]
-    found |= {f"rows{workers}": torch.stack([x for x, _ in taken]), f"binary{workers}": taken[0][1]}
-    found[f"order{workers}"] = state["order"]
-    batches.close()
-    # each process continues from its own state
-    torch.rand(5)
-    again = Batches(data, 5, group.device, workers=workers, group=group)
-    again.restore(state)
-    torch.set_rng_state(generator)
-    if on_device is not None:
-        torch.cuda.set_rng_state(on_device)
-    for batch in taken[3:]:
-        assert all(torch.equal(a, b) for a, b in zip(batch, next(again), strict=True))
-    again.close()
-# all rows at once: in their order, which no one draws
-before = torch.get_rng_state()
-found["all"] = next(Batches(Columns(rows, "data"), 11, group.device, group=group))[0]
-assert torch.equal(before, torch.get_rng_state())
-try:
-    Batches(Columns(rows, "data"), 12, group=group)
-except ValueError as error:
-    assert "at least 24 for 2 processes of batch_size=12; try batch_size=11" in str(error)
-save_file({name: t.cpu() for name, t in found.items()}, f"{sys.argv[1]}/{rank}.safetensors")
-shut_down()
+talk(Path(sys.argv[1]), "cuda")
 shut_down()
 """
 
@@ -115,24 +38,27 @@ print("never here")
 """
 
 
-def by_two(folder: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def by_two(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
     """Two processes that run a script."""
     script = folder / "script.py"
     script.write_text(BEGIN + 'if __name__ == "__main__":\n' + textwrap.indent(code, "    "))
-    return torchrun(folder, [str(script), str(folder), *arguments])
+    return torchrun(folder, [str(script), str(folder)])
 
 
 @pytest.fixture(
     scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 )  # one run, many looks at what it left
 def ranks(request, tmp_path_factory) -> list[dict[str, Tensor]]:
-    if request.param == "cuda" and torch.cuda.device_count() < 2:
+    if request.param == "cpu":
+        folder = request.getfixturevalue("two_processes")
+    elif torch.cuda.device_count() < 2:
         pytest.skip("needs two CUDA devices")
-    folder = tmp_path_factory.mktemp("ranks")
-    done = by_two(folder, WORK, request.param)
-    assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr and "Traceback" not in done.stderr, done.stderr
-    return [load_file(folder / f"{rank}.safetensors") for rank in range(2)]
+    else:
+        folder = tmp_path_factory.mktemp("ranks")
+        done = by_two(folder, WORK)
+        assert done.returncode == 0, done.stderr
+        assert "Warning" not in done.stderr and "Traceback" not in done.stderr, done.stderr
+    return [load_file(folder / f"talk{rank}.safetensors") for rank in range(2)]
 
 
 def test_ranks(ranks):

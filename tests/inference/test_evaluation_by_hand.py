@@ -66,6 +66,19 @@ def test_the_error_is_the_spread_over_data_sets():
     assert spread / 1.5 < fmean(errors) < 1.5 * spread  # without sqrt n it is 4.5 times as large
 
 
+def test_without_a_plate_all_is_one_datum():
+    def apart(x: Tensor) -> None:
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def exact(x: Tensor) -> None:
+        pyro.sample("z", dist.Normal(x / 2, 0.5**0.5).to_event(1))
+
+    found = evaluate(apart, exact, X, particles=2, progress=False)
+    close(found.nll, sum(0.25 * x**2 + 0.5 * math.log(4 * math.pi) for x in X.tolist()))
+    assert found.notes == ["no plate around the data: they count as one datum"]
+
+
 # evaluate: a latent of all data
 
 ODDS = {0: 0.7, 1: 0.3}  # of the prior; the guide's are even

@@ -91,6 +91,15 @@ def test_of_two_bounds_the_smaller_on_the_other_half():
     one, other = torch.tensor([0.0, 10.0, 0.0, 10.0]), torch.full((4,), 5.0)
     close(_smaller(one, other), [5.0, 5.0, 10.0, 10.0])
     close(_smaller(other, one), [5.0, 5.0, 10.0, 10.0])
+    # the first datum is one of a half: means 5 and 11 of it, 7 and 8 of the other
+    one, other = torch.tensor([0.0, 7.0, 10.0, 7.0]), torch.tensor([20.0, 8.0, 2.0, 8.0])
+    close(_smaller(one, other), [0.0, 10.0, 7.0, 7.0])
+
+
+def test_two_data_are_enough_for_a_bracket():
+    assert mutual_information(model, wide, ROWS[:2]).ceiling == math.log(2)
+    with pytest.raises(ValueError, match="found 1 datum, want at least 2"):
+        mutual_information(model, wide, ROWS[:1])
 
 
 def test_a_rate_without_a_closed_form_is_sampled(codes):

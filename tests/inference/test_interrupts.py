@@ -63,9 +63,26 @@ def test_the_second_ends_a_process_whose_main_thread_hears_nothing():
     process.stdout.close()
 
 
+BUSY = """
+import signal, threading
+from ppl_models.inference.interrupts import abandoned
+threading.Thread(target=threading.Event().wait).start()  # which the interpreter would wait for, without an end
+with abandoned():
+    {raised}
+"""
+
+
+@pytest.mark.parametrize(("raised", "code"), [("raise KeyboardInterrupt", 130), ("raise SystemExit(143)", 143)])
+def test_a_process_that_a_compilation_was_broken_off_in_waits_for_nobody(raised, code):
+    how = {"capture_output": True, "text": True, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+    ended = subprocess.run([sys.executable, "-c", BUSY.format(raised=raised)], **how)
+    assert ended.returncode == code and ("KeyboardInterrupt" in ended.stderr) == (code == 130)
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
 def test_a_compilation_that_is_broken_off_leaves_no_compiler(monkeypatch):
     monkeypatch.setattr(module, "SWEEP", 0.0)
+    monkeypatch.setattr(module, "at_exit", lambda leave: None)
     kept = subprocess.Popen(["sleep", "1000"])
     try:
         with pytest.raises(KeyboardInterrupt), abandoned():

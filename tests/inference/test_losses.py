@@ -227,9 +227,12 @@ def test_a_module_for_any_optimizer():
 
 
 @pytest.mark.parametrize(
-    "auto", few([AutoNormal, AutoMultivariateNormal, AutoDelta], lambda auto: auto is not AutoDelta)
+    ("auto", "gradient"),
+    few(
+        [(auto, how) for auto in (AutoNormal, AutoMultivariateNormal, AutoDelta) for how in ("reparametrized", DOUBLY)],
+        lambda auto, gradient: (auto, gradient) in ((AutoNormal, "reparametrized"), (AutoMultivariateNormal, DOUBLY)),
+    ),
 )
-@pytest.mark.parametrize("gradient", ["reparametrized", DOUBLY])
 def test_guides_of_pyros_own(auto, gradient):
     x = regression()
     guide = auto(plain_model)
@@ -302,8 +305,8 @@ def agree_in_mean(model, guide, params, x, repeats: int, beta: float = 1.0, **ho
     ("guide", "beta", "how"),
     [
         pytest.param(SelfReflective, 1.0, {"particles": 3}, marks=pytest.mark.slow),
-        (SelfReflective, 0.5, {"particles": 3}),
-        (SelfReflective, 1.0, {"passes": 3}),
+        pytest.param(SelfReflective, 0.5, {"particles": 3}, marks=pytest.mark.slow),
+        (SelfReflective, 0.5, {"passes": 3}),
         pytest.param(BottomUp, 1.0, {"particles": 3}, marks=pytest.mark.slow),
     ],
 )

@@ -27,6 +27,7 @@ from ppl_models.inference.objectives.discrepancies import (
     mmd,
     moments,
 )
+from ppl_models.inference.objectives.finite import counted, refuse
 from ppl_models.inference.objectives.stateful import adaptive_free_bits
 from tests.helpers.by_hand import close
 
@@ -64,6 +65,14 @@ def test_who_is_divided_by_which_number_of_data():
     # what is observed outside the plate counts once, too
     more = terms(log_likelihood={**t.log_likelihood, "y": torch.tensor([[-7.0]])}, shared=frozenset({"g", "y"}))
     close(elbo(more, 1.0, 10), -4 - 0.8 - 0.9 / 10 - 7.0 / 10)
+
+
+def test_particles_of_what_all_data_share_are_averaged():
+    """Log densities -1 and -3, divergences 0.9 and 0.1: means of -2 and 0.5."""
+    shared = {"g": torch.tensor([[0.9], [0.1]])}
+    t = Terms({"y": torch.tensor([[-1.0], [-3.0]])}, {}, {}, shared, frozenset({"g", "y"}))
+    close(elbo(t, 1.0, 5), (-2 - 0.5) / 5)
+    close(elbo(t, 0.5), -2 - 0.25)
 
 
 def test_an_infinite_divergence_without_weight_counts_for_nothing():
@@ -153,6 +162,24 @@ def test_the_controller_of_free_bits_by_hand():
         {f"gamma.{n}": torch.tensor([0.5]) for n in "ab"},
     )
     assert [after[f"gamma.{n}"].item() for n in "ab"] == [0.5, 0.5]
+
+
+def test_the_band_of_the_controller_is_in_units_of_its_target():
+    """Of 0.5 nats and a slack of a tenth: from 0.5 to 0.55."""
+    kl = {"a": torch.full((1, 2), 0.56), "b": torch.full((1, 2), 0.54), "c": torch.full((1, 2), 0.49)}
+    objective = adaptive_free_bits(nats=0.5, slack=0.1, rate=0.25)
+    state = {f"gamma.{n}": torch.tensor([0.5]) for n in kl}
+    _, after = objective(Terms({"x": torch.zeros(1, 2)}, {}, {}, kl, frozenset()), 1.0, None, state)
+    assert [after[f"gamma.{n}"].item() for n in kl] == pytest.approx([0.625, 0.5, 0.4])
+
+
+def test_what_is_not_finite_is_counted_and_told():
+    masks = {"a": torch.tensor([True, False, True]), "b": torch.tensor([False, False, False])}
+    assert counted(masks) == {"a": 2, "b": 0} and counted(masks, {"a": 3}) == {"a": 5, "b": 0}
+    with pytest.raises(ValueError, match="evaluate: found ELBO nan; the a is not finite for 2 of 3 data, want finite"):
+        refuse("evaluate", {"ELBO": math.nan, "NLL": 1.0}, {"b": 0, "a": 2}, 3)
+    with pytest.raises(ValueError, match="evaluate: found ELBO inf, want finite"):
+        refuse("evaluate", {"ELBO": math.inf}, {"b": 0}, 3)
 
 
 # Discrepancies

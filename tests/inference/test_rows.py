@@ -208,3 +208,18 @@ def test_the_cure_that_is_named_for_ports_works():
     new = eqx.tree_at(lambda q: q.model, guide, whole)
     assert jax_tools.evaluate(whole, new, x, particles=2, progress=False).n == N
     to_arviz(whole, new, x, draws=2)
+
+
+def test_a_wrong_value_is_not_taken_for_a_wrong_number_of_rows():
+    """That a parameter has as many entries as there are rows before it says nothing."""
+    programs = Programs("pyro")
+    x = torch.tensor(X).clone()
+    x[2] = float("nan")
+
+    def guide(x: Any) -> None:
+        programs.lib.param("two", programs.array(MEANS[:2].copy()))
+        programs.draw(len(x), "z", x.sum(1), SCALE)
+
+    with pytest.raises(ValueError) as caught:
+        programs.evaluate(programs.any_size, guide, x)
+    assert "was made for" not in str(caught.value)

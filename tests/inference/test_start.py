@@ -146,7 +146,7 @@ def test_a_start_of_the_users_own_is_kept():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"init_scale": 0.0}, "guide Faithful: found init_scale=0.0, want a number above 0"),
+        ({"init_scale": 0.0}, "guide Faithful: found init_scale=0.0, want a number, more than 0 or None"),
         ({"init_loc_fn": 3}, "found init_loc_fn=3, want a function of a site"),
         ({"init_loc_fn": lambda site: torch.zeros(2)}, r"shape \(2,\) from init_loc_fn for the site 'a', want \(\)"),
     ],

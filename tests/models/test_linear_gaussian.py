@@ -268,9 +268,9 @@ def test_bad_graphs_are_refused(arguments: dict[str, object], text: str) -> None
 
 
 def test_bad_words_are_refused() -> None:
-    with pytest.raises(ValueError, match="found structure 'ladder', want 'mean-field' or 'top-down' or 'bottom-up'"):
+    with pytest.raises(ValueError, match="found structure='ladder', want one of 'mean-field', 'top-down', 'bottom-up'"):
         seeded().gap("ladder")
-    with pytest.raises(ValueError, match="found family 'low-rank', want 'full' or 'diagonal'"):
+    with pytest.raises(ValueError, match="found family='low-rank', want 'full' or 'diagonal'"):
         seeded().gap("top-down", "low-rank")
 
 

@@ -1,7 +1,7 @@
 """Every pair on the meta device, which has shapes and no numbers: nothing is put on the CPU by hand, none is read."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pyro.distributions as dist
@@ -66,6 +66,9 @@ def pair(model: str, guide: str, family: Any = None, **sizes: Any) -> tuple[nn.M
     return program.to("meta"), network.to("meta"), x.to("meta")
 
 
+one_pair = cache(pair)  # for all objectives
+
+
 def check(model: nn.Module, guide: nn.Module, x: Tensor, particles: int, objective: Callable = elbo, **how: Any):
     """The loss, and the gradient of every parameter that it depends on, are there and on the device."""
     loss, found = estimate(objective, model, guide, (x,), particles=particles, nesting=1, **how)
@@ -106,7 +109,7 @@ def test_every_likelihood(model, likelihood):
 @pytest.mark.parametrize("names_of", [("vae", "mean-field"), ("sere-vae", "self-reflective")])
 def test_every_objective(names_of, name):
     objective, how = OBJECTIVES[name]
-    programs = pair(*names_of)
+    programs = one_pair(*names_of)
     for particles in (1, 3):
         check(*programs, particles, objective, **how)
 

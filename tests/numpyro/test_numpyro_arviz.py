@@ -1,7 +1,5 @@
 """`to_arviz` of NumPyro pairs: the names and numbers that Pyro pairs have, and what is NumPyro's own."""
 
-import subprocess
-import sys
 import warnings
 from functools import cache, partial
 
@@ -321,17 +319,6 @@ def test_what_is_refused(change, says):
     arguments = {"model": local, "guide": exact, "x": ROWS, "draws": 10, **change}
     with pytest.raises(ValueError, match=says):
         to_arviz(**arguments)
-
-
-def test_no_torch_is_needed():
-    code = (
-        "import sys; import numpyro, numpyro.distributions as d; from ppl_models.views import to_arviz;"
-        "import warnings; warnings.simplefilter('ignore');"
-        "m = lambda x: numpyro.sample('x', d.Normal(numpyro.sample('z', d.Normal(0., 1.)), 1.), obs=x);"
-        "to_arviz(m, lambda x: numpyro.sample('z', d.Normal(0., 1.)), 1.0, draws=5); print('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_the_guide_takes_the_weights_of_the_model_it_is_drawn_with():

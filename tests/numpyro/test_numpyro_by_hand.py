@@ -3,6 +3,7 @@
 import math
 from functools import partial
 from statistics import fmean, stdev
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,8 +22,10 @@ from guides.numpyro.infused import InfusedNormal
 from guides.numpyro.parts import families
 from guides.numpyro.parts.encoders import BottomUpChain
 from guides.numpyro.parts.families import Spread
+from guides.numpyro.parts.units import Units, in_units
 from ppl_models.inference.numpyro import evaluate
 from ppl_models.numpyro.parts.pixels import LogisticMixture, PixelMixture
+from ppl_models.numpyro.parts.program import Constant
 from tests.helpers import pixels_by_hand as pixels
 from tests.helpers.families_by_hand import (
     CHAIN_FEATURES,
@@ -30,7 +33,13 @@ from tests.helpers.families_by_hand import (
     CHAIN_W2,
     CHAIN_X,
     FACTORS,
+    PARENTS,
+    RAW,
+    SHIFTED,
+    SLOPE,
     TWO,
+    UNITS_LOC,
+    UNITS_ROOT,
     ByHand,
     inverse_softplus,
 )
@@ -92,6 +101,36 @@ def test_densities_by_hand():
     parts = [(normal(0.5, 0, s), normal(0.5, t, 0.5)) for s, t in ((1.0, 1.0), (2.0, 3.0))]
     close(one, sum(math.log(0.75 * own + 0.25 * infused) for own, infused in parts))
     close(both, math.log(0.75 * parts[0][0] * parts[1][0] + 0.25 * parts[0][1] * parts[1][1]))
+
+
+def test_what_is_linear_in_the_parents_is_added_to_the_shifts():
+    units = SimpleNamespace(slope=Constant(np.array(SLOPE)))
+    close(Units.shifted(units, jnp.asarray(RAW), [jnp.asarray(p) for p in PARENTS]), SHIFTED)
+
+
+def test_units_of_copies_are_each_its_own():
+    """A flow at rest is a Gaussian, of covariance root root^T."""
+    loc, root, z = jnp.asarray(UNITS_LOC), jnp.asarray(UNITS_ROOT), np.array([[0.3, 1.9], [4.0, -2.0]])
+    q = families.Flow(bins=2).residual(jnp.zeros((2, 15)), 0.0, 1.0)
+    found = quick(lambda z: in_units(q, loc, root).log_prob(z))(z)
+    for k in (0, 1):
+        covariance = np.array(UNITS_ROOT[k]) @ np.array(UNITS_ROOT[k]).T
+        gap = z[k] - np.array(UNITS_LOC[k])
+        square = gap @ np.linalg.solve(covariance, gap)
+        close(found[k], -0.5 * (square + np.linalg.slogdet(2 * np.pi * covariance)[1]))
+
+
+def test_event_dims_are_given_back_one_by_one():
+    q = dist.Normal(np.zeros((4, 2, 3)), 1.0)
+    shapes = [(4,), (4, 2), (4, 2, 3)]
+    assert [families.uncoupled(q.to_event(2), k).batch_shape for k in (0, 1, 2)] == shapes
+    twice = dist.Independent(q.to_event(1), 1)  # one within the other
+    assert [families.uncoupled(twice, k).batch_shape for k in (0, 1, 2)] == shapes
+    kept = np.array([True, False, True, False])
+    masked = families.uncoupled(q.to_event(2).mask(kept), 1)
+    assert masked.batch_shape == (4, 2)
+    assert (np.asarray(masked.log_prob(np.ones((4, 2, 3))) != 0).all(-1) == kept).all()
+    assert families.uncoupled(dist.MultivariateNormal(np.zeros(3), np.eye(3)).mask(kept[0]), 1) is None
 
 
 # Features and factors

@@ -1,6 +1,6 @@
 """The models in JAX: names, densities, gradients, factorizations and refusals are torch's, and weights cross over."""
 
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -79,6 +79,12 @@ def torchs(name: str) -> nn.Module:
 
 
 def port(name: str) -> Program:
+    """One for all tests: no value of it ever changes."""
+    return made(name, jnp.result_type(float))
+
+
+@cache
+def made(name: str, dtype: jnp.dtype) -> Program:
     cls, args, options = BUILD[name]
     return getattr(ports, cls)(*args, **options, key=KEY)
 

@@ -291,6 +291,9 @@ def test_no_divergence_to_what_is_not_diagonal():
         assert distributions.diagonal_moments(p) is None
         with pytest.raises(NotImplementedError):
             kl_divergence(q, p)
+    once, twice = (dist.TransformedDistribution(q, [dist.transforms.ExpTransform()] * n) for n in (1, 2))
+    with pytest.raises(NotImplementedError):
+        kl_divergence(once, twice)
 
 
 def test_diagonal_moments_are_read_off_what_a_plate_has_expanded():

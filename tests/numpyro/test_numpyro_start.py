@@ -90,7 +90,7 @@ def test_the_constructor_starts_at_location_and_scale_of_the_priors():
     units = guide.factors.units("b")
     assert float(units.loc.value) == -2.0 and float(units.root.value[0] * units.width.value[0]) == pytest.approx(0.3)
     assert fit(written(numpyro), guide, (YEARS, Y), steps=1, progress=False).notes == []
-    with pytest.raises(ValueError, match="found init_scale=-1, want a number above 0"):
+    with pytest.raises(ValueError, match="found init_scale=-1, want a number, more than 0 or None"):
         MeanField(written(numpyro), YEARS, Y, init_scale=-1, key=KEY)
 
 

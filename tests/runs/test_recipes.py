@@ -134,7 +134,7 @@ def test_settings_overrule_and_runs_overrule_sections():
         (
             'experiment = "bounds"',
             {"analysis.particles": "many"},
-            "analysis.particles: found 'many', want a value like",
+            "analysis.particles: found particles='many', want an integer of at least 1; try particles=100",
         ),
         ('experiment = "bounds"', {}, "recipe mine: experiment bounds: found no .runs.NAME., want one at least"),
         (TWO.replace("bounds", "discrete").partition('[runs."T-8"]')[0], {}, "discrete: found runs, want none"),

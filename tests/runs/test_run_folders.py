@@ -82,9 +82,8 @@ def test_a_run_goes_on_with_its_own_threads():
         config = json.loads(Path("run/config.json").read_text())
         for odd in (0, -1, "two", 2.5, 10**9, True):
             Path("run/config.json").write_text(json.dumps({**config, "threads": odd}))
-            if odd:
-                told = call("train --resume run --evaluate 0 -q", code=1).stderr
-                assert f"config.json is damaged: found threads={odd!r}, want 1 to 1024" in told
+            told = call("train --resume run --evaluate 0 -q", code=1).stderr
+            assert f"config.json is damaged: found threads={odd!r}, want an integer" in told
     finally:
         torch.set_num_threads(before)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ppl_models.views import comparison, history, image_grid, reconstructions, save_figure
+from ppl_models.views.criteria import curves
 
 BOUNDS = {
     "ladder": {"elbo": -23.8, "nll": 23.7, "nll_error": 0.2},
@@ -94,3 +95,17 @@ def test_a_figure_that_fails_leaves_nothing(tmp_path):
 def test_what_is_no_image_is_refused(values, shape, message):
     with pytest.raises(ValueError, match=message):
         image_grid(values, shape)
+
+
+@pytest.mark.parametrize("name", ["$", "$5 and $x^2$", "a$b_{", "x" * 5000, "\x1b[2J"])
+def test_names_are_drawn_as_they_stand(name, tmp_path):
+    """No mathematics, no control characters, and no picture as wide as a street."""
+    records = [{"step": 1, "loss": 1.0, "negative_elbo": 1.0}, {"step": 2, "loss": 1.0, "negative_elbo": 0.5}]
+    figures = [
+        history(records, name),
+        curves({name: records}, {name: ("loss",)}, title=name),
+        comparison({name: {"elbo": -2.0, "nll": 1.0, "nll_error": 0.1}}, {name: np.zeros((2, 16))}, (1, 4, 4), name),
+        image_grid(np.zeros((2, 16)), (1, 4, 4), title=name),
+    ]
+    for i, figure in enumerate(figures):
+        assert matplotlib.image.imread(save_figure(figure, tmp_path / f"{i}.png")).shape[1] < 3000

@@ -12,9 +12,11 @@ from typing import Any
 from ppl_models.programs.pairs import Pair
 from ppl_models.programs.record import Site
 
+from ..checkpoint_file import CHECKPOINT
 from ..config import FitConfig, compared
 from .code import Traits, sources, traits
 from .fingerprint import Fingerprint
+from .training_record import usable
 
 SHOWN = 3  # places that a note names
 
@@ -72,6 +74,10 @@ class Identity:
         Raises:
             ValueError: other arguments, functions, data or sites.
         """
+        with usable(Path(folder or ".") / CHECKPOINT):
+            return self._compared(then, folder)
+
+    def _compared(self, then: Mapping[str, Any], folder: Path | None) -> list[str]:
         compared(self.config.to_dict(), then["settings"])
         notes = []
         for name, words in (("data", "data"), ("validation", "validation data")):

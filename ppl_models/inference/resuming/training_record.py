@@ -7,25 +7,39 @@ import reprlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
-from math import inf
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Annotated, Any, Literal, cast
+
+from ppl_models.parts.kinds import WRONG, Count, Is, Kind, NotNegative, Whole, entries, items, kind_of
 
 from ..watch import Watch
 
 NUMBER = (int, float)
-TRAINING = {  # what every training says of itself
-    "step": int,
-    "since": int,
-    "seconds": NUMBER,
+TEXTS = Annotated[dict, entries("a mapping to texts", str)]
+SITE = Annotated[list, Is("kind, family, shape and plates", lambda found: _is_site(found))]
+TRAINING: Mapping[str, Any] = {  # what every training says of itself
+    "step": Whole,
+    "since": Whole,
+    "seconds": NotNegative,
     "settings": dict,
     "stopped": bool,
-    "notes": list,
-    "best": (list, NoneType),
-    "data": object,
-    "validation": object,
-    "history": (list, dict),
+    "notes": Annotated[list, items("texts", str)],
+    "best": Annotated[list, items("two numbers", float, 2)] | None,
+    "data": str | None,
+    "validation": str | None,
+    "history": list | dict,
+}
+LATER: Mapping[str, Any] = {  # what older ones do not
+    "watch": Annotated[dict, Is("of `Watch`", lambda found: _is_watch(found))],
+    "functions": Annotated[
+        dict, entries("of `Traits`", Annotated[dict, Is("of one", lambda found: _is_traits(found))])
+    ],
+    "factorization": Annotated[dict, entries("of programs", Annotated[dict, entries("of sites", SITE)])],
+    "sources": Annotated[list, items("texts of both programs", TEXTS, 2)],
+    "versions": Annotated[dict, entries("texts or None", str | None)],
+    "threads": Count | None,
+    "compiler": Literal["xla", "inductor", "eager"],  # of torch's steps
 }
 
 
@@ -35,24 +49,12 @@ def check_training(path: Path, told: Mapping[str, Any], **more: Any) -> None:
     Args:
         path: the file.
         told: what it says about itself.
-        more: types of what else is said there.
+        more: what else is said there, by its annotation.
     """
-    for name, kinds in {**TRAINING, **more}.items():
+    for name, annotation in {**TRAINING, **LATER, **more}.items():
         value = told.get(name, ...)
-        good = value is not ... and isinstance(value, kinds)
-        if good and kinds in (int, NUMBER):
-            good = not isinstance(value, bool) and 0 <= value < inf
-        if not good:
+        if not (value is ... and name in LATER) and cast(Kind, kind_of(annotation)).read(value) is WRONG:
             raise _damaged(path, name, value)
-    best, watch = told["best"], told.get("watch", {})
-    if best is not None and not (len(best) == 2 and all(isinstance(item, NUMBER) for item in best)):
-        raise _damaged(path, "best", best)
-    if not isinstance(watch, dict) or not watch.keys() <= {each.name for each in fields(Watch)}:
-        raise _damaged(path, "watch", watch)
-    if not all(isinstance(value, (*NUMBER, NoneType)) for value in watch.values()):
-        raise _damaged(path, "watch", watch)
-    if not all(isinstance(note, str) for note in told["notes"]):
-        raise _damaged(path, "notes", told["notes"])
     if isinstance(told["history"], list):  # in files of before; now it says how many lines of another file are its own
         check_history(path, told["history"])
 
@@ -86,6 +88,27 @@ def checked(name: str, found: Any, like: Any) -> Any:
         told = f"{tuple(found.shape)} of {found.dtype}, want {tuple(like.shape)} of {like.dtype}"
         raise ValueError(f"training state of {name!r}: found {told}; resume with what the run was started with")
     return found
+
+
+def _is_site(found: Any) -> bool:
+    """Whether it is what `identity.factorization_of` tells of a site."""
+    if not (isinstance(found, list) and len(found) == 4 and all(isinstance(each, list) for each in found[2:])):
+        return False
+    plates = all(isinstance(plate, list) and len(plate) == 2 and isinstance(plate[0], str) for plate in found[3])
+    return isinstance(found[0], str) and plates and all(type(size) is int for size in found[2])
+
+
+def _is_watch(found: Any) -> bool:
+    known = isinstance(found, dict) and found.keys() <= {each.name for each in fields(Watch)}
+    return known and all(isinstance(value, (*NUMBER, NoneType)) for value in found.values())
+
+
+def _is_traits(found: Any) -> bool:
+    """Whether it is what `asdict` makes of `Traits`."""
+    kinds = {"firm": TEXTS, "loose": TEXTS, "unknown": Annotated[list, items("texts", str)], "bytecode": str}
+    if not isinstance(found, dict) or found.keys() != kinds.keys():
+        return False
+    return all(cast(Kind, kind_of(kind)).read(found[name]) is not WRONG for name, kind in kinds.items())
 
 
 def _damaged(path: Path, name: str, value: Any) -> ValueError:

@@ -75,6 +75,7 @@ class PyroLaboratory:
         others = [leaf for leaf in self._flat if not isinstance(leaf, Tensor)]
         self._snapshot = ProgramSnapshot([*programs, *others], double, grad)
         self._devices: dict[str, torch.device] = {}
+        self._seeded: dict[int, Any] = {}  # the random numbers that follow a seed
         self._hidden: dict[int, dict[str, bool]] = {}  # of each program, the sites that its first run masks out
 
     def leaf_names(self, program: Callable) -> list[str]:
@@ -105,7 +106,8 @@ class PyroLaboratory:
         with Look(values, seed, self._devices, self._hidden.setdefault(id(program), {})) as look:
             drew = self._call(program, seed, jitter, leaves)
         sites = sized(record.site for record in look.records)
-        return ProgramRun((replace(r, site=site) for r, site in zip(look.records, sites, strict=True)), drew)
+        records = (r if r.site is s else replace(r, site=s) for r, s in zip(look.records, sites, strict=True))
+        return ProgramRun(records, drew)
 
     def tags(self, program: Callable, owners: Owners, values: Values, jitter: Jitter | int | None) -> Tags:
         """See `Experiment.tags`. Nothing is held."""
@@ -140,6 +142,8 @@ class PyroLaboratory:
         """Run a program, and tell whether it may have drawn random numbers."""
         self._snapshot.jitter(jitter)
         seed_generators(seed)
+        if seed not in self._seeded:
+            self._seeded[seed] = streams()
         flat = list(self._flat)
         for k, (i, array) in enumerate(zip(self._where, self.leaves if leaves is None else leaves, strict=True)):
             leaf = array if isinstance(array, Tensor) else torch.from_numpy(np.array(array))
@@ -147,7 +151,7 @@ class PyroLaboratory:
             leaf = leaf.numpy() if i in self._foreign else leaf
             flat[i] = tagged(leaf, owners[k]) if owners and owners[k] and isinstance(leaf, Tensor) else leaf
         args, kwargs = tree_unflatten(flat, self._spec)
-        before = None if self._snapshot.generators else streams()
+        before = None if self._snapshot.generators else self._seeded[seed]
         program(*args, **kwargs)
         return before is None or before != streams()  # of an accelerator nothing is known
 

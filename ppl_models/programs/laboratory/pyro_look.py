@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.ops.provenance import detach_provenance
 from pyro.poutine.messenger import Messenger
@@ -14,7 +15,6 @@ from torch import Tensor
 from ..pyro import (
     elementwise,
     in_support,
-    is_point,
     layers,
     site_of,
     support_of,
@@ -59,11 +59,11 @@ class Look(Messenger):
             self.records.append(SiteRecord(site=site))
             return
         fn, bare = msg["fn"], cast(Any, unwrapped(msg["fn"]))
-        silent = is_silent(fn)
         if site.kind == "deterministic":
             signal, density = computed, None
-        elif is_point(fn):
-            site, signal, density = replace(site, kind="deterministic"), bare.v, None if silent else bare.log_density
+        elif isinstance(bare, Delta):
+            density = None if is_silent(fn) else bare.log_density
+            site, signal = replace(site, kind="deterministic"), bare.v
         else:
             self.records.append(self._drawn(site, msg))
             return

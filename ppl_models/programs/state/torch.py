@@ -11,7 +11,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -137,20 +136,25 @@ class ProgramSnapshot:
             for parameter, data in self.parameters:
                 parameter.data = data.clone()
             return
-        noise = torch.randn(NOISE, generator=torch.Generator().manual_seed(jitter.seed), dtype=torch.double)
+        noise = _noise(jitter.seed)
         scale = jitter.shrink * noise.roll(-41).sign() if jitter.flips else jitter.shrink
         factors, fresh = scale * (0.3 * noise).exp(), scale * 0.1 * noise
         for i, (parameter, data) in enumerate(self.parameters):
-            moved, zeros = data * _cycled(factors, 97 * i, data), data == 0
-            parameter.data = torch.where(zeros, _cycled(fresh, 97 * i, data), moved) if zeros.any() else moved
+            moved = _cycled(factors, 97 * i, data).mul_(data)
+            parameter.data = moved if data.all() else torch.where(data == 0, _cycled(fresh, 97 * i, data), moved)
+
+
+@cache
+def _noise(seed: int) -> Tensor:
+    """Standard normal numbers of one of the few seeds, kept: to draw them takes longest."""
+    return torch.randn(NOISE, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
 
 
 def _cycled(numbers: Tensor, start: int, like: Tensor) -> Tensor:
     """As many of an endless repetition of `numbers` as a tensor has: fresh ones for each weight would take long."""
-    start %= len(numbers)
-    turns = ceil((start + like.numel()) / len(numbers))
-    found = numbers if turns <= 1 else numbers.repeat(turns)
-    return found[start : start + like.numel()].view(like.shape).to(like)
+    size, start = like.numel(), start % len(numbers)
+    found = torch.cat([numbers[start : start + size], *[numbers] * ((start + size - 1) // len(numbers))])
+    return found[:size].view(like.shape).to(like)
 
 
 def _unconstrained(store: Any) -> list[Tensor]:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import Parameter
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
+
+from ppl_models.parts.checked import check
+from ppl_models.parts.kinds import Number, Text
 
 from .. import names
 
@@ -52,13 +57,9 @@ class Experiment:
             if name not in self.options:
                 raise ValueError(f"analysis.{name}: want some of {', '.join(self.options)}")
             usual = self.options[name]
-            kind = int if usual is None else (int, float) if isinstance(usual, float) else type(usual)
-            if not isinstance(value, kind) or isinstance(value, bool):
-                raise ValueError(
-                    f"analysis.{name}: found {value!r}, want a value like {100 if usual is None else usual!r}"
-                )
-            if isinstance(value, int | float) and value < 0 or isinstance(value, int) and not value:
-                raise ValueError(f"analysis.{name}: found {value!r}, want more than 0")
+            whole = Number(whole=True, least=1)
+            kind = {str: Text, float: Number(least=0), NoneType: whole}.get(type(usual), whole)
+            check(f"analysis.{name}", name, value, kind, Parameter.empty if usual is None else usual)
         return {**self.options, **analysis}
 
 

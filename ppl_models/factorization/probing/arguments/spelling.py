@@ -31,7 +31,8 @@ def spelled(run: Run, leaf: np.ndarray, low: float, high: float) -> dict[str, To
 
     It is fed arguments that spell out the position of each element in binary, with two of its own values for zero and
     one: they stay in the support of a likelihood, and arithmetic on single elements does no harm. Real numbers that
-    are observed as they are, which most are, are told in two runs by numbers of which no two are alike.
+    are observed as they are, which most are, are told in two runs by numbers of which no two are alike; where all
+    values are, these are the only ones.
 
         >>> x = np.linspace(0.0, 1.0, 50)
         >>> told = spelled(lambda x: {"ends": x[[0, -1]], "mean": x.mean()[None]}, x, 0.0, 1.0)
@@ -47,18 +48,23 @@ def spelled(run: Run, leaf: np.ndarray, low: float, high: float) -> dict[str, To
     def binary(bits: np.ndarray) -> Values | None:
         return run(np.where(bits, high, low).astype(leaf.dtype))
 
+    numbered = _by_numbers(run, leaf, low, high)
+    if numbered and all(one.all() for _, one in numbered.values()):  # whatever else is fed to the program
+        return {name: Told(places, one, ~one) for name, (places, one) in numbered.items()}
     zeros, ones = binary(np.zeros(leaf.size, bool)), binary(np.ones(leaf.size, bool))
     if zeros is None or ones is None:
         return None
     sensitive = {name: ~same(zero, ones[name]) for name, zero in zeros.items()}
     if not any(where.any() for where in sensitive.values()):
         return {}
-    found = _by_numbers(run, leaf, low, high, sensitive) or _by_bits(binary, leaf.size, zeros, ones, sensitive)
+    if numbered and all(numbered[name][1][where].all() for name, where in sensitive.items()):
+        return {name: Told(numbered[name][0], where, np.zeros_like(where)) for name, where in sensitive.items()}
+    found = _by_bits(binary, leaf.size, zeros, ones, sensitive)
     return None if found is None else {name: Told(*told) for name, told in found.items()}
 
 
-def _by_numbers(run: Run, leaf: np.ndarray, low: float, high: float, sensitive: Values) -> dict[str, tuple] | None:
-    """None where this takes no fewer runs, or where a value is no element as it is, or another one the second time."""
+def _by_numbers(run: Run, leaf: np.ndarray, low: float, high: float) -> dict[str, tuple[np.ndarray, np.ndarray]] | None:
+    """(places, whether an entry is the element there, both times); None where this takes no fewer runs, or fails."""
     if leaf.dtype.kind != "f" or leaf.size < MANY:
         return None
     told, rng = [], np.random.default_rng(0)
@@ -71,12 +77,11 @@ def _by_numbers(run: Run, leaf: np.ndarray, low: float, high: float, sensitive: 
         if found is None:
             return None
         rank = {name: np.searchsorted(ranked, value).clip(max=leaf.size - 1) for name, value in found.items()}
-        if not all((ranked[rank[name]] == value)[sensitive[name]].all() for name, value in found.items()):
+        told.append({name: (order[at], ranked[at] == found[name]) for name, at in rank.items()})
+        if not any(equal.any() for _, equal in told[-1].values()):
             return None
-        told.append({name: order[at] for name, at in rank.items()})
-    if any((told[0][name] != told[1][name])[where].any() for name, where in sensitive.items()):
-        return None
-    return {name: (told[0][name], where, np.zeros(where.shape, bool)) for name, where in sensitive.items()}
+    first, second = told
+    return {n: (places, equal & second[n][1] & (places == second[n][0])) for n, (places, equal) in first.items()}
 
 
 def _by_bits(run: Run, size: int, zeros: Values, ones: Values, sensitive: Values) -> dict[str, tuple] | None:

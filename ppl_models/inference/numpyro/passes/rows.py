@@ -69,8 +69,8 @@ def refuse_others(asks: str, model: Callable, guide: Callable, args: Sequence[An
         return
     n = len(args[0])
 
-    def runs(count: int, alone: bool) -> bool:
-        rows = [jnp.asarray(arg)[jnp.arange(count) % n] for arg in args]
+    def runs(count: int, of: int, alone: bool) -> bool:
+        rows = [jnp.asarray(arg)[jnp.arange(count) % min(of, n)] for arg in args]
         records = []
 
         def run() -> Array:

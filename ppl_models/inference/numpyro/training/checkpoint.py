@@ -28,7 +28,7 @@ from ppl_models.parts.kinds import AnyProgram, Place
 
 from ... import checkpoint_file as container
 from ...checkpoint_file import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS, Checkpoint
-from ...files import remove_stale, write_atomically
+from ...files import check_names, remove_stale, write_atomically
 from ..engine.parameters import names_of
 
 
@@ -49,6 +49,7 @@ def save(path: Path, weights: Mapping[str, Any], training: Mapping[str, Any], ab
     path = Path(path)
     arrays = {**weights, **{f"training.{name}": value for name, value in training.items()}}
     text = container.described(about)
+    check_names(arrays)
     content = serialize({name: np.array(a, order="C") for name, a in arrays.items()}, {"format": container.FORMAT})
     head, body = container.sealed(content, text)
 

@@ -13,6 +13,7 @@ from jax import Array, random
 
 from ppl_models.numpyro.data import Rows
 from ppl_models.numpyro.parts.program import Program, named_constants
+from ppl_models.parts.kinds import Seed
 from ppl_models.programs.rows import AsTheyCome
 
 from ...objectives.bounds import elbo
@@ -144,7 +145,7 @@ class NumPyroEngine:
     def read(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         """See `Engine`."""
         found = read(self.path)
-        check_training(self.path, found.about, seed=int)
+        check_training(self.path, found.about, seed=Seed)
         return found.training, found.about
 
     def restore(self, state: Mapping[str, Any], about: Mapping[str, Any]) -> None:

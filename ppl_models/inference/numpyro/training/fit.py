@@ -10,7 +10,7 @@ import numpy as np
 from jax import random
 
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram, Place, Whole
+from ppl_models.parts.kinds import AnyProgram, Place, Seed, Whole
 from ppl_models.programs.doubts import mismatches
 from ppl_models.programs.numpyro import runs
 from ppl_models.programs.plates import subsampled
@@ -22,7 +22,7 @@ from ...loop import Loop, check_call
 from ...progress import waiting
 from ...results import Callback, Run, as_sequence
 from ...resuming.identity import Identity, cpus, factorization_of
-from ...resuming.training_record import check_training
+from ...resuming.training_record import check_training, usable
 from ...weighing import Weighing
 from ..engine.parameters import find, of_program
 from ..engine.step import Blocks, Step, begun
@@ -181,6 +181,7 @@ def _started(folder: Path, config: FitConfig, model: Callable, guide: Callable) 
     about = found.about
     if about.get("backend") != "numpyro" or "seed" not in about:
         raise ValueError(f"fit: {folder} holds no training of NumPyro programs; choose another folder")
-    check_training(folder / CHECKPOINT, about, seed=int)
-    compared(config.to_dict(), about["settings"])
+    check_training(folder / CHECKPOINT, about, seed=Seed)
+    with usable(folder / CHECKPOINT):
+        compared(config.to_dict(), about["settings"])
     return about["seed"]

@@ -76,8 +76,8 @@ def made_for(model: Callable, guide: Callable, args: Sequence[Any]) -> tuple[str
     if not args or not all(isinstance(arg, Tensor) and arg.dim() and len(arg) == len(args[0]) for arg in args):
         return None
 
-    def runs(count: int, alone: bool) -> bool:
-        index = torch.arange(count) % len(args[0])
+    def runs(count: int, of: int, alone: bool) -> bool:
+        index = torch.arange(count) % min(of, len(args[0]))
         rows = [arg[index.to(arg.device)] for arg in args]
         try:
             with torch.no_grad(), poutine.block():

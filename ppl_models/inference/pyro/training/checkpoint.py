@@ -25,7 +25,7 @@ from ...checkpoint_file import (
     previous_of,
     sealed,
 )
-from ...files import remove_stale, write_atomically as write_atomically, write_json as write_json
+from ...files import check_names, remove_stale, write_atomically as write_atomically, write_json as write_json
 from ..passes.messengers import Drawing
 from ..passes.pair_info import run_with_params
 
@@ -103,6 +103,7 @@ def save(
     # each in memory of its own: the library refuses views of one buffer
     tensors = {key: value.cpu().clone(memory_format=torch.contiguous_format) for key, value in tensors.items()}
     text = described(about or {})
+    check_names(tensors)
     try:
         content = serialize(tensors, {"format": container.FORMAT})
     except KeyError as error:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load as unpacked, save as packed
 from torch import Tensor
 
+from ppl_models.parts.kinds import Count
 from ppl_models.programs.rows import AsTheyCome
 
 from ...config import FitConfig
@@ -167,9 +168,7 @@ class PyroEngine:
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """See `Engine`."""
         state, about = load_training(self.path, self.saved)
-        check_training(self.path, about, world=int)
-        if about.get("compiler", "eager") not in (*COMPILERS, "eager"):
-            raise ValueError(f"{self.path}: found the compiler {about['compiler']!r}; the file is damaged")
+        check_training(self.path, about, world=Count)
         return state, about
 
     def restore(self, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
