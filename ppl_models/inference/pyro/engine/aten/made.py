@@ -47,13 +47,17 @@ def _arange(start: float, end: float, step: float = 1, dtype: torch.dtype | None
 def _linspace(start: float, end: float, steps: int, dtype: torch.dtype | None = None, **_: Any) -> Array:
     start, end = (x.astype(jnp.float64) if isinstance(x, Array) else x for x in (start, end))
     if steps < 2:
-        return cast(jnp.full((steps,), start, jnp.float64), dtype)
-    numbers, step = jnp.arange(steps, dtype=jnp.float64), (end - start) / (steps - 1)
-    return cast(jnp.where(numbers < steps // 2, start + step * numbers, end - step * (steps - 1 - numbers)), dtype)
+        found = jnp.full((steps,), start, jnp.float64)
+    else:
+        numbers, step = jnp.arange(steps, dtype=jnp.float64), (end - start) / (steps - 1)
+        found = jnp.where(numbers < steps // 2, start + step * numbers, end - step * (steps - 1 - numbers))
+    return cast(found, dtype or torch.get_default_dtype())
 
 
-def _logspace(start: float, end: float, steps: int, base: float = 10.0, **_: Any) -> Array:
-    return base ** _linspace(start, end, steps)
+def _logspace(
+    start: float, end: float, steps: int, base: float = 10.0, dtype: torch.dtype | None = None, **_: Any
+) -> Array:
+    return cast(base ** _linspace(start, end, steps, torch.float64), dtype or torch.get_default_dtype())
 
 
 def _triangle(rows: int, columns: int, offset: int, upper: bool) -> Array:
