@@ -20,7 +20,7 @@ from tests.helpers.right_arguments import SHORT, X, pair
 
 Header = dict[str, Any]
 Doors = tuple[Callable[[Path], None], Callable[[Path], None]]
-SOME, FEW, MANY = 120, 2, 200  # forgeries that are read; from which a training is to go on
+SOME, FEW, MANY = 15, 1, 200  # forgeries that are read; from which a training is to go on
 
 
 def parted(content: bytes) -> tuple[Header, Header, bytes]:

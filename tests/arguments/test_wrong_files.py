@@ -20,7 +20,7 @@ from tests.helpers.configurations import forgeries, toml
 from tests.helpers.data_files import array_files, image_files, raw_files
 from tests.helpers.doors import fault
 
-QUICK = 80  # forgeries of a configuration that every run of the tests looks at
+QUICK = 30  # forgeries of a configuration that every run of the tests looks at
 
 
 def end(call: Callable[[], Any], name: str) -> str:

@@ -12,7 +12,7 @@ from ppl_models.parts.kinds import WRONG
 from ppl_models.runs import names
 from tests.helpers.command_lines import call, fault, held, lines, prepare
 
-QUICK = 24  # lines that every run of the tests looks at
+QUICK = 10  # lines that every run of the tests looks at
 # words that an option takes: names of folders and modules, which may be any; numbers that have a meaning there
 ANY = "--out", "--trust"
 TAKEN = {
