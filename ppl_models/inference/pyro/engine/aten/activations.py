@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from jax.scipy.special import erf
 
-from .rows import named
+from .rows import as_floating, named
 
 
 def _silu_backward(gradient: Array, x: Array) -> Array:
@@ -105,7 +105,7 @@ ROWS = named(
         "relu": lambda x: jnp.maximum(x, 0),
         "threshold": lambda x, threshold, value: jnp.where(x <= threshold, value, x),
         "threshold_backward": lambda gradient, x, threshold: jnp.where(x <= threshold, 0, gradient),
-        "sigmoid": lambda x: jax.nn.sigmoid(x * 1.0),
+        "sigmoid": lambda x: jax.nn.sigmoid(as_floating(x)),
         "sigmoid_backward": lambda gradient, found: gradient * (1 - found) * found,
         "tanh_backward": lambda gradient, found: gradient * (1 - found * found),
         "silu": lambda x: x * jax.nn.sigmoid(x),
@@ -134,7 +134,7 @@ ROWS = named(
         "hardshrink": lambda x, lambd=0.5: jnp.where((x >= -lambd) & (x <= lambd), 0, x),
         "hardshrink_backward softshrink_backward": _hardshrink_backward,
         "softshrink": _softshrink,
-        "native_dropout_backward": lambda gradient, mask, scale: gradient * mask * scale,
+        "native_dropout_backward": lambda gradient, mask, scale: as_floating(gradient) * mask * scale,
         "glu": _glu,
         "glu_backward": _glu_backward,
     }

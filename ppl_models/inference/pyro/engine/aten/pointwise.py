@@ -66,7 +66,9 @@ def _clamp(x: Array, min: Array | None = None, max: Array | None = None) -> Arra
 
 
 def _sign(x: Array) -> Array:
-    return jnp.where(jnp.isnan(x), 0, jnp.sign(x)) if jnp.issubdtype(x.dtype, jnp.floating) else jnp.sign(x)
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return jnp.where(jnp.isnan(x), 0, jnp.sign(x))
+    return x if x.dtype == jnp.bool_ else jnp.sign(x)
 
 
 def _round(x: Array, decimals: int = 0) -> Array:
@@ -133,7 +135,7 @@ _ARITHMETIC = {
     "hypot": _both(jnp.hypot),
     "copysign.Tensor copysign.Scalar": _both(jnp.copysign),
     "nextafter": jnp.nextafter,
-    "ldexp.Tensor": lambda x, exponent: x * 2.0**exponent,
+    "ldexp.Tensor": lambda x, exponent: as_floating(x) * 2.0 ** as_floating(exponent),
     "heaviside": _heaviside,
     "nan_to_num": _nan_to_num,
 }

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .rows import named
+from .rows import floating, named
 
 Weights = Callable[..., np.ndarray]
 
@@ -77,6 +77,8 @@ def _smooth(far: Any, sharp: float = -0.75, where: Any = np.where) -> Any:
 
 
 def _resized(weights: Weights, x: Array, sizes: Sequence[int], align_corners: bool, *scales: float | None) -> Array:
+    if not floating(x):
+        raise NotImplementedError("an image of integers between its entries")
     given = scales or [None] * len(sizes)
     olds = x.shape[-len(sizes) :]
     return _multiplied(x, [weights(*each, align_corners) for each in zip(olds, sizes, given, strict=True)])

@@ -32,6 +32,9 @@ def _is_scalar(source: Any, index: Array) -> bool:
 
 def _written(x: Array, at: tuple[Any, ...], source: Any, how: str, include_self: bool = True) -> Array:
     """An array with a source written at some places, or joined with what is there."""
+    if x.dtype == jnp.bool_ and how != "set":  # a sum of truths is whether there is one
+        found = _written(x.astype(jnp.int32), at, jnp.asarray(source).astype(jnp.int32), how, include_self)
+        return found.astype(bool)
     if how in ("set", "sum", "add"):
         source = jnp.asarray(source).astype(x.dtype)
     if how == "set":
@@ -134,7 +137,7 @@ def _kept(x: Array, mask: Array, indices: Sequence[Array | None], fill: Any) -> 
 
 def _kept_added(x: Array, mask: Array, indices: Sequence[Array | None], values: Array) -> Array:
     at = tuple(slice(None) if i is None else jnp.clip(i, -n, n - 1) for i, n in zip(indices, x.shape, strict=False))
-    return x.at[at].add(jnp.where(mask, values, 0).astype(x.dtype))
+    return _written(x, at, jnp.where(mask, values, 0), "add")
 
 
 ROWS = named(
