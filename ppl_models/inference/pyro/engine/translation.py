@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from .aten import TABLE
+from .aten import CONTIGUOUS, TABLE
 from .capture import NotCapturable
 
 DTYPES = {  # of torch -> of JAX
@@ -118,6 +118,8 @@ class Translation:
         """The name of an operation that the table lacks."""
         known = node.op != "call_function" or node in self.drawn or node.target is operator.getitem
         known = known or _copies(node) or str(node.target) in TABLE
+        laid = [n.meta["val"] for n in node.all_input_nodes] if str(node.target) in CONTIGUOUS else []
+        known = known and all(t.is_contiguous() for t in laid if isinstance(t, Tensor))
         return None if known else str(node.target).removesuffix(".default")
 
 
