@@ -1,6 +1,6 @@
 """Posteriors of posteriordb by guide: errors against the reference draws, beside autoguides and NUTS.
 
-    python -m benchmarks.posteriordb                                  # the whole table, about an hour on one thread
+    python -m benchmarks.posteriordb                                  # the whole table
     python -m benchmarks.posteriordb blr nes --ways diagonal full     # some of it
     python -m benchmarks.posteriordb --json posteriordb.json          # what is in there is not done again
     python -m benchmarks.posteriordb --language numpyro               # by the ports, in a quarter of the time
@@ -41,7 +41,7 @@ def by_pyro(name: str, way: str, options: dict) -> dict[str, np.ndarray]:
     pyro.clear_param_store()
     pyro.set_rng_seed(options["seed"])
     guide = getattr(autoguide, way)(model) if way in AUTO else Faithful(model, *columns, family=way)
-    fit(model, guide, tuple(columns), batch_size=len(columns[0]), compile=False, progress=False, **options)
+    fit(model, guide, tuple(columns), batch_size=len(columns[0]), progress=False, **options)
     with torch.no_grad(), pyro.plate("draws", DRAWS, dim=-1):
         return {key: _drawn(value.numpy()) for key, value in guide(*columns).items()}
 

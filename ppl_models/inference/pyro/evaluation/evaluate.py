@@ -1,6 +1,6 @@
 """`evaluate`: how well a (model, guide) pair explains data, with one call for any pair."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from math import isfinite, log
@@ -22,11 +22,12 @@ from ...objectives.finite import counted, infinite_terms, refuse
 from ...progress import BOUNDS, Progress
 from ...results import Evaluation as Evaluation
 from ..feeding.columns import Columns
-from ..passes.checks import CHUNK, as_they_come, check_values, evaluating, forked
+from ..passes.checks import CHUNK, as_they_come, check_values, evaluating, forked, generators
 from ..passes.pair_info import first_look, pair_info
 from ..passes.particles import vectorizes
 from ..passes.rows import SMALL, Few, check_rows, fewer
 from ..passes.terms import Terms, terms
+from .captured_pass import Passes
 
 
 @checked
@@ -131,6 +132,17 @@ def _evaluate(
 
     rest = as_they_come(model, guide, data, -(-n // size), device)
     bounds, log_ws, kls, bits = [], [], [], []
+    how = {"nesting": nesting, "analytic": analytic, "plate": plate, "sums": True}
+
+    def numbers(batch: Sequence[Any], count: int) -> list[Tensor]:
+        """Of a pass: log w, and the bound with the mean divergences."""
+        found = terms(model, guide, batch, particles=count, **how)
+        if found.full_size is not None:  # all the data at once, where it is more than was looked at
+            check_rows("evaluate", model, guide, batch, pair_info("evaluate", model, guide, batch, sums=True).pair)
+        log_w = _total(found) if whole else found.log_w
+        return [log_w, _means(found, units, sites)]
+
+    passes = Passes(numbers, (model, guide), n // size * len(chunks))
     infinite: dict[str, int] = {}
     with (
         pyro.validation_enabled(False),
@@ -144,14 +156,15 @@ def _evaluate(
             parts: list[tuple[Tensor, float, dict[str, float]]] = []
             masks: dict[str, Tensor] = {}
             for chunk in chunks:
-                how = {"nesting": nesting, "analytic": analytic, "plate": plate, "sums": True}
-                found = terms(model, guide, batch, particles=chunk, **how)
-                if found.full_size is not None:  # all the data at once, where it is more than was looked at
-                    again = pair_info("evaluate", model, guide, batch, sums=True).pair
-                    check_rows("evaluate", model, guide, batch, again)
-                log_w = _total(found) if whole else found.log_w
-                parts.append((log_w, *_numbers(found, units)))
-                if not isfinite(parts[-1][1]):
+                drawn = generators(device)
+                log_w, means = passes(batch, chunk)
+                bound, *each = means.tolist()
+                kl = dict(zip(sites, each, strict=True))
+                parts.append((log_w, bound, kl))
+                if not isfinite(bound):  # which site is it? the same pass, in all its terms
+                    with forked(batch):
+                        drawn()
+                        found = terms(model, guide, batch, particles=chunk, **how)
                     masks = {part: mask | masks.get(part, mask) for part, mask in infinite_terms(found).items()}
                 done += 1
                 if bar.due(done):
@@ -195,13 +208,10 @@ def _total(found: Terms) -> Tensor:
     return sum(t.sum(1, keepdim=True) for t in signed)
 
 
-def _numbers(found: Terms, n: int) -> tuple[float, dict[str, float]]:
-    """(ELBO, mean divergence of each latent), in nats per datum; a shared one counts once for all n data."""
-    # read at once, so that a device waits once
-    tensors = [elbo(found, data_size=n), *(value.mean() for value in found.kl.values())]
-    bound, *means = torch.stack([t.double() for t in tensors]).tolist()
-    kl = zip(found.kl, means, strict=True)
-    return bound, {site: value / n if site in found.shared else value for site, value in kl}
+def _means(found: Terms, n: int, sites: Iterable[str]) -> Tensor:
+    """The bound and the mean divergence of each latent, in nats per datum; a shared one counts once for all n data."""
+    means = [found.kl[site].mean() / (n if site in found.shared else 1) for site in sites]
+    return torch.stack([t.double() for t in (elbo(found, data_size=n), *means)])  # read at once: a device waits once
 
 
 def _has_bits(columns: Sequence[Any], run: Run) -> bool:
