@@ -14,7 +14,8 @@ import numpyro
 import numpyro.distributions as dist
 from jax import lax, random
 from jax.nn import silu, softplus
-from numpyro.handlers import scale
+from jax.scipy.special import logsumexp
+from numpyro.handlers import replay, scale, seed, substitute, trace
 from numpyro.infer import SVI, TraceMeanField_ELBO
 from torch import nn
 
@@ -254,3 +255,30 @@ def scanned(model, guide, x, **options) -> Callable[[int], None]:
         jax.block_until_ready((state, losses))
 
     return run
+
+
+def evaluated(model, guide, x, particles: int, rows: int) -> float:
+    """The negative bound by importance samples in nats per datum, jitted and vectorized over (particle, datum) rows."""
+    numpyro.enable_validation(False)
+    generate, infer = PAIRS[type(guide).__name__](model, guide)
+    x = jnp.asarray(x.cpu().numpy())
+    size = max(rows // particles, 1)
+
+    def traced(program, free, given):
+        found = trace(substitute(program, data=free)).get_trace(given)
+        return found, sum(s["fn"].log_prob(s["value"]) for s in found.values() if s["type"] == "sample")
+
+    def log_w(free, key, images):
+        given = jnp.tile(images, (particles, 1))
+        drawn, log_q = traced(seed(infer, key), free, given)
+        _, log_p = traced(replay(generate, drawn), free, given)
+        return (jnp.log(particles) - logsumexp((log_p - log_q).reshape(particles, -1), 0)).sum()
+
+    def parameters(program):
+        found = trace(seed(program, 0)).get_trace(x[:1])
+        return {name: s["value"] for name, s in found.items() if s["type"] == "param"}
+
+    free, run, total = parameters(infer) | parameters(generate), jax.jit(log_w), 0.0
+    for i in range(0, len(x), size):
+        total += float(run(free, random.PRNGKey(i), x[i : i + size]))
+    return total / len(x)

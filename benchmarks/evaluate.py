@@ -1,10 +1,11 @@
-"""Images a second of a bound by 1000 importance samples: `evaluate` against a loop written by hand, in turns.
+"""Images a second of a bound by 1000 importance samples: `evaluate` against loops by hand, in torch and JAX, in turns.
 
     python -m benchmarks.evaluate                          # vae and sere-vae, one thread
     python -m benchmarks.evaluate --profile --rounds 1     # and where the time of `evaluate` goes
 
-Both take the same rows (datum times particle) through the same networks at once, without gradients. The loop computes
-the bound alone; `evaluate` checks the pair and the data, and gives the ELBO and the divergence of each latent as well.
+All take the same rows (datum times particle) through the same networks at once, without gradients. The loops compute
+the bound alone; `evaluate` checks the pair and the data, and gives the ELBO and the divergence of each latent as well. JAX
+compiles its loop in every round, and `evaluate` its passes, where there are forty or more (`--images 1000`).
 """
 
 import argparse
@@ -21,6 +22,7 @@ from ppl_models.inference import evaluate
 
 from .table import evaluate_table
 from .timing import cores, in_turns, machine, on_threads, ratio
+from .variants import absent
 from .workloads import PIXELS, WORKLOADS
 
 
@@ -48,13 +50,24 @@ def measure(workload: str, images: int, particles: int, rows: int, rounds: int, 
     def of_hand():
         found["nll_hand"] = by_hand(bound, x, particles, rows)
 
-    times = in_turns({"hand": of_hand, "evaluate": of_ours}, rounds)  # both read their numbers, which waits for them
+    def of_numpyro():
+        from .by_numpyro import evaluated
+
+        found["nll_numpyro"] = evaluated(model, guide, x, particles, rows)
+
+    work = {"hand": of_hand, "evaluate": of_ours}  # all read their numbers, which waits for them
+    if device == "cpu" and absent("numpyro", device) is None:
+        work["numpyro"] = of_numpyro
+    times = in_turns(work, rounds)
     if show:
         with profile(activities=[ProfilerActivity.CPU]) as seen:
             of_ours()
         print(seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=20))
     speeds = {name: images / median(seconds) for name, seconds in times.items()}
-    return {**speeds, "ratio": ratio(times["evaluate"], times["hand"]), "images": images, **found}
+    ratios = {"ratio": ratio(times["evaluate"], times["hand"])}
+    if "numpyro" in times:
+        ratios["ratio_numpyro"] = ratio(times["evaluate"], times["numpyro"])
+    return {**speeds, **ratios, "images": images, **found}
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ WORDS = {
     "numpyro-scan": "NumPyro, `lax.scan`",
     "ours-eager": "ours, eager",
     "ours-compiled": "ours, compiled",
+    "ours-inductor": "ours, compiled by Inductor",
     "numpyro-port": "NumPyro, the port",
 }
 
@@ -81,13 +82,19 @@ def memory_table(found: dict) -> str:
 
 
 def evaluate_table(found: dict) -> str:
-    """One row a workload: images a second by hand and by `evaluate`, and the ratio of their times."""
-    head = ["workload", "importance samples", "by hand, images/s", "`evaluate`, images/s", "time, by hand = 1"]
-    lines = [
-        [w, str(found["about"]["particles"]), f"{r['hand']:.2f}", f"{r['evaluate']:.2f}", f"{r['ratio']:.3f}"]
-        for w, r in found["workloads"].items()
-    ]
-    return table(head, lines)
+    """One row a workload: images a second of the loops by hand and of `evaluate`, and the ratios of their times."""
+    rivals = {"hand": "ratio", "numpyro": "ratio_numpyro"}
+    rows = found["workloads"]
+    rivals = {name: key for name, key in rivals.items() if all(key in row for row in rows.values())}
+    words = {"hand": "by hand in torch", "numpyro": "by hand in JAX"}
+    head = ["workload", "importance samples", *(f"{words[n]}, images/s" for n in rivals), "`evaluate`, images/s"]
+    head += [f"its time, {words[name]} = 1" for name in rivals]
+
+    def line(name: str) -> list[str]:
+        speeds = [f"{rows[name][rival]:.2f}" for rival in (*rivals, "evaluate")]
+        return [name, str(found["about"]["particles"]), *speeds, *(f"{rows[name][key]:.3f}" for key in rivals.values())]
+
+    return table(head, [line(name) for name in rows])
 
 
 def scaling_table(found: dict) -> str:
