@@ -4,8 +4,8 @@
     python -m benchmarks.evaluate --profile --rounds 1     # and where the time of `evaluate` goes
 
 All take the same rows (datum times particle) through the same networks at once, without gradients. The loops compute
-the bound alone; `evaluate` checks the pair and the data, and gives the ELBO and the divergence of each latent as well. JAX
-compiles its loop in every round, and `evaluate` its passes, where there are forty or more (`--images 1000`).
+the bound alone; `evaluate` checks the pair and the data, and gives the ELBO and the divergence of each latent as well.
+JAX compiles its loop in every round, `evaluate` its passes where there are forty or more (`--images 1000`).
 """
 
 import argparse

@@ -300,7 +300,7 @@ def test_a_compiled_training_comes_to_the_same_end(tmp_path, monkeypatch):
     want = train(name, tmp_path / "whole", compile=True)
     for count in (8, 13):
         with monkeypatch.context() as patch:
-            bomb(patch, Compiled, "__call__", True, count)
+            bomb(patch, Compiled, "queue", True, count)
             with pytest.raises(Killed):
                 train(name, tmp_path / "broken", compile=True)
     assert_equal(want, train(name, tmp_path / "broken", compile=True))
@@ -516,7 +516,7 @@ def interrupted(words: list[str], number: int, folder: Path, cwd: Path | None = 
 )
 def test_a_signal_saves_and_says_how_to_go_on(number, code, tmp_path):
     """Between two steps, not at a record alone; workers hear Ctrl-C too."""
-    more = {"steps": 4000, "every": 70, "schedule": "constant"}
+    more = {"steps": 4000, "every": 70, "schedule": "constant", "compile": False}
     found, _, errors = interrupted(command("workers", tmp_path / "run", **more), number, tmp_path / "run")
     assert found == code, errors
     done = read(tmp_path / "run" / CHECKPOINT).about["step"]
