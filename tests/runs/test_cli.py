@@ -288,7 +288,7 @@ def test_data_that_are_no_images_are_said_so():
         ("train vae -g ladder --data none.npy", "none.npy: found no such file, want a .npy or .npz file; try"),
         ("train vae -g ladder --data folder:none", "none: found no such folder, want a folder of images; try"),
         ("train vae -g conditionals", "guide 'conditionals' is unknown"),
-        ("train vae -g ladder --transform sepia", "found 'sepia'"),
+        ("train vae -g ladder --transform sepia", "found transform='sepia'"),
         ("train vae -g ladder --device tpu", "found device='tpu', want the name of a device"),
         ("train vae -g ladder --epochs 1 --steps 1", "found epochs=1.0 and steps=1, want one of them"),
         ("train vae -g ladder -g family=round", "found family 'round'"),

@@ -119,7 +119,8 @@ def test_a_model_of_several_arguments(programs, backend):
     assert about["columns"] == {"x": {"shape": [3], "type": "float32"}, "y": {"shape": [], "type": "int64"}}
     assert about["rows"] == {"train": 25, "validation": 2, "test": 3}
     example = load_file("run/example.safetensors")
-    held = np.load("xy.npz")
+    with np.load("xy.npz") as file:
+        held = dict(file)
     assert np.array_equal(example["example.rows_y"].numpy(), held["y"][:3])
     assert "the arguments x, y" in complaint("sample run")
     before = json.loads(Path("run/evaluation.json").read_text())
@@ -141,7 +142,8 @@ def test_a_stopped_run_of_several_arguments_goes_on_to_the_same_end(programs):
     test = other.load_data()[-1]
     assert isinstance(other.guide, MeanField) and len(test) == 10
     assert evaluate(other.model, other.guide, test.columns, particles=2, progress=False).n == 10
-    held = dict(np.load("parts.npz"))
+    with np.load("parts.npz") as file:
+        held = dict(file)
     np.savez("parts.npz", **held | {"y_train": held["y_train"].astype(float), "y_test": held["y_test"].astype(float)})
     assert "parts.npz: found columns" in complaint("train --resume run -q")
 
