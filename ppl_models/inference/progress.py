@@ -51,6 +51,7 @@ class Progress:
             console=self.console,
             disable=not self.live,
         )
+        self.part = 0  # that was told
         self._work = "", 0.0  # what takes its time, and since when
         self.task = self.bar.add_task("fit", total=total, one=float("nan"), other=float("nan"))
 
@@ -58,7 +59,11 @@ class Progress:
         """Whether `advance` would show this step: the numbers of others need not be fetched from the device."""
         if self.live:
             return step == self.total or perf_counter() - self.shown > 0.1
-        return self.enabled and (step == self.total or step % max(self.total // 20, 1) == 0)
+        return self.enabled and (step == self.total or self._part(step) > self.part)
+
+    def _part(self, step: int) -> int:
+        """In which of some twenty parts a step lies, of which each is told once."""
+        return step // max(self.total // 20, 1)
 
     def advance(self, step: int, one: float, other: float) -> None:
         """Show that `step` steps are done, at these values of the two numbers (nats per datum)."""
@@ -69,6 +74,7 @@ class Progress:
             self.bar.update(self.task, completed=step, one=one, other=other)
         else:
             told = f"{self.names[0]} {one:.2f}  {self.names[1]} {other:.2f}"
+            self.part = self._part(step)
             self.console.print(f"step {step}/{self.total}  {told}", highlight=False)
 
     @contextmanager
@@ -79,7 +85,8 @@ class Progress:
             with _slow(label, lambda: None if self.live else self.say(f"{label} ..."), self.say, self.enabled):
                 yield
         finally:
-            self._work = "", 0.0
+            self.part = 0  # that was told
+        self._work = "", 0.0
 
     def doing(self) -> str:
         """What takes its time just now, with its seconds; nothing if nothing does."""

@@ -10,7 +10,7 @@ from torch.fx import GraphModule
 class AsItIs:
     """See `ppl_models.inference.pyro.engine.compilers.Compiler`."""
 
-    name, room = "inductor", 1  # which writes where its inputs lie, as this does
+    name, room = "inductor", 0  # which writes where its inputs lie, as this does
 
     def __init__(self, graph: GraphModule) -> None:
         self.run = torch.no_grad()(graph)

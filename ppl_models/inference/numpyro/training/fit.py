@@ -100,6 +100,8 @@ def fit(
     if workers:
         raise ValueError(f"fit: found workers={workers}, want 0: batches are made on the device here")
     config = configured(config, options)
+    if isinstance(config.compile, str) and config.compile != "auto":
+        raise ValueError(f"fit: found compile={config.compile!r}, a compiler of torch's steps; try compile=True")
     if config.loss is None:
         is_doubly(config.objective, config.gradient)
     else:

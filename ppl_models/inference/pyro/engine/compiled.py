@@ -58,6 +58,7 @@ class Compiled:
 
     def __call__(self, batches: Sequence[Sequence[Any]], now: StepInputs) -> Tensor:
         """Take one step; as `Eager.__call__`."""
+        self._take()
         key = self._key(batches)
         if self.last is not None and (key is None or self.last is not self.graphs.get(key)):
             self.settle()
@@ -69,13 +70,12 @@ class Compiled:
     def queue(self, batches: Sequence[Sequence[Any]], now: StepInputs) -> bool:
         """Take a step, now or with those that wait (`flush`); whether there is room for another to wait with it."""
         graph = self.last
-        if graph is None or graph.room == 1 or graph is not self.graphs.get(self._key(batches)):
-            self._take()
+        if graph is None or not graph.room or graph is not self.graphs.get(self._key(batches)):
             self.told.append(self(batches, now))
             return False
         graph.add(batches[0], now)
         self.waiting = batches[0]
-        return graph.room > 1
+        return graph.room > 0
 
     def flush(self) -> list[Tensor]:
         """What the steps tell that were queued, all of which are taken now."""
@@ -137,8 +137,8 @@ class Compiled:
         self.graphs[key] = graph
         return True
 
-    def _compiled(self, graph: GraphModule, inputs: Sequence[Tensor], own: int, varying: Sequence[int]) -> Compiler:
-        found = compiled(graph, inputs, own, varying, self.compiler, self.say)
+    def _compiled(self, graph: GraphModule, inputs: Sequence[Tensor], own: int, given: Sequence[int]) -> Compiler:
+        found = compiled(graph, inputs, own, given, self.compiler, self.say)
         self.compiler = found.name  # all graphs by one
         return found
 

@@ -18,7 +18,7 @@ class Compiler(Protocol):
 
     Attributes:
         name: of its compiler.
-        room: calls that may wait to be taken together. Where it is more than 1 there are `add` and `flush` (`Xla`).
+        room: calls that may yet wait to be taken together, 0 where none may. Others have `add` and `flush`.
     """
 
     name: str
@@ -40,7 +40,7 @@ def compiled(
     graph: GraphModule,
     inputs: Sequence[Tensor],
     own: int,
-    varying: Sequence[int],
+    given: Sequence[int],
     compiler: str | None,
     say: Callable[[str], None],
 ) -> Compiler:
@@ -49,7 +49,7 @@ def compiled(
     Args:
         graph, inputs: what to compile, and what it will be called with.
         own: so many of the first inputs may be kept elsewhere between calls.
-        varying: the inputs that differ from call to call, where many calls may be taken together.
+        given: the numbers of those that are handed over anew, where calls may wait and be taken together.
         compiler: "xla" or "inductor"; None takes XLA on a CPU, and Inductor where that is not to be had, for which
             `say` is given the reason.
         say: is given one line.
@@ -57,20 +57,29 @@ def compiled(
     Raises:
         NotCapturable: neither can, or the one that was asked for cannot.
     """
-    if compiler == "inductor" or inputs[0].device.type != "cpu":
+    on_cpu = inputs[0].device.type == "cpu"
+    if compiler == "xla" and not on_cpu:
+        raise NotCapturable(f"XLA compiles steps on a CPU, and the parameters are on {inputs[0].device}")
+    if compiler == "inductor" or not on_cpu:
         return Inductor(graph, inputs)
     try:
-        if not has_xla():
-            raise NotCapturable("JAX is not installed")
-        from .xla import Xla
-
-        return Xla(graph, inputs, own, varying)
+        return _xla(graph, inputs, own, given)
     except NotCapturable as why:
         if compiler == "xla":
             raise
         found = Inductor(graph, inputs)
         say(f"steps are compiled by Inductor, not by XLA: {why}")
         return found
+
+
+def _xla(graph: GraphModule, inputs: Sequence[Tensor], own: int, given: Sequence[int]) -> Compiler:
+    if not has_xla():
+        raise NotCapturable("JAX is not installed")
+    try:
+        from .xla import Xla
+    except Exception as error:  # noqa: BLE001 (a JAX that does not go with its jaxlib, or with this Python)
+        raise NotCapturable(f"JAX cannot be imported ({type(error).__name__}: {error})"[:200]) from error
+    return Xla(graph, inputs, own, given)
 
 
 def has_xla() -> bool:

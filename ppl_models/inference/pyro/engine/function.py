@@ -22,7 +22,7 @@ class Function:
         function: to tensors in any nested structure.
         inputs: a structure of tensors that it is captured with: `lists` of `buffers` first, `given` last.
         buffers: the parameters among it, with their moments and averages.
-        compile: makes a compiled graph of (graph, inputs, how many of the first are the lists, which vary).
+        compile: makes a compiled graph of (graph, inputs, how many of the first are the lists, which are given).
         whole: whether it is a whole step, of which many may be taken together.
     """
 
@@ -47,7 +47,7 @@ class Function:
         own = len(buffers.flat())
         self.state, self.replayed, self.outputs = flat[own : len(flat) - len(self.static)], None, ()
         given = range(len(flat) - len(self.static), len(flat))
-        self.run = compile(graph, [*flat, *self.held], own, [own, *given] if whole else [])  # the scalars come first
+        self.run = compile(graph, [*flat, *self.held], own, given if whole else ())
 
     @property
     def fixed(self) -> list[Tensor]:

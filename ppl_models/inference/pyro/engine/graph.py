@@ -103,8 +103,8 @@ class Graph:
 
     @property
     def room(self) -> int:
-        """Steps that may wait to be taken in one call."""
-        return self.functions[0].run.room if self.whole else 1
+        """Steps that may yet wait to be taken in one call; 0 where none may."""
+        return self.functions[0].run.room if self.whole else 0
 
     def add(self, batch: Sequence[Any], now: StepInputs) -> None:
         """Let a step wait; what it draws is drawn now."""
@@ -146,24 +146,25 @@ class Graph:
             NotCapturable: its loss is not that of the eager step from the same state of the generators.
         """
         eager, cuda = self.eager, [self.device] if self.device.type == "cuda" else []
-        touched = {id(t): t for function in self.functions for t in function.fixed}.values()
         with torch.no_grad():
-            before = [t.clone() for t in touched]
+            before = [t.clone() for t in self._touched()]
             with torch.random.fork_rng(cuda), pyro.validation_enabled(False):
                 state = eager.slots.objective
                 expected = negative(eager.config, eager.model, eager.guide, batch, now.beta, state).value
         with torch.no_grad():
-            _put_back(touched, before)
+            _put_back(self._touched(), before)
             with torch.random.fork_rng(cuda):
                 group, eager.group = eager.group, None
                 try:
                     found, _, _, taken = self([batch], now)[:4].unbind()
                     waits = bool(cuda) and self._waits(batch, now)
+                except Exception as error:  # noqa: BLE001 (what a compiler has overlooked: eager steps will tell)
+                    raise NotCapturable(f"the compiled step fails ({type(error).__name__}: {error})"[:200]) from error
                 finally:
                     eager.group = group
                     for function in self.functions:
                         function.run.forget()
-            _put_back(touched, before)
+            _put_back(self._touched(), before)
         rough = 2e-2 if eager.config.fit.precision != "float32" else 1e-3
         close = torch.isclose(found, expected.to(found), rtol=rough, atol=rough)
         left_out = taken == 0 if eager.config.fit.skip is not None else torch.zeros_like(close)  # which tells no loss
@@ -174,6 +175,10 @@ class Graph:
             )
         for function in self.functions if cuda and not waits else ():
             function.record(self.device)
+
+    def _touched(self) -> list[Tensor]:
+        """All that a step may write, each tensor once, where it lies now."""
+        return [*{id(t): t for function in self.functions for t in function.fixed}.values()]
 
     def _waits(self, batch: Sequence[Any], now: StepInputs) -> bool:
         """Whether a step waits for the device (a copy from the host, a check of a Cholesky factor), which a recording

@@ -36,7 +36,7 @@ class Inductor:
         NotCapturable: Inductor cannot compile it.
     """
 
-    name, room = "inductor", 1
+    name, room = "inductor", 0
 
     def __init__(self, graph: GraphModule, inputs: Sequence[Tensor]) -> None:
         options: dict[str, Any] = {"fallback_random": True}  # the draws of eager mode

@@ -72,20 +72,19 @@ class Translation:
     """
 
     def __init__(self, graph: GraphModule, inputs: Sequence[Tensor]) -> None:
+        # as captured: later ones do not tell how the memory lies that a draw fills
+        self.draws = [_draw(node) for node in graph.graph.nodes if _draws(node)]
         if not _only_writes(graph):
             graph = make_fx(torch.func.functionalize(graph), tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
         self.nodes = list(graph.graph.nodes)
-        self.draws: list[Draw] = []
-        self.drawn: dict[Node, int] = {}
-        for node in self.nodes:
-            if node.op == "call_function" and torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-                self.drawn[node] = len(self.draws)
-                self.draws.append(_draw(node))
+        self.drawn = {node: i for i, node in enumerate(node for node in self.nodes if _draws(node))}
         missing = {name for node in self.nodes if (name := self._untold(node)) is not None}
         if missing:
             raise NotCapturable(f"JAX has no translation of {', '.join(sorted(missing))} here")
         self.places = {node: i for i, node in enumerate(n for n in self.nodes if n.op == "placeholder")}
         stored = [into for node in self.nodes for into in _stored(node)]
+        if any(into not in self.places for into in stored):
+            raise NotCapturable("a normalization keeps its running moments in a part of another tensor")
         self.written = sorted({self.places[into] for into in stored})
 
     def __call__(self, inputs: Sequence[jax.Array], draws: Sequence[jax.Array]) -> tuple[list, list]:
@@ -106,9 +105,9 @@ class Translation:
                 written[self.places[node.args[0]]] = jnp.broadcast_to(new, old.shape).astype(old.dtype)
             else:
                 kwargs = torch.fx.node.map_arg(node.kwargs, values.__getitem__)
-                name = str(node.target)
-                found = TABLE.get(MOMENTS.get(name, name), node.target)(*args, **kwargs)
-                for into in _stored(node):
+                name, stored = str(node.target), _stored(node)
+                found = TABLE.get(MOMENTS[name] if stored else name, node.target)(*args, **kwargs)
+                for into in stored:
                     *found, values[into] = found
                     written[self.places[into]] = values[into]
                 values[node] = _typed(found, node.meta.get("val"))
@@ -164,6 +163,10 @@ def _is_empty(node: Any) -> bool:
     """Whether a node makes a tensor without values."""
     name = str(node.target) if isinstance(node, Node) else ""
     return name.startswith(("aten.empty", "aten.new_empty"))
+
+
+def _draws(node: Node) -> bool:
+    return node.op == "call_function" and torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def _draw(node: Node) -> Draw:

@@ -1,6 +1,7 @@
 """A captured graph compiled by XLA, which JAX brings: sooner than by Inductor, and to a faster step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -25,10 +26,8 @@ class Xla:
     Args:
         graph, inputs: what to compile, and what it will be called with.
         own: how many inputs stay.
-        varying: the numbers of those that differ from step to step, where the graph is a whole step.
-
-    Attributes:
-        room: calls that may wait to be taken together (`add`, `flush`); 1 where steps are not small.
+        given: the numbers of those that are handed over anew, where the graph is a whole step, of which many may be
+            taken together.
 
     Raises:
         NotCapturable: an operation that the table lacks, a draw that depends on tensors, or what XLA cannot compile.
@@ -36,22 +35,25 @@ class Xla:
 
     name = "xla"
 
-    def __init__(self, graph: GraphModule, inputs: Sequence[Tensor], own: int, varying: Sequence[int] = ()) -> None:
+    def __init__(self, graph: GraphModule, inputs: Sequence[Tensor], own: int, given: Sequence[int] = ()) -> None:
         self.own, self.kept = own, {}  # type: int, dict[int, jax.Array]
-        self.places: dict[int, int] = {}  # of those that torch's tensors share: the addresses
-        with jax.enable_x64(True), jax.default_device(cpu()), cached():
-            self.translation = Translation(graph, inputs)
-            like = [*inputs, *self.translation.draws]
-            shapes = [jax.ShapeDtypeStruct(tuple(t.shape), DTYPES[t.dtype]) for t in like]
-            self.loop = None
-            try:
-                if varying and suits(self.translation, inputs):
-                    self.loop = Loop(self.translation, inputs, varying)
+        self.loop: Loop | None = None
+        try:
+            with wide(), jax.default_device(cpu()), cached():
+                self.translation = Translation(graph, inputs)
+                if given and suits(self.translation, inputs, own, given):
+                    self.loop = Loop(self.translation, inputs, own)
                 else:
-                    self.run = jax.jit(self._flat).lower(*shapes).compile()
-            except Exception as error:  # noqa: BLE001 (whatever JAX refuses: another compiler may not)
-                line = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
-                raise NotCapturable(f"XLA could not compile the step ({line.strip()[:160]})") from error
+                    like = [*inputs, *self.translation.draws]
+                    shapes = [jax.ShapeDtypeStruct(tuple(t.shape), DTYPES[t.dtype]) for t in like]
+                    self.once = jax.jit(self._flat).lower(*shapes).compile()
+        except NotCapturable:
+            raise
+        except Exception as error:  # noqa: BLE001 (whatever JAX refuses: another compiler may not)
+            line = next((text for text in str(error).splitlines() if text.strip()), "")
+            raise NotCapturable(
+                f"XLA could not compile the step ({type(error).__name__}: {line.strip()[:160]})"
+            ) from error
 
     def _flat(self, *arrays: jax.Array) -> tuple[list, list]:
         count = len(arrays) - len(self.translation.draws)
@@ -59,21 +61,21 @@ class Xla:
 
     @property
     def room(self) -> int:
-        """Calls that may wait."""
-        return 1 if self.loop is None else MOST - self.loop.count
+        """Calls that may yet wait to be taken together; 0 where steps are not small."""
+        return 0 if self.loop is None else MOST - self.loop.count
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The graph's outputs."""
         if self.loop is not None:
             self.add(inputs)
-            return self.flush(inputs)[0]
+            return self.flush(inputs)[-1]
         arrays = [self._array(i, t) for i, t in enumerate(inputs)]
         arrays += [array_of(draw()) for draw in self.translation.draws]
-        return self._written(self.run, arrays, inputs)
+        return self._written(self.once, arrays, inputs)
 
     def add(self, inputs: Sequence[Tensor]) -> None:
-        """Let a call wait; what it draws is drawn now."""
-        self.loop.add([inputs[i] for i in self.loop.varying])
+        """Let a call wait; what it draws is drawn now, and what it reads, but for what calls write, is read now."""
+        self.loop.add(inputs)
 
     def flush(self, inputs: Sequence[Tensor]) -> list[list[Tensor]]:
         """The outputs of the calls that wait, one after the other."""
@@ -83,38 +85,42 @@ class Xla:
         stacked = self._written(loop.run, arrays, inputs)
         return [[each[i] for each in stacked] for i in range(count)]
 
+    @torch.no_grad()
     def _written(self, run: Callable[..., Any], arrays: Sequence[Any], inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs of a compiled function; what it writes is kept, or copied to its place."""
-        with jax.enable_x64(True):  # which numbers of double precision must pass unchanged
+        with wide():
             outputs, written = run(*arrays)
         for i, array in zip(self.translation.written, written, strict=True):
             if i < self.own:
                 self.kept[i] = array
-                self.places.pop(i, None)
             else:
                 inputs[i].copy_(tensor_of(array))
         return [tensor_of(array) for array in outputs]
 
     def _array(self, i: int, tensor: Tensor) -> Any:
-        if i in self.kept and self.places.get(i) in (None, tensor.data_ptr()):
-            return self.kept[i]
-        return array_of(tensor)
+        return self.kept[i] if i in self.kept else array_of(tensor)
 
     def settled(self) -> dict[int, Tensor]:
-        """What was written to the first inputs since the last time, as tensors of the same memory, by number."""
-        found = {i: tensor_of(array) for i, array in self.kept.items() if i not in self.places}
-        self.places |= {i: t.data_ptr() for i, t in found.items()}
+        """The first inputs that were written since the last time, as tensors of JAX's memory, by number."""
+        found, self.kept = {i: tensor_of(array) for i, array in self.kept.items()}, {}
         return found
 
     def forget(self) -> None:
         """Let go what was written to the first inputs: they hold their values of before."""
-        self.kept, self.places = {}, {}
+        self.kept = {}
+
+
+@contextmanager
+def wide() -> Iterator[None]:
+    """Inside, JAX has numbers of double precision, and joins shapes as torch does."""
+    with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
+        yield
 
 
 def array_of(tensor: Tensor) -> Any:
-    """A tensor as a compiled function takes it, without a copy."""
-    tensor = tensor.detach()
-    return jax.dlpack.from_dlpack(tensor) if tensor.dtype == torch.bfloat16 else tensor.numpy()
+    """A tensor as a compiled function takes it, without a copy if it is plain."""
+    tensor = tensor.detach().resolve_conj().resolve_neg()
+    return jax.dlpack.from_dlpack(tensor.contiguous()) if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
 def tensor_of(array: jax.Array) -> Tensor:

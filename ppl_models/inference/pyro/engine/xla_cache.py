@@ -30,14 +30,16 @@ def cpu() -> jax.Device:
 def cached() -> Iterator[None]:
     """Inside, XLA finds what it compiled in an earlier process, in the user's cache, or where JAX was told to look.
 
-    It is found by all that decides on the code: the operations, the versions, the processor and the options; so what
-    is found is what would be compiled.
+    It is found by all that decides on the code: the operations, the versions, the processor, the options and the number
+    of threads; so what is found is what would be compiled.
     """
     if jax.config.jax_compilation_cache_dir is not None:
         yield
         return
     least = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_compilation_cache_dir", str(Path(pooch.os_cache("ppl-models"), "xla")))
+    jax.config.update(
+        "jax_compilation_cache_dir", str(Path(pooch.os_cache("ppl-models"), f"xla-{torch.get_num_threads()}"))
+    )
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     compilation_cache.reset_cache()  # which has settled that there is none
     try:

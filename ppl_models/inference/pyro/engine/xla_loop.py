@@ -1,6 +1,7 @@
 """`Loop`: many steps of a small program in one call, as a loop inside the compiled function."""
 
 from collections.abc import Sequence
+from math import prod
 
 import jax
 import jax.numpy as jnp
@@ -11,22 +12,22 @@ from torch import Tensor
 from .translation import DTYPES, Translation
 
 MOST = 16  # steps a call
-SMALL = 2**22  # bytes of what a program writes, up to which a step takes less than what is around a call
+SMALL = 2**22  # bytes of what a step writes, and a quarter of it of what is handed to it, up to which it is short
 
 
 class Loop:
-    """Steps that wait for one call, with what differs between them: the arguments, and the draws.
+    """Steps that wait for one call, each with what it reads and draws but for what steps write.
 
     However many there are, they run through the same code: the numbers do not depend on how steps are put together.
 
     Args:
         translation: of a step.
         inputs: of a step.
-        varying: the numbers of those that differ from step to step.
+        own: so many of the first inputs are read when the steps are taken, though they do not write all of them.
     """
 
-    def __init__(self, translation: Translation, inputs: Sequence[Tensor], varying: Sequence[int]) -> None:
-        self.translation, self.varying, self.count = translation, list(varying), 0
+    def __init__(self, translation: Translation, inputs: Sequence[Tensor], own: int) -> None:
+        self.translation, self.varying, self.count = translation, _varying(translation, inputs, own), 0
         self.fixed = [i for i in range(len(inputs)) if i not in self.varying]
         like = [*(inputs[i] for i in self.varying), *translation.draws]
         self.stacks = [torch.zeros((MOST, *t.shape), dtype=t.dtype) for t in like]
@@ -34,10 +35,11 @@ class Loop:
         shapes = [jax.ShapeDtypeStruct(tuple(t.shape), DTYPES[t.dtype]) for t in given]
         self.run = jax.jit(self._steps).lower(jnp.zeros((), int), *shapes).compile()
 
-    def add(self, given: Sequence[Tensor]) -> None:
-        """Let a step wait, with its varying inputs; what it draws is drawn now."""
-        for stack, tensor in zip(self.stacks, given, strict=False):
-            stack[self.count].copy_(tensor)
+    @torch.no_grad()
+    def add(self, inputs: Sequence[Tensor]) -> None:
+        """Let a step wait, with its inputs; what it draws is drawn now."""
+        for stack, i in zip(self.stacks, self.varying, strict=False):
+            stack[self.count].copy_(inputs[i])
         for stack, draw in zip(self.stacks[len(self.varying) :], self.translation.draws, strict=True):
             draw.into(stack[self.count])
         self.count += 1
@@ -64,7 +66,14 @@ class Loop:
         return told, state
 
 
-def suits(translation: Translation, inputs: Sequence[Tensor]) -> bool:
-    """Whether steps are worth a loop: they write little, and have no convolutions, which are slow in loops of XLA."""
-    written = sum(inputs[i].numel() * inputs[i].element_size() for i in translation.written)
-    return written <= SMALL and not any("convolution" in str(node.target) for node in translation.nodes)
+def suits(translation: Translation, inputs: Sequence[Tensor], own: int, given: Sequence[int]) -> bool:
+    """Whether steps are worth a loop: they read and write little, and do not convolve, which is slow in XLA's loops."""
+    written = sum(inputs[i].nbytes for i in translation.written)
+    read = [inputs[i].nbytes for i in _varying(translation, inputs, own)]
+    read += [prod(draw.shape) * draw.dtype.itemsize for draw in translation.draws]
+    slow = any("convolution" in str(node.target) for node in translation.nodes)
+    return written <= SMALL and sum(read) <= SMALL // 4 and not slow and not {*translation.written} & {*given}
+
+
+def _varying(translation: Translation, inputs: Sequence[Tensor], own: int) -> list[int]:
+    return [i for i in range(own, len(inputs)) if i not in translation.written]

@@ -71,20 +71,14 @@ class PyroEngine:
         self.tally = torch.zeros(4 + len(self.latents), device=self.device)
         self.recent: list[tuple[StepInputs, Sequence[Any]]] = []  # the last steps, and a batch of each
         self.told: list[Tensor] = []  # what they told
+        self.say: Callable[[str], None] | None = None  # until it is said how the steps run
         self.best: list[Tensor] = []
 
     @contextmanager
     def running(self, say: Callable[[str], None], busy: Callable[[str], AbstractContextManager]) -> Iterator[None]:
         """Modules are in training mode, and Pyro's validation is off."""
         with set_to(self.programs, training=True), pyro.validation_enabled(False):
-            chosen = self._chosen()
-            if self.compiler is not None and self.compiler != chosen:
-                say(
-                    f"the run was started with {_steps(self.compiler)} and goes on with {_steps(chosen)}: its end will "
-                    "not be that of an uninterrupted one bit for bit"
-                )
-            elif self.config.compile == "auto" and chosen != "eager":
-                say(f"{self.total} steps are enough to have them compiled by {chosen}; compile=False is without")
+            self.say, chosen = say, self._chosen()
             if chosen != "eager":
                 self.step = Compiled(self.eager, say, busy, chosen if self._asks(chosen) else None)
             yield
@@ -108,6 +102,8 @@ class PyroEngine:
             self.told = self.step.flush()
         for each in self.told:
             self.tally += each
+        if self.say is not None:
+            self._tell_compiler()
         if self.device.type != "cuda" or any((now.step + 1) % LOOK == 0 for now, _ in self.recent):
             self._check()
         return len(self.recent)
@@ -228,8 +224,21 @@ class PyroEngine:
         return before if before in COMPILERS else here
 
     def _asks(self, chosen: str) -> bool:
-        """Whether no other compiler may stand in for the chosen one."""
-        return chosen in (self.config.compile, self.compiler)
+        """Whether no other compiler may stand in for the chosen one: it was, or too few steps are worth another."""
+        few = self.config.compile == "auto" and not self.config.captured(self.total, self.device.type, xla=False)
+        return few or chosen in (self.config.compile, self.compiler)
+
+    def _tell_compiler(self) -> None:
+        """Say how the steps run, after the first, where nobody has asked for it or it is not as it was."""
+        now = self._compiler()
+        if self.compiler is not None and self.compiler != now:
+            self.say(
+                f"the run was started with {_steps(self.compiler)} and goes on with {_steps(now)}: its end will not be "
+                "that of an uninterrupted one bit for bit"
+            )
+        elif self.compiler is None and self.config.compile == "auto" and now != "eager":
+            self.say(f"{self.total} steps are enough to have them compiled, by {now}; compile=False is without")
+        self.say = None
 
     def _compiler(self) -> str:
         """By which steps are compiled, or "eager"."""

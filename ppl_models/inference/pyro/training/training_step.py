@@ -53,21 +53,23 @@ class TrainingStep:
     def many(self, batches: Iterable[Sequence[Any]]) -> Tensor:
         """Take a step on each of some batches, small captured ones together; returns their losses, (batches,).
 
-        The numbers are those of the steps one by one.
+        The numbers are those of the steps one by one; what gives the batches does not see the parameters between them.
         """
         told: list[Tensor] = []
-        for args in batches:
-            batch, now = [tuple(args)], StepInputs(self.steps, self.lr, self.eager.beta)
-            if isinstance(self._step, Eager):
-                told.append(self._step(batch, now))
-            elif not self._step.queue(batch, now):
-                told += [each.clone() for each in self._step.flush()]
-            self.steps += 1
-            self._last = batch[0]
-        if isinstance(self._step, Compiled):
-            told += self._step.flush()
-            self._step.settle()
-        return torch.stack([each[0] for each in told])
+        try:
+            for args in batches:
+                batch, now = [tuple(args)], StepInputs(self.steps, self.lr, self.eager.beta)
+                if isinstance(self._step, Eager):
+                    told.append(self._step(batch, now))
+                elif not self._step.queue(batch, now):
+                    told += [each.clone() for each in self._step.flush()]
+                self.steps += 1
+                self._last = batch[0]
+        finally:  # whatever the batches raise, the steps before are taken
+            if isinstance(self._step, Compiled):
+                told += self._step.flush()
+                self._step.settle()
+        return torch.stack([each[0] for each in told]) if told else torch.zeros(0)
 
     def check(self) -> None:
         """Raise ValueError if a step was not finite, with the site that was not. On a GPU it waits for the steps."""
