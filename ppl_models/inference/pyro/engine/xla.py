@@ -37,6 +37,7 @@ class Xla:
 
     def __init__(self, graph: GraphModule, inputs: Sequence[Tensor], own: int, given: Sequence[int] = ()) -> None:
         self.own, self.kept = own, {}  # type: int, dict[int, jax.Array]
+        self.parts: list[Any] = []  # of those that are kept
         self.loop: Loop | None = None
         try:
             with wide(), jax.default_device(cpu()), cached():
@@ -44,8 +45,9 @@ class Xla:
                 if given and suits(self.translation, inputs, own, given):
                     self.loop = Loop(self.translation, inputs, own)
                 else:
-                    like = [*inputs, *self.translation.draws]
-                    shapes = [jax.ShapeDtypeStruct(tuple(t.shape), DTYPES[t.dtype]) for t in like]
+                    like = [(tuple(t.shape), t.dtype) for t in [*inputs, *self.translation.draws]]
+                    like += [(part.shape, inputs[part.place].dtype) for part in self.translation.parts]
+                    shapes = [jax.ShapeDtypeStruct(shape, DTYPES[dtype]) for shape, dtype in like]
                     self.once = jax.jit(self._flat).lower(*shapes).compile()
         except NotCapturable:
             raise
@@ -55,9 +57,10 @@ class Xla:
                 f"XLA could not compile the step ({type(error).__name__}: {line.strip()[:160]})"
             ) from error
 
-    def _flat(self, *arrays: jax.Array) -> tuple[list, list]:
-        count = len(arrays) - len(self.translation.draws)
-        return self.translation(arrays[:count], arrays[count:])
+    def _flat(self, *arrays: jax.Array) -> tuple[list, list, list]:
+        count = len(arrays) - len(self.translation.parts)
+        first = count - len(self.translation.draws)
+        return self.translation(arrays[:first], arrays[first:count], arrays[count:])
 
     @property
     def room(self) -> int:
@@ -71,6 +74,7 @@ class Xla:
             return self.flush(inputs)[-1]
         arrays = [self._array(i, t) for i, t in enumerate(inputs)]
         arrays += [array_of(draw()) for draw in self.translation.draws]
+        arrays += self.parts or [array_of(part.of(inputs[part.place])) for part in self.translation.parts]
         return self._written(self.once, arrays, inputs)
 
     def add(self, inputs: Sequence[Tensor]) -> None:
@@ -89,7 +93,7 @@ class Xla:
     def _written(self, run: Callable[..., Any], arrays: Sequence[Any], inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs of a compiled function; what it writes is kept, or copied to its place."""
         with wide():
-            outputs, written = run(*arrays)
+            outputs, written, self.parts = run(*arrays)
         for i, array in zip(self.translation.written, written, strict=True):
             if i < self.own:
                 self.kept[i] = array
@@ -102,12 +106,13 @@ class Xla:
 
     def settled(self) -> dict[int, Tensor]:
         """The first inputs that were written since the last time, as tensors of JAX's memory, by number."""
-        found, self.kept = {i: tensor_of(array) for i, array in self.kept.items()}, {}
+        found = {i: tensor_of(array) for i, array in self.kept.items()}
+        self.forget()
         return found
 
     def forget(self) -> None:
         """Let go what was written to the first inputs: they hold their values of before."""
-        self.kept = {}
+        self.kept, self.parts = {}, []
 
 
 @contextmanager

@@ -44,26 +44,28 @@ class Loop:
             draw.into(stack[self.count])
         self.count += 1
 
-    def _steps(self, count: Array, *arrays: Array) -> tuple[list[Array], list[Array]]:
+    def _steps(self, count: Array, *arrays: Array) -> tuple[list[Array], list[Array], list[Array]]:
         fixed = dict(zip(self.fixed, arrays, strict=False))
         stacks, written = arrays[len(self.fixed) :], self.translation.written
 
-        def step(i: Array, state: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+        def step(i: Array, state: Sequence[Array], parts: Sequence[Array]) -> tuple[list, list, list]:
             rows = [lax.dynamic_index_in_dim(stack, i, keepdims=False) for stack in stacks]
             now = fixed | dict(zip(self.varying, rows, strict=False)) | dict(zip(written, state, strict=True))
-            return self.translation([now[n] for n in range(len(now))], rows[len(self.varying) :])
+            return self.translation([now[n] for n in range(len(now))], rows[len(self.varying) :], parts)
 
-        def body(carried: tuple[Array, list[Array], list[Array]]) -> tuple[Array, list[Array], list[Array]]:
-            i, state, told = carried
-            outputs, state = step(i, state)
+        def body(carried: tuple[Array, list, list, list]) -> tuple[Array, list, list, list]:
+            i, state, parts, told = carried
+            outputs, state, parts = step(i, state, parts)
             told = [lax.dynamic_update_index_in_dim(t, o, i, 0) for t, o in zip(told, outputs, strict=True)]
-            return i + 1, state, told
+            return i + 1, state, parts, told
 
         begin = [fixed[n] for n in written]
-        shapes, _ = jax.eval_shape(step, count, begin)
+        parts = [part.of(fixed[part.place]) for part in self.translation.parts]
+        shapes, _, _ = jax.eval_shape(step, count, begin, parts)
         told = [jnp.zeros((MOST, *s.shape), s.dtype) for s in shapes]
-        _, state, told = lax.while_loop(lambda c: c[0] < count, body, (jnp.zeros_like(count), begin, told))
-        return told, state
+        carried = jnp.zeros_like(count), begin, parts, told
+        _, state, _, told = lax.while_loop(lambda c: c[0] < count, body, carried)
+        return told, state, []
 
 
 def suits(translation: Translation, inputs: Sequence[Tensor], own: int, given: Sequence[int]) -> bool:
