@@ -145,6 +145,7 @@ def test_a_line_through_costs():
     assert scaling.line([1, 2, 3], [1.0, 2.0, 6.0])["worst"] == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_the_command_of_a_step(tmp_path):
     file = tmp_path / "step.json"
     names = ["hand-eager", "ours-eager", "pyro-svi", "hand-graphs"]

@@ -206,7 +206,7 @@ def killed_on_the_way(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, 
     return ended
 
 
-OFTEN = ("plain", "patience, not stopped", "workers", "running statistics")
+OFTEN = ("plain", "patience, not stopped", "running statistics")
 
 
 @pytest.mark.parametrize("name", few(CASES, lambda name: name in OFTEN))

@@ -143,7 +143,11 @@ def test_settings_overrule_and_runs_overrule_sections():
         ('experiment = "bounds"\nseed = -1', {}, "found seed=-1, want an integer, 0 <= seed <= 4294967295"),
         (TWO, {"training.batch_size": "x"}, "found training.batch_size='x', want an integer of at least 1"),
         (TWO, {"training.lr": True}, "found training.lr=True, want a number of more than 0"),
-        (TWO, {"training.compile": 3}, "found training.compile=3, want one of 'auto', 'xla', 'inductor' or True or False"),
+        (
+            TWO,
+            {"training.compile": 3},
+            "found training.compile=3, want one of 'auto', 'xla', 'inductor' or True or False",
+        ),
         (
             TWO,
             {"runs.T = 9.training.lr": 1.0},
