@@ -40,10 +40,10 @@ def end(call: Callable[[], Any], name: str) -> str:
 def of_configurations(backend: str, folder: Path, door: Callable[[Path], Any], chosen: Callable[[list], list]) -> list:
     """The faults of the ends of a door that is given forged configurations."""
     whole, found = GOLDEN / f"run-{backend}", []
-    for place, what, config in chosen([*forgeries(json.loads((whole / "config.json").read_text()))]):
+    for place, what, forge in chosen([*forgeries(json.loads((whole / "config.json").read_text()))]):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(whole, folder)
-        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "config.json").write_text(json.dumps(forge()))
         if told := door(folder):
             found.append(f"{place}, {what}: {told}")
     return found
@@ -91,9 +91,9 @@ def of_recipes(folder: Path, step: int) -> list[str]:
     right, found = tomllib.loads(RECIPE), []
     right |= {"title": "a title", "seed": 0}
     right["runs"] = {"a": {"model": {"hidden": 2}, "training": {"lr": 0.01}}}
-    for place, what, recipe in [*forgeries(right)][::step]:
+    for place, what, forge in [*forgeries(right)][::step]:
         try:
-            (folder / "mine.toml").write_text(toml(recipe))
+            (folder / "mine.toml").write_text(toml(forge()))
         except (TypeError, UnicodeError):  # TOML has no such values
             continue
         told = line_fault(call(["recipe", "mine.toml", "--out", "new", "-q"]))

@@ -9,14 +9,10 @@ from pathlib import Path
 import jupytext
 import pytest
 
-from tests.helpers.cases import few
-
 FOLDER = Path(__file__).parents[2] / "notebooks"
 SOURCES = sorted(FOLDER.glob("*.py"))
 # a machine's own: home and work folders, temporary files, drives, and what IPython calls a cell's file
 PATHS = re.compile(r"(?<![\w.])/(home|root|Users|work|tmp|var|usr|opt|mnt)/|\b[A-Z]:\\|ipykernel_\d+|site-packages")
-
-QUICK = ("01",)  # half a minute each; the others take up to three
 
 ids = [source.stem for source in SOURCES]
 every_source = pytest.mark.parametrize("source", SOURCES, ids=ids)
@@ -37,7 +33,8 @@ def test_every_notebook_has_a_source() -> None:
     assert [path.stem for path in sorted(FOLDER.glob("*.ipynb"))] == [source.stem for source in SOURCES]
 
 
-@pytest.mark.parametrize("source", few(SOURCES, lambda source: source.stem[:2] in QUICK), ids=ids)
+@pytest.mark.slow  # half a minute to three each
+@every_source
 def test_source_runs(source: Path, tmp_path: Path) -> None:
     settings = {"PPL_MODELS_FAST": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
     # a bare expression shows nothing in a script, and a figure shown without a display warns: neither is the notebook's

@@ -199,7 +199,7 @@ OPTIONS = {
     "everything": {"ema": 0.9, "clip": 1.0, "weight_decay": 0.1, "warmup": 5, "skip": 50.0, "particles": 2},
 }
 # what "everything" or another has too
-ALONE = ("particles", "doubly", "skip none", "skip the first")
+ALONE = ("average", "clip", "decay", "particles", "doubly", "skip none", "skip the first")
 
 
 @pytest.mark.parametrize("name", few(OPTIONS, lambda name: name not in ALONE))

@@ -306,7 +306,7 @@ def agree_in_mean(model, guide, params, x, repeats: int, beta: float = 1.0, **ho
     [
         pytest.param(SelfReflective, 1.0, {"particles": 3}, marks=pytest.mark.slow),
         pytest.param(SelfReflective, 0.5, {"particles": 3}, marks=pytest.mark.slow),
-        (SelfReflective, 0.5, {"passes": 3}),
+        pytest.param(SelfReflective, 0.5, {"passes": 3}, marks=pytest.mark.slow),
         pytest.param(BottomUp, 1.0, {"particles": 3}, marks=pytest.mark.slow),
     ],
 )

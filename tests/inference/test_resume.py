@@ -206,7 +206,7 @@ def killed_on_the_way(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, 
     return ended
 
 
-OFTEN = ("plain", "patience, not stopped", "workers", "running statistics")
+OFTEN = ("plain", "patience, not stopped", "running statistics")
 
 
 @pytest.mark.parametrize("name", few(CASES, lambda name: name in OFTEN))
@@ -241,8 +241,13 @@ def test_the_cases_are_what_they_say(tmp_path):
     assert min(valid) < valid[-1], valid  # so the best is not the last
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("count", few([1, 2, 7], lambda count: count == 2))
+AMID = ("within a step", "validation", "writing", "between the files")
+
+
+@pytest.mark.parametrize(
+    ("count", "place"),
+    few([(n, place) for n in (1, 2, 7) for place in PLACES], lambda count, place: count == 2 and place in AMID),
+)
 def test_ended_once_at_each_place(place, count, tmp_path, monkeypatch):
     want = train("validation", tmp_path / "whole")
     with monkeypatch.context() as patch:
@@ -528,9 +533,8 @@ def test_a_signal_saves_and_says_how_to_go_on(number, code, tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
-@pytest.mark.parametrize(
-    ("number", "code"), few([(signal.SIGINT, 130), (signal.SIGTERM, 143)], lambda number, code: code == 143)
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_to_the_command_line(number, code, tmp_path):
     line = "train vae -g mean-field -m hidden=8 -m latent=2 -g hidden=8 --epochs 40 --evaluate 0 --threads 1"
     words = [sys.executable, "-m", "ppl_models", *line.split()]

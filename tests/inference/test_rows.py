@@ -26,6 +26,17 @@ except ImportError:
 
 LANGUAGES = ["pyro", pytest.param("numpyro", marks=pytest.mark.skipif(numpyro is None, reason="needs NumPyro"))]
 N, WIDTH = 30, 3
+
+
+def counts_of_rows(*counts: int) -> Any:
+    """Each in Pyro; in NumPyro, which compiles for each, the last one every time."""
+    cases = [*(("pyro", count) for count in counts)]
+    for count in counts:
+        marks = [pytest.mark.skipif(numpyro is None, reason="needs NumPyro")]
+        cases.append(pytest.param("numpyro", count, marks=marks + [pytest.mark.slow] * (count != counts[-1])))
+    return pytest.mark.parametrize(("language", "count"), cases)
+
+
 # x_i = z_i + 0.5 noise: the posterior is N(mean_i, 1 / 13)
 X = np.random.default_rng(0).normal(size=(N, 1)) + 0.5 * np.random.default_rng(1).normal(size=(N, WIDTH))
 MEANS, SCALE = X.sum(1) * 4 / 13, 13**-0.5
@@ -93,8 +104,7 @@ def test_a_pair_that_takes_any_rows_is_evaluated_in_parts(language):
         assert found.nll == pytest.approx(EVIDENCE, rel=1e-6) and found.notes == []
 
 
-@pytest.mark.parametrize("count", [1, 9, 60])
-@pytest.mark.parametrize("language", LANGUAGES)
+@counts_of_rows(1, 9, 60)
 def test_other_rows_are_refused_in_one_line_that_says_so(language, count):
     programs = Programs(language)
     x = programs.array(np.concatenate([X, X])[:count])
@@ -106,8 +116,7 @@ def test_other_rows_are_refused_in_one_line_that_says_so(language, count):
             to_arviz(model, programs.table, x, draws=3)
 
 
-@pytest.mark.parametrize("count", [9, 45])  # 45: a batch, and a rest of other rows
-@pytest.mark.parametrize("language", LANGUAGES)
+@counts_of_rows(9, 45)  # 45: a batch, and a rest of other rows
 def test_validation_data_of_other_rows_are_refused_likewise(language, count):
     programs = Programs(language)
     rows = programs.array(np.concatenate([X, X])[:count])

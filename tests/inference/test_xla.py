@@ -68,7 +68,7 @@ def test_programs_of_users(name):
     ("name", "guide", "family"),
     few(
         [(n, g, f) for n in MODELS for g in GUIDES for f in ("diagonal", "rank-one", "full", "flow")],
-        lambda name, guide, family: (name, guide, family) == ("sere", SelfReflective, "rank-one"),
+        lambda name, guide, family: (name, guide, family) == ("dlgm", SelfReflective, "rank-one"),
     ),
 )
 def test_pairs_of_the_collection(name, guide, family):

@@ -50,10 +50,9 @@ def sets(found):
     return {site: set(names) for site, names in found.items() if names}
 
 
-# one of every kind of program; the others differ in the guide alone
+# one of a kind of program; of nested plates and globals the factorizations are compared below, every time
 OFTEN = (
-    *("vae", "skip, bottom-up", "state space, smoothing", "mixture", "factor, one given the other"),
-    *("enumerated", "nested plates, mean field", "subsampled", "leak, mean"),
+    *("vae", "skip, bottom-up", "mixture", "factor, one given the other", "enumerated", "subsampled", "leak, mean"),
 )
 
 
@@ -74,7 +73,7 @@ BOTH = ("vae", "hierarchy, bottom-up", "skip, bottom-up", "state space, filterin
 BOTH += ("globals, first", "mixture", "nested plates")
 
 
-@pytest.mark.parametrize("name", few(BOTH, lambda name: name in ("skip, bottom-up", "globals, first", "nested plates")))
+@pytest.mark.parametrize("name", few(BOTH, lambda name: name in ("globals, first", "nested plates")))
 def test_both_languages_show_the_same_factorizations(name):
     (model, guide, x), (twin, other, args) = TWINS[name], PAIRS[name].build()
     report, theirs = compare(model, guide, x), compare(twin, other, *args)
@@ -425,7 +424,10 @@ def test_binomials_of_different_numbers_of_trials():
     assert compare(model, partial(guide, given=False), *args).missing == {"z": ("k",)}
 
 
-@pytest.mark.parametrize(("unit", "low", "high"), [(jnp.tanh, 1900, 2021), (jax.nn.softmax, 1000, 9000)])
+@pytest.mark.parametrize(
+    ("unit", "low", "high"),
+    few([(jnp.tanh, 1900, 2021), (jax.nn.softmax, 1000, 9000)], lambda unit, low, high: unit is jnp.tanh),
+)
 def test_verdicts_do_not_depend_on_the_seed_of_weights_of_units_that_saturate(unit, low, high):
     rng = np.random.default_rng(1)
     weights = {name: rng.uniform(-0.6, 0.6, (size, 4)) for name, size in (("py", 3), ("qu", 2), ("qv", 3))}

@@ -85,7 +85,7 @@ def test_an_encoder_of_the_users():
 # ---- NumPyro's own tools
 
 
-@pytest.mark.parametrize("guide", ["Ladder", "BottomUp"])
+@pytest.mark.parametrize("guide", few(["Ladder", "BottomUp"], lambda guide: guide == "BottomUp"))
 def test_svi_improves(guide):
     model, x = models.VAE(2, 2, 4, 0, "gaussian", key=KEY), jnp.asarray(X)
     q = getattr(guides, guide)(model, x, hidden=4, depth=0, key=KEY)
@@ -103,7 +103,7 @@ def test_the_analytic_elbo_agrees_in_mean():
     np.testing.assert_allclose(*losses, rtol=2e-2)
 
 
-@pytest.mark.parametrize("guide", ["SelfReflective", "Faithful"])
+@pytest.mark.parametrize("guide", few(["SelfReflective", "Faithful"], lambda guide: guide == "Faithful"))
 def test_guides_are_compiled_once(guide):
     runs = 0
 
@@ -181,7 +181,7 @@ def test_a_guide_reads_the_subsample_that_is_scored(guide):
     assert jnp.isfinite(loss.loss(KEY, {}, model, q, x))
 
 
-@pytest.mark.parametrize("guide", ["MeanField", "BottomUp"])
+@pytest.mark.parametrize("guide", few(["MeanField", "BottomUp"], lambda guide: guide == "MeanField"))
 def test_covariates_are_read_at_the_subsample_that_is_scored(guide):
     def model(x, c):
         with numpyro.plate("data", len(x), subsample_size=3) as rows:

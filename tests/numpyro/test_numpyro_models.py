@@ -185,7 +185,7 @@ def test_generates_and_observes_what_it_generated(name):
         assert jnp.isfinite(values[site]).all()
 
 
-@pytest.mark.parametrize("name", ["hierarchical, skips", "linear, parents"])
+@pytest.mark.parametrize("name", few(["hierarchical, skips", "linear, parents"], lambda name: name[0] == "h"))
 def test_factorizations_print_alike(name):
     theirs, ours = torchs(name), port(name)
     x = theirs(n=3).detach()
@@ -309,7 +309,7 @@ def test_blocks_are_torchs(name):
     assert (ours.join(blocks) == x.numpy()).all()
 
 
-@pytest.mark.parametrize("name", ["linear", "linear, parents"])
+@pytest.mark.parametrize("name", few(["linear", "linear, parents"], lambda name: name == "linear, parents"))
 def test_closed_forms_are_torchs(name):
     theirs = torchs(name).requires_grad_(False)
     ours = like_torch(port(name), theirs)

@@ -94,7 +94,7 @@ KINDS = {"deterministic": "deterministic", "reparam": "deterministic", "masked":
 CASES = [(language, how) for language in ("pyro", "numpyro") for how in KINDS]
 
 
-@pytest.mark.parametrize("language, how", few(CASES, lambda language, how: language == "pyro" or how == "delta"))
+@pytest.mark.parametrize("language, how", few(CASES, lambda language, how: language == "pyro"))
 def test_computed_values_are_no_data(language, how, wide):
     if language == "numpyro" and numpyro is None:
         pytest.skip("needs NumPyro")

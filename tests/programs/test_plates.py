@@ -37,7 +37,7 @@ everyhow = pytest.mark.parametrize(
     few(
         product(LANGUAGES, [20, 19], [False, True], ["people", "data"]),
         lambda language, items, transposed, name: (
-            language == "pyro" or (items == 20 and transposed == (name == "people"))
+            language == "pyro" or (items == 20 and transposed and name == "people")
         ),
     ),
 )
