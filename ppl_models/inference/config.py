@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypedDict, cast, get_args
 from ppl_models.parts.checked import checked, nearest
 from ppl_models.parts.kinds import LARGEST, Count, Is, NotNegative, Number, Positive, Seed, Whole
 from ppl_models.programs.arguments import takes
+from ppl_models.programs.legible import cut
 
 from .objectives.bounds import elbo
 from .objectives.stateful import is_objective
@@ -275,6 +276,6 @@ def compared(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
     for name, value in now.items():
         if name not in free and (was := to_jsonable(then.get(name, usual[name]))) != value:
             raise ValueError(
-                f"fit: found {name}={value!r}, but the run in this folder was started with {was!r}; resume with the "
-                "arguments that it was started with, or choose another folder"
+                f"fit: found {name}={value!r}, but the run in this folder was started with {cut(repr(was), 200)}; "
+                "resume with the arguments that it was started with, or choose another folder"
             )

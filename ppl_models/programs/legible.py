@@ -1,4 +1,4 @@
-"""`legible`: text of a name or a file as it can be shown, steering no terminal; `brief`, `listed`: not by the page."""
+"""`legible`: text of files as it can be shown, steering no terminal; `brief`, `cut`, `listed`: not at length."""
 
 import re
 from collections.abc import Sequence
@@ -24,6 +24,16 @@ def brief(text: str) -> str:
     'xxxxxxxxxxxxxxxxxxxxxxxxxx ... xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'
     """
     return re.sub(rf"\S{{{LONGEST + 1},}}", lambda word: f"{word[0][:100]} ... {word[0][-100:]}", text)
+
+
+def cut(text: str, most: int = LONGEST) -> str:
+    """The text without its middle where it is long.
+
+    >>> cut("a" * 50 + "b" * 50, 20)
+    'aaaaaaaaaa ... bbbbbbbbbb'
+    """
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
 
 
 def listed(names: Sequence[str], most: int = 20) -> str:

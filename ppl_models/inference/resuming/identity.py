@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ppl_models.programs.legible import cut, legible, listed
 from ppl_models.programs.pairs import Pair
 from ppl_models.programs.record import Site
 
@@ -111,8 +112,9 @@ class Identity:
             for name in {**was, **sites}:
                 if (one := was.get(name)) != (other := sites.get(name)):
                     raise ValueError(
-                        f"fit: the {label} is not that of the run in {folder}: its site {name!r} was {_of_site(one)}, "
-                        f"and is {_of_site(other)}; resume with the same programs, or choose another folder"
+                        f"fit: the {label} is not that of the run in {folder}: its site {cut(repr(name), 80)} was "
+                        f"{_of_site(one)}, and is {_of_site(other)}; resume with the same programs, or choose another "
+                        "folder"
                     )
 
 
@@ -163,8 +165,8 @@ def _of_site(told: Sequence[Any] | None) -> str:
     if told is None:
         return "not there"
     kind, family, shape, plates = told
-    inside = f" in {', '.join(name for name, _ in plates)}" if plates else ""
-    return f"{kind} {family} of shape {tuple(shape)}{inside}"
+    inside = f" in {listed([name for name, _ in plates])}" if plates else ""
+    return cut(legible(f"{kind} {family} of shape {tuple(shape)}{inside}"), 120)
 
 
 def _listed(names: Sequence[str]) -> str:
