@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What a GPU has to say: the tests marked cuda, then the step of every workload. Parts that are done are not done again.
 #
-#   benchmarks/device.sh OUT          # on CUDA; about eight minutes
+#   benchmarks/device.sh OUT          # on CUDA; eight minutes at most
 #   benchmarks/device.sh OUT cpu      # a rehearsal: the same commands, one round
 #
 # OUT gets tests.txt, WORKLOAD.json and WORKLOAD.txt for each workload, and machine.txt.
@@ -28,8 +28,8 @@ part() { # part NAME SECONDS COMMAND...: run it once, to NAME.txt, within so man
 }
 
 if [[ "$device" == cuda ]]; then nvidia-smi --query-gpu=name,driver_version --format=csv,noheader >"$out/machine.txt"; fi
-part tests 240 "$python" -m pytest -q -m cuda -p no:cacheprovider tests
+part tests 150 "$python" -m pytest -q -m cuda -p no:cacheprovider tests
 for workload in toy vae ladder-32 ladder-256 sere-vae; do
-    part "$workload" 90 "$python" -m benchmarks.step --device "$device" --workload "$workload" --rounds "$rounds" \
+    part "$workload" 65 "$python" -m benchmarks.step --device "$device" --workload "$workload" --rounds "$rounds" \
         --steps 10 --variant hand-eager --variant ours-eager --variant ours-compiled --json "$out/$workload.json"
 done

@@ -26,7 +26,7 @@ from ppl_models.inference.config import FitConfig
 from ppl_models.runs import names
 
 from .table import pairs_table
-from .timing import cores, in_turns, machine, on_threads, ratio
+from .timing import cores, in_turns, machine, on_threads, ratio, without_caches
 
 LR, BATCH, PIXELS = 1e-3, 64, 784
 SIZES = {
@@ -151,9 +151,7 @@ def main() -> None:
         words += [f"--rounds={args.rounds}", f"--steps={args.steps}", f"--worker={threads}"]
         with tempfile.TemporaryDirectory() as folder:
             words += [f"--json={args.json.absolute()}"] if args.json else []
-            on_threads(
-                threads, "benchmarks.pairs", words, {"TORCHINDUCTOR_CACHE_DIR": folder, "XDG_CACHE_HOME": folder}
-            )
+            on_threads(threads, "benchmarks.pairs", words, without_caches(folder))
         return
     torch.set_num_threads(args.worker)
     about = {**machine(), "threads": args.worker, "device": "cpu", "rounds": args.rounds, "steps": args.steps}

@@ -23,7 +23,7 @@ from time import perf_counter
 import torch
 
 from .table import step_table
-from .timing import cores, in_turns, machine, on_threads, ratio
+from .timing import cores, in_turns, machine, on_threads, ratio, without_caches
 from .variants import BASE, OURS, RIVALS, VARIANTS, absent
 from .workloads import WORKLOADS, Workload
 
@@ -106,8 +106,8 @@ def main() -> None:
     for threads in counts:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "found.json")
-            cold = {"TORCHINDUCTOR_CACHE_DIR": folder, "XDG_CACHE_HOME": folder}  # set-up is that of a first time
-            on_threads(threads, "benchmarks.step", [*common, f"--worker={threads}", f"--json={file}"], cold)
+            words = [*common, f"--worker={threads}", f"--json={file}"]
+            on_threads(threads, "benchmarks.step", words, without_caches(folder))
             found.append(json.loads(file.read_text()))
     if args.json:
         args.json.write_text(json.dumps({"step": found}, indent=1) + "\n")

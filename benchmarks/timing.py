@@ -78,6 +78,11 @@ def on_threads(threads: int, module: str, args: list[str], environment: Mapping[
         os.sched_setaffinity(0, allowed)
 
 
+def without_caches(folder: str) -> dict[str, str]:
+    """The environment in which nothing is found that was compiled before: set-up is that of a first time."""
+    return {"TORCHINDUCTOR_CACHE_DIR": folder, "XDG_CACHE_HOME": folder}
+
+
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -23,9 +23,18 @@ Run = Callable[[int], None]
 def waited(step: Callable[[], object], x: Tensor) -> Run:
     """So many steps, and a wait for the device of x."""
 
-    def run(steps):
+    def many(steps):
         for _ in range(steps):
             step()
+
+    return ended(many, x)
+
+
+def ended(many: Run, x: Tensor) -> Run:
+    """A function that takes many steps, and then waits for the device of x."""
+
+    def run(steps):
+        many(steps)
         if x.is_cuda:
             torch.cuda.synchronize()
 
@@ -71,14 +80,12 @@ def ours(workload: Workload, device: str, particles: int = 1, compile: str | boo
     options = {"particles": particles} if particles > 1 else {}
     step = training_step(model, guide, (x,), compile=compile, lr=LR, **options)
 
-    def run(steps):
+    def many(steps):
         step.many([(x,)] * steps)
         for note in step.notes:  # it fell back, and would be timed for what it is not
             raise NotImplementedError(note)
-        if x.is_cuda:
-            torch.cuda.synchronize()
 
-    return run
+    return ended(many, x)
 
 
 def numpyro(workload: Workload, device: str, scan: bool) -> Run:

@@ -22,7 +22,9 @@ GRADIENTS = get_args(Gradient)
 Precision = Literal["float32", "bfloat16"]
 Schedule = Annotated[Callable[[int], float], Is("a function of the step", partial(takes, 1))]
 Objective = Annotated[Callable[..., Any], Is("an objective", is_objective, error=ValueError)]
-Compile = Literal["auto", "xla", "inductor"] | bool
+Compiler = Literal["xla", "inductor"]  # of torch's steps
+COMPILERS = get_args(Compiler)
+Compile = Literal["auto", Compiler] | bool
 # Steps from which a capture pays: compiled by XLA (seconds), by Inductor on a CPU (about half a minute), on a GPU. By
 # the number of steps and not by the clock, so that runs decide alike.
 WORTHWHILE = {"xla": 1000, "cpu": 5000, "cuda": 500}

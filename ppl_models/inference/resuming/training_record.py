@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, cast
 
 from ppl_models.parts.kinds import WRONG, Count, Is, Kind, NotNegative, Whole, entries, items, kind_of
 
+from ..config import Compiler
 from ..watch import Watch
 
 NUMBER = (int, float)
@@ -39,7 +40,7 @@ LATER: Mapping[str, Any] = {  # what older ones do not
     "sources": Annotated[list, items("texts of both programs", TEXTS, 2)],
     "versions": Annotated[dict, entries("texts or None", str | None)],
     "threads": Count | None,
-    "compiler": Literal["xla", "inductor", "eager"],  # of torch's steps
+    "compiler": Literal["eager", Compiler],
 }
 
 

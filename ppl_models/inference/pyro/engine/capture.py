@@ -130,12 +130,17 @@ def _lifted(graph: GraphModule) -> list[Tensor]:
     return tensors
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, the name of its class where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def reason(error: BaseException) -> str:
     """The obstacle to a capture, in one line: the operation and where the program asked for it."""
     if isinstance(error, NotCapturable):
         return str(error) + _place(error)
     operation = next((str(a) for a in (*error.args, getattr(error, "func", None)) if str(a).startswith("aten.")), None)
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    text = first_line(error)
     if operation is None and "aten." in text:
         operation = next(w.strip("(),:;'\"") for w in text.split() if w.strip("(),:;'\"").startswith("aten."))
     read = type(error).__name__.startswith("GuardOnDataDependent") or "_local_scalar_dense" in (operation or "")

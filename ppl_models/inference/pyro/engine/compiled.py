@@ -97,7 +97,7 @@ class Compiled:
 
     def _key(self, batches: Sequence[Sequence[Any]]) -> Any:
         """By what a graph is found: the one shape of batches, and whether the programs are in training mode."""
-        keys = {tuple(_shape(x) for x in batch) for batch in batches}
+        keys = {tuple(shape_of(x) for x in batch) for batch in batches}
         return (keys.pop(), *(module.training for module in self.modules)) if len(keys) == 1 else None
 
     def _ready(self, key: Any, batches: Sequence[Sequence[Any]], now: StepInputs) -> bool:
@@ -152,6 +152,7 @@ class Compiled:
             self.eager.steps = None  # the moments lie elsewhere now
 
 
-def _shape(x: Any) -> Any:
+def shape_of(x: Any) -> Any:
+    """The shape of an argument, by which graphs are told apart."""
     # with the strides, which the compiled code takes for granted
     return (tuple(x.shape), x.stride(), x.dtype, x.device) if isinstance(x, Tensor) else type(x)

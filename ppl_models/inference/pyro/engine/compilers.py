@@ -10,8 +10,6 @@ from torch.fx import GraphModule
 from .capture import NotCapturable
 from .inductor import Inductor
 
-COMPILERS = "xla", "inductor"
-
 
 class Compiler(Protocol):
     """A compiled graph.

@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Graph, GraphModule
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from .capture import NotCapturable
+from .capture import NotCapturable, first_line
 
 CPU: dict[str, Any] = {
     # the host part in C++ too, compiled apart from the kernels: half the time to compile, a few percent of a step
@@ -51,8 +51,7 @@ class Inductor:
                 shapes = [mode.from_tensor(t, static_shapes=True) for t in inputs]
                 self.run = _inductor.compile(_without_values(graph), shapes, options=options)
             except Exception as error:  # noqa: BLE001 (no compiler, or an operation that it does not know)
-                line = next((text for text in str(error).splitlines() if text.strip()), type(error).__name__)
-                raise NotCapturable(f"Inductor could not compile the step ({line.strip()[:160]})") from error
+                raise NotCapturable(f"Inductor could not compile the step ({first_line(error)[:160]})") from error
 
     def __call__(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """The graph's outputs."""

@@ -14,12 +14,9 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from .aten import CONTIGUOUS, TABLE
+from .aten.rows import dtype_of
 from .capture import NotCapturable
 
-DTYPES = {  # of torch -> of JAX
-    getattr(torch, name): jnp.dtype(getattr(jnp, name))
-    for name in "float16 bfloat16 float32 float64 int8 int16 int32 int64 uint8 complex64 complex128".split()
-} | {torch.bool: jnp.dtype(bool)}
 # normalizations that write their running moments, though nothing says so -> those that give them
 MOMENTS = {"aten.native_batch_norm.default": "aten._native_batch_norm_legit_functional.default"}
 # draws that fill a tensor, whatever it held; functions of such a name that read it; and those that draw another like it
@@ -246,5 +243,4 @@ def _typed(found: Any, like: Any) -> Any:
         return [_typed(each, other) for each, other in zip(found, likes, strict=True)]
     if not isinstance(like, Tensor) or found is None:
         return found
-    array = jnp.asarray(found)
-    return array if array.dtype == DTYPES[like.dtype] else array.astype(DTYPES[like.dtype])
+    return jnp.asarray(found).astype(dtype_of(like.dtype))

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from .capture import NotCapturable
-from .translation import DTYPES, Translation
+from .aten.rows import dtype_of
+from .capture import NotCapturable, first_line
+from .translation import Translation
 from .xla_cache import cached, cpu
 from .xla_loop import MOST, Loop, suits
 
@@ -47,14 +48,13 @@ class Xla:
                 else:
                     like = [(tuple(t.shape), t.dtype) for t in [*inputs, *self.translation.draws]]
                     like += [(part.shape, inputs[part.place].dtype) for part in self.translation.parts]
-                    shapes = [jax.ShapeDtypeStruct(shape, DTYPES[dtype]) for shape, dtype in like]
+                    shapes = [jax.ShapeDtypeStruct(shape, dtype_of(dtype)) for shape, dtype in like]
                     self.once = jax.jit(self._flat).lower(*shapes).compile()
         except NotCapturable:
             raise
         except Exception as error:  # noqa: BLE001 (whatever JAX refuses: another compiler may not)
-            line = next((text for text in str(error).splitlines() if text.strip()), "")
             raise NotCapturable(
-                f"XLA could not compile the step ({type(error).__name__}: {line.strip()[:160]})"
+                f"XLA could not compile the step ({type(error).__name__}: {first_line(error)[:160]})"
             ) from error
 
     def _flat(self, *arrays: jax.Array) -> tuple[list, list, list]:

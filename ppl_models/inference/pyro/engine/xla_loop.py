@@ -9,7 +9,8 @@ import torch
 from jax import Array, lax
 from torch import Tensor
 
-from .translation import DTYPES, Translation
+from .aten.rows import dtype_of
+from .translation import Translation
 
 MOST = 16  # steps a call
 SMALL = 2**22  # bytes of what a step writes, and a quarter of it of what is handed to it, up to which it is short
@@ -32,7 +33,7 @@ class Loop:
         like = [*(inputs[i] for i in self.varying), *translation.draws]
         self.stacks = [torch.zeros((MOST, *t.shape), dtype=t.dtype) for t in like]
         given = [*(inputs[i] for i in self.fixed), *self.stacks]
-        shapes = [jax.ShapeDtypeStruct(tuple(t.shape), DTYPES[t.dtype]) for t in given]
+        shapes = [jax.ShapeDtypeStruct(tuple(t.shape), dtype_of(t.dtype)) for t in given]
         self.run = jax.jit(self._steps).lower(jnp.zeros((), int), *shapes).compile()
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...interrupts import abandoned
 from ..engine.capture import NotCapturable, capture
+from ..engine.compiled import shape_of
 from ..engine.compilers import Compiler, compiled, has_xla
 from ..engine.python_state import Attributes
 
@@ -37,7 +38,7 @@ class Passes:
 
     def __call__(self, batch: Sequence[Any], particles: int) -> list[Tensor]:
         """The function's tensors."""
-        shape = (particles, *((x.shape, x.stride(), x.dtype) if isinstance(x, Tensor) else type(x) for x in batch))
+        shape = (particles, *map(shape_of, batch))
         if self.run is not None and shape == self.shape:
             return list(self.run([*batch, *self.held]))
         before = torch.get_rng_state()

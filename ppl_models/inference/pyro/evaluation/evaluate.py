@@ -22,11 +22,12 @@ from ...objectives.finite import counted, infinite_terms, refuse
 from ...progress import BOUNDS, Progress
 from ...results import Evaluation as Evaluation
 from ..feeding.columns import Columns
-from ..passes.checks import CHUNK, as_they_come, check_values, evaluating, forked, generators
+from ..passes.checks import CHUNK, as_they_come, check_values, evaluating, forked
 from ..passes.pair_info import first_look, pair_info
 from ..passes.particles import vectorizes
 from ..passes.rows import SMALL, Few, check_rows, fewer
 from ..passes.terms import Terms, terms
+from ..training.state import rng_state, set_rng_state
 from .captured_pass import Passes
 
 
@@ -156,14 +157,14 @@ def _evaluate(
             parts: list[tuple[Tensor, float, dict[str, float]]] = []
             masks: dict[str, Tensor] = {}
             for chunk in chunks:
-                drawn = generators(device)
+                drawn = rng_state(device)
                 log_w, means = passes(batch, chunk)
                 bound, *each = means.tolist()
                 kl = dict(zip(sites, each, strict=True))
                 parts.append((log_w, bound, kl))
                 if not isfinite(bound):  # which site is it? the same pass, in all its terms
                     with forked(batch):
-                        drawn()
+                        set_rng_state(drawn, device)
                         found = terms(model, guide, batch, particles=chunk, **how)
                     masks = {part: mask | masks.get(part, mask) for part, mask in infinite_terms(found).items()}
                 done += 1

@@ -136,19 +136,6 @@ def forked(places: Iterable[Any]) -> Any:
     return torch.random.fork_rng({d for d in found if isinstance(d, torch.device) and d.type == "cuda"})
 
 
-def generators(device: torch.device | None) -> Callable[[], None]:
-    """A function that gives the global generators, of the CPU and of a device, their state of now."""
-    cuda = device if device is not None and device.type == "cuda" else None
-    kept = torch.get_rng_state(), None if cuda is None else torch.cuda.get_rng_state(cuda)
-
-    def restore() -> None:
-        torch.set_rng_state(kept[0])
-        if kept[1] is not None:
-            torch.cuda.set_rng_state(kept[1], cuda)
-
-    return restore
-
-
 @contextmanager
 def evaluating(*programs: Any) -> Iterator[None]:
     """Inside, the modules of programs are in evaluation mode, and outside each in its own again.

@@ -14,11 +14,11 @@ from torch import Tensor
 from ppl_models.parts.kinds import Count
 from ppl_models.programs.rows import AsTheyCome
 
-from ...config import FitConfig
+from ...config import COMPILERS, FitConfig
 from ...objectives.bounds import elbo
 from ...resuming.training_record import check_training, checked, usable
 from ..engine.compiled import Compiled
-from ..engine.compilers import COMPILERS, has_xla
+from ..engine.compilers import has_xla
 from ..engine.step import Eager, StepInputs
 from ..feeding.batches import Batches
 from ..feeding.columns import Columns

@@ -1,7 +1,7 @@
 """`training_step`: one optimizer step of a pair, for a training loop of your own."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyProgram, Count, NotNegative, Positive
 
-from ...config import Decay, FitConfig, Gradient, Objective, Precision
+from ...config import Compiler, Decay, FitConfig, Gradient, Objective, Precision
 from ...objectives.bounds import elbo
 from ...weighing import Weighing
 from ..engine.compiled import Compiled
@@ -32,7 +32,7 @@ class TrainingStep:
         notes: why steps run uncompiled, or by another compiler, if they do.
     """
 
-    def __init__(self, eager: Eager, compile: Literal["xla", "inductor"] | bool, lr: float) -> None:
+    def __init__(self, eager: Eager, compile: Compiler | bool, lr: float) -> None:
         self.eager, self.slots, self.lr, self.steps = eager, eager.slots, lr, 0
         self.notes: list[str] = []
         compiler = compile if isinstance(compile, str) else None
@@ -88,7 +88,7 @@ def training_step(
     guide: AnyProgram,
     args: Sequence[Any],
     *,
-    compile: Literal["xla", "inductor"] | bool = False,
+    compile: Compiler | bool = False,
     lr: Positive = 1e-3,
     weight_decay: NotNegative = 0.0,
     clip: Positive | None = None,

@@ -8,50 +8,18 @@ right only where every tensor lies in memory in one piece, row by row: torch giv
 """
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
-from . import (
-    activations,
-    indexing,
-    linear_algebra,
-    losses,
-    made,
-    norms,
-    pointwise,
-    pools,
-    products,
-    reductions,
-    resizing,
-    scatters,
-    shapes,
-    sorting,
-    special,
-    spectra,
-)
 from .linear_algebra import FACTORED
 
-TABLE: dict[str, Callable[..., Any]] = {
-    name: row
-    for kind in (
-        activations,
-        indexing,
-        linear_algebra,
-        losses,
-        made,
-        norms,
-        pointwise,
-        pools,
-        products,
-        reductions,
-        resizing,
-        scatters,
-        shapes,
-        sorting,
-        spectra,
-        special,
-    )
-    for name, row in kind.ROWS.items()
-}
+KINDS = (
+    *("activations", "indexing", "linear_algebra", "losses", "made", "norms", "pointwise", "pools", "products"),
+    *("reductions", "resizing", "scatters", "shapes", "sorting", "special", "spectra"),
+)
+TABLE: dict[str, Callable[..., Any]] = {}
+for _kind in KINDS:
+    TABLE.update(import_module(f"{__name__}.{_kind}").ROWS)
 
 CONTIGUOUS = frozenset(
     {*FACTORED, "aten.as_strided.default", "aten.as_strided_copy.default", "aten.as_strided_scatter.default"}
