@@ -38,7 +38,7 @@ from tests.inference.test_compiled import (
 )
 
 pytest.importorskip("jax")
-from ppl_models.inference.pyro.engine.xla import Xla  # noqa: E402 (which imports JAX)
+from ppl_models.inference.pyro.engine.xla.executable import Xla  # noqa: E402 (which imports JAX)
 
 
 def alike(make: Callable, data: Any = None, rough: float = 1e-10, **options: Any) -> Any:
@@ -341,7 +341,7 @@ def test_what_jax_cannot_take_runs_without_it(monkeypatch):
     step(rows(), n)
     lacks = "NotImplementedError: JAX has no torch.uint16"
     assert step.notes == [f"steps run uncompiled: XLA could not compile the step ({lacks})"]
-    monkeypatch.setitem(sys.modules, "ppl_models.inference.pyro.engine.xla", None)
+    monkeypatch.setitem(sys.modules, "ppl_models.inference.pyro.engine.xla.executable", None)
     b = trained(plain, rows(), "xla")
     assert b.run.notes[0].startswith("steps run uncompiled: JAX cannot be imported (ModuleNotFoundError")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from ppl_models.inference.pyro.engine.aten import CONTIGUOUS, TABLE
+from ppl_models.inference.pyro.engine.xla.aten import CONTIGUOUS, TABLE
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 

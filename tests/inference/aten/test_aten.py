@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pytest
 import torch
 
-from ppl_models.inference.pyro.engine.aten import CONTIGUOUS, TABLE
+from ppl_models.inference.pyro.engine.xla.aten import CONTIGUOUS, TABLE
 from tests.inference.aten.by_hand import by_hand, everyday
 from tests.inference.aten.comparison import Compared
 from tests.inference.aten.samples import Sample, of_torch, with_extremes

@@ -74,7 +74,7 @@ def _xla(graph: GraphModule, inputs: Sequence[Tensor], own: int, given: Sequence
     if not has_xla():
         raise NotCapturable("JAX is not installed")
     try:
-        from .xla import Xla
+        from .xla.executable import Xla
     except Exception as error:  # noqa: BLE001 (a JAX that does not go with its jaxlib, or with this Python)
         raise NotCapturable(f"JAX cannot be imported ({type(error).__name__}: {error})"[:200]) from error
     return Xla(graph, inputs, own, given)

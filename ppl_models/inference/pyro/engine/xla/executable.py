@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from ..capture import NotCapturable, first_line
 from .aten.rows import dtype_of
-from .capture import NotCapturable, first_line
+from .block import MOST, Block, suits
+from .cache import cached, cpu
 from .translation import Translation
-from .xla_cache import cached, cpu
-from .xla_loop import MOST, Loop, suits
 
 
 class Xla:
@@ -39,12 +39,12 @@ class Xla:
     def __init__(self, graph: GraphModule, inputs: Sequence[Tensor], own: int, given: Sequence[int] = ()) -> None:
         self.own, self.kept = own, {}  # type: int, dict[int, jax.Array]
         self.parts: list[Any] = []  # of those that are kept
-        self.loop: Loop | None = None
+        self.block: Block | None = None
         try:
             with wide(), jax.default_device(cpu()), cached():
                 self.translation = Translation(graph, inputs)
                 if given and suits(self.translation, inputs, own, given):
-                    self.loop = Loop(self.translation, inputs, own)
+                    self.block = Block(self.translation, inputs, own)
                 else:
                     like = [(tuple(t.shape), t.dtype) for t in [*inputs, *self.translation.draws]]
                     like += [(part.shape, inputs[part.place].dtype) for part in self.translation.parts]
@@ -65,11 +65,11 @@ class Xla:
     @property
     def room(self) -> int:
         """Calls that may yet wait to be taken together; 0 where steps are not small."""
-        return 0 if self.loop is None else MOST - self.loop.count
+        return 0 if self.block is None else MOST - self.block.count
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The graph's outputs."""
-        if self.loop is not None:
+        if self.block is not None:
             self.add(inputs)
             return self.flush(inputs)[-1]
         arrays = [self._array(i, t) for i, t in enumerate(inputs)]
@@ -79,14 +79,14 @@ class Xla:
 
     def add(self, inputs: Sequence[Tensor]) -> None:
         """Let a call wait; what it draws is drawn now, and what it reads, but for what calls write, is read now."""
-        self.loop.add(inputs)
+        self.block.add(inputs)
 
     def flush(self, inputs: Sequence[Tensor]) -> list[list[Tensor]]:
         """The outputs of the calls that wait, one after the other."""
-        loop, count = self.loop, self.loop.count
-        arrays = [np.asarray(count), *(self._array(i, inputs[i]) for i in loop.fixed), *map(array_of, loop.stacks)]
-        loop.count = 0
-        stacked = self._written(loop.run, arrays, inputs)
+        block, count = self.block, self.block.count
+        arrays = [np.asarray(count), *(self._array(i, inputs[i]) for i in block.fixed), *map(array_of, block.stacks)]
+        block.count = 0
+        stacked = self._written(block.run, arrays, inputs)
         return [[each[i] for each in stacked] for i in range(count)]
 
     @torch.no_grad()

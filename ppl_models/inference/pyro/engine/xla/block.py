@@ -1,4 +1,4 @@
-"""`Loop`: many steps of a small program in one call, as a loop inside the compiled function."""
+"""`Block`: many steps of a small program in one call, as a loop inside the compiled function."""
 
 from collections.abc import Sequence
 from math import prod
@@ -16,7 +16,7 @@ MOST = 16  # steps a call
 SMALL = 2**22  # bytes of what a step writes, and a quarter of it of what is handed to it, up to which it is short
 
 
-class Loop:
+class Block:
     """Steps that wait for one call, each with what it reads and draws but for what steps write.
 
     However many there are, they run through the same code: the numbers do not depend on how steps are put together.

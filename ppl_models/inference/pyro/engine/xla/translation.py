@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ..capture import NotCapturable
 from .aten import CONTIGUOUS, TABLE
 from .aten.rows import dtype_of
-from .capture import NotCapturable
 
 # normalizations that write their running moments, though nothing says so -> those that give them
 MOMENTS = {"aten.native_batch_norm.default": "aten._native_batch_norm_legit_functional.default"}
