@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ppl_models.parts.kinds import MOST_THREADS
+from ppl_models.parts.kinds import LARGEST, MOST_THREADS
 from ppl_models.programs.blame import raised
 from ppl_models.programs.legible import brief, legible
 from ppl_models.runs import names, trust as trusted
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 out = Console(highlight=False, soft_wrap=True)
 opt = typer.Option
+count = partial(opt, min=1, max=LARGEST)  # a count beyond it is a mistake, and would never end
 
 Debug = Annotated[bool, opt("--debug", help="Show the whole traceback of an error.")]
 Device = Annotated[str, opt(metavar="NAME", help="Where to compute: cpu, cuda, cuda:1, mps.")]

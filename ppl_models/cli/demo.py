@@ -5,11 +5,10 @@ from typing import Annotated
 
 from rich.text import Text
 
-from ppl_models.parts.kinds import LARGEST
 from ppl_models.runs import names
 from ppl_models.runs.demo import COMPARISON, PARTICLES, STEPS, demo as run_demo
 
-from .app import Debug, Quiet, Seed, Threads, app, opt, out, reported, say, set_threads, table_of
+from .app import Debug, Quiet, Seed, Threads, app, count, opt, out, reported, say, set_threads, table_of
 
 ADVICE = """\
 ELBO (more is better) is what model and guide reach together. NLL (less is better) is what the model alone is worth,
@@ -19,9 +18,7 @@ are those over the digits, which all rows share."""
 
 @app.command()
 def demo(
-    steps: Annotated[
-        int | None, opt(min=1, max=LARGEST, help="Steps of each training.", show_default=str(STEPS))
-    ] = None,
+    steps: Annotated[int | None, count(help="Steps of each training.", show_default=str(STEPS))] = None,
     folder: Annotated[Path | None, opt("--out", help="Where to write.", show_default="runs/demo_TIME")] = None,
     seed: Seed = 0,
     threads: Threads = 1,

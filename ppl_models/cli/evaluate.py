@@ -5,7 +5,6 @@ from typing import Annotated
 
 import pyro
 
-from ppl_models.parts.kinds import LARGEST
 from ppl_models.runs import load_run
 from ppl_models.runs.backends import backend_of
 from ppl_models.runs.folder import read_config
@@ -22,6 +21,7 @@ from .app import (
     Threads,
     Trust,
     app,
+    count,
     opt,
     reported,
     say,
@@ -39,14 +39,13 @@ AsBackend = Annotated[
 @app.command(no_args_is_help=True)
 def evaluate(
     folder: RunFolder,
-    particles: Annotated[int, opt(min=1, max=LARGEST, help="Importance samples a datum.")] = 1000,
+    particles: Annotated[int, count(help="Importance samples a datum.")] = 1000,
     data: Annotated[str | None, opt(help="Other data than it was trained on.")] = None,
     backend: AsBackend = None,
     information: Annotated[
         int,
-        opt(
+        count(
             min=0,
-            max=LARGEST,
             metavar="ROWS",
             help="Bracket the mutual information of codes and so many test rows; 0: do not.",
         ),
@@ -83,10 +82,10 @@ def evaluate(
 @app.command(no_args_is_help=True)
 def sample(
     folder: RunFolder,
-    n: Annotated[int, opt("--n", "-n", min=1, max=LARGEST, help="How many images.")] = 64,
+    n: Annotated[int, count("--n", "-n", help="How many images.")] = 64,
     chain: Annotated[
         int | None,
-        opt(min=1, max=LARGEST, metavar="STEPS", help="Draw by the chain x -> z -> x from noise, and show it."),
+        count(metavar="STEPS", help="Draw by the chain x -> z -> x from noise, and show it."),
     ] = None,
     draws: Annotated[
         bool | None, opt("--draws/--means", help="Draws of the likelihood, or its means.", show_default="means")

@@ -5,11 +5,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from ppl_models.parts.kinds import LARGEST
 from ppl_models.runs import names
 from ppl_models.runs.inspection import inspect_pair, write_report
 
-from .app import DataName, Debug, ModelName, ModelSizes, Quiet, Seed, app, opt, reported, say, trust_typed
+from .app import DataName, Debug, ModelName, ModelSizes, Quiet, Seed, app, count, opt, reported, say, trust_typed
 
 
 @app.command(no_args_is_help=True)
@@ -22,9 +21,7 @@ def inspect(
         list[str] | None, opt("-g", "--guide", metavar="KEY=VALUE", help="A size of the guide; repeatable.")
     ] = None,
     level: Annotated[Literal["site", "element"], opt(help="Sites, or the entries of each.")] = "site",
-    rows: Annotated[
-        int, opt(min=1, max=LARGEST, metavar="N", help="Data points to run on: three tell whether plates hold.")
-    ] = 3,
+    rows: Annotated[int, count(metavar="N", help="Data points to run on: three tell whether plates hold.")] = 3,
     folder: Annotated[
         Path | None, opt("--out", metavar="PATH", help="Folder of the pictures.", show_default="inspection_NAMES")
     ] = None,

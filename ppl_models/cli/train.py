@@ -15,7 +15,6 @@ from ppl_models import data as datasets
 from ppl_models.inference.checkpoint_file import CHECKPOINT
 from ppl_models.inference.pyro.feeding import distributed
 from ppl_models.inference.pyro.feeding.distributed import Group
-from ppl_models.parts.kinds import LARGEST
 from ppl_models.runs import LoadedRun, Training, names
 from ppl_models.runs.configuration import command, configuration, load_for
 from ppl_models.runs.folder import read_config
@@ -35,6 +34,7 @@ from .app import (
     Threads,
     Trust,
     app,
+    count,
     opt,
     out,
     reported,
@@ -104,7 +104,7 @@ def train(
     seed: Seed = 0,
     transform: Annotated[str, opt(metavar="WORD", help="default, binarize, dequantize, logit or none.")] = "default",
     image_size: Annotated[
-        int | None, opt(min=1, max=LARGEST, metavar="N", help="Side of images of folder:PATH.", show_default="32")
+        int | None, count(metavar="N", help="Side of images of folder:PATH.", show_default="32")
     ] = None,
     validation: Annotated[bool, opt(help="Hold validation data out and record the bound on them.")] = False,
     folder: Annotated[
@@ -115,9 +115,8 @@ def train(
     ] = None,
     evaluate: Annotated[
         int,
-        opt(
+        count(
             min=0,
-            max=LARGEST,
             metavar="K",
             help="Importance samples of the evaluation on all test data afterwards; 0 for none.",
         ),

@@ -1,4 +1,4 @@
-"""`forgeries`: what a document becomes with one field wrong, missing or unknown; `VALUES`: the wrong ones."""
+"""`forgeries`: what a document becomes with one field wrong, missing or unknown; `VALUES`, `NUMBERS`: wrong ones."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -7,12 +7,7 @@ from functools import partial
 from typing import Any
 
 Place = tuple[str | int, ...]
-VALUES: dict[str, Any] = {
-    "None": None,
-    "True": True,
-    "a word": "elbow",
-    "nothing": "",
-    "a number as text": "1e-3",
+NUMBERS: dict[str, Any] = {
     "negative": -1,
     "zero": 0,
     "half": -0.5,
@@ -20,6 +15,14 @@ VALUES: dict[str, Any] = {
     "inf": float("inf"),
     "huge": 2**70,
     "too large for a float": 10**400,
+}
+VALUES: dict[str, Any] = {
+    "None": None,
+    "True": True,
+    "a word": "elbow",
+    "nothing": "",
+    "a number as text": "1e-3",
+    **NUMBERS,
     "no list": [],
     "a list": ["a", 2.5, None],
     "numbers": [3, -2],

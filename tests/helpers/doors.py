@@ -13,6 +13,7 @@ import torch
 
 from ppl_models.inference import FitConfig
 from ppl_models.parts.checked import declared
+from tests.helpers.configurations import NUMBERS
 
 TORCH = "ppl_models", "guides", "ppl_models.inference", "ppl_models.factorization", "ppl_models.data"
 TORCH += "ppl_models.views", "ppl_models.runs", "ppl_models.runs.configuration", "ppl_models.runs.training"
@@ -69,13 +70,7 @@ def wrong() -> dict[str, Any]:
         "bytes": b"abc",
         "True": True,
         "a NumPy truth": np.bool_(True),
-        "negative": -1,
-        "zero": 0,
-        "half": -0.5,
-        "nan": float("nan"),
-        "inf": float("inf"),
-        "huge": 2**70,
-        "too large for a float": 10**400,
+        **NUMBERS,
         "a NumPy number": np.float32("nan"),
         "a fraction": Fraction(-1, 2),
         "a decimal": Decimal("0.5"),
