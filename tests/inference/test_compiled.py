@@ -29,8 +29,9 @@ from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective
 from ppl_models import DLGM, VAE, HierarchicalVAE, LinearGaussian, SeReVAE
 from ppl_models.inference import Loss, elbo, fit, free_bits, importance_weighted
 from ppl_models.inference.pyro.engine import compiled, compilers
-from ppl_models.inference.pyro.engine.capture import NotCapturable, capture
+from ppl_models.inference.pyro.engine.capture import capture
 from ppl_models.inference.pyro.engine.python_state import Attributes
+from ppl_models.inference.pyro.engine.recorder import NotCapturable
 from ppl_models.inference.pyro.feeding.batches import Batches
 from ppl_models.inference.pyro.training.training_step import training_step
 from ppl_models.inference.schedules import Cyclic, Exponential

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from ppl_models.inference.pyro.engine.capture import NotCapturable, capture
+from ppl_models.inference.pyro.engine.capture import capture
 from ppl_models.inference.pyro.engine.inductor import Inductor
+from ppl_models.inference.pyro.engine.recorder import NotCapturable
 
 
 def step(w, m, b, scale, x):

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from guides import MeanField, SelfReflective
 from ppl_models.inference import fit
 from ppl_models.inference.pyro.engine import compilers
-from ppl_models.inference.pyro.engine.capture import NotCapturable, capture
+from ppl_models.inference.pyro.engine.capture import capture
+from ppl_models.inference.pyro.engine.recorder import NotCapturable
 from ppl_models.inference.pyro.feeding.batches import Batches
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read
 from ppl_models.inference.pyro.training.training_step import training_step

@@ -10,11 +10,11 @@ from torch.fx import GraphModule
 from ppl_models.programs.state.torch import modules_of
 
 from ...interrupts import abandoned
-from .capture import NotCapturable
 from .compilers import Compiler, compiled
 from .flat_parameters import Buffers
 from .graph import Graph
 from .python_state import Attributes
+from .recorder import NotCapturable
 from .step import Eager, StepInputs
 
 PATIENCE = 20  # eager steps that a further shape of batch takes before it is captured as well

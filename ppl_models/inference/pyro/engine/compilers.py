@@ -7,8 +7,8 @@ from typing import Protocol
 from torch import Tensor
 from torch.fx import GraphModule
 
-from .capture import NotCapturable
 from .inductor import Inductor
+from .recorder import NotCapturable
 
 
 class Compiler(Protocol):

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from .capture import NotCapturable
 from .flat_parameters import Buffers
 from .function import Compile, Function
+from .recorder import NotCapturable
 from .step import BETAS, EPS, Eager, StepInputs, negative, outcome
 
 

@@ -9,7 +9,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Graph, GraphModule
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from .capture import NotCapturable, first_line
+from .capture import first_line
+from .recorder import NotCapturable
 
 CPU: dict[str, Any] = {
     # the host part in C++ too, compiled apart from the kernels: half the time to compile, a few percent of a step

@@ -18,7 +18,7 @@ class Attributes:
     """A snapshot of the attributes of programs, to see what a run changed, and to undo it.
 
     A captured step replays what a run did to tensors, and nothing that it did in Python. So what is carried from run to
-    run there must be found, and tensors without values that a capture left behind must go.
+    run there must be found, and what a capture left behind must go.
 
     Args:
         programs: modules or functions; of functions also the modules and variables that they close over.

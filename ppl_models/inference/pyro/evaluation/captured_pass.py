@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from ...interrupts import abandoned
-from ..engine.capture import NotCapturable, capture
+from ..engine.capture import capture
 from ..engine.compiled import shape_of
 from ..engine.compilers import Compiler, compiled, has_xla
 from ..engine.python_state import Attributes
+from ..engine.recorder import NotCapturable
 
 OFTEN = 40  # passes from which a compilation by XLA pays: it takes seconds, and saves a third of a pass
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from ..capture import NotCapturable, first_line
+from ..capture import first_line
+from ..recorder import NotCapturable
 from .aten.rows import dtype_of
 from .block import MOST, Block, suits
 from .cache import cached, cpu

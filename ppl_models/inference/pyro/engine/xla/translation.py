@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
 
-from ..capture import NotCapturable
+from ..capture import capture
+from ..recorder import NotCapturable
 from .aten import CONTIGUOUS, TABLE
 from .aten.rows import dtype_of
 
@@ -94,7 +94,7 @@ class Translation:
         # as captured: later ones do not tell how the memory lies that a draw fills
         self.draws = [_draw(node) for node in graph.graph.nodes if _draws(node)]
         if not _only_writes(graph):
-            graph = make_fx(torch.func.functionalize(graph), tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+            graph, _ = capture(torch.func.functionalize(graph), inputs)
         self.nodes = list(graph.graph.nodes)
         self.drawn = {node: i for i, node in enumerate(node for node in self.nodes if _draws(node))}
         missing = {name for node in self.nodes if (name := self._untold(node)) is not None}
