@@ -117,6 +117,7 @@ def _parameters_as_views(graph: GraphModule, held: list[Tensor], buffers: Buffer
                 part = graph.graph.call_function(torch.ops.aten.slice.Tensor, (source, 0, start, start + size))
             with graph.graph.inserting_after(part):
                 source = graph.graph.call_function(torch.ops.aten.view.default, (part, list(tensor.shape)))
+            part.meta["val"], source.meta["val"] = tensor.detach().view(-1), tensor.detach()
         node.replace_all_uses_with(source)
     for node, tensor in zip(inputs[-len(held) :] if held else (), held, strict=True):
         if id(tensor) in place:

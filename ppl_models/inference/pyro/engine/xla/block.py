@@ -45,28 +45,31 @@ class Block:
             draw.into(stack[self.count])
         self.count += 1
 
-    def _steps(self, count: Array, *arrays: Array) -> tuple[list[Array], list[Array], list[Array]]:
+    def _steps(self, count: Array, *arrays: Array) -> tuple[list[Array], list[Array]]:
         fixed = dict(zip(self.fixed, arrays, strict=False))
         stacks, written = arrays[len(self.fixed) :], self.translation.written
 
-        def step(i: Array, state: Sequence[Array], parts: Sequence[Array]) -> tuple[list, list, list]:
+        def parts_of(state: Sequence[Array]) -> list[Array]:
+            now = dict(zip(written, state, strict=True))
+            return [part.of(now[part.place]) for part in self.translation.parts]
+
+        def step(i: Array, state: Sequence[Array], parts: Sequence[Array]) -> tuple[list, list]:
             rows = [lax.dynamic_index_in_dim(stack, i, keepdims=False) for stack in stacks]
             now = fixed | dict(zip(self.varying, rows, strict=False)) | dict(zip(written, state, strict=True))
             return self.translation([now[n] for n in range(len(now))], rows[len(self.varying) :], parts)
 
         def body(carried: tuple[Array, list, list, list]) -> tuple[Array, list, list, list]:
             i, state, parts, told = carried
-            outputs, state, parts = step(i, state, parts)
+            outputs, state = step(i, state, parts)
             told = [lax.dynamic_update_index_in_dim(t, o, i, 0) for t, o in zip(told, outputs, strict=True)]
-            return i + 1, state, parts, told
+            return i + 1, state, parts_of(state), told
 
         begin = [fixed[n] for n in written]
-        parts = [part.of(fixed[part.place]) for part in self.translation.parts]
-        shapes, _, _ = jax.eval_shape(step, count, begin, parts)
+        shapes, _ = jax.eval_shape(step, count, begin, parts_of(begin))
         told = [jnp.zeros((MOST, *s.shape), s.dtype) for s in shapes]
-        carried = jnp.zeros_like(count), begin, parts, told
+        carried = jnp.zeros_like(count), begin, parts_of(begin), told
         _, state, _, told = lax.while_loop(lambda c: c[0] < count, body, carried)
-        return told, state, []
+        return told, state
 
 
 def suits(translation: Translation, inputs: Sequence[Tensor], own: int, given: Sequence[int]) -> bool:

@@ -15,6 +15,7 @@ from ..recorder import NotCapturable
 from .aten.rows import dtype_of
 from .block import MOST, Block, suits
 from .cache import cached, cpu
+from .pieces import LONG, Pieces
 from .translation import Translation
 
 
@@ -39,29 +40,25 @@ class Xla:
 
     def __init__(self, graph: GraphModule, inputs: Sequence[Tensor], own: int, given: Sequence[int] = ()) -> None:
         self.own, self.kept = own, {}  # type: int, dict[int, jax.Array]
-        self.parts: list[Any] = []  # of those that are kept
         self.block: Block | None = None
         try:
             with wide(), jax.default_device(cpu()), cached():
                 self.translation = Translation(graph, inputs)
                 if given and suits(self.translation, inputs, own, given):
                     self.block = Block(self.translation, inputs, own)
+                elif len(self.translation.nodes) > LONG:
+                    self.once = Pieces(self.translation)
                 else:
                     like = [(tuple(t.shape), t.dtype) for t in [*inputs, *self.translation.draws]]
                     like += [(part.shape, inputs[part.place].dtype) for part in self.translation.parts]
                     shapes = [jax.ShapeDtypeStruct(shape, dtype_of(dtype)) for shape, dtype in like]
-                    self.once = jax.jit(self._flat).lower(*shapes).compile()
+                    self.once = jax.jit(self.translation.flat).lower(*shapes).compile()
         except NotCapturable:
             raise
         except Exception as error:  # noqa: BLE001 (whatever JAX refuses: another compiler may not)
             raise NotCapturable(
                 f"XLA could not compile the step ({type(error).__name__}: {first_line(error)[:160]})"
             ) from error
-
-    def _flat(self, *arrays: jax.Array) -> tuple[list, list, list]:
-        count = len(arrays) - len(self.translation.parts)
-        first = count - len(self.translation.draws)
-        return self.translation(arrays[:first], arrays[first:count], arrays[count:])
 
     @property
     def room(self) -> int:
@@ -75,7 +72,9 @@ class Xla:
             return self.flush(inputs)[-1]
         arrays = [self._array(i, t) for i, t in enumerate(inputs)]
         arrays += [array_of(draw()) for draw in self.translation.draws]
-        arrays += self.parts or [array_of(part.of(inputs[part.place])) for part in self.translation.parts]
+        # views, which the function takes without a copy where they begin at a multiple of 64 bytes
+        whole = {i: np.asarray(arrays[i]) for i in {part.place for part in self.translation.parts}}
+        arrays += [part.of(whole[part.place]) for part in self.translation.parts]
         return self._written(self.once, arrays, inputs)
 
     def add(self, inputs: Sequence[Tensor]) -> None:
@@ -94,7 +93,7 @@ class Xla:
     def _written(self, run: Callable[..., Any], arrays: Sequence[Any], inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs of a compiled function; what it writes is kept, or copied to its place."""
         with wide():
-            outputs, written, self.parts = run(*arrays)
+            outputs, written = run(*arrays)
         for i, array in zip(self.translation.written, written, strict=True):
             if i < self.own:
                 self.kept[i] = array
@@ -113,7 +112,7 @@ class Xla:
 
     def forget(self) -> None:
         """Let go what was written to the first inputs: they hold their values of before."""
-        self.kept, self.parts = {}, []
+        self.kept = {}
 
 
 @contextmanager

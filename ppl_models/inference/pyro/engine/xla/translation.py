@@ -17,8 +17,9 @@ from ..recorder import NotCapturable
 from .aten import CONTIGUOUS, TABLE
 from .aten.rows import dtype_of
 
-# normalizations that write their running moments, though nothing says so -> those that give them
-MOMENTS = {"aten.native_batch_norm.default": "aten._native_batch_norm_legit_functional.default"}
+# a normalization that writes its running moments, though its schema does not say so, and the one that gives them
+SILENT = torch.ops.aten.native_batch_norm.default
+TOLD = torch.ops.aten._native_batch_norm_legit_functional.default
 # draws that fill a tensor, whatever it held; functions of such a name that read it; and those that draw another like it
 FILLS = {"normal_", "uniform_", "bernoulli_", "exponential_", "geometric_", "cauchy_", "log_normal_", "random_"}
 READ = {
@@ -83,8 +84,8 @@ class Translation:
     Attributes:
         draws: in the order of the graph, which is that of torch's generator.
         written: the inputs that the graph writes, by number.
-        parts: of buffers that it writes, as it reads them. Where they are arrays of their own, layers of one shape
-            share their code, which halves the time to compile.
+        parts: of buffers that it writes, as it reads them. As arrays of their own they let layers of one shape share
+            their code, which halves the time to compile.
 
     Raises:
         NotCapturable: an operation is not in the table, or a draw depends on tensors; the message names it.
@@ -95,50 +96,46 @@ class Translation:
         self.draws = [_draw(node) for node in graph.graph.nodes if _draws(node)]
         if not _only_writes(graph):
             graph, _ = capture(torch.func.functionalize(graph), inputs)
+        self.places = {node: i for i, node in enumerate(graph.graph.find_nodes(op="placeholder"))}
+        for node in graph.graph.find_nodes(op="call_function", target=SILENT):
+            _tell_moments(node)
         self.nodes = list(graph.graph.nodes)
         self.drawn = {node: i for i, node in enumerate(node for node in self.nodes if _draws(node))}
         missing = {name for node in self.nodes if (name := self._untold(node)) is not None}
         if missing:
             raise NotCapturable(f"JAX has no translation of {', '.join(sorted(missing))} here")
-        self.places = {node: i for i, node in enumerate(n for n in self.nodes if n.op == "placeholder")}
-        stored = [into for node in self.nodes for into in _stored(node)]
-        if any(into not in self.places for into in stored):
-            raise NotCapturable("a normalization keeps its running moments in a part of another tensor")
-        self.written = sorted({self.places[into] for into in stored})
+        self.copies = {self.places[node.args[0]]: node for node in self.nodes if copies(node)}
+        self.written = sorted(self.copies)
         found = {node: self._part(node) for node in self.nodes if str(node.target) == "aten.view.default"}
         self.parted = {node: part for node, part in found.items() if part is not None}
         self.parts = list(self.parted.values())
+        self.outputs = list(self.nodes[-1].args[0])
 
     def __call__(
         self, inputs: Sequence[jax.Array], draws: Sequence[jax.Array], parts: Sequence[jax.Array]
-    ) -> tuple[list, list, list]:
-        """(outputs, what the inputs of `written` hold afterwards, and the parts of them)."""
-        given = dict(zip(self.parted, parts, strict=True))
-        values: dict[Node, Any] = {}
-        outputs: list[Any] = []
-        written = dict.fromkeys(self.written)
+    ) -> tuple[list, list]:
+        """(outputs, what the inputs of `written` hold afterwards)."""
+        values = self.given(inputs, draws, parts)
         for node in self.nodes:
-            args = torch.fx.node.map_arg(node.args, values.__getitem__) if node.op != "placeholder" else ()
-            if node.op == "placeholder":
-                values[node] = inputs[self.places[node]]
-            elif node.op == "output":
-                outputs = list(args[0])
-            elif node in given:
-                values[node] = given[node]
-            elif node in self.drawn:
-                values[node] = draws[self.drawn[node]]
-            elif _copies(node):
-                old, new = args[:2]
-                written[self.places[node.args[0]]] = jnp.broadcast_to(new, old.shape).astype(old.dtype)
-            else:
-                kwargs = torch.fx.node.map_arg(node.kwargs, values.__getitem__)
-                name, stored = str(node.target), _stored(node)
-                found = TABLE.get(MOMENTS[name] if stored else name, node.target)(*args, **kwargs)
-                for into in stored:
-                    *found, values[into] = found
-                    written[self.places[into]] = values[into]
-                values[node] = _typed(found, node.meta.get("val"))
-        return outputs, [written[i] for i in self.written], [part.of(written[part.place]) for part in self.parts]
+            if node not in values and node.op == "call_function":
+                values[node] = computed(node, values)
+        return [values[node] for node in self.outputs], [values[self.copies[i]] for i in self.written]
+
+    def flat(self, *arrays: jax.Array) -> tuple[list, list]:
+        """The same of inputs, draws and parts in one row."""
+        return self(*self.split(arrays))
+
+    def split(self, arrays: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+        """Inputs, draws and parts."""
+        count = len(arrays) - len(self.parts)
+        first = count - len(self.draws)
+        return arrays[:first], arrays[first:count], arrays[count:]
+
+    def given(self, inputs: Sequence[Any], draws: Sequence[Any], parts: Sequence[Any]) -> dict[Node, Any]:
+        """The nodes whose values are not computed."""
+        values = {node: inputs[i] for node, i in self.places.items()}
+        values |= {node: draws[i] for node, i in self.drawn.items()}
+        return values | dict(zip(self.parted, parts, strict=True))
 
     def _part(self, node: Node) -> Part | None:
         """The part of a written buffer that a view is, if it is one."""
@@ -155,10 +152,48 @@ class Translation:
     def _untold(self, node: Node) -> str | None:
         """The name of an operation that the table lacks."""
         known = node.op != "call_function" or node in self.drawn or node.target is operator.getitem
-        known = known or _copies(node) or str(node.target) in TABLE
+        known = known or copies(node) or str(node.target) in TABLE
         laid = [n.meta["val"] for n in node.all_input_nodes] if str(node.target) in CONTIGUOUS else []
         known = known and all(t.is_contiguous() for t in laid if isinstance(t, Tensor))
         return None if known else str(node.target).removesuffix(".default")
+
+
+def computed(node: Node, values: Mapping[Node, Any]) -> Any:
+    """What an operation gives, of the arrays that other nodes have given."""
+    if copies(node):
+        into = node.args[0].meta["val"]
+        return jnp.broadcast_to(values[node.args[1]], into.shape).astype(dtype_of(into.dtype))
+    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+    return _typed(TABLE.get(str(node.target), node.target)(*args, **kwargs), node.meta.get("val"))
+
+
+def copies(node: Node) -> bool:
+    """Whether a node writes what another gives to an input."""
+    return str(node.target) == "aten.copy_.default"
+
+
+def _tell_moments(node: Node) -> None:
+    """Let a normalization that writes its running moments give them, and write them by copies.
+
+    Raises:
+        NotCapturable: they are no inputs.
+    """
+    moments = node.args[3:5]
+    if not node.args[5] or None in moments:
+        return
+    if any(moment.op != "placeholder" for moment in moments):
+        raise NotCapturable("a normalization keeps its running moments in a part of another tensor")
+    node.target, graph = TOLD, node.graph
+    for i, moment in enumerate(moments, 3):
+        later = [user for user in moment.users if user > node]
+        with graph.inserting_after(node):
+            new = graph.call_function(operator.getitem, (node, i))
+        with graph.inserting_after(new):
+            graph.call_function(torch.ops.aten.copy_.default, (moment, new))
+        new.meta["val"] = moment.meta["val"]
+        for user in later:
+            user.replace_input_with(moment, new)
+    node.meta["val"] = [*node.meta["val"], *(moment.meta["val"] for moment in moments)]
 
 
 def _only_writes(graph: GraphModule) -> bool:
@@ -169,7 +204,7 @@ def _only_writes(graph: GraphModule) -> bool:
             continue
         into = node.args[0]
         filled = torch.Tag.nondeterministic_seeded in node.target.tags and _is_empty(into) and len(into.users) == 1
-        written = _copies(node) and into.op == "placeholder" and _last_read(into, order, node) <= order[node]
+        written = copies(node) and into.op == "placeholder" and _last_read(into, order, node) <= order[node]
         if not (filled or written):
             return False
     return True
@@ -183,19 +218,6 @@ def _last_read(node: Node, order: Mapping[Node, int], write: Node) -> int:
         views = user.target is operator.getitem or (user is not write and any(r.alias_info for r in returns))
         last = max(last, _last_read(user, order, write) if views else order[user])
     return last
-
-
-def _stored(node: Node) -> list[Node]:
-    """The inputs that a node writes, as the last of its outputs says where there are several."""
-    if _copies(node):
-        return [node.args[0]]
-    if str(node.target) not in MOMENTS or not node.args[5]:
-        return []
-    return [moment for moment in (node.args[4], node.args[3]) if moment is not None]
-
-
-def _copies(node: Node) -> bool:
-    return str(node.target) == "aten.copy_.default"
 
 
 def _is_empty(node: Any) -> bool:
