@@ -1,0 +1,162 @@
+"""`Pieces`: a long graph as many compiled functions, one after the other; those that are alike are compiled once."""
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import torch
+from torch.fx import Node
+
+from .aten.rows import dtype_of
+from .cutting import cuts, shapes
+from .translation import Translation, computed, copies
+
+LONG = 12_000  # operations from which a graph is cut: one function of as many takes a minute to compile
+# what costs nothing, and is done anew in each piece that needs it
+VIEWS = {"aten.slice.Tensor", "aten.squeeze.dim", "aten.transpose.int", "aten.select.int"} | {
+    f"aten.{name}.default" for name in ("t", "view", "unsqueeze", "alias", "detach", "permute", "expand")
+}
+
+
+@dataclass(eq=False)
+class Piece:
+    """Some operations of a graph.
+
+    Attributes:
+        nodes: in order, with the views that they need.
+        inputs: nodes of other pieces, or of none, that they read.
+        outputs: those that others read, or that are written.
+    """
+
+    nodes: list[Node]
+    inputs: list[Node]
+    outputs: list[Node]
+
+    def __call__(self, *arrays: jax.Array) -> list[jax.Array]:
+        """The outputs."""
+        values = dict(zip(self.inputs, arrays, strict=True))
+        for node in self.nodes:
+            values[node] = computed(node, values)
+        return [values[node] for node in self.outputs]
+
+    def key(self) -> Any:
+        """What is the same of pieces that do the same to arrays of the same shapes."""
+        known: dict[Node, Any] = {node: i for i, node in enumerate([*self.inputs, *self.nodes])}
+
+        def told(x: Any) -> Any:
+            if isinstance(x, list | tuple):
+                return tuple(told(each) for each in x)
+            return known.get(x, shapes(x)) if isinstance(x, Node) else repr(x)
+
+        done = [(str(n.target), told(n.args), told(tuple(n.kwargs.items())), shapes(n)) for n in self.nodes]
+        return tuple(done), tuple(map(shapes, self.inputs)), tuple(map(known.get, self.outputs))
+
+
+class Pieces:
+    """The work of `Translation.flat` in pieces.
+
+    Args:
+        translation: of a graph.
+    """
+
+    def __init__(self, translation: Translation) -> None:
+        self.translation = translation
+        pieces = _pieces(translation)
+        keys = [piece.key() for piece in pieces]
+        with _side_by_side() as compiled:
+            futures = {key: compiled(piece) for key, piece in dict(zip(keys, pieces, strict=True)).items()}
+            found = {key: future.result() for key, future in futures.items()}
+        # each value has a place, which is empty once nobody will ask for it
+        self.places: dict[Any, int] = {}
+        place = lambda x: self.places.setdefault(x, len(self.places))  # noqa: E731
+        last = {node: i for i, piece in enumerate(pieces) for node in piece.inputs}
+        kept = {*translation.outputs, *translation.copies.values()}
+        self.steps = [
+            (
+                found[key],
+                [place(x) for x in piece.inputs],
+                [place(x) for x in piece.outputs],
+                [place(x) for x in piece.inputs if last[x] == i and x not in kept],
+            )
+            for i, (key, piece) in enumerate(zip(keys, pieces, strict=True))
+        ]
+
+    def __call__(self, *arrays: Any) -> tuple[list, list]:
+        """As `Translation.flat`."""
+        translation, values = self.translation, [None] * len(self.places)  # type: Translation, list[Any]
+        given = translation.given(*translation.split(arrays))
+        for node, array in given.items():
+            if node in self.places:
+                values[self.places[node]] = array
+        for run, read, write, done in self.steps:
+            for i, array in zip(write, run(*[values[i] for i in read]), strict=True):
+                values[i] = array
+            for i in done:
+                values[i] = None
+        at = lambda x: values[self.places[x]] if x in self.places else given[x]  # noqa: E731
+        written = [at(translation.copies[i]) for i in translation.written]
+        return list(map(at, translation.outputs)), written
+
+
+def _pieces(translation: Translation) -> list[Piece]:
+    """The pieces of a graph, in order."""
+    given = {*translation.places, *translation.drawn, *translation.parted}
+    nodes = [node for node in translation.nodes if node.op == "call_function" and node not in given]
+    edges, owner = cuts(nodes), {}  # type: list[int], dict[Node, int]
+    for k, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):
+        for node in nodes[start:end]:  # the parts of a tuple stay with it
+            owner[node] = owner[node.args[0]] if node.target is operator.getitem else k
+    final = {*translation.outputs, *translation.copies.values()}
+    members: list[list[Node]] = [[] for _ in edges[1:]]
+    for node in nodes:
+        if str(node.target) not in VIEWS or node in final:
+            members[owner[node]].append(node)
+    pieces = [_piece(each, k, owner) for k, each in enumerate(members)]
+    asked = final.union(*(piece.inputs for piece in pieces))
+    for k, piece in enumerate(pieces):
+        piece.outputs = [node for node in piece.nodes if owner[node] == k and node in asked]
+    return [piece for piece in pieces if piece.outputs]
+
+
+def _piece(members: Sequence[Node], k: int, owner: dict[Node, int]) -> Piece:
+    """A piece whose outputs are not yet known."""
+    nodes: dict[Node, None] = {}
+    inputs: dict[Node, None] = {}
+
+    def visit(node: Node) -> None:
+        if node in nodes or node in inputs:
+            return
+        if owner.get(node) == k or (node in owner and str(node.target) in VIEWS):
+            for read in node.all_input_nodes[copies(node) :]:  # not what is written
+                visit(read)
+            nodes[node] = None
+        else:
+            inputs[node] = None
+
+    for node in members:
+        visit(node)
+    return Piece([*nodes], [*inputs], [])
+
+
+@contextmanager
+def _side_by_side() -> Iterator[Callable[[Piece], Future]]:
+    """A function that lets a piece be compiled, on as many threads as torch has."""
+    pool = ThreadPoolExecutor(torch.get_num_threads())
+
+    def compiled(piece: Piece) -> Future:
+        like = [jax.ShapeDtypeStruct(*_array(node)) for node in piece.inputs]
+        return pool.submit(jax.jit(piece).lower(*like).compile)
+
+    try:
+        yield compiled
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _array(node: Node) -> tuple[Any, Any]:
+    shape, dtype = shapes(node)
+    return shape, dtype_of(dtype)
