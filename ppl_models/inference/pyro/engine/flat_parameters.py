@@ -1,14 +1,17 @@
 """Parameters and their moments laid side by side, so that one loop updates many."""
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .optimizer_state import OptimizerState, merged
+from .optimizer_state import OptimizerState
 
 SMALL = 16_384  # elements: what is smaller shares a buffer
+MANY = 1_000  # small tensors from which each layer has buffers of its own, so that the updates of layers are alike
 
 
 class Buffers:
@@ -16,7 +19,7 @@ class Buffers:
 
     def __init__(self, slots: OptimizerState) -> None:
         self.slots = slots
-        self.groups = merged(slots.parameters, SMALL)
+        self.groups = _groups(slots.names, slots.parameters)
         # on CUDA each starts at a multiple of 64 bytes, as matrix products like it
         self.pads = [-p.numel() % 16 if p.is_cuda else 0 for p in slots.parameters]
         self.starts: dict[int, int] = {}
@@ -87,3 +90,21 @@ class Buffers:
                         tensors[i].data = tensors[i].data.clone()
                     else:
                         tensors[i] = tensors[i].clone()
+
+
+def _groups(names: Sequence[str], tensors: Sequence[Tensor]) -> list[list[int]]:
+    """Numbers of tensors for one buffer each: small ones of a dtype and device, others alone."""
+    alone = [t.numel() >= SMALL or not t.is_contiguous() or t.layout != torch.strided for t in tensors]
+    layers = len(tensors) - sum(alone) >= MANY
+    groups: dict[Any, list[int]] = {}
+    for i, t in enumerate(tensors):
+        of = (t.dtype, t.device, _layer(names[i]) if layers else "")
+        groups.setdefault(i if alone[i] else of, []).append(i)
+    # those of whole lines of the cache first, so that as many as can begin at one
+    return [sorted(group, key=lambda i: tensors[i].nbytes % 64 > 0) for group in groups.values()]
+
+
+def _layer(name: str) -> str:
+    """A name up to its first number: "model.priors.3" of "model.priors.3.net.0.weight"."""
+    found = re.match(r".*?\.\d+(?=\.|$)", name)
+    return found.group() if found else ""

@@ -1,6 +1,6 @@
 """Parameters beside what an optimizer, a moving average and an objective keep from step to step."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -97,12 +97,3 @@ def trainable(saved: Mapping[str, nn.Module | Mapping[str, Tensor]]) -> dict[str
     if not found:
         raise ValueError("fit: model and guide have no trainable parameter; is everything frozen?")
     return found
-
-
-def merged(tensors: Sequence[Tensor], least: int) -> list[list[int]]:
-    """Groups of tensors for one buffer each: all below `least` elements of a dtype and device, others alone."""
-    groups: dict[Any, list[int]] = {}
-    for i, t in enumerate(tensors):
-        alone = t.numel() >= least or not t.is_contiguous() or t.layout != torch.strided
-        groups.setdefault(i if alone else (t.dtype, t.device), []).append(i)
-    return list(groups.values())
