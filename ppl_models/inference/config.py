@@ -28,6 +28,7 @@ Compile = Literal["auto", Compiler] | bool
 # Steps from which a capture pays: compiled by XLA (seconds), by Inductor on a CPU (about half a minute), on a GPU. By
 # the number of steps and not by the clock, so that runs decide alike.
 WORTHWHILE = {"xla": 1000, "cpu": 5000, "cuda": 500}
+RISE = 100  # steps over which the learning rate of a cosine rises, at most
 
 
 class FitOptions(TypedDict, total=False):
@@ -85,7 +86,9 @@ class FitConfig:
     )
     lr: Positive = option(1e-3, "learning rate of AdamW")
     schedule: Literal["cosine", "constant"] | Schedule = option(
-        "cosine", "its course: 'cosine' falls to zero, 'constant' stays, a function of the step gives a factor"
+        "cosine",
+        "its course: 'cosine' rises over the first tenth of the steps (100 at most, without which rates above 1e-3 may "
+        "throw a deep pair far off at once) and falls to zero, 'constant' stays, a function of the step gives a factor",
     )
     weight_decay: NotNegative = option(0.0, "weight decay of AdamW")
     warmup: Whole = option(0, "steps over which the weight of the divergences rises linearly from 0 to 1")
@@ -185,7 +188,10 @@ class FitConfig:
         """The factor of the learning rate by step."""
         if not isinstance(self.schedule, str):
             return within("schedule", self.schedule)
-        return Cosine(total) if self.schedule == "cosine" else Constant()
+        if self.schedule == "constant":
+            return Constant()
+        rise, fall = Linear(min(max(total // 10, 1), RISE)), Cosine(total)
+        return lambda step: rise(step) * fall(step)
 
     def captured(self, total: int, kind: str, xla: bool) -> bool:
         """Whether steps of torch are to be captured, on a kind of device, where XLA is to be had or not."""

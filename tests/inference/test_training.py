@@ -192,6 +192,15 @@ def test_steps_by_hand(monkeypatch, warmup):
         torch.testing.assert_close(p.detach(), a, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("total", "rise"), [(6, 1), (50, 5), (5000, 100)])
+def test_a_cosine_begins_low(total, rise):
+    """Over a tenth of the steps, 100 at most."""
+    rates = FitConfig().rates(total)
+    for t in range(total):
+        assert rates(t) == pytest.approx(min(1, (t + 1) / rise) * (1 + math.cos(math.pi * t / total)) / 2)
+    assert [FitConfig(schedule="constant").rates(total)(t) for t in (0, total)] == [1, 1]
+
+
 def test_clipping_bounds_the_gradient_of_the_update(monkeypatch):
     norms = []
 
