@@ -24,7 +24,7 @@ from torch.distributions import constraints, kl_divergence
 from guides import BottomUp, MeanField
 from ppl_models import VAE
 from ppl_models.data import Data, Identity
-from ppl_models.inference import elbo, fit, load, terms
+from ppl_models.inference import FitConfig, elbo, fit, load, terms
 from ppl_models.inference.pyro.passes import losses
 from ppl_models.inference.pyro.training import engine, fit as training
 from ppl_models.parts import Program
@@ -545,7 +545,8 @@ def test_enumerated_sites_are_left_to_the_loss(make, nesting):
     loss = TraceEnum_ELBO(max_plate_nesting=nesting)
     run = quiet(mixture, guide, x, steps=60, lr=0.05, batch_size=20, loss=loss, validation=x)
     assert run.history[-1]["valid"] < run.history[0]["valid"]
-    assert run.history[-1]["valid"] == pytest.approx(loss.loss(mixture, guide, x) / 40, abs=0.5)
+    drawn = torch.tensor([loss.loss(mixture, guide, x) / 40 for _ in range(40)])
+    assert run.history[-1]["valid"] == pytest.approx(drawn.mean().item(), abs=4 * drawn.std().item())
 
 
 def test_latents_without_a_pathwise_gradient_want_a_loss_of_pyros():
