@@ -113,6 +113,19 @@ def scaling_table(found: dict) -> str:
     return "\n\n".join(texts)
 
 
+def depth_table(found: dict) -> str:
+    """One row a size: the set-up of a compiled step and what of it is capture and compilation, ms a step, memory."""
+    head = ["program", "layers or time steps", "operations", "set-up", "capture", "compilation", "a step", "peak"]
+    lines = [
+        [family, size, str(row["operations"])]
+        + [f"{row[key]:.1f} s" for key in ("setup", "capture", "compile")]
+        + [f"{row['ms']:.0f} ms", f"{row['peak_gb']:.1f} GB"]
+        for family, rows in found["families"].items()
+        for size, row in rows.items()
+    ]
+    return table(head, lines)
+
+
 def pairs_table(found: dict) -> str:
     """One row a pair: ms of Pyro's eager step, of the compiled one and of the port, with the ratios to the first."""
 
@@ -134,6 +147,7 @@ TABLES = {
     "evaluate": evaluate_table,
     "scaling": scaling_table,
     "pairs": pairs_table,
+    "depth": depth_table,
 }
 
 

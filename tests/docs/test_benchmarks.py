@@ -220,6 +220,18 @@ def test_scaling_and_its_plot(tmp_path):
     assert "ms a layer" in table.scaling_table(found)
 
 
+@pytest.mark.slow
+def test_the_command_of_depth(tmp_path):
+    pytest.importorskip("jax")
+    file = tmp_path / "depth.json"
+    command = [sys.executable, "-m", "benchmarks.depth", "--family=sequence", "--size=3", "--steps=1", f"--json={file}"]
+    subprocess.run(command, check=True, capture_output=True)
+    found = json.loads(file.read_text())["depth"][0]
+    row = found["families"]["sequence"]["3"]
+    assert row["operations"] > 100 and 0 < row["compile"] < row["setup"] and not row["notes"]
+    assert "| sequence" in table.depth_table(found)
+
+
 def test_every_workload_has_its_size():
     _, _, x = WORKLOADS["toy"].build()
     assert x.shape == (4, 784)

@@ -37,13 +37,15 @@ def test_programs_of_users(name):
     alike(make, data, 1e-4)
 
 
-def pair(guide: type, layers: int = 6) -> tuple[nn.Module, nn.Module]:
+def pair(guide: type, layers: int = 3) -> tuple[nn.Module, nn.Module]:
     model = SeReVAE(12, layers, 2, 8)
     return model.double(), guide(model, torch.ones(2, 12, dtype=torch.float64), hidden=8)
 
 
-@pytest.mark.parametrize("many", [1, 10_000])
-@pytest.mark.parametrize("guide", [SelfReflective, Ladder])
+@pytest.mark.parametrize(
+    ("many", "guide"),
+    few([(m, g) for m in (1, 10_000) for g in (SelfReflective, Ladder)], lambda m, g: (m, g) == (1, SelfReflective)),
+)
 def test_layers(guide, many, monkeypatch):
     """With a buffer a layer, and with one for all."""
     monkeypatch.setattr(flat_parameters, "MANY", many)
@@ -81,6 +83,52 @@ def chain(layers: int, weights: list[Tensor], x: Tensor) -> list[Tensor]:
         mean, spread = nn.functional.layer_norm(h @ w, (4,)).exp().chunk(2, -1)
         h = torch.cat([mean.tanh(), spread.sigmoid().square()], -1) + h
     return [h.sum(), *torch.autograd.grad(h.sum(), weights)]
+
+
+def over_time(weights: list[Tensor], x: Tensor) -> list[Tensor]:
+    """Loss and gradients of equal steps, which read a tensor at one place after the other, from both ends."""
+    weights = [w.detach().requires_grad_() for w in weights[:2]]
+    h, told, keys = torch.zeros(5, 4, dtype=x.dtype), [], x @ weights[1]
+    for t in range(x.shape[1]):
+        h = (h @ weights[0] + keys[:, t] * keys[:, -t - 1]).tanh() + keys[1:2, t : t + 1, 1:].sum()
+        told.append(h.square().sum())
+    return [torch.stack(told), *torch.autograd.grad(sum(told), weights)]
+
+
+def test_steps_of_time_are_compiled_once():
+    distinct = set()
+    for steps in (12, 24):
+        weights, x = [torch.eye(4).double() + 0.1, torch.rand(3, 4).double()], torch.rand(5, steps, 3).double()
+        graph, _ = capture(lambda *given: over_time(list(given[:2]), given[2]), [*weights, x])
+        with executable.wide():
+            found = pieces._pieces(translation.Translation(graph, [*weights, x]))
+        distinct.add(len({piece.key() for piece in found}))
+        numbers, _ = compiled(lambda *given: over_time(list(given[:2]), given[2]), *weights, x)
+        torch.testing.assert_close(numbers, over_time(weights, x))
+    assert max(distinct) < 20
+
+
+READ = torch.arange(24.0).reshape(2, 3, 4)
+AT = {
+    "select": lambda x: x[:, 1],
+    "from the end": lambda x: x[..., -1],
+    "slice": lambda x: x[:, 1:3],
+    "slice from the end": lambda x: x[..., -3:-1],
+    "more than there is": lambda x: x[:, 1:99],
+    "nothing": lambda x: x[:, 3:],
+    "every other one": lambda x: x[..., ::2],
+    "all": lambda x: x[:],
+}
+
+
+@pytest.mark.parametrize("name", AT)
+def test_parts_and_their_gradients(name):
+    def function(x: Tensor) -> list[Tensor]:
+        x = x.detach().requires_grad_()
+        y = AT[name](x) ** 2
+        return [y, *torch.autograd.grad(y.sum(), x)]
+
+    torch.testing.assert_close(compiled(function, READ)[0], function(READ))
 
 
 def test_equal_layers_are_compiled_once():

@@ -13,6 +13,7 @@ from .aten.rows import dtype_of
 from .translation import Translation
 
 MOST = 16  # steps a call
+FEW = 5_000  # operations of a step up to which a loop around it is soon compiled
 SMALL = 2**22  # bytes of what a step writes, and a quarter of it of what is handed to it, up to which it is short
 
 
@@ -73,12 +74,16 @@ class Block:
 
 
 def suits(translation: Translation, inputs: Sequence[Tensor], own: int, given: Sequence[int]) -> bool:
-    """Whether steps are worth a loop: they read and write little, and do not convolve, which is slow in XLA's loops."""
+    """Whether steps are worth a loop: they are few operations that read and write little.
+
+    None of them is a convolution, which is slow in XLA's loops.
+    """
     written = sum(inputs[i].nbytes for i in translation.written)
     read = [inputs[i].nbytes for i in _varying(translation, inputs, own)]
     read += [prod(draw.shape) * draw.dtype.itemsize for draw in translation.draws]
     slow = any("convolution" in str(node.target) for node in translation.nodes)
-    return written <= SMALL and sum(read) <= SMALL // 4 and not slow and not {*translation.written} & {*given}
+    small = len(translation.nodes) <= FEW and written <= SMALL and sum(read) <= SMALL // 4
+    return small and not slow and not {*translation.written} & {*given}
 
 
 def _varying(translation: Translation, inputs: Sequence[Tensor], own: int) -> list[int]:

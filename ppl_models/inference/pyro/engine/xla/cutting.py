@@ -7,7 +7,9 @@ import numpy as np
 from torch import Tensor
 from torch.fx import Node
 
-SIZE = 400  # operations a piece, about
+from .shifts import dim_of, place
+
+SIZE = 150  # operations a piece, about, if less does not repeat
 SHORTEST, LONGEST = 8, 2000  # operations of what repeats
 
 
@@ -47,8 +49,8 @@ def _kinds(nodes: Sequence[Node]) -> np.ndarray:
 
 
 def _kind(node: Node) -> Any:
-    if str(node.target) == "aten.slice.Tensor":  # of layer after layer
-        return str(node.target)
+    if place(node) is not None:  # of layer after layer
+        return str(node.target), _signs(node.args[0]), dim_of(node), shapes(node)
     return str(node.target), _signs(node.args), _signs(tuple(node.kwargs.values()))
 
 

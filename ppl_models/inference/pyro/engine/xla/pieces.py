@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import torch
 from torch.fx import Node
 
 from .aten.rows import dtype_of
 from .cutting import cuts, shapes
+from .shifts import dim_of, place, shifted
 from .translation import Translation, computed, copies
 
-LONG = 12_000  # operations from which a graph is cut: one function of as many takes a minute to compile
+LONG = (
+    10_000  # operations from which a graph is cut: up to there one function is faster, and is compiled in half a minute
+)
 # what costs nothing, and is done anew in each piece that needs it
 VIEWS = {"aten.slice.Tensor", "aten.squeeze.dim", "aten.transpose.int", "aten.select.int"} | {
     f"aten.{name}.default" for name in ("t", "view", "unsqueeze", "alias", "detach", "permute", "expand")
@@ -30,17 +34,24 @@ class Piece:
         nodes: in order, with the views that they need.
         inputs: nodes of other pieces, or of none, that they read.
         outputs: those that others read, or that are written.
+        shifts: those of the nodes whose places are handed over as numbers, after the inputs.
     """
 
     nodes: list[Node]
     inputs: list[Node]
     outputs: list[Node]
 
+    def __post_init__(self) -> None:
+        self.shifts = {node: at for node in self.nodes if (at := place(node)) is not None}
+
     def __call__(self, *arrays: jax.Array) -> list[jax.Array]:
         """The outputs."""
-        values = dict(zip(self.inputs, arrays, strict=True))
+        count = len(self.inputs)
+        values = dict(zip(self.inputs, arrays[:count], strict=True))
+        places = dict(zip(self.shifts, arrays[count:], strict=True))
         for node in self.nodes:
-            values[node] = computed(node, values)
+            moved = node in places
+            values[node] = shifted(node, values[node.args[0]], places[node]) if moved else computed(node, values)
         return [values[node] for node in self.outputs]
 
     def key(self) -> Any:
@@ -52,7 +63,8 @@ class Piece:
                 return tuple(told(each) for each in x)
             return known.get(x, shapes(x)) if isinstance(x, Node) else repr(x)
 
-        done = [(str(n.target), told(n.args), told(tuple(n.kwargs.items())), shapes(n)) for n in self.nodes]
+        args = lambda n: (n.args[0], dim_of(n)) if n in self.shifts else n.args  # noqa: E731
+        done = [(str(n.target), told(args(n)), told(tuple(n.kwargs.items())), shapes(n)) for n in self.nodes]
         return tuple(done), tuple(map(shapes, self.inputs)), tuple(map(known.get, self.outputs))
 
 
@@ -70,34 +82,35 @@ class Pieces:
         with _side_by_side() as compiled:
             futures = {key: compiled(piece) for key, piece in dict(zip(keys, pieces, strict=True)).items()}
             found = {key: future.result() for key, future in futures.items()}
-        # each value has a place, which is empty once nobody will ask for it
-        self.places: dict[Any, int] = {}
-        place = lambda x: self.places.setdefault(x, len(self.places))  # noqa: E731
+        # each value has a slot, which is empty once nobody will ask for it
+        self.slots: dict[Any, int] = {}
+        slot = lambda x: self.slots.setdefault(x, len(self.slots))  # noqa: E731
         last = {node: i for i, piece in enumerate(pieces) for node in piece.inputs}
         kept = {*translation.outputs, *translation.copies.values()}
         self.steps = [
             (
                 found[key],
-                [place(x) for x in piece.inputs],
-                [place(x) for x in piece.outputs],
-                [place(x) for x in piece.inputs if last[x] == i and x not in kept],
+                [slot(x) for x in piece.inputs],
+                [jnp.asarray(at, jnp.int32) for at in piece.shifts.values()],
+                [slot(x) for x in piece.outputs],
+                [slot(x) for x in piece.inputs if last[x] == i and x not in kept],
             )
             for i, (key, piece) in enumerate(zip(keys, pieces, strict=True))
         ]
 
     def __call__(self, *arrays: Any) -> tuple[list, list]:
         """As `Translation.flat`."""
-        translation, values = self.translation, [None] * len(self.places)  # type: Translation, list[Any]
+        translation, values = self.translation, [None] * len(self.slots)  # type: Translation, list[Any]
         given = translation.given(*translation.split(arrays))
         for node, array in given.items():
-            if node in self.places:
-                values[self.places[node]] = array
-        for run, read, write, done in self.steps:
-            for i, array in zip(write, run(*[values[i] for i in read]), strict=True):
+            if node in self.slots:
+                values[self.slots[node]] = array
+        for run, read, places, write, done in self.steps:
+            for i, array in zip(write, run(*[values[i] for i in read], *places), strict=True):
                 values[i] = array
             for i in done:
                 values[i] = None
-        at = lambda x: values[self.places[x]] if x in self.places else given[x]  # noqa: E731
+        at = lambda x: values[self.slots[x]] if x in self.slots else given[x]  # noqa: E731
         written = [at(translation.copies[i]) for i in translation.written]
         return list(map(at, translation.outputs)), written
 
@@ -149,6 +162,7 @@ def _side_by_side() -> Iterator[Callable[[Piece], Future]]:
 
     def compiled(piece: Piece) -> Future:
         like = [jax.ShapeDtypeStruct(*_array(node)) for node in piece.inputs]
+        like += [jax.ShapeDtypeStruct((), jnp.int32)] * len(piece.shifts)
         return pool.submit(jax.jit(piece).lower(*like).compile)
 
     try:
