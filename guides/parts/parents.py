@@ -1,6 +1,5 @@
 """`choose_parents`, `choose_evidence`, `faithful_inverse`: the latents and the data that a latent is given."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
@@ -8,6 +7,7 @@ from typing import Literal, NamedTuple
 from ppl_models.factorization import Factorization
 from ppl_models.factorization.probing.recover import examine
 from ppl_models.parts.checked import checked, told
+from ppl_models.programs.legible import warn
 
 from .language import Arguments, Model
 from .layout import Layout
@@ -149,7 +149,7 @@ def faithful_inverse(
         )
     found, doubts = examine(model, args, {})
     for doubt in doubts:
-        warnings.warn(f"guide Faithful: structure by provenance alone, as {doubt}", stacklevel=3)
+        warn(f"guide Faithful: structure by provenance alone, as {doubt}", stacklevel=3)
     layout = layout if doubts else replace(layout, factorization=found)
     model_side, barren = layout.factorization, set(layout.factorization.barren())
 

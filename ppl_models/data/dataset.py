@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Image, Number
+from ppl_models.programs.legible import legible
 
 from .transforms import Binarize, Dequantize, Logit, Scale, Transform
 
@@ -81,7 +82,7 @@ class Data:
 
     def __str__(self) -> str:
         shape = " x ".join(str(size) for size in self.shape)
-        return f"{self.name}: {len(self)} of {shape}, levels {self.levels}, {self.transform}"
+        return legible(f"{self.name}: {len(self)} of {shape}, levels {self.levels}, {self.transform}")
 
     @property
     def discrete(self) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Place
+from ppl_models.programs.legible import legible
 
 from .array_files import table_file
 from .splits import nine_tenths
@@ -37,7 +38,7 @@ class Table:
 
     def __str__(self) -> str:
         told = ", ".join(f"{name} {tuple(column.shape[1:])}" for name, column in self.columns.items())
-        return f"{self.name}: {len(self)} of {told}"
+        return legible(f"{self.name}: {len(self)} of {told}")
 
     def to(self, device: torch.device | str) -> Table:
         """The same data on `device`."""

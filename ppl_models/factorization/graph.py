@@ -11,6 +11,8 @@ from typing import Any
 
 import networkx as nx
 
+from ppl_models.programs.legible import legible
+
 ORDERS = ("top-down", "bottom-up", "min-fill")
 KEPT = 4  # moral graphs of a factorization, for questions about the same ancestors
 
@@ -66,7 +68,8 @@ class Factorization:
                 raise ValueError(f"observed site {site!r} is not among the sites {list(self.parents)}")
 
     def __str__(self) -> str:
-        return " ".join(f"{self.letter}({s} | {', '.join(p)})" if p else f"{self.letter}({s})" for s, p in self.items())
+        factors = (f"{self.letter}({s} | {', '.join(p)})" if p else f"{self.letter}({s})" for s, p in self.items())
+        return legible(" ".join(factors))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Factorization) and self._content() == other._content()

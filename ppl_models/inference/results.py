@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from ppl_models.parts.checked import told
 from ppl_models.programs.arguments import takes
+from ppl_models.programs.legible import legible
 
 
 @dataclass
@@ -116,4 +117,4 @@ class Evaluation:
         rows += [(f"KL {site}", f"{value:.3f}", "nats") for site, value in self.kl.items()]
         rows.append(("data", str(self.n), ""))
         text = "\n".join(f"{name:<10}{value:>18}  {unit}".rstrip() for name, value, unit in rows)
-        return "\n".join([text, *self.notes])
+        return legible("\n".join([text, *self.notes]))

@@ -1,6 +1,7 @@
-"""`legible`: text of files as it can be shown, steering no terminal; `brief`, `cut`, `listed`: not at length."""
+"""`legible`: text of files as it can be shown, steering no terminal; `warn` in such; `brief`, `cut`, `listed`: shorter."""
 
 import re
+import warnings
 from collections.abc import Sequence
 
 LONGEST = 300  # characters of a word that is shown as it is: paths have fewer
@@ -15,6 +16,11 @@ def legible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def warn(text: str, stacklevel: int = 1) -> None:
+    """A UserWarning in legible words; Python prints them as they come. `stacklevel` counts as that of `warnings`."""
+    warnings.warn(legible(text), stacklevel=stacklevel + 1)
 
 
 def brief(text: str) -> str:

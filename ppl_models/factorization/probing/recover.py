@@ -1,6 +1,5 @@
 """`factorization` of one running program, recovered by probing it; `provenance` of a model, by tags alone."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -11,6 +10,7 @@ import numpy as np
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyProgram
 from ppl_models.programs.laboratory import Experiment, Leaves, ProgramRun, SiteRecord, experiments
+from ppl_models.programs.legible import warn
 from ppl_models.programs.record import Site
 
 from ..graph import Factorization
@@ -54,7 +54,7 @@ def factorization(program: AnyProgram, *args: Any, **kwargs: Any) -> Factorizati
     """
     found, doubts = examine(program, args, kwargs)
     for doubt in doubts:
-        warnings.warn(f"factorization: not certain, as {doubt}", stacklevel=2)
+        warn(f"factorization: not certain, as {doubt}", stacklevel=2)
     return found
 
 

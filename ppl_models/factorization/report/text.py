@@ -5,6 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from ppl_models.programs.legible import legible
+
 if TYPE_CHECKING:
     from .report import Gap, Report, SiteRow
 
@@ -31,7 +33,7 @@ def as_text(report: Report) -> str:
         lines += ["", *gap_text(report.gap)]
     if report.faithful is not None:
         lines += ["", CAVEAT[report.faithful]]
-    return "\n".join(line.rstrip() for line in lines)
+    return legible("\n".join(line.rstrip() for line in lines))
 
 
 def gap_text(gap: Gap) -> list[str]:

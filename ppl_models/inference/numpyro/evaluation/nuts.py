@@ -12,6 +12,7 @@ from numpyro.infer import MCMC, NUTS
 
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyProgram, Count, Number, Seed
+from ppl_models.programs.legible import legible
 from ppl_models.programs.numpyro import run as run_program, support_of
 from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.record import Run
@@ -70,7 +71,7 @@ class Reference:
         chains, draws = self.stats["diverging"].shape
         rows = [f"{chains} chains of {draws} draws, {self.divergences} divergences"]
         rows += [f"{s:<10} r-hat {self.r_hat[s].max():.3f}  ess {self.ess[s].min():.0f}" for s in self.samples]
-        return "\n".join([*rows, *self.notes])
+        return legible("\n".join([*rows, *self.notes]))
 
 
 @checked
