@@ -218,25 +218,46 @@ def kind_of(annotation: Any) -> Kind | None:
     return Is(what, lambda value: isinstance(value, base) and not isinstance(value, text))
 
 
-def items(what: str, one: Any, count: int | None = None) -> Is:
-    """A list, of one kind each, and of a length if there is one."""
-    kind = cast(Kind, kind_of(one))
+@dataclass(frozen=True)
+class Items:
+    """A list, of one kind each, and of a length if there is one; each as its kind reads it.
 
-    def test(found: Any) -> bool:
-        good = isinstance(found, list) and count in (None, len(found))
-        return good and all(kind.read(each) is not WRONG for each in found)
+    >>> Items("two numbers", float, 2).read([2**60, 1]), Items("texts", str).read(["a", 1]) is WRONG
+    ([1.152921504606847e+18, 1], True)
+    """
 
-    return Is(what, test, error=ValueError)
+    what: str
+    one: Any
+    count: int | None = None
+
+    def read(self, value: Any) -> Any:
+        """See `Kind`."""
+        if not isinstance(value, list) or self.count not in (None, len(value)):
+            return WRONG
+        kind = cast(Kind, kind_of(self.one))
+        found = [kind.read(each) for each in value]
+        return WRONG if any(each is WRONG for each in found) else found
+
+    def want(self, value: Any) -> str:
+        """See `Kind`."""
+        return self.what
 
 
-def entries(what: str, one: Any) -> Is:
-    """A mapping whose values are of one kind."""
-    kind = cast(Kind, kind_of(one))
+@dataclass(frozen=True)
+class Entries:
+    """A mapping whose values are of one kind, each as that reads it."""
 
-    def test(found: Any) -> bool:
-        return isinstance(found, dict) and all(kind.read(each) is not WRONG for each in found.values())
+    what: str
+    one: Any
 
-    return Is(what, test, error=ValueError)
+    def read(self, value: Any) -> Any:
+        """See `Kind`."""
+        found = Items(self.what, self.one).read([*value.values()]) if isinstance(value, dict) else WRONG
+        return WRONG if found is WRONG else dict(zip(value, found, strict=True))
+
+    def want(self, value: Any) -> str:
+        """See `Kind`."""
+        return self.what
 
 
 def alternatives(annotation: Any) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""`legible`: text of files as it can be shown, steering no terminal; `warn` in such; `brief`, `cut`, `listed`: shorter."""
+"""`legible`: text as it can be shown, steering no terminal; `warn` in such; `brief`, `cut`, `listed`: not at length."""
 
 import re
 import warnings

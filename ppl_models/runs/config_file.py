@@ -19,15 +19,15 @@ from ppl_models.parts.checked import check, declared
 from ppl_models.parts.kinds import (
     LARGEST,
     Count,
+    Entries,
     Exactly,
     Is,
+    Items,
     Kind,
     Number,
     Seed,
     Threads,
     Whole,
-    entries,
-    items,
     kind_of,
 )
 from ppl_models.programs.legible import listed
@@ -40,8 +40,8 @@ TYPES = {str(t).removeprefix("torch."): t for t in vars(torch).values() if isins
 TRANSFORMS = {kind.__name__: kind for kind in get_args(datasets.Transform)}
 
 
-SHAPE = Annotated[list, items("a list of sizes, each at least 1", Count)]
-RANGE = Annotated[list, items("two finite numbers", Annotated[float, Number()], 2)]
+SHAPE = Annotated[list, Items("a list of sizes, each at least 1", Count)]
+RANGE = Annotated[list, Items("two finite numbers", Annotated[float, Number()], 2)]
 LEVELS = Annotated[int, Number(whole=True, least=2, most=256)]
 PROGRAM = {"name": str, "import": str, "sizes": Mapping}
 COLUMN = {
@@ -70,9 +70,9 @@ LATER: Mapping[str, Any] = {  # than the first run folders
     "command": str,
     "threads": Threads,
     "defaults": Count,
-    "versions": Annotated[dict, entries("a mapping to texts, or None", str | None)],
+    "versions": Annotated[dict, Entries("a mapping to texts, or None", str | None)],
 }
-LATER_OF_DATA = {"rows": Annotated[dict, entries("a mapping to numbers of rows", Whole)], "columns": Mapping | None}
+LATER_OF_DATA = {"rows": Annotated[dict, Entries("a mapping to numbers of rows", Whole)], "columns": Mapping | None}
 
 
 def read_file(path: Path, form: str) -> dict[str, Any]:
@@ -153,11 +153,11 @@ def _check(found: Any, wanted: Mapping[str, Any], where: str, path: Path) -> Non
             _check_known(found, {key: want}, where, path)
 
 
-def _check_known(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str, path: Path) -> None:
-    """Raise ValueError or TypeError for a field that is there, and of another kind."""
+def _check_known(found: dict[str, Any], wanted: Mapping[str, Any], where: str, path: Path) -> None:
+    """Raise ValueError or TypeError for a field that is there, and of another kind; numbers become Python's own."""
     for key in found.keys() & wanted.keys():
         kind = wanted[key] if hasattr(wanted[key], "read") else kind_of(wanted[key])
-        check(_where(path), f"{where}{key}", found[key], cast(Kind, kind))
+        found[key] = check(_where(path), f"{where}{key}", found[key], cast(Kind, kind))
 
 
 def _check_depth(found: Any) -> None:

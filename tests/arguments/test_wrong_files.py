@@ -85,6 +85,19 @@ def test_every_forged_configuration_is_refused_in_one_line(backend, door, tmp_pa
     assert not (tmp_path / "canary").exists()
 
 
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+@pytest.mark.parametrize("value", [2**70, -(2**70), 1e300])
+def test_a_large_number_of_a_configuration_is_one_of_python(backend, value, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pytest.importorskip(backend)
+    shutil.copytree(GOLDEN / f"run-{backend}", tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["data"]["range"][0] = value
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert type(load_run(tmp_path / "run").config["data"]["range"][0]) is float
+    assert not sampled(tmp_path / "run")
+
+
 def of_recipes(folder: Path, step: int) -> list[str]:
     """The faults of the ends of recipes of which one field is wrong."""
     prepare(folder)

@@ -11,13 +11,13 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, cast
 
-from ppl_models.parts.kinds import WRONG, Count, Is, Kind, NotNegative, Whole, entries, items, kind_of
+from ppl_models.parts.kinds import WRONG, Count, Entries, Is, Items, Kind, NotNegative, Whole, kind_of
 
 from ..config import Compiler
 from ..watch import Watch
 
 NUMBER = (int, float)
-TEXTS = Annotated[dict, entries("a mapping to texts", str)]
+TEXTS = Annotated[dict, Entries("a mapping to texts", str)]
 SITE = Annotated[list, Is("kind, family, shape and plates", lambda found: _is_site(found))]
 TRAINING: Mapping[str, Any] = {  # what every training says of itself
     "step": Whole,
@@ -25,8 +25,8 @@ TRAINING: Mapping[str, Any] = {  # what every training says of itself
     "seconds": NotNegative,
     "settings": dict,
     "stopped": bool,
-    "notes": Annotated[list, items("texts", str)],
-    "best": Annotated[list, items("two numbers", float, 2)] | None,
+    "notes": Annotated[list, Items("texts", str)],
+    "best": Annotated[list, Items("two numbers", float, 2)] | None,
     "data": str | None,
     "validation": str | None,
     "history": list | dict,
@@ -34,18 +34,18 @@ TRAINING: Mapping[str, Any] = {  # what every training says of itself
 LATER: Mapping[str, Any] = {  # what older ones do not
     "watch": Annotated[dict, Is("of `Watch`", lambda found: _is_watch(found))],
     "functions": Annotated[
-        dict, entries("of `Traits`", Annotated[dict, Is("of one", lambda found: _is_traits(found))])
+        dict, Entries("of `Traits`", Annotated[dict, Is("of one", lambda found: _is_traits(found))])
     ],
-    "factorization": Annotated[dict, entries("of programs", Annotated[dict, entries("of sites", SITE)])],
-    "sources": Annotated[list, items("texts of both programs", TEXTS, 2)],
-    "versions": Annotated[dict, entries("texts or None", str | None)],
+    "factorization": Annotated[dict, Entries("of programs", Annotated[dict, Entries("of sites", SITE)])],
+    "sources": Annotated[list, Items("texts of both programs", TEXTS, 2)],
+    "versions": Annotated[dict, Entries("texts or None", str | None)],
     "threads": Count | None,
     "compiler": Literal["eager", Compiler],
 }
 
 
-def check_training(path: Path, told: Mapping[str, Any], **more: Any) -> None:
-    """Raise ValueError for what a training wrote about itself and did not write like that; the message names the file.
+def check_training(path: Path, told: dict[str, Any], **more: Any) -> None:
+    """Raise ValueError for what no training wrote about itself like that, by the name of the file; numbers become ours.
 
     Args:
         path: the file.
@@ -54,8 +54,11 @@ def check_training(path: Path, told: Mapping[str, Any], **more: Any) -> None:
     """
     for name, annotation in {**TRAINING, **LATER, **more}.items():
         value = told.get(name, ...)
-        if not (value is ... and name in LATER) and cast(Kind, kind_of(annotation)).read(value) is WRONG:
+        if value is ... and name in LATER:
+            continue
+        if (found := cast(Kind, kind_of(annotation)).read(value)) is WRONG:
             raise _damaged(path, name, value)
+        told[name] = found
     if isinstance(told["history"], list):  # in files of before; now it says how many lines of another file are its own
         check_history(path, told["history"])
 
@@ -106,7 +109,7 @@ def _is_watch(found: Any) -> bool:
 
 def _is_traits(found: Any) -> bool:
     """Whether it is what `asdict` makes of `Traits`."""
-    kinds = {"firm": TEXTS, "loose": TEXTS, "unknown": Annotated[list, items("texts", str)], "bytecode": str}
+    kinds = {"firm": TEXTS, "loose": TEXTS, "unknown": Annotated[list, Items("texts", str)], "bytecode": str}
     if not isinstance(found, dict) or found.keys() != kinds.keys():
         return False
     return all(cast(Kind, kind_of(kind)).read(found[name]) is not WRONG for name, kind in kinds.items())
