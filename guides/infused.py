@@ -14,7 +14,7 @@ from ppl_models.programs.pyro import unwrapped
 from .parts.factors import Rows
 from .parts.families import gaussian_base
 from .parts.guide import TopDownGuide
-from .parts.infusion import channels_of, rates_of
+from .parts.infusion import channels_of, rates_of, refuse_prior
 
 
 class InfusedNormal(TorchDistribution):
@@ -134,7 +134,6 @@ class Infused(TopDownGuide):
         """q(z_t | pa(z_t), x): the prior's Gaussian, or a narrow one around the datum."""
         base = gaussian_base(prior)
         if base is None or base[3] or len(base[2]) != 1:
-            found = type(unwrapped(prior)).__name__
-            raise ValueError(f"guide Infused: site {name!r} has a {found} prior, want a diagonal Gaussian")
+            refuse_prior(name, type(unwrapped(prior)).__name__)
         target = self.raw(name)
         return InfusedNormal(*base[:2], target, self.rates[name], self.width, self.channels)

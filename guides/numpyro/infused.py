@@ -13,7 +13,7 @@ from ppl_models.parts.kinds import Image, Number, Positive
 from ppl_models.programs.numpyro import unwrapped
 
 from ..parts.factors import Rows
-from ..parts.infusion import channels_of, rates_of
+from ..parts.infusion import channels_of, rates_of, refuse_prior
 from .parts.families import gaussian_base
 from .parts.guide import TopDown, TopDownGuide
 from .parts.table import Table
@@ -95,6 +95,5 @@ class Infused(TopDownGuide):
         """q(z_t | pa(z_t), x): the prior's Gaussian, or a narrow one around the datum."""
         base = gaussian_base(prior)
         if base is None or base[3] or len(base[2]) != 1:
-            found = type(unwrapped(prior)).__name__
-            raise ValueError(f"guide Infused: site {name!r} has a {found} prior, want a diagonal Gaussian")
+            refuse_prior(name, type(unwrapped(prior)).__name__)
         return InfusedNormal(*base[:2], run.raw(name), self.rates[name], self.width, self.channels)

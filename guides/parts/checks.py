@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from math import prod
-from typing import Literal
+from typing import Literal, NoReturn
 
 from ppl_models.parts.checked import told
 
@@ -87,17 +87,25 @@ def choose_tops(layout: Layout, top: Top) -> frozenset[str]:
     return frozenset(z for z in latents if not any(u in latents for u in parents[z]))
 
 
-def no_product(layout: Layout, name: str, prior: str) -> ValueError:
-    """The error that there is no product with the prior of a site."""
-    return ValueError(
+def refuse_product(layout: Layout, name: str, prior: str) -> NoReturn:
+    """Raise ValueError for a site with whose prior there is no product."""
+    raise ValueError(
         f"guide {layout.guide}: site {name!r} has a {prior} prior, precision weighting wants a diagonal "
         "Gaussian (transformed or not); try SelfReflective, BottomUp or MeanField"
     )
 
 
-def coupled(layout: Layout, name: str) -> ValueError:
-    """The error that a factor couples entries of an event, some of which the model masks out."""
-    return ValueError(
+def refuse_flow(where: str) -> NoReturn:
+    """Raise ValueError for a flow, which has no precision to add up, where a product with a prior is wanted."""
+    raise ValueError(
+        f"{where}: found family 'flow', which has no product with a prior, want a Gaussian; try 'full', or "
+        "SelfReflective with the flow"
+    )
+
+
+def refuse_coupled(layout: Layout, name: str) -> NoReturn:
+    """Raise ValueError for a factor that couples entries of an event, some of which the model masks out."""
+    raise ValueError(
         f"guide {layout.guide}: site {name!r} has a mask of single entries of its events in the model, want a factor "
         "that is a product over them; try family='diagonal', or mask whole events, .to_event(1).mask(m)"
     )

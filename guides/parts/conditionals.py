@@ -15,7 +15,7 @@ from ppl_models.parts.kinds import Count, Image, Whole
 from ppl_models.parts.nets import Net
 from ppl_models.programs.pyro import unwrapped
 
-from .checks import no_product
+from .checks import refuse_product
 from .encoders import encoder as evidence_network
 from .evidence import EvidenceKey, features
 from .factors import FLAT, GLOBAL_GAIN, Factor, Families, encoded, placed, plan, sloped
@@ -190,7 +190,7 @@ class Conditionals(nn.Module):
         """
         base = gaussian_base(prior)
         if base is None:
-            raise no_product(self.layout, name, type(unwrapped(prior)).__name__)
+            refuse_product(self.layout, name, type(unwrapped(prior)).__name__)
         loc, scale, shape, transforms = base
         q = reshaped(self.plan[name].family.precision_weighted(raw, loc, FLAT * scale if flat else scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q

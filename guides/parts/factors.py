@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from ppl_models.parts.checked import told
 from ppl_models.programs.record import Mask
 
-from .checks import no_product
+from .checks import refuse_flow, refuse_product
 from .evidence import Array, EvidenceKey
 from .latents import Latent
 from .layout import Layout
@@ -101,7 +101,7 @@ def plan(
         found[name] = Factor(network_of(name), family, inputs, copies * family.count(n, precision_weighted))
     for name, latent in layout.latents.items() if precision_weighted else ():
         if not latent.facts.is_gaussian:  # known now, so it must not wait for the training
-            raise no_product(layout, name, latent.site.family)
+            refuse_product(layout, name, latent.site.family)
     return found
 
 
@@ -148,10 +148,7 @@ def choose_family(
     found = known[spec] if isinstance(spec, str) else spec
     is_flow = isinstance(found, type(known["flow"]))
     if is_flow and precision_weighted:
-        raise ValueError(
-            f"guide {guide}: found family 'flow', which has no product with a prior, want a Gaussian; try 'full', or "
-            "SelfReflective with the flow"
-        )
+        refuse_flow(f"guide {guide}")
     return known["diagonal"] if n == 1 and not is_flow else found
 
 

@@ -20,6 +20,7 @@ from ppl_models.parts.likelihoods import bounded_exp
 from ppl_models.programs.pyro import layers
 
 from . import factors
+from .checks import refuse_flow
 from .factors import Family
 
 with validation_enabled(dist.is_validation_enabled()):  # zuko turns it off for every distribution of the process
@@ -162,7 +163,7 @@ class Flow:
 
     def precision_weighted(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
         """Raise ValueError: a flow has no precision to add up."""
-        raise ValueError("family 'flow': it has no product with a prior, want a Gaussian; try 'full'")
+        refuse_flow("precision_weighted")
 
 
 FAMILIES: dict[str, Family] = {"diagonal": Diagonal(), "rank-one": RankOne(), "full": Full(), "flow": Flow()}

@@ -17,7 +17,7 @@ from ppl_models.parts.program import Program
 from ppl_models.programs.arguments import spread
 from ppl_models.programs.pyro import as_tensors
 
-from .checks import check_drawn, check_finite, check_followed, check_unaltered, coupled
+from .checks import check_drawn, check_finite, check_followed, check_unaltered, refuse_coupled
 from .conditionals import Conditionals
 from .evidence import Evidence
 from .families import masked_alike
@@ -115,7 +115,7 @@ class TopDownGuide(GuideMessenger, Program, ABC):
             prior = msg["fn"]
             posterior = masked_alike(self.get_posterior(msg["name"], prior), prior)
             if posterior is None:
-                raise coupled(self.layout, msg["name"])
+                refuse_coupled(self.layout, msg["name"])
             # either may lack the particles: a prior that reads no latent, a factor that reads the evidence alone
             if prior.batch_shape != posterior.batch_shape:
                 shape = torch.broadcast_shapes(prior.batch_shape, posterior.batch_shape)

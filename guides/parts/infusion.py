@@ -1,7 +1,8 @@
-"""`rates_of`, `channels_of`: the rates of the guide `Infused`, and what it wants of latents and images."""
+"""`rates_of`, `channels_of`, `refuse_prior`: the rates of `Infused`, and what it wants of latents and images."""
 
 from collections.abc import Sequence
 from math import prod
+from typing import NoReturn
 
 from ppl_models.parts.sizes import image_size
 
@@ -41,8 +42,10 @@ def channels_of(layout: Layout, image: Sequence[int] | None) -> int:
             raise ValueError(f"guide Infused: found image={image}, want one of the {size} values of site {name!r}")
     for name, latent in layout.latents.items():
         if not latent.facts.is_gaussian:
-            raise ValueError(
-                f"guide Infused: site {name!r} has a {latent.site.family} prior, want a diagonal Gaussian; try "
-                "SelfReflective"
-            )
+            refuse_prior(name, latent.site.family)
     return 1 if shape is None else shape[0]
+
+
+def refuse_prior(name: str, family: str) -> NoReturn:
+    """Raise ValueError for a site whose prior is of another family than `Infused` takes."""
+    raise ValueError(f"guide Infused: site {name!r} has a {family} prior, want a diagonal Gaussian; try SelfReflective")

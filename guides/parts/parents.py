@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from ppl_models.factorization import Factorization
 from ppl_models.factorization.probing.recover import examine
 from ppl_models.parts.checked import checked, told
+from ppl_models.parts.checks import check_names
 from ppl_models.programs.legible import warn
 
 from .language import Arguments, Model
@@ -32,11 +33,7 @@ def choose_parents(layout: Layout, order: Sequence[str], parents: Parents) -> di
     if not isinstance(parents, str):
         for name in parents:
             check_latent(layout, "parents", name)
-            if isinstance(parents[name], str):
-                raise ValueError(
-                    f"guide {layout.guide}: found parents[{name!r}] = {parents[name]!r}, want a tuple of names; try "
-                    f"({parents[name]!r},)"
-                )
+            check_names(f"guide {layout.guide}: found parents[{name!r}] =", parents[name])
     chosen: dict[str, tuple[str, ...]] = {}
     for i, name in enumerate(order):
         earlier = [u for u in order[:i] if layout.latents[u].is_global or not layout.latents[name].is_global]

@@ -36,11 +36,10 @@ def inspect(
     """
     with reported(debug):
         trust_typed(None, model, guide)
-        extra, model_sizes = names.parse(sizes or (), "-m")
-        more, chosen = names.parse(guide_sizes or (), "-g")
-        for option, words in (("-m", extra), ("-g", more)):
-            if words:
-                raise ValueError(f"{option} {words[0]!r}: want key=value; model and guide are named before the options")
+        why = "; model and guide are named before the options"
+        model_sizes, chosen = (
+            names.parse_sizes(words or (), option, why) for words, option in ((sizes, "-m"), (guide_sizes, "-g"))
+        )
         folder = folder or Path("_".join(["inspection", *(names.slug(w.rpartition(":")[2]) for w in (model, guide))]))
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out {folder}: found a file, want a folder to write the report in; try another")

@@ -161,13 +161,11 @@ def train(
             if model is None:
                 raise ValueError("train: found neither a MODEL nor --resume RUN, want one of them; try ppl-models list")
             named, guide_sizes = names.parse(guide or (), "-g")
-            extra, model_sizes = names.parse(sizes or (), "-m")
+            model_sizes = names.parse_sizes(sizes or (), "-m", f", the model is {model!r} already")
             if len(named) != 1:
                 found = f"{len(named)} names ({', '.join(named)})" if named else "no name"
                 known = ", ".join(names.catalogue("guide", backend))
                 raise ValueError(f"-g: found {found} of a guide, want one of {known}")
-            if extra:
-                raise ValueError(f"-m {extra[0]!r}: want key=value, the model is {model!r} already")
             trust_typed(None, model, named[0])
             chosen = training_of(training)
             how = {"validation": validation, "transform": transform, "size": image_size}

@@ -11,6 +11,7 @@ from typing import Any
 
 import networkx as nx
 
+from ppl_models.parts.checks import check_names
 from ppl_models.programs.legible import legible
 
 ORDERS = ("top-down", "bottom-up", "min-fill")
@@ -49,8 +50,7 @@ class Factorization:
     def __post_init__(self) -> None:
         names = {"observed": self.observed, "given": self.given, **{f"parents of {s!r}": p for s, p in self.items()}}
         for what, found in names.items():
-            if isinstance(found, str):
-                raise ValueError(f"Factorization: found {what} {found!r}, want a tuple of names; try ({found!r},)")
+            check_names(f"Factorization: found {what}", found)
         object.__setattr__(self, "parents", {site: tuple(dict.fromkeys(parents)) for site, parents in self.items()})
         object.__setattr__(self, "observed", tuple(dict.fromkeys(self.observed)))
         object.__setattr__(self, "given", tuple(dict.fromkeys(self.given)))

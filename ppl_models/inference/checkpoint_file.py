@@ -163,35 +163,41 @@ def check_evidence(path: Path, found: Checkpoint, programs: Iterable[Any]) -> No
         found: what it holds.
         programs: what is to have the weights; a guide has a `layout`, which says if its data were read otherwise.
     """
-    backend = found.about.get("backend", "pyro")
     for program in programs:
-        layout: Any = getattr(program, "layout", None)
-        name, cure = type(program).__name__, "train it again, or load it with the version that wrote it"
-        if found.form in BEFORE_3 and backend in getattr(layout, "moved", ()):
-            raise ValueError(
-                f"{path} was written before format 3 of files (ppl-models 0.1.0), when the guide {name} read the "
-                f"observed sites {', '.join(layout.evidence_sites)} one after another; now it reads the rows that they "
-                f"are parts of, and the weights do not fit; {cure}"
-            )
-        if found.form != FORMAT and (covariates := getattr(layout, "covariates", None)):
-            told = ", ".join(covariates.values())
-            then = f"read {told} through its encoders" if name == "Faithful" else f"did not read {told}"
-            cure = cure if name == "Faithful" else f"build it with evidence='observed', or {cure}"
-            raise ValueError(
-                f"{path} was written before format 4 of files (ppl-models 0.1.0), when the guide {name} {then}; now "
-                f"it reads covariates beside what its encoder makes of the data, and the weights do not fit; {cure}"
-            )
-        if found.form != FORMAT and (tops := getattr(program, "tops", None)):
-            raise ValueError(
-                f"{path} was written before format 4 of files (ppl-models 0.1.0), when the guide {name} multiplied its "
-                f"estimate of {', '.join(sorted(tops))} with the prior; build it with top='product'"
-            )
-        based = getattr(getattr(program, "factors", None), "based", ())
-        if based and not any(".base_" in key for key in found.weights):
-            raise ValueError(
-                f"{path} was written when the guide {name} built its factors around the bases of the priors; now they "
-                "have their own; build it with base='prior'"
-            )
+        if told := _otherwise(found, program):
+            raise ValueError(f"{path} was written {told}")
+
+
+def _otherwise(found: Checkpoint, program: Any) -> str:
+    """When a guide was another one than now, and what to do; "" for one that has not changed, and for a model."""
+    layout: Any = getattr(program, "layout", None)
+    name, cure = type(program).__name__, "train it again, or load it with the version that wrote it"
+    if found.form in BEFORE_3 and found.about.get("backend", "pyro") in getattr(layout, "moved", ()):
+        return (
+            f"before format 3 of files (ppl-models 0.1.0), when the guide {name} read the observed sites "
+            f"{', '.join(layout.evidence_sites)} one after another; now it reads the rows that they are parts of, and "
+            f"the weights do not fit; {cure}"
+        )
+    if found.form != FORMAT and (covariates := getattr(layout, "covariates", None)):
+        told = ", ".join(covariates.values())
+        then = f"read {told} through its encoders" if name == "Faithful" else f"did not read {told}"
+        cure = cure if name == "Faithful" else f"build it with evidence='observed', or {cure}"
+        return (
+            f"before format 4 of files (ppl-models 0.1.0), when the guide {name} {then}; now it reads covariates "
+            f"beside what its encoder makes of the data, and the weights do not fit; {cure}"
+        )
+    if found.form != FORMAT and (tops := getattr(program, "tops", None)):
+        return (
+            f"before format 4 of files (ppl-models 0.1.0), when the guide {name} multiplied its estimate of "
+            f"{', '.join(sorted(tops))} with the prior; build it with top='product'"
+        )
+    based = getattr(getattr(program, "factors", None), "based", ())
+    if based and not any(".base_" in key for key in found.weights):
+        return (
+            f"when the guide {name} built its factors around the bases of the priors; now they have their own; build "
+            "it with base='prior'"
+        )
+    return ""
 
 
 def verified(path: Path) -> tuple[bytes, dict[str, Any]]:

@@ -18,7 +18,6 @@ from .schedules import Constant, Cosine, Linear, to_dict, within
 
 Decay = Annotated[float, Number(least=0, below=1)]
 Gradient = Literal["reparametrized", "doubly-reparametrized"]
-GRADIENTS = get_args(Gradient)
 Precision = Literal["float32", "bfloat16"]
 Schedule = Annotated[Callable[[int], float], Is("a function of the step", partial(takes, 1))]
 Objective = Annotated[Callable[..., Any], Is("an objective", is_objective, error=ValueError)]
@@ -219,6 +218,19 @@ Config = Annotated[
         "give single options by name, as steps=500",
     ),
 ]
+
+
+def check_instance(loss: Any, kind: type, whose: str, working: str) -> None:
+    """Raise TypeError unless a loss is an object, and one of a library's.
+
+    Args:
+        loss: of `fit`.
+        kind: that of the library `whose` it is to be, of which these are `working`.
+    """
+    if isinstance(loss, type):
+        raise TypeError(f"fit: loss is the class {loss.__name__}, want an instance; try {loss.__name__}()")
+    if not isinstance(loss, kind):
+        raise TypeError(f"fit: loss is a {type(loss).__name__}, want an objective of {whose}'s; {working}")
 
 
 def configured(config: FitConfig | None, options: Mapping[str, Any]) -> FitConfig:

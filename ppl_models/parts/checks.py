@@ -1,6 +1,7 @@
 """Checks of data, likelihoods and networks that both languages make, with one message for each fault."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
 from numbers import Integral
 from typing import Any, Literal, get_args
@@ -12,6 +13,67 @@ Structure = Literal["mean-field", "top-down", "bottom-up"]
 Family = Literal["full", "diagonal"]
 STRUCTURES, FAMILIES = get_args(Structure), get_args(Family)
 Criterion = Literal["elbo", "per-step"]
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """What a language calls its arrays, and how they are mended: {0} is the name of one, {1} a type.
+
+    Args:
+        types: of its arrays, each `called` so.
+        made, floated, converted, one, flat: how to make one of something else, one of floating numbers, or of a type, a
+            batch of a single row, and rows of images.
+        is_floating: whether one has floating numbers.
+        dtype_of: the type that a program sees.
+    """
+
+    types: type | tuple[type, ...]
+    called: str
+    made: str
+    floated: str
+    converted: str
+    one: str
+    flat: str
+    is_floating: Callable[[Any], bool]
+    dtype_of: Callable[[Any], Any]
+
+
+def check_batch(arrays: Arrays, name: str, x: Any, event: int | Sequence[int], dtype: Any) -> None:
+    """Raise TypeError or ValueError unless `x` is a batch of rows of floating numbers.
+
+    Args:
+        arrays: of the language.
+        name: of the site.
+        event: the shape of a row.
+        dtype: the model's own, None for any.
+    """
+    if not isinstance(x, arrays.types):
+        raise TypeError(f"site {name!r}: found a {type(x).__name__}, want a float {arrays.called}; try {arrays.made}")
+    if not arrays.is_floating(x):
+        cure = arrays.floated.format(name)
+        raise TypeError(f"site {name!r}: found dtype {x.dtype}, want a float {arrays.called}; try {cure}")
+    if dtype is not None and (found := arrays.dtype_of(x)) != dtype:
+        cure = arrays.converted.format(name, dtype)
+        raise TypeError(f"site {name!r}: found dtype {found}, want the model's {dtype}; try {cure}")
+    shape = (event,) if isinstance(event, int) else tuple(event)
+    check_rows(name, tuple(x.shape), shape, arrays.one.format(name), arrays.flat.format(name))
+
+
+def check_finite(where: str, finite: Any) -> None:
+    """Raise ValueError for the first row with a value that is not finite.
+
+    Args:
+        where: the site, or who asks.
+        finite: whether each value of the rows is, as an array of torch's or NumPy's.
+
+    >>> import numpy as np
+    >>> check_finite("site 'x'", np.isfinite([[1.0], [np.nan]]))
+    Traceback (most recent call last):
+    ValueError: site 'x': NaN or infinite values (first in row 1); clean or drop these rows
+    """
+    if not finite.all():
+        row = finite.reshape(len(finite), -1).all(1).tolist().index(False)
+        raise ValueError(f"{where}: NaN or infinite values (first in row {row}); clean or drop these rows")
 
 
 def check_rows(name: str, shape: tuple[int, ...], event: tuple[int, ...], one: str, flat: str) -> None:
@@ -133,6 +195,18 @@ def likelihood_of(spec: str, kinds: Mapping[str, Callable[..., Any]], owner: str
     )
 
 
+def check_names(where: str, found: Any) -> None:
+    """Raise ValueError for what is no collection of names, a single name among that; `where` is what it was found for.
+
+    >>> check_names("found parents of 'z2'", "z1")
+    Traceback (most recent call last):
+    ValueError: found parents of 'z2' 'z1', want a tuple of names; try ('z1',)
+    """
+    if isinstance(found, str | Mapping) or not isinstance(found, Collection):
+        cure = f"({found!r},)" if isinstance(found, str) else "('z1',), or () for none"
+        raise ValueError(f"{where} {told(found)}, want a tuple of names; try {cure}")
+
+
 def parents_of(latents: tuple[str, ...], given: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """The parents of every site of a `LinearGaussian` in model order: the given ones, else those in the chain.
 
@@ -154,9 +228,8 @@ def parents_of(latents: tuple[str, ...], given: Mapping[str, Sequence[str]]) -> 
         earlier = latents[:place]
         names = given.get(site, earlier[-1:])
         want = f"want earlier latents ({', '.join(earlier) or 'there are none'}), each once"
+        check_names(f"LinearGaussian: found parents of {site!r}", names)
         prefix = f"LinearGaussian: found parents of {site!r} {names!r}, {want}"
-        if isinstance(names, str):
-            raise ValueError(f"{prefix}; try a tuple, ({names!r},)")
         for name in names:
             if name not in earlier:
                 raise ValueError(f"{prefix}; drop {name!r}, or number the latents in generation order")

@@ -8,16 +8,30 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from .checks import (
+    Arrays,
+    check_batch,
     check_binary,
+    check_finite,
     check_levels,
     check_likelihood,
-    check_rows,
     check_scale,
     count_of_levels,
     likelihood_of,
 )
 from .distributions import DiscretizedLogistic
 from .sizes import check_count as check_count
+
+TENSORS = Arrays(
+    Tensor,
+    "tensor",
+    made="torch.as_tensor(...)",
+    floated="{0}.float()",
+    converted="{0}.to({1})",
+    one="{0}.unsqueeze(0)",
+    flat="{0}.flatten(1)",
+    is_floating=torch.is_floating_point,
+    dtype_of=lambda x: x.dtype,
+)
 
 
 def check_data(x: Tensor, event: int | Sequence[int], name: str = "x", dtype: torch.dtype | None = None) -> Tensor:
@@ -29,17 +43,9 @@ def check_data(x: Tensor, event: int | Sequence[int], name: str = "x", dtype: to
         TypeError: not a tensor, not of a floating type, or not of `dtype` (the model's own) if that is given.
         ValueError: an empty batch, rows of another shape, NaN or infinite entries.
     """
-    event = (event,) if isinstance(event, int) else tuple(event)
-    if not isinstance(x, Tensor):
-        raise TypeError(f"site {name!r}: found a {type(x).__name__}, want a float tensor; try torch.as_tensor(...)")
-    if not x.is_floating_point():
-        raise TypeError(f"site {name!r}: found dtype {x.dtype}, want a float tensor; try {name}.float()")
-    if dtype is not None and x.dtype != dtype:
-        raise TypeError(f"site {name!r}: found dtype {x.dtype}, want the model's {dtype}; try {name}.to({dtype})")
-    check_rows(name, tuple(x.shape), event, f"{name}.unsqueeze(0)", f"{name}.flatten(1)")
-    if torch.distributions.Distribution._validate_args and not torch.isfinite(x).all():
-        row = (~torch.isfinite(x)).flatten(1).any(1).nonzero()[0].item()
-        raise ValueError(f"site {name!r}: NaN or infinite values (first in row {row}); clean or drop these rows")
+    check_batch(TENSORS, name, x, event, dtype)
+    if torch.distributions.Distribution._validate_args:
+        check_finite(f"site {name!r}", torch.isfinite(x))
     return x
 
 

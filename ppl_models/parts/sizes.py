@@ -5,7 +5,7 @@ from itertools import accumulate
 from math import prod
 from typing import Any, Literal, cast
 
-from .checked import check, told
+from .checked import check
 from .kinds import Kind, Number, Sizes, kind_of
 
 Network = Literal["mlp", "conv"]
@@ -169,15 +169,21 @@ def code_sizes(owner: str, latent: Any, image: Sequence[int] | None) -> list[int
     return list(given)
 
 
+class _Rows(Number):
+    """A count of data, in words of its own."""
+
+    def want(self, value: Any) -> str:
+        """See `Kind`."""
+        return "the number of data to generate, an integer of at least 1"
+
+
+GENERATED = _Rows(whole=True, least=1)
+
+
 def check_count(n: int) -> int:
     """Return `n` if it is a number of data that can be generated.
 
     Raises:
         ValueError: not an integer, or below 1.
     """
-    try:
-        return check("n", "n", n, Number(whole=True, least=1))
-    except ValueError:
-        raise ValueError(
-            f"n: found {told(n)}, want the number of data to generate, an integer of at least 1; try n=1"
-        ) from None
+    return check("n", "n", n, GENERATED, 1)

@@ -6,7 +6,7 @@ names of arguments, data sets that hold tensors. No library of frames is importe
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, Signature, signature
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -138,6 +138,21 @@ def numbers(column: Any, asks: str) -> np.ndarray | None:
         found = "a scalar" if array.ndim == 0 else f"an array of {array.dtype}"
         raise TypeError(f"{asks}: found {found}, want an array of rows of numbers")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def refuse_column(asks: str, column: Any, rows: str, stack: str) -> NoReturn:
+    """Raise TypeError for data that are none.
+
+    Args:
+        asks: what the message starts with.
+        column: the data.
+        rows, stack: what rows are in the language, and how they are made one.
+    """
+    found = "a scalar" if getattr(column, "ndim", None) == 0 else type(column).__name__
+    raise TypeError(
+        f"{asks}: found {found}, want {rows}, a data frame, a map-style data set, a Data, or several of such, one an "
+        f"argument, in a tuple or a dict; try {'its dataset' if hasattr(column, 'dataset') else stack}"
+    )
 
 
 def example_array(arg: Any, asks: str) -> np.ndarray | None:

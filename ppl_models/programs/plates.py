@@ -79,6 +79,21 @@ def is_local(site: Site, plate: Plate | None) -> bool:
     return plate is not None and site.plate(plate.name) is not None
 
 
+def check_local(asks: str, sites: Iterable[Site], plate: Plate | None, why: str) -> None:
+    """Raise ValueError for the first of some latents that has no value for each datum.
+
+    Args:
+        asks: what the message starts with.
+        sites: the latents, and the `plate` of the data.
+        why: it must have one.
+    """
+    for site in sites:
+        if not is_local(site, plate):
+            raise ValueError(
+                f"{asks}: the latent {site.name!r} is outside the plate of the data, want a value for each datum; {why}"
+            )
+
+
 def is_scaled(site: Site, to_numpy: Callable[[Any], Any]) -> bool:
     """Whether a program gives the log density of a site another weight than plates that subsample do.
 

@@ -251,12 +251,17 @@ def to_tensor(array: np.ndarray, dtype: torch.dtype) -> Tensor:
     return found.to(dtype) if found.is_floating_point() else found
 
 
+def check_dense(asks: str, value: Any) -> None:
+    """Raise TypeError for a sparse tensor; `asks` is what the message starts with."""
+    if isinstance(value, Tensor) and value.layout is not torch.strided:
+        raise TypeError(f"{asks}: found a sparse tensor, want every value; try x.to_dense()")
+
+
 def as_tensors(args: Sequence[Any], asks: str, model: Any, device: Any = None) -> tuple[Any, ...]:
     """The arguments of a model, arrays and data frames among them as tensors; `asks` is what an error starts with."""
     dtype, found = dtype_of(model), []
     for arg in args:
-        if isinstance(arg, Tensor) and arg.layout is not torch.strided:
-            raise TypeError(f"{asks}: found a sparse tensor, want every value; try x.to_dense()")
+        check_dense(asks, arg)
         array = None if isinstance(arg, Tensor) else example_array(arg, asks)
         found.append(arg if array is None else to_tensor(array, dtype).to(device))
     return tuple(found)

@@ -128,6 +128,14 @@ def parse(words: Sequence[str], option: str) -> tuple[list[str], dict[str, Any]]
     return names, sizes
 
 
+def parse_sizes(words: Sequence[str], option: str, why: str) -> dict[str, Any]:
+    """The same where all are sizes: `why` no other word is wanted is said at the first one."""
+    others, sizes = parse(words, option)
+    if others:
+        raise ValueError(f"{option} {others[0]!r}: want key=value{why}")
+    return sizes
+
+
 def value_of(text: str) -> Any:
     """A Python literal that a configuration file can hold, true or false, or else the text as it is.
 

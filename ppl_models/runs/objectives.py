@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -71,8 +71,7 @@ def _with(function: Callable, options: dict[str, Any], spec: str) -> partial:
         if name not in told:
             raise ValueError(f"objective {spec!r}: found the option {name!r}, want some of {', '.join(told) or 'none'}")
         if name == "discrepancy":
-            if value not in ("mmd", "moments"):
-                raise ValueError(f"objective {spec!r}: found discrepancy={value}, want mmd or moments")
+            _check_word(spec, name, value, ("mmd", "moments"))
             chosen[name] = getattr(discrepancies, value)
         elif name not in OF_MMD:
             chosen[name if name in known else f"{name}_"] = value
@@ -87,9 +86,16 @@ def _with(function: Callable, options: dict[str, Any], spec: str) -> partial:
     of_mmd = {name: value for name, value in options.items() if name in OF_MMD}
     if of_mmd:
         for name, known in (("kernel", discrepancies.KERNELS), ("estimator", discrepancies.ESTIMATORS)):
-            if name in of_mmd and of_mmd[name] not in known:
-                raise ValueError(f"objective {spec!r}: found {name}={of_mmd[name]}, want one of {', '.join(known)}")
+            if name in of_mmd:
+                _check_word(spec, name, of_mmd[name], (*known,))
         if options.get("discrepancy", "mmd") != "mmd":
             raise ValueError(f"objective {spec!r}: found {', '.join(of_mmd)}, which are of discrepancy=mmd alone")
         chosen["discrepancy"] = partial(discrepancies.mmd, **of_mmd)
     return partial(function, **chosen)
+
+
+def _check_word(spec: str, name: str, value: Any, known: Sequence[str]) -> None:
+    """Raise ValueError for an option of the objective `spec` that is none of the known words."""
+    if value not in known:
+        want = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"
+        raise ValueError(f"objective {spec!r}: found {name}={value}, want {want}")

@@ -45,8 +45,7 @@ def picture_samples(run: LoadedRun, n: int, path: Path, draws: bool = False) -> 
     Raises:
         ValueError: data that are no images, or a program whose data are no rows of such.
     """
-    if told := _no_image(run.config):
-        raise ValueError(told)
+    _check_image(run.config)
     rows = generate(run, n, draws)
     above = f"{title(run)}: samples ({'draws' if draws else 'means'})"
     return plots.save_figure(
@@ -73,8 +72,7 @@ def picture_chain(run: LoadedRun, n: int, steps: int, path: Path, seed: int) -> 
     Raises:
         ValueError: data that are no images, a NumPyro run; see `ppl_models.inference.markov_chain`.
     """
-    if told := _no_image(run.config):
-        raise ValueError(told)
+    _check_image(run.config)
     backend(run.backend).check("chain")
     chain = markov_chain(run.model, run.guide, noise(run, n, seed), steps, seed=seed)
     picture_strip(run, chain.states[:, :8], path, f"{title(run)}: chains from noise")
@@ -132,3 +130,9 @@ def _no_image(config: Mapping[str, Any]) -> str:
     if len(shape) == 3 and shape[0] in (1, 3):
         return ""
     return f"no pictures of the data: a row has shape {shape}, an image is (1 or 3, height, width)"
+
+
+def _check_image(config: Mapping[str, Any]) -> None:
+    """Raise ValueError for data whose rows cannot be shown."""
+    if told := _no_image(config):
+        raise ValueError(told)

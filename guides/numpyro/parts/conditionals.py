@@ -18,7 +18,7 @@ from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Count, Image, Whole
 from ppl_models.programs.numpyro import unwrapped
 
-from ...parts.checks import no_product
+from ...parts.checks import refuse_product
 from ...parts.evidence import EvidenceKey, features
 from ...parts.factors import FLAT, GLOBAL_GAIN, Factor, Families, encoded, placed as in_plates, plan, sloped
 from ...parts.layout import Layout
@@ -187,7 +187,7 @@ class Conditionals(eqx.Module):
         """
         base = gaussian_base(prior)
         if base is None:
-            raise no_product(self.layout, name, type(unwrapped(prior)).__name__)
+            refuse_product(self.layout, name, type(unwrapped(prior)).__name__)
         loc, scale, shape, transforms = base
         q = reshaped(self.plan[name].family.precision_weighted(raw, loc, FLAT * scale if flat else scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q

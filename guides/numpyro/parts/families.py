@@ -19,6 +19,7 @@ from ppl_models.parts.kinds import Number
 from ppl_models.programs.numpyro import layers
 
 from ...parts import factors
+from ...parts.checks import refuse_flow
 from ...parts.factors import Family
 from .splines import MonotonicSpline
 
@@ -139,7 +140,7 @@ class Flow:
 
     def precision_weighted(self, raw: Array, loc: Array, scale: Array) -> Distribution:
         """Raise ValueError: a flow has no precision to add up."""
-        raise ValueError("family 'flow': it has no product with a prior, want a Gaussian; try 'full'")
+        refuse_flow("precision_weighted")
 
 
 FAMILIES: dict[str, Family] = {"diagonal": Diagonal(), "rank-one": RankOne(), "full": Full(), "flow": Flow()}

@@ -21,7 +21,7 @@ from ppl_models.numpyro.parts.program import Program
 from ppl_models.programs.arguments import spread
 from ppl_models.programs.numpyro import as_arrays, unwrapped
 
-from ...parts.checks import check_drawn, check_finite, check_followed, check_unaltered, coupled
+from ...parts.checks import check_drawn, check_finite, check_followed, check_unaltered, refuse_coupled
 from ...parts.evidence import Evidence
 from ...parts.layout import Layout, inspect_model
 from .conditionals import Conditionals
@@ -168,7 +168,7 @@ class TopDown(Messenger):
             prior = msg["fn"]
             posterior = masked_alike(self.guide.get_posterior(name, prior, self), prior)
             if posterior is None:
-                raise coupled(self.guide.layout, name)
+                refuse_coupled(self.guide.layout, name)
             # either may lack particles or plates: a prior that reads no latent, a factor that has one set of numbers
             shape = jnp.broadcast_shapes(prior.batch_shape, posterior.batch_shape)
             msg["infer"], self._priors[name] = {**msg["infer"]}, prior.expand(shape)

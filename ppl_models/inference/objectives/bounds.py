@@ -237,3 +237,18 @@ def _log_sum_exp(x: Array) -> Array:
     top = xp.max(x, axis=0)
     top = xp.where(xp.isfinite(top), top, 0.0)
     return xp.log(xp.exp(x - top).sum(0)) + top
+
+
+def is_doubly(objective: Objective, gradient: str) -> bool:
+    """Whether the gradient is the doubly-reparametrized one.
+
+    Raises:
+        ValueError: an objective that has no such gradient.
+    """
+    if gradient != "reparametrized" and objective is not importance_weighted:
+        called = getattr(objective, "__name__", repr(objective))
+        raise ValueError(
+            f"found gradient={gradient!r} with the objective {called}, want importance_weighted: of the others the "
+            "gradient is 'reparametrized'"
+        )
+    return gradient != "reparametrized"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import numpy as np
 
@@ -82,3 +82,20 @@ class Terms:
         for name in self.log_p:
             total = total + self.log_p[name] - self.log_q[name]
         return total
+
+
+def refuse_units(name: str, factor: str, prior: str) -> NoReturn:
+    """Raise ValueError for a site whose factor and prior, of these families, are not both products over coordinates."""
+    raise ValueError(
+        f"site {name!r} has no divergences by unit: found the factor {factor} and the prior {prior}, want products "
+        "over coordinates (diagonal families), with the transforms of the prior if it has any; try per='layer', or "
+        "another family"
+    )
+
+
+def refuse_mask(name: str) -> NoReturn:
+    """Raise ValueError for a latent some of whose data are masked out: their values are none of the aggregate's."""
+    raise ValueError(
+        f"site {name!r}: found a mask on this latent, want a code for every datum where all codes are looked at "
+        "together; drop the rows that are masked out"
+    )

@@ -87,10 +87,13 @@ def usable(path: Path) -> Iterator[None]:
 
 
 def checked(name: str, found: Any, like: Any) -> Any:
-    """An array of a file, once it is known to be of the shape and type of another; ValueError if it is not."""
-    if tuple(found.shape) != tuple(like.shape) or found.dtype != like.dtype:
-        told = f"{tuple(found.shape)} of {found.dtype}, want {tuple(like.shape)} of {like.dtype}"
-        raise ValueError(f"training state of {name!r}: found {told}; resume with what the run was started with")
+    """An array of a file, once it is known to be there, of the shape and type of another; ValueError if it is not."""
+    if found is None or tuple(found.shape) != tuple(like.shape) or found.dtype != like.dtype:
+        told = "nothing" if found is None else f"{tuple(found.shape)} of {found.dtype}"
+        raise ValueError(
+            f"training state of {name!r}: found {told}, want {tuple(like.shape)} of {like.dtype}; resume with the "
+            "model, the guide and the arguments that the run was started with"
+        )
     return found
 
 

@@ -14,10 +14,12 @@ from jax.scipy.special import logit
 from numpyro.util import not_jax_tracer
 
 from ppl_models.parts.checks import (
+    Arrays,
+    check_batch,
     check_binary,
+    check_finite,
     check_levels,
     check_likelihood,
-    check_rows,
     check_scale,
     count_of_levels,
     likelihood_of,
@@ -27,6 +29,18 @@ from ppl_models.parts.sizes import check_count as check_count
 from .distributions import DiscretizedLogistic, FloatBernoulli
 from .program import Constant
 
+ARRAYS = Arrays(
+    (jax.Array, np.ndarray),
+    "array",
+    made="jnp.asarray(...)",
+    floated="{0}.astype(float)",
+    converted="{0}.astype('{1}')",
+    one="{0}[None]",
+    flat="{0}.reshape(len({0}), -1)",
+    is_floating=lambda x: jnp.issubdtype(x.dtype, jnp.floating),
+    dtype_of=lambda x: jax.dtypes.canonicalize_dtype(x.dtype),
+)
+
 
 def check_data(x: Array, event: int | Sequence[int], name: str = "x", dtype: np.dtype | None = None) -> Array:
     """Return `x` if it is a batch of rows of shape `event`, or raise as `ppl_models.parts.check_data` does.
@@ -34,19 +48,9 @@ def check_data(x: Array, event: int | Sequence[int], name: str = "x", dtype: np.
     Values are read only while NumPyro's validation is on, and where there are any: not under `jax.jit`. A NumPy array
     counts as what JAX takes it for: float64 is float32 unless `jax_enable_x64` is set.
     """
-    event = (event,) if isinstance(event, int) else tuple(event)
-    if not isinstance(x, jax.Array | np.ndarray):
-        raise TypeError(f"site {name!r}: found a {type(x).__name__}, want a float array; try jnp.asarray(...)")
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"site {name!r}: found dtype {x.dtype}, want a float array; try {name}.astype(float)")
-    found = jax.dtypes.canonicalize_dtype(x.dtype)
-    if dtype is not None and found != dtype:
-        raise TypeError(f"site {name!r}: found dtype {found}, want the model's {dtype}; try {name}.astype('{dtype}')")
-    check_rows(name, x.shape, event, f"{name}[None]", f"{name}.reshape(len({name}), -1)")
-    values = _readable(x)
-    if values is not None and not np.isfinite(values).all():
-        row = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(1))[0]
-        raise ValueError(f"site {name!r}: NaN or infinite values (first in row {row}); clean or drop these rows")
+    check_batch(ARRAYS, name, x, event, dtype)
+    if (values := _readable(x)) is not None:
+        check_finite(f"site {name!r}", np.isfinite(values))
     return x
 
 

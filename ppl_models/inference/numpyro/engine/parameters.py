@@ -18,6 +18,7 @@ from ppl_models.programs.pairs import Pair, check_order
 from ppl_models.programs.rows import fits, rows_in
 from ppl_models.programs.state.jax import attributes_of, hold_tracers
 
+from ...resuming.training_record import checked
 from ..passes.rows import refuse_others
 from ..passes.terms import check_model, runs_model, weights
 
@@ -52,15 +53,8 @@ class Parameters:
         Raises:
             ValueError: an array that is missing or of another shape or dtype.
         """
-        own = self.named(like)
-        for name, value in own.items():
-            found = arrays.get(name)
-            if found is None or found.shape != value.shape or found.dtype != value.dtype:
-                told = "nothing" if found is None else f"{found.shape} of {found.dtype}"
-                raise ValueError(
-                    f"training state of {name!r}: found {told}, want {value.shape} of {value.dtype}; resume with the "
-                    "model, the guide and the arguments that the run was started with"
-                )
+        for name, value in self.named(like).items():
+            checked(name, arrays.get(name), value)
         return {
             param: jax.tree.unflatten(jax.tree.structure(value), [jnp.asarray(arrays[n]) for n in self.names[param]])
             for param, value in like.items()

@@ -11,7 +11,8 @@ import numpy as np
 from jax import Array
 
 from ppl_models.numpyro.data import Rows, rows_of
-from ppl_models.programs.arguments import arguments, check_count, check_lengths, numbers, read_items
+from ppl_models.parts.checks import check_finite
+from ppl_models.programs.arguments import arguments, check_count, check_lengths, numbers, read_items, refuse_column
 
 from ...resuming.fingerprint import Fingerprint, spaced
 
@@ -34,10 +35,7 @@ def columns_of(data: Any, name: str, model: Callable | None = None) -> tuple[Row
     columns = [each for column in arguments(data, name, model) for each in _columns(column, name, model)]
     check_lengths(columns, name)
     for column in columns:
-        finite = np.isfinite(np.asarray(column.values))
-        if not finite.all():
-            row = int(np.flatnonzero(~finite.reshape(len(finite), -1).all(1))[0])
-            raise ValueError(f"{name}: NaN or infinite values (first in row {row}); clean or drop these rows")
+        check_finite(name, np.isfinite(np.asarray(column.values)))
     check_count(len(columns), name, model)
     return tuple(columns)
 
@@ -111,12 +109,7 @@ def _columns(column: Any, name: str, model: Callable | None) -> list[Rows]:
     if not isinstance(column, Array | list | str | bytes | dict | tuple):
         if hasattr(column, "__len__") and hasattr(column, "__getitem__"):
             return [_plain(each) for each in read_items(column, name, model)]
-    found = "a scalar" if getattr(column, "ndim", None) == 0 else type(column).__name__
-    instead = "its dataset" if hasattr(column, "dataset") else "np.stack(rows)"
-    raise TypeError(
-        f"{name}: found {found}, want an array of rows, a data frame, a map-style data set, a Data, or several of "
-        f"such, one an argument, in a tuple or a dict; try {instead}"
-    )
+    refuse_column(name, column, "an array of rows", "np.stack(rows)")
 
 
 def _plain(values: Any) -> Rows:

@@ -16,6 +16,7 @@ from ppl_models.programs.numpyro import Trace, frame_of, layers, nodes_of, suppo
 from ppl_models.programs.rows import AsTheyCome, starts
 from ppl_models.programs.state.jax import tidied
 
+from ...config import check_instance
 from ..feeding.batches import drawn
 from .rounding import rounded
 from .terms import traces
@@ -26,12 +27,8 @@ CHUNK, MOST = 1000, 50_000  # rows of a run, and rows that are looked at before 
 def check_loss(loss: Any) -> None:
     """Raise TypeError unless `loss` is one of NumPyro's objectives."""
     working = "Trace_ELBO, TraceMeanField_ELBO and TraceGraph_ELBO work"
-    if isinstance(loss, type):
-        raise TypeError(f"fit: loss is the class {loss.__name__}, want an instance; try {loss.__name__}()")
-    if not isinstance(loss, ELBO):
-        if hasattr(loss, "differentiable_loss"):
-            working = f"that is one of Pyro's; {working}"
-        raise TypeError(f"fit: loss is a {type(loss).__name__}, want an objective of NumPyro's; {working}")
+    other = "that is one of Pyro's; " if hasattr(loss, "differentiable_loss") else ""
+    check_instance(loss, ELBO, "NumPyro", other + working)
 
 
 def check_values(look: "Look", size: int) -> None:

@@ -10,6 +10,7 @@ from numpyro.distributions import Distribution, ExpandedDistribution, MaskedDist
 from ppl_models.programs.numpyro import layers, mask_of
 from ppl_models.programs.record import Layers
 
+from ...objectives.terms import refuse_mask, refuse_units
 from .closed_forms import between, closed_form, masked, same_masks, same_transforms
 from .rounding import rounded
 
@@ -69,11 +70,7 @@ def unit_divergence(name: str, q: Site, p: Site, analytic: bool) -> tuple[Array,
     alike, moved = same_masks(one, other), same_transforms(one, other)
     whole = one.base.event_shape or other.base.event_shape or one.events != other.events
     if whole or not moved or (one.transforms and not alike):
-        raise ValueError(
-            f"site {name!r} has no divergences by unit: found the factor {_kind(q['fn'])} and the prior "
-            f"{_kind(p['fn'])}, want products over coordinates (diagonal families), with the transforms of the prior "
-            "if it has any; try per='layer', or another family"
-        )
+        refuse_units(name, _kind(q["fn"]), _kind(p["fn"]))
     value, events = q["value"], one.events
     for transform in reversed(one.transforms):
         value = transform.inv(value)
@@ -132,7 +129,4 @@ def check_unmasked(sites: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise ValueError for a latent some of whose data are masked out: their values are none of the aggregate's."""
     for name, site in sites.items():
         if mask_of(site["fn"]) is not None:
-            raise ValueError(
-                f"site {name!r}: found a mask on this latent, want a code for every datum where all codes are looked "
-                "at together; drop the rows that are masked out"
-            )
+            refuse_mask(name)

@@ -14,8 +14,8 @@ from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyProgram, Count
 from ppl_models.programs.numpyro import nodes_of, unwrapped
 
-from ...config import GRADIENTS, Gradient
-from ...objectives.bounds import importance_weighted, log_weights
+from ...config import Gradient
+from ...objectives.bounds import is_doubly, log_weights
 from ...objectives.stateful import begun, has_state
 from ...objectives.terms import Beta
 from .terms import Terms, single, stacked, terms, traces
@@ -118,20 +118,3 @@ def initial_state(
         return begun(objective, found, data_size)
 
     return state(key, params, tuple(args))
-
-
-def is_doubly(objective: Objective, gradient: str) -> bool:
-    """Whether the gradient is the doubly-reparametrized one.
-
-    Raises:
-        ValueError: another word, or an objective that has no such gradient.
-    """
-    if gradient not in GRADIENTS:
-        raise ValueError(f"found gradient={gradient!r}, want one of {', '.join(map(repr, GRADIENTS))}")
-    if gradient != "reparametrized" and objective is not importance_weighted:
-        called = getattr(objective, "__name__", repr(objective))
-        raise ValueError(
-            f"found gradient={gradient!r} with the objective {called}, want importance_weighted: of the others the "
-            "gradient is 'reparametrized'"
-        )
-    return gradient != "reparametrized"

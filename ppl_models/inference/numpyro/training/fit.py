@@ -19,6 +19,7 @@ from ppl_models.programs.state.jax import tidied
 from ...checkpoint_file import check_evidence, prepared
 from ...config import Config, FitConfig, FitOptions, compared, configured, shows_options
 from ...loop import Loop, check_call
+from ...objectives.bounds import is_doubly
 from ...progress import waiting
 from ...results import Callback, Run, as_sequence
 from ...resuming.identity import Identity, cpus, factorization_of
@@ -28,7 +29,7 @@ from ..engine.parameters import find, of_program
 from ..engine.step import Blocks, Step, begun
 from ..feeding.batches import Order, columns_of, drawn, fingerprint
 from ..passes.checks import Look, as_they_come, check_loss, check_values
-from ..passes.losses import initial_state, is_doubly
+from ..passes.losses import initial_state
 from ..passes.messengers import Weighed
 from .checkpoint import CHECKPOINT, read, with_constants
 from .engine import NumPyroEngine

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ppl_models.programs.pairs import DENSE
-from ppl_models.programs.plates import is_local
+from ppl_models.programs.plates import check_local
 from ppl_models.programs.pyro import PARTICLES
 from ppl_models.programs.state.torch import modules_of
 
@@ -50,12 +50,7 @@ class Densities:
         self.names, self.nesting, self.dim = [*latents], pair.nesting, pair.data and pair.data.dim
         self.events = {name: site.event_dim for name, site in latents.items()}
         self.shapes = {name: site.event_shape for name, site in latents.items()}
-        for name, site in latents.items():
-            if not is_local(site, pair.data):
-                raise ValueError(
-                    f"{called}: the latent {name!r} is outside the plate of the data, want a value for each datum; a "
-                    "global latent has one posterior, and no aggregate of many"
-                )
+        check_local(called, latents.values(), pair.data, "a global latent has one posterior, and no aggregate of many")
         for name, site in pair.guide.of(*DENSE).items():
             if name not in self.names:
                 raise ValueError(

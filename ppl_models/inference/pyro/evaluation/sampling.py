@@ -16,7 +16,7 @@ from ppl_models.parts.kinds import Count, Is, Seed
 from ppl_models.programs import pyro as programs
 from ppl_models.programs.arguments import takes
 from ppl_models.programs.pairs import NO_DATA, refuse_undrawn
-from ppl_models.programs.plates import is_local
+from ppl_models.programs.plates import check_local
 from ppl_models.programs.pyro import Drawable, is_point, unwrapped
 
 from ..passes.messengers import Substitute, UntilDrawn
@@ -139,12 +139,8 @@ def markov_chain(
     with looking(model, guide, seed, x):  # without validation: a chain may begin where there are no data
         pair = pair_info("markov_chain", model, guide, (x,), paired=False).pair
         names, plate = [*pair.model.latents], pair.data
-        for name in names:
-            if not is_local(pair.model[name], plate):
-                raise ValueError(
-                    f"markov_chain: the latent {name!r} is outside the plate of the data, want one for each datum: of "
-                    "what all of them share the chains side by side would draw one value together"
-                )
+        why = "of what all of them share the chains side by side would draw one value together"
+        check_local("markov_chain", pair.model.latents.values(), plate, why)
         for step in range(1, steps + 1):
             nodes = UntilDrawn(names).run(guide, (x,))
             x = _generated(model, x, {name: node["value"] for name, node in nodes.items()}, draws=True)

@@ -8,8 +8,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ppl_models.programs.arguments import arguments, check_count, check_lengths, numbers
-from ppl_models.programs.pyro import dtype_of, to_tensor
+from ppl_models.parts.checks import check_finite
+from ppl_models.programs.arguments import arguments, check_count, check_lengths, numbers, refuse_column
+from ppl_models.programs.pyro import check_dense, dtype_of, to_tensor
 
 from ...resuming.fingerprint import Fingerprint, spaced
 from .items import Items, parted, width_of
@@ -45,9 +46,8 @@ class Columns:
         columns = [column for column, _ in found]
         check_lengths(columns, name)
         for values in map(stored, columns):
-            if values is not None and not torch.isfinite(values).all():
-                row = (~torch.isfinite(values)).reshape(len(values), -1).any(1).nonzero()[0].item()
-                raise ValueError(f"{name}: NaN or infinite values (first in row {row}); clean or drop these rows")
+            if values is not None:
+                check_finite(name, torch.isfinite(values))
         check_count(sum(width for _, width in found), name, model)
         self._set(columns)
 
@@ -128,14 +128,8 @@ def _indexed(column: Any, name: str, dtype: torch.dtype, model: Any) -> tuple[An
         return to_tensor(found, dtype), 1
     scalar = isinstance(column, Tensor) and column.dim() == 0
     if scalar or not (hasattr(column, "__len__") and hasattr(column, "__getitem__")) or isinstance(column, LISTS):
-        instead = "its dataset" if hasattr(column, "dataset") else "torch.stack(rows)"
-        raise TypeError(
-            f"{name}: found {'a scalar' if scalar else type(column).__name__}, want a tensor of rows, an array, a data "
-            "frame, a map-style data set, a Data, or several of such, one an argument, in a tuple or a dict; try "
-            f"{instead}"
-        )
-    if isinstance(column, Tensor) and column.layout is not torch.strided:
-        raise TypeError(f"{name}: found a sparse tensor, want every value; try x.to_dense()")
+        refuse_column(name, column, "a tensor of rows, an array", "torch.stack(rows)")
+    check_dense(name, column)
     if stored(column) is not None or not len(column):
         return column, 1
     with torch.random.fork_rng([]):  # it is looked at, which draws nothing

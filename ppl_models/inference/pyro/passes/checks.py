@@ -16,6 +16,7 @@ from ppl_models.programs.pyro import nodes_of
 from ppl_models.programs.rows import AsTheyCome, starts
 from ppl_models.programs.state.torch import modules_of
 
+from ...config import check_instance
 from ...objectives.stateful import has_state
 from ..feeding.columns import Columns
 from ..sites.rounding import rounded
@@ -32,10 +33,7 @@ def check_loss(loss: Any) -> None:
         ValueError: an objective without `differentiable_loss`.
     """
     working = "Trace_ELBO, TraceMeanField_ELBO and TraceEnum_ELBO work"
-    if isinstance(loss, type):
-        raise TypeError(f"fit: loss is the class {loss.__name__}, want an instance; try {loss.__name__}()")
-    if not isinstance(loss, ELBO):
-        raise TypeError(f"fit: loss is a {type(loss).__name__}, want an objective of Pyro's; {working}")
+    check_instance(loss, ELBO, "Pyro", working)
     if has_state(getattr(loss, "objective", None)):
         raise ValueError(
             "fit: found a Loss of an objective with state, which no checkpoint would keep, want the objective itself; "

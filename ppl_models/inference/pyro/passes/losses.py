@@ -14,8 +14,8 @@ from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Count, Is
 from ppl_models.programs.pairs import refuse_rough
 
-from ...config import GRADIENTS, Gradient
-from ...objectives.bounds import elbo, importance_weighted
+from ...config import Gradient
+from ...objectives.bounds import elbo, is_doubly
 from ...objectives.stateful import Carried, begun, has_state, is_objective
 from ...objectives.terms import Beta
 from ...weighing import Weighing
@@ -78,7 +78,7 @@ def estimate(
     Source: Tucker et al. 2019 (arXiv 1810.04152); for hierarchies Bauer & Mnih 2021 (arXiv 2101.11046), whose second
     gradient, for the prior's own score, is not taken here. c_k for beta below 1 is ours, by the same derivation.
     """
-    doubly = _doubly(objective, gradient)
+    doubly = is_doubly(objective, gradient)
 
     def run() -> Terms:
         return _terms(model, guide, args, kwargs, particles, nesting, analytic, plate)
@@ -117,18 +117,6 @@ def initial_state(
     with alone, torch.no_grad(), poutine.block(), evaluating(model, guide), around or nullcontext():
         found = [terms(model, guide, args, kwargs, analytic=analytic, **how) for _ in range(passes)]
         return {name: t.detach().clone() for name, t in begun(objective, concatenated(found), data_size).items()}
-
-
-def _doubly(objective: Objective, gradient: str) -> bool:
-    if gradient not in GRADIENTS:
-        raise ValueError(f"found gradient={gradient!r}, want one of {', '.join(map(repr, GRADIENTS))}")
-    if gradient != "reparametrized" and objective is not importance_weighted:
-        called = getattr(objective, "__name__", repr(objective))
-        raise ValueError(
-            f"found gradient={gradient!r} with the objective {called}, want importance_weighted: of the others the "
-            "gradient is 'reparametrized'"
-        )
-    return gradient != "reparametrized"
 
 
 @checked
@@ -179,7 +167,7 @@ class Loss(ELBO):
         data_size: Count | None = None,
         gradient: Gradient = "reparametrized",
     ) -> None:
-        _doubly(objective, gradient)
+        is_doubly(objective, gradient)
         super().__init__(num_particles=particles)
         self.objective, self.gradient, self.analytic = objective, gradient, analytic
         self.beta, self.data_size = beta, data_size

@@ -22,7 +22,7 @@ from ppl_models.programs.pairs import DENSE, check_order, check_sites, refuse_mo
 from ppl_models.programs.plates import data_plate
 from ppl_models.programs.pyro import PARTICLES, frame_of, mask_of, nodes_of, outside, read
 
-from ...objectives.terms import Terms as Terms
+from ...objectives.terms import Terms as Terms, refuse_mask
 from ..sites.divergences import log_density, per_datum, per_unit, unit_divergence, weighed_divergence
 from .enumerated import FIRST, summed_out
 from .lazy import Late
@@ -184,10 +184,7 @@ def units_of(node: Mapping[str, Any], data_dim: int | None, particle_dim: int | 
         ValueError: some of its data are masked out: their values are none of the aggregate's.
     """
     if mask_of(node) is not None:
-        raise ValueError(
-            f"site {node['name']!r}: found a mask on this latent, want a code for every datum where all codes are "
-            "looked at together; drop the rows that are masked out"
-        )
+        refuse_mask(node["name"])
     return per_unit(node["value"], node["fn"].event_dim, data_dim, particle_dim)
 
 

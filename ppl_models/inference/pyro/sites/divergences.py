@@ -18,6 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 from ppl_models.programs.pyro import layers
 from ppl_models.programs.record import Layers
 
+from ...objectives.terms import refuse_units
 from .closed_forms import between, closed_form, masked, same_mask, same_masks
 
 
@@ -135,11 +136,7 @@ def unit_divergence(name: str, q: Mapping[str, Any], p: Mapping[str, Any], analy
     alike = same_masks(one, other)
     whole = one.base.event_shape or other.base.event_shape or one.events != other.events
     if whole or one.transforms != other.transforms or (one.transforms and not alike):
-        raise ValueError(
-            f"site {name!r} has no divergences by unit: found the factor {_kind(q['fn'])} and the prior "
-            f"{_kind(p['fn'])}, want products over coordinates (diagonal families), with the transforms of the prior "
-            "if it has any; try per='layer', or another family"
-        )
+        refuse_units(name, _kind(q["fn"]), _kind(p["fn"]))
     value, events = q["value"], one.events
     for transform in reversed(one.transforms):
         value = transform.inv(value)
