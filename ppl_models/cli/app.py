@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ppl_models.parts.kinds import LARGEST, MOST_THREADS
-from ppl_models.programs.blame import raised
+from ppl_models.programs.blame import is_ours, raised
 from ppl_models.programs.legible import brief, legible
 from ppl_models.runs import names, trust as trusted
 from ppl_models.runs.backends import BACKENDS, backend
@@ -93,7 +93,7 @@ def _told(error: Exception) -> str:
     """An error of this library's in one line; of one about a file, which one, and what the system objects to."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror.lower()}; try another path, or mend what is there"
-    kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
+    kind = "" if isinstance(error, (ValueError, OSError)) or is_ours(error) else f"{type(error).__name__}: "
     return f"{kind}{' '.join(str(error).split()) or type(error).__name__}"
 
 

@@ -1,4 +1,4 @@
-"""`raised`, `is_users`: whose an error is, and the line that raised it; `ROOTS`: where installed code lies."""
+"""`raised`, `is_ours`: whose an error is, and the line that raised it; `ROOTS`: where installed code lies."""
 
 import sysconfig
 import traceback
@@ -25,10 +25,10 @@ def raised(error: BaseException) -> str | None:
     return f"{type(error).__name__} at {path}:{line}, in {frame.f_code.co_name}{text and ': '}{text}"
 
 
-def is_users(error: BaseException) -> bool:
-    """Whether a line of a user's raised an error itself, and no library that it called."""
+def is_ours(error: BaseException) -> bool:
+    """Whether this library raised an error itself: then its message says all."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return bool(frames) and not _is_installed(frames[-1]) and not _is_ours(frames[-1])
+    return bool(frames) and _is_ours(frames[-1])
 
 
 def _is_ours(frame: FrameType) -> bool:

@@ -272,6 +272,7 @@ def test_a_guide_knows_its_model_but_does_not_own_it(guide):
         ({"family": {"z1": None}}, "found family None"),
         ({"family": type(families.FAMILIES["full"])}, "found family <class"),
         ({"parents": {"z1": "z2", "z2": "z1"}}, r"found parents\['z1'\] = 'z2', want a tuple of names; try \('z2',\)"),
+        ({"parents": {"z1": None}}, r"found parents\['z1'\] = None, want a tuple of names; try .*\(\) for none"),
         ({"parents": None}, "found parents=None, want one of"),
         ({"hidden": 0}, "found hidden=0, want an integer of at least 1"),
         ({"depth": -1}, "found depth=-1, want an integer of at least 0"),

@@ -259,7 +259,9 @@ def test_log_evidence_and_gap_are_differentiable() -> None:
         ({"parents": {"z1": ("z1",)}}, r"parents of 'z1' .* latents \(there are none\), each once; drop 'z1'"),
         ({"parents": {"x": ("z1", "y")}}, r"parents of 'x' .* latents \(z1, z2, z3\), each once; drop 'y'"),
         ({"parents": {"x": ("z1", "z1")}}, "parents of 'x' .* each once; drop the repeats"),
-        ({"parents": {"x": "z1"}}, r"parents of 'x' 'z1', want .* try a tuple, \('z1',\)"),
+        ({"parents": {"x": "z1"}}, r"parents of 'x' 'z1', want a tuple of names; try \('z1',\)"),
+        ({"parents": {"x": 3}}, r"parents of 'x' 3, want a tuple of names; try \('z1',\), or \(\) for none"),
+        ({"parents": {"x": {"z1": 1}}}, "parents of 'x' a dict of length 1, want a tuple of names"),
     ],
 )
 def test_bad_graphs_are_refused(arguments: dict[str, object], text: str) -> None:

@@ -299,6 +299,8 @@ def test_data_that_are_no_images_are_said_so():
         ("train sere-vae -g ladder -m layers=65", "found 65 layers"),
         ("train linear-gaussian -g ladder -m weight=x", "LinearGaussian: found weight='x', want a number"),
         ("train vae -g ladder --transform none -m likelihood=bernoulli", "Bernoulli likelihood wants 0 or 1"),
+        ("train linear-gaussian -g ladder -m generator=3", "error: LinearGaussian: found generator=3, want a Gen"),
+        ("train vae -g bottom-up -g parents={'z1':3}", "error: guide BottomUp: found parents['z1'] = 3, want a tuple"),
         ("train nowhere.models:Mine -g ladder", "there is no module 'nowhere'"),
         ("train {}:Modle -g ladder", "has no 'Modle'; did you mean 'Model'?"),
         ("train {}:number -g ladder", "found a int, want a class or a Pyro program"),
