@@ -15,6 +15,7 @@ from typing import Any
 GRACE = 0.2  # seconds in which a step mostly ends, so that nothing need be said
 LAST = 1.5  # seconds that a second signal leaves to what is under way
 SOON = 10.0  # seconds from the signal to the end of a process that ends by it
+POOL = b"_inductor/compile_worker"  # in the command line of a pool of torch's, which may be older than a compilation
 SWEEP = 1.0  # seconds in which a pool of compilers that was broken off may start further ones
 
 # what is registered last is called first, before the threads of others are waited for
@@ -83,7 +84,7 @@ def _leave(before: set[int], error: BaseException, since: float) -> None:
     """End the process without what else is to be done at its end, if it was broken off a moment ago."""
     if time.monotonic() - since > SOON:
         return  # the signal was caught, and the process has gone on
-    _end(before)
+    _end(before, leaving=True)
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
@@ -104,7 +105,7 @@ def _heard(kinds: Iterable[int], answer: Callable[[], None]) -> Iterator[None]:
             if number[0] in kinds and count == 1 and not over.wait(GRACE):
                 answer()
             elif count > 1 and not over.wait(LAST) and not _typed_to():
-                _end(before)
+                _end(before, leaving=True)
                 os._exit(128 + number[0])
 
     thread = threading.Thread(target=listen, daemon=True)
@@ -139,12 +140,30 @@ def _descendants() -> set[int]:
     return found
 
 
-def _end(before: set[int]) -> None:
-    """End the programs started since; what is Python may be a pool that others use, and ends with us."""
-    for pid in _descendants() - before:
+def _end(before: set[int], leaving: bool = False) -> None:
+    """End the programs started since, with what they start meanwhile: the parts of a compiler, which outlive it.
+
+    What is Python may be a pool that others use, and stays; where the process is `leaving`, its pools of compilers go.
+    """
+    held: set[int] = set()
+    while more := {pid for pid in _descendants() - held if _is_compiler(pid, pid in before, leaving)}:
+        for pid in more:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGSTOP)  # it starts no more
+        held |= more
+    for pid in held:
         with suppress(OSError):
-            if not Path(f"/proc/{pid}/comm").read_text().startswith(("python", "pt_")):
-                os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
+
+
+def _is_compiler(pid: int, earlier: bool, leaving: bool) -> bool:
+    """Whether a process compiles for us, or is a pool of those that do."""
+    try:
+        if not Path(f"/proc/{pid}/comm").read_text().startswith(("python", "pt_")):
+            return not earlier
+        return leaving and POOL in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _sweep(before: set[int]) -> None:

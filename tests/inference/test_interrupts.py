@@ -96,6 +96,40 @@ def test_a_compilation_that_is_broken_off_leaves_no_compiler(monkeypatch):
         kept.wait()
 
 
+POOL = """
+import subprocess, sys
+from ppl_models.inference.interrupts import _descendants, abandoned
+again = "import subprocess\\nwhile True: subprocess.Popen(['sh', '-c', 'sleep {mark}; true']).wait()"
+with abandoned():
+    subprocess.Popen([sys.executable, "-c", again, "torch/_inductor/compile_worker/__main__.py"])
+    subprocess.Popen(["sh", "-c", "while true; do sh -c 'sleep {mark}; true' & sleep 0.01; done"])
+    while len(_descendants()) < 9:
+        pass
+    raise KeyboardInterrupt
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
+def test_compilers_that_start_others_leave_none_behind():
+    """A pool whose workers go on with the next job, and a driver that is starting a part of itself just now."""
+    mark = f"1000.{os.getpid()}"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # no pipe that one of them would hold open
+    how = {**quiet, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+    assert subprocess.run([sys.executable, "-c", POOL.replace("{mark}", mark)], **how).returncode == 130
+    left = [pid for pid in filter(str.isdigit, os.listdir("/proc")) if mark in command_of(pid)]
+    for pid in left:
+        os.kill(int(pid), signal.SIGKILL)
+    assert not left
+
+
+def command_of(pid: str) -> str:
+    """The command line of a process that runs."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
 def test_what_takes_its_time_is_shown_with_its_seconds(monkeypatch, capsys):
     monkeypatch.setattr(progress, "SILENCE", 0.0)
     shown = threading.Event()
