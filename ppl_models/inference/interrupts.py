@@ -133,10 +133,11 @@ def _descendants() -> set[int]:
     found: set[int] = set()
     todo = [os.getpid()]
     while todo:
-        for path in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
-            with suppress(OSError):
-                todo += {int(pid) for pid in path.read_text().split()} - found
-                found |= set(todo)
+        with suppress(OSError):  # one that has ended by now
+            for path in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
+                with suppress(OSError):
+                    todo += {int(pid) for pid in path.read_text().split()} - found
+                    found |= set(todo)
     return found
 
 

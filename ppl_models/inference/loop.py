@@ -7,8 +7,6 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Protocol
 
-from ppl_models.programs.legible import legible
-
 from .checkpoint_file import CHECKPOINT, refuse_earlier
 from .config import FitConfig
 from .interrupts import interrupts
@@ -280,7 +278,7 @@ class Loop:
                 self._save()
             line = f"interrupted after step {self.done}, saved; go on with resume=True and {self.run.folder}"
             self._note(line, bar)
-            end.add_note(legible(line))  # where there is no bar, the traceback says it
+            end.add_note(line)  # where there is no bar, the traceback says it
         raise end
 
     def _note(self, line: str, bar: Progress) -> None:

@@ -99,10 +99,10 @@ def test_a_compilation_that_is_broken_off_leaves_no_compiler(monkeypatch):
 POOL = """
 import subprocess, sys
 from ppl_models.inference.interrupts import _descendants, abandoned
-again = "import subprocess\\nwhile True: subprocess.Popen(['sh', '-c', 'sleep {mark}; true']).wait()"
+again = "import subprocess\\nfor _ in range(99): subprocess.Popen(['sh', '-c', 'sleep {mark}; true']).wait()"
 with abandoned():
     subprocess.Popen([sys.executable, "-c", again, "torch/_inductor/compile_worker/__main__.py"])
-    subprocess.Popen(["sh", "-c", "while true; do sh -c 'sleep {mark}; true' & sleep 0.01; done"])
+    subprocess.Popen(["sh", "-c", "for i in $(seq 99); do sh -c 'sleep {mark}; true' & sleep 0.01; done"])
     while len(_descendants()) < 9:
         pass
     raise KeyboardInterrupt
@@ -115,11 +115,11 @@ def test_compilers_that_start_others_leave_none_behind():
     mark = f"1000.{os.getpid()}"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}  # no pipe that one of them would hold open
     how = {**quiet, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
-    assert subprocess.run([sys.executable, "-c", POOL.replace("{mark}", mark)], **how).returncode == 130
+    code = subprocess.run([sys.executable, "-c", POOL.replace("{mark}", mark)], **how).returncode
     left = [pid for pid in filter(str.isdigit, os.listdir("/proc")) if mark in command_of(pid)]
     for pid in left:
         os.kill(int(pid), signal.SIGKILL)
-    assert not left
+    assert code == 130 and not left
 
 
 def command_of(pid: str) -> str:
