@@ -221,12 +221,7 @@ Config = Annotated[
 
 
 def check_instance(loss: Any, kind: type, whose: str, working: str) -> None:
-    """Raise TypeError unless a loss is an object, and one of a library's.
-
-    Args:
-        loss: of `fit`.
-        kind: that of the library `whose` it is to be, of which these are `working`.
-    """
+    """Raise TypeError unless a loss is an object of a kind, that of a library `whose` losses these are `working`."""
     if isinstance(loss, type):
         raise TypeError(f"fit: loss is the class {loss.__name__}, want an instance; try {loss.__name__}()")
     if not isinstance(loss, kind):
