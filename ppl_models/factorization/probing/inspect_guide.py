@@ -9,11 +9,12 @@ from .alternatives import another
 from .arguments.repeats import find_repeats
 from .auxiliary import Contraction
 from .baselines import Baseline, Change
+from .changes import changes
 from .inspect_model import inspect_model
 from .inspection import HIDDEN, Inspection, ModelInspection
 from .looks.rare_values import look_for_rare_values
 from .looks.second_looks import look_again
-from .probe import Probe, ProbeResult, changes
+from .probe import Probe, ProbeResult
 from .site_roles import agrees, constants
 
 
@@ -83,7 +84,7 @@ def inspect_guide(model: ModelInspection, guide: Experiment) -> Inspection:
             f"the guide draws the auxiliary site {drawn[0]!r}: what summing it out leaves of the structure cannot "
             "be told from a graph"
         )
-    probed.check_hidden(baseline, direct)
+    probed.check_hidden(baseline, direct, probe.repeatable(direct))
     probed.doubts += guide.laboratory.doubts
     inspection = Inspection(
         model=model, guide=probed, sampled=sampled, untold={k: tuple(sorted(v)) for k, v in reads.items() if v}

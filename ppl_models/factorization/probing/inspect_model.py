@@ -7,16 +7,17 @@ from ppl_models.programs.laboratory import Experiment, ProgramRun
 from .arguments.alignment import Alignment
 from .arguments.repeats import find_repeats
 from .baselines import Baseline, draw_baseline, first_run
+from .changes import changes
 from .draws import check_draws
 from .inspection import ModelInspection
 from .looks.informative_indices import with_informative_indices
 from .looks.rare_values import look_for_rare_values
 from .looks.second_looks import VANTAGES, look_again
-from .probe import Probe, ProbeResult, changes
+from .probe import Probe, ProbeResult
 from .site_roles import determined
 
 CHANCES = 7  # as often the model is run with other random numbers, to see whether it keeps its sites
-REPEATS = 2  # as often where it draws none
+REPEATS = 2  # as often where it draws none, and sites were seen to come and go
 
 
 def inspect_model(
@@ -52,7 +53,7 @@ def inspect_model(
 
     baseline = baselines(0)
     base = baseline.run(model)
-    _check_latents(model, baseline, base, latents)
+    _check_latents(model, baseline, base, latents, CHANCES if base.drew else 0)
     base, unseen = with_informative_indices(model, base, baseline, latents, VANTAGES[:2] if jitter else ())
     alignment = Alignment(model, baseline, base)
     if repeats:
@@ -66,6 +67,8 @@ def inspect_model(
     probed = ProbeResult("model", model, base, upper=upper)
     probe = Probe(model, base, baselines, {**sources, **covariates}, targets, upper)
     probe.run()
+    if probe.dynamic & {*latents}:  # as values change, or by themselves
+        _check_latents(model, baseline, base, latents, REPEATS)
     look_for_rare_values(probe, alignment)
     order, twins = {name: i for i, name in enumerate(base)}, alignment.shared(base)
     if jitter:
@@ -87,7 +90,7 @@ def inspect_model(
                     "joint density of the two"
                 )
     probed.doubts[:] = dict.fromkeys(probed.doubts)
-    probed.check_hidden(baseline, targets)
+    probed.check_hidden(baseline, targets, probe.repeatable(targets))
     names = [record.name for record in given]
     probed.doubts += [*model.laboratory.doubts, *unseen, *probe.complaints("model", but=names)]
     read = {name for name in names if any(probe.moved[node] for node in base[name].nodes)}
@@ -105,10 +108,12 @@ def inspect_model(
     )
 
 
-def _check_latents(model: Experiment, baseline: Baseline, base: ProgramRun, latents: tuple[str, ...]) -> None:
-    """Refuse a model that does not keep its latents when only random numbers change."""
-    seeds = range(1, 1 + (CHANCES if base.drew else REPEATS))
-    others = [model.run(baseline.values, seed=seed, jitter=baseline.jitter) for seed in seeds]
+def _check_latents(
+    model: Experiment, baseline: Baseline, base: ProgramRun, latents: tuple[str, ...], runs: int
+) -> None:
+    """Refuse a model that does not keep its latents when only random numbers change, in so many more runs."""
+    seeds = range(1, 1 + runs)
+    others = (model.run(baseline.values, seed=seed, jitter=baseline.jitter) for seed in seeds)
     lost = {name for run in (base, *others) for name in {*run.of("latent")} ^ {*latents}}
     if lost:
         raise ValueError(

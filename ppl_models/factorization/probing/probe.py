@@ -11,7 +11,6 @@ import numpy as np
 from ppl_models.programs.laboratory import FEW, Experiment, Node, ProgramRun, SiteRecord, Tags, rows
 
 from ..joint_changes import Group, Table, together
-from .arguments.alignment import Alignment
 from .baselines import Baseline, Baselines, Change
 from .side_by_side import side_by_side
 
@@ -52,10 +51,18 @@ class ProbeResult:
         edges = [(parent, child) for child, parents in self.parents.items() for parent in parents]
         return sorted(edges, key=lambda edge: edge[::-1])
 
-    def check_hidden(self, baseline: Baseline, targets: Iterable[str]) -> None:
-        """Doubt a program whose factors move although nothing that is known of has changed."""
+    def check_hidden(self, baseline: Baseline, targets: Collection[str], repeatable: bool) -> None:
+        """Doubt a program whose factors move although nothing that is known of has changed.
+
+        Args:
+            baseline: where it is run again.
+            targets: the sites that are looked at.
+            repeatable: whether they have been seen not to, but for random numbers.
+        """
         tolerance = self.experiment.laboratory.tolerance
         drew = baseline.run(self.experiment).drew
+        if repeatable and not drew:
+            return
         for seed in (baseline.seed, baseline.seed + 77) if drew else (baseline.seed,):
             other = replace(baseline, seed=seed).run(self.experiment)
             for name in targets:
@@ -102,6 +109,7 @@ class Probe:
         dynamic: they are there in some runs and not in others.
         strays: (parent, child, plate) where a copy that is not looked at moved, and none that is.
         faint: (parent, child) where a change is so small that it may be one of rounding.
+        still: the nodes whose factors have stayed as they were in some later run.
     """
 
     experiment: Experiment
@@ -116,6 +124,7 @@ class Probe:
     dynamic: set[str] = field(default_factory=set)
     strays: set[tuple[str, str, str]] = field(default_factory=set)
     faint: set[tuple[str, str]] = field(default_factory=set)
+    still: set[Node] = field(default_factory=set)
 
     def run(self) -> None:
         """Change each source, at several baselines.
@@ -173,7 +182,10 @@ class Probe:
                 other = changed(chosen).run(self.experiment)
             except Exception:  # noqa: BLE001 (of all these values at once)
                 return None
-            return told(chosen, start, other) if start.keys() == other.keys() else None
+            found = told(chosen, start, other) if start.keys() == other.keys() else None
+            if found is not None:
+                self.still |= {nodes[k] for k in np.flatnonzero(~found)}
+            return found
 
         def told(chosen: Group, before: ProgramRun, after: ProgramRun) -> np.ndarray | None:
             moved = set[Node]()
@@ -227,6 +239,7 @@ class Probe:
     def _watch(self, source: Node, site: str, before: SiteRecord, after: SiteRecord) -> None:
         found, tolerance = self.nodes_moved(site, before, after), self.experiment.laboratory.tolerance
         self.moved[source] |= found
+        self.still |= {*self.base[site].nodes} - found
         if not found and self.upper and tolerance < ROUNDING * 1e5 and source[0] in self.upper.get(site, ()):
             self.faint |= {(source[0], site)} if self.base[site].moved(before, after, ROUNDING) else set()
         own, record = self.base.indices(source), self.base[site]
@@ -240,6 +253,15 @@ class Probe:
         """Whether every copy of a site has moved all the other sites that it might."""
         mine = [{name for name, _ in nodes} for source, nodes in self.moved.items() if source[0] == site]
         return all(reach - {site} <= names for names in mine)
+
+    def repeatable(self, targets: Iterable[str]) -> bool:
+        """Whether factors were seen to stay as they are from run to run, and to move only as provenance has it."""
+        sources, nodes = [*self.moved], self.base.nodes(targets)
+        if not self.upper or self.dynamic or self.failed or not {*nodes} <= self.still:
+            return False
+        expected = self._expected(sources, nodes)
+        moved = np.array([[node in self.moved[source] for node in nodes] for source in sources], bool)
+        return not (moved.reshape(expected.shape) & ~expected).any()
 
     def _uneven(self, site: str) -> bool:
         """Whether some copies of a site move a copy of another that is theirs, and others do not."""
@@ -268,28 +290,3 @@ class Probe:
             f"the {role}'s density of {name!r} is not finite where it was looked at; try jitter=False"
             for name in sorted(self.blind)
         ]
-
-
-def held(baseline: Baseline, record: SiteRecord, node: Node) -> Baseline:
-    """A baseline with the held value changed at one node."""
-    value = np.array(baseline.values.get(record.name, record.value))
-    at = record.at(value, node[1])
-    value[at] = np.broadcast_to(baseline.others[record.name], value.shape)[at]
-    return baseline.holding(record.name, value)
-
-
-def change_of(record: SiteRecord, node: Node, alignment: Alignment | None = None) -> Change:
-    """A change of a copy of a site: of an observed one through the arguments, where it comes from there."""
-    if alignment is None or record.kind != "observed" or not alignment.elements(record, node[1]):
-        return lambda baseline: held(baseline, record, node)
-
-    def change(baseline: Baseline) -> Baseline:
-        others = np.broadcast_to(baseline.others[record.name], record.value.shape)
-        return replace(baseline, leaves=alignment.changed(record, node[1], others, leaves=baseline.leaves))
-
-    return change
-
-
-def changes(base: ProgramRun, names: Iterable[str], alignment: Alignment | None = None) -> dict[Node, Change]:
-    """A change of each copy of some sites."""
-    return {node: change_of(base[node[0]], node, alignment) for node in base.nodes(names)}

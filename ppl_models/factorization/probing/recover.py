@@ -17,10 +17,11 @@ from ..graph import Factorization
 from .alternatives import another
 from .arguments.alignment import Alignment
 from .baselines import Baseline, Change, draw_baseline, first_run
+from .changes import changes
 from .inspect_guide import inspect_pair
 from .inspect_model import inspect_model
 from .looks.second_looks import look_again
-from .probe import Probe, changes
+from .probe import Probe
 
 
 @checked

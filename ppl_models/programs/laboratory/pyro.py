@@ -75,7 +75,7 @@ class PyroLaboratory:
         others = [leaf for leaf in self._flat if not isinstance(leaf, Tensor)]
         self._snapshot = ProgramSnapshot([*programs, *others], double, grad)
         self._devices: dict[str, torch.device] = {}
-        self._seeded: dict[int, Any] = {}  # the random numbers that follow a seed
+        self._seeded: dict[int, Any] = {}  # what `streams` gives after a seed
         self._hidden: dict[int, dict[str, bool]] = {}  # of each program, the sites that its first run masks out
 
     def leaf_names(self, program: Callable) -> list[str]:
@@ -141,9 +141,10 @@ class PyroLaboratory:
     ) -> bool:
         """Run a program, and tell whether it may have drawn random numbers."""
         self._snapshot.jitter(jitter)
-        seed_generators(seed)
         if seed not in self._seeded:
+            seed_generators(seed)
             self._seeded[seed] = streams()
+        seed_generators(seed)
         flat = list(self._flat)
         for k, (i, array) in enumerate(zip(self._where, self.leaves if leaves is None else leaves, strict=True)):
             leaf = array if isinstance(array, Tensor) else torch.from_numpy(np.array(array))

@@ -53,11 +53,11 @@ class Look(Messenger):
             return
         self.devices[msg["name"]] = value.device
         site = site_of(msg)
+        if site.kind == "subsample":
+            self.records.append(SiteRecord(site=replace(site, value=array_of(value))))
+            return
         plates = tuple(sorted(site.plates, key=lambda plate: plate.dim))
         site = replace(site, plates=plates, value=array_of(value), fn=None)
-        if site.kind == "subsample":
-            self.records.append(SiteRecord(site=site))
-            return
         fn, bare = msg["fn"], cast(Any, unwrapped(msg["fn"]))
         if site.kind == "deterministic":
             signal, density = computed, None
@@ -89,7 +89,8 @@ class Look(Messenger):
                 raise
             signal, mute = _fresh(fn, site.name, self.seed), True
         fresh = None if site.kind == "factor" else lambda: array_of(fn())  # as programs do: a flow may have no `sample`
-        site = replace(site, mask=False if hidden else None)
+        if hidden or site.mask is not None:
+            site = replace(site, mask=False if hidden else None)
         record = SiteRecord(site=site, signal=array_of(signal), fresh=fresh, mute=mute, **_others(fn, msg["value"]))
         transforms = layers(fn).transforms if site.kind == "latent" and not mute else []
         if not couples(transforms):

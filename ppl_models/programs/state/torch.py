@@ -26,9 +26,9 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from ..blame import ROOTS
 from .jitter import Jitter
 from .reach import closed_over, global_names, held_by, parts, put_back
+from .torch_copies import noise_of, places_for, repeat
 
 MOST = 100_000  # objects that are looked into, modules and tensors apart
-NOISE = 65_521  # a prime, so that no two rows of a weight matrix meet the same numbers
 # What these hold in modules and classes is none of the user's; it is their objects that are looked into.
 LIBRARIES = ("torch", "pyro", "numpy", "builtins", "jax", "scipy", "ppl_models", "guides")
 CLOSED = ("torch", "pyro", "numpy", "builtins", "jax", "scipy")  # nor do their objects matter, but for modules
@@ -107,13 +107,11 @@ class ProgramSnapshot:
 
     def detach(self, tensors: Iterable[Tensor]) -> None:
         """Let tensors hold copies of their data until the end."""
-        for tensor in tensors:
-            if id(tensor) in self.tensors or type(tensor) not in (Tensor, nn.Parameter) or tensor.is_sparse:
-                continue
-            original = tensor.data
-            self.tensors[id(tensor)] = tensor, original, tensor.requires_grad
-            wide = self.double and original.is_floating_point()
-            tensor.data = original.to(torch.double, copy=True) if wide else original.clone()
+        new = {id(t): t for t in tensors if type(t) in (Tensor, nn.Parameter) and not t.is_sparse}
+        found = [tensor for key, tensor in new.items() if key not in self.tensors]
+        for tensor, place in zip(found, places_for([t.data for t in found], self.double), strict=True):
+            self.tensors[id(tensor)] = tensor, tensor.data, tensor.requires_grad
+            tensor.data = place.copy_(tensor.data)
 
     def settle(self) -> None:
         """Find the parameters, also those that a first run has made."""
@@ -132,29 +130,21 @@ class ProgramSnapshot:
         if jitter == self._moved:
             return
         self._moved = jitter
+        places = places_for([data for _, data in self.parameters])
         if jitter is None:
-            for parameter, data in self.parameters:
-                parameter.data = data.clone()
+            for (parameter, data), place in zip(self.parameters, places, strict=True):
+                parameter.data = place.copy_(data)
             return
-        noise = _noise(jitter.seed)
+        noise = noise_of(jitter.seed)
         scale = jitter.shrink * noise.roll(-41).sign() if jitter.flips else jitter.shrink
         factors, fresh = scale * (0.3 * noise).exp(), scale * 0.1 * noise
-        for i, (parameter, data) in enumerate(self.parameters):
-            moved = _cycled(factors, 97 * i, data).mul_(data)
-            parameter.data = moved if data.all() else torch.where(data == 0, _cycled(fresh, 97 * i, data), moved)
-
-
-@cache
-def _noise(seed: int) -> Tensor:
-    """Standard normal numbers of one of the few seeds, kept: to draw them takes longest."""
-    return torch.randn(NOISE, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
-
-
-def _cycled(numbers: Tensor, start: int, like: Tensor) -> Tensor:
-    """As many of an endless repetition of `numbers` as a tensor has: fresh ones for each weight would take long."""
-    size, start = like.numel(), start % len(numbers)
-    found = torch.cat([numbers[start : start + size], *[numbers] * ((start + size - 1) // len(numbers))])
-    return found[:size].view(like.shape).to(like)
+        for i, ((parameter, data), place) in enumerate(zip(self.parameters, places, strict=True)):
+            others = int(data.count_nonzero())
+            parameter.data = repeat(factors if others else fresh, 97 * i, place)
+            if others:
+                place.mul_(data)
+            if 0 < others < data.numel():
+                place.copy_(torch.where(data == 0, repeat(fresh, 97 * i, torch.empty_like(place)), place))
 
 
 def _unconstrained(store: Any) -> list[Tensor]:
@@ -176,11 +166,14 @@ def seed_generators(seed: int) -> None:
 
 
 def streams() -> tuple | None:
-    """The states of the generators of `seed_generators`; None where there are those of accelerators, too."""
+    """What tells whether the generators of `seed_generators` have been drawn from since they were seeded.
+
+    None where there are those of accelerators, too. Python's and NumPy's are asked for their next number, and so moved
+    on: to read their states takes a hundred times as long.
+    """
     if torch.accelerator.is_available():
         return None
-    numpys: Any = np.random.get_state()
-    return torch.default_generator.get_state().numpy().tobytes(), random.getstate(), numpys[1].tobytes(), numpys[2:]
+    return torch.default_generator.get_state().numpy().tobytes(), random.random(), np.random.random_sample()
 
 
 def reachable(roots: Iterable[Any], containers: list | None = None) -> tuple[list[nn.Module], list[Tensor]]:

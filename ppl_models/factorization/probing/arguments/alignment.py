@@ -45,6 +45,7 @@ class Alignment:
         self.copied = np.full(starts[-1], -1)  # the place of the element that an element is a copy of
         self.tallies: dict[int, tuple[int, int]] = {}  # leaf -> the mask of whose entries it holds sums, their axis
         self.free: dict[str, int] = {}  # the leaf of each covariate
+        self._elements: dict[Node, frozenset[int]] = {}
 
     def _spell(self, model: Experiment, baseline: Baseline, k: int, low: float, high: float, start: int) -> bool:
         """Find what the elements of leaf k become; False if the program cannot run on these two values."""
@@ -190,9 +191,11 @@ class Alignment:
 
     def elements(self, record: SiteRecord, copy: Copy) -> frozenset[int]:
         """The elements of the arguments that are the value of one copy of an observed site."""
-        index = self.index[record.name]
-        found = np.unique(index[record.at(index, copy)])
-        return frozenset(found[found >= 0].tolist())
+        node, index = (record.name, copy), self.index[record.name]
+        if node not in self._elements:
+            found = index[record.at(index, copy)]
+            self._elements[node] = frozenset(found[found >= 0].tolist())
+        return self._elements[node]
 
     def entries(self, record: SiteRecord, copy: Copy) -> np.ndarray | None:
         """The elements of one argument that the entries of a copy of an observed site are, in their order.

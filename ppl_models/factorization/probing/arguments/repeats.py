@@ -18,9 +18,9 @@ def find_repeats(alignment: Alignment, base: ProgramRun, unread: Collection[int]
         base: a run of the model.
         unread: the leaves of which only what is observed is known.
     """
-    if not alignment.leaves:
-        return
     used, places = alignment.used(), _places(alignment)
+    if used.all():
+        return
     known, counted = _known(alignment, base, used, unread), _counted(alignment, base)
     flat = alignment.flat()
     for k in unread:

@@ -9,7 +9,8 @@ from ppl_models.programs.record import Plate
 from ..alternatives import extremes
 from ..arguments.alignment import Alignment
 from ..baselines import Change
-from ..probe import Probe, change_of
+from ..changes import change_of
+from ..probe import Probe
 
 
 def look_for_rare_values(probe: Probe, alignment: Alignment) -> None:
