@@ -67,7 +67,7 @@ def inspect_model(
     probed = ProbeResult("model", model, base, upper=upper)
     probe = Probe(model, base, baselines, {**sources, **covariates}, targets, upper)
     probe.run()
-    if probe.dynamic & {*latents}:  # as values change, or by themselves
+    if probe.dynamic:  # as values change, or by themselves
         _check_latents(model, baseline, base, latents, REPEATS)
     look_for_rare_values(probe, alignment)
     order, twins = {name: i for i, name in enumerate(base)}, alignment.shared(base)
