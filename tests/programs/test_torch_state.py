@@ -66,6 +66,31 @@ def test_containers_hold_what_they_held_in_its_order():
     assert not hasattr(module, "new") and not hasattr(module, "made") and not list(module.buffers())
 
 
+class Named(torch.nn.Parameter):
+    """A parameter of a class of its own."""
+
+
+class Marked(torch.Tensor):
+    """A tensor of a class of its own, which no copy takes the place of."""
+
+
+@pytest.mark.parametrize("kind", [torch.nn.Parameter, Named, Marked])
+def test_parameters_of_any_class_are_as_they_were(kind):
+    module = torch.nn.Module()
+    module.weight = kind(torch.ones(2)) if kind is not Marked else torch.nn.Parameter(torch.ones(2))
+    module.other = torch.ones(2).as_subclass(Marked).requires_grad_() if kind is Marked else None
+    held = module.weight if kind is not Marked else module.other
+
+    def program():
+        pyro.sample("z", dist.Normal(module.weight, 1.0).to_event(1))
+
+    with experiments([program], (), {}) as (experiment,):
+        experiment.laboratory.settle()
+        experiment.run(jitter=0)
+        assert bool((module.weight != 1.0).all())
+    assert type(held) is kind and held.dtype is torch.float32 and held.tolist() == [1.0, 1.0]
+
+
 def test_runs_say_whether_they_drew():
     def program(noise):
         z = pyro.sample("z", dist.Normal(0.0, 1.0))

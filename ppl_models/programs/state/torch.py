@@ -22,6 +22,7 @@ from pyro.distributions.transforms import BatchNorm
 from pyro.util import get_rng_state, set_rng_state
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ..blame import ROOTS
 from .jitter import Jitter
@@ -107,7 +108,7 @@ class ProgramSnapshot:
 
     def detach(self, tensors: Iterable[Tensor]) -> None:
         """Let tensors hold copies of their data until the end."""
-        new = {id(t): t for t in tensors if type(t) in (Tensor, nn.Parameter) and not t.is_sparse}
+        new = {id(t): t for t in tensors if _replaceable(t)}
         found = [tensor for key, tensor in new.items() if key not in self.tensors]
         for tensor, place in zip(found, places_for([t.data for t in found], self.double), strict=True):
             self.tensors[id(tensor)] = tensor, tensor.data, tensor.requires_grad
@@ -120,7 +121,7 @@ class ProgramSnapshot:
             module.training = False
         tensors += _unconstrained(pyro.get_param_store())
         self.detach(tensors)
-        floats = {id(t): t for t in tensors if t.is_floating_point() and t.is_leaf}
+        floats = {id(t): t for t in tensors if id(t) in self.tensors and t.is_floating_point() and t.is_leaf}
         self.parameters = [(t, t.data) for t in floats.values() if t.requires_grad or isinstance(t, nn.Parameter)]
         self._moved = None
 
@@ -145,6 +146,12 @@ class ProgramSnapshot:
                 place.mul_(data)
             if 0 < others < data.numel():
                 place.copy_(torch.where(data == 0, repeat(fresh, 97 * i, torch.empty_like(place)), place))
+
+
+def _replaceable(tensor: Tensor) -> bool:
+    """Whether a tensor can hold other data for a while: one that cannot is not moved either."""
+    plain = type(tensor) is Tensor or isinstance(tensor, nn.Parameter)
+    return plain and not tensor.is_sparse and not is_traceable_wrapper_subclass(tensor)
 
 
 def _unconstrained(store: Any) -> list[Tensor]:
