@@ -9,7 +9,8 @@ A step draws its noise, takes the gradient of the loss and updates with Adam. Ev
 the same seed. In each round every variant runs a block of steps, in an order drawn anew; medians over the rounds. The
 ratios are medians, too, of ratios within a round: to the hand-written eager step, and for our compiled one to the best
 rival (hand-written with `torch.compile`, NumPyro's `jit(update)`, NumPyro's `lax.scan` over the block). "set-up" is
-what passes before the second block can start: building the step, tracing and compiling with no cache, one block.
+what passes before the second block can start: building the step, tracing and compiling with no cache, one block. The
+floor is that of `floor.py`.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from time import perf_counter
 
 import torch
 
+from .floor import floor
 from .table import step_table
 from .timing import cores, in_turns, machine, on_threads, ratio, without_caches
 from .variants import BASE, OURS, RIVALS, VARIANTS, absent
@@ -58,6 +60,10 @@ def measure(workload: Workload, names: Sequence[str], rounds: int, steps: int, d
         if BASE in times:
             rows[name]["ratio"] = ratio(seconds, times[BASE])
     rivals = [name for name in RIVALS if name in times]
+    if device == "cpu":
+        rows["floor"] = floor(workload)
+        if BASE in times:
+            rows["floor"]["ratio"] = rows["floor"]["ms"] / rows[BASE]["ms"]
     if OURS in times and rivals:
         best = min(rivals, key=lambda name: rows[name]["ms"])
         rows[OURS] |= {"best_rival": best, "ratio_best": ratio(times[OURS], times[best])}

@@ -13,7 +13,9 @@ WORDS = {
     "numpyro-scan": "NumPyro, `lax.scan`",
     "ours-eager": "ours, eager",
     "ours-compiled": "ours, compiled",
+    "ours-bfloat16": "ours, compiled, products in bfloat16",
     "ours-inductor": "ours, compiled by Inductor",
+    "floor": "floor: products and update",
     "numpyro-port": "NumPyro, the port",
 }
 

@@ -6,6 +6,7 @@ Each has a pair of its own from the same seed, the same rows already on the devi
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import pyro
 import torch
@@ -74,10 +75,10 @@ def hand(workload: Workload, device: str, particles: int = 1, mode: str | None =
     return waited(step, x)
 
 
-def ours(workload: Workload, device: str, particles: int = 1, compile: str | bool = False) -> Run:
+def ours(workload: Workload, device: str, particles: int = 1, compile: str | bool = False, **options: Any) -> Run:
     """The collection's own step of the Pyro pair."""
     model, guide, x = workload.build(device=device)
-    options = {"particles": particles} if particles > 1 else {}
+    options |= {"particles": particles} if particles > 1 else {}
     step = training_step(model, guide, (x,), compile=compile, lr=LR, **options)
 
     def many(steps):
@@ -105,6 +106,7 @@ VARIANTS: dict[str, Callable[..., Run]] = {
     "numpyro-scan": lambda *args: numpyro(*args, scan=True),
     "ours-eager": ours,
     "ours-compiled": lambda *args, **options: ours(*args, compile=True, **options),
+    "ours-bfloat16": lambda *args, **options: ours(*args, compile=True, precision="bfloat16", **options),
     "ours-inductor": lambda *args, **options: ours(*args, compile="inductor", **options),
 }
 BASE, OURS = "hand-eager", "ours-compiled"

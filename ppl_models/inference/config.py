@@ -27,7 +27,8 @@ Compile = Literal["auto", Compiler] | bool
 # Steps from which a capture pays: compiled by XLA (seconds), by Inductor on a CPU (about half a minute), on a GPU. By
 # the number of steps and not by the clock, so that runs decide alike.
 WORTHWHILE = {"xla": 1000, "cpu": 5000, "cuda": 500}
-RISE = 100  # steps over which the learning rate of a cosine rises, at most
+Course = Literal["warm-cosine", "cosine", "constant"]
+RISE = 100  # steps over which the learning rate of a warm cosine rises, at most
 
 
 class FitOptions(TypedDict, total=False):
@@ -37,7 +38,7 @@ class FitOptions(TypedDict, total=False):
     epochs: Annotated[float, Number(above=0, most=LARGEST)] | None
     batch_size: Count
     lr: Positive
-    schedule: Literal["cosine", "constant"] | Schedule
+    schedule: Course | Schedule
     weight_decay: NotNegative
     warmup: Whole
     beta: NotNegative | Schedule
@@ -84,10 +85,11 @@ class FitConfig:
         128, "rows a batch (of each process); of data with fewer rows all are taken, in their order"
     )
     lr: Positive = option(1e-3, "learning rate of AdamW")
-    schedule: Literal["cosine", "constant"] | Schedule = option(
-        "cosine",
-        "its course: 'cosine' rises over the first tenth of the steps (100 at most, without which rates above 1e-3 may "
-        "throw a deep pair far off at once) and falls to zero, 'constant' stays, a function of the step gives a factor",
+    schedule: Course | Schedule = option(
+        "warm-cosine",
+        "its course: 'warm-cosine' rises over the first tenth of the steps, 100 at most (without, rates above 1e-3 may "
+        "throw a deep pair far off at once), and falls to zero; 'cosine' falls alone, 'constant' stays; a function of "
+        "the step gives a factor",
     )
     weight_decay: NotNegative = option(0.0, "weight decay of AdamW")
     warmup: Whole = option(0, "steps over which the weight of the divergences rises linearly from 0 to 1")
@@ -189,8 +191,8 @@ class FitConfig:
             return within("schedule", self.schedule)
         if self.schedule == "constant":
             return Constant()
-        rise, fall = Linear(min(max(total // 10, 1), RISE)), Cosine(total)
-        return lambda step: rise(step) * fall(step)
+        fall, rise = Cosine(total), Linear(min(max(total // 10, 1), RISE))
+        return fall if self.schedule == "cosine" else lambda step: rise(step) * fall(step)
 
     def captured(self, total: int, kind: str, xla: bool) -> bool:
         """Whether steps of torch are to be captured, on a kind of device, where XLA is to be had or not."""
@@ -287,7 +289,7 @@ def compared(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
     (`steps`, `epochs`) if its learning rate does not depend on the end.
     """
     usual = FitConfig().to_dict()  # of an option that was not there yet
-    free = {"compile", "seed"} | ({"steps", "epochs"} if now.get("schedule") != "cosine" else set())
+    free = {"compile", "seed"} | ({"steps", "epochs"} if not str(now.get("schedule")).endswith("cosine") else set())
     for name, value in now.items():
         if name not in free and (was := to_jsonable(then.get(name, usual[name]))) != value:
             raise ValueError(

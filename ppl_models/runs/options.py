@@ -23,7 +23,7 @@ DIFFERENT: Mapping[str, Mapping[str, Any]] = {  # from `FitConfig`: defaults, an
     "epochs": {"help": f"passes over the data; {EPOCHS} where no steps are given"},
     "batch_size": {"default": 64},
     "lr": {"default": 1.5e-3},
-    "schedule": {"help": "course of the learning rate: cosine rises at once and falls to zero, constant stays"},
+    "schedule": {"help": "course of the learning rate: warm-cosine rises and falls to 0, cosine falls, constant stays"},
     "weight_decay": {"default": 1e-3},
     "warmup": {
         "type": Whole | None,

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import by_hand, evaluate as images, pairs, sampling, scaling, step, table
+from benchmarks import by_hand, evaluate as images, floor, pairs, sampling, scaling, step, table
 from benchmarks.timing import in_turns, ratio
 from benchmarks.workloads import WORKLOADS, ladder, sere_vae, vae
 from ppl_models.inference import elbo, evaluate, terms
@@ -205,6 +205,17 @@ def test_the_command_of_memory(tmp_path):
     # at the least its weights, their gradients and two moments, in single precision
     model, guide, _ = WORKLOADS["vae"].build()
     assert row["step_mb"] > 4 * 4 * sum(p.numel() for p in {*model.parameters(), *guide.parameters()}) / 2**20
+
+
+def test_the_floor_of_a_step():
+    """Products: one of the data and of each weight forward, two backward, but for the data, which have no gradient."""
+    model, guide, x = WORKLOADS["vae"].build()
+    weights = [p for module in (model, guide) for p in module.parameters() if p.dim() == 2]
+    first = [p for p in weights if p.shape[1] == x.shape[1]]
+    operations = 2 * len(x) * (3 * sum(p.numel() for p in weights) - sum(p.numel() for p in first))
+    found = floor.floor(WORKLOADS["vae"])
+    assert found["gflop"] == pytest.approx(operations / 1e9)
+    assert found["ms"] == pytest.approx(1e3 * found["gflop"] / found["gflop_s"] + found["mb"] / found["gb_s"])
 
 
 def test_scaling_and_its_plot(tmp_path):

@@ -26,7 +26,16 @@ from ppl_models.inference.files import write_json
 from ppl_models.numpyro import evaluate as numpyro_evaluate, fit as numpyro_fit
 
 STEPS, STOP = 23, 15  # the file holds the record of step 10
-HOW = {"steps": STEPS, "batch_size": 8, "every": 5, "lr": 1e-2, "warmup": 6, "seed": 0, "progress": False}
+HOW = {
+    "steps": STEPS,
+    "batch_size": 8,
+    "every": 5,
+    "lr": 1e-2,
+    "warmup": 6,
+    "schedule": "cosine",
+    "seed": 0,
+    "progress": False,
+}
 RUNS = {
     "run-pyro": "train vae -g self-reflective -m latent=1 -m hidden=2 -g hidden=2 --batch-size 64",
     "run-numpyro": "train vae -g mean-field -m latent=2 -m hidden=3 -g hidden=3 --batch-size 64 --backend numpyro",

@@ -193,11 +193,12 @@ def test_steps_by_hand(monkeypatch, warmup):
 
 
 @pytest.mark.parametrize(("total", "rise"), [(6, 1), (50, 5), (5000, 100)])
-def test_a_cosine_begins_low(total, rise):
+def test_a_warm_cosine_begins_low(total, rise):
     """Over a tenth of the steps, 100 at most."""
-    rates = FitConfig().rates(total)
+    warm, plain = FitConfig().rates(total), FitConfig(schedule="cosine").rates(total)
     for t in range(total):
-        assert rates(t) == pytest.approx(min(1, (t + 1) / rise) * (1 + math.cos(math.pi * t / total)) / 2)
+        assert plain(t) == pytest.approx((1 + math.cos(math.pi * t / total)) / 2)
+        assert warm(t) == pytest.approx(min(1, (t + 1) / rise) * plain(t))
     assert [FitConfig(schedule="constant").rates(total)(t) for t in (0, total)] == [1, 1]
 
 
@@ -398,7 +399,10 @@ def test_particles_run_one_by_one_where_a_program_needs_it():
         ({"steps": 1, "every": 0}, "found every=0"),
         ({"steps": 1, "lr": 0.0}, "found lr=0.0, want more than 0"),
         ({"steps": 1, "lr": math.nan}, "found lr=nan"),
-        ({"steps": 1, "schedule": "linear"}, "found schedule='linear', want 'cosine' or 'constant' or a function"),
+        (
+            {"steps": 1, "schedule": "linear"},
+            "want one of 'warm-cosine', 'cosine', 'constant' or a function of the step",
+        ),
         ({"steps": 1, "warmup": -1}, "found warmup=-1"),
         ({"steps": 1, "clip": 0}, "found clip=0, want a number, more than 0 or None"),
         ({"steps": 1, "ema": 1.0}, "found ema=1.0, want a number, 0 <= ema < 1"),

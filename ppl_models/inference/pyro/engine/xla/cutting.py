@@ -1,4 +1,4 @@
-"""Where to cut a long list of operations, so that layers of one structure become pieces that are alike."""
+"""`cuts`: where to cut a long list of operations, so that layers of one structure become pieces that are alike."""
 
 from collections.abc import Sequence
 from typing import Any
