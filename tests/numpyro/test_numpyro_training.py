@@ -538,7 +538,7 @@ def test_global_latents_count_once(wide):
         numpyro.sample("theta", dist.Normal(numpyro.param("loc", 0.0), r))
 
     x = 1 + rows(200).astype(float)
-    run = quiet(shared, free, x, steps=2000, batch_size=20, lr=0.02)
+    run = quiet(shared, free, x, steps=4000, batch_size=20, lr=0.02)
     scale = 201**-0.5
     assert float(run.params["loc"]) == pytest.approx(x[:, 0].sum() / 201, abs=0.02)
     assert float(run.params["scale"]) == pytest.approx(scale, rel=0.1)
