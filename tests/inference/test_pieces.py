@@ -12,7 +12,7 @@ from ppl_models.inference.pyro.engine import flat_parameters
 from ppl_models.inference.pyro.engine.capture import capture
 from tests.helpers.cases import few
 from tests.inference.test_compiled import GUIDES, MODELS, OPTIONS, PROGRAMS, collection, images
-from tests.inference.test_xla import alike, compiled, double, drawn, written_through_views
+from tests.inference.test_xla import alike, as_torch, compiled, double, drawn, written_through_views
 
 pytest.importorskip("jax")
 from ppl_models.inference.pyro.engine.xla import cutting, executable, pieces, translation  # noqa: E402 (they import JAX)
@@ -55,15 +55,7 @@ def test_layers(guide, many, monkeypatch):
 
 @pytest.mark.parametrize("function", [written_through_views, drawn])
 def test_writes_and_draws_are_torchs(function):
-    x = torch.arange(12.0, dtype=torch.float64).reshape(4, 3)
-    own = x.clone()
-    torch.manual_seed(3)
-    expected, after = function(own), torch.get_rng_state()
-    torch.manual_seed(3)
-    found, (written,) = compiled(function, x)
-    assert torch.equal(torch.get_rng_state(), after)
-    torch.testing.assert_close(found, list(expected))
-    torch.testing.assert_close(written, own)
+    as_torch(function)
 
 
 def test_outputs_that_no_piece_computes():

@@ -1,10 +1,13 @@
 """What a capture refuses, what it puts back, and what it takes for constants."""
 
-from copy import deepcopy
+import random
+from copy import copy, deepcopy
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ppl_models.inference.pyro.engine.capture import capture
 from ppl_models.inference.pyro.engine.recorder import NotCapturable
@@ -21,6 +24,23 @@ def numbers(function) -> None:
         torch.testing.assert_close(graph(given, *held)[0], function(given))
 
 
+OUTSIDE = torch.ones(3)
+
+
+def drawn_into_a_constant(x: Tensor) -> Tensor:
+    constant = torch.zeros(3)
+    view = constant[0]
+    constant.normal_()
+    return x * float(view)
+
+
+def dropped_out_twice(x: Tensor) -> Tensor:
+    """A checkpoint runs forward again for the gradient, from the state of the generator of then."""
+    y = x.detach().requires_grad_()
+    half = partial(nn.functional.dropout, p=0.5)
+    return torch.autograd.grad(checkpoint(lambda z: half(z.exp()), y, use_reentrant=False).sum(), y)[0]
+
+
 REFUSED = {
     "a number": (lambda x: x * x.sum().item(), "_local_scalar_dense"),
     "an if": (lambda x: x if x.sum() > 0 else -x, "_local_scalar_dense"),
@@ -33,6 +53,16 @@ REFUSED = {
     "dlpack": (torch.utils.dlpack.from_dlpack, LEAVES),
     "a copy": (lambda x: deepcopy(x), LEAVES),
     "another's memory": (lambda x: setattr(nn.Parameter(torch.ones(3)), "data", x), LEAVES),
+    "numbers of a tensor": (lambda x: torch.tensor([x[0], x[1]]), LEAVES),
+    "a new one of them": (lambda x: x.new_tensor([x[0], 1.0]), LEAVES),
+    "a parameter of them": (lambda x: nn.Parameter(x * 2) * 1, "another's memory"),
+    "a subclass": (lambda x: (x * 2).as_subclass(nn.Buffer) * 1, "another's memory"),
+    "a storage": (lambda x: x.untyped_storage()[0], "has no static graph|leave for Python"),
+    "a shallow copy": (lambda x: copy(x * 2) + 1, "has no static graph|another's memory"),
+    "a draw of then": (drawn_into_a_constant, "_local_scalar_dense"),
+    "a seed": (lambda x: (torch.manual_seed(12345), x + torch.randn(3))[1], "set torch's generator"),
+    "dropout done again": (dropped_out_twice, "set torch's generator"),
+    "a shape": (lambda x: OUTSIDE.unsqueeze_(0) * 1, "lies outside"),
     "a generator": (lambda x: x + torch.empty(3).normal_(generator=torch.Generator()), "generator of their own"),
 }
 
@@ -40,8 +70,10 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_needs_values_is_refused(name):
     function, said = REFUSED[name]
+    before = random.getstate()
     with pytest.raises(NotCapturable, match=said):
-        capture(lambda x: [function(x)], [torch.tensor([1.0, 2.0, 3.0])])
+        capture(lambda x: [(random.random(), function(x))[1]], [torch.tensor([1.0, 2.0, 3.0])])
+    assert random.getstate() == before and OUTSIDE.shape == (3,)
 
 
 def test_constants_may_be_read():
@@ -94,3 +126,47 @@ def test_gradients_and_writes_in_the_order_of_the_program():
         return slope * slope.cumsum(0)
 
     numbers(function)
+
+
+def test_what_writes_stays_though_nobody_reads_it():
+    """A normalization that is called for its running moments alone, twice."""
+    norm, x = nn.BatchNorm1d(2), torch.tensor([[1.0, 2.0], [3.0, 5.0]])
+
+    def function(x: Tensor) -> list[Tensor]:
+        norm(x)
+        norm(x + 1)
+        return [x * 2]
+
+    graph, held = capture(function, [x])
+    graph(x, *held)
+    found = norm.running_mean.clone()
+    norm.reset_running_stats()
+    function(x)
+    torch.testing.assert_close(found, norm.running_mean)
+
+
+def test_the_allocator_decides_nothing():
+    """Memory into which an input was written may be that of a constant later."""
+
+    def function(x: Tensor) -> list[Tensor]:
+        for _ in range(50):
+            t = torch.zeros(()) + 0
+            t.add_(x.sum())
+            del t
+            x = x * float(torch.tensor(1.0))
+        return [x]
+
+    capture(function, [torch.ones(3)])
+
+
+def test_a_range_of_a_profiler_and_what_is_kept():
+    kept = []
+
+    def function(x: Tensor) -> list[Tensor]:
+        with torch.profiler.record_function("doubled"):
+            kept.append(x * 2)
+        return [kept[-1] + 1]
+
+    graph, _ = capture(function, [torch.ones(2)])
+    assert graph(torch.zeros(2))[0].tolist() == [1, 1]
+    assert deepcopy(kept[0]).tolist() == [2, 2]

@@ -230,8 +230,8 @@ def drawn_askew(x: Tensor) -> tuple[Tensor, ...]:
     return nn.functional.dropout(x.t(), 0.4), x.t().clone().bernoulli_(0.3), torch.bernoulli(x.t(), 0.3), rows_
 
 
-@pytest.mark.parametrize("function", [written_through_views, drawn, drawn_askew])
-def test_writes_and_draws_are_torchs(function):
+def as_torch(function: Callable) -> None:
+    """The compiled function draws and writes what the function does."""
     x = torch.arange(12.0, dtype=torch.float64).reshape(4, 3)
     own = x.clone()
     torch.manual_seed(3)
@@ -241,6 +241,11 @@ def test_writes_and_draws_are_torchs(function):
     assert torch.equal(torch.get_rng_state(), after)
     torch.testing.assert_close(found, list(expected))
     torch.testing.assert_close(written, own)
+
+
+@pytest.mark.parametrize("function", [written_through_views, drawn, drawn_askew])
+def test_writes_and_draws_are_torchs(function):
+    as_torch(function)
 
 
 @pytest.mark.parametrize("draw", [torch.bernoulli, lambda p: torch.normal(p, p), lambda p: torch.multinomial(p, 2)])

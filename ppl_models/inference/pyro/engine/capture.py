@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from .recorder import NotCapturable, Recorder, Values
+from .recorder import NotCapturable, Recorder, Values, writes
 
 MACHINERY = ("ppl_models.inference.", "ppl_models.programs.", "torch.")  # modules that no user wrote
 
@@ -34,16 +34,16 @@ def capture(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor])
     try:
         with torch.random.fork_rng({x.device for x in inputs if x.is_cuda}), recorder, Values():
             recorder.graph.output(recorder.node_of(list(function(*inputs))))
+        if drawn[0] != random.getstate() or str(drawn[1]) != str(np.random.get_state()):
+            raise NotCapturable("the programs draw from Python's or NumPy's generator, which a graph cannot repeat")
+        recorder.graph.eliminate_dead_code(lambda n: n.is_impure() or "val" not in n.meta or writes(n))
+        return GraphModule({}, recorder.graph), recorder.held
     except Exception as error:  # noqa: BLE001 (whatever a program does that cannot be captured: eager steps will tell)
         raise NotCapturable(reason(error)) from error
     finally:
-        recorder.restore()
-    if drawn[0] != random.getstate() or str(drawn[1]) != str(np.random.get_state()):
         random.setstate(drawn[0])
         np.random.set_state(drawn[1])
-        raise NotCapturable("the programs draw from Python's or NumPy's generator, which a graph cannot repeat")
-    recorder.graph.eliminate_dead_code(lambda node: node.is_impure() or "val" not in node.meta)
-    return GraphModule({}, recorder.graph), recorder.held
+        recorder.restore()
 
 
 def first_line(error: BaseException) -> str:

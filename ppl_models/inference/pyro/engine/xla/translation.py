@@ -97,8 +97,9 @@ class Translation:
         if not _only_writes(graph):
             graph, _ = capture(torch.func.functionalize(graph), inputs)
         self.places = {node: i for i, node in enumerate(graph.graph.find_nodes(op="placeholder"))}
+        origin: dict[Node, Node] = {}
         for node in graph.graph.find_nodes(op="call_function", target=SILENT):
-            _tell_moments(node)
+            _tell_moments(node, origin)
         self.nodes = list(graph.graph.nodes)
         self.drawn = {node: i for i, node in enumerate(node for node in self.nodes if _draws(node))}
         missing = {name for node in self.nodes if (name := self._untold(node)) is not None}
@@ -172,8 +173,10 @@ def copies(node: Node) -> bool:
     return str(node.target) == "aten.copy_.default"
 
 
-def _tell_moments(node: Node) -> None:
+def _tell_moments(node: Node, origin: dict[Node, Node]) -> None:
     """Let a normalization that writes its running moments give them, and write them by copies.
+
+    `origin` has the inputs of moments that a normalization of before gave, and gets those of this one.
 
     Raises:
         NotCapturable: they are no inputs.
@@ -181,7 +184,7 @@ def _tell_moments(node: Node) -> None:
     moments = node.args[3:5]
     if not node.args[5] or None in moments:
         return
-    if any(moment.op != "placeholder" for moment in moments):
+    if any(origin.get(moment, moment).op != "placeholder" for moment in moments):
         raise NotCapturable("a normalization keeps its running moments in a part of another tensor")
     node.target, graph = TOLD, node.graph
     for i, moment in enumerate(moments, 3):
@@ -189,8 +192,8 @@ def _tell_moments(node: Node) -> None:
         with graph.inserting_after(node):
             new = graph.call_function(operator.getitem, (node, i))
         with graph.inserting_after(new):
-            graph.call_function(torch.ops.aten.copy_.default, (moment, new))
-        new.meta["val"] = moment.meta["val"]
+            graph.call_function(torch.ops.aten.copy_.default, (origin.get(moment, moment), new))
+        new.meta["val"], origin[new] = moment.meta["val"], origin.get(moment, moment)
         for user in later:
             user.replace_input_with(moment, new)
     node.meta["val"] = [*node.meta["val"], *(moment.meta["val"] for moment in moments)]
