@@ -52,7 +52,8 @@ def test_a_run_is_evaluated_and_goes_on(name, tmp_path):
 def test_a_run_is_what_its_command_makes_today(tmp_path):
     """The configuration of then is in that of today: names, sizes, options and their defaults."""
     for name, line in RUNS.items():
-        call(*line.split(), "--steps", 1, "--evaluate", 0, "-q", "--out", tmp_path / name)
+        schedule = "--schedule", "cosine"  # the default of then
+        call(*line.split(), *schedule, "--steps", 1, "--evaluate", 0, "-q", "--out", tmp_path / name)
         then, now = (json.loads((home / name / "config.json").read_text()) for home in (GOLDEN, tmp_path))
         for section in ("format", "backend", "model", "guide", "data", "seed"):
             assert now[section] == then[section], section
