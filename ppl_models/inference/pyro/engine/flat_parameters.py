@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 from .optimizer_state import OptimizerState
 
 SMALL = 16_384  # elements: what is smaller shares a buffer
-MANY = 800  # small tensors from which each layer has buffers of its own, so that the updates of layers are alike
+MANY = 1_000  # small tensors from which each layer has buffers of its own, so that the updates of layers are alike
 
 
 class Buffers:

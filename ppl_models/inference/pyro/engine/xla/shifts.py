@@ -16,9 +16,9 @@ FILLS = {"aten.select_backward.default", "aten.slice_backward.default"}  # a ten
 
 
 def place(node: Node) -> int | None:
-    """Where the part begins along its dim; None for another operation, and where it is not to be handed over."""
+    """Where the part begins along its dim; None for another operation."""
     name = str(node.target)
-    if name not in READS | FILLS or "still" in node.meta:
+    if name not in READS | FILLS:
         return None
     _, *rest = node.args
     shape = rest.pop(0) if name in FILLS else node.args[0].meta["val"].shape

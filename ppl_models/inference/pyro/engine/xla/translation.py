@@ -122,12 +122,6 @@ class Translation:
                 values[node] = computed(node, values)
         return [values[node] for node in self.outputs], [values[self.copies[i]] for i in self.written]
 
-    def read_whole(self) -> None:
-        """Take no parts: each function cuts its own out of the buffers, at places that do not change."""
-        for node in self.parted:
-            node.args[0].meta["still"] = True
-        self.parted, self.parts = {}, []
-
     def flat(self, *arrays: jax.Array) -> tuple[list, list]:
         """The same of inputs, draws and parts in one row."""
         return self(*self.split(arrays))
