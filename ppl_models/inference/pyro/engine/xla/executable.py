@@ -40,7 +40,6 @@ class Xla:
 
     def __init__(self, graph: GraphModule, inputs: Sequence[Tensor], own: int, given: Sequence[int] = ()) -> None:
         self.own, self.kept = own, {}  # type: int, dict[int, jax.Array]
-        self.parts: list[Any] = []  # of those that are kept, if the function gives them
         self.block: Block | None = None
         try:
             with wide(), jax.default_device(cpu()), cached():
@@ -73,10 +72,9 @@ class Xla:
             return self.flush(inputs)[-1]
         arrays = [self._array(i, t) for i, t in enumerate(inputs)]
         arrays += [array_of(draw()) for draw in self.translation.draws]
-        if not self.parts:  # views, which the function takes without a copy where they begin at a multiple of 64 bytes
-            whole = {i: np.asarray(arrays[i]) for i in {part.place for part in self.translation.parts}}
-            arrays += [part.of(whole[part.place]) for part in self.translation.parts]
-        arrays += self.parts
+        # views, which the function takes without a copy where they begin at a multiple of 64 bytes
+        whole = {i: np.asarray(arrays[i]) for i in {part.place for part in self.translation.parts}}
+        arrays += [part.of(whole[part.place]) for part in self.translation.parts]
         return self._written(self.once, arrays, inputs)
 
     def add(self, inputs: Sequence[Tensor]) -> None:
@@ -95,8 +93,7 @@ class Xla:
     def _written(self, run: Callable[..., Any], arrays: Sequence[Any], inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs of a compiled function; what it writes is kept, or copied to its place."""
         with wide():
-            outputs, written, *parts = run(*arrays)
-        self.parts = parts[0] if parts else []
+            outputs, written = run(*arrays)
         for i, array in zip(self.translation.written, written, strict=True):
             if i < self.own:
                 self.kept[i] = array
@@ -115,7 +112,7 @@ class Xla:
 
     def forget(self) -> None:
         """Let go what was written to the first inputs: they hold their values of before."""
-        self.kept, self.parts = {}, []
+        self.kept = {}
 
 
 @contextmanager

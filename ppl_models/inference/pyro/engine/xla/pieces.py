@@ -15,7 +15,7 @@ from torch.fx import Node
 from .aten.rows import dtype_of
 from .cutting import cuts, shapes
 from .shifts import dim_of, place, shifted
-from .translation import Part, Translation, computed, copies
+from .translation import Translation, computed, copies
 
 LONG = (
     10_000  # operations from which a graph is cut: up to there one function is faster, and is compiled in half a minute
@@ -34,27 +34,25 @@ class Piece:
         nodes: in order, with the views that they need.
         inputs: nodes of other pieces, or of none, that they read.
         outputs: those that others read, or that are written.
-        parts: what is written, and its parts that the next call reads, which are outputs too.
         shifts: those of the nodes whose places are handed over as numbers, after the inputs.
     """
 
     nodes: list[Node]
     inputs: list[Node]
     outputs: list[Node]
-    parts: list[tuple[Node, Part]]
 
     def __post_init__(self) -> None:
         self.shifts = {node: at for node in self.nodes if (at := place(node)) is not None}
 
     def __call__(self, *arrays: jax.Array) -> list[jax.Array]:
-        """The outputs and the parts."""
+        """The outputs."""
         count = len(self.inputs)
         values = dict(zip(self.inputs, arrays[:count], strict=True))
         places = dict(zip(self.shifts, arrays[count:], strict=True))
         for node in self.nodes:
             moved = node in places
             values[node] = shifted(node, values[node.args[0]], places[node]) if moved else computed(node, values)
-        return [values[node] for node in self.outputs] + [part.of(values[node]) for node, part in self.parts]
+        return [values[node] for node in self.outputs]
 
     def key(self) -> Any:
         """What is the same of pieces that do the same to arrays of the same shapes."""
@@ -67,8 +65,7 @@ class Piece:
 
         args = lambda n: (n.args[0], dim_of(n)) if n in self.shifts else n.args  # noqa: E731
         done = [(str(n.target), told(args(n)), told(tuple(n.kwargs.items())), shapes(n)) for n in self.nodes]
-        parts = tuple((known[node], *part[1:]) for node, part in self.parts)
-        return tuple(done), tuple(map(shapes, self.inputs)), tuple(map(known.get, self.outputs)), parts
+        return tuple(done), tuple(map(shapes, self.inputs)), tuple(map(known.get, self.outputs))
 
 
 class Pieces:
@@ -95,14 +92,14 @@ class Pieces:
                 found[key],
                 [slot(x) for x in piece.inputs],
                 [jnp.asarray(at, jnp.int32) for at in piece.shifts.values()],
-                [slot(x) for x in (*piece.outputs, *(part for _, part in piece.parts))],
+                [slot(x) for x in piece.outputs],
                 [slot(x) for x in piece.inputs if last[x] == i and x not in kept],
             )
             for i, (key, piece) in enumerate(zip(keys, pieces, strict=True))
         ]
 
-    def __call__(self, *arrays: Any) -> tuple[list, list, list]:
-        """As `Translation.flat`, and the parts of what is written."""
+    def __call__(self, *arrays: Any) -> tuple[list, list]:
+        """As `Translation.flat`."""
         translation, values = self.translation, [None] * len(self.slots)  # type: Translation, list[Any]
         given = translation.given(*translation.split(arrays))
         for node, array in given.items():
@@ -115,7 +112,7 @@ class Pieces:
                 values[i] = None
         at = lambda x: values[self.slots[x]] if x in self.slots else given[x]  # noqa: E731
         written = [at(translation.copies[i]) for i in translation.written]
-        return list(map(at, translation.outputs)), written, list(map(at, translation.parts))
+        return list(map(at, translation.outputs)), written
 
 
 def _pieces(translation: Translation) -> list[Piece]:
@@ -133,10 +130,8 @@ def _pieces(translation: Translation) -> list[Piece]:
             members[owner[node]].append(node)
     pieces = [_piece(each, k, owner) for k, each in enumerate(members)]
     asked = final.union(*(piece.inputs for piece in pieces))
-    written = [(translation.copies[part.place], part) for part in translation.parts]
     for k, piece in enumerate(pieces):
         piece.outputs = [node for node in piece.nodes if owner[node] == k and node in asked]
-        piece.parts = [(node, part) for node, part in written if owner[node] == k]
     return [piece for piece in pieces if piece.outputs]
 
 
@@ -157,7 +152,7 @@ def _piece(members: Sequence[Node], k: int, owner: dict[Node, int]) -> Piece:
 
     for node in members:
         visit(node)
-    return Piece([*nodes], [*inputs], [], [])
+    return Piece([*nodes], [*inputs], [])
 
 
 @contextmanager
