@@ -11,8 +11,8 @@ from ppl_models import SeReVAE
 from ppl_models.inference.pyro.engine import flat_parameters
 from ppl_models.inference.pyro.engine.capture import capture
 from tests.helpers.cases import few
-from tests.inference.test_compiled import GUIDES, MODELS, OPTIONS, PROGRAMS, collection, images
-from tests.inference.test_xla import alike, as_torch, compiled, double, drawn, written_through_views
+from tests.inference.test_compiled import GUIDES, MODELS, collection, images
+from tests.inference.test_xla import alike, compiled, in_pieces
 
 pytest.importorskip("jax")
 from ppl_models.inference.pyro.engine.xla import cutting, executable, pieces, translation  # noqa: E402 (they import JAX)
@@ -20,21 +20,7 @@ from ppl_models.inference.pyro.engine.xla import cutting, executable, pieces, tr
 
 @pytest.fixture(autouse=True)
 def _cut(monkeypatch):
-    """Every graph is cut, into pieces of a few operations."""
-    monkeypatch.setattr(executable, "suits", lambda *args: False)
-    monkeypatch.setattr(executable, "LONG", 0)
-    monkeypatch.setattr(cutting, "SIZE", 25)
-
-
-@pytest.mark.parametrize("name", few(OPTIONS, lambda name: name in ("accumulate", "everything")))
-def test_the_same_numbers_whatever_the_arguments(name):
-    alike(double, **OPTIONS[name])
-
-
-@pytest.mark.parametrize("name", few([n for n in PROGRAMS if n != "functions"], lambda name: name == "batch norm"))
-def test_programs_of_users(name):
-    make, data = PROGRAMS[name]
-    alike(make, data, 1e-4)
+    in_pieces(monkeypatch)
 
 
 def pair(guide: type, layers: int = 3) -> tuple[nn.Module, nn.Module]:
@@ -51,11 +37,6 @@ def test_layers(guide, many, monkeypatch):
     monkeypatch.setattr(flat_parameters, "MANY", many)
     data = (torch.rand(30, 12, generator=torch.Generator().manual_seed(0)) > 0.5).double()
     alike(partial(pair, guide), data, 1e-8, clip=1.0, ema=0.9)
-
-
-@pytest.mark.parametrize("function", [written_through_views, drawn])
-def test_writes_and_draws_are_torchs(function):
-    as_torch(function)
 
 
 def test_outputs_that_no_piece_computes():

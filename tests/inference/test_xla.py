@@ -39,7 +39,21 @@ from tests.inference.test_compiled import (
 )
 
 pytest.importorskip("jax")
-from ppl_models.inference.pyro.engine.xla.executable import Xla  # noqa: E402 (which imports JAX)
+from ppl_models.inference.pyro.engine.xla import cutting, executable  # noqa: E402 (they import JAX)
+from ppl_models.inference.pyro.engine.xla.executable import Xla  # noqa: E402
+
+
+def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every graph be cut, into pieces of a few operations."""
+    monkeypatch.setattr(executable, "suits", lambda *args: False)
+    monkeypatch.setattr(executable, "LONG", 0)
+    monkeypatch.setattr(cutting, "SIZE", 25)
+
+
+@pytest.fixture(params=["whole", "in pieces"])
+def _whole_or_in_pieces(request, monkeypatch):
+    if request.param == "in pieces":
+        in_pieces(monkeypatch)
 
 
 def alike(make: Callable, data: Any = None, rough: float = 1e-10, **options: Any) -> Any:
@@ -55,11 +69,13 @@ def alike(make: Callable, data: Any = None, rough: float = 1e-10, **options: Any
 double = partial(plain, dtype=torch.float64)
 
 
+@pytest.mark.usefixtures("_whole_or_in_pieces")
 @pytest.mark.parametrize("name", few(OPTIONS, lambda name: name in ("accumulate", "everything")))
 def test_the_same_numbers_whatever_the_arguments(name):
     alike(double, **OPTIONS[name])
 
 
+@pytest.mark.usefixtures("_whole_or_in_pieces")
 @pytest.mark.parametrize("name", few([n for n in PROGRAMS if n != "functions"], lambda name: name == "batch norm"))
 def test_programs_of_users(name):
     make, data = PROGRAMS[name]
@@ -230,8 +246,9 @@ def drawn_askew(x: Tensor) -> tuple[Tensor, ...]:
     return nn.functional.dropout(x.t(), 0.4), x.t().clone().bernoulli_(0.3), torch.bernoulli(x.t(), 0.3), rows_
 
 
-def as_torch(function: Callable) -> None:
-    """The compiled function draws and writes what the function does."""
+@pytest.mark.usefixtures("_whole_or_in_pieces")
+@pytest.mark.parametrize("function", [written_through_views, drawn, drawn_askew])
+def test_writes_and_draws_are_torchs(function):
     x = torch.arange(12.0, dtype=torch.float64).reshape(4, 3)
     own = x.clone()
     torch.manual_seed(3)
@@ -241,11 +258,6 @@ def as_torch(function: Callable) -> None:
     assert torch.equal(torch.get_rng_state(), after)
     torch.testing.assert_close(found, list(expected))
     torch.testing.assert_close(written, own)
-
-
-@pytest.mark.parametrize("function", [written_through_views, drawn, drawn_askew])
-def test_writes_and_draws_are_torchs(function):
-    as_torch(function)
 
 
 @pytest.mark.parametrize("draw", [torch.bernoulli, lambda p: torch.normal(p, p), lambda p: torch.multinomial(p, 2)])

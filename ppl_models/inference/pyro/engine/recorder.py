@@ -227,10 +227,7 @@ def _made_of_tensors(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> 
 
 
 def _refuse(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-    """
-    Raises:
-        NotCapturable: an operation needs the values of tensors that are no constants.
-    """
+    """Raise NotCapturable for an operation that needs the values of its tensors, which are no constants."""
     if func is ATEN._local_scalar_dense.default:
         raise NotCapturable(READ)
     dynamic = torch.Tag.dynamic_output_shape in func.tags

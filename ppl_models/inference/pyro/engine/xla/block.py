@@ -57,7 +57,7 @@ class Block:
         def step(i: Array, state: Sequence[Array], parts: Sequence[Array]) -> tuple[list, list]:
             rows = [lax.dynamic_index_in_dim(stack, i, keepdims=False) for stack in stacks]
             now = fixed | dict(zip(self.varying, rows, strict=False)) | dict(zip(written, state, strict=True))
-            return self.translation([now[n] for n in range(len(now))], rows[len(self.varying) :], parts)
+            return self.translation(*(now[n] for n in range(len(now))), *rows[len(self.varying) :], *parts)
 
         def body(carried: tuple[Array, list, list, list]) -> tuple[Array, list, list, list]:
             i, state, parts, told = carried

@@ -52,7 +52,7 @@ class Xla:
                     like = [(tuple(t.shape), t.dtype) for t in [*inputs, *self.translation.draws]]
                     like += [(part.shape, inputs[part.place].dtype) for part in self.translation.parts]
                     shapes = [jax.ShapeDtypeStruct(shape, dtype_of(dtype)) for shape, dtype in like]
-                    self.once = jax.jit(self.translation.flat).lower(*shapes).compile()
+                    self.once = jax.jit(self.translation).lower(*shapes).compile()
         except NotCapturable:
             raise
         except Exception as error:  # noqa: BLE001 (whatever JAX refuses: another compiler may not)

@@ -17,9 +17,8 @@ from .cutting import cuts, shapes
 from .shifts import dim_of, place, shifted
 from .translation import Translation, computed, copies
 
-LONG = (
-    10_000  # operations from which a graph is cut: up to there one function is faster, and is compiled in half a minute
-)
+# operations from which a graph is cut: up to there one function is faster, and is compiled in half a minute
+LONG = 10_000
 # what costs nothing, and is done anew in each piece that needs it
 VIEWS = {"aten.slice.Tensor", "aten.squeeze.dim", "aten.transpose.int", "aten.select.int"} | {
     f"aten.{name}.default" for name in ("t", "view", "unsqueeze", "alias", "detach", "permute", "expand")
@@ -69,55 +68,52 @@ class Piece:
 
 
 class Pieces:
-    """The work of `Translation.flat` in pieces.
+    """The work of a translation in pieces.
 
     Args:
         translation: of a graph.
     """
 
     def __init__(self, translation: Translation) -> None:
-        self.translation = translation
         pieces = _pieces(translation)
         keys = [piece.key() for piece in pieces]
         with _side_by_side() as compiled:
             futures = {key: compiled(piece) for key, piece in dict(zip(keys, pieces, strict=True)).items()}
             found = {key: future.result() for key, future in futures.items()}
-        # each value has a slot, which is empty once nobody will ask for it
-        self.slots: dict[Any, int] = {}
-        slot = lambda x: self.slots.setdefault(x, len(self.slots))  # noqa: E731
+        # each value has a slot, first those that are handed over; it is empty once nobody will ask for it
+        slots = {node: i for i, node in enumerate(translation.given)}
+        for node in (node for piece in pieces for node in piece.outputs):
+            slots[node] = len(slots)
+        self.empty = [None] * (len(slots) - len(translation.given))
+        self.outputs = [slots[node] for node in translation.outputs]
+        self.written = [slots[translation.copies[i]] for i in translation.written]
         last = {node: i for i, piece in enumerate(pieces) for node in piece.inputs}
         kept = {*translation.outputs, *translation.copies.values()}
         self.steps = [
             (
                 found[key],
-                [slot(x) for x in piece.inputs],
+                [slots[x] for x in piece.inputs],
                 [jnp.asarray(at, jnp.int32) for at in piece.shifts.values()],
-                [slot(x) for x in piece.outputs],
-                [slot(x) for x in piece.inputs if last[x] == i and x not in kept],
+                [slots[x] for x in piece.outputs],
+                [slots[x] for x in piece.inputs if last[x] == i and x not in kept],
             )
             for i, (key, piece) in enumerate(zip(keys, pieces, strict=True))
         ]
 
     def __call__(self, *arrays: Any) -> tuple[list, list]:
-        """As `Translation.flat`."""
-        translation, values = self.translation, [None] * len(self.slots)  # type: Translation, list[Any]
-        given = translation.given(*translation.split(arrays))
-        for node, array in given.items():
-            if node in self.slots:
-                values[self.slots[node]] = array
+        """As `Translation`."""
+        values = [*arrays, *self.empty]
         for run, read, places, write, done in self.steps:
             for i, array in zip(write, run(*[values[i] for i in read], *places), strict=True):
                 values[i] = array
             for i in done:
                 values[i] = None
-        at = lambda x: values[self.slots[x]] if x in self.slots else given[x]  # noqa: E731
-        written = [at(translation.copies[i]) for i in translation.written]
-        return list(map(at, translation.outputs)), written
+        return [values[i] for i in self.outputs], [values[i] for i in self.written]
 
 
 def _pieces(translation: Translation) -> list[Piece]:
     """The pieces of a graph, in order."""
-    given = {*translation.places, *translation.drawn, *translation.parted}
+    given = {*translation.given}
     nodes = [node for node in translation.nodes if node.op == "call_function" and node not in given]
     edges, owner = cuts(nodes), {}  # type: list[int], dict[Node, int]
     for k, (start, end) in enumerate(zip(edges, edges[1:], strict=False)):

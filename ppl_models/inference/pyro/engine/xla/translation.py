@@ -84,6 +84,7 @@ class Translation:
     Attributes:
         draws: in the order of the graph, which is that of torch's generator.
         written: the inputs that the graph writes, by number.
+        given: the nodes whose arrays are handed over: inputs, draws and parts.
         parts: of buffers that it writes, as it reads them. As arrays of their own they let layers of one shape share
             their code, which halves the time to compile.
 
@@ -111,32 +112,15 @@ class Translation:
         self.parted = {node: part for node, part in found.items() if part is not None}
         self.parts = list(self.parted.values())
         self.outputs = list(self.nodes[-1].args[0])
+        self.given = [*self.places, *self.drawn, *self.parted]
 
-    def __call__(
-        self, inputs: Sequence[jax.Array], draws: Sequence[jax.Array], parts: Sequence[jax.Array]
-    ) -> tuple[list, list]:
-        """(outputs, what the inputs of `written` hold afterwards)."""
-        values = self.given(inputs, draws, parts)
+    def __call__(self, *arrays: jax.Array) -> tuple[list, list]:
+        """(outputs, what the inputs of `written` hold afterwards) of inputs, draws and parts, in this order."""
+        values: dict[Node, Any] = dict(zip(self.given, arrays, strict=True))
         for node in self.nodes:
             if node not in values and node.op == "call_function":
                 values[node] = computed(node, values)
         return [values[node] for node in self.outputs], [values[self.copies[i]] for i in self.written]
-
-    def flat(self, *arrays: jax.Array) -> tuple[list, list]:
-        """The same of inputs, draws and parts in one row."""
-        return self(*self.split(arrays))
-
-    def split(self, arrays: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
-        """Inputs, draws and parts."""
-        count = len(arrays) - len(self.parts)
-        first = count - len(self.draws)
-        return arrays[:first], arrays[first:count], arrays[count:]
-
-    def given(self, inputs: Sequence[Any], draws: Sequence[Any], parts: Sequence[Any]) -> dict[Node, Any]:
-        """The nodes whose values are not computed."""
-        values = {node: inputs[i] for node, i in self.places.items()}
-        values |= {node: draws[i] for node, i in self.drawn.items()}
-        return values | dict(zip(self.parted, parts, strict=True))
 
     def _part(self, node: Node) -> Part | None:
         """The part of a written buffer that a view is, if it is one."""
