@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...resuming.training_record import checked
+
 
 class OptimizerState:
     """The trainable tensors of a pair by name, each with the moments of Adam and, if wanted, its moving average.
@@ -51,13 +53,7 @@ class OptimizerState:
         """
         own = self.state()
         for key, tensor in own.items():
-            found = state.get(key)
-            if found is None or found.shape != tensor.shape or found.dtype != tensor.dtype:
-                told = "nothing" if found is None else f"{tuple(found.shape)} of {found.dtype}"
-                raise ValueError(
-                    f"training state of {key!r}: found {told}, want {tuple(tensor.shape)} of {tensor.dtype}; resume "
-                    "with the model, the guide and the arguments that the run was started with"
-                )
+            checked(key, state.get(key), tensor)
         for key, tensor in own.items():
             tensor.copy_(state[key])
 
