@@ -3,6 +3,7 @@ where XLA cannot."""
 
 import copy
 import math
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -264,6 +265,23 @@ def test_writes_and_draws_are_torchs(function):
 def test_a_draw_that_depends_on_a_tensor_is_refused_by_name(draw):
     with pytest.raises(NotCapturable, match=r"the draw aten\.\w+(\.\w+)? depends on a tensor"):
         compiled(lambda p: (draw(p),), torch.full((3, 3), 0.3))
+
+
+def test_the_first_step_of_a_process_moves_no_generator_of_numpys():
+    """JAX draws from it while it is imported."""
+    code = """if True:
+        import numpy as np, torch
+        from guides import MeanField
+        from ppl_models import VAE
+        from ppl_models.inference import training_step
+        x = torch.ones(4, 3)
+        model = VAE(3, latent=1, hidden=2)
+        step = training_step(model, MeanField(model, x, hidden=2), (x,), compile="xla")
+        np.random.seed(0)
+        step(x)
+        assert not step.notes and np.random.get_state()[2] == 624
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_types_are_torchs_where_jax_promotes_otherwise():

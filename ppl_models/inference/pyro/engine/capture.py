@@ -1,16 +1,15 @@
 """A function of tensors that runs Pyro programs, captured as one graph of tensor operations."""
 
-import random
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from .python_state import generators_kept
 from .recorder import NotCapturable, Recorder, Values, writes
 
 MACHINERY = ("ppl_models.inference.", "ppl_models.programs.", "torch.")  # modules that no user wrote
@@ -27,22 +26,20 @@ def capture(function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor])
         NotCapturable: the function reads the value of a tensor, makes a shape from one, draws from Python's or NumPy's
             generator (a draw that the graph would repeat), or does what has no graph.
     """
-    drawn = random.getstate(), np.random.get_state()
     # each its own: one tensor given as two arguments is two inputs
     inputs = [x.detach().requires_grad_(x.requires_grad) for x in inputs]
     recorder = Recorder(inputs)
     try:
-        with torch.random.fork_rng({x.device for x in inputs if x.is_cuda}), recorder, Values():
+        devices = {x.device for x in inputs if x.is_cuda}
+        with generators_kept() as moved, torch.random.fork_rng(devices), recorder, Values():
             recorder.graph.output(recorder.node_of(list(function(*inputs))))
-        if drawn[0] != random.getstate() or str(drawn[1]) != str(np.random.get_state()):
-            raise NotCapturable("the programs draw from Python's or NumPy's generator, which a graph cannot repeat")
+            if moved():
+                raise NotCapturable("the programs draw from Python's or NumPy's generator, which a graph cannot repeat")
         recorder.graph.eliminate_dead_code(lambda n: n.is_impure() or "val" not in n.meta or writes(n))
         return GraphModule({}, recorder.graph), recorder.held
     except Exception as error:  # noqa: BLE001 (whatever a program does that cannot be captured: eager steps will tell)
         raise NotCapturable(reason(error)) from error
     finally:
-        random.setstate(drawn[0])
-        np.random.set_state(drawn[1])
         recorder.restore()
 
 

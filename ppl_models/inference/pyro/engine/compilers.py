@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from .inductor import Inductor
+from .python_state import generators_kept
 from .recorder import NotCapturable
 
 
@@ -74,7 +75,8 @@ def _xla(graph: GraphModule, inputs: Sequence[Tensor], own: int, given: Sequence
     if not has_xla():
         raise NotCapturable("JAX is not installed")
     try:
-        from .xla.executable import Xla
+        with generators_kept():  # JAX draws from NumPy's while it is imported
+            from .xla.executable import Xla
     except Exception as error:  # noqa: BLE001 (a JAX that does not go with its jaxlib, or with this Python)
         raise NotCapturable(f"JAX cannot be imported ({type(error).__name__}: {error})"[:200]) from error
     return Xla(graph, inputs, own, given)

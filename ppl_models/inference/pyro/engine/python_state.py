@@ -2,7 +2,8 @@
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from types import CellType, FunctionType, MethodType
 from typing import Any
@@ -12,6 +13,17 @@ from torch import Tensor, nn
 
 CHANGES = "changes in Python at every run, which no graph does"
 DEEP = 4  # functions in closures of functions, as wrappers make them
+
+
+@contextmanager
+def generators_kept() -> Iterator[Callable[[], bool]]:
+    """Python's and NumPy's own generators go on afterwards from where they were; tells whether they have moved."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        yield lambda: python != random.getstate() or str(numpy) != str(np.random.get_state())
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 class Attributes:
