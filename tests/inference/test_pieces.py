@@ -107,7 +107,7 @@ def test_parts_and_their_gradients(name):
 def test_equal_layers_are_compiled_once():
     distinct = set()
     for layers in (12, 24):
-        weights, x = [torch.eye(4) + i / 100 for i in range(layers)], torch.rand(5, 4)
+        weights, x = [torch.eye(4).double() + i / 100 for i in range(layers)], torch.rand(5, 4).double()
         graph, _ = capture(lambda *given: chain(len(given) - 1, list(given[:-1]), given[-1]), [*weights, x])
         with executable.wide():
             found = pieces._pieces(translation.Translation(graph, [*weights, x]))
