@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from guides import Faithful
-from guides.parts.families import FAMILIES
+from guides.parts.conditionals import FAMILIES
 from ppl_models.inference import fit
 
 Y = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])

@@ -6,7 +6,7 @@ import pyro
 from torch import Tensor, nn
 
 from .parts import likelihoods
-from .parts.distributions import StandardNormal
+from .parts.flows.priors import prior as prior_of
 from .parts.kinds import Count, Event
 from .parts.pixelcnn import PixelCNN
 from .parts.pixels import AutoregressiveImage, PixelMixture
@@ -35,10 +35,12 @@ class PixelVAE(Program):
         components: of that mixture.
         radius: of the first convolution, which is (2 radius + 1) wide; the others have 3.
         window: None, or how many rows up, and columns to either side, a pixel sees at most.
+        prior: "standard", or a flow, "maf", "maf-mean" or "nsf", with sizes or without; see `parts.flows.priors.prior`.
+            With a flow and a `window` it is the VLAE of Chen et al.
 
     Raises:
-        ValueError: a size that is not a positive integer; an event that is no image; an unknown likelihood; x of the
-            wrong width, outside the support, not finite, empty.
+        ValueError: a size that is not a positive integer; an event that is no image; an unknown likelihood or prior; x
+            of the wrong width, outside the support, not finite, empty.
 
     Source: Gulrajani et al. 2017 for the model; van den Oord et al. 2016 (arXiv 1606.05328) for the decoder, here with
     the sizes of Zhao, Song, Ermon 2017 (arXiv 1702.08658), section 5; Salimans et al. 2017 (arXiv 1701.05517) for the
@@ -67,6 +69,7 @@ class PixelVAE(Program):
         components: Count = 10,
         radius: Count = 3,
         window: Count | None = None,
+        prior: str = "standard",
     ) -> None:
         super().__init__()
         self.image = image_size("PixelVAE", event)
@@ -78,7 +81,7 @@ class PixelVAE(Program):
         self.mixture = PixelMixture(channels, self.likelihood.levels, components) if logistic else None
         output = self.mixture.output if logistic else self.likelihood.count * channels
         self.decoder = PixelCNN(self.image, output, self.latent, hidden, depth, radius, window)
-        self.prior = StandardNormal(self.latent)
+        self.prior = prior_of("PixelVAE", prior, self.latent)
 
     @property
     def pixel(self) -> nn.Module:

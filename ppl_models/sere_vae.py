@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import prod
+from typing import Literal
 
 import pyro
 import pyro.distributions as dist
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .parts import likelihoods
-from .parts.bijectors import ConditionalRankOneAffine
+from .parts.bijectors import Bijection, bijection as bijection_of
+from .parts.distributions import StandardNormal
 from .parts.kinds import Count, Event
 from .parts.nets import ConvNet, Net
 from .parts.program import Program
@@ -38,10 +40,14 @@ class SeReVAE(Program):
         depth: residual blocks in each network, at least one; of a "conv" at each size of the map.
         likelihood: see `parts.likelihoods.likelihood`.
         network: "mlp", or "conv" (blocks are then bands of rows of the image, so that they stay two-dimensional).
+        bijection: "rank-one"; "spline", two couplings of monotone splines (of latents of at least two values); or
+            "identity", none.
+        prior: "learned", mu_l and sigma_l as above; or "standard", eps_l ~ N(0, I) in every layer, so that the
+            bijections alone tie the codes (the SeRe-IAF, with `family="iaf"` in the guide).
 
     Raises:
         ValueError: a size that is not a positive integer; more layers than values (or rows); no depth; an unknown
-            network; x of the wrong width, outside the likelihood's support, not finite, empty.
+            network, bijection or prior; x of the wrong width, outside the likelihood's support, not finite, empty.
 
     Source: sections 3 and 4, eq. 3; table 1 for 10 layers of 10 latents. Networks and initialization are ours: the
     paper leaves them open.
@@ -69,6 +75,8 @@ class SeReVAE(Program):
         depth: Count = 1,
         likelihood: str | nn.Module = "bernoulli",
         network: Network = "mlp",
+        bijection: Bijection = "rank-one",
+        prior: Literal["learned", "standard"] = "learned",
     ) -> None:
         super().__init__()
         self.event, self.image = event_size("SeReVAE", event, network)
@@ -83,10 +91,12 @@ class SeReVAE(Program):
         small = max(hidden // 4, 1)
         self.priors, self.bijectors = nn.ModuleList(), nn.ModuleList()
         self.estimates, self.corrections = nn.ModuleList(), nn.ModuleList()
+        self.standard = StandardNormal(latent) if prior == "standard" else None
         for i, shape in enumerate(shapes):
             above = [latent] if i else []
-            self.priors.append(Net(above, 2 * latent, small, depth, gain=0.1 if i else 0.0, norm=True))
-            self.bijectors.append(ConditionalRankOneAffine(latent, above, small, depth))
+            if prior == "learned":
+                self.priors.append(Net(above, 2 * latent, small, depth, gain=0.1 if i else 0.0, norm=True))
+            self.bijectors.append(bijection_of(bijection, latent, above, small, depth))
             if self.image is not None:
                 channels, out = max(hidden // 16, 4), (k * shape[0], *shape[1:])
                 self.estimates.append(ConvNet([latent], out, channels=channels, depth=depth))
@@ -99,16 +109,19 @@ class SeReVAE(Program):
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Observe the rows of x (n, event), or generate n of them; returns them."""
-        n = likelihoods.rows(x, n, self.event, self.likelihood, self.priors[0].bias.dtype)
+        n = likelihoods.rows(x, n, self.event, self.likelihood, next(self.estimates.parameters()).dtype)
         observed = [None] * self.layers if x is None else self.cut(x)
         drawn = []
         with pyro.plate("data", n):
             above = []
             for i in range(self.layers):
                 # p(zl | z{l-1}): eps_l ~ N(mu, sigma^2) pushed through the bijection
-                loc, log_scale = self.priors[i](*above).chunk(2, -1)
-                eps = dist.Normal(loc, likelihoods.bounded_exp(log_scale)).to_event(1)
-                z = pyro.sample(f"z{i + 1}", dist.TransformedDistribution(eps, [self.bijectors[i](*above)]))
+                if self.standard is None:
+                    loc, log_scale = self.priors[i](*above).chunk(2, -1)
+                    eps = dist.Normal(loc, likelihoods.bounded_exp(log_scale)).to_event(1)
+                else:
+                    eps = self.standard()
+                z = pyro.sample(f"z{i + 1}", dist.TransformedDistribution(eps, self.bijectors[i].transforms(*above)))
                 # p(xl | zl, x{l-1})
                 params = self.estimates[i](z)
                 if i:

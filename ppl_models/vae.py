@@ -4,7 +4,7 @@ import pyro
 from torch import Tensor, nn
 
 from .parts import likelihoods
-from .parts.distributions import StandardNormal
+from .parts.flows.priors import prior as prior_of
 from .parts.kinds import Count, Event, Whole
 from .parts.nets import ConvNet, Net
 from .parts.program import Program
@@ -12,7 +12,7 @@ from .parts.sizes import Network, event_size
 
 
 class VAE(Program):
-    """One latent vector with a standard normal prior, decoded by a network.
+    """One latent vector with a standard normal prior, or a flow's, decoded by a network.
 
         p(x, z) = p(z) p(x | z),      z ~ N(0, I),      x ~ likelihood(net(z))
 
@@ -25,12 +25,14 @@ class VAE(Program):
         depth: residual blocks in it; of a "conv" at each size of the map.
         likelihood: "bernoulli", "gaussian", "gaussian:SCALE" or "logistic:LEVELS"; see `parts.likelihoods.likelihood`.
         network: "mlp" or "conv".
+        prior: "standard", or a flow, "maf", "maf-mean" or "nsf", with sizes or without; see `parts.flows.priors.prior`.
 
     Raises:
-        ValueError: a size that is not a positive integer; an unknown network or likelihood; x of the wrong width,
-            outside the support, not finite, empty.
+        ValueError: a size that is not a positive integer; an unknown network, likelihood or prior; x of the wrong
+            width, outside the support, not finite, empty.
 
-    Source: Kingma & Welling 2014, section 3 and appendix C.
+    Source: Kingma & Welling 2014, section 3 and appendix C; priors that are flows: Chen et al. 2017 (arXiv 1611.02731),
+    Durkan et al. 2019 (arXiv 1906.04032), section 5.3.
 
     >>> VAE(event=(1, 8, 8), latent=5, network="conv")(n=3).shape
     torch.Size([3, 64])
@@ -52,6 +54,7 @@ class VAE(Program):
         depth: Whole = 1,
         likelihood: str | nn.Module = "bernoulli",
         network: Network = "mlp",
+        prior: str = "standard",
     ) -> None:
         super().__init__()
         self.event, image = event_size("VAE", event, network)
@@ -62,7 +65,7 @@ class VAE(Program):
         else:
             channels = (self.likelihood.count * image[0], *image[1:])
             self.decoder = ConvNet([self.latent], channels, channels=max(hidden // 16, 4), depth=depth)
-        self.prior = StandardNormal(self.latent)
+        self.prior = prior_of("VAE", prior, self.latent)
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Observe the rows of x (n, event), or generate n of them; returns them."""

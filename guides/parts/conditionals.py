@@ -18,8 +18,9 @@ from ppl_models.programs.pyro import unwrapped
 from .checks import refuse_product
 from .encoders import encoder as evidence_network
 from .evidence import EvidenceKey, features
-from .factors import FLAT, GLOBAL_GAIN, Factor, Families, encoded, placed, plan, sloped
-from .families import FAMILIES, Spread, gaussian_base, reshaped
+from .factors import FLAT, GLOBAL_GAIN, Factor, Families, Family, Weighted, encoded, placed, plan, sloped
+from .families import Diagonal, Flow, Full, RankOne, Spread, gaussian_base, reshaped
+from .flows import Autoregressive
 from .layout import Layout
 from .parents import (
     Parents as Parents,
@@ -29,6 +30,16 @@ from .parents import (
 )
 from .starts import OLD_WIDTH, Beginning, Start, blocks_of, split
 from .units import Base, Units
+
+FAMILIES: dict[str, Family | Weighted] = {
+    "diagonal": Diagonal(),
+    "rank-one": RankOne(),
+    "full": Full(),
+    "flow": Flow(),
+    "iaf": Autoregressive("gate"),
+    "maf": Autoregressive("affine", backward=True),
+    "nsf": Autoregressive("spline"),
+}
 
 
 @checked
@@ -80,6 +91,8 @@ class Conditionals(nn.Module):
             is_global = layout.latents[name].is_global
             sizes = (factor.inputs, factor.outputs, hidden, depth, GLOBAL_GAIN if is_global else 1.0)
             self.add_module(factor.network, Net(*sizes, norm=small_init and is_global))
+            if factor.flow:
+                self.add_module(factor.flow, cast(Weighted, factor.family).over(factor.size))
         self.based = tuple(bases or ())
         for name, base in (bases or {}).items():
             self.add_module(_base_of(self.plan[name]), Base(*base))
@@ -112,13 +125,18 @@ class Conditionals(nn.Module):
 
     def free(self, name: str, raw: Tensor) -> TorchDistributionMixin:
         """A factor of its own: one of the family in unconstrained coordinates, pushed to the support of the site."""
-        latent, family, units = self.layout.latents[name], self.plan[name].family, self.units(name)
+        latent, family, units = self.layout.latents[name], self.family(name), self.units(name)
         facts = latent.facts
         q = family.residual(raw, 0.0, 1.0) if units is None else units(family.residual(raw, 0.0, units.width))
         q = reshaped(q, (*latent.copies, *facts.unconstrained_shape))
         q = q if facts.is_real else dist.TransformedDistribution(q, [biject_to(facts.support).with_cache()])
         dims = latent.unplated_dims + len(latent.copies)
         return Spread(q, dims) if dims else q
+
+    def family(self, name: str) -> Family:
+        """That of a factor: a module where it has weights."""
+        factor = self.plan[name]
+        return cast(Family, self.get_submodule(factor.flow) if factor.flow else factor.family)
 
     def units(self, name: str) -> Units | None:
         """Those of the factor of a global; None for a local one."""
@@ -175,7 +193,7 @@ class Conditionals(nn.Module):
         if name in self.based:
             own = cast(Base, self.get_submodule(_base_of(self.plan[name])))
             loc, scale = own.loc, own.spread
-        q = reshaped(self.plan[name].family.residual(raw, loc, scale), shape)
+        q = reshaped(self.family(name).residual(raw, loc, scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q
 
     def precision_weighted(
@@ -192,7 +210,7 @@ class Conditionals(nn.Module):
         if base is None:
             refuse_product(self.layout, name, type(unwrapped(prior)).__name__)
         loc, scale, shape, transforms = base
-        q = reshaped(self.plan[name].family.precision_weighted(raw, loc, FLAT * scale if flat else scale), shape)
+        q = reshaped(self.family(name).precision_weighted(raw, loc, FLAT * scale if flat else scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q
 
 

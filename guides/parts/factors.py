@@ -6,6 +6,7 @@ from math import prod
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ppl_models.parts.checked import told
+from ppl_models.parts.sizes import worded
 from ppl_models.programs.record import Mask
 
 from .checks import refuse_flow, refuse_product
@@ -38,7 +39,20 @@ class Family(Protocol):
         ...
 
 
-Families = str | Family | Mapping[str, str | Family]
+@runtime_checkable
+class Weighted(Protocol):
+    """A family whose factors have weights of their own."""
+
+    def count(self, n: int, precision_weighted: bool = False) -> int:
+        """See `Family`."""
+        ...
+
+    def over(self, n: int) -> Any:
+        """The family as a module, for one factor over R^n."""
+        ...
+
+
+Families = str | Family | Weighted | Mapping[str, str | Family | Weighted]
 
 
 class Factor(NamedTuple):
@@ -50,12 +64,19 @@ class Factor(NamedTuple):
         inputs: widths of what the network reads, the evidence's features first with covariates beside them, then each
             parent's.
         outputs: how many numbers it gives a datum.
+        size: n of the R^n that the family is over.
     """
 
     network: str
-    family: Family
+    family: Family | Weighted
     inputs: tuple[int, ...]
     outputs: int
+    size: int
+
+    @property
+    def flow(self) -> str:
+        """The name of the module that the family is, "" for one without weights."""
+        return f"flow_{self.network}" if isinstance(self.family, Weighted) else ""
 
     @property
     def units(self) -> str:
@@ -68,7 +89,7 @@ def plan(
     parents: Mapping[str, tuple[str, ...]],
     widths: Mapping[str, int],
     spec: Families,
-    known: Mapping[str, Family],
+    known: Mapping[str, Family | Weighted],
     precision_weighted: bool,
 ) -> dict[str, Factor]:
     """The factors of a guide by latent.
@@ -98,7 +119,7 @@ def plan(
         n, copies = (n * copies, 1) if latent.joint_over_plates else (n, copies)
         own = spec.get(name, "diagonal") if isinstance(spec, Mapping) else spec
         family = choose_family(own, n, layout.guide, known, precision_weighted)
-        found[name] = Factor(network_of(name), family, inputs, copies * family.count(n, precision_weighted))
+        found[name] = Factor(network_of(name), family, inputs, copies * family.count(n, precision_weighted), n)
     for name, latent in layout.latents.items() if precision_weighted else ():
         if not latent.facts.is_gaussian:  # known now, so it must not wait for the training
             refuse_product(layout, name, latent.site.family)
@@ -132,24 +153,37 @@ def encoded(
 
 
 def choose_family(
-    spec: str | Family, n: int, guide: str, known: Mapping[str, Family], precision_weighted: bool
-) -> Family:
-    """A family by name, or the object itself. Over R^1 all but a flow are "diagonal", with analytic divergences.
+    spec: str | Family | Weighted, n: int, guide: str, known: Mapping[str, Family | Weighted], precision_weighted: bool
+) -> Family | Weighted:
+    """A family by name, with sizes after it or without ("iaf:steps=4"), or the object itself.
+
+    Over R^1 one whose factors are Gaussians there (`bent` is false) is "diagonal", with analytic divergences.
 
     Raises:
-        ValueError: an unknown name, an object without the methods of a `Family`, or a flow where a product is wanted.
+        ValueError: an unknown name or size, an object without the methods of a `Family`, or a family that has no
+            product where one is wanted.
     """
-    if not (spec in known if isinstance(spec, str) else isinstance(spec, Family) and not isinstance(spec, type)):
-        found = repr(spec) if isinstance(spec, type) else told(spec)
+    found = None
+    if isinstance(spec, str):
+        name, sizes = worded(f"guide {guide}: family", spec)
+        found = known.get(name)
+        if found is not None and sizes:
+            own = {key: value for key, value in vars(found).items() if type(value) is int}
+            if sizes.keys() - own:
+                has = ", ".join(own) or "none"
+                raise ValueError(f"guide {guide}: found family {told(spec)}, want sizes of {name!r}, which has {has}")
+            found = type(found)(**{**vars(found), **sizes})
+    elif isinstance(spec, Family | Weighted) and not isinstance(spec, type):
+        found = spec
+    if found is None:
+        told_of = repr(spec) if isinstance(spec, type) else told(spec)
         raise ValueError(
-            f"guide {guide}: found family {found}, want one of {', '.join(map(repr, known))}, an object with "
+            f"guide {guide}: found family {told_of}, want one of {', '.join(map(repr, known))}, an object with "
             "count, residual and precision_weighted, or a mapping latent -> family"
         )
-    found = known[spec] if isinstance(spec, str) else spec
-    is_flow = isinstance(found, type(known["flow"]))
-    if is_flow and precision_weighted:
+    if precision_weighted and isinstance(found, type(known["flow"])):
         refuse_flow(f"guide {guide}")
-    return known["diagonal"] if n == 1 and not is_flow else found
+    return known["diagonal"] if n == 1 and not getattr(found, "bent", True) else found
 
 
 def masked_alike(

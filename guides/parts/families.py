@@ -6,7 +6,6 @@ from typing import Annotated, Any, ClassVar
 
 import pyro.distributions as dist
 import torch
-from pyro import validation_enabled
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
@@ -15,16 +14,13 @@ from torch.nn.functional import normalize, softplus
 
 from ppl_models.parts.checked import checked
 from ppl_models.parts.distributions import RankOneNormal, diagonal_normal
+from ppl_models.parts.flows.splines import MonotonicSpline
 from ppl_models.parts.kinds import Number
 from ppl_models.parts.likelihoods import bounded_exp
 from ppl_models.programs.pyro import layers
 
 from . import factors
 from .checks import refuse_flow
-from .factors import Family
-
-with validation_enabled(dist.is_validation_enabled()):  # zuko turns it off for every distribution of the process
-    from zuko.transforms import MonotonicRQSTransform
 
 
 def _tril(diagonal: Tensor, below: Tensor) -> Tensor:
@@ -40,7 +36,7 @@ def _tril(diagonal: Tensor, below: Tensor) -> Tensor:
 class Diagonal:
     """Independent entries: N(m, diag s^2)."""
 
-    units = "diagonal"
+    units, bent = "diagonal", False
 
     def count(self, n: int, precision_weighted: bool = False) -> int:
         """2 n: a mean and a log scale each."""
@@ -65,7 +61,7 @@ class Diagonal:
 class RankOne:
     """Precision diagonal plus rank one: C^-1 = diag(d) + u u^T (Rezende et al. 2014)."""
 
-    units = "diagonal"
+    units, bent = "diagonal", False
 
     def count(self, n: int, precision_weighted: bool = False) -> int:
         """3 n: a mean, a log scale and a vector entry each."""
@@ -90,7 +86,7 @@ class RankOne:
 class Full:
     """Any covariance, by its Cholesky factor."""
 
-    units = "full"
+    units, bent = "full", False
 
     def count(self, n: int, precision_weighted: bool = False) -> int:
         """A mean, and the log diagonal and the rest of a Cholesky factor; a square root of any form in a product."""
@@ -139,7 +135,7 @@ class Flow:
     (arXiv 1506.05860).
     """
 
-    bound, units = 5.0, "copula"
+    bound, units, bent = 5.0, "copula", True
 
     def __init__(self, bins: Annotated[int, Number(whole=True, least=2)] = 8) -> None:
         self.bins = bins
@@ -157,16 +153,13 @@ class Flow:
         widths, heights, slopes = splines.unflatten(-1, (n, 3 * k - 1)).split([k, k, k - 1], -1)
         tril = normalize(_tril(torch.ones_like(shift), below), dim=-1)
         base = dist.MultivariateNormal(torch.zeros_like(shift), scale_tril=tril)
-        spline = MonotonicRQSTransform(widths, heights, slopes, bound=self.bound, cache_size=1)
+        spline = MonotonicSpline(widths, heights, slopes, bound=self.bound, cache_size=1)
         affine = AffineTransform(loc + shift, scale * bounded_exp(log_scale), cache_size=1)
         return dist.TransformedDistribution(base, [spline, affine])
 
     def precision_weighted(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
         """Raise ValueError: a flow has no precision to add up."""
         refuse_flow("precision_weighted")
-
-
-FAMILIES: dict[str, Family] = {"diagonal": Diagonal(), "rank-one": RankOne(), "full": Full(), "flow": Flow()}
 
 
 def reshaped(q: TorchDistributionMixin, shape: tuple[int, ...]) -> TorchDistributionMixin:

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from math import expm1, log
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 from torch.nn.functional import softplus
 
+from .flows.autoregressive import AutoregressiveFlow
 from .nets import Net
 
 
@@ -82,3 +84,31 @@ class ConditionalRankOneAffine(nn.Module):
         """The transform for contexts (*batch, n_i)."""
         shift, scale, vector = self.net(*context).chunk(3, -1)
         return RankOneAffine(shift, softplus(scale) + 1e-3, vector)
+
+    def transforms(self, *context: Tensor) -> list[Transform]:
+        """The same, as the one of a list."""
+        return [self(*context)]
+
+
+class Identity(nn.Module):
+    """No bijection: z = eps."""
+
+    def transforms(self, *context: Tensor) -> list[Transform]:
+        """None."""
+        return []
+
+
+Bijection = Literal["rank-one", "spline", "identity"]
+
+
+def bijection(word: Bijection, size: int, inputs: Sequence[int], hidden: int, depth: int) -> nn.Module:
+    """The bijection of a word: a module whose `transforms` are those of vectors of a size, for contexts (*batch, n_i).
+
+    "rank-one" is `ConditionalRankOneAffine`; "spline" are two couplings of monotone splines, the halves swapped; both
+    read all of the context.
+    """
+    if word == "identity":
+        return Identity()
+    if word == "spline":
+        return AutoregressiveFlow(size, 2, inputs, hidden, max(depth, 1), "spline", passes=2)
+    return ConditionalRankOneAffine(size, inputs, hidden, depth)

@@ -5,7 +5,7 @@ from itertools import accumulate
 from math import prod
 from typing import Any, Literal, cast
 
-from .checked import check
+from .checked import check, told
 from .kinds import Kind, Number, Sizes, kind_of
 
 Network = Literal["mlp", "conv"]
@@ -125,6 +125,25 @@ def block_shapes(owner: str, layers: int, event: int, image: Sequence[int] | Non
         raise ValueError(f"{owner}: found {layers} layers for {units} rows or values, want 1 to {units}")
     parts = shared_among(units, layers)
     return [(part,) if image is None else (image[0], part, image[2]) for part in parts]
+
+
+def worded(where: str, text: str) -> tuple[str, dict[str, int]]:
+    """The name and the sizes of a word such as "iaf:steps=2,hidden=100"; a word without a colon is all name.
+
+    Raises:
+        ValueError: sizes that are not NAME=INTEGER each, or one given twice; `where` begins the message.
+
+    >>> worded("family", "iaf:steps=2,hidden=100"), worded("family", "full")
+    (('iaf', {'steps': 2, 'hidden': 100}), ('full', {}))
+    """
+    name, colon, rest = text.partition(":")
+    found: dict[str, int] = {}
+    for part in rest.split(",") if colon else ():
+        key, equals, number = (each.strip() for each in part.partition("="))
+        if not (equals and key.isidentifier() and number.isdecimal() and key not in found):
+            raise ValueError(f"{where}: found {told(text)}, want a name and sizes; try {name + ':steps=2'!r}")
+        found[key] = int(number)
+    return name, found
 
 
 def slices_of(sizes: Mapping[str, int]) -> dict[str, slice]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks import eight_schools
 from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective
-from guides.parts import families
+from guides.parts import conditionals, families
 from guides.parts.factors import choose_family
 from ppl_models import LinearGaussian
 from ppl_models.factorization import compare
@@ -309,7 +309,7 @@ def test_arguments_that_mean_nothing_are_refused(options, text):
 
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_a_flow_is_a_density_that_starts_at_the_gaussian(n):
-    flow = choose_family("flow", n, "", families.FAMILIES, precision_weighted=False)
+    flow = choose_family("flow", n, "", conditionals.FAMILIES, precision_weighted=False)
     raw = torch.zeros(4, flow.count(n)).double()
     z = noise(4, n).double()
     gaussian = torch.distributions.Normal(1.0, 2.0)

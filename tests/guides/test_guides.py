@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from guides import BottomUp, Faithful, Infused, Ladder, MeanField, SelfReflective
-from guides.parts import families
+from guides.parts import conditionals
 from ppl_models import DLGM, VAE, HierarchicalVAE, Infusion, LinearGaussian, PixelVAE, SequentialVAE, SeReVAE
 from ppl_models.inference import load, save
 from ppl_models.inference.objectives.bounds import elbo
@@ -267,10 +267,10 @@ def test_a_guide_knows_its_model_but_does_not_own_it(guide):
         ({"family": {"z9": "full"}}, "family names the site 'z9', want one of the latents z1, z2"),
         (
             {"family": None},
-            "found family None, want one of 'diagonal', 'rank-one', 'full', 'flow', an object with count",
+            "found family None, want one of 'diagonal', 'rank-one', 'full', 'flow', 'iaf', 'maf', 'nsf', an object with count",
         ),
         ({"family": {"z1": None}}, "found family None"),
-        ({"family": type(families.FAMILIES["full"])}, "found family <class"),
+        ({"family": type(conditionals.FAMILIES["full"])}, "found family <class"),
         ({"parents": {"z1": "z2", "z2": "z1"}}, r"found parents\['z1'\] = 'z2', want a tuple of names; try \('z2',\)"),
         ({"parents": {"z1": None}}, r"found parents\['z1'\] = None, want a tuple of names; try .*\(\) for none"),
         ({"parents": None}, "found parents=None, want one of"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from guides.parts.families import FAMILIES
+from guides.parts.conditionals import FAMILIES
 from ppl_models.inference import (
     elbo,
     free_bits,

@@ -8,9 +8,10 @@ import pyro
 import torch
 from torch import Tensor
 
+from ppl_models.parts.flows.autoregressive import Autoregressive
 from ppl_models.programs.pairs import DENSE
 from ppl_models.programs.plates import check_local
-from ppl_models.programs.pyro import PARTICLES
+from ppl_models.programs.pyro import PARTICLES, layers
 from ppl_models.programs.state.torch import modules_of
 
 from ...progress import Bar
@@ -35,6 +36,10 @@ class Densities:
         columns: the data, one tensor an argument.
         called: the function that asks, for messages.
 
+    Attributes:
+        slow: latent -> calls of its flow's networks for the density of a value that it did not draw, where one takes
+            several.
+
     Raises:
         ValueError: a latent outside the data plate, masked, or only the guide's (auxiliary latents, factors: what is
             left when they are integrated out is not known); a model that subsamples its data; a guide that is wrong
@@ -50,6 +55,11 @@ class Densities:
         self.names, self.nesting, self.dim = [*latents], pair.nesting, pair.data and pair.data.dim
         self.events = {name: site.event_dim for name, site in latents.items()}
         self.shapes = {name: site.event_shape for name, site in latents.items()}
+        self.slow: dict[str, int] = {}
+        for name in self.names:
+            steps = [t for t in layers(pair.guide[name].fn).transforms if isinstance(t, Autoregressive)]
+            if steps:
+                self.slow[name] = sum(step.net.passes for step in steps)
         check_local(called, latents.values(), pair.data, "a global latent has one posterior, and no aggregate of many")
         for name, site in pair.guide.of(*DENSE).items():
             if name not in self.names:

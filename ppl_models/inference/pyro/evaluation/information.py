@@ -29,6 +29,7 @@ class MutualInformation:
         rate: mean of KL(q(z | x) || p(z)) = I + KL(q(z) || p(z)).
         lower_error, upper_error: standard errors, of terms taken for independent.
         n: number of data.
+        notes: what one should know of these numbers.
     """
 
     lower: float
@@ -39,6 +40,7 @@ class MutualInformation:
     lower_error: float
     upper_error: float
     n: int
+    notes: tuple[str, ...] = ()
 
     @property
     def marginal(self) -> tuple[float, float]:
@@ -53,7 +55,7 @@ class MutualInformation:
             f"ceiling   {self.ceiling:8.3f} of the lower bound, log n of n = {self.n}{reached}",
             f"rate      {self.rate:8.3f} = I + KL(q(z) || p(z))",
         )
-        return "\n".join(rows)
+        return "\n".join([*rows, *self.notes])
 
 
 @checked
@@ -131,7 +133,13 @@ def mutual_information(
         if not all(map(isfinite, mean.values())):
             refuse("mutual_information", mean, counted(table.infinite(codes)), count)
         errors = [(values.std() / sqrt(count)).item() for values in (lower, upper)]
-    return MutualInformation(**mean, ceiling=log(count), lower_error=errors[0], upper_error=errors[1], n=count)
+    notes = tuple(
+        f"the flow of {name!r} did not draw the codes of other data: each density takes {calls} calls of its networks"
+        for name, calls in table.slow.items()
+    )
+    return MutualInformation(
+        **mean, ceiling=log(count), lower_error=errors[0], upper_error=errors[1], n=count, notes=notes
+    )
 
 
 def _smaller(one: Tensor, other: Tensor) -> Tensor:

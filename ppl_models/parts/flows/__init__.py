@@ -1,0 +1,1 @@
+"""Bijections of vectors that networks give: autoregressive steps, couplings and splines."""

@@ -1,0 +1,229 @@
+"""`MaskedNet`, `Autoregressive`, `AutoregressiveFlow`: networks and bijections in which entries read those before them.
+
+The same steps serve as a family of guides, as a prior, as a layer of data and as a density model: parallel from x to y,
+one entry after another back. A coupling is the step of two levels.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import AffineTransform, Transform, constraints
+from torch.nn.functional import linear, silu
+
+from ..checked import checked
+from ..checks import check_network
+from ..kinds import Count
+from .splines import MonotonicSpline
+
+Kind = Literal["affine", "gate", "shift", "spline"]
+BOUND = 5.0  # of splines, which are the identity beyond it
+BIAS = 2.0  # of a gate at the start
+
+
+class MaskedLinear(nn.Linear):
+    """A linear layer whose output j reads the inputs i with `reads[j, i]` alone."""
+
+    mask: Tensor
+
+    def __init__(self, reads: Tensor) -> None:
+        super().__init__(reads.shape[1], reads.shape[0])
+        self.register_buffer("mask", reads.to(self.weight.dtype), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(*batch, inputs) -> (*batch, outputs)."""
+        return linear(x, self.weight * self.mask, self.bias)
+
+
+class MaskedNet(nn.Module):
+    """Perceptron that gives numbers for each entry of x from the entries of lower levels, and from all of a context.
+
+        h = silu(M x + sum_j C_j c_j + b);   h <- silu(M' h + b'), depth - 1 times;   out = M'' h + b''
+
+    A unit has a degree in 0..L-1: it reads entries of levels below it, and units of degrees up to its own; entry i
+    reads units up to its level. Those of degree 0 read the context alone, which the first entries need. Where there are
+    fewer units than levels an entry misses some of those just before it.
+
+    Args:
+        levels: of each entry, from 0 on; entries of one level do not read each other.
+        outputs: numbers for each entry.
+        inputs: width of each context.
+        hidden, depth: width and number of hidden layers, at least one.
+        gain: factor on the initial weights of the last layer.
+
+    Source: Germain et al. 2015 (MADE, arXiv 1502.03509), with degree 0 added.
+    """
+
+    def __init__(
+        self,
+        levels: Sequence[int],
+        outputs: int,
+        inputs: Sequence[int] = (),
+        hidden: int = 64,
+        depth: int = 1,
+        gain: float = 0.1,
+    ) -> None:
+        super().__init__()
+        check_network(inputs, outputs, hidden, depth)
+        self.passes, self.outputs = max(levels) + 1, outputs
+        entries, units = torch.tensor(levels), torch.arange(hidden) * self.passes // hidden
+        self.entries = MaskedLinear(entries < units[:, None])
+        self.contexts = nn.ModuleList(nn.Linear(n, hidden, bias=False) for n in inputs)
+        self.inner = nn.ModuleList(MaskedLinear(units <= units[:, None]) for _ in range(depth - 1))
+        self.last = MaskedLinear((units <= entries[:, None]).repeat_interleave(outputs, 0))
+        with torch.no_grad():
+            self.last.weight.mul_(gain)
+            self.last.bias.zero_()
+
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        """x (*batch, n) and contexts (*batch, n_j) -> (*batch, n, outputs); batches broadcast."""
+        h = self.entries(x)
+        for layer, c in zip(self.contexts, context, strict=True):
+            h = h + layer(c)
+        for layer in self.inner:
+            h = layer(silu(h))
+        return self.last(silu(h)).unflatten(-1, (-1, self.outputs))
+
+
+def affine(numbers: Tensor) -> Transform:
+    """y = m + exp(a) x with |a| < 3; the identity at 0."""
+    shift, log_scale = numbers.unbind(-1)
+    return AffineTransform(shift, (3 * torch.tanh(log_scale / 3)).exp())
+
+
+def gate(numbers: Tensor) -> Transform:
+    """y = g x + (1 - g) m, g = sigmoid(s + 2): it contracts, at the start by 0.88 (Kingma et al. 2016, alg. 1)."""
+    shift, score = numbers.unbind(-1)
+    return AffineTransform((1 - (g := torch.sigmoid(score + BIAS))) * shift, g)
+
+
+def shift(numbers: Tensor) -> Transform:
+    """y = m + x: volume is kept (Chen et al. 2017, appendix A)."""
+    return AffineTransform(numbers.squeeze(-1), 1.0)
+
+
+def spline(numbers: Tensor) -> Transform:
+    """A monotone rational-quadratic spline on [-5, 5] (Durkan et al. 2019); the identity at 0."""
+    bins = (numbers.shape[-1] + 1) // 3
+    return MonotonicSpline(*numbers.split([bins, bins, bins - 1], -1), bound=BOUND)
+
+
+MAPS: dict[str, Callable[[Tensor], Transform]] = {"affine": affine, "gate": gate, "shift": shift, "spline": spline}
+
+
+class Autoregressive(Transform):
+    """y_i = f(x_i; numbers_i), the numbers of a `MaskedNet` of the entries before and of contexts.
+
+    From x to y it takes one call of the network, back as many as there are levels. log|det dy/dx| of a pair that one of
+    these calls has made comes from that call; of any other it takes one more.
+
+    Args:
+        net: gives the numbers.
+        of: from the numbers of an entry to its map, an elementwise transform.
+        context: what the network is given, (*batch, n_j) each.
+
+    Source: Kingma et al. 2016 (arXiv 1606.04934) in the direction of its calls, Papamakarios et al. 2017 (arXiv
+    1705.07057) in the other.
+    """
+
+    domain = constraints.real_vector
+    codomain = constraints.real_vector
+    bijective = True
+
+    def __init__(
+        self, net: MaskedNet, of: Callable[[Tensor], Transform], context: Sequence[Tensor] = (), cache_size: int = 1
+    ) -> None:
+        super().__init__(cache_size=cache_size)
+        self.net, self.of, self.context = net, of, tuple(context)
+        self._made: tuple[Tensor, Tensor, Tensor] | None = None  # x, y and log|det| of the last call
+
+    def _map(self, x: Tensor) -> Transform:
+        return self.of(self.net(x, *self.context))
+
+    def _call(self, x: Tensor) -> Tensor:
+        f = self._map(x)
+        y = f(x)
+        self._made = x, y, f.log_abs_det_jacobian(x, y).sum(-1)
+        return y
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        x = torch.zeros_like(y)
+        for _ in range(self.net.passes):
+            f = self._map(x)
+            x = f.inv(y)
+        self._made = x, y, f.log_abs_det_jacobian(x, y).sum(-1)
+        return x
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """log|det dy/dx|, (*batch,)."""
+        if self._made is None or self._made[0] is not x or self._made[1] is not y:
+            self._made = x, y, self._map(x).log_abs_det_jacobian(x, y).sum(-1)
+        return self._made[2]
+
+    def forward_shape(self, shape: Sequence[int]) -> torch.Size:
+        """Of y, for x of a shape: batches broadcast with those of the contexts."""
+        return torch.broadcast_shapes(shape, *((*c.shape[:-1], 1) for c in self.context))
+
+    def inverse_shape(self, shape: Sequence[int]) -> torch.Size:
+        """Of x, for y of a shape."""
+        return self.forward_shape(shape)
+
+    def with_cache(self, cache_size: int = 1) -> "Autoregressive":
+        """The same map with another cache size; the map itself if it is the one asked for."""
+        if cache_size == self._cache_size:
+            return self
+        return Autoregressive(self.net, self.of, self.context, cache_size)
+
+
+@checked
+class AutoregressiveFlow(nn.Module):
+    """Several `Autoregressive` steps on R^n, the order of the entries turned round from one to the next.
+
+    Args:
+        size: n.
+        steps: how many.
+        inputs: width of each context.
+        hidden, depth: of the networks, see `MaskedNet`.
+        kind: of the map of an entry: "affine", "gate", "shift" or "spline".
+        passes: levels of the entries; 2 is a coupling, None gives each entry its own.
+        bins: of splines.
+        gain: see `MaskedNet`; small ones start near the identity (a "gate" at a contraction by 0.88 a step).
+    """
+
+    def __init__(
+        self,
+        size: Count,
+        steps: Count = 2,
+        inputs: Sequence[int] = (),
+        hidden: Count = 64,
+        depth: Count = 1,
+        kind: Kind = "affine",
+        passes: Count | None = None,
+        bins: Count = 8,
+        gain: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.of, levels = MAPS[kind], levels_of(size, passes)
+        outputs = {"affine": 2, "gate": 2, "shift": 1, "spline": 3 * bins - 1}[kind]
+        orders = [levels, levels[::-1]]
+        self.nets = nn.ModuleList(MaskedNet(orders[i % 2], outputs, inputs, hidden, depth, gain) for i in range(steps))
+
+    def transforms(self, *context: Tensor) -> list[Transform]:
+        """The steps for contexts (*batch, n_j), the first to be called first."""
+        return [Autoregressive(net, self.of, context) for net in self.nets]
+
+
+def contraction(kind: Kind, steps: int) -> float:
+    """What so many steps multiply differences by where the numbers are 0: less than 1 for gates."""
+    return float(torch.sigmoid(torch.tensor(BIAS, dtype=torch.double))) ** steps if kind == "gate" else 1.0
+
+
+def levels_of(size: int, passes: int | None = None) -> list[int]:
+    """The levels of so many entries in order, in `passes` stretches of equal length, or each its own.
+
+    >>> levels_of(5), levels_of(5, 2)
+    ([0, 1, 2, 3, 4], [0, 0, 0, 1, 1])
+    """
+    count = size if passes is None else min(passes, size)
+    return [i * count // size for i in range(size)]
