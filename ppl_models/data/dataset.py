@@ -97,6 +97,17 @@ class Data:
         labels = None if self.labels is None else self.labels[index]
         return replace(self, values=self.values[index], labels=labels)
 
+    def mirrored(self) -> Data:
+        """The images, and after them the same with left and right exchanged; labels twice.
+
+        Raises ValueError for rows that are no images.
+        """
+        if len(self.shape) != 3:
+            raise ValueError(f"{self.name}: found rows of shape {tuple(self.shape)}, want images to mirror")
+        turned = self.values.unflatten(1, tuple(self.shape)).flip(-1).flatten(1)
+        labels = None if self.labels is None else torch.cat([self.labels, self.labels])
+        return replace(self, values=torch.cat([self.values, turned]), labels=labels)
+
     def to(self, device: torch.device | str) -> Data:
         """The same data with values and labels on `device`, where the transform then runs as well."""
         labels = None if self.labels is None else self.labels.to(device)

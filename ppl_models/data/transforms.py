@@ -84,17 +84,22 @@ class Binarize:
 class Dequantize:
     """Grey levels made continuous: y = (v + u) / levels in [0, 1), u ~ Uniform[0, 1) anew at each call.
 
+    With `seed` the noise of a row is always the same, wherever it stands, as in data that were dequantized once: it is
+    computed from the row's own levels (`fixed_noise`).
+
     Raises ValueError unless `levels` is an integer of at least 2.
     Source: Uria, Murray, Larochelle 2013, arXiv 1306.0186; Theis et al. 2016, arXiv 1511.01844.
     """
 
     levels: Annotated[int, Number(whole=True, least=2)]
+    seed: Seed | None = None
 
     def __call__(self, values: Tensor) -> Tensor:
         """y = (v + u) / levels, float32; floor(levels y) is v again."""
         v = values.float()
+        noise = torch.rand_like(v) if self.seed is None else fixed_noise(values, self.seed)
         # Rounding to float32 carries v + u up to v + 1, the next grey level, about once in 10^5 pixels.
-        noisy = torch.minimum(v + torch.rand_like(v), torch.nextafter(v + 1, v))
+        noisy = torch.minimum(v + noise, torch.nextafter(v + 1, v))
         return noisy / self.levels
 
     def to_unit(self, y: Tensor) -> Tensor:
@@ -107,17 +112,19 @@ class Dequantize:
 class Logit:
     """Grey levels on the real line: y = logit(alpha + (1 - 2 alpha) u), u = `Dequantize(levels)`(v).
 
-    `alpha` (the lambda of the MAF paper) keeps y finite; it is 1e-6 there for MNIST and 0.05 for CIFAR-10.
+    `alpha` (the lambda of the MAF paper) keeps y finite; it is 1e-6 there for MNIST and 0.05 for CIFAR-10. `seed` is
+    that of `Dequantize`: with one the noise of a row is always the same, as in the MAF paper.
     Raises ValueError unless `levels` is an integer of at least 2 and 0 < alpha < 1/2.
     Source: Dinh et al. 2017, arXiv 1605.08803; Papamakarios et al. 2017, arXiv 1705.07057.
     """
 
     levels: Annotated[int, Number(whole=True, least=2)]
     alpha: Annotated[float, Number(above=0, below=0.5)] = 1e-6
+    seed: Seed | None = None
 
     def __call__(self, values: Tensor) -> Tensor:
         """y = logit(alpha + (1 - 2 alpha) u), float32, at most log((1 - alpha) / alpha) in size."""
-        u = Dequantize(self.levels)(values)
+        u = Dequantize(self.levels, self.seed)(values)
         # Not 1 - white: near white that is of the size of alpha and would drown in rounding.
         white = self.alpha + (1 - 2 * self.alpha) * u
         black = self.alpha + (1 - 2 * self.alpha) * (1 - u)
@@ -133,6 +140,24 @@ class Logit:
         `y` is (..., D), the result (...), in nats: log p(u) = log p(y) + log_abs_det(y).
         """
         return (math.log1p(-2 * self.alpha) + softplus(-y) + softplus(y)).sum(-1)
+
+
+def fixed_noise(values: Tensor, seed: int) -> Tensor:
+    """Uniform numbers in [0, 1) for the entries of rows (..., D), float32, that depend on the row and the seed alone.
+
+    Hashed by the finalizer of SplitMix64 (Steele, Lea, Flood 2014), row first and then row and place.
+    """
+    place = torch.arange(values.shape[-1], device=values.device)
+    row = (values.long() * _mixed(place + seed * 1_000_003)).sum(-1, keepdim=True)
+    return ((_mixed(_mixed(row) + place) >> 40) & (2**24 - 1)).float() / 2**24
+
+
+def _mixed(z: Tensor) -> Tensor:
+    """The finalizer of SplitMix64, of 64-bit integers that wrap."""
+    z = z * -7046029254386353131  # 0x9e3779b97f4a7c15 of the Weyl sequence
+    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
+        z = (z ^ ((z >> shift) & (2 ** (64 - shift) - 1))) * factor
+    return z ^ ((z >> 31) & (2**33 - 1))
 
 
 Transform = Identity | Scale | Binarize | Dequantize | Logit
