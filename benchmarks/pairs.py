@@ -36,6 +36,7 @@ SIZES = {
     "sere-vae": {"event": PIXELS, "layers": 4, "latent": 10, "hidden": 128},
     "linear-gaussian": {"event": 32, "latent": (8, 8, 8)},
     "pixel-vae": {"event": (1, 28, 28), "latent": 10, "hidden": 16, "depth": 4},
+    "sere-maf": {"event": PIXELS, "layers": 4, "latent": 10, "hidden": 128},
     "sequential-vae": {"event": PIXELS, "steps": 4, "latent": 8, "hidden": 128},
     "infusion": {"event": PIXELS, "steps": 4, "hidden": 128},
 }

@@ -10,6 +10,7 @@ SIZES: dict[str, dict[str, Any]] = {  # of every model: tests fail for one witho
     "dlgm": {"event": WIDTH, "latent": (2, 2), "hidden": 4},
     "hierarchical-vae": {"event": WIDTH, "latent": (2, 2), "hidden": 4},
     "sere-vae": {"event": WIDTH, "layers": 2, "latent": 2, "hidden": 8},
+    "sere-maf": {"event": WIDTH, "layers": 2, "latent": 2, "hidden": 8, "code_hidden": 4},
     "linear-gaussian": {"event": WIDTH, "latent": (2, 2)},
     "pixel-vae": {"event": (1, 2, 3), "latent": 2, "hidden": 4, "depth": 2, "radius": 1},
     "sequential-vae": {"event": WIDTH, "steps": 2, "latent": 2, "hidden": 4},

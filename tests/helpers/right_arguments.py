@@ -14,6 +14,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "Infusion": {"event": 4, "steps": 2, "hidden": 4},
     "LinearGaussian": {"event": 2, "latent": (1, 1)},
     "PixelVAE": {"event": (1, 4, 4), "latent": 2, "hidden": 4, "depth": 1},
+    "SeReMAF": {"event": 4, "layers": 2, "latent": 2, "hidden": 4, "code_hidden": 4},
     "SeReVAE": {"event": 4, "layers": 2, "latent": 2, "hidden": 4},
     "SequentialVAE": {"event": 4, "steps": 2, "latent": 2, "hidden": 4},
 }

@@ -146,6 +146,19 @@ def test_batches_of_contexts_and_bases():
     assert len(base.unique(dim=0)) == 6
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_without_the_batch_of_the_context(kind):
+    """As observed rows have no particles: the same numbers as for values that are repeated."""
+    flow, c, x = seeded(3, 2, [2], kind=kind), torch.randn(4, 5, 2), torch.randn(5, 3)
+    for of in (lambda step: step, lambda step: step.inv):
+        for one, repeated in zip(flow.transforms(c), flow.transforms(c), strict=True):
+            y, all_of_y = of(one)(x), of(repeated)(x.expand(4, 5, 3))
+            torch.testing.assert_close(y, all_of_y)
+            volume = of(one).log_abs_det_jacobian(x, y)
+            torch.testing.assert_close(volume, of(repeated).log_abs_det_jacobian(x.expand(4, 5, 3), all_of_y))
+            assert volume.shape == (4, 5)
+
+
 def test_linear_steps_are_a_gaussian():
     """Networks without hidden curvature: z = L eps + m is a Gaussian of any covariance."""
     flow = AutoregressiveFlow(3, 1, kind="shift").double()

@@ -136,6 +136,7 @@ def test_the_catalogues_hold_the_programs_alone():
         "linear-gaussian",
         "pixel-vae",
         "sequential-vae",
+        "sere-maf",
         "sere-vae",
         "vae",
     }

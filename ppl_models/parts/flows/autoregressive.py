@@ -144,21 +144,21 @@ class Autoregressive(Transform):
     def _call(self, x: Tensor) -> Tensor:
         f = self._map(x)
         y = f(x)
-        self._made = x, y, f.log_abs_det_jacobian(x, y).sum(-1)
+        self._made = x, y, _volume(f, x, y)
         return y
 
     def _inverse(self, y: Tensor) -> Tensor:
-        x = torch.zeros_like(y)
+        x = y.new_zeros(self.inverse_shape(y.shape))
         for _ in range(self.net.passes):
             f = self._map(x)
             x = f.inv(y)
-        self._made = x, y, f.log_abs_det_jacobian(x, y).sum(-1)
+        self._made = x, y, _volume(f, x, y)
         return x
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """log|det dy/dx|, (*batch,)."""
         if self._made is None or self._made[0] is not x or self._made[1] is not y:
-            self._made = x, y, self._map(x).log_abs_det_jacobian(x, y).sum(-1)
+            self._made = x, y, _volume(self._map(x), x, y)
         return self._made[2]
 
     def forward_shape(self, shape: Sequence[int]) -> torch.Size:
@@ -174,6 +174,11 @@ class Autoregressive(Transform):
         if cache_size == self._cache_size:
             return self
         return Autoregressive(self.net, self.of, self.context, cache_size)
+
+
+def _volume(f: Transform, x: Tensor, y: Tensor) -> Tensor:
+    """log|det dy/dx| of an elementwise map, (*batch,): of the batch of the context where one of the two lacks it."""
+    return f.log_abs_det_jacobian(*torch.broadcast_tensors(x, y)).sum(-1)
 
 
 @checked
