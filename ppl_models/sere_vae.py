@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from .parts import likelihoods
-from .parts.bijectors import Bijection, bijection as bijection_of
+from .parts.bijectors import bijection as bijection_of
 from .parts.distributions import StandardNormal
+from .parts.flows.words import Bijection
 from .parts.kinds import Count, Event
 from .parts.nets import ConvNet, Net
 from .parts.program import Program

@@ -47,8 +47,8 @@ class Weighted(Protocol):
         """See `Family`."""
         ...
 
-    def over(self, n: int) -> Any:
-        """The family as a module, for one factor over R^n."""
+    def over(self, n: int, *args: Any, **kwargs: Any) -> Any:
+        """The family as a module, for one factor over R^n; NumPyro's guides give the `key` of its weights, too."""
         ...
 
 

@@ -1,7 +1,6 @@
 """`Autoregressive`: families of one factor over R^n by autoregressive steps, whose networks are the factor's own."""
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -10,51 +9,17 @@ from torch.distributions import AffineTransform
 
 from ppl_models.parts.checked import checked
 from ppl_models.parts.distributions import diagonal_normal
-from ppl_models.parts.flows.autoregressive import AutoregressiveFlow, Kind, contraction
-from ppl_models.parts.kinds import Count
+from ppl_models.parts.flows.autoregressive import AutoregressiveFlow
+from ppl_models.parts.flows.orders import contraction
 from ppl_models.parts.likelihoods import bounded_exp
 
 from .families import Diagonal
+from .stepwise import Stepwise
 
 
 @checked
-@dataclass(frozen=True)
-class Autoregressive:
-    """A family of autoregressive steps over R^n, each given numbers of the factor's network as a context.
-
-    | family | kind | a draw | a density |
-    |---|---|---|---|
-    | "iaf" (Kingma et al. 2016, arXiv 1606.04934) | gate | at once | of an own draw at once, else n calls a step |
-    | "nsf" (Durkan et al. 2019, arXiv 1906.04032) | spline | at once | the same |
-    | "maf" (Papamakarios et al. 2017, arXiv 1705.07057) | affine, backward | n calls of a network a step | at once |
-
-    Entries of a site depend on each other, so that a factor is a clique of its entries; between sites nothing changes.
-
-    Args:
-        kind: of the map of an entry, see `parts.flows.autoregressive`.
-        backward: whether a draw goes through the steps backward.
-        steps: how many; the order of the entries is turned round from one to the next.
-        hidden, depth: of the networks.
-        context: how many numbers they are given.
-    """
-
-    kind: Kind
-    backward: bool = False
-    steps: Count = 2
-    hidden: Count = 100
-    depth: Count = 1
-    context: Count = 32
-
-    units: ClassVar[str] = "diagonal"
-
-    @property
-    def bent(self) -> bool:
-        """Whether a factor over R^1 is no Gaussian."""
-        return self.kind == "spline"
-
-    def count(self, n: int, precision_weighted: bool = False) -> int:
-        """2 n + context: a mean and a log scale each, and the context."""
-        return 2 * n + self.context
+class Autoregressive(Stepwise):
+    """A family of autoregressive steps, see `Stepwise`, whose networks are modules of torch."""
 
     def over(self, n: int) -> "Steps":
         """The family as a module, for one factor over R^n."""

@@ -4,6 +4,7 @@ from math import prod
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import numpyro
 from jax import Array
 
@@ -12,6 +13,7 @@ from ppl_models.parts.sizes import image_size
 
 from .parts import likelihoods
 from .parts.distributions import StandardNormal
+from .parts.flows.priors import FlowPrior, prior as prior_of
 from .parts.pixelcnn import PixelCNN
 from .parts.pixels import AutoregressiveImage, PixelMixture
 from .parts.program import Program
@@ -23,7 +25,7 @@ class PixelVAE(Program):
     likelihood: eqx.Module
     mixture: PixelMixture | None
     decoder: PixelCNN
-    prior: StandardNormal
+    prior: StandardNormal | FlowPrior
     image: tuple[int, int, int] = eqx.field(static=True)
     event: int = eqx.field(static=True)
     latent: int = eqx.field(static=True)
@@ -39,6 +41,7 @@ class PixelVAE(Program):
         components: Count = 10,
         radius: Count = 3,
         window: Count | None = None,
+        prior: str = "standard",
         *,
         key: Array,
     ) -> None:
@@ -51,7 +54,7 @@ class PixelVAE(Program):
         self.mixture = PixelMixture(channels, self.likelihood.levels, components) if logistic else None
         output = self.mixture.output if logistic else self.likelihood.count * channels
         self.decoder = PixelCNN(self.image, output, self.latent, hidden, depth, radius, window, key=key)
-        self.prior = StandardNormal(self.latent)
+        self.prior = prior_of("PixelVAE", prior, self.latent, key=jax.random.fold_in(key, 1))
 
     @property
     def pixel(self) -> eqx.Module:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import accumulate
 from math import prod
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -11,12 +12,14 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
+from ppl_models.parts.flows.words import Bijection
 from ppl_models.parts.kinds import Count, Event
 from ppl_models.parts.sizes import Network, block_shapes, event_size
 
 from .parts import likelihoods
-from .parts.bijectors import ConditionalRankOneAffine
-from .parts.distributions import diagonal_normal
+from .parts.bijectors import ConditionalRankOneAffine, Identity, bijection as bijection_of
+from .parts.distributions import StandardNormal, diagonal_normal
+from .parts.flows.autoregressive import AutoregressiveFlow
 from .parts.nets import ConvNet, Net
 from .parts.program import Program
 
@@ -25,7 +28,8 @@ class SeReVAE(Program):
     """Port of `ppl_models.SeReVAE`: same sites, arguments and names of parameters; `key` seeds the weights."""
 
     priors: tuple[Net, ...]
-    bijectors: tuple[ConditionalRankOneAffine, ...]
+    bijectors: tuple[ConditionalRankOneAffine | AutoregressiveFlow | Identity, ...]
+    standard: StandardNormal | None
     estimates: tuple[Net | ConvNet, ...]
     corrections: tuple[Net | ConvNet, ...]
     likelihood: eqx.Module
@@ -45,6 +49,8 @@ class SeReVAE(Program):
         depth: Count = 1,
         likelihood: str | eqx.Module = "bernoulli",
         network: Network = "mlp",
+        bijection: Bijection = "rank-one",
+        prior: Literal["learned", "standard"] = "learned",
         *,
         key: Array,
     ) -> None:
@@ -58,12 +64,14 @@ class SeReVAE(Program):
         self.heights = tuple(shape[-2:][0] for shape in shapes)  # of a band its rows, of a stretch its values
         self.blocks = tuple(prod(shape) for shape in shapes)
         small = max(hidden // 4, 1)
+        self.standard = StandardNormal(latent) if prior == "standard" else None
         priors, bijectors, estimates, corrections = [], [], [], []
         for i, (shape, own) in enumerate(zip(shapes, jax.random.split(key, layers), strict=True)):
             above = [latent] if i else []
             keys = jax.random.split(own, 4)
-            priors.append(Net(above, 2 * latent, small, depth, gain=0.1 if i else 0.0, norm=True, key=keys[0]))
-            bijectors.append(ConditionalRankOneAffine(latent, above, small, depth, key=keys[1]))
+            if prior == "learned":
+                priors.append(Net(above, 2 * latent, small, depth, gain=0.1 if i else 0.0, norm=True, key=keys[0]))
+            bijectors.append(bijection_of(bijection, latent, above, small, depth, key=keys[1]))
             if self.image is not None:
                 channels, out = max(hidden // 16, 4), (k * shape[0], *shape[1:])
                 estimates.append(ConvNet([latent], out, channels=channels, depth=depth, key=keys[2]))
@@ -86,9 +94,13 @@ class SeReVAE(Program):
             above = []
             for i in range(self.layers):
                 # p(zl | z{l-1}): eps_l ~ N(mu, sigma^2) pushed through the bijection
-                loc, log_scale = jnp.split(self.priors[i](*above), 2, -1)
-                eps = diagonal_normal(loc, likelihoods.bounded_exp(log_scale))
-                z = numpyro.sample(f"z{i + 1}", dist.TransformedDistribution(eps, [self.bijectors[i](*above)]))
+                if self.standard is None:
+                    loc, log_scale = jnp.split(self.priors[i](*above), 2, -1)
+                    eps = diagonal_normal(loc, likelihoods.bounded_exp(log_scale))
+                else:
+                    eps = self.standard()
+                steps = self.bijectors[i].transforms(*above)  # NumPyro wants one at least
+                z = numpyro.sample(f"z{i + 1}", dist.TransformedDistribution(eps, steps) if steps else eps)
                 # p(xl | zl, x{l-1})
                 params = self.estimates[i](z)
                 if i:

@@ -1,6 +1,7 @@
 """The variational autoencoder's generative model (Kingma & Welling 2014, arXiv 1312.6114)."""
 
 import equinox as eqx
+import jax
 import numpyro
 from jax import Array
 
@@ -9,6 +10,7 @@ from ppl_models.parts.sizes import Network, event_size
 
 from .parts import likelihoods
 from .parts.distributions import StandardNormal
+from .parts.flows.priors import FlowPrior, prior as prior_of
 from .parts.nets import ConvNet, Net
 from .parts.program import Program
 
@@ -18,7 +20,7 @@ class VAE(Program):
 
     decoder: Net | ConvNet
     likelihood: eqx.Module
-    prior: StandardNormal
+    prior: StandardNormal | FlowPrior
     event: int = eqx.field(static=True)
     latent: int = eqx.field(static=True)
 
@@ -30,6 +32,7 @@ class VAE(Program):
         depth: Whole = 1,
         likelihood: str | eqx.Module = "bernoulli",
         network: Network = "mlp",
+        prior: str = "standard",
         *,
         key: Array,
     ) -> None:
@@ -41,7 +44,7 @@ class VAE(Program):
         else:
             channels = (self.likelihood.count * image[0], *image[1:])
             self.decoder = ConvNet([self.latent], channels, channels=max(hidden // 16, 4), depth=depth, key=key)
-        self.prior = StandardNormal(self.latent)
+        self.prior = prior_of("VAE", prior, self.latent, key=jax.random.fold_in(key, 1))
 
     def forward(self, x: Array | None = None, n: int = 1) -> Array:
         """Observe the rows of x (n, event), or generate n of them; returns them."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from math import expm1, log
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +9,7 @@ from torch.distributions import Transform, constraints
 from torch.nn.functional import softplus
 
 from .flows.autoregressive import AutoregressiveFlow
+from .flows.words import Bijection
 from .nets import Net
 
 
@@ -96,9 +96,6 @@ class Identity(nn.Module):
     def transforms(self, *context: Tensor) -> list[Transform]:
         """None."""
         return []
-
-
-Bijection = Literal["rank-one", "spline", "identity"]
 
 
 def bijection(word: Bijection, size: int, inputs: Sequence[int], hidden: int, depth: int) -> nn.Module:

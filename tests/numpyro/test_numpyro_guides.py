@@ -24,9 +24,9 @@ import guides.numpyro as guides
 import ppl_models as torch_models
 import ppl_models.numpyro as models
 from guides.numpyro.parts import families
-from guides.numpyro.parts.splines import MonotonicSpline
 from guides.parts import families as torch_families
 from ppl_models.factorization import compare
+from ppl_models.numpyro.parts.flows.splines import MonotonicSpline
 from ppl_models.numpyro.parts.program import named_parameters
 from ppl_models.numpyro.weights import like_torch
 from tests.helpers.cases import few

@@ -13,7 +13,8 @@ from torch.distributions import AffineTransform, TransformedDistribution
 from torch.nn.functional import silu
 
 from ppl_models.parts.flows import autoregressive
-from ppl_models.parts.flows.autoregressive import AutoregressiveFlow, MaskedNet, contraction, levels_of
+from ppl_models.parts.flows.autoregressive import AutoregressiveFlow, MaskedNet
+from ppl_models.parts.flows.orders import contraction, levels_of
 from ppl_models.parts.flows.priors import FlowPrior, prior
 from tests.helpers.counting import counted_calls
 

@@ -20,7 +20,18 @@ from ppl_models.programs.numpyro import unwrapped
 
 from ...parts.checks import refuse_product
 from ...parts.evidence import EvidenceKey, features
-from ...parts.factors import FLAT, GLOBAL_GAIN, Factor, Families, encoded, placed as in_plates, plan, sloped
+from ...parts.factors import (
+    FLAT,
+    GLOBAL_GAIN,
+    Factor,
+    Families,
+    Family,
+    Weighted,
+    encoded,
+    placed as in_plates,
+    plan,
+    sloped,
+)
 from ...parts.layout import Layout
 from ...parts.parents import (
     Parents as Parents,
@@ -30,9 +41,20 @@ from ...parts.parents import (
 )
 from ...parts.starts import OLD_WIDTH, Beginning, Start, blocks_of, split
 from .encoders import BottomUpChain, Pyramids, Separate, Shared, encoder as evidence_network
-from .families import FAMILIES, Spread, gaussian_base, reshaped
+from .families import Diagonal, Flow, Full, RankOne, Spread, gaussian_base, reshaped
+from .flows import Autoregressive, Steps
 from .table import Table
 from .units import Base, Units
+
+FAMILIES: dict[str, Family | Weighted] = {
+    "diagonal": Diagonal(),
+    "rank-one": RankOne(),
+    "full": Full(),
+    "flow": Flow(),
+    "iaf": Autoregressive("gate"),
+    "maf": Autoregressive("affine", backward=True),
+    "nsf": Autoregressive("spline"),
+}
 
 
 @checked
@@ -43,7 +65,7 @@ class Conditionals(eqx.Module):
     """
 
     encoders: tuple[Separate | Shared | BottomUpChain | Pyramids, ...]
-    children: dict[str, Net | Units]
+    children: dict[str, Net | Steps | Units | Base]
     layout: Layout = eqx.field(static=True)
     parents: Table = eqx.field(static=True)
     plan: Table = eqx.field(static=True)
@@ -78,7 +100,10 @@ class Conditionals(eqx.Module):
         for name, factor in self.plan.items():
             is_global = layout.latents[name].is_global
             sizes = (factor.inputs, factor.outputs, hidden, depth, GLOBAL_GAIN if is_global else 1.0)
-            networks[factor.network] = Net(*sizes, small_init and is_global, key=next(keys))
+            networks[factor.network] = Net(*sizes, small_init and is_global, key=(own := next(keys)))
+            if factor.flow:
+                flow = cast(Weighted, factor.family).over(factor.size, key=jax.random.fold_in(own, 1))
+                networks[factor.flow] = flow
         self.based = tuple(bases or ())
         for name, base in (bases or {}).items():
             networks[_base_of(self.plan[name])] = Base(*base)
@@ -112,13 +137,18 @@ class Conditionals(eqx.Module):
 
     def free(self, name: str, raw: Array) -> Distribution:
         """A factor of its own: one of the family in unconstrained coordinates, pushed to the support of the site."""
-        latent, family, units = self.layout.latents[name], self.plan[name].family, self.units(name)
+        latent, family, units = self.layout.latents[name], self.family(name), self.units(name)
         facts = latent.facts
         q = family.residual(raw, 0.0, 1.0) if units is None else units.of(family.residual, raw)
         q = reshaped(q, (*latent.copies, *facts.unconstrained_shape))
         q = q if facts.is_real else dist.TransformedDistribution(q, [biject_to(facts.support)])
         dims = latent.unplated_dims + len(latent.copies)
         return Spread(q, dims) if dims else q
+
+    def family(self, name: str) -> Family:
+        """That of a factor: a module where it has weights."""
+        factor = self.plan[name]
+        return cast(Family, self.children[factor.flow] if factor.flow else factor.family)
 
     def units(self, name: str) -> Units | None:
         """Those of the factor of a global; None for a local one."""
@@ -174,7 +204,7 @@ class Conditionals(eqx.Module):
         loc, scale, shape, transforms = base
         if name in self.based:
             loc, scale = cast(Base, self.children[_base_of(self.plan[name])]).like(raw)
-        q = reshaped(self.plan[name].family.residual(raw, loc, scale), shape)
+        q = reshaped(self.family(name).residual(raw, loc, scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q
 
     def precision_weighted(self, name: str, raw: Array, prior: Distribution, flat: bool = False) -> Distribution:
@@ -189,7 +219,7 @@ class Conditionals(eqx.Module):
         if base is None:
             refuse_product(self.layout, name, type(unwrapped(prior)).__name__)
         loc, scale, shape, transforms = base
-        q = reshaped(self.plan[name].family.precision_weighted(raw, loc, FLAT * scale if flat else scale), shape)
+        q = reshaped(self.family(name).precision_weighted(raw, loc, FLAT * scale if flat else scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q
 
 

@@ -13,6 +13,7 @@ from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.transforms import AffineTransform, IndependentTransform, ReshapeTransform
 
 from ppl_models.numpyro.parts.distributions import RankOneNormal, diagonal_normal
+from ppl_models.numpyro.parts.flows.splines import MonotonicSpline
 from ppl_models.numpyro.parts.likelihoods import bounded_exp
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Number
@@ -20,8 +21,6 @@ from ppl_models.programs.numpyro import layers
 
 from ...parts import factors
 from ...parts.checks import refuse_flow
-from ...parts.factors import Family
-from .splines import MonotonicSpline
 
 
 def _diagonal_matrix(diagonal: Array) -> Array:
@@ -38,7 +37,7 @@ def _tril(diagonal: Array, below: Array) -> Array:
 class Diagonal:
     """Independent entries: N(m, diag s^2)."""
 
-    units = "diagonal"
+    units, bent = "diagonal", False
 
     def count(self, n: int, precision_weighted: bool = False) -> int:
         """2 n: a mean and a log scale each."""
@@ -60,7 +59,7 @@ class Diagonal:
 class RankOne:
     """Precision diagonal plus rank one: C^-1 = diag(d) + u u^T (Rezende et al. 2014)."""
 
-    units = "diagonal"
+    units, bent = "diagonal", False
 
     def count(self, n: int, precision_weighted: bool = False) -> int:
         """3 n: a mean, a log scale and a vector entry each."""
@@ -85,7 +84,7 @@ class RankOne:
 class Full:
     """Any covariance, by its Cholesky factor."""
 
-    units = "full"
+    units, bent = "full", False
 
     def count(self, n: int, precision_weighted: bool = False) -> int:
         """A mean, and the log diagonal and the rest of a Cholesky factor; a square root of any form in a product."""
@@ -114,7 +113,7 @@ class Full:
 class Flow:
     """See `guides.parts.families.Flow`."""
 
-    bound, units = 5.0, "copula"
+    bound, units, bent = 5.0, "copula", True
 
     def __init__(self, bins: Annotated[int, Number(whole=True, least=2)] = 8) -> None:
         self.bins = bins
@@ -141,9 +140,6 @@ class Flow:
     def precision_weighted(self, raw: Array, loc: Array, scale: Array) -> Distribution:
         """Raise ValueError: a flow has no precision to add up."""
         refuse_flow("precision_weighted")
-
-
-FAMILIES: dict[str, Family] = {"diagonal": Diagonal(), "rank-one": RankOne(), "full": Full(), "flow": Flow()}
 
 
 def reshaped(q: Distribution, shape: tuple[int, ...]) -> Distribution:
@@ -187,10 +183,15 @@ class Spread(Distribution):
         """A draw of the joint density, (*sample_shape, *batch_shape, *event_shape)."""
         return jnp.asarray(self.joint.sample(key, sample_shape))
 
+    def sample_with_intermediates(self, key: Array, sample_shape: tuple[int, ...] = ()) -> tuple[Array, list[Any]]:
+        """The same, and the intermediates of the joint density."""
+        value, intermediates = self.joint.sample_with_intermediates(key, sample_shape)
+        return jnp.asarray(value), intermediates
+
     def log_prob(self, value: Array, intermediates: list[Any] | None = None) -> Array:
         """The log-density in equal shares, (*sample_shape, *batch_shape)."""
         shares = self.joint.event_shape[: self.dims]
-        total = jnp.asarray(self.joint.log_prob(value)) / prod(shares)
+        total = jnp.asarray(self.joint.log_prob(value, *([intermediates] if intermediates else []))) / prod(shares)
         return jnp.broadcast_to(total.reshape(*total.shape, *[1] * self.dims), (*total.shape, *shares))
 
 

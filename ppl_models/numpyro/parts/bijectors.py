@@ -12,6 +12,9 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import Transform
 from numpyro.distributions.util import array_equiv
 
+from ppl_models.parts.flows.words import Bijection
+
+from .flows.autoregressive import AutoregressiveFlow
 from .nets import Net
 
 
@@ -88,3 +91,26 @@ class ConditionalRankOneAffine(eqx.Module):
         """The transform for contexts (*batch, n_i)."""
         shift, scale, vector = jnp.split(self.net(*context), 3, -1)
         return RankOneAffine(shift, softplus(scale) + 1e-3, vector, (*jax.tree.leaves(self.net), *context))
+
+    def transforms(self, *context: Array) -> list[Transform]:
+        """The same, as the one of a list."""
+        return [self(*context)]
+
+
+class Identity(eqx.Module):
+    """Port of `ppl_models.parts.bijectors.Identity`."""
+
+    def transforms(self, *context: Array) -> list[Transform]:
+        """None."""
+        return []
+
+
+def bijection(
+    word: Bijection, size: int, inputs: Sequence[int], hidden: int, depth: int, *, key: Array
+) -> ConditionalRankOneAffine | AutoregressiveFlow | Identity:
+    """Port of `ppl_models.parts.bijectors.bijection`; `key` seeds the weights."""
+    if word == "identity":
+        return Identity()
+    if word == "spline":
+        return AutoregressiveFlow(size, 2, inputs, hidden, max(depth, 1), "spline", passes=2, key=key)
+    return ConditionalRankOneAffine(size, inputs, hidden, depth, key=key)

@@ -5,7 +5,6 @@ one entry after another back. A coupling is the step of two levels.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +14,8 @@ from torch.nn.functional import linear, silu
 from ..checked import checked
 from ..checks import check_network
 from ..kinds import Count
+from .orders import BIAS, BOUND, Kind, levels_of, masks_of, numbers_of
 from .splines import MonotonicSpline
-
-Kind = Literal["affine", "gate", "shift", "spline"]
-BOUND = 5.0  # of splines, which are the identity beyond it
-BIAS = 2.0  # of a gate at the start
 
 
 class MaskedLinear(nn.Linear):
@@ -67,11 +63,11 @@ class MaskedNet(nn.Module):
         super().__init__()
         check_network(inputs, outputs, hidden, depth)
         self.passes, self.outputs = max(levels) + 1, outputs
-        entries, units = torch.tensor(levels), torch.arange(hidden) * self.passes // hidden
-        self.entries = MaskedLinear(entries < units[:, None])
+        first, inner, last = map(torch.from_numpy, masks_of(levels, hidden, outputs))
+        self.entries = MaskedLinear(first)
         self.contexts = nn.ModuleList(nn.Linear(n, hidden, bias=False) for n in inputs)
-        self.inner = nn.ModuleList(MaskedLinear(units <= units[:, None]) for _ in range(depth - 1))
-        self.last = MaskedLinear((units <= entries[:, None]).repeat_interleave(outputs, 0))
+        self.inner = nn.ModuleList(MaskedLinear(inner) for _ in range(depth - 1))
+        self.last = MaskedLinear(last)
         with torch.no_grad():
             self.last.weight.mul_(gain)
             self.last.bias.zero_()
@@ -210,25 +206,9 @@ class AutoregressiveFlow(nn.Module):
     ) -> None:
         super().__init__()
         self.of, levels = MAPS[kind], levels_of(size, passes)
-        outputs = {"affine": 2, "gate": 2, "shift": 1, "spline": 3 * bins - 1}[kind]
-        orders = [levels, levels[::-1]]
+        outputs, orders = numbers_of(kind, bins), [levels, levels[::-1]]
         self.nets = nn.ModuleList(MaskedNet(orders[i % 2], outputs, inputs, hidden, depth, gain) for i in range(steps))
 
     def transforms(self, *context: Tensor) -> list[Transform]:
         """The steps for contexts (*batch, n_j), the first to be called first."""
         return [Autoregressive(net, self.of, context) for net in self.nets]
-
-
-def contraction(kind: Kind, steps: int) -> float:
-    """What so many steps multiply differences by where the numbers are 0: less than 1 for gates."""
-    return float(torch.sigmoid(torch.tensor(BIAS, dtype=torch.double))) ** steps if kind == "gate" else 1.0
-
-
-def levels_of(size: int, passes: int | None = None) -> list[int]:
-    """The levels of so many entries in order, in `passes` stretches of equal length, or each its own.
-
-    >>> levels_of(5), levels_of(5, 2)
-    ([0, 1, 2, 3, 4], [0, 0, 0, 1, 1])
-    """
-    count = size if passes is None else min(passes, size)
-    return [i * count // size for i in range(size)]

@@ -1,11 +1,15 @@
-"""`FLOWS`, `flow_sizes`: flows by name, with the sizes that a word may give after it ("maf:steps=4,hidden=640")."""
+"""`FLOWS`, `flow_sizes`: flows by name, with the sizes that a word may give after it ("maf:steps=4,hidden=640").
+
+`Bijection` are the words of bijections that a model gives its latents.
+"""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from ..checked import told
 from ..sizes import worded
 
+Bijection = Literal["rank-one", "spline", "identity"]
 FLOWS: Mapping[str, Mapping[str, Any]] = {
     "maf": {"kind": "affine", "steps": 4, "hidden": 256, "depth": 1},
     "maf-mean": {"kind": "shift", "steps": 4, "hidden": 256, "depth": 1},

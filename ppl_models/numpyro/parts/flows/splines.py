@@ -1,4 +1,4 @@
-"""A monotone spline as a NumPyro transform."""
+"""`MonotonicSpline`: a monotone spline as a NumPyro transform."""
 
 from math import log
 from typing import Any

@@ -1,0 +1,51 @@
+"""`Stepwise`: the sizes of a family of autoregressive steps, of which each language makes modules."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ppl_models.parts.flows.orders import Kind
+from ppl_models.parts.kinds import Count
+
+
+@dataclass(frozen=True)
+class Stepwise(ABC):
+    """A family of autoregressive steps over R^n, each given numbers of the factor's network as a context.
+
+    | family | kind | a draw | a density |
+    |---|---|---|---|
+    | "iaf" (Kingma et al. 2016, arXiv 1606.04934) | gate | at once | of an own draw at once, else n calls a step |
+    | "nsf" (Durkan et al. 2019, arXiv 1906.04032) | spline | at once | the same |
+    | "maf" (Papamakarios et al. 2017, arXiv 1705.07057) | affine, backward | n calls of a network a step | at once |
+
+    Entries of a site depend on each other, so that a factor is a clique of its entries; between sites nothing changes.
+
+    Args:
+        kind: of the map of an entry, see `parts.flows.autoregressive`.
+        backward: whether a draw goes through the steps backward.
+        steps: how many; the order of the entries is turned round from one to the next.
+        hidden, depth: of the networks.
+        context: how many numbers they are given.
+    """
+
+    kind: Kind
+    backward: bool = False
+    steps: Count = 2
+    hidden: Count = 100
+    depth: Count = 1
+    context: Count = 32
+
+    units: ClassVar[str] = "diagonal"
+
+    @property
+    def bent(self) -> bool:
+        """Whether a factor over R^1 is no Gaussian."""
+        return self.kind == "spline"
+
+    def count(self, n: int, precision_weighted: bool = False) -> int:
+        """2 n + context: a mean and a log scale each, and the context."""
+        return 2 * n + self.context
+
+    @abstractmethod
+    def over(self, n: int, *args: Any, **kwargs: Any) -> Any:
+        """The family as a module, for one factor over R^n."""

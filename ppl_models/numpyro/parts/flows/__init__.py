@@ -1,0 +1,1 @@
+"""Ports of `ppl_models.parts.flows`: bijections of vectors that networks give."""
