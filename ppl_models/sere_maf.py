@@ -15,7 +15,7 @@ from .parts.kinds import Count, Event
 from .parts.likelihoods import bounded_exp, check_count, check_data
 from .parts.nets import Net
 from .parts.program import Program
-from .parts.sizes import all_sizes, block_shapes
+from .parts.sizes import Blocks, all_sizes
 
 
 class SeReMAF(Program):
@@ -78,9 +78,8 @@ class SeReMAF(Program):
         sizes = all_sizes("SeReMAF", "event", event)
         self.event, self.image = prod(sizes), sizes if len(sizes) == 3 else None
         self.layers, self.latent = layers, latent
-        shapes = block_shapes("SeReMAF", layers, self.event, self.image)
-        self.heights = [shape[-2:][0] for shape in shapes]  # of a band its rows, of a stretch its values
-        self.blocks = [prod(shape) for shape in shapes]
+        self.stretches = Blocks("SeReMAF", layers, self.event, self.image)
+        self.blocks = self.stretches.sizes
         self.priors, self.bijectors = nn.ModuleList(), nn.ModuleList()
         self.bases, self.flows = nn.ModuleList(), nn.ModuleList()
         for i, size in enumerate(self.blocks):
@@ -114,13 +113,8 @@ class SeReMAF(Program):
 
     def cut(self, x: Tensor) -> list[Tensor]:
         """The blocks of rows x (*batch, event): consecutive values, or bands of rows of an image."""
-        if self.image is None:
-            return list(x.split(self.blocks, -1))
-        return [band.flatten(-3) for band in x.unflatten(-1, self.image).split(self.heights, -2)]
+        return self.stretches.cut(x)
 
     def join(self, blocks: Sequence[Tensor]) -> Tensor:
         """The rows (*batch, event) of their blocks."""
-        if self.image is None:
-            return torch.cat(tuple(blocks), -1)
-        channels, _, width = self.image
-        return torch.cat([b.unflatten(-1, (channels, -1, width)) for b in blocks], -2).flatten(-3)
+        return self.stretches.join(blocks, torch.cat)

@@ -1,7 +1,6 @@
 """The self-reflective VAE's generative model (Apostolopoulou, Rosenfeld, Dubrawski 2020, arXiv 2007.05166)."""
 
 from collections.abc import Sequence
-from math import prod
 from typing import Literal
 
 import pyro
@@ -16,7 +15,7 @@ from .parts.flows.words import Bijection
 from .parts.kinds import Count, Event
 from .parts.nets import ConvNet, Net
 from .parts.program import Program
-from .parts.sizes import Network, block_shapes, event_size
+from .parts.sizes import Blocks, Network, event_size
 
 
 class SeReVAE(Program):
@@ -84,11 +83,10 @@ class SeReVAE(Program):
         self.layers = layers
         self.latent = latent
         # at least one: the normalization inside bounds z_l, since u(z) enters squared and multiplies along the chain
-        shapes = block_shapes("SeReVAE", layers, self.event, self.image)
+        self.stretches = Blocks("SeReVAE", layers, self.event, self.image)
         self.likelihood = likelihoods.likelihood(likelihood, "SeReVAE")
         k = self.likelihood.count
-        self.heights = [shape[-2:][0] for shape in shapes]  # of a band its rows, of a stretch its values
-        self.blocks = [prod(shape) for shape in shapes]
+        self.blocks, shapes = self.stretches.sizes, self.stretches.shapes
         small = max(hidden // 4, 1)
         self.priors, self.bijectors = nn.ModuleList(), nn.ModuleList()
         self.estimates, self.corrections = nn.ModuleList(), nn.ModuleList()
@@ -133,13 +131,8 @@ class SeReVAE(Program):
 
     def cut(self, x: Tensor) -> list[Tensor]:
         """The blocks of rows x (*batch, event): consecutive values, or bands of rows of an image."""
-        if self.image is None:
-            return list(x.split(self.blocks, -1))
-        return [band.flatten(-3) for band in x.unflatten(-1, self.image).split(self.heights, -2)]
+        return self.stretches.cut(x)
 
     def join(self, blocks: Sequence[Tensor]) -> Tensor:
         """The rows (*batch, event) of their blocks."""
-        if self.image is None:
-            return torch.cat(tuple(blocks), -1)
-        channels, _, width = self.image
-        return torch.cat([b.unflatten(-1, (channels, -1, width)) for b in blocks], -2).flatten(-3)
+        return self.stretches.join(blocks, torch.cat)

@@ -1,8 +1,6 @@
 """The self-reflective VAE's generative model (Apostolopoulou, Rosenfeld, Dubrawski 2020, arXiv 2007.05166)."""
 
 from collections.abc import Sequence
-from itertools import accumulate
-from math import prod
 from typing import Literal
 
 import equinox as eqx
@@ -14,7 +12,7 @@ from jax import Array
 
 from ppl_models.parts.flows.words import Bijection
 from ppl_models.parts.kinds import Count, Event
-from ppl_models.parts.sizes import Network, block_shapes, event_size
+from ppl_models.parts.sizes import Blocks, Network, event_size
 
 from .parts import likelihoods
 from .parts.bijectors import ConditionalRankOneAffine, Identity, bijection as bijection_of
@@ -37,7 +35,7 @@ class SeReVAE(Program):
     image: tuple[int, ...] | None = eqx.field(static=True)
     layers: int = eqx.field(static=True)
     latent: int = eqx.field(static=True)
-    heights: tuple[int, ...] = eqx.field(static=True)
+    stretches: Blocks = eqx.field(static=True)
     blocks: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
@@ -58,11 +56,10 @@ class SeReVAE(Program):
         self.layers = layers
         self.latent = latent
         # at least one: the normalization inside bounds z_l, since u(z) enters squared and multiplies along the chain
-        shapes = block_shapes("SeReVAE", layers, self.event, self.image)
+        self.stretches = Blocks("SeReVAE", layers, self.event, self.image)
         self.likelihood = likelihoods.likelihood(likelihood, "SeReVAE")
         k = self.likelihood.count
-        self.heights = tuple(shape[-2:][0] for shape in shapes)  # of a band its rows, of a stretch its values
-        self.blocks = tuple(prod(shape) for shape in shapes)
+        self.blocks, shapes = tuple(self.stretches.sizes), self.stretches.shapes
         small = max(hidden // 4, 1)
         self.standard = StandardNormal(latent) if prior == "standard" else None
         priors, bijectors, estimates, corrections = [], [], [], []
@@ -111,16 +108,8 @@ class SeReVAE(Program):
 
     def cut(self, x: Array) -> list[Array]:
         """The blocks of rows x (*batch, event): consecutive values, or bands of rows of an image."""
-        if self.image is None:
-            return jnp.split(x, list(accumulate(self.blocks[:-1])), -1)
-        bands = jnp.split(x.reshape(*x.shape[:-1], *self.image), list(accumulate(self.heights[:-1])), -2)
-        return [band.reshape(*x.shape[:-1], -1) for band in bands]
+        return self.stretches.cut(x)
 
     def join(self, blocks: Sequence[Array]) -> Array:
         """The rows (*batch, event) of their blocks."""
-        if self.image is None:
-            return jnp.concatenate(blocks, -1)
-        channels, _, width = self.image
-        bands = [block.reshape(*block.shape[:-1], channels, -1, width) for block in blocks]
-        image = jnp.concatenate(bands, -2)
-        return image.reshape(*image.shape[:-3], -1)
+        return self.stretches.join(blocks, jnp.concatenate)

@@ -1,6 +1,7 @@
 """Sizes as a user gives them: one integer, several, or the shape of an event; checked, with one-line messages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 from typing import Any, Literal, cast
@@ -111,20 +112,65 @@ def layer_widths(owner: str, hidden: Any, latent: Sequence[int]) -> tuple[int, .
     return widths
 
 
-def block_shapes(owner: str, layers: int, event: int, image: Sequence[int] | None) -> list[tuple[int, ...]]:
-    """The shapes of the blocks that rows are cut into: equal stretches, or bands of an image, the last takes the rest.
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks that rows are cut into: equal stretches, or bands of rows of an image; the last takes the rest.
+
+    Args:
+        owner: the model, for messages.
+        layers: how many.
+        event: values in a row.
+        image: its shape, (channels, height, width), where it is cut into bands.
 
     Raises:
-        ValueError: more layers than values, or than rows of the image.
+        ValueError: more blocks than values, or than rows of the image.
 
-    >>> block_shapes("SeReVAE", 3, 64, (1, 8, 8)), block_shapes("SeReVAE", 3, 7, None)
-    ([(1, 2, 8), (1, 2, 8), (1, 4, 8)], [(2,), (2,), (3,)])
+    >>> Blocks("SeReVAE", 3, 64, (1, 8, 8)).shapes, Blocks("SeReVAE", 3, 7).sizes
+    ([(1, 2, 8), (1, 2, 8), (1, 4, 8)], [2, 2, 3])
     """
-    units = event if image is None else image[1]
-    if layers > units:
-        raise ValueError(f"{owner}: found {layers} layers for {units} rows or values, want 1 to {units}")
-    parts = shared_among(units, layers)
-    return [(part,) if image is None else (image[0], part, image[2]) for part in parts]
+
+    owner: str
+    layers: int
+    event: int
+    image: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.layers > self._units:
+            raise ValueError(
+                f"{self.owner}: found {self.layers} layers for {self._units} rows or values, want 1 to {self._units}"
+            )
+
+    @property
+    def _units(self) -> int:
+        return self.event if self.image is None else self.image[1]
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of each block: (values,), or (channels, rows, width)."""
+        parts = shared_among(self._units, self.layers)
+        return [(part,) if self.image is None else (self.image[0], part, self.image[2]) for part in parts]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Values of each block."""
+        return [prod(shape) for shape in self.shapes]
+
+    def cut(self, x: Any) -> list[Any]:
+        """The blocks (*batch, size) of rows x (*batch, event), arrays of any library."""
+        batch, ends = x.shape[:-1], list(accumulate(shape[-2:][0] for shape in self.shapes))
+        cuts = [slice(end - shape[-2:][0], end) for end, shape in zip(ends, self.shapes, strict=True)]
+        if self.image is None:
+            return [x[..., cut] for cut in cuts]
+        image = x.reshape(*batch, *self.image)
+        return [image[..., cut, :].reshape(*batch, -1) for cut in cuts]
+
+    def join(self, blocks: Sequence[Any], concat: Callable[..., Any]) -> Any:
+        """The rows (*batch, event) of their blocks; `concat(arrays, axis)` is the library's."""
+        if self.image is None:
+            return concat(blocks, -1)
+        batch = blocks[0].shape[:-1]
+        bands = [block.reshape(*batch, *shape) for block, shape in zip(blocks, self.shapes, strict=True)]
+        return concat(bands, -2).reshape(*batch, -1)
 
 
 def worded(where: str, text: str) -> tuple[str, dict[str, int]]:
