@@ -242,3 +242,10 @@ def test_prior_is_the_posterior_of_its_noise(word):
     with counted_calls(MaskedNet) as calls:
         p().log_prob(z)
         assert calls() == len(p.flow.nets)
+
+
+def test_contexts_of_other_widths_are_refused():
+    flow = AutoregressiveFlow(3, inputs=[2, 4])
+    for context in ((), (torch.zeros(5, 2),), (torch.zeros(5, 4), torch.zeros(5, 2))):
+        with pytest.raises(ValueError, match=r"a flow of 3 entries: found contexts of widths .*, want \[2, 4\]"):
+            flow.transforms(*context)

@@ -5,6 +5,7 @@ one entry after another back. A coupling is the step of two levels.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,8 @@ from torch.nn.functional import linear, silu
 
 from ..checked import checked
 from ..checks import check_network
-from ..kinds import Count
-from .orders import BIAS, BOUND, Kind, levels_of, masks_of, numbers_of
+from ..kinds import Count, Number
+from .orders import BIAS, BOUND, Kind, check_contexts, levels_of, masks_of, numbers_of
 from .splines import MonotonicSpline
 
 
@@ -201,14 +202,19 @@ class AutoregressiveFlow(nn.Module):
         depth: Count = 1,
         kind: Kind = "affine",
         passes: Count | None = None,
-        bins: Count = 8,
+        bins: Annotated[int, Number(whole=True, least=2)] = 8,
         gain: float = 0.1,
     ) -> None:
         super().__init__()
-        self.of, levels = MAPS[kind], levels_of(size, passes)
+        self.of, self.size, self.inputs, levels = MAPS[kind], size, tuple(inputs), levels_of(size, passes)
         outputs, orders = numbers_of(kind, bins), [levels, levels[::-1]]
         self.nets = nn.ModuleList(MaskedNet(orders[i % 2], outputs, inputs, hidden, depth, gain) for i in range(steps))
 
     def transforms(self, *context: Tensor) -> list[Transform]:
-        """The steps for contexts (*batch, n_j), the first to be called first."""
+        """The steps for contexts (*batch, n_j), the first to be called first.
+
+        Raises:
+            ValueError: contexts of another number or width than the `inputs`.
+        """
+        check_contexts([c.shape[-1] for c in context], self.inputs, self.size)
         return [Autoregressive(net, self.of, context) for net in self.nets]

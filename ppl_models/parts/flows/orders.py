@@ -45,6 +45,20 @@ def numbers_of(kind: Kind, bins: int) -> int:
     return {"affine": 2, "gate": 2, "shift": 1, "spline": 3 * bins - 1}[kind]
 
 
+def check_contexts(found: Sequence[int], want: Sequence[int], size: int) -> None:
+    """Raise ValueError for contexts of other widths than a flow over R^n was built for.
+
+    >>> check_contexts([3], [3, 2], 5)
+    Traceback (most recent call last):
+    ValueError: a flow of 5 entries: found contexts of widths [3], want [3, 2], those that it was built with
+    """
+    if list(found) != list(want):
+        raise ValueError(
+            f"a flow of {size} entries: found contexts of widths {list(found)}, want {list(want)}, those that it was "
+            "built with"
+        )
+
+
 def contraction(kind: Kind, steps: int) -> float:
     """What so many steps multiply differences by where the numbers are 0: less than 1 for gates.
 

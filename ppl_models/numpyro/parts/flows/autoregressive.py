@@ -1,7 +1,7 @@
 """`MaskedNet`, `Autoregressive`, `AutoregressiveFlow`: ports of `ppl_models.parts.flows.autoregressive`."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax
@@ -15,8 +15,8 @@ from numpyro.distributions.util import array_equiv
 
 from ppl_models.parts.checked import checked
 from ppl_models.parts.checks import check_network
-from ppl_models.parts.flows.orders import BIAS, BOUND, Kind, levels_of, masks_of, numbers_of
-from ppl_models.parts.kinds import Count
+from ppl_models.parts.flows.orders import BIAS, BOUND, Kind, check_contexts, levels_of, masks_of, numbers_of
+from ppl_models.parts.kinds import Count, Number
 
 from ..layers import Linear
 from ..program import Constant
@@ -217,6 +217,8 @@ class AutoregressiveFlow(eqx.Module):
 
     nets: tuple[MaskedNet, ...]
     of: Callable[[Array], Transform] = eqx.field(static=True)
+    size: int = eqx.field(static=True)
+    inputs: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -227,12 +229,12 @@ class AutoregressiveFlow(eqx.Module):
         depth: Count = 1,
         kind: Kind = "affine",
         passes: Count | None = None,
-        bins: Count = 8,
+        bins: Annotated[int, Number(whole=True, least=2)] = 8,
         gain: float = 0.1,
         *,
         key: Array,
     ) -> None:
-        self.of, levels = MAPS[kind], levels_of(size, passes)
+        self.of, self.size, self.inputs, levels = MAPS[kind], size, tuple(inputs), levels_of(size, passes)
         outputs, orders = numbers_of(kind, bins), [levels, levels[::-1]]
         keys = jax.random.split(key, steps)
         self.nets = tuple(
@@ -240,5 +242,10 @@ class AutoregressiveFlow(eqx.Module):
         )
 
     def transforms(self, *context: Array) -> list[Transform]:
-        """The steps for contexts (*batch, n_j), the first to be called first."""
+        """The steps for contexts (*batch, n_j), the first to be called first.
+
+        Raises:
+            ValueError: contexts of another number or width than the `inputs`.
+        """
+        check_contexts([c.shape[-1] for c in context], self.inputs, self.size)
         return [Autoregressive(net, self.of, context) for net in self.nets]
