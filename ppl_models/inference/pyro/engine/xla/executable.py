@@ -44,10 +44,10 @@ class Xla:
         try:
             with wide(), jax.default_device(cpu()), cached():
                 self.translation = Translation(graph, inputs)
-                if given and suits(self.translation, inputs, own, given):
-                    self.block = Block(self.translation, inputs, own)
-                elif len(self.translation.nodes) > LONG:
+                if len(self.translation.nodes) > LONG:
                     self.once = Pieces(self.translation)
+                elif given and suits(self.translation, inputs, own, given):
+                    self.block = Block(self.translation, inputs, own)
                 else:
                     like = [(tuple(t.shape), t.dtype) for t in [*inputs, *self.translation.draws]]
                     like += [(part.shape, inputs[part.place].dtype) for part in self.translation.parts]
