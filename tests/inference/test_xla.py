@@ -2,7 +2,9 @@
 where XLA cannot."""
 
 import copy
+import gc
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from guides import MeanField, SelfReflective
+from ppl_models import VAE
 from ppl_models.inference import fit
 from ppl_models.inference.pyro.engine import compilers
 from ppl_models.inference.pyro.engine.capture import capture
@@ -314,6 +317,41 @@ def test_many_steps_are_steps_one_by_one(compile):
         found.append([losses, *(p.detach().clone() for p in [*model.parameters(), *guide.parameters()])])
         assert not step.notes and step.steps == 20
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_many_steps_write_weights_where_they_lie(ema):
+    """XLA copies nothing that is as large as a weight that stands alone."""
+    x, least = torch.rand(8, 784).round(), 784 * 32
+    model = VAE(784, latent=2, hidden=32)
+    step = training_step(model, MeanField(model, x, hidden=32), (x,), compile="xla", ema=ema)
+    step.many([(x,)] * 3)
+    (graph,) = step._step.graphs.values()
+    text = graph.functions[0].run.block.run.as_text()
+    sizes = [math.prod(map(int, found.split(","))) for found in re.findall(r"= f32\[([\d,]+)\]\S* copy\(", text)]
+    assert f"f32[{784},{32}]" in text and max(sizes, default=0) < least
+
+
+def test_steps_one_by_one_write_weights_where_they_lie():
+    """Whatever uses their memory keeps it, and sees what steps and others write there."""
+    x = torch.rand(8, 784).round()
+    model = VAE(784, latent=2, hidden=32)
+    step = training_step(model, MeanField(model, x, hidden=32), (x,), compile="xla")
+    weight = model.decoder.last.weight
+    step(x)
+    place, seen, before = weight.data_ptr(), weight.detach(), weight.detach().clone()
+    step(x)
+    assert weight.data_ptr() == place and torch.equal(seen, weight) and not torch.equal(before, weight)
+    with torch.no_grad():
+        weight.zero_()
+    step(x)
+    assert weight.data_ptr() == place and 0 < weight.abs().max() < 0.01
+    step.many([(x,)] * 2)
+    assert weight.data_ptr() == place and torch.equal(seen, weight)
+    last = weight.detach().clone()
+    del step
+    gc.collect()
+    assert torch.equal(weight, last)
 
 
 def test_the_step_that_was_not_finite_is_told_in_a_call_of_many(monkeypatch):

@@ -69,12 +69,12 @@ class Compiled:
 
     def queue(self, batches: Sequence[Sequence[Any]], now: StepInputs) -> bool:
         """Take a step, now or with those that wait (`flush`); whether there is room for another to wait with it."""
-        graph = self.last
-        if graph is None or not graph.room or graph is not self.graphs.get(self._key(batches)):
+        graph = self.graphs.get(self._key(batches))
+        if graph is None or not graph.room or self.last not in (graph, None):
             self.told.append(self(batches, now))
             return False
         graph.add(batches[0], now)
-        self.waiting = batches[0]
+        self.last, self.waiting = graph, batches[0]
         return graph.room > 0
 
     def flush(self) -> list[Tensor]:

@@ -222,24 +222,28 @@ class Graph:
         shrink = None
         if config.fit.clip not in (None, float("inf")):
             shrink = (config.fit.clip / (norm + 1e-6)).clamp(max=1)
-        first, second = BETAS
+        # A step that is not good changes nothing, by weights of 0, and by gradients of 0 where they may be infinite. So
+        # each tensor is read entry by entry and for itself alone, and a compiler may write it in its place.
+        first, second = (torch.where(good, torch.full_like(scale, 1 - b), 0.0) for b in BETAS)
+        kept = torch.where(good, torch.full_like(scale, BETAS[1]), 1.0)
+        decay, scale, weight = (torch.where(good, x, 0.0) for x in (decay, scale, weight))
         for k, gradient in enumerate(gradients):
             used = [self.used[i] for i in self.buffers.groups[k]]
             if not any(used):  # as in the eager step, whose optimizer leaves out what has no gradient
                 continue
             p, m, v = lists["parameter"][k], lists["exp_avg"][k], lists["exp_avg_sq"][k]
             g = gradient if shrink is None else gradient * shrink.to(gradient.dtype)
-            m_new = m + (1 - first) * (g - m)
-            v_new = second * v + (1 - second) * g * g
+            g = torch.where(good, g, 0.0)
+            m_new = m + first * (g - m)
+            v_new = kept * v + second * g * g
             shrunk = decay if all(used) else decay * self.buffers.marks(self.buffers.groups[k], used, p)
             p_new = p - shrunk * p if config.fit.weight_decay else p
             p_new = p_new - scale * m_new / (v_new.sqrt() * root + EPS)
-            p_new = torch.where(good, p_new, p)
-            m.copy_(torch.where(good, m_new, m))
-            v.copy_(torch.where(good, v_new, v))
+            m.copy_(m_new)
+            v.copy_(v_new)
             if "average" in lists:
                 average = lists["average"][k]
-                average.copy_(torch.where(good, average + weight * (p_new - average), average))
+                average.copy_(average + weight * (p_new - average))
             p.copy_(p_new)
         for name, old in inputs.objective.items():
             old.copy_(torch.where(good, after[name], old))

@@ -51,7 +51,7 @@ class TrainingStep:
         return outcome[0].clone()  # on a GPU the next step of the graph writes to the same place
 
     def many(self, batches: Iterable[Sequence[Any]]) -> Tensor:
-        """Take a step on each of some batches, small captured ones together; returns their losses, (batches,).
+        """Take a step on each of some batches, short captured ones together; returns their losses, (batches,).
 
         The numbers are those of the steps one by one; what gives the batches does not see the parameters between them.
         """

@@ -1,4 +1,4 @@
-"""`Block`: many steps of a small program in one call, as a loop inside the compiled function."""
+"""`Block`: many steps in one call, as a loop inside the compiled function that writes parameters where they lie."""
 
 from collections.abc import Sequence
 from math import prod
@@ -13,8 +13,7 @@ from .aten.rows import dtype_of
 from .translation import Translation
 
 MOST = 16  # steps a call
-FEW = 5_000  # operations of a step up to which a loop around it is soon compiled
-SMALL = 2**22  # bytes of what a step writes, and a quarter of it of what is handed to it, up to which it is short
+SMALL, SHORT = 2**20, 2**28  # bytes of what is handed to a step, and of what it writes, up to which many are short
 
 
 class Block:
@@ -35,7 +34,9 @@ class Block:
         self.stacks = [torch.zeros((MOST, *t.shape), dtype=t.dtype) for t in like]
         given = [*(inputs[i] for i in self.fixed), *self.stacks]
         shapes = [jax.ShapeDtypeStruct(tuple(t.shape), dtype_of(t.dtype)) for t in given]
-        self.run = jax.jit(self._steps).lower(jnp.zeros((), int), *shapes).compile()
+        given_away = [k for k, i in enumerate(self.fixed, 1) if i < own and i in translation.written]
+        steps = jax.jit(self._steps, donate_argnums=given_away)
+        self.run = steps.lower(jnp.zeros((), int), *shapes).compile()
 
     @torch.no_grad()
     def add(self, inputs: Sequence[Tensor]) -> None:
@@ -66,15 +67,15 @@ class Block:
             return i + 1, state, parts_of(state), told
 
         begin = [fixed[n] for n in written]
-        shapes, _ = jax.eval_shape(step, count, begin, parts_of(begin))
-        told = [jnp.zeros((MOST, *s.shape), s.dtype) for s in shapes]
+        each = [node.meta["val"] for node in self.translation.outputs]
+        told = [jnp.zeros((MOST, *t.shape), dtype_of(t.dtype)) for t in each]
         carried = jnp.zeros_like(count), begin, parts_of(begin), told
         _, state, _, told = lax.while_loop(lambda c: c[0] < count, body, carried)
         return told, state
 
 
 def suits(translation: Translation, inputs: Sequence[Tensor], own: int, given: Sequence[int]) -> bool:
-    """Whether steps are worth a loop: they are few operations that read and write little.
+    """Whether steps are worth a loop: they are handed little, and many of them end soon.
 
     None of them is a convolution, which is slow in XLA's loops.
     """
@@ -82,7 +83,7 @@ def suits(translation: Translation, inputs: Sequence[Tensor], own: int, given: S
     read = [inputs[i].nbytes for i in _varying(translation, inputs, own)]
     read += [prod(draw.shape) * draw.dtype.itemsize for draw in translation.draws]
     slow = any("convolution" in str(node.target) for node in translation.nodes)
-    small = len(translation.nodes) <= FEW and written <= SMALL and sum(read) <= SMALL // 4
+    small = written <= SHORT and sum(read) <= SMALL
     return small and not slow and not {*translation.written} & {*given}
 
 

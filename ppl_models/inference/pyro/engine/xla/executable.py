@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import ReferenceType, ref
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from ..recorder import NotCapturable
 from .aten.rows import dtype_of
 from .block import MOST, Block, suits
 from .cache import cached, cpu
+from .lent import Lent, lendable
 from .pieces import LONG, Pieces
 from .translation import Translation
 
@@ -40,14 +42,15 @@ class Xla:
 
     def __init__(self, graph: GraphModule, inputs: Sequence[Tensor], own: int, given: Sequence[int] = ()) -> None:
         self.own, self.kept = own, {}  # type: int, dict[int, jax.Array]
+        self.lent: dict[int, ReferenceType[Lent]] = {}  # the memory of kept ones that torch uses since they were told
         self.block: Block | None = None
         try:
             with wide(), jax.default_device(cpu()), cached():
                 self.translation = Translation(graph, inputs)
-                if given and suits(self.translation, inputs, own, given):
-                    self.block = Block(self.translation, inputs, own)
-                elif len(self.translation.nodes) > LONG:
+                if len(self.translation.nodes) > LONG:
                     self.once = Pieces(self.translation)
+                elif given and suits(self.translation, inputs, own, given):
+                    self.block = Block(self.translation, inputs, own)
                 else:
                     like = [(tuple(t.shape), t.dtype) for t in [*inputs, *self.translation.draws]]
                     like += [(part.shape, inputs[part.place].dtype) for part in self.translation.parts]
@@ -97,16 +100,32 @@ class Xla:
         for i, array in zip(self.translation.written, written, strict=True):
             if i < self.own:
                 self.kept[i] = array
+                if (lent := self._lent(i)) is not None:
+                    lent.went_to(array)
             else:
                 inputs[i].copy_(tensor_of(array))
         return [tensor_of(array) for array in outputs]
 
     def _array(self, i: int, tensor: Tensor) -> Any:
-        return self.kept[i] if i in self.kept else array_of(tensor)
+        if i in self.kept:
+            return self.kept[i]
+        lent = self._lent(i)
+        return lent.array if lent is not None and lent.is_of(tensor) else array_of(tensor)
+
+    def _lent(self, i: int) -> Lent | None:
+        return self.lent[i]() if i in self.lent else None
 
     def settled(self) -> dict[int, Tensor]:
         """The first inputs that were written since the last time, as tensors of JAX's memory, by number."""
-        found = {i: tensor_of(array) for i, array in self.kept.items()}
+        found: dict[int, Tensor] = {}
+        for i, array in self.kept.items():
+            if lendable(array):
+                lent = self._lent(i)
+                if lent is None or lent.array is not array:
+                    lent = Lent(array)
+                self.lent[i], found[i] = ref(lent), lent.tensor()
+            else:
+                found[i] = tensor_of(array)
         self.forget()
         return found
 

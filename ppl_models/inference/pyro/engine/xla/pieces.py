@@ -14,15 +14,12 @@ from torch.fx import Node
 
 from .aten.rows import dtype_of
 from .cutting import cuts, shapes
+from .in_place import VIEWS
 from .shifts import dim_of, place, shifted
 from .translation import Translation, computed, copies
 
 # operations from which a graph is cut: up to there one function is faster, and is compiled in half a minute
 LONG = 10_000
-# what costs nothing, and is done anew in each piece that needs it
-VIEWS = {"aten.slice.Tensor", "aten.squeeze.dim", "aten.transpose.int", "aten.select.int"} | {
-    f"aten.{name}.default" for name in ("t", "view", "unsqueeze", "alias", "detach", "permute", "expand")
-}
 
 
 @dataclass(eq=False)

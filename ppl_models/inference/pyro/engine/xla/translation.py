@@ -16,6 +16,7 @@ from ..capture import capture
 from ..recorder import NotCapturable
 from .aten import CONTIGUOUS, TABLE
 from .aten.rows import dtype_of
+from .in_place import last_reader, ordered
 
 # a normalization that writes its running moments, though its schema does not say so, and the one that gives them
 SILENT = torch.ops.aten.native_batch_norm.default
@@ -108,6 +109,9 @@ class Translation:
             raise NotCapturable(f"JAX has no translation of {', '.join(sorted(missing))} here")
         self.copies = {self.places[node.args[0]]: node for node in self.nodes if copies(node)}
         self.written = sorted(self.copies)
+        order = {node: i for i, node in enumerate(self.nodes)}
+        # what is written to inputs, and of each the last that reads it
+        self.news = {node.args[1]: (node.args[0], last_reader(node.args[0], order)) for node in self.copies.values()}
         found = {node: self._part(node) for node in self.nodes if str(node.target) == "aten.view.default"}
         self.parted = {node: part for node, part in found.items() if part is not None}
         self.parts = list(self.parted.values())
@@ -120,6 +124,9 @@ class Translation:
         for node in self.nodes:
             if node not in values and node.op == "call_function":
                 values[node] = computed(node, values)
+                if node in self.news:
+                    old, reader = self.news[node]
+                    values[node] = ordered(values[node], values[old], values.get(reader))
         return [values[node] for node in self.outputs], [values[self.copies[i]] for i in self.written]
 
     def _part(self, node: Node) -> Part | None:
