@@ -107,8 +107,8 @@ class Compiled:
         self.seen[key] = self.seen.get(key, 0) + 1
         if len(self.graphs) >= GRAPHS or (self.graphs and self.seen[key] <= PATIENCE):
             return False
-        if self.eager.config.fit.loss is not None and self.eager.steps is None:
-            return False  # one of Pyro's losses looks at the pair when it first meets it, which no capture may do
+        if not self.eager.met:
+            return False  # no capture may do what one of Pyro's losses does then
         before = Attributes(self.eager.model, self.eager.guide)
         try:
             if self.buffers is None:
