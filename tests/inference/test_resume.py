@@ -4,6 +4,7 @@ import itertools
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -238,6 +239,7 @@ def killed_on_the_way(
     return ended
 
 
+NEVER = "a loss of Pyro's", "a loss that runs the pair before"  # which no step can be captured with
 OFTEN = {
     False: ("plain", "patience, not stopped", "running statistics", "a loss that runs the pair before"),
     True: ("dynamic data", "a loss of a user's"),
@@ -247,7 +249,7 @@ OFTEN = {
 @pytest.mark.parametrize(
     ("name", "compile"),
     few(
-        [(name, compile) for name in CASES for compile in COMPILERS],
+        [(name, compile) for name in CASES for compile in COMPILERS if not (compile and name in NEVER)],
         lambda name, compile: name in OFTEN[bool(compile)] and compile != "inductor",
     ),
 )
@@ -362,6 +364,20 @@ def test_by_another_compiler_it_goes_on_with_a_note(first, then, tmp_path, monke
         f"the run was started with {by[0]} and goes on with {by[1]}: its end will not be that of an uninterrupted one "
         "bit for bit"
     ]
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_steps_that_no_compiler_takes_are_told_of_in_one_line(name, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        bomb(patch, Loop, "_save", True, 2)
+        with pytest.raises(Killed):
+            train(name, tmp_path, compile=True, every=1)
+    assert "compiler" not in read(tmp_path / PREVIOUS).about  # of the first step, after which nobody knows yet
+    assert read(tmp_path / CHECKPOINT).about["compiler"] == "eager"
+    for compile in (True, "xla"):
+        (note,) = train(name, tmp_path, compile=compile, every=1)[2]
+        assert note.startswith("steps run uncompiled: the value of a tensor is read")
+        shutil.copy(tmp_path / PREVIOUS, tmp_path / CHECKPOINT)
 
 
 # what cannot be resumed
