@@ -563,7 +563,7 @@ def alternating() -> tuple[Callable, Callable]:
 def hidden() -> tuple[Model, Guide]:
     """State where nobody looks: only another loss gives it away."""
     turns = iter(range(10**6))
-    return plain(lambda self, x, mean: mean + next(turns) % 2)
+    return plain(lambda self, x, mean: mean + next(turns) % 3)
 
 
 def own_generator(make: Callable) -> tuple[Model, Guide]:

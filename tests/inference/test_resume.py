@@ -1,8 +1,10 @@
 """Exact resume: a training that is ended at any moment and goes on comes to the end of one that was left alone."""
 
+import itertools
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import Trace_ELBO
+from pyro import poutine
+from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
 from pyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoNormal
 from torch import Tensor, nn
 from torch.distributions import constraints
@@ -115,6 +118,19 @@ def line(n: int = 50) -> tuple[Tensor, Tensor]:
     return x, 2 * x + 0.1 * torch.randn(n, generator=torch.Generator().manual_seed(5))
 
 
+class Own(ELBO):
+    """A loss of Pyro's kind, and one that can be captured."""
+
+    _get_trace = None
+
+    def differentiable_loss(self, model: Callable, guide: Callable, *args: Any) -> Tensor:
+        drawn = poutine.trace(guide).get_trace(*args)
+        return drawn.log_prob_sum() - poutine.trace(poutine.replay(model, drawn)).get_trace(*args).log_prob_sum()
+
+    def loss(self, *args: Any) -> float:
+        return self.differentiable_loss(*args).item()
+
+
 # name -> (a new pair, the data, arguments of fit); every=5 divides neither the epoch of six batches nor the 23 steps
 CASES: dict[str, tuple[Callable, Any, dict[str, Any]]] = {
     "plain": (modules, rows(), {}),
@@ -136,7 +152,9 @@ CASES: dict[str, tuple[Callable, Any, dict[str, Any]]] = {
     "every step": (modules, rows(), {"every": 1}),
     "epochs": (modules, rows(), {"steps": None, "epochs": 3.5, "every": None}),
     "free bits": (modules, rows(), {"objective": free_bits}),
-    "a loss of Pyro's": (modules, rows(), {"loss": Trace_ELBO()}),
+    "a loss of Pyro's": (modules, rows(), {"loss": Trace_ELBO}),
+    "a loss that runs the pair before": (modules, rows(), {"loss": TraceEnum_ELBO}),
+    "a loss of a user's": (modules, rows(), {"loss": Own}),
     "param store": (functions, line(), {}),
     "param store, no average": (functions, line(), {"ema": None, "validation": line(9)}),
     "autoguide": (auto(AutoNormal), line(), {}),
@@ -149,6 +167,8 @@ def train(name: str, folder: Path | None, **more: Any) -> list[Any]:
     make, data, arguments = CASES[name]
     pair = make()
     arguments = {"steps": STEPS, "batch_size": 8, "every": 5, "lr": 1e-2, "seed": 0, "progress": False, **arguments}
+    if "loss" in arguments:
+        arguments["loss"] = arguments["loss"]()  # which has not met the pair
     run = fit(*pair, data, **{**arguments, "folder": folder, "resume": True, **more})
     held = {f"{i}.{k}": v for i, p in enumerate(pair) if isinstance(p, nn.Module) for k, v in p.state_dict().items()}
     held |= {k: v.detach() for k, v in pyro.get_param_store().items()}
@@ -190,39 +210,62 @@ PLACES = {
     "after the lines": (History, "append", True),
     "after a record": (Loop, "_record", True),
 }
+# of the same names, where a step is compiled
+COMPILED = {
+    "before a step": (Compiled, "queue", False),
+    "after a step": (Compiled, "queue", True),
+    "within a step": (Compiled, "_take", False),
+}
+COMPILERS = False, "xla", "inductor"
 
 
-def killed_on_the_way(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, moments: random.Random) -> list[str]:
-    """Start the case and end it, at one place after the other; the places where it did end."""
-    ended = []
-    for place in moments.sample(sorted(PLACES), len(PLACES)):
+def places(compile: Any) -> dict[str, tuple]:
+    return {**PLACES, **COMPILED} if compile else PLACES
+
+
+def killed_on_the_way(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, moments: random.Random, compile: Any
+) -> list[str]:
+    """Start the case and end it, at one place after the other, of four where it is compiled; where it did end."""
+    ended, known = [], places(compile)
+    for place in moments.sample(sorted(known), 4 if compile else len(known)):
         with monkeypatch.context() as patch:
-            bomb(patch, *PLACES[place], count=moments.randint(1, 3))
+            bomb(patch, *known[place], count=moments.randint(1, 3))
             try:
-                train(name, folder)
+                train(name, folder, compile=compile)
             except Killed:
                 ended.append(place)
         torch.rand(3), random.random()  # whatever else goes on
     return ended
 
 
-OFTEN = ("plain", "patience, not stopped", "running statistics")
+NEVER = "a loss of Pyro's", "a loss that runs the pair before"  # which no step can be captured with
+OFTEN = {
+    False: ("plain", "patience, not stopped", "running statistics", "a loss that runs the pair before"),
+    True: ("dynamic data", "a loss of a user's"),
+}
 
 
-@pytest.mark.parametrize("name", few(CASES, lambda name: name in OFTEN))
-def test_ended_at_many_places_it_comes_to_the_same_end(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "compile"),
+    few(
+        [(name, compile) for name in CASES for compile in COMPILERS if not (compile and name in NEVER)],
+        lambda name, compile: name in OFTEN[bool(compile)] and compile != "inductor",
+    ),
+)
+def test_ended_at_many_places_it_comes_to_the_same_end(name, compile, tmp_path, monkeypatch):
     """One training, ended at up to twelve places one after the other, against one that was left alone."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    want = train(name, whole)
-    ended = killed_on_the_way(name, broken, monkeypatch, random.Random(name))
-    assert len(ended) >= 2, ended
-    assert_equal(want, train(name, broken))
+    want = train(name, whole, compile=compile)
+    ended = killed_on_the_way(name, broken, monkeypatch, random.Random(name), compile)
+    assert len(ended) >= (1 if compile else 2), ended
+    assert_equal(want, train(name, broken, compile=compile))
     assert_same(whole, broken)
     assert {path.name for path in broken.iterdir()} == {CHECKPOINT, PREVIOUS, SHOWN, LINES}
     # without a folder nothing is different, and a run that is through is left as it is
-    assert_equal(want, train(name, None, resume=False))
+    assert_equal(want, train(name, None, resume=False, compile=compile))
     before = {path.name: path.read_bytes() for path in broken.iterdir()}
-    assert_equal(want, train(name, broken))
+    assert_equal(want, train(name, broken, compile=compile))
     assert before == {path.name: path.read_bytes() for path in broken.iterdir()}
     # what is loaded from the folder is what the pair was left with
     pair = CASES[name][0]()
@@ -245,24 +288,28 @@ AMID = ("within a step", "validation", "writing", "between the files")
 
 
 @pytest.mark.parametrize(
-    ("count", "place"),
-    few([(n, place) for n in (1, 2, 7) for place in PLACES], lambda count, place: count == 2 and place in AMID),
+    ("compile", "count", "place"),
+    few(
+        [(compile, n, place) for compile in COMPILERS for n in (1, 2, 7) for place in PLACES],
+        lambda compile, count, place: not compile and count == 2 and place in AMID,
+    ),
 )
-def test_ended_once_at_each_place(place, count, tmp_path, monkeypatch):
-    want = train("validation", tmp_path / "whole")
+def test_ended_once_at_each_place(place, count, compile, tmp_path, monkeypatch):
+    want = train("validation", tmp_path / "whole", compile=compile)
     with monkeypatch.context() as patch:
-        bomb(patch, *PLACES[place], count=count)
+        bomb(patch, *places(compile)[place], count=count)
         try:
-            train("validation", tmp_path / "broken")
+            train("validation", tmp_path / "broken", compile=compile)
         except Killed:
             pass
         else:
             assert count == 7 and "step" not in place
-    assert_equal(want, train("validation", tmp_path / "broken"))
+    assert_equal(want, train("validation", tmp_path / "broken", compile=compile))
     assert_same(tmp_path / "whole", tmp_path / "broken")
 
 
-def test_a_callback_ends_or_fails_and_what_it_draws_and_adds_is_no_matter(tmp_path):
+@pytest.mark.parametrize("compile", few(COMPILERS, lambda compile: not compile))
+def test_a_callback_ends_or_fails_and_what_it_draws_and_adds_is_no_matter(compile, tmp_path):
     def noisy(run: Any) -> None:
         run.history[-1]["drawn"] = len(run.history)
         torch.rand(3), random.random()
@@ -276,40 +323,61 @@ def test_a_callback_ends_or_fails_and_what_it_draws_and_adds_is_no_matter(tmp_pa
         noisy(run)
         return run.history[-1]["step"] == 15
 
-    want = train("plain", tmp_path / "whole", callbacks=noisy)
+    how = {"compile": compile}
+    want = train("plain", tmp_path / "whole", callbacks=noisy, **how)
     with pytest.raises(Killed):
-        train("plain", tmp_path / "broken", callbacks=failing)
+        train("plain", tmp_path / "broken", callbacks=failing, **how)
     assert read(tmp_path / "broken" / CHECKPOINT).about["step"] == 10
-    assert_equal(want, train("plain", tmp_path / "broken", callbacks=noisy))
+    assert_equal(want, train("plain", tmp_path / "broken", callbacks=noisy, **how))
     assert_same(tmp_path / "whole", tmp_path / "broken")
     assert [record["drawn"] for record in want[1]] == [1, 2, 3, 4, 5]
-    plain = train("plain", None, resume=False)
+    plain = train("plain", None, resume=False, **how)
     assert not [k for k in plain[0] if not equal(plain[0][k], want[0][k])]
     # one that ended it has ended it: resuming changes nothing
-    ended = train("plain", tmp_path / "ended", callbacks=last)
+    ended = train("plain", tmp_path / "ended", callbacks=last, **how)
     assert ended[1][-1]["step"] == 15 and "by the callback last" in ended[2][0]
-    assert_equal(ended, train("plain", tmp_path / "ended", callbacks=last))
+    assert_equal(ended, train("plain", tmp_path / "ended", callbacks=last, **how))
 
 
-def test_a_longer_training_goes_on_where_it_ended(tmp_path):
+@pytest.mark.parametrize("compile", few(COMPILERS, lambda compile: not compile))
+def test_a_longer_training_goes_on_where_it_ended(compile, tmp_path):
     """With a constant rate, more steps are those of a run that was to be so long from the start."""
     for name in ("no average", "patience, not stopped"):
-        more = {"schedule": "constant", "every": 4}
+        more = {"schedule": "constant", "every": 4, "compile": compile}
         want = train(name, tmp_path / name / "long", steps=24, **more)
         train(name, tmp_path / name / "short", steps=12, **more)
         assert_equal(want, train(name, tmp_path / name / "short", steps=24, **more))
 
 
-def test_a_compiled_training_comes_to_the_same_end(tmp_path, monkeypatch):
-    name = "dynamic data"
-    want = train(name, tmp_path / "whole", compile=True)
-    for count in (8, 13):
-        with monkeypatch.context() as patch:
-            bomb(patch, Compiled, "queue", True, count)
-            with pytest.raises(Killed):
-                train(name, tmp_path / "broken", compile=True)
-    assert_equal(want, train(name, tmp_path / "broken", compile=True))
-    assert_same(tmp_path / "whole", tmp_path / "broken")
+@pytest.mark.parametrize(
+    ("first", "then"),
+    few(itertools.permutations(COMPILERS, 2), lambda first, then: "inductor" not in (first, then)),
+)
+def test_by_another_compiler_it_goes_on_with_a_note(first, then, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        bomb(patch, Loop, "_save", True, 2)
+        with pytest.raises(Killed):
+            train("plain", tmp_path, compile=first)
+    notes = train("plain", tmp_path, compile=then)[2]
+    by = [f"steps compiled by {compile}" if compile else "eager steps" for compile in (first, then)]
+    assert notes == [
+        f"the run was started with {by[0]} and goes on with {by[1]}: its end will not be that of an uninterrupted one "
+        "bit for bit"
+    ]
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_steps_that_no_compiler_takes_are_told_of_in_one_line(name, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        bomb(patch, Loop, "_save", True, 2)
+        with pytest.raises(Killed):
+            train(name, tmp_path, compile=True, every=1)
+    assert "compiler" not in read(tmp_path / PREVIOUS).about  # of the first step, after which nobody knows yet
+    assert read(tmp_path / CHECKPOINT).about["compiler"] == "eager"
+    for compile in (True, "xla"):
+        (note,) = train(name, tmp_path, compile=compile, every=1)[2]
+        assert note.startswith("steps run uncompiled: the value of a tensor is read")
+        shutil.copy(tmp_path / PREVIOUS, tmp_path / CHECKPOINT)
 
 
 # what cannot be resumed
@@ -485,17 +553,26 @@ def killings(case: str, tmp_path: Path, kills: int, seed: int, **more: Any) -> d
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_killed_at_random_moments(tmp_path):
-    found = killings("dynamic data", tmp_path, 6, seed=0, steps=90, every=3)
+@pytest.mark.parametrize("compile", COMPILERS)
+def test_killed_at_random_moments(compile, tmp_path):
+    found = killings("dynamic data", tmp_path, 6, seed=0, steps=90, every=3, compile=compile)
     print(found)
     assert found["kills"] == 6
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-@pytest.mark.parametrize(("case", "every"), [("dynamic data", 1), ("running statistics", 3)])
-def test_killed_at_thirty_random_moments(case, every, tmp_path):
-    found = killings(case, tmp_path, 30, seed=1, steps=150 * every, every=every)
+@pytest.mark.parametrize(
+    ("case", "every", "compile"),
+    [
+        ("dynamic data", 1, False),
+        ("running statistics", 3, False),
+        ("running statistics", 30, "xla"),
+        ("dynamic data", 10, "inductor"),
+    ],
+)
+def test_killed_at_thirty_random_moments(case, every, compile, tmp_path):
+    found = killings(case, tmp_path, 30, seed=1, steps=150 * every, every=every, compile=compile)
     print(found)
     assert found["kills"] == 30 and max(found["steps"]) > 30 and found["at start"] < 30
 
@@ -516,12 +593,19 @@ def interrupted(words: list[str], number: int, folder: Path, cwd: Path | None = 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 @pytest.mark.parametrize(
-    ("number", "code"),
-    few([(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 128 + signal.SIGTERM)], lambda number, code: code < 0),
+    ("number", "code", "compile"),
+    few(
+        [
+            (*each, compile)
+            for each in ((signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 128 + signal.SIGTERM))
+            for compile in COMPILERS
+        ],
+        lambda number, code, compile: code < 0 and not compile,
+    ),
 )
-def test_a_signal_saves_and_says_how_to_go_on(number, code, tmp_path):
+def test_a_signal_saves_and_says_how_to_go_on(number, code, compile, tmp_path):
     """Between two steps, not at a record alone; workers hear Ctrl-C too."""
-    more = {"steps": 4000, "every": 70, "schedule": "constant", "compile": False}
+    more = {"steps": 4000, "every": 70, "schedule": "constant", "compile": compile}
     found, _, errors = interrupted(command("workers", tmp_path / "run", **more), number, tmp_path / "run")
     assert found == code, errors
     done = read(tmp_path / "run" / CHECKPOINT).about["step"]

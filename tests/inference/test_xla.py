@@ -7,7 +7,7 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,7 +27,7 @@ from ppl_models.inference.pyro.feeding.batches import Batches
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read
 from ppl_models.inference.pyro.training.training_step import training_step
 from tests.helpers.cases import few
-from tests.helpers.uncompiled import as_it_is
+from tests.helpers.uncompiled import AsItIs, as_it_is
 from tests.inference.test_compiled import (
     GUIDES,
     MODELS,
@@ -216,6 +216,52 @@ def test_asked_for_xla_alone_steps_run_uncompiled_with_the_reason():
     b = trained(gammas, rows(), "xla")
     assert b.run.notes[-1] == "steps run uncompiled: the draw aten._standard_gamma depends on a tensor"
     close(trained(gammas, rows(), False), b, 0.0)
+
+
+CALL = Xla.__call__
+
+
+def other_numbers(self: Xla, inputs: Sequence[Tensor]) -> list[Tensor]:
+    return [t + 1 for t in CALL(self, inputs)]
+
+
+def failing(self: Any, inputs: Sequence[Tensor]) -> list[Tensor]:
+    raise RuntimeError("no memory")
+
+
+@pytest.mark.parametrize(
+    ("call", "why"),
+    [
+        (other_numbers, "the compiled step has the loss "),
+        (failing, "the compiled step fails (RuntimeError: no memory)"),
+    ],
+)
+def test_where_its_step_is_not_the_eager_one_another_compiler_takes_it(call, why, tmp_path, monkeypatch):
+    """With what the trial wrote undone; unless XLA was asked for, or the programs are another one at every run."""
+    monkeypatch.setattr(Xla, "__call__", call)
+    taken: list[Any] = []
+    monkeypatch.setattr(compilers, "Inductor", as_it_is(taken.append))
+    a = trained(plain, rows(), False)
+    b = trained(plain, rows(), True, folder=tmp_path)
+    assert len(taken) == 1
+    assert b.run.notes[-1].startswith(f"steps are compiled by Inductor, not by XLA: {why}")
+    assert read(tmp_path / CHECKPOINT).about["compiler"] == "inductor"
+    close(a, b, 1e-5)
+    b = trained(plain, rows(), "xla")
+    assert b.run.notes[-1].startswith(f"steps run uncompiled: {why}")
+    close(a, b, 0.0)
+    monkeypatch.setattr(AsItIs, "__call__", failing)
+    b = trained(plain, rows(), True)
+    assert b.run.notes[-1] == "steps run uncompiled: the compiled step fails (RuntimeError: no memory)"
+    close(a, b, 0.0)
+
+
+def test_a_program_that_is_another_one_at_every_run_is_given_to_no_other_compiler(monkeypatch):
+    turns = iter(range(10**6))
+    taken: list[Any] = []
+    monkeypatch.setattr(compilers, "Inductor", as_it_is(taken.append))
+    b = trained(lambda: plain(lambda self, x, mean: mean + next(turns) % 2), rows(), True)
+    assert not taken and b.run.notes[-1].endswith("; the programs do something else at every run")
 
 
 def compiled(function: Callable, *inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:

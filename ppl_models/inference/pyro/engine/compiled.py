@@ -14,7 +14,7 @@ from .compilers import Compiler, compiled
 from .flat_parameters import Buffers
 from .graph import Graph
 from .python_state import Attributes
-from .recorder import NotCapturable
+from .recorder import Miscompiled, NotCapturable
 from .step import Eager, StepInputs
 
 PATIENCE = 20  # eager steps that a further shape of batch takes before it is captured as well
@@ -107,8 +107,8 @@ class Compiled:
         self.seen[key] = self.seen.get(key, 0) + 1
         if len(self.graphs) >= GRAPHS or (self.graphs and self.seen[key] <= PATIENCE):
             return False
-        if self.eager.config.fit.loss is not None and self.eager.steps is None:
-            return False  # one of Pyro's losses looks at the pair when it first meets it, which no capture may do
+        if not self.eager.met:
+            return False  # no capture may do what one of Pyro's losses does then
         before = Attributes(self.eager.model, self.eager.guide)
         try:
             if self.buffers is None:
@@ -118,10 +118,7 @@ class Compiled:
             # detached: one tensor given as two arguments is two inputs of the graph
             example = [x.detach() if isinstance(x, Tensor) else x for x in batches[0]]
             with self.busy("compiling the step"), abandoned():
-                graph = Graph(self.eager, self.buffers, example, self._compiled, whole)
-                if (carried := before.restore(t for function in graph.functions for t in function.fixed)) is not None:
-                    raise NotCapturable(carried)
-                graph.check(example, now)
+                graph = self._graph(example, now, whole, before)
         except NotCapturable as why:
             self.reason = str(why)
         finally:
@@ -136,6 +133,24 @@ class Compiled:
             return False
         self.graphs[key] = graph
         return True
+
+    def _graph(self, example: Sequence[Any], now: StepInputs, whole: bool, before: Attributes) -> Graph:
+        """A graph whose step is the eager one; by Inductor where nobody has asked for XLA, and that of XLA is not."""
+        asked = self.compiler
+        graph = Graph(self.eager, self.buffers, example, self._compiled, whole)
+        if (carried := before.restore(t for function in graph.functions for t in function.fixed)) is not None:
+            raise NotCapturable(carried)
+        try:
+            graph.check(example, now)
+            return graph
+        except Miscompiled as error:
+            if asked is not None or self.compiler != "xla":
+                raise
+            self.compiler, why = "inductor", str(error)
+            before.restore()
+        graph = self._graph(example, now, whole, before)
+        self.say(f"steps are compiled by Inductor, not by XLA: {why}")
+        return graph
 
     def _compiled(self, graph: GraphModule, inputs: Sequence[Tensor], own: int, given: Sequence[int]) -> Compiler:
         found = compiled(graph, inputs, own, given, self.compiler, self.say)

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from .flat_parameters import Buffers
 from .function import Compile, Function
-from .recorder import NotCapturable
+from .recorder import Miscompiled, NotCapturable
 from .step import BETAS, EPS, Eager, StepInputs, negative, outcome
 
 
@@ -143,23 +143,30 @@ class Graph:
         """Try the step, and leave no trace of it.
 
         Raises:
-            NotCapturable: its loss is not that of the eager step from the same state of the generators.
+            Miscompiled: it fails, or its loss is not that of the eager step from the same state of the generators.
+            NotCapturable: neither is that of the eager step at a second time.
         """
         eager, cuda = self.eager, [self.device] if self.device.type == "cuda" else []
         with torch.no_grad():
             before = [t.clone() for t in self._touched()]
+
+        @torch.no_grad()
+        def loss() -> Tensor:
             with torch.random.fork_rng(cuda), pyro.validation_enabled(False):
                 state = eager.slots.objective
-                expected = negative(eager.config, eager.model, eager.guide, batch, now.beta, state).value
-        with torch.no_grad():
+                found = negative(eager.config, eager.model, eager.guide, batch, now.beta, state).value
             _put_back(self._touched(), before)
+            return found
+
+        expected = loss()
+        with torch.no_grad():
             with torch.random.fork_rng(cuda):
                 group, eager.group = eager.group, None
                 try:
                     found, _, _, taken = self([batch], now)[:4].unbind()
                     waits = bool(cuda) and self._waits(batch, now)
                 except Exception as error:  # noqa: BLE001 (what a compiler has overlooked: eager steps will tell)
-                    raise NotCapturable(f"the compiled step fails ({type(error).__name__}: {error})"[:200]) from error
+                    raise Miscompiled(f"the compiled step fails ({type(error).__name__}: {error})"[:200]) from error
                 finally:
                     eager.group = group
                     for function in self.functions:
@@ -169,10 +176,10 @@ class Graph:
         close = torch.isclose(found, expected.to(found), rtol=rough, atol=rough)
         left_out = taken == 0 if eager.config.fit.skip is not None else torch.zeros_like(close)  # which tells no loss
         if not bool(close | left_out | ~torch.isfinite(expected)):
-            raise NotCapturable(
-                f"the captured step has the loss {found.item():.6g} where the eager one has {expected.item():.6g}; do "
-                "the programs do something else at every run?"
-            )
+            told = f"the compiled step has the loss {found.item():.6g} where the eager one has {expected.item():.6g}"
+            if torch.isclose(loss(), expected, rtol=rough, atol=rough):
+                raise Miscompiled(told)
+            raise NotCapturable(f"{told}; the programs do something else at every run")
         for function in self.functions if cuda and not waits else ():
             function.record(self.device)
 

@@ -82,6 +82,17 @@ class Attributes:
         return carried
 
 
+@contextmanager
+def undone(modules: Iterable[nn.Module], attributes: Attributes) -> Iterator[None]:
+    """Inside, programs may run, whose buffers and attributes are afterwards what they were."""
+    buffers = [buffer for module in modules for buffer in module.buffers()]
+    before = [buffer.clone() for buffer in buffers]
+    yield
+    attributes.restore()
+    for buffer, value in zip(buffers, before, strict=True):
+        buffer.data.copy_(value)
+
+
 def _state(value: Any) -> Any:
     """The state of a generator of Python's or NumPy's, None for anything else."""
     if isinstance(value, random.Random):

@@ -35,6 +35,10 @@ class NotCapturable(Exception):
     """Why a program cannot be captured, in one line."""
 
 
+class Miscompiled(NotCapturable):
+    """What a compiler has made of a captured step is another step, or fails: another compiler may do better."""
+
+
 class Mark:
     """The node that gave a tensor, as an attribute of it, which no copy of the tensor takes along."""
 

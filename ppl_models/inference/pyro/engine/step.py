@@ -179,6 +179,7 @@ class Eager:
 
     Attributes:
         halted: set by the first step that was not finite, after which none is taken; a GPU is not asked at each step.
+        met: whether one of Pyro's losses has seen the pair, at which it looks when it first meets it.
     """
 
     def __init__(
@@ -198,6 +199,7 @@ class Eager:
         )
         self.halted = torch.zeros((), dtype=torch.bool, device=slots.parameters[0].device)  # by what is not finite
         self.steps: int | None = None  # that the optimizer has counted
+        self.met = config.fit.loss is None
         self.value: Tensor | None = None  # of the last batch, with its terms, for the message of an error
         self.found: list[Terms] = []
 
@@ -210,11 +212,8 @@ class Eager:
         """
         slots, config = self.slots, self.config
         self.optimizer.zero_grad(set_to_none=True)
-        tellings, state, self.found = (
-            [],
-            slots.objective,
-            [],
-        )  # what the last step held is let go before this one needs its own
+        # what the last step held is let go before this one needs its own
+        tellings, state, self.found = [], slots.objective, []
         with pyro.validation_enabled(False):
             for batch in batches:
                 value, told, self.found, state = negative(config, self.model, self.guide, batch, now.beta, state)
@@ -223,7 +222,7 @@ class Eager:
                 (value / len(batches) if len(batches) > 1 else value).backward()
                 self.value = value.detach()
                 tellings.append(told)
-        told = sum(tellings) / len(batches)
+        self.met, told = True, sum(tellings) / len(batches)
         gradients = [p.grad for p in slots.parameters if p.grad is not None]
         if self.group is not None:
             self.group.average_([*gradients, told, *state.values()])

@@ -19,7 +19,8 @@ from ...objectives.bounds import elbo
 from ...resuming.training_record import check_training, checked, usable
 from ..engine.compiled import Compiled
 from ..engine.compilers import has_xla
-from ..engine.step import Eager, StepInputs
+from ..engine.python_state import Attributes, undone
+from ..engine.step import Eager, StepInputs, negative
 from ..feeding.batches import Batches
 from ..feeding.columns import Columns
 from ..passes.messengers import Weighed
@@ -68,6 +69,7 @@ class PyroEngine:
         self.betas, self.rates = config.betas(), config.rates(total)
         self.step: Eager | Compiled = eager
         self.compiler: str | None = None  # that a run which goes on was started with, or "eager"
+        self.again = False  # whether it goes on
         self.tally = torch.zeros(4 + len(self.latents), device=self.device)
         self.recent: list[tuple[StepInputs, Sequence[Any]]] = []  # the last steps, and a batch of each
         self.told: list[Tensor] = []  # what they told
@@ -93,6 +95,8 @@ class PyroEngine:
                 self.rest(batch, step * count + i)
             now = StepInputs(step, self.config.lr * self.rates(step), self.betas(step))
             self.recent.append((now, batches[-1]))
+            if self.again and not self.eager.met:
+                self._meet(batches[0], now)
             if isinstance(self.step, Eager):
                 self.told.append(self.step(batches, now))
                 break
@@ -102,8 +106,8 @@ class PyroEngine:
             self.told = self.step.flush()
         for each in self.told:
             self.tally += each
-        if self.say is not None:
-            self._tell_compiler()
+        if self.say is not None and (now := self._compiler()) is not None:
+            self._tell(now)
         if self.device.type != "cuda" or any((now.step + 1) % LOOK == 0 for now, _ in self.recent):
             self._check()
         return len(self.recent)
@@ -155,8 +159,9 @@ class PyroEngine:
                 state = {name: tensor.clone() for name, tensor in state.items()}
                 last = [p.detach().clone() for p in self.slots.parameters]
                 self._set(self.best)
+            settled = {} if (compiler := self._compiler()) is None else {"compiler": compiler}
             try:
-                save(self.path, self.saved, state, {**about, "world": len(each), "compiler": self._compiler()})
+                save(self.path, self.saved, state, {**about, "world": len(each), **settled})
             finally:
                 if best:
                     self._set(last)
@@ -179,7 +184,7 @@ class PyroEngine:
                 f"fit: found {world} processes, the run in {self.path.parent} was started with {about['world']}; "
                 "resume with as many"
             )
-        self.compiler = about.get("compiler")
+        self.again, self.compiler = True, about.get("compiler")
         load(self.path, self.saved)
         with usable(self.path):
             self.slots.restore(state)
@@ -228,10 +233,17 @@ class PyroEngine:
         few = self.config.compile == "auto" and not self.config.captured(self.total, self.device.type, xla=False)
         return few or chosen in (self.config.compile, self.compiler)
 
-    def _tell_compiler(self) -> None:
-        """Say how the steps run, after the first, where nobody has asked for it or it is not as it was."""
-        now = self._compiler()
-        if self.compiler is not None and self.compiler != now:
+    def _meet(self, batch: Sequence[Any], now: StepInputs) -> None:
+        """Let one of Pyro's losses look at the pair, as it did before the run was ended, and leave no other trace."""
+        kept, eager = rng_state(self.device), self.eager
+        with undone(self.programs, Attributes(eager.model, eager.guide)):
+            negative(eager.config, eager.model, eager.guide, batch, now.beta, {})
+        set_rng_state(kept, self.device)
+        eager.met = True
+
+    def _tell(self, now: str) -> None:
+        """Say how the steps run, where nobody has asked for it or it is not as it was."""
+        if self.compiler not in (None, now):
             self.say(
                 f"the run was started with {_steps(self.compiler)} and goes on with {_steps(now)}: its end will not be "
                 "that of an uninterrupted one bit for bit"
@@ -240,10 +252,11 @@ class PyroEngine:
             self.say(f"{self.total} steps are enough to have them compiled, by {now}; compile=False is without")
         self.say = None
 
-    def _compiler(self) -> str:
-        """By which steps are compiled, or "eager"."""
-        compiled = isinstance(self.step, Compiled) and self.step.reason is None
-        return self.step.compiler or self._chosen() if compiled else "eager"
+    def _compiler(self) -> str | None:
+        """By which steps are compiled, or "eager"; None as long as that is not settled."""
+        if isinstance(self.step, Eager) or self.step.reason is not None:
+            return "eager"
+        return self.step.compiler if self.step.graphs else None
 
     def _settle(self) -> None:
         """Let the tensors of the pair be what the steps have made of them."""
