@@ -146,6 +146,21 @@ def test_a_guide_is_its_twin(name, guide, family):
     check(*built(name), (data(),), guide, family=family, hidden=8)
 
 
+FLOWS = ("iaf:hidden=6,context=3,depth=2", "maf:hidden=6,context=3", "nsf:hidden=6,context=3,steps=1")
+
+
+@pytest.mark.parametrize(
+    ("guide", "family"),
+    few(
+        [(guide, family) for guide in GUIDES for family in FLOWS],
+        lambda *case: case in (("Ladder", FLOWS[0]), ("SelfReflective", FLOWS[2])),
+    ),
+)
+def test_a_guide_of_flows_is_its_twin(guide, family):
+    """The density of values that no factor has drawn, which the slow direction of the steps gives, and its gradient."""
+    check(*built("two-blocks"), (data(),), guide, family=family, hidden=8)
+
+
 def test_an_infused_guide_is_its_twin():
     check(*built("infusion"), (data(),), "Infused", rate=0.3, width=0.1, image=(2, 2, 4))
 

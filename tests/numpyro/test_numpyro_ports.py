@@ -32,6 +32,7 @@ KEY, ROWS = jax.random.key(0), 4
 # pairs that are compared every time; guides with an order of their own are compared in test_numpyro_guides
 OFTEN = (*(("hierarchical-vae", "ladder"), ("sere-vae", "self-reflective"), ("infusion", "infused")),)
 PARTS = ("bijectors", "distributions", "ladder", "likelihoods", "nets", "pixelcnn", "pixels")
+FLOWS = ("flows.autoregressive", "flows.priors")
 
 
 # every program has a port
@@ -58,7 +59,7 @@ def test_every_model_is_among_those_that_are_compared():
     assert SIZES.keys() == names.catalogue("model").keys()
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", (*PARTS, *FLOWS))
 def test_parts_have_ports(part):
     """Every public class and function of a file of parts is in the file of that name."""
     ours = importlib.import_module(f"ppl_models.parts.{part}")
@@ -112,17 +113,18 @@ def rows(model: str) -> torch.Tensor:
     return x if model in ("linear-gaussian", "infusion") else (x < 0.5).double()
 
 
-def built(model: str, guide: str, **options: str) -> tuple[tuple, tuple, torch.Tensor]:
+def built(model: str, guide: str, family: str | None = None, **options: str) -> tuple[tuple, tuple, torch.Tensor]:
     """((Pyro model, guide), (NumPyro model, guide) of the same weights, data)."""
     torch.manual_seed(0)
     x, sizes = rows(model), {**SIZES[model], **options}
     p = names.catalogue("model")[model](**sizes)
-    q = names.catalogue("guide")[guide](p, x[:3], **GUIDE_SIZES[guide])
+    of_guide = {**GUIDE_SIZES[guide], **({} if family is None else {"family": family})}
+    q = names.catalogue("guide")[guide](p, x[:3], **of_guide)
     for parameter in (*p.parameters(), *q.parameters()):  # what starts at zero hides mistakes
         parameter.data += 0.1 * torch.randn_like(parameter)
     port = like_torch(names.catalogue("model", "numpyro")[model](**sizes, key=KEY), p)
     example = jnp.asarray(x[:3].numpy())
-    port_guide = names.catalogue("guide", "numpyro")[guide](port, example, **GUIDE_SIZES[guide], key=KEY)
+    port_guide = names.catalogue("guide", "numpyro")[guide](port, example, **of_guide, key=KEY)
     return (p, q), (port, like_torch(port_guide, q)), x
 
 
@@ -142,6 +144,34 @@ def test_what_is_scored_at_every_step_is_what_torch_scores(wide, monkeypatch, mo
     assert {"x", "x1"} <= sites
     pair[0].eval()
     assert same_terms(monkeypatch, pair, ports, x) == {"x"}
+
+
+GUIDES_OF_FLOWS = [guide for guide in GUIDE_SIZES if guide not in FITS]
+FAMILIES = ("iaf:hidden=6,context=3,depth=2", "maf:hidden=6,context=3", "nsf:hidden=6,context=3,steps=1")
+PRIORS = ("maf:hidden=6,steps=2", "maf-mean:hidden=6,steps=2,depth=2", "nsf:hidden=6,steps=2,passes=2,bins=3")
+IN_FLOWS = [  # (model, its options, guide, family)
+    *(("sere-vae", {}, guide, family) for guide in GUIDES_OF_FLOWS for family in FAMILIES),
+    *((model, {"prior": word}, "mean-field", None) for model in ("vae", "pixel-vae") for word in PRIORS),
+    *(("vae", {"prior": PRIORS[0]}, guide, FAMILIES[0]) for guide in GUIDES_OF_FLOWS),
+    *(
+        ("sere-vae", {"bijection": word, "prior": prior}, guide, family)
+        for word in ("rank-one", "spline", "identity")
+        for prior in ("learned", "standard")
+        for guide, family in (("self-reflective", "diagonal"), ("ladder", FAMILIES[0]))
+    ),
+]
+FLOWS_OFTEN = (
+    ("sere-vae", {}, "faithful", FAMILIES[1]),
+    ("vae", {"prior": PRIORS[0]}, "ladder", FAMILIES[0]),
+    ("sere-vae", {"bijection": "spline", "prior": "standard"}, "self-reflective", "diagonal"),
+    ("sere-vae", {"bijection": "identity", "prior": "standard"}, "self-reflective", "diagonal"),
+)
+
+
+@pytest.mark.parametrize(("model", "options", "guide", "family"), few(IN_FLOWS, lambda *case: case in FLOWS_OFTEN))
+def test_flows_are_those_of_torch(wide, monkeypatch, model, options, guide, family):
+    """Families, priors and bijections of autoregressive steps: as above, of draws that are pushed through them."""
+    same_terms(monkeypatch, *built(model, guide, family, **options))
 
 
 def same_terms(monkeypatch: pytest.MonkeyPatch, pair: tuple, ports: tuple, x: torch.Tensor) -> set[str]:

@@ -83,7 +83,8 @@ def unit_divergence(name: str, q: Site, p: Site, analytic: bool) -> tuple[Array,
     closed = between(one.base, other.base) if analytic and alike and _scaled_alike(q, p) else None
     if closed is not None:
         return weighed(closed, q, one), events
-    return weighed(one.base.log_prob(value), q, one) - weighed(other.base.log_prob(value), p, other), events
+    made = [q["intermediates"]] if q["intermediates"] and one.base is q["fn"] else []  # of its own draw
+    return weighed(one.base.log_prob(value, *made), q, one) - weighed(other.base.log_prob(value), p, other), events
 
 
 def scaled(density: Array, site: Site, events: int = 0) -> Array:

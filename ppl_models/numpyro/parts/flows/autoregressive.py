@@ -111,7 +111,8 @@ class Autoregressive(Transform):
     """Port of `ppl_models.parts.flows.autoregressive.Autoregressive`.
 
     log|det| of a pair that a call has made comes from that call: as its `intermediates`, or because x and y are the
-    very arrays of the last one. Two maps are equal if their networks and contexts are the very same arrays.
+    very arrays of the last one, of which the one is known without a call from the other. Two maps are equal if their
+    networks and contexts are the very same arrays.
     """
 
     domain = constraints.real_vector
@@ -128,21 +129,25 @@ class Autoregressive(Transform):
 
     def __call__(self, x: Array) -> Array:
         """y of x, (*batch, n) both."""
-        x = self._spread(x)
-        f = self._map(x)
-        return self._keep(f, x, f(x))[1]
+        if self._made is None or self._made[0] is not x:
+            x = self._spread(x)
+            f = self._map(x)
+            self._keep(f, x, f(x))
+        return self._last()[1]
 
     def call_with_intermediates(self, x: Array) -> tuple[Array, Array]:
         """y, and log|det dy/dx|, (*batch,)."""
-        y = self(x)
-        return y, self._volume()
+        self(x)
+        return self._last()[1:]
 
     def _inverse(self, y: Array) -> Array:
-        y = self._spread(y)
-        # the numbers of the first level read no entries: they are right in the first pass, whatever x is
-        x = lax.fori_loop(0, self.net.passes - 1, lambda _, x: self._map(x)._inverse(y), jnp.zeros_like(y))
-        f = self._map(x)
-        return self._keep(f, f._inverse(y), y)[0]
+        if self._made is None or self._made[1] is not y:
+            y = self._spread(y)
+            # the numbers of the first level read no entries: they are right in the first pass, whatever x is
+            x = lax.fori_loop(0, self.net.passes - 1, lambda _, x: self._map(x)._inverse(y), jnp.zeros_like(y))
+            f = self._map(x)
+            self._keep(f, f._inverse(y), y)
+        return self._last()[0]
 
     def log_abs_det_jacobian(self, x: Array, y: Array, intermediates: Any = None) -> Array:
         """log|det dy/dx|, (*batch,)."""
@@ -151,7 +156,7 @@ class Autoregressive(Transform):
         if self._made is None or self._made[0] is not x or self._made[1] is not y:
             x = self._spread(x)
             return self._map(x).log_abs_det_jacobian(x, y).sum(-1)
-        return self._volume()
+        return self._made[2]
 
     def forward_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Of y, for x of a shape: batches broadcast with those of the contexts."""
@@ -187,13 +192,12 @@ class Autoregressive(Transform):
         same = jnp.shape(x) == shape and jnp.result_type(x) == dtype
         return x if same else jnp.broadcast_to(x, shape).astype(dtype)
 
-    def _keep(self, f: Transform, x: Array, y: Array) -> tuple[Array, Array]:
+    def _keep(self, f: Transform, x: Array, y: Array) -> None:
         self._made = x, y, f.log_abs_det_jacobian(x, y).sum(-1)
-        return x, y
 
-    def _volume(self) -> Array:
+    def _last(self) -> tuple[Array, Array, Array]:
         assert self._made is not None
-        return self._made[2]
+        return self._made
 
 
 class Backward(_InverseTransform):
@@ -204,7 +208,7 @@ class Backward(_InverseTransform):
     def call_with_intermediates(self, x: Array) -> tuple[Array, Array]:
         """y, and log|det dy/dx|, (*batch,)."""
         y = self(x)
-        return y, -self._inv._volume()
+        return y, -self._inv._last()[2]
 
     def log_abs_det_jacobian(self, x: Array, y: Array, intermediates: Any = None) -> Array:
         """log|det dy/dx|, (*batch,)."""
