@@ -42,7 +42,10 @@ ModelSizes = Annotated[
     list[str] | None, opt("-m", "--model", metavar="KEY=VALUE", help="A size of the model; repeatable.")
 ]
 DataName = Annotated[
-    str, opt(metavar="NAME", help="A data set (`ppl-models list data`), folder:PATH, or a .npy or .npz file.")
+    str,
+    opt(
+        "--data", "-d", metavar="NAME", help="A data set (`ppl-models list data`), folder:PATH, or a .npy or .npz file."
+    ),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 Trust = Annotated[

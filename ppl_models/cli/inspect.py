@@ -14,7 +14,10 @@ from .app import DataName, Debug, ModelName, ModelSizes, Quiet, Seed, app, count
 @app.command(no_args_is_help=True)
 def inspect(
     model: ModelName,
-    guide: Annotated[str, typer.Argument(help="Likewise, pyro.infer.autoguide:AutoNormal among others.")],
+    guide: Annotated[
+        str | None,
+        typer.Argument(help="Likewise, pyro.infer.autoguide:AutoNormal among others; none of a model without latents."),
+    ] = None,
     data: DataName = "digits",
     sizes: ModelSizes = None,
     guide_sizes: Annotated[
@@ -35,15 +38,16 @@ def inspect(
     Example: [bold]ppl-models inspect hierarchical-vae mean-field -m latent=4,4,4[/]
     """
     with reported(debug):
-        trust_typed(None, model, guide)
+        named = [name for name in (model, guide) if name is not None]
+        trust_typed(None, *named)
         why = "; model and guide are named before the options"
         model_sizes, chosen = (
             names.parse_sizes(words or (), option, why) for words, option in ((sizes, "-m"), (guide_sizes, "-g"))
         )
-        folder = folder or Path("_".join(["inspection", *(names.slug(w.rpartition(":")[2]) for w in (model, guide))]))
+        folder = folder or Path("_".join(["inspection", *(names.slug(w.rpartition(":")[2]) for w in named)]))
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"--out {folder}: found a file, want a folder to write the report in; try another")
-        report = inspect_pair((model, model_sizes), (guide, chosen), data, rows, level, seed)
+        report = inspect_pair((model, model_sizes), guide and (guide, chosen), data, rows, level, seed)
         say(str(report))
         for path in write_report(report, folder):
             if not quiet:

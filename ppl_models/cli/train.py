@@ -131,6 +131,7 @@ def train(
     """Train a model with a guide on data, and write a run folder.
 
     -g takes the guide's name and its sizes, -m the model's sizes; event, likelihood and image shape follow the data.
+    A model without latents takes no guide: [bold]ppl-models train maf --transform logit[/]
 
     A run that was stopped or killed goes on with --resume from its last checkpoint, with its own threads, to the
     same end bit for bit (on a CPU of the same kind, with the same versions).
@@ -162,17 +163,17 @@ def train(
                 raise ValueError("train: found neither a MODEL nor --resume RUN, want one of them; try ppl-models list")
             named, guide_sizes = names.parse(guide or (), "-g")
             model_sizes = names.parse_sizes(sizes or (), "-m", f", the model is {model!r} already")
-            if len(named) != 1:
+            if len(named) != 1 and guide:
                 found = f"{len(named)} names ({', '.join(named)})" if named else "no name"
                 known = ", ".join(names.catalogue("guide", backend))
                 raise ValueError(f"-g: found {found} of a guide, want one of {known}")
-            trust_typed(None, model, named[0])
+            trust_typed(None, model, *named)
             chosen = training_of(training)
             how = {"validation": validation, "transform": transform, "size": image_size}
             parts = load_for(model, backend, data, **how)
             config = configuration(
                 model=(model, model_sizes),
-                guide=(named[0], guide_sizes),
+                guide=(named[0], guide_sizes) if named else None,
                 data=data,
                 parts=parts,
                 training=chosen,
@@ -183,10 +184,10 @@ def train(
                 processes=1 if group is None else group.world,
                 backend=backend,
             )
-            folder = folder or Path("runs") / names.stamped(model, named[0], data)
+            folder = folder or Path("runs") / names.stamped(model, *named, data)
             begin = partial(run_train, config, parts, folder)
             rows = ", ".join(f"{count} {part}" for part, count in config["data"]["rows"].items())
-            told = f"{model} with {named[0]} on {data} ({rows}), seed {seed}; to be written to {folder}"
+            told = f"{' with '.join([model, *named])} on {data} ({rows}), seed {seed}; to be written to {folder}"
         if not quiet:
             say(told)
         with kept(folder, group, config):

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import networkx as nx
 
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram
+from ppl_models.parts.kinds import AnyGuide, AnyProgram
 from ppl_models.programs.laboratory import experiments
 
 from .bases import shared_bases
@@ -25,7 +25,7 @@ from .verdict import Row, Verdict, judge
 @checked
 def compare(
     model: AnyProgram,
-    guide: AnyProgram,
+    guide: AnyGuide,
     *args: Any,
     level: Literal["site", "element"] = "site",
     jitter: bool = True,
@@ -69,7 +69,8 @@ def compare(
     of a network, is looked for with shrunken weights and numbers of size one. If it shows only far away: no verdict.
 
     Args:
-        model, guide: Pyro or NumPyro programs with the same latent sites; the guide's order is the order it draws in.
+        model, guide: Pyro or NumPyro programs with the same latent sites; the guide's order is the order it draws in;
+            None for the guide of a model without latents.
         args, kwargs: of both, the data among them.
         level: "site", or "element" for the entries of each site (one datum; small sites).
         jitter: move parameters a little first, so that a weight that is zero hides nothing. False shows the structure
@@ -195,7 +196,7 @@ def by_site(inspection: Inspection) -> Report:
     verdict, rows, untold = _judged(inspection, labels)
     doubts = (*inspection.doubts, *untold)
     posterior = inspection.model.copies().posterior_graph([label(n) for n in labels.latents])
-    plain = not (doubts or inspection.untold or inspection.model.once)
+    plain = rows and not (doubts or inspection.untold or inspection.model.once)
     rows, gap = priced(inspection, rows, verdict, labels) if plain else (rows, None)
     minimal = verdict.faithful and not any(row.superfluous for row in rows)  # as told: a site's copies as one
     return Report(

@@ -89,7 +89,7 @@ class Evaluation:
         nll_error: standard error of `nll` over the data (over the particles where all data count as one).
         kl: latent site -> divergence of its factor from its prior.
         bits_per_dim: of nll, None where it has no meaning.
-        particles: importance samples a datum.
+        particles: importance samples a datum; 1 where there are no latents, and nothing to sample: nll is exact.
         n: number of data.
         notes: what one should know of these numbers.
     """
@@ -108,9 +108,10 @@ class Evaluation:
         return asdict(self)
 
     def __str__(self) -> str:
+        how = f"{self.particles} importance samples" if self.kl else "exact: there are no latents"
         rows = [
             ("ELBO", f"{self.elbo:.3f}", "nats per datum"),
-            ("NLL", f"{self.nll:.3f} +- {self.nll_error:.3f}", f"nats per datum, {self.particles} importance samples"),
+            ("NLL", f"{self.nll:.3f} +- {self.nll_error:.3f}", f"nats per datum, {how}"),
         ]
         if self.bits_per_dim is not None:
             rows.append(("bits/dim", f"{self.bits_per_dim:.4f}", ""))

@@ -126,6 +126,23 @@ def rounding(entries: int, eps: float) -> float:
     return max(1e-6, 8 * entries**0.5 * eps)
 
 
+def check_spread(found: Any, total: int, name: str) -> None:
+    """Raise ValueError for data of a density of real numbers that are all among a few grey levels, or zeros and ones.
+
+    Args:
+        found: their different values, an array of torch's or NumPy's.
+        total: how many there are.
+        name: of the site.
+    """
+    few = 2 <= len(found) <= 256 and 2 * len(found) < total
+    if few and ((found == found.round()).all() or (found.min() >= 0 and found.max() <= 1)):
+        raise ValueError(
+            f"site {name!r}: found {len(found)} different values among {total}, from {found.min().item():.4g} to "
+            f"{found.max().item():.4g}, want real numbers: on a few levels a density grows without bound; dequantize "
+            "them (transform='dequantize' or 'logit'), or take a model of levels (PixelCNN)"
+        )
+
+
 def check_scale(scale: float | None) -> None:
     """Raise ValueError unless the scale of a Gaussian likelihood is positive and finite, or None."""
     if scale is not None and Number(above=0).read(scale) is WRONG:

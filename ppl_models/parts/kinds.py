@@ -167,6 +167,18 @@ class Either:
         )
 
 
+def no_guide(*args: Any, **kwargs: Any) -> None:
+    """The guide of a model without latents: it draws nothing. `None` in place of a guide is this."""
+
+
+class OrNone(Is):
+    """The same, or None, which is passed on as `no_guide`."""
+
+    def read(self, value: Any) -> Any:
+        """See `Kind`."""
+        return no_guide if value is None else super().read(value)
+
+
 Whole = Annotated[int, Number(whole=True, least=0)]
 Count = Annotated[int, Number(whole=True, least=1)]
 Positive = Annotated[float, Number(above=0)]
@@ -174,6 +186,7 @@ NotNegative = Annotated[float, Number(least=0)]
 Threads = Annotated[int, Number(whole=True, least=1, most=MOST_THREADS)]
 Seed = Annotated[int, Number(whole=True, least=0, most=2**32 - 1)]
 AnyProgram = Annotated[Callable[..., Any], Is("a program, a function or a module")]
+AnyGuide = Annotated[Any, OrNone("a program, a function or a module, or None for a model without latents")]
 Event = Annotated[int | Sequence[int], Sizes()]
 Several = Annotated[int | Sequence[int], Sizes(always=True)]
 Image = Annotated[Sequence[int], Sizes()]

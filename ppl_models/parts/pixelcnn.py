@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
 from .checked import checked
-from .kinds import Count, Several
+from .kinds import Count, Several, Whole
 
 SMALL = 256  # images that are drawn by one thread
 
@@ -37,7 +37,7 @@ class GatedLayer(nn.Module):
     Args:
         inputs: channels of v and h.
         channels: of v' and h'.
-        context: width of c.
+        context: width of c; 0 for none.
         radius: w.
         first: whether it reads the image.
     """
@@ -50,12 +50,18 @@ class GatedLayer(nn.Module):
         self.horizontal = nn.Conv2d(inputs, 2 * channels, (1, seen), bias=False)
         self.down = nn.Conv2d(2 * channels, 2 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
-        self.bias = nn.Linear(context, 4 * channels, bias=False)
+        self.bias = nn.Linear(context, 4 * channels, bias=False) if context else None
+        self.channels = channels
+
+    def biases(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the vertical and of the horizontal stack, (n, 2 channels) each."""
+        both = context.new_zeros(len(context), 4 * self.channels) if self.bias is None else self.bias(context)
+        return both.chunk(2, 1)
 
     def forward(self, v: Tensor, h: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """v, h (n, inputs, height, width), context (n, context) -> v', h' (n, channels, height, width)."""
         w = self.radius
-        above, left = self.bias(context)[..., None, None].chunk(2, 1)
+        above, left = (bias[..., None, None] for bias in self.biases(context))
         if self.first:  # neither its own row nor its own pixel
             v, h = v[..., :-1, :], h[..., :-1]
         a = self.vertical(pad(v, (w, w, w, 0))) + above
@@ -71,7 +77,7 @@ class PixelCNN(nn.Module):
     Args:
         image: (channels, height, width).
         output: numbers a pixel.
-        context: width of a vector that every layer reads.
+        context: width of a vector that every layer reads; 0 for none.
         channels: feature maps.
         layers: gated layers, at least one.
         radius: w of the first layer; the others have 1, so that a pixel sees up to radius + layers - 1 rows and columns
@@ -90,7 +96,7 @@ class PixelCNN(nn.Module):
         self,
         image: Several,
         output: Count,
-        context: Count,
+        context: Whole,
         channels: Count = 32,
         layers: Count = 12,
         radius: Count = 3,
@@ -142,7 +148,7 @@ class PixelCNN(nn.Module):
         # what each layer reads, with the zeros above and on both sides
         pads = [layer.radius for layer in self.layers]
         rows = [context.new_zeros(n, c, height + w, width + 2 * w) for c, w in zip(sizes, pads, strict=False)]
-        biases = [layer.bias(context).chunk(2, 1) for layer in self.layers]
+        biases = [layer.biases(context) for layer in self.layers]
         weights = [layer.horizontal.weight.squeeze(2).transpose(1, 2).flatten(1).T for layer in self.layers]
         outs = [(layer.out.weight.flatten(1).T, layer.out.bias) for layer in self.layers]
         inner, last = ((layer.weight.flatten(1).T, layer.bias) for layer in (self.inner, self.last))

@@ -66,14 +66,14 @@ class AutoregressiveImage(TorchDistribution):
             self._validate_sample(value)
         batch = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         images = value.expand(*batch, value.shape[-1]).reshape(-1, *self.net.image)
-        context = self.context.expand(*batch, self.context.shape[-1]).reshape(len(images), -1)
+        context = self.context.expand(*batch, self.context.shape[-1]).reshape(len(images), self.context.shape[-1])
         each = self.pixel(self.net(images, context)).log_prob(images.permute(0, 2, 3, 1))
         return each.sum((-2, -1)).reshape(batch)
 
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 (torch's own signature)
         """Draws, (*sample_shape, *batch, D)."""
         batch = torch.Size(sample_shape) + self.batch_shape
-        context = self.context.expand(*batch, self.context.shape[-1]).reshape(prod(batch), -1)
+        context = self.context.expand(*batch, self.context.shape[-1]).reshape(prod(batch), self.context.shape[-1])
         drawn = self.net.generate(context, lambda params: self.pixel(params).sample())
         return drawn.reshape(*batch, -1)
 

@@ -202,8 +202,9 @@ def check_sites(needed: Sequence[str], given: Sequence[str], auxiliary: Collecti
     for name in needed:
         if name not in given:
             raise ValueError(
-                f"the guide has no factor for the site {name!r} of the model (the guide samples: {', '.join(given)}); "
-                "build the guide on this model"
+                f"the guide has no factor for the site {name!r} of the model (the guide samples: "
+                f"{', '.join(given) or 'nothing'}); build the guide on this model"
+                + ("" if given else ", MeanField(model, x), or name one, -g mean-field")
             )
 
 

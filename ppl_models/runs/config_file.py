@@ -93,7 +93,8 @@ def read_file(path: Path, form: str) -> dict[str, Any]:
         raise ValueError(f"{path} was not written by ppl-models: found format {reprlib.repr(told)}, want {form!r}")
     try:
         _check_depth(found)
-        _check(found, FIELDS, "", path)
+        without = {"guide": Exactly((None,))} if found.get("guide", "") is None else {}  # of a model without latents
+        _check(found, {**FIELDS, **without}, "", path)
         data, training = found["data"], found["training"]
         _check_known(found, LATER, "", path)
         _check_known(data, LATER_OF_DATA, "data.", path)

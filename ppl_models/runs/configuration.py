@@ -35,7 +35,7 @@ Parts = tuple[Data, ...] | tuple[Table, ...]
 def configuration(
     *,
     model: Chosen,
-    guide: Chosen,
+    guide: Chosen | None,
     data: str,
     parts: Parts,
     training: Training,
@@ -49,7 +49,8 @@ def configuration(
     """Everything a run depends on, as JSON: sizes include those taken from the data and the defaults of the classes.
 
     Args:
-        model, guide: (short name or import string, sizes) of each; files may name them from now on (see `trust`).
+        model, guide: (short name or import string, sizes) of each; files may name them from now on (see `trust`). None
+            for the guide of a model without latents.
         data: name of the data, loaded as `parts`; transform, validation and image_size are arguments of `data.load`.
         training: how the pair is to be trained, by so many processes.
         seed: of weights, noise and shuffling.
@@ -61,14 +62,15 @@ def configuration(
     if training.patience is not None and not validation:
         told = f"found patience={training.patience} without validation data"
         raise ValueError(f"{told}, want some to judge by; add --validation")
-    trust.received(model[0], guide[0])
-    train, chosen, language = parts[0], {"model": model, "guide": guide}, backends.backend(backend)
+    train, language = parts[0], backends.backend(backend)
+    chosen = names.programs_of({"model": model, "guide": guide})
+    trust.received(*(name for name, _ in chosen.values()))
     programs = {kind: names.resolve(kind, name, backend) for kind, (name, _) in chosen.items()}
     known = {"model": {}, "guide": {}} if isinstance(train, Table) else _of_data(train, programs["model"], model[1])
     count = len(train.columns) if isinstance(train, Table) else 1
     if training.objective.partition(":")[0] == "unregularized" and training.beta != 1.0:
         raise ValueError(f"found beta={training.beta} with the objective 'unregularized', want none: it weighs nothing")
-    pair = {}
+    pair: dict[str, Any] = {"model": None, "guide": None}
     for kind, (name, sizes) in chosen.items():
         given = 0 if kind == "model" else 1 + count
         names.check_sizes(f"{kind} {name!r}", programs[kind], sizes, given)
@@ -79,8 +81,9 @@ def configuration(
             usual = {key: v for key, v in told.items() if _is_json(v)}
             sizes = {**usual, **found, **sizes}
         pair[kind] = {"name": name, "import": names.import_string(kind, name, backend), "sizes": dict(sizes)}
-    words = ["train", model[0], "-g", guide[0], "--data", _absolute(data)]
-    for option, (_, sizes) in (("-m", model), ("-g", guide)):
+    words = ["train", model[0], *(["-g", guide[0]] if guide else []), "--data", _absolute(data)]
+    for kind, (_, sizes) in chosen.items():
+        option = {"model": "-m", "guide": "-g"}[kind]
         for key, value in sizes.items():
             words += [option, f"{key}={value if isinstance(value, str) else repr(value)}"]
     words += training.words()
@@ -115,7 +118,7 @@ def configuration(
 def _example_rows(config: Mapping[str, Any], train: Data | Table) -> int:
     """The number of rows that a guide is built on: a few, or all where a pair takes all and not a few."""
     few, collection = config["data"]["example"], {names.package_of(kind, config["backend"]) for kind in names.PACKAGES}
-    if {config[kind]["import"].partition(":")[0] for kind in names.PACKAGES} <= collection:
+    if {chosen["import"].partition(":")[0] for chosen in names.programs_of(config).values()} <= collection:
         return few
     takes = backends.backend(config["backend"]).takes
     if len(train) <= few + 1 or takes(config, train[: few + 1], few) or not takes(config, train[:], len(train)):
@@ -206,7 +209,7 @@ def command(*words: object, config: Mapping[str, Any], processes: int = 1) -> st
     Brackets in a path are shown as they are, which is how a shell takes them where no file matches.
     """
     found = [*launcher(processes), *map(str, words)]
-    for name in dict.fromkeys(_distrusted(kind, config) for kind in names.PACKAGES):
+    for name in dict.fromkeys(_distrusted(kind, config) for kind in names.programs_of(config)):
         found += ["--trust", name] if name is not None else []
     plain = [word.replace("[", "").replace("]", "") for word in found]
     return " ".join(w if shlex.quote(p) == p else shlex.quote(w) for w, p in zip(found, plain, strict=True))

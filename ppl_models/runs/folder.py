@@ -26,7 +26,7 @@ from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Place
 from ppl_models.programs.blame import raised
 
-from . import trust as trusted
+from . import names, trust as trusted
 from .backends import Device, backend as language_of, backend_of, columns, in_backend
 from .config_file import TYPES, read_file
 from .configuration import FORMAT, Parts, command, load_parts
@@ -248,8 +248,8 @@ def opened(folder: Path, trust: Iterable[str] = ()) -> dict[str, Any]:
     """
     trusted.allow(trust)
     config = read_config(folder)
-    for kind in ("model", "guide"):
-        trusted.check(f"{folder / CONFIG}: {kind}", config[kind]["import"])
+    for kind, chosen in names.programs_of(config).items():
+        trusted.check(f"{folder / CONFIG}: {kind}", chosen["import"])
     return config
 
 
@@ -274,6 +274,8 @@ def as_written(config: Mapping[str, Any]) -> dict[str, Any]:
     Ladder multiplies its top with the prior. By the first and second a SelfReflective builds on the priors' bases.
     """
     guide = config["guide"]
+    if guide is None:
+        return dict(config)
     package, _, name = guide["import"].partition(":")
     ours = package.partition(".")[0] == "guides" and name != "Faithful" and "family" in guide["sizes"]
     defaults, silent = config.get("defaults", 1), {}

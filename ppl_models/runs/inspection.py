@@ -17,7 +17,7 @@ from .options import Training
 
 def inspect_pair(
     model: Chosen,
-    guide: Chosen,
+    guide: Chosen | None,
     data: str,
     rows: int = 3,
     level: Literal["site", "element"] = "site",
@@ -33,7 +33,7 @@ def inspect_pair(
     Raises:
         ValueError: names or sizes that are not there, or programs that cannot be compared.
     """
-    trust.received(model[0], guide[0])
+    trust.received(*(name for name, _ in filter(None, (model, guide))))
     parts = load_for(model[0], "pyro", data)
     training = Training(steps=1)
     config = configuration(model=model, guide=guide, data=data, parts=parts, training=training, seed=seed)

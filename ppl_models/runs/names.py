@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ppl_models.parts.checked import check, declared
-from ppl_models.parts.kinds import WRONG
+from ppl_models.parts.kinds import WRONG, no_guide
 from ppl_models.programs.arguments import signature_of
 from ppl_models.programs.blame import raised
 
@@ -63,6 +63,11 @@ def import_string(kind: str, name: str, backend: str = "pyro") -> str:
         f"{kind} {name!r} is unknown; {f'did you mean {near!r}? ' if near else ''}There are {', '.join(known)}, "
         "and programs of your own by an import string, mypkg.module:Name"
     )
+
+
+def programs_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """ "model" and "guide" -> what a configuration says of each; a model without latents has no guide."""
+    return {kind: config[kind] for kind in PACKAGES if config[kind] is not None}
 
 
 def resolve(kind: str, name: str, backend: str = "pyro") -> Any:
@@ -206,12 +211,12 @@ def check_sizes(label: str, program: Any, sizes: Mapping[str, Any], given: int, 
 
 
 def build(
-    kind: str, chosen: Mapping[str, Any], args: Sequence[Any], lazy: type, backend: str = "pyro", **more: Any
+    kind: str, chosen: Mapping[str, Any] | None, args: Sequence[Any], lazy: type, backend: str = "pyro", **more: Any
 ) -> Any:
     """The program that a configuration has chosen: an object of a class, or a function as it is.
 
     Args:
-        kind, chosen: "model" or "guide"; its name, import string and sizes.
+        kind, chosen: "model" or "guide"; its name, import string and sizes. None for a guide that draws nothing.
         args: what a class is given first: nothing, or model and data.
         lazy: the class of the library's own guides, which are given the model alone and see data when first called.
         backend: language of the names in a message.
@@ -221,6 +226,8 @@ def build(
         ValueError: code that is not there, sizes that are missing or unknown, what a constructor objects to, and what
             the user's own code raises, with its place.
     """
+    if chosen is None:
+        return no_guide
     label, sizes = f"{kind} {chosen['name']!r}", chosen["sizes"]
     program = resolve(kind, chosen["import"], backend)
     check_sizes(label, program, sizes, len(args), strict=not trust.is_allowed(chosen["import"]))

@@ -91,7 +91,7 @@ def picture_strip(run: LoadedRun, states: Tensor, path: Path, above: str) -> Pat
 
 
 def picture_run(run: LoadedRun, x: Tensor) -> list[str]:
-    """Write samples.png, reconstructions.png (of the rows x) and history.png to the folder of a run.
+    """Write samples.png, history.png and, of a pair, reconstructions.png (of the rows x) to the folder of a run.
 
     Returns:
         A line for each picture that cannot be made, with the reason.
@@ -107,7 +107,8 @@ def picture_run(run: LoadedRun, x: Tensor) -> list[str]:
     }
     notes = [told] if (told := _no_image(run.config)) else []
     if not notes:
-        tasks |= {"samples.png": lambda path: picture_samples(run, 64, path), "reconstructions.png": reconstructions}
+        tasks |= {"samples.png": lambda path: picture_samples(run, 64, path)}
+        tasks |= {"reconstructions.png": reconstructions} if run.config["guide"] else {}
     for name, task in tasks.items():
         try:
             task(run.folder / name)
@@ -117,8 +118,8 @@ def picture_run(run: LoadedRun, x: Tensor) -> list[str]:
 
 
 def title(run: LoadedRun) -> str:
-    """model, guide and data of a run, in short."""
-    pair = [run.config[kind]["name"].rpartition(":")[2] for kind in ("model", "guide")]
+    """The programs and the data of a run, in short."""
+    pair = [chosen["name"].rpartition(":")[2] for chosen in names.programs_of(run.config).values()]
     return f"{', '.join(pair)}, {names.short(run.config['data']['name'])}"
 
 

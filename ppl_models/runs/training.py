@@ -57,7 +57,7 @@ def train(
     Raises:
         ValueError: what the programs, the data or `fit` object to.
     """
-    trusted.received(config["model"]["import"], config["guide"]["import"])
+    trusted.received(*(chosen["import"] for chosen in names.programs_of(config).values()))
     folder, language = Path(folder), backend(backend_of(config))
     group = distributed.current(device)
     language.check("train", 1 if group is None else group.world)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ppl_models.inference.diagnostics import psis, threshold
 from ppl_models.parts.checked import checked, told
-from ppl_models.parts.kinds import AnyProgram, Count, Is, Seed
+from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Is, Seed
 from ppl_models.programs.arguments import spread
 from ppl_models.programs.laboratory import choose
 
@@ -24,7 +24,7 @@ GROUPS = Is("a word or several", lambda found: isinstance(found, str) or _words(
 @checked
 def to_arviz(
     model: AnyProgram,
-    guide: AnyProgram,
+    guide: AnyGuide,
     x: Any,
     draws: Count = 1000,
     *,

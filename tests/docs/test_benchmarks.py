@@ -12,8 +12,8 @@ from benchmarks import by_hand, evaluate as images, floor, pairs, sampling, scal
 from benchmarks.timing import in_turns, ratio
 from benchmarks.workloads import WORKLOADS, ladder, sere_vae, vae
 from ppl_models.inference import elbo, evaluate, terms
-from ppl_models.runs import names
 from tests.helpers.cases import few
+from tests.helpers.collection import PAIRED
 
 SMALL = {
     "vae": vae(latent=3, hidden=8, batch=5, pixels=12),
@@ -171,7 +171,7 @@ def test_numpyro_in_turns():
 def test_the_command_of_pairs(tmp_path):
     """Every pair is one of the catalogue; one of them runs, in all variants that need no C++ compiler."""
     pytest.importorskip("numpyro")
-    assert pairs.SIZES.keys() == names.catalogue("model").keys()
+    assert {*pairs.SIZES} == {*PAIRED}
     file = tmp_path / "pairs.json"
     given = ["--model=linear-gaussian", "--guide=mean-field", "--rounds=2", "--steps=2", f"--json={file}"]
     command = [sys.executable, "-m", "benchmarks.pairs", *given]

@@ -16,8 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from ppl_models.inference import fit
+from ppl_models.parts.kinds import no_guide
 from ppl_models.runs import names
-from tests.helpers.collection import GUIDE_SIZES, PAIRS, SIZES, WIDTH
+from tests.helpers.collection import DENSITIES, GUIDE_SIZES, PAIRS, SIZES, data_of
 
 
 class DrawnOnTheCpu(TorchDispatchMode):
@@ -46,37 +47,41 @@ def _device(args: Any) -> Any:
     return next((t.device for t in args if _is_tensor(t)), torch.device("cpu"))
 
 
-def pair(model: str, guide: str) -> tuple[nn.Module, nn.Module, Tensor]:
+def pair(model: str, guide: str | None) -> tuple[nn.Module, nn.Module | None, Tensor]:
     """The pair in small, and rows of it."""
     torch.manual_seed(0)
-    x = torch.bernoulli(torch.full((40, WIDTH), 0.5))
+    x = data_of(model, 40)
     program = names.catalogue("model")[model](**SIZES[model])
+    if guide is None:
+        return program, None, x
     return program, names.catalogue("guide")[guide](program, x[:3], **GUIDE_SIZES[guide]), x
 
 
-def loss_of_a_step(model: nn.Module, guide: nn.Module, x: Tensor) -> float:
+def loss_of_a_step(model: nn.Module, guide: nn.Module | None, x: Tensor) -> float:
     pyro.clear_param_store()
     pyro.set_rng_seed(3)
     with DrawnOnTheCpu():
-        return SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO()).step(x)
+        return SVI(model, guide or no_guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO()).step(x)
 
 
+EVERY = [*PAIRS, *((model, None) for model in DENSITIES)]
 CASES = [
     pytest.param(*PAIRS[0], "cpu"),
-    *(pytest.param(model, guide, "cuda", marks=pytest.mark.cuda) for model, guide in PAIRS),
+    pytest.param(DENSITIES[0], None, "cpu"),
+    *(pytest.param(model, guide, "cuda", marks=pytest.mark.cuda) for model, guide in EVERY),
 ]
 
 
 @pytest.mark.parametrize(("model", "guide", "device"), CASES)
 def test_a_step_of_pyros_and_twenty_of_fit(model, guide, device):
     p, q, x = pair(model, guide)
-    others = [m.to(device) for m in copy.deepcopy((p, q))]
+    others = [m and m.to(device) for m in copy.deepcopy((p, q))]
     here, there = loss_of_a_step(p, q, x), loss_of_a_step(*others, x.to(device))
     assert there == pytest.approx(here, rel=1e-4)
     run = fit(*others, x.to(device), steps=20, batch_size=20, compile=device == "cuda", seed=0, progress=False)
     assert not [note for note in run.notes if "uncompiled" in note]
     assert all(math.isfinite(r["loss"]) for r in run.history)
-    assert all(t.device.type == device for m in others for t in m.state_dict().values())
+    assert all(t.device.type == device for m in others if m for t in m.state_dict().values())
 
 
 def drawn() -> list[Tensor]:

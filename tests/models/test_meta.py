@@ -22,9 +22,10 @@ from ppl_models.inference import (
     unregularized,
 )
 from ppl_models.inference.pyro.passes.losses import estimate
+from ppl_models.parts.kinds import no_guide
 from ppl_models.runs import names
 from tests.helpers.cases import few
-from tests.helpers.collection import GUIDE_SIZES, PAIRS, SIZES, WIDTH
+from tests.helpers.collection import DENSITIES, GUIDE_SIZES, PAIRS, SIZES, WIDTH, data_of
 
 OBJECTIVES: dict[str, tuple[Callable, dict[str, Any]]] = {
     "elbo": (elbo, {}),
@@ -76,7 +77,7 @@ def check(model: nn.Module, guide: nn.Module, x: Tensor, particles: int, objecti
     assert loss.is_meta and loss.shape == ()
     for terms in found:
         assert all(value.is_meta for part in (terms.log_likelihood, terms.log_p) for value in part.values())
-    programs = nn.ModuleDict({"model": model, "guide": guide})
+    programs = nn.ModuleDict({"model": model, **({} if guide is no_guide else {"guide": guide})})
     programs.zero_grad(set_to_none=True)
     loss.backward()
     assert all(value.is_meta for value in programs.state_dict().values())
@@ -93,6 +94,12 @@ def test_every_model_with_every_guide(model, guide):
     programs = pair(model, guide)
     for particles in (1, 3):
         check(*programs, particles)
+
+
+@pytest.mark.parametrize("model", DENSITIES)
+def test_every_model_without_latents(model):
+    x = data_of(model, 4).to("meta")
+    check(names.catalogue("model")[model](**SIZES[model]).to("meta"), no_guide, x, 1)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -25,7 +25,7 @@ from ppl_models.numpyro import from_torch, like_torch
 from ppl_models.numpyro.parts.program import named_parameters, training
 from ppl_models.runs import names
 from tests.helpers.cases import few
-from tests.helpers.collection import FITS, GUIDE_SIZES, PAIRS, SIZES, WIDTH
+from tests.helpers.collection import FITS, GUIDE_SIZES, PAIRED, PAIRS, SIZES, WIDTH
 
 ROOT = Path(__file__).parents[2]
 KEY, ROWS = jax.random.key(0), 4
@@ -217,7 +217,7 @@ def same_terms(monkeypatch: pytest.MonkeyPatch, pair: tuple, ports: tuple, x: to
     return set(found.log_likelihood)
 
 
-SHOWN = [(model, "self-reflective" if model != "dlgm" else "mean-field") for model in names.catalogue("model")]
+SHOWN = [(model, "self-reflective" if model != "dlgm" else "mean-field") for model in PAIRED]
 SHOWN += [("hierarchical-vae", guide) for guide in GUIDE_SIZES if guide not in ("self-reflective", *FITS)]
 SHOWN += [(model, guide) for guide, models in FITS.items() for model in sorted(models)]
 

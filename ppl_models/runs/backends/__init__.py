@@ -125,12 +125,12 @@ def in_backend(config: Mapping[str, Any], name: str | None) -> dict[str, Any]:
         return dict(config)
     backend(name)
     pair = {}
-    for kind in ("model", "guide"):
-        package, _, path = (string := config[kind]["import"]).partition(":")
+    for kind, chosen in names.programs_of(config).items():
+        package, _, path = (string := chosen["import"]).partition(":")
         if package not in {names.package_of(kind, known) for known in BACKENDS}:
             raise ValueError(
                 f"{kind} {string!r}: found a program of your own, want one of the collection, whose port in {name} is "
                 f"known; try the backend that the run was trained with"
             )
-        pair[kind] = {**config[kind], "import": f"{names.package_of(kind, name)}:{path}"}
+        pair[kind] = {**chosen, "import": f"{names.package_of(kind, name)}:{path}"}
     return {**config, "backend": name, **pair}

@@ -49,7 +49,7 @@ def takes(config: Mapping[str, Any], rows: Rows, least: int) -> bool:
     try:
         with forked([]), pyro.get_param_store().scope():
             model, guide, _ = build(config, rows)
-            if guide is names.resolve("guide", config["guide"]["import"]) and isinstance(guide, nn.Module):
+            if isinstance(guide, nn.Module) and guide is names.resolve("guide", config["guide"]["import"]):
                 return True  # an object of the user's: Pyro's guides are made for the rows that they see first
             with evaluating(model, guide):
                 for count in dict.fromkeys((len(columns(rows)[0]), least)):

@@ -13,7 +13,7 @@ from jax.scipy.special import logsumexp
 
 from ppl_models.numpyro.data import Rows
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram, Count, Seed
+from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Seed
 from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.numpyro import runs, support_of
 from ppl_models.programs.pairs import INSTEAD_OF_PORT, check_whole
@@ -37,7 +37,7 @@ Pass = tuple[Array, Array, dict[str, Array]]
 @checked
 def evaluate(
     model: AnyProgram,
-    guide: AnyProgram,
+    guide: AnyGuide,
     data: Any,
     *,
     particles: Count = 1000,
@@ -56,7 +56,7 @@ def evaluate(
 
     Args:
         model, guide: any NumPyro programs: of a training, those of its `Run`; of `SVI`, those with their parameters by
-            `handlers.substitute(model, svi.get_params(state))`.
+            `handlers.substitute(model, svi.get_params(state))`. None for the guide of a model without latents.
         data: rows, as for `fit`.
         particles: K, importance samples a datum.
         rows: how many (datum, particle) rows go through the programs at once; at least all the data where the program
@@ -113,6 +113,7 @@ def evaluate(
             size, notes = n, [*notes, f"all rows in every pass: {reason}"]
     # without a plate around the data there is but one datum, whatever the length of the arguments
     units = pair.units(n)
+    particles = particles if pair.kl else 1  # is exact
     at_once = 1 if vectorize is False else min(particles, max(1, rows // size))
     chunks = [min(at_once, particles - k) for k in range(0, particles, at_once)]
     bits_of = columns[0].bits if _has_bits(columns, pair.model) and not whole else None

@@ -11,7 +11,7 @@ from jax.nn import softmax
 from numpyro.distributions import Delta
 
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram, Count
+from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count
 from ppl_models.programs.numpyro import nodes_of, unwrapped
 
 from ...config import Gradient
@@ -27,7 +27,7 @@ Objective = Callable[..., Array]
 def estimate(
     objective: Objective,
     model: AnyProgram,
-    guide: AnyProgram,
+    guide: AnyGuide,
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None = None,
     *,

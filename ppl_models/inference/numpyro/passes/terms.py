@@ -12,7 +12,7 @@ from numpyro import handlers
 
 from ppl_models.numpyro.parts.program import Program
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram, Count
+from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count
 from ppl_models.programs.numpyro import Trace, frame_of, nodes_of, read
 from ppl_models.programs.pairs import DENSE, check_order, check_sites, refuse_model
 from ppl_models.programs.plates import data_plate
@@ -28,7 +28,7 @@ PRIOR = 2**31 - 1  # the stream of the prior's draws, beside those of particles,
 @checked
 def terms(
     model: AnyProgram,
-    guide: AnyProgram,
+    guide: AnyGuide,
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None = None,
     particles: Count = 1,

@@ -24,7 +24,7 @@ from ppl_models.numpyro.parts.program import (
     with_parameters,
 )
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram, Place
+from ppl_models.parts.kinds import AnyGuide, AnyProgram, Place
 
 from ... import checkpoint_file as container
 from ...checkpoint_file import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS, Checkpoint
@@ -73,7 +73,7 @@ def read(path: Path) -> Checkpoint:
 
 
 @checked
-def load(path: Place, model: AnyProgram, guide: AnyProgram) -> tuple[Callable, Callable]:
+def load(path: Place, model: AnyProgram, guide: AnyGuide) -> tuple[Callable, Callable]:
     """The pair with the weights of a checkpoint that either library wrote.
 
     `Program`s are new ones, of which a guide's model is the new model; other functions get what NumPyro's fit saved of

@@ -10,7 +10,7 @@ import numpy as np
 from jax import random
 
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram, Place, Seed, Whole
+from ppl_models.parts.kinds import AnyGuide, AnyProgram, Place, Seed, Whole
 from ppl_models.programs.doubts import mismatches
 from ppl_models.programs.numpyro import runs
 from ppl_models.programs.plates import subsampled
@@ -42,7 +42,7 @@ PACKAGES = "jax", "jaxlib", "numpyro", "equinox", "ppl-models"  # by whose versi
 @checked
 def fit(
     model: AnyProgram,
-    guide: AnyProgram,
+    guide: AnyGuide,
     data: Any,
     config: Config = None,
     *,
@@ -64,7 +64,7 @@ def fit(
 
     Args:
         model, guide: any NumPyro programs with reparametrized latents (others with a `loss`); all their
-            `numpyro.param`s are trained.
+            `numpyro.param`s are trained. None for the guide of a model without latents.
         data: rows, an array, a data frame of numbers, a map-style data set, which is read once, or a
             `ppl_models.data.Data`, whose noise is drawn anew for each batch; for a model of several arguments a tuple
             of such, or a dict by their names.

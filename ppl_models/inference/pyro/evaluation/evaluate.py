@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram, Count, Seed
+from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Seed
 from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.pyro import run, support_of
 from ppl_models.programs.record import Run
@@ -34,7 +34,7 @@ from .captured_pass import Passes
 @checked
 def evaluate(
     model: AnyProgram,
-    guide: AnyProgram,
+    guide: AnyGuide,
     data: Any,
     *,
     particles: Count = 1000,
@@ -56,7 +56,8 @@ def evaluate(
     exactly: z is what the guide draws, and p(x, z) is their sum, as in `pyro.infer.TraceEnum_ELBO`.
 
     Args:
-        model, guide: any Pyro programs; modules are put in eval mode for the time of the call.
+        model, guide: any Pyro programs; modules are put in eval mode for the time of the call. None for the guide of a
+            model without latents, whose log p(x) is computed exactly, by one particle.
         data: rows, as for `fit`; they are moved to the modules' device.
         particles: K, importance samples a datum.
         rows: how many (datum, particle) rows go through the programs at once; at least all the data where the program
@@ -103,6 +104,7 @@ def _evaluate(
     check_values(model, guide, data, len(batch[0]), device)
     _ = info.terms.log_w  # and draws outside the support of their prior, whose densities are computed when asked for
     sites, nesting, plate = pair.kl, pair.nesting, "" if pair.divided else pair.plate
+    particles = particles if sites else 1  # is exact
     # what has no row for each datum takes all the data at once
     whole = bool(pair.shared)
     # without a plate around the data there is but one datum, whatever the length of the arguments

@@ -17,7 +17,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram, Count, Whole
+from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Whole
 from ppl_models.programs.pairs import DENSE, check_order, check_sites, refuse_model
 from ppl_models.programs.plates import data_plate
 from ppl_models.programs.pyro import PARTICLES, frame_of, mask_of, nodes_of, outside, read
@@ -32,7 +32,7 @@ from .messengers import UntilDrawn
 @checked
 def terms(
     model: AnyProgram,
-    guide: AnyProgram,
+    guide: AnyGuide,
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None = None,
     particles: Count = 1,
@@ -220,7 +220,7 @@ def concatenated(found: Sequence[Terms]) -> Terms:
 
 
 @checked
-def plate_nesting(model: AnyProgram, guide: AnyProgram, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+def plate_nesting(model: AnyProgram, guide: AnyGuide, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     """The number of dims that the plates of a pair take: particles go left of them. Runs the pair once."""
     with torch.no_grad(), poutine.block():
         pair = traces(model, guide, args, kwargs)[:2]

@@ -11,7 +11,7 @@ from safetensors.torch import load as parse, save as serialize
 from torch import Tensor, nn
 
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram, Place
+from ppl_models.parts.kinds import AnyGuide, AnyProgram, Place
 from ppl_models.programs.state.torch import reachable
 
 from ... import checkpoint_file as container
@@ -31,7 +31,7 @@ from ..passes.pair_info import run_with_params
 
 
 @checked
-def contents(model: AnyProgram, guide: AnyProgram, args: Sequence[Any]) -> dict[str, nn.Module | dict[str, Tensor]]:
+def contents(model: AnyProgram, guide: AnyGuide, args: Sequence[Any]) -> dict[str, nn.Module | dict[str, Tensor]]:
     """State of a pair in a checkpoint: its modules, and "params", what plain functions have in Pyro's param store.
 
     A module that another function runs (a lambda, a partial, a handler, its own bound method) has the entry that it has

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram, Place, Whole
+from ppl_models.parts.kinds import AnyGuide, AnyProgram, Place, Whole
 from ppl_models.programs.doubts import mismatches
 from ppl_models.programs.pyro import run as run_program
 from ppl_models.programs.state.torch import modules_of
@@ -45,7 +45,7 @@ PACKAGES = "torch", "pyro-ppl", "ppl-models"  # by whose versions a run need not
 @checked
 def fit(
     model: AnyProgram,
-    guide: AnyProgram,
+    guide: AnyGuide,
     data: Any,
     config: Config = None,
     *,
@@ -64,11 +64,12 @@ def fit(
     with noise of its own.
 
     Args:
-        model, guide: any Pyro programs with reparametrized latents (others with a `loss`); parameters of modules and of
-            `pyro.param` are trained, frozen ones (`requires_grad_(False)`) are not. A module counts however it is
-            wrapped; but a network that a function calls must be handed to `pyro.module`, as for `pyro.infer.SVI`. For
-            the time of the call modules are in training mode, except those with no trainable parameter; for the
-            validation all are in evaluation mode.
+        model, guide: any Pyro programs with reparametrized latents (others with a `loss`), None for the guide of a
+            model without latents, whose log p(x) is maximized. Parameters of modules and of `pyro.param` are trained,
+            frozen ones (`requires_grad_(False)`) are not. A module counts however it is wrapped; but a network that a
+            function calls must be handed to `pyro.module`, as for `pyro.infer.SVI`. For the time of the call modules
+            are in training mode, except those with no trainable parameter; for the validation all are in evaluation
+            mode.
         data: rows, as `Columns` takes them: a tensor, an array of NumPy, a data frame of numbers, a map-style data set,
             anything with a length that tensors index (`ppl_models.data.Data`); for a model of several arguments a tuple
             of such, or a dict by their names. It is drawn from in shuffled batches, on the modules' device where it

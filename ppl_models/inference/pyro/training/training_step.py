@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram, Count, NotNegative, Positive
+from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, NotNegative, Positive
 
 from ...config import Compiler, Decay, FitConfig, Gradient, Objective, Precision
 from ...objectives.bounds import elbo
@@ -85,7 +85,7 @@ class TrainingStep:
 @checked
 def training_step(
     model: AnyProgram,
-    guide: AnyProgram,
+    guide: AnyGuide,
     args: Sequence[Any],
     *,
     compile: Compiler | bool = False,

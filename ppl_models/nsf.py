@@ -1,0 +1,69 @@
+"""Neural spline flow: a density of vectors without latents (Durkan et al. 2019, arXiv 1906.04032)."""
+
+import pyro
+from torch import Tensor
+
+from .parts.flows.autoregressive import AutoregressiveFlow
+from .parts.flows.densities import FlowDensity, real_rows
+from .parts.kinds import Count, Event
+from .parts.program import Program
+from .parts.sizes import event_size
+
+
+class NSF(Program):
+    """Noise seen through monotone rational-quadratic splines, whose knots masked networks give.
+
+        p(x) = N(T(x); 0, I) |det dT/dx|,      T = T_K ... T_1,      T_k(x)_i = spline(x_i; net_k(x_<i))
+
+    Splines are the identity outside of [-5, 5]: put data on that scale, as the logit or a standardization does. By
+    default each entry reads all before it, and the order is turned round from one step to the next: the density takes
+    one call of each network, a draw as many as there are entries. With `passes=2` the steps are couplings, which take
+    two. It starts at N(0, I): T is the identity. Between the steps the paper has linear layers, which this has not.
+
+    Shapes: x (n, event); site x. There are no latents: the guide is None.
+
+    Args:
+        event: number of values in a row of x, or its shape.
+        steps: K, the number of networks.
+        hidden, depth: width and number of hidden layers of each.
+        bins: of a spline.
+        passes: None, or in how many parts the entries are: those of a part read the parts before it.
+
+    Raises:
+        ValueError: a size that is not a positive integer; x of the wrong width, not finite, empty; x of a few levels,
+            which want to be dequantized.
+
+    Source: Durkan, Bekasov, Murray, Papamakarios 2019, sections 3.1 and 3.2.
+
+    >>> NSF(event=4, hidden=8, passes=2)(n=3).shape
+    torch.Size([3, 4])
+
+    >>> import torch
+    >>> from ppl_models.factorization import factorization
+    >>> print(factorization(NSF(event=4, hidden=8, bins=3), torch.randn(3, 4)))
+    p(x)
+    """
+
+    density = "p(x) = N(T(x); 0, I) |det dT/dx|"
+    source = "Durkan et al. 2019, arXiv 1906.04032"
+
+    def __init__(
+        self,
+        event: Event = 784,
+        steps: Count = 5,
+        hidden: Count = 128,
+        depth: Count = 1,
+        bins: Count = 8,
+        passes: Count | None = None,
+    ) -> None:
+        super().__init__()
+        self.event, _ = event_size("NSF", event)
+        sizes = {"kind": "spline", "passes": passes, "bins": bins, "gain": 0.0}
+        self.data = FlowDensity(self.event, AutoregressiveFlow(self.event, steps, (), hidden, depth, **sizes))
+
+    def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
+        """Observe the rows of x (n, event), or generate n of them; returns them."""
+        n = real_rows(x, n, self.event, self.data.base.loc.dtype)
+        with pyro.plate("data", n):
+            # p(x)
+            return pyro.sample("x", self.data(), obs=x)

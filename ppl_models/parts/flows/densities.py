@@ -1,0 +1,53 @@
+"""`FlowDensity`: N(0, I) seen through bijections; `real_rows`: the rows of such a density, checked."""
+
+from collections.abc import Sequence
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions import Transform
+
+from ..checks import check_spread
+from ..distributions import StandardNormal
+from ..likelihoods import check_data
+from ..sizes import check_count
+
+GLANCE = 4096  # values that most often tell that there are more than a few
+
+
+def real_rows(x: Tensor | None, n: int, event: int, dtype: torch.dtype) -> int:
+    """The number of data in a run of a density of real numbers: the rows of x, once they are checked, or `n`.
+
+    Values are read only while Pyro's validation is on.
+
+    Raises:
+        TypeError, ValueError: see `check_data`, `check_count` and `checks.check_spread`.
+    """
+    if x is None:
+        return check_count(n)
+    check_data(x, event, dtype=dtype)
+    if torch.distributions.Distribution._validate_args:
+        values = x.detach().reshape(-1)
+        if 2 * len(values[:GLANCE].unique()) < len(values[:GLANCE]):
+            check_spread(values.unique(), len(values), "x")
+    return len(x)
+
+
+class FlowDensity(nn.Module):
+    """A density of vectors by bijections T that take data to noise, the first one first.
+
+        log p(x) = log N(T(x); 0, I) + log|det dT/dx|
+
+    Args:
+        size: n, the length of a row.
+        flow: a module whose `transforms()` are the bijections, as they are called on data.
+    """
+
+    def __init__(self, size: int, flow: nn.Module) -> None:
+        super().__init__()
+        self.base, self.flow = StandardNormal(size), flow
+
+    def forward(self) -> dist.TransformedDistribution:
+        """The distribution, event shape (n,)."""
+        found: Sequence[Transform] = self.flow.transforms()
+        return dist.TransformedDistribution(self.base(), [step.inv for step in reversed(found)])

@@ -1,0 +1,223 @@
+"""`MultiScale`: bijections of images, given as flat rows, in scales of which each leaves half of its numbers as noise.
+
+Every step is one of the whole row, and leaves the entries that are not its own as they are. So nothing is moved about:
+what a scale works on, its channels among that, is a table of places in the row.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Literal
+
+import torch
+from pyro.distributions.transforms import GeneralizedChannelPermute
+from pyro.distributions.transforms.generalized_channel_permute import ConditionedGeneralizedChannelPermute
+from torch import Tensor, nn
+from torch.distributions import AffineTransform, IndependentTransform, Transform, constraints
+from torch.nn.functional import silu
+
+from ..nets import ConvBlock
+from .autoregressive import Autoregressive, affine
+
+Style = Literal["real-nvp", "glow"]
+
+
+class MaskedConv(nn.Module):
+    """Two numbers for each entry of a row: zeros, but for those in `changed`, which a network gives from the others.
+
+        h = conv(x (1 - changed));   h <- ConvBlock(h), depth times;   out = changed conv(silu(h))
+
+    The last convolution starts at zero. It is a `MaskedNet` of two levels, with convolutions.
+
+    Args:
+        size: of a row.
+        places: (channels, height, width), where in a row the entries of the scale are.
+        changed: of the same shape, the entries that get numbers.
+        hidden: channels of the network.
+        depth: residual blocks of it.
+    """
+
+    passes = 2
+    places: Tensor
+    at: Tensor
+    changed: Tensor
+
+    def __init__(self, size: int, places: Tensor, changed: Tensor, hidden: int, depth: int) -> None:
+        super().__init__()
+        channels = len(places)
+        # where the numbers of each entry of a row are; beyond the end is a zero
+        at = torch.full((size,), places.numel()).index_copy(0, places.flatten(), torch.arange(places.numel()))
+        self.register_buffer("places", places, persistent=False)
+        self.register_buffer("at", at, persistent=False)
+        self.register_buffer("changed", changed.to(torch.get_default_dtype()), persistent=False)
+        self.first = nn.Conv2d(channels, hidden, 3, padding=1)
+        self.blocks = nn.Sequential(*(ConvBlock(hidden) for _ in range(depth)))
+        self.last = nn.Conv2d(hidden, 2 * channels, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(*batch, n) -> (*batch, n, 2)."""
+        image = x[..., self.places.flatten()].reshape(-1, *self.places.shape)
+        h = self.last(silu(self.blocks(self.first(image * (1 - self.changed)))))
+        numbers = (h.unflatten(1, (2, -1)) * self.changed).flatten(2)
+        numbers = torch.cat([numbers, numbers.new_zeros(len(numbers), 2, 1)], -1)[..., self.at]
+        return numbers.transpose(1, 2).reshape(*x.shape, 2)
+
+    def transforms(self) -> list[Transform]:
+        """The coupling, an affine one."""
+        return [Autoregressive(self, affine)]
+
+
+class OnPlaces(Transform):
+    """A transform of images, applied to some places of a row; the others stay.
+
+    Args:
+        transform: of images (channels, height, width).
+        places: of that shape.
+    """
+
+    domain = constraints.real_vector
+    codomain = constraints.real_vector
+    bijective = True
+
+    def __init__(self, transform: Transform, places: Tensor, cache_size: int = 1) -> None:
+        super().__init__(cache_size=cache_size)
+        self.transform, self.places = transform, places
+
+    def _image(self, x: Tensor) -> Tensor:
+        return x[..., self.places.flatten()].unflatten(-1, self.places.shape)
+
+    def _put(self, x: Tensor, image: Tensor) -> Tensor:
+        return x.index_copy(-1, self.places.flatten(), image.flatten(-3))
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self._put(x, self.transform(self._image(x)))
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self._put(y, self.transform.inv(self._image(y)))
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """log|det dy/dx|, (*batch,)."""
+        return self.transform.log_abs_det_jacobian(self._image(x), self._image(y))
+
+    def with_cache(self, cache_size: int = 1) -> "OnPlaces":
+        """The same map with another cache size; the map itself if it is the one asked for."""
+        return self if cache_size == self._cache_size else OnPlaces(self.transform, self.places, cache_size)
+
+
+class ChannelMap(nn.Module):
+    """y = W (exp(s) x + b) of the channels of a scale: an activation normalization and an invertible 1 x 1 convolution.
+
+    W = P L U starts as a random orthogonal matrix, s and b at zero.
+
+    Args:
+        places: (channels, height, width), where in a row the entries of the scale are.
+    """
+
+    places: Tensor
+    permutation: Tensor
+
+    def __init__(self, places: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("places", places, persistent=False)
+        start = GeneralizedChannelPermute(len(places))
+        self.register_buffer("permutation", start.permutation)
+        self.matrix = nn.Parameter(start.LU.detach().clone())
+        self.log_scale, self.shift = (nn.Parameter(torch.zeros(len(places), 1, 1)) for _ in range(2))
+
+    def transforms(self) -> list[Transform]:
+        """The normalization, then the convolution."""
+        scaled = IndependentTransform(AffineTransform(self.shift, self.log_scale.exp()), 3)
+        mixed = ConditionedGeneralizedChannelPermute(self.permutation, self.matrix)
+        return [OnPlaces(scaled, self.places), OnPlaces(mixed, self.places)]
+
+
+class MultiScale(nn.Module):
+    """Steps from images to noise.
+
+        "real-nvp"  at each scale three couplings of a checkerboard; squeeze; three of channels; half is left; at the
+                    last scale four of a checkerboard
+        "glow"      at each scale squeeze; a `ChannelMap` and a coupling of channels, `steps` times; half is left,
+                    scaled and shifted given the other half, but at the last scale
+
+    To squeeze is to take each square of 2 x 2 entries for channels, the two of a diagonal first, and the half that goes
+    on is that of the first channels.
+
+    Args:
+        image: (channels, height, width), of which the sides can be halved so often.
+        style: "real-nvp" or "glow".
+        levels: how often images are squeezed.
+        hidden, depth: channels and residual blocks of the networks, see `MaskedConv`.
+        steps: of each scale of "glow".
+    """
+
+    def __init__(
+        self, image: Sequence[int], style: Style, levels: int, hidden: int, depth: int, steps: int = 8
+    ) -> None:
+        super().__init__()
+        places = torch.arange(prod(image)).reshape(*image)
+        self.steps, sizes = nn.ModuleList(), (places.numel(), hidden, depth)
+
+        def couple(changed: Tensor) -> None:
+            self.steps.append(MaskedConv(sizes[0], places, changed, *sizes[1:]))
+
+        for level in range(levels):
+            if style == "real-nvp":
+                for i in range(3):
+                    couple(checkerboard(places, i))
+                places = squeezed(places)
+                for i in range(3):
+                    couple(halves(places, i))
+            else:
+                places = squeezed(places)
+                for _ in range(steps):
+                    self.steps.append(ChannelMap(places))
+                    couple(halves(places))
+                if level + 1 < levels:
+                    couple(halves(places))
+            if style == "real-nvp" or level + 1 < levels:
+                places = places[: len(places) // 2]
+        for i in range(4 if style == "real-nvp" else 0):
+            couple(checkerboard(places, i))
+
+    def transforms(self) -> list[Transform]:
+        """The steps, from images to noise."""
+        return [transform for step in self.steps for transform in step.transforms()]
+
+
+def squeezed(places: Tensor) -> Tensor:
+    """(channels, height, width) -> (4 channels, height / 2, width / 2)."""
+    return torch.cat([places[:, i::2, j::2] for i, j in ((0, 0), (1, 1), (0, 1), (1, 0))])
+
+
+def checkerboard(places: Tensor, parity: int) -> Tensor:
+    """Whether an entry is on a field of one color."""
+    rows, columns = (torch.arange(side) for side in places.shape[1:])
+    return ((rows[:, None] + columns + parity) % 2 == 1).expand(places.shape)
+
+
+def halves(places: Tensor, parity: int = 0) -> Tensor:
+    """Whether an entry is of the second half of the channels, or for an odd parity of the first."""
+    second = torch.arange(len(places)) >= len(places) // 2
+    return (second ^ bool(parity % 2))[:, None, None].expand(places.shape)
+
+
+def levels_of_image(owner: str, image: Sequence[int], levels: int | None, least: int) -> int:
+    """How often images are squeezed: as given, or until a side would be below 4 or odd, but `least` times.
+
+    Raises:
+        ValueError: sides that cannot be halved so often.
+
+    >>> levels_of_image("RealNVP", (1, 28, 28), None, 0), levels_of_image("RealNVP", (3, 32, 32), None, 0)
+    (2, 3)
+    """
+    sides = image[1:]
+    if levels is None:
+        levels = 0
+        while all(side % 2 ** (levels + 1) == 0 and side >= 2 ** (levels + 3) for side in sides):
+            levels += 1
+        levels = max(levels, least)
+    if any(side % 2**levels for side in sides):
+        times = f"{levels} times" if levels > 1 else "once"
+        raise ValueError(f"{owner}: found an image {tuple(image)}, want sides that can be halved {times}; pad it")
+    return levels
