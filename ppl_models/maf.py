@@ -1,13 +1,16 @@
 """Masked autoregressive flow: a density of vectors without latents (Papamakarios et al. 2017, arXiv 1705.07057)."""
 
+from math import prod
+
 import pyro
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from .parts.flows.autoregressive import AutoregressiveFlow
 from .parts.flows.densities import FlowDensity, real_rows
 from .parts.kinds import Count, Event
 from .parts.program import Program
-from .parts.sizes import event_size
+from .parts.sizes import Blocks, all_sizes
 
 
 class MAF(Program):
@@ -19,12 +22,17 @@ class MAF(Program):
     entries. It starts at N(0, I): T is the identity. Log scales are bounded, |a_i| < 3. There is no batch normalization
     between the networks, as the paper has: with it a row's density would depend on the other rows of its batch.
 
-    Shapes: x (n, event); site x. There are no latents: the guide is None.
+    With several blocks, cut as those of the `SeReMAF` are, each has networks of its own that read the block before it:
+
+        p(x) = p(x1) prod_{l=2..L} p(xl | x{l-1})
+
+    Shapes: x (n, event); site x, or x1..xL. There are no latents: the guide is None.
 
     Args:
         event: number of values in a row of x, or its shape.
-        steps: K, the number of networks.
+        steps: K, the number of networks, of each block.
         hidden, depth: width and number of hidden layers of each.
+        blocks: L; of an image (channels, height, width) bands of rows, of other rows equal stretches.
 
     Raises:
         ValueError: a size that is not a positive integer; x of the wrong width, not finite, empty; x of a few levels,
@@ -37,21 +45,36 @@ class MAF(Program):
 
     >>> import torch
     >>> from ppl_models.factorization import factorization
-    >>> print(factorization(MAF(event=4, hidden=8), torch.randn(3, 4)))
+    >>> for blocks in (1, 2):
+    ...     print(factorization(MAF(event=4, hidden=8, blocks=blocks), torch.randn(3, 4)))
     p(x)
+    p(x1) p(x2 | x1)
     """
 
     density = "p(x) = N(T(x); 0, I) |det dT/dx|"
     source = "Papamakarios, Pavlakou & Murray 2017, arXiv 1705.07057"
 
-    def __init__(self, event: Event = 784, steps: Count = 5, hidden: Count = 512, depth: Count = 1) -> None:
+    def __init__(
+        self, event: Event = 784, steps: Count = 5, hidden: Count = 512, depth: Count = 1, blocks: Count = 1
+    ) -> None:
         super().__init__()
-        self.event, _ = event_size("MAF", event)
-        self.data = FlowDensity(self.event, AutoregressiveFlow(self.event, steps, (), hidden, depth, gain=0.0))
+        shape = all_sizes("MAF", "event", event)
+        self.event = prod(shape)
+        self.stretches = Blocks("MAF", blocks, self.event, shape if blocks > 1 and len(shape) == 3 else None)
+        sizes, found = self.stretches.sizes, []
+        for i, size in enumerate(sizes):
+            flow = AutoregressiveFlow(size, steps, sizes[i - 1 : i] if i else (), hidden, depth, gain=0.0)
+            found.append(FlowDensity(size, flow))
+        self.data, self.rest = found[0], nn.ModuleList(found[1:])
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Observe the rows of x (n, event), or generate n of them; returns them."""
-        n = real_rows(x, n, self.event, self.data.base.loc.dtype)
+        n, densities = real_rows(x, n, self.event, self.data.base.loc.dtype), [self.data, *self.rest]
+        names = [f"x{i + 1}" for i in range(len(densities))] if self.rest else ["x"]
+        observed = [None] * len(densities) if x is None else self.stretches.cut(x)
+        drawn: list[Tensor] = []
         with pyro.plate("data", n):
-            # p(x)
-            return pyro.sample("x", self.data(), obs=x)
+            for name, density, block in zip(names, densities, observed, strict=True):
+                # p(xl | x{l-1})
+                drawn.append(pyro.sample(name, density(*drawn[-1:]), obs=block))
+        return self.stretches.join(drawn, torch.cat) if x is None else x

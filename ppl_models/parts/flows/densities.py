@@ -34,20 +34,20 @@ def real_rows(x: Tensor | None, n: int, event: int, dtype: torch.dtype) -> int:
 
 
 class FlowDensity(nn.Module):
-    """A density of vectors by bijections T that take data to noise, the first one first.
+    """A density of vectors by bijections T that take data to noise, the first one first, given contexts or none.
 
-        log p(x) = log N(T(x); 0, I) + log|det dT/dx|
+        log p(x | c) = log N(T(x; c); 0, I) + log|det dT/dx|
 
     Args:
         size: n, the length of a row.
-        flow: a module whose `transforms()` are the bijections, as they are called on data.
+        flow: a module whose `transforms(*context)` are the bijections, as they are called on data.
     """
 
     def __init__(self, size: int, flow: nn.Module) -> None:
         super().__init__()
         self.base, self.flow = StandardNormal(size), flow
 
-    def forward(self) -> dist.TransformedDistribution:
+    def forward(self, *context: Tensor) -> dist.TransformedDistribution:
         """The distribution, event shape (n,)."""
-        found: Sequence[Transform] = self.flow.transforms()
+        found: Sequence[Transform] = self.flow.transforms(*context)
         return dist.TransformedDistribution(self.base(), [step.inv for step in reversed(found)])
