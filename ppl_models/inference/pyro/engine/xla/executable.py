@@ -121,7 +121,7 @@ class Xla:
         for i, array in self.kept.items():
             if lendable(array):
                 lent = self._lent(i)
-                if lent is None or lent.array is not array:
+                if lent is None or not lent.holds(array):
                     lent = Lent(array)
                 self.lent[i], found[i] = ref(lent), lent.tensor()
             else:

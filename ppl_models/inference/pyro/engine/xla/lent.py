@@ -36,6 +36,10 @@ class Lent:
         same = tensor.data_ptr() == self.at and tuple(tensor.shape) == self.array.shape
         return same and tensor.is_contiguous()
 
+    def holds(self, array: jax.Array) -> bool:
+        """Whether the array owns this memory, once it is written; by its address, whatever the call did with it."""
+        return self.array is array and array.block_until_ready().unsafe_buffer_pointer() == self.at
+
     def went_to(self, array: jax.Array) -> None:
         """A call has written `array`; in this memory, where it was given this one."""
         if self.array.is_deleted():
