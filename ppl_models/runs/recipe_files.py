@@ -134,8 +134,9 @@ def _checked(found: Mapping[str, Any], name: str) -> None:
         if folders.count(names.slug(run).lower()) > 1:
             raise ValueError(f"recipe {name}: the runs of the folder {names.slug(run)!r} are several; rename {run!r}")
         for section in ("data", "model", "guide"):
-            called = {**found.get(section, {}), **own.get(section, {})}.get("name")
-            if not isinstance(called, str):
+            chosen = {**found.get(section, {}), **own.get(section, {})}
+            called = chosen.get("name")
+            if not isinstance(called, str) and (chosen or section != "guide"):  # nothing is said of a guide that is none
                 told = f"no {section}.name" if called is None else f"{section}.name = {called!r}"
                 raise ValueError(f"recipe {name}: found {told} for run {run!r}, want one")
 

@@ -79,7 +79,8 @@ def _check_trust(recipe: Recipe) -> None:
     for name, chosen in recipe.runs.items():
         for kind in ("model", "guide"):
             try:
-                trusted.check(kind, names.import_string(kind, chosen[kind]["name"]))
+                if chosen[kind]:
+                    trusted.check(kind, names.import_string(kind, chosen[kind]["name"]))
             except ValueError as error:
                 raise ValueError(f"recipe {recipe.name}, run {name!r}: {error}") from None
 
@@ -103,7 +104,7 @@ def _planned(recipe: Recipe, folder: Path) -> tuple[dict[str, Parts], dict[str, 
         try:
             plans[name] = configuration(
                 model=(model.pop("name"), model),
-                guide=(guide.pop("name"), guide),
+                guide=(guide.pop("name"), guide) if guide else None,
                 data=source,
                 parts=parts[name],
                 training=Training(**chosen["training"]),
