@@ -28,7 +28,10 @@ KEY = jax.random.key(0)
     ("sizes", "text"),
     [
         ({"family": {"z9": "full"}}, "family names the site 'z9', want one of the latents a, b"),
-        ({"family": None}, "found family None, want one of 'diagonal', 'rank-one', 'full', 'flow', an object"),
+        (
+            {"family": None},
+            "found family None, want one of 'diagonal', 'rank-one', 'full', 'flow', 'iaf', 'maf', 'nsf', an object",
+        ),
         ({"parents": {"a": "b", "b": "a"}}, r"found parents\['a'\] = 'b', want a tuple of names; try \('b',\)"),
         ({"parents": None}, "found parents=None, want one of"),
         ({"hidden": 0}, "found hidden=0, want an integer of at least 1"),
