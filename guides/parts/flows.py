@@ -3,6 +3,7 @@
 from typing import Any
 
 import pyro.distributions as dist
+import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import AffineTransform
@@ -11,7 +12,6 @@ from ppl_models.parts.checked import checked
 from ppl_models.parts.distributions import diagonal_normal
 from ppl_models.parts.flows.autoregressive import AutoregressiveFlow
 from ppl_models.parts.flows.orders import contraction
-from ppl_models.parts.likelihoods import bounded_exp
 
 from .families import Diagonal
 from .stepwise import Stepwise
@@ -28,12 +28,13 @@ class Autoregressive(Stepwise):
 
 
 class Steps(nn.Module):
-    """An `Autoregressive` family for one factor: a diagonal Gaussian pushed through its steps, in units of the prior.
+    """An `Autoregressive` family for one factor: the diagonal family's Gaussian, whose noise goes through the steps.
 
-        z = loc + scale T(y),    y ~ N(shift / scale, diag exp(r)^2),    T given a context beside shift and r
+        z = m + s T(y),    y ~ N(0, I),    m and s of the diagonal family, T given a context beside them
 
-    T is what the steps make of y, times a constant with which it starts near the identity. As a product with a prior,
-    the product of the Gaussians comes first: N(m, s^2), and z = m + s T(y), y ~ N(0, I).
+    T is what the steps make of y, times a constant with which it starts near the identity. The Gaussian is outside, so
+    that the steps work in units of the factor, whatever the prior's are, and a product with a prior is taken before
+    them. (Kingma et al. put it inside: a context that tells m and s lets either be the other.)
 
     Args:
         n: entries of the factor.
@@ -48,17 +49,15 @@ class Steps(nn.Module):
 
     def residual(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
         """See the class."""
-        shift, log_scale, context = raw.split([self.n, self.n, raw.shape[-1] - 2 * self.n], -1)
-        return self._pushed(diagonal_normal(shift / scale, bounded_exp(log_scale)), context, loc, scale)
+        return self._pushed(Diagonal().residual(raw[..., : 2 * self.n], loc, scale), raw)
 
     def precision_weighted(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
         """See the class."""
-        raw, context = raw.split([2 * self.n, raw.shape[-1] - 2 * self.n], -1)
-        merged: Any = Diagonal().precision_weighted(raw, loc, scale).base_dist
-        base = diagonal_normal(merged.loc.new_zeros(()).expand(merged.loc.shape), merged.scale.new_ones(()))
-        return self._pushed(base, context, merged.loc, merged.scale)
+        return self._pushed(Diagonal().precision_weighted(raw[..., : 2 * self.n], loc, scale), raw)
 
-    def _pushed(self, base: Any, context: Tensor, loc: Tensor | float, scale: Tensor | float) -> Any:
-        steps = self.flow.transforms(context)
+    def _pushed(self, gaussian: Any, raw: Tensor) -> TorchDistributionMixin:
+        loc, scale = gaussian.base_dist.loc, gaussian.base_dist.scale
+        steps = self.flow.transforms(raw[..., 2 * self.n :])
         steps = [step.inv for step in reversed(steps)] if self.backward else steps
-        return dist.TransformedDistribution(base, [*steps, AffineTransform(loc, scale / self.unit, cache_size=1)])
+        noise = diagonal_normal(torch.zeros_like(loc), torch.ones_like(loc))
+        return dist.TransformedDistribution(noise, [*steps, AffineTransform(loc, scale / self.unit, cache_size=1)])

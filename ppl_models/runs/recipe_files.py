@@ -136,7 +136,9 @@ def _checked(found: Mapping[str, Any], name: str) -> None:
         for section in ("data", "model", "guide"):
             chosen = {**found.get(section, {}), **own.get(section, {})}
             called = chosen.get("name")
-            if not isinstance(called, str) and (chosen or section != "guide"):  # nothing is said of a guide that is none
+            if not isinstance(called, str) and (
+                chosen or section != "guide"
+            ):  # nothing is said of a guide that is none
                 told = f"no {section}.name" if called is None else f"{section}.name = {called!r}"
                 raise ValueError(f"recipe {name}: found {told} for run {run!r}, want one")
 

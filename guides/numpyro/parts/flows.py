@@ -11,7 +11,6 @@ from numpyro.distributions.transforms import AffineTransform
 
 from ppl_models.numpyro.parts.distributions import diagonal_normal
 from ppl_models.numpyro.parts.flows.autoregressive import AutoregressiveFlow
-from ppl_models.numpyro.parts.likelihoods import bounded_exp
 from ppl_models.parts.checked import checked
 from ppl_models.parts.flows.orders import contraction
 
@@ -42,17 +41,15 @@ class Steps(eqx.Module):
 
     def residual(self, raw: Array, loc: Array | float, scale: Array | float) -> Distribution:
         """See the class."""
-        shift, log_scale, context = jnp.split(raw, [self.n, 2 * self.n], -1)
-        return self._pushed(diagonal_normal(shift / scale, bounded_exp(log_scale)), context, loc, scale)
+        return self._pushed(Diagonal().residual(raw[..., : 2 * self.n], loc, scale), raw)
 
     def precision_weighted(self, raw: Array, loc: Array, scale: Array) -> Distribution:
         """See the class."""
-        raw, context = jnp.split(raw, [2 * self.n], -1)
-        product: Any = Diagonal().precision_weighted(raw, loc, scale)
-        loc, scale = product.base_dist.loc, product.base_dist.scale
-        return self._pushed(diagonal_normal(jnp.zeros_like(loc), jnp.ones_like(scale)), context, loc, scale)
+        return self._pushed(Diagonal().precision_weighted(raw[..., : 2 * self.n], loc, scale), raw)
 
-    def _pushed(self, base: Any, context: Array, loc: Array | float, scale: Array | float) -> Distribution:
-        steps = self.flow.transforms(context)
+    def _pushed(self, gaussian: Any, raw: Array) -> Distribution:
+        loc, scale = gaussian.base_dist.loc, gaussian.base_dist.scale
+        steps = self.flow.transforms(raw[..., 2 * self.n :])
         steps = [step.inv for step in reversed(steps)] if self.backward else steps
-        return dist.TransformedDistribution(base, [*steps, AffineTransform(loc, scale / self.unit)])
+        noise = diagonal_normal(jnp.zeros_like(loc), jnp.ones_like(loc))
+        return dist.TransformedDistribution(noise, [*steps, AffineTransform(loc, scale / self.unit)])
