@@ -11,6 +11,7 @@ import torch
 
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Count, Place
+from ppl_models.programs.legible import quoted
 
 from . import splits
 from .array_files import array_file
@@ -223,7 +224,9 @@ def load(
         rows = splits.folder(name.removeprefix("folder:"), 32 if size is None else size)
         default, tail, alpha = "none", None, 1e-6
     elif size is not None:
-        raise ValueError(f"size: found {size!r} with {name!r}, want none: it is for 'folder:<path>'; leave it out")
+        raise ValueError(
+            f"size: found {size!r} with {quoted(name)}, want none: it is for 'folder:<path>'; leave it out"
+        )
     elif name.endswith((".npy", ".npz")):
         rows = array_file(name, arguments)
         default, tail, alpha = "none", None, 1e-6
@@ -246,7 +249,7 @@ def _entry(name: str) -> Entry:
     near = difflib.get_close_matches(str(name).lower(), CATALOGUE, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else "try 'folder:<path>' for images of your own"
     raise ValueError(
-        f"name: found {name!r}, want one of {', '.join(CATALOGUE)}, 'folder:<path>' or a path "
+        f"name: found {quoted(name)}, want one of {', '.join(CATALOGUE)}, 'folder:<path>' or a path "
         f"ending in .npy or .npz; {hint}"
     )
 

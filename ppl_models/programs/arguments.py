@@ -4,12 +4,13 @@ What is natural is taken as it comes: arrays of NumPy and all that give one, dat
 names of arguments, data sets that hold tensors. No library of frames is imported for it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from inspect import Parameter, Signature, signature
 from typing import Any, NoReturn, cast
 
 import numpy as np
 
+from .legible import listed
 from .pairs import called
 
 BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
@@ -84,13 +85,13 @@ def ordered(columns: Mapping[str, Any], asks: str, program: Callable | None) -> 
     return wanted
 
 
-def takes(count: int, program: Any) -> bool:
-    """Whether a program can be called with so many arguments, as far as is known."""
+def takes(count: int, program: Any, named: Iterable[str] = ()) -> bool:
+    """Whether a program can be called with so many arguments, and further ones by name, as far as is known."""
     if not callable(program):
         return False
     known = signature_of(program)
     try:
-        return known is None or known.bind(*[None] * count) is not None
+        return known is None or known.bind(*[None] * count, **dict.fromkeys(named)) is not None
     except TypeError:
         return False
 
@@ -102,16 +103,26 @@ def check_lengths(columns: Sequence[Any], asks: str) -> None:
         raise ValueError(f"{asks}: found lengths {lengths}, want equal lengths of at least 1")
 
 
-def check_count(count: int, asks: str, program: Callable | None, role: str = "model") -> None:
-    """Raise ValueError unless a program can be called with so many arguments."""
-    if program is not None and not takes(count, program):
+def check_count(
+    count: int, asks: str, program: Callable | None, role: str = "model", named: Collection[str] = ()
+) -> None:
+    """Raise ValueError unless a program can be called with so many arguments, and further ones by name."""
+    if program is not None and not takes(count, program, named):
         known = cast(Signature, signature_of(program))
         names = ", ".join(p.name for p in known.parameters.values() if p.kind in BY_POSITION) or "none"
-        told = f"{count} column{'s' if count != 1 else ''}"
+        told = f"{count} column{'s' if count != 1 else ''}" + (f", and {listed([*map(str, named)])}" if named else "")
         raise ValueError(
             f"{asks}: found {told}, want one for each argument of the {role} {called(program)}: {names}; pass a tuple, "
             "or a dict by their names"
         )
+
+
+def refuse_call(
+    asks: str, model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any] | None
+) -> None:
+    """Raise ValueError if it is these arguments that a program does not take; asked where something failed."""
+    for role, program in (("model", model), ("guide", guide)):
+        check_count(len(args), asks, program, role, kwargs or {})
 
 
 def numbers(column: Any, asks: str) -> np.ndarray | None:

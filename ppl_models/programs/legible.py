@@ -1,4 +1,4 @@
-"""`legible`: text as it can be shown, steering no terminal; `warn` in such; `brief`, `cut`, `listed`: not at length."""
+"""`legible`: text as it can be shown, steering no terminal; `warn` by such; `brief`, `cut`, `quoted`, `listed`."""
 
 import re
 import warnings
@@ -40,6 +40,15 @@ def cut(text: str, most: int = LONGEST) -> str:
     """
     half = most // 2
     return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
+
+
+def quoted(text: object, most: int = 100) -> str:
+    """A text in quotes for a message, without its middle where it is long.
+
+    >>> quoted("elbow"), quoted("x" * 5000, 10)
+    ("'elbow'", "'xxxx ... xxxx'")
+    """
+    return cut(repr(text), most)
 
 
 def listed(names: Sequence[str], most: int = 20) -> str:

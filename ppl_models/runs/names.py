@@ -17,6 +17,7 @@ from ppl_models.parts.checked import check, declared
 from ppl_models.parts.kinds import WRONG, no_guide
 from ppl_models.programs.arguments import signature_of
 from ppl_models.programs.blame import raised
+from ppl_models.programs.legible import quoted
 
 from . import trust
 
@@ -60,7 +61,7 @@ def import_string(kind: str, name: str, backend: str = "pyro") -> str:
     near = nearest(name, [*known, *(value.__name__ for value in known.values())])
     near = next((short for short, value in known.items() if value.__name__ == near), near)
     raise ValueError(
-        f"{kind} {name!r} is unknown; {f'did you mean {near!r}? ' if near else ''}There are {', '.join(known)}, "
+        f"{kind} {quoted(name)} is unknown; {f'did you mean {near!r}? ' if near else ''}There are {', '.join(known)}, "
         "and programs of your own by an import string, mypkg.module:Name"
     )
 
@@ -87,24 +88,24 @@ def resolve(kind: str, name: str, backend: str = "pyro") -> Any:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise ValueError(
-            f"{kind} {name!r}: there is no module {error.name!r} here or among the installed ones; an import string is "
-            f"mypkg.module:Name, and short names are {', '.join(catalogue(kind, backend))}"
+            f"{kind} {quoted(name)}: there is no module {quoted(error.name)} here or among the installed ones; an "
+            f"import string is mypkg.module:Name, and short names are {', '.join(catalogue(kind, backend))}"
         ) from None
     except (ValueError, TypeError) as error:  # "a..b", ":Name"
         if raised(error):  # by the module itself
             raise
-        raise ValueError(f"{kind} {name!r}: want an import string mypkg.module:Name") from None
+        raise ValueError(f"{kind} {quoted(name)}: want an import string mypkg.module:Name") from None
     for part in path.split("."):
         if not hasattr(found, part):
             near = nearest(part, [n for n in dir(found) if not n.startswith("_")])
             hint = f"; did you mean {near!r}?" if near else ""
-            raise ValueError(f"{kind} {name!r}: {module_name} has no {part!r}{hint}")
+            raise ValueError(f"{kind} {quoted(name)}: {module_name} has no {quoted(part)}{hint}")
         found = getattr(found, part)
         trust.check_reached(kind, string, found)
     if not callable(found):
-        raise ValueError(f"{kind} {name!r}: found a {type(found).__name__}, want a class or a Pyro program")
+        raise ValueError(f"{kind} {quoted(name)}: found a {type(found).__name__}, want a class or a Pyro program")
     if inspect.isclass(found) and "__call__" not in {key for c in found.__mro__ for key in vars(c)}:
-        raise ValueError(f"{kind} {name!r}: objects of the class {found.__name__} cannot be called")
+        raise ValueError(f"{kind} {quoted(name)}: objects of the class {found.__name__} cannot be called")
     return found
 
 
@@ -125,11 +126,11 @@ def parse(words: Sequence[str], option: str) -> tuple[list[str], dict[str, Any]]
             continue
         key = key.strip().replace("-", "_")
         if not key.isidentifier() or key in sizes:
-            raise ValueError(f"{option} {word!r}: want key=value, with a name as the key, each once")
+            raise ValueError(f"{option} {quoted(word)}: want key=value, with a name as the key, each once")
         try:
             sizes[key] = value_of(text)
         except TypeError:
-            raise ValueError(f"{option} {word!r}: want a number, a word, or a list or mapping of such") from None
+            raise ValueError(f"{option} {quoted(word)}: want a number, a word, or a list or mapping of such") from None
     return names, sizes
 
 
@@ -137,7 +138,7 @@ def parse_sizes(words: Sequence[str], option: str, why: str) -> dict[str, Any]:
     """The same where all are sizes: `why` no other word is wanted is said at the first one."""
     others, sizes = parse(words, option)
     if others:
-        raise ValueError(f"{option} {others[0]!r}: want key=value{why}")
+        raise ValueError(f"{option} {quoted(others[0])}: want key=value{why}")
     return sizes
 
 
@@ -205,7 +206,7 @@ def check_sizes(label: str, program: Any, sizes: Mapping[str, Any], given: int, 
         if key not in known:
             near = nearest(key, known)
             raise ValueError(
-                f"{label} has no size {key!r}{f'; did you mean {near!r}?' if near else '.'} It takes "
+                f"{label} has no size {quoted(key)}{f'; did you mean {near!r}?' if near else '.'} It takes "
                 + (", ".join(n if d is inspect.Parameter.empty else f"{n}={d!r}" for n, d in known.items()) or "none")
             )
 

@@ -10,6 +10,7 @@ from typing import Any
 import ppl_models.inference as inference
 from ppl_models.inference.objectives import discrepancies
 from ppl_models.parts.checked import check, declared
+from ppl_models.programs.legible import cut, quoted
 
 from . import names
 
@@ -42,11 +43,11 @@ def objective_of(spec: str) -> Callable:
     if word not in WORDS:
         near = names.nearest(word, WORDS)
         hint = f"; did you mean {near!r}?" if near else ""
-        raise ValueError(f"objective {spec!r}: found {word!r}, want one of {', '.join(WORDS)}{hint}")
+        raise ValueError(f"objective {quoted(spec)}: found {quoted(word)}, want one of {', '.join(WORDS)}{hint}")
     function = getattr(inference, word.replace("-", "_"))
     extra, options = names.parse([part for part in rest.split(",") if part], "objective")
     if extra:
-        raise ValueError(f"objective {spec!r}: found {extra[0]!r}, want options as name=value")
+        raise ValueError(f"objective {quoted(spec)}: found {quoted(extra[0])}, want options as name=value")
     found = _with(function, options, spec)
     if isinstance(function, type):  # an objective with state: an object, where the others are functions
         return found()
@@ -69,7 +70,9 @@ def _with(function: Callable, options: dict[str, Any], spec: str) -> partial:
     kinds = declared(function)
     for name, value in options.items():
         if name not in told:
-            raise ValueError(f"objective {spec!r}: found the option {name!r}, want some of {', '.join(told) or 'none'}")
+            raise ValueError(
+                f"objective {quoted(spec)}: found the option {quoted(name)}, want some of {', '.join(told) or 'none'}"
+            )
         if name == "discrepancy":
             _check_word(spec, name, value, ("mmd", "moments"))
             chosen[name] = getattr(discrepancies, value)
@@ -80,16 +83,16 @@ def _with(function: Callable, options: dict[str, Any], spec: str) -> partial:
         if parameter.kind is not parameter.KEYWORD_ONLY or name == "discrepancy":
             continue
         if name not in chosen and usual is parameter.empty:
-            raise ValueError(f"objective {spec!r}: found no {name.rstrip('_')}, try {_example(spec, function)}")
+            raise ValueError(f"objective {quoted(spec)}: found no {name.rstrip('_')}, try {_example(spec, function)}")
         if name in chosen and name in kinds:
-            chosen[name] = check(f"objective {spec!r}", name.rstrip("_"), chosen[name], kinds[name], usual)
+            chosen[name] = check(f"objective {quoted(spec)}", name.rstrip("_"), chosen[name], kinds[name], usual)
     of_mmd = {name: value for name, value in options.items() if name in OF_MMD}
     if of_mmd:
         for name, known in (("kernel", discrepancies.KERNELS), ("estimator", discrepancies.ESTIMATORS)):
             if name in of_mmd:
                 _check_word(spec, name, of_mmd[name], (*known,))
         if options.get("discrepancy", "mmd") != "mmd":
-            raise ValueError(f"objective {spec!r}: found {', '.join(of_mmd)}, which are of discrepancy=mmd alone")
+            raise ValueError(f"objective {quoted(spec)}: found {', '.join(of_mmd)}, which are of discrepancy=mmd alone")
         chosen["discrepancy"] = partial(discrepancies.mmd, **of_mmd)
     return partial(function, **chosen)
 
@@ -98,4 +101,4 @@ def _check_word(spec: str, name: str, value: Any, known: Sequence[str]) -> None:
     """Raise ValueError for an option of the objective `spec` that is none of the known words."""
     if value not in known:
         want = " or ".join(known) if len(known) == 2 else f"one of {', '.join(known)}"
-        raise ValueError(f"objective {spec!r}: found {name}={value}, want {want}")
+        raise ValueError(f"objective {quoted(spec)}: found {name}={cut(str(value), 100)}, want {want}")

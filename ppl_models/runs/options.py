@@ -13,6 +13,7 @@ from ppl_models.inference.config import FitConfig, option
 from ppl_models.inference.schedules import Linear, Saturating
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import NotNegative, Whole, alternatives, base_of
+from ppl_models.programs.legible import quoted
 
 from .objectives import WORDS, objective_of
 
@@ -131,7 +132,7 @@ def rising(word: str) -> Saturating:
             return Saturating(float(steps))
     except ValueError:
         pass
-    raise ValueError(f"found beta={word!r}, want a number, or exponential:N with N > 0 steps")
+    raise ValueError(f"found beta={quoted(word)}, want a number, or exponential:N with N > 0 steps")
 
 
 def kinds_of(each: Field) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from ppl_models.parts.checked import check, declared
 from ppl_models.parts.kinds import Kind, Seed, kind_of
+from ppl_models.programs.legible import quoted
 
 from . import names
 from .experiments import experiment_of
@@ -67,14 +68,16 @@ def read_recipe(name: str | Path, settings: Mapping[str, Any] | None = None) -> 
     if str(name).endswith(".toml"):
         path = Path(name).expanduser()
         if not path.is_file():
-            raise ValueError(f"recipe {str(name)!r}: there is no such file; of the collection: {_listed()}")
+            raise ValueError(f"recipe {quoted(str(name))}: there is no such file; of the collection: {_listed()}")
         content, short = path.read_bytes(), path.stem
     elif str(name) in recipe_names():
         content, short = (HOME / f"{name}.toml").read_bytes(), str(name)
     else:
         near = names.nearest(str(name), recipe_names())
         hint = f"did you mean {near!r}? " if near else ""
-        raise ValueError(f"recipe {str(name)!r} is unknown; {hint}There are {_listed()}, and files ending in .toml")
+        raise ValueError(
+            f"recipe {quoted(str(name))} is unknown; {hint}There are {_listed()}, and files ending in .toml"
+        )
     try:
         found = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ppl_models.programs.legible import quoted
+
 # All programs that these packages export are known, and so are their ports.
 FACES = tuple(f"{package}{port}" for port in ("", ".numpyro") for package in ("ppl_models", "guides"))
 _BOTH = (
@@ -62,10 +64,12 @@ def allow(names: Iterable[str], typed: bool = False) -> None:
         ValueError: what is no name of a module.
     """
     if isinstance(names, str) or not isinstance(names, Iterable):
-        raise TypeError(f"trust: found {names!r}, want names of modules; try trust=('mypkg.models',)")
+        raise TypeError(f"trust: found {quoted(names)}, want names of modules; try trust=('mypkg.models',)")
     for name in list(names):
         if not isinstance(name, str) or not _is_name(name):
-            raise ValueError(f"trust: found {name!r}, want the name of a module, mypkg.models, or mypkg.models:Name")
+            raise ValueError(
+                f"trust: found {quoted(name)}, want the name of a module, mypkg.models, or mypkg.models:Name"
+            )
         _allowed[name] = typed or _allowed.get(name, False)
 
 

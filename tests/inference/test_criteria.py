@@ -122,6 +122,11 @@ def test_moments_see_means_and_covariances():
         (lambda x: mmd(x, x[:, :1]), r"mmd: found samples of shapes \(4, 2\) and \(4, 1\), want \(m, d\) and \(n, d\)"),
         (lambda x: mmd(x[:1], x), "with at least two draws each"),
         (lambda x: moments(x, x[0]), "moments: found samples of shapes"),
+        (
+            lambda x: mmd(x, x, kernel=lambda a, b: None),
+            r"mmd: found None from kernel=a function, want an array of sha",
+        ),
+        (lambda x: mmd(x, x, kernel=lambda a, b: a - b), r"found a Tensor of shape \(4, 4, 2\) .*of shape \(4, 4\)"),
     ],
 )
 def test_samples_that_cannot_be_compared_are_refused(call, text):

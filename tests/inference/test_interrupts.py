@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,50 @@ def test_compilers_that_start_others_leave_none_behind():
     for pid in left:
         os.kill(int(pid), signal.SIGKILL)
     assert code == 130 and not left
+
+
+COMPILING = """
+import torch
+from guides import SelfReflective
+from ppl_models import SeReVAE
+from ppl_models.inference import fit, progress
+progress.SILENCE = 0.0
+torch.set_num_threads(1)
+x, model = torch.ones(20, 12), SeReVAE(12, 10, 2, 8)
+fit(model, SelfReflective(model, x, hidden=8), x, steps=9, compile={compile!r})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
+@pytest.mark.parametrize("delay", [0.5, 5.0])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("compile", ["xla", "inductor"])
+def test_two_signals_while_a_step_compiles_end_it_with_all_its_processes(compile, number, delay, tmp_path):
+    caches = {name: str(tmp_path) for name in ("JAX_COMPILATION_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")}
+    how = {"stderr": subprocess.PIPE, "text": True, "env": {**os.environ, **caches, "PYTHONPATH": str(ROOT)}}
+    process = subprocess.Popen([sys.executable, "-c", COMPILING.format(compile=compile)], **how, start_new_session=True)
+    heard: list[str] = []
+    for sought in ("compiling the step ...", "interrupted: compiling the step, "):
+        while sought not in (heard[-1:] or [""])[0]:
+            heard.append(process.stderr.readline())
+            assert heard[-1], heard
+        time.sleep(delay)
+        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == 128 + number, (process.returncode, errors)
+    left = [pid for pid in filter(str.isdigit, os.listdir("/proc")) if session_of(pid) == process.pid]
+    for pid in left:
+        os.kill(int(pid), signal.SIGKILL)
+    assert not left
+
+
+def session_of(pid: str) -> int:
+    """The session of a process that runs."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[3])
+    except OSError:
+        return 0
 
 
 def command_of(pid: str) -> str:

@@ -31,7 +31,7 @@ def fsync(descriptor):
     real(descriptor)
 if room:
     os.fsync = fsync
-test_resume.train("plain", test_resume.Path({folder!r}), steps={steps}, every={every})
+test_resume.train("plain", test_resume.Path({folder!r}), **{how!r})
 """
 
 
@@ -52,12 +52,14 @@ def header(folder: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs signals")
+@pytest.mark.parametrize("compile", [False, "xla", "inductor"])
 @pytest.mark.parametrize(("steps", "every", "kills"), [(20_000, 10, 12)])
-def test_the_end_is_that_of_a_quiet_run(steps, every, kills, tmp_path):
+def test_the_end_is_that_of_a_quiet_run(steps, every, kills, compile, tmp_path):
     """20,000 steps with 2,000 records: killed at every 1/12 of the way, two full disks, two rivals."""
-    want = train("plain", tmp_path / "whole", steps=steps, every=every)
+    how = {"steps": steps, "every": every, "compile": compile}
+    want = train("plain", tmp_path / "whole", **how)
     folder, script, records = tmp_path / "run", tmp_path / "script.py", steps // every
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), folder=str(folder), steps=steps, every=every))
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), folder=str(folder), how=how))
     words, headers = [sys.executable, str(script)], []
     for k in range(1, kills + 1):
         full, rival = k in (3, 7), k in (5, 9)
@@ -83,7 +85,7 @@ def test_the_end_is_that_of_a_quiet_run(steps, every, kills, tmp_path):
     assert process.wait() == 0, process.communicate()[1]
     process.stderr.close()
     assert_same(tmp_path / "whole", folder)
-    assert_equal(want, train("plain", folder, steps=steps, every=every))
+    assert_equal(want, train("plain", folder, **how))
     assert {path.name for path in folder.iterdir()} == {CHECKPOINT, PREVIOUS, SHOWN, LINES}
     assert len(json.loads((folder / SHOWN).read_text())["history"]) == lines(folder) == records
     assert max(headers) - min(headers) < 100  # a checkpoint is no larger for more records

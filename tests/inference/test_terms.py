@@ -12,7 +12,7 @@ from guides import Ladder
 from ppl_models import HierarchicalVAE
 from ppl_models.inference.objectives.bounds import elbo
 from ppl_models.inference.pyro.passes.lazy import Late
-from ppl_models.inference.pyro.passes.terms import terms
+from ppl_models.inference.pyro.passes.terms import plate_nesting, terms
 from ppl_models.inference.pyro.sites.divergences import divergence, log_density
 from ppl_models.parts.bijectors import RankOneAffine
 from ppl_models.parts.distributions import diagonal_normal
@@ -112,3 +112,17 @@ def test_an_objective_of_closed_forms_asks_for_no_density_of_a_latent(monkeypatc
     elbo(found)
     assert len(asked) == 1  # x alone
     assert found.log_w.shape == (1, 5) and len(asked) == 5
+
+
+@pytest.mark.parametrize("asks", [terms, plate_nesting])
+def test_arguments_that_a_program_does_not_take_are_named(asks):
+    def model(x):
+        pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+    for guide, args, kwargs, words in (
+        (model, range(3), {}, "found 3 columns, want one for each argument of the model model: x;"),
+        (model, (torch.ones(()),), {"a": 1}, "found 1 column, and a, want one for each argument of the model"),
+        (lambda: None, (torch.ones(()),), {}, "want one for each argument of the guide <lambda>: none"),
+    ):
+        with pytest.raises(ValueError, match=f"{asks.__name__}: .*{words}"):
+            asks(model, guide, args, kwargs)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal, get_args
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from ppl_models.parts.checked import checked, told
@@ -143,15 +144,23 @@ def mmd(
     if estimator == "linear":
         pairs = min(m, n) // 2
         (x, x2), (y, y2) = ((t[0 : 2 * pairs : 2], t[1 : 2 * pairs : 2]) for t in (x, y))
-        return (kernel(x, x2) + kernel(y, y2) - kernel(x, y2) - kernel(x2, y)).mean()
+        return (_values(kernel, x, x2) + kernel(y, y2) - kernel(x, y2) - kernel(x2, y)).mean()
     within = []
     for sample, count in ((x, m), (y, n)):
-        table = kernel(sample[:, None], sample[None])
+        table = _values(kernel, sample[:, None], sample[None])
         if estimator == "unbiased":
             within.append((table.sum() - table.diagonal().sum()) / (count * (count - 1)))
         else:
             within.append(table.mean())
     return within[0] + within[1] - 2 * kernel(x[:, None], y[None]).mean()
+
+
+def _values(kernel: Kernel, a: Array, b: Array) -> Array:
+    """What a kernel gives for each pair of rows."""
+    found, want = kernel(a, b), np.broadcast_shapes(a.shape, b.shape)[:-1]
+    if getattr(found, "shape", None) != want:
+        raise ValueError(f"mmd: found {told(found)} from kernel={told(kernel)}, want an array of shape {want}")
+    return found
 
 
 @checked

@@ -13,6 +13,7 @@ from numpyro import handlers
 from ppl_models.numpyro.parts.program import Program
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count
+from ppl_models.programs.arguments import refuse_call
 from ppl_models.programs.numpyro import Trace, frame_of, nodes_of, read
 from ppl_models.programs.pairs import DENSE, check_order, check_sites, refuse_model
 from ppl_models.programs.plates import data_plate
@@ -73,7 +74,11 @@ def terms(
     def keys(key: Array) -> Array:
         return key[None] if particles == 1 else jax.random.split(key, particles)
 
-    found = stacked(lambda k: single(model, guide, args, kwargs, key=k, **at), keys(key))
+    try:
+        found = stacked(lambda k: single(model, guide, args, kwargs, key=k, **at), keys(key))
+    except TypeError:
+        refuse_call("terms", model, guide, args, kwargs)
+        raise
     names = [name for name in found.log_p if name not in found.auxiliary]
     given = {**weights(model), **(params or {})}
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Whole
+from ppl_models.programs.arguments import refuse_call
 from ppl_models.programs.pairs import DENSE, check_order, check_sites, refuse_model
 from ppl_models.programs.plates import data_plate
 from ppl_models.programs.pyro import PARTICLES, frame_of, mask_of, nodes_of, outside, read
@@ -68,7 +69,11 @@ def terms(
         return pyro.plate(PARTICLES, particles, dim=dim) if dim else nullcontext()
 
     with vectorized():
-        model_trace, guide_trace, same_order = traces(model, guide, args, kwargs, sums)
+        try:
+            model_trace, guide_trace, same_order = traces(model, guide, args, kwargs, sums)
+        except TypeError:
+            refuse_call("terms", model, guide, args, kwargs)
+            raise
     if plate is None:
         plate = plate_of(model_trace, next(iter([*args, *kwargs.values()]), None))
     found = collect(model_trace, guide_trace, dim, analytic and same_order, plate)
@@ -223,5 +228,9 @@ def concatenated(found: Sequence[Terms]) -> Terms:
 def plate_nesting(model: AnyProgram, guide: AnyGuide, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     """The number of dims that the plates of a pair take: particles go left of them. Runs the pair once."""
     with torch.no_grad(), poutine.block():
-        pair = traces(model, guide, args, kwargs)[:2]
+        try:
+            pair = traces(model, guide, args, kwargs)[:2]
+        except TypeError:
+            refuse_call("plate_nesting", model, guide, args, kwargs)
+            raise
     return max((site.rank for trace in pair for site in read(trace).values()), default=0)
