@@ -49,7 +49,7 @@ class RealNVP(Program):
     """
 
     density = "p(x) = N(T(x); 0, I) |det dT/dx|"
-    source = "Dinh, Sohl-Dickstein & Bengio 2017, arXiv 1605.08803"
+    source = "Dinh et al. 2017, arXiv 1605.08803"
     wants_image = True
 
     def __init__(

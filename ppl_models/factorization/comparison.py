@@ -72,7 +72,8 @@ def compare(
         model, guide: Pyro or NumPyro programs with the same latent sites; the guide's order is the order it draws in;
             None for the guide of a model without latents.
         args, kwargs: of both, the data among them.
-        level: "site", or "element" for the entries of each site (one datum; small sites).
+        level: "site", or "element" for the entries of each site (one datum; small sites): the data of a model without
+            latents are told entry by entry, each given at most those before it that are shown.
         jitter: move parameters a little first, so that a weight that is zero hides nothing. False shows the structure
             of the weights as they are: what training has left of it.
 
@@ -123,7 +124,7 @@ def by_element(inspection: Inspection) -> Report:
     views = [values, *([_view(inspection, Elements(inspection, bases))] if bases else [])]
     doubts += tuple(doubt for view in views[1:] for doubt in view.elements.doubts)
     doubts += tuple(dict.fromkeys(doubt for view in views for doubt in view.untold))
-    plain = not (doubts or inspection.untold or inspection.model.once)
+    plain = inspection.model.latents and not (doubts or inspection.untold or inspection.model.once)
     rows: list[SiteRow] = []
     gaps: list[Gap] = []
     for view in views:
@@ -150,7 +151,7 @@ def by_element(inspection: Inspection) -> Report:
         level="element",
         judgement=None if doubts else Verdict(values.verdict.rows, faithful, minimal, perfect),
         rows=tuple(rows),
-        model=inspection.model.sites(),
+        model=values.elements.chain(),
         guide=inspection.sites(),
         posterior=tuple(dict.fromkeys(edges)),
         observed=tuple(map(values.elements.name, values.elements.data)),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, cached_property
 
 import networkx as nx
 import numpy as np
@@ -25,6 +25,7 @@ LOOKS: tuple[tuple[int, Vantage | None], ...] = (  # a baseline and a place; at 
     (0, Vantage(shrink=0.3, flips=True)),
 )
 
+Parents = dict[str, tuple[str, ...]]
 Element = tuple[str, int | None]  # a site and a place in its value; None for all of it
 Look = Callable[[tuple[Element, ...]], dict[str, float]]
 
@@ -86,28 +87,39 @@ class Elements:
 
         Its moral graphs are those of the model, as no site is barren. The names of factors begin with a tilde.
         """
-        targets = [*self.model.latents, *self.model.observed]
-        graphs = self._couplings(self.model.probed, [*self.latents, *self.data], targets, True)
-        parents: dict[str, tuple[str, ...]] = {self.name(e): () for e in (*self.latents, *self.data)}
-        for site, graph in graphs.items():
+        parents: Parents = {self.name(e): () for e in (*self.latents, *self.data)}
+        for site, graph in self._of_model.items():
             for k, clique in enumerate(c for c in nx.find_cliques(graph) if len(c) > 1):
                 parents[f"~{site}.{k}"] = tuple(map(self.name, clique))
         data = set(map(self.name, self.data))
         return Factorization(parents, tuple(n for n in parents if n[0] == "~" or n in data))
 
+    @cached_property
+    def _of_model(self) -> dict[str, nx.Graph]:
+        targets, elements = [*self.model.latents, *self.model.observed], [*self.latents, *self.data]
+        return self._couplings(self.model.probed, elements, targets, True)
+
+    def chain(self) -> Factorization:
+        """The model by sites; one without latents element by element, each given at most those that are shown."""
+        if self.latents or self.doubts or (self.data and self.data[0][1] is None):
+            return self.model.sites()
+        parents = self._in_order(self._of_model, self.model.observed, [])
+        return Factorization(parents, tuple(parents))
+
     def guide(self) -> Factorization:
         """The guide, element by element, in the order of its sites."""
-        sampled = self.inspection.latents
-        data = [e for e in self.data if self._readable(e)]
+        sampled, data = self.inspection.latents, [e for e in self.data if self._readable(e)]
         if self.doubts:
             parents = {self.name(e): () for name in sampled for e in self._of(name)}
             return Factorization(parents, given=tuple(map(self.name, self.data)), letter="q")
-        graphs = self._couplings(
-            self.inspection.guide, [*(e for n in sampled for e in self._of(n)), *data], sampled, False
-        )
-        earlier: list[Element] = list(data)
-        parents: dict[str, tuple[str, ...]] = {}
-        for site in sampled:
+        elements = [*(e for n in sampled for e in self._of(n)), *data]
+        graphs = self._couplings(self.inspection.guide, elements, sampled, False)
+        return Factorization(self._in_order(graphs, sampled, data), given=tuple(map(self.name, self.data)), letter="q")
+
+    def _in_order(self, graphs: dict[str, nx.Graph], sites: Sequence[str], data: Sequence[Element]) -> Parents:
+        """Element -> those before it, the data among them, from which it is not separated by others."""
+        earlier, parents = list(data), {}
+        for site in sites:
             graph = graphs[site]
             for element in self._of(site):
                 near: set[Element] = set()
@@ -115,11 +127,10 @@ class Elements:
                     rest = graph.subgraph(set(graph) - set(earlier))
                     for other in nx.node_connected_component(rest, element):
                         near |= set(graph[other]) & set(earlier)
-                shown = [e for e in earlier if e in near]
-                shown.sort(key=lambda e: e in data)
+                shown = sorted((e for e in earlier if e in near), key=lambda e: e in data)
                 parents[self.name(element)] = tuple(map(self.name, shown))
                 earlier.append(element)
-        return Factorization(parents, given=tuple(map(self.name, self.data)), letter="q")
+        return parents
 
     def _readable(self, element: Element) -> bool:
         """Whether a data element comes from the arguments, so that a guide can be seen to read it."""

@@ -105,7 +105,7 @@ def _merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
     for section, values in own.items():
         kept = {key: value for key, value in merged[section].items() if _instead(section, key) not in values}
         merged[section] = {**kept, **values}
-    return merged
+    return {**merged, "guide": merged["guide"] or None}
 
 
 def _instead(section: str, key: str) -> str | None:
@@ -137,11 +137,9 @@ def _checked(found: Mapping[str, Any], name: str) -> None:
         if folders.count(names.slug(run).lower()) > 1:
             raise ValueError(f"recipe {name}: the runs of the folder {names.slug(run)!r} are several; rename {run!r}")
         for section in ("data", "model", "guide"):
-            chosen = {**found.get(section, {}), **own.get(section, {})}
-            called = chosen.get("name")
-            if not isinstance(called, str) and (
-                chosen or section != "guide"
-            ):  # nothing is said of a guide that is none
+            said = {**found.get(section, {}), **own.get(section, {})}
+            called = said.get("name", None if said or section != "guide" else "")  # of a model without latents
+            if not isinstance(called, str):
                 told = f"no {section}.name" if called is None else f"{section}.name = {called!r}"
                 raise ValueError(f"recipe {name}: found {told} for run {run!r}, want one")
 

@@ -77,10 +77,9 @@ def carry_out(
 def _check_trust(recipe: Recipe) -> None:
     """Raise ValueError for a program that a file may not name; nothing is imported before that."""
     for name, chosen in recipe.runs.items():
-        for kind in ("model", "guide"):
+        for kind, program in names.programs_of(chosen).items():
             try:
-                if chosen[kind]:
-                    trusted.check(kind, names.import_string(kind, chosen[kind]["name"]))
+                trusted.check(kind, names.import_string(kind, program["name"]))
             except ValueError as error:
                 raise ValueError(f"recipe {recipe.name}, run {name!r}: {error}") from None
 
@@ -104,7 +103,7 @@ def _planned(recipe: Recipe, folder: Path) -> tuple[dict[str, Parts], dict[str, 
         try:
             plans[name] = configuration(
                 model=(model.pop("name"), model),
-                guide=(guide.pop("name"), guide) if guide else None,
+                guide=guide and (guide.pop("name"), guide),
                 data=source,
                 parts=parts[name],
                 training=Training(**chosen["training"]),

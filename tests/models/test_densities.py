@@ -20,6 +20,7 @@ from ppl_models.runs.configuration import configuration
 from ppl_models.runs.options import Training
 from ppl_models.runs.training import train
 from tests.helpers.collection import DENSITIES, SIZES, data_of
+from tests.helpers.flows import shake, to_noise
 
 FLOWS = [name for name in DENSITIES if name != "pixel-cnn"]
 # flows of vectors with weights that are mild: a sum over a grid sees the corners of a spline's slope
@@ -29,10 +30,6 @@ SMALL = {
     "nsf, coupling": lambda n: NSF(n, 2, hidden=8, bins=4, passes=2),
     "real-nvp": lambda n: RealNVP(n, 4, hidden=8),
 }
-IMAGES = {
-    "real-nvp": lambda shape, levels: RealNVP(shape, hidden=3, depth=1, levels=levels),
-    "glow": lambda shape, levels: Glow(shape, 2, hidden=3, levels=levels),
-}
 every_model, every_flow = (pytest.mark.parametrize("name", found) for found in (DENSITIES, FLOWS))
 
 
@@ -40,22 +37,6 @@ def build(name: str, shaken: float = 0.1) -> nn.Module:
     """A small model; shaken, so that layers that start at zero do not hide a mistake."""
     torch.manual_seed(0)
     return shake(names.catalogue("model")[name](**SIZES[name]).eval(), shaken)
-
-
-def shake(model: nn.Module, size: float) -> nn.Module:
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(size * torch.randn_like(parameter))
-    return model
-
-
-def to_noise(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What the bijections make of rows, and the log of the volume that they make of a unit."""
-    total = torch.zeros(len(x))
-    for step in model.data.flow.transforms():
-        y = step(x)
-        total, x = total + step.log_abs_det_jacobian(x, y), y
-    return x, total
 
 
 @every_flow
@@ -70,49 +51,6 @@ def test_there_and_back(name, double):
     torch.testing.assert_close(volume[2], torch.linalg.slogdet(jacobian)[1], rtol=1e-10, atol=1e-10)
     own = Normal(torch.zeros(()), 1.0).log_prob(e).sum(-1) + volume
     torch.testing.assert_close(model.data().log_prob(x), own, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 4, 8), (2, 8, 4)])
-@pytest.mark.parametrize("levels", [1, 2])
-@pytest.mark.parametrize("name", IMAGES)
-def test_scales(name, shape, levels, double):
-    """Each squeeze leaves half of the numbers to the next scale, and none is left out or met twice."""
-    torch.manual_seed(0)
-    model = shake(IMAGES[name](shape, levels), 0.1)
-    x = torch.randn(3, model.event)
-    e, volume = to_noise(model, x)
-    back = e
-    for step in reversed(model.data.flow.transforms()):
-        back = step.inv(back)
-    torch.testing.assert_close(back, x, rtol=1e-10, atol=1e-10)
-    jacobian = torch.autograd.functional.jacobian(lambda v: to_noise(model, v[None])[0][0], x[0])
-    torch.testing.assert_close(volume[0], torch.linalg.slogdet(jacobian)[1], rtol=1e-10, atol=1e-10)
-    sizes = [step.places.numel() for step in model.data.flow.steps]
-    left = model.event // 2**levels if name == "real-nvp" else model.event // 2 ** (levels - 1)
-    assert sizes[0] == model.event and sizes[-1] == left and sorted(sizes, reverse=True) == sizes
-    assert all(len(step.places.unique()) == step.places.numel() for step in model.data.flow.steps)
-
-
-def test_masks_of_images(double):
-    """A coupling changes the entries of its mask alone, and what it adds to them depends on the others alone."""
-    torch.manual_seed(0)
-    model = shake(RealNVP((2, 4, 4), hidden=16, levels=1), 0.3)
-    steps = model.data.flow.steps
-    color = (torch.arange(4)[:, None] + torch.arange(4)) % 2 == 1
-    assert torch.equal(steps[0].changed.bool(), color.expand(2, 4, 4))
-    assert torch.equal(steps[1].changed.bool(), ~color.expand(2, 4, 4))
-    assert steps[3].changed.shape == (8, 2, 2) and torch.equal(
-        steps[3].changed.mean((1, 2)), torch.arange(8) // 4 + 0.0
-    )
-    kept = torch.arange(32).reshape(2, 4, 4)[~color.expand(2, 4, 4)]  # the half that goes on lies on one color
-    assert torch.equal(steps[6].places.flatten().sort().values, kept)
-    for step in (steps[0], steps[4], steps[-1]):
-        jacobian = torch.autograd.functional.jacobian(step, torch.randn(32)).abs().sum(1)
-        changed = torch.zeros(32).index_copy(0, step.places.flatten(), step.changed.flatten()).bool()
-        inside = torch.zeros(32).index_fill(0, step.places.flatten(), 1.0).bool()
-        read = jacobian.any(0)
-        assert torch.equal(jacobian.any(1), changed) and not (read & (changed | ~inside)).any()
-        assert torch.equal(read, inside & ~changed)
 
 
 @pytest.mark.parametrize("passes", [None, 2])
@@ -226,6 +164,24 @@ def test_factorization(name):
     assert compare(model, None, x).faithful
 
 
+AUTOREGRESSIVE = "p(x.0) p(x.1 | x.0) p(x.2 | x.0, x.1) p(x.3 | x.0, x.1, x.2)"
+
+
+@pytest.mark.parametrize(
+    ("make", "x", "expected"),
+    [
+        (lambda: MAF(4, 1, hidden=8), torch.randn(3, 4), AUTOREGRESSIVE),
+        (lambda: NSF(4, 1, hidden=8, bins=3, passes=2), torch.randn(3, 4), AUTOREGRESSIVE.replace("x.1, x.2)", "x.1)")),
+        (lambda: PixelCNN((1, 2, 2), 4, 2, radius=1), torch.eye(4)[:3], AUTOREGRESSIVE),
+        (lambda: PixelCNN((1, 3, 1), 4, 2, window=1), torch.eye(3), "p(x.0) p(x.1 | x.0) p(x.2 | x.1)"),
+    ],
+)
+def test_factorization_by_element(make, x, expected):
+    """Each entry given those before it from which the others do not separate it."""
+    torch.manual_seed(0)
+    assert str(compare(make(), None, x, level="element").model) == expected
+
+
 def test_a_pair_that_does_not_fit_is_told_so():
     x = torch.eye(4)
     for call in (partial(fit, steps=1), evaluate):
@@ -267,12 +223,13 @@ def test_a_run_folder(name, tmp_path):
     parts = data.load("digits", transform=transform)
     sizes = {key: value for key, value in SIZES[name].items() if key != "event"}
     config = configuration(
-        model=(name, sizes), guide=None, data="digits", parts=parts, training=Training(steps=3), seed=0,
+        model=(name, sizes), guide=None, data="digits", parts=parts, training=Training(steps=30, lr=1e-2), seed=0,
         transform=transform,
     )  # fmt: skip
     assert config["guide"] is None and "-g" not in config["command"]
     run = train(config, parts, tmp_path / "run", progress=False)
     assert json.loads((tmp_path / "run/config.json").read_text())["guide"] is None
+    assert run.history[-1]["loss"] < run.history[0]["loss"]
     again = load_run(tmp_path / "run")
     for mine, theirs in zip(run.model.state_dict().values(), again.model.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)

@@ -5,6 +5,7 @@ import json
 import random
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -267,6 +268,27 @@ def test_programs_of_the_users_own(package, pair):
     pyro.clear_param_store()  # as in a process of its own
     call("evaluate run --particles 3 -q")
     assert content("run/evaluation.json") == found
+
+
+def test_a_model_without_latents_takes_no_guide():
+    """Trained, evaluated, resumed, drawn from and inspected from the shell."""
+    text = call("train maf -d digits --transform logit -m hidden=8 -m steps=2 --steps 4 --evaluate 3 --out run").stdout
+    assert "maf on digits (1497 train, 300 test)" in text and "exact: there are no latents" in text
+    assert {path.name for path in Path("run").iterdir()} == FILES - {"reconstructions.png"}
+    config, found = content("run/config.json"), content("run/evaluation.json")
+    assert config["guide"] is None and "-g" not in config["command"].split()
+    assert found["particles"] == 1 and found["kl"] == {} and found["bits_per_dim"] > 0
+    pyro.clear_param_store()
+    call("train --resume run --evaluate 3 -q")
+    again = content("run/evaluation.json")
+    assert again["nll"] == pytest.approx(found["nll"], abs=0.5)  # other noise of the grey levels
+    call("sample run --n 4 --out drawn.png")
+    assert Path("drawn.png").is_file()
+    text = call("inspect maf -m hidden=8 -m steps=1 --out report -q").stdout
+    assert "p(x)" in text and Path("report/report.svg").is_file()
+    shutil.rmtree("run")
+    call(f"{config['command'].removeprefix('ppl-models ')} --evaluate 0 --out run -q")
+    assert content("run/config.json")["model"] == config["model"]
 
 
 def test_data_that_are_no_images_are_said_so():

@@ -232,6 +232,19 @@ def test_a_recipe_is_carried_out_and_taken_as_it_is_the_second_time(name, tmp_pa
         assert load_run(tmp_path / "out" / names.slug(run)).config["command"] == command
 
 
+def test_a_model_without_latents_has_no_section_of_a_guide(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'experiment = "bounds"\n[data]\nname = "digits"\ntransform = "logit"\n[model]\nname = "maf"\nhidden = 8\n'
+        "steps = 2\n[training]\nsteps = 2\n[analysis]\nparticles = 1\n[runs.a]"
+    )
+    recipe = read_recipe(path)
+    assert recipe.runs["a"]["guide"] is None
+    found = carry_out(recipe, tmp_path / "out", progress=False)
+    assert found["rows"]["a"]["kl"] == {} and "-g" not in found["commands"]["a"]
+    assert carry_out(recipe, tmp_path / "out", progress=False)["rows"]["a"]["nll"] > 0
+
+
 def test_a_folder_of_another_run_is_not_taken_for_this_one(tmp_path):
     carry_out(read_recipe("blur", SMALL["blur"]), tmp_path, progress=False)
     for key, value, told in (
