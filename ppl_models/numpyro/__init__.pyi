@@ -6,6 +6,7 @@ from .infusion import Infusion as Infusion
 from .linear_gaussian import LinearGaussian as LinearGaussian
 from .maf import MAF as MAF
 from .nsf import NSF as NSF
+from .pixel_cnn import PixelCNN as PixelCNN
 from .pixel_vae import PixelVAE as PixelVAE
 from .sequential_vae import SequentialVAE as SequentialVAE
 from .sere_maf import SeReMAF as SeReMAF

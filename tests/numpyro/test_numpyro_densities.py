@@ -29,10 +29,11 @@ from tests.helpers.collection import SIZES, data_of
 from tests.helpers.precision import close, jnps, quick, shaken
 
 KEY = jax.random.key(0)
-DENSITIES = ["maf", "nsf"]
+DENSITIES = ["maf", "nsf", "pixel-cnn"]
 FLOWS = [name for name in DENSITIES if name != "pixel-cnn"]
 every_model, every_flow = (pytest.mark.parametrize("name", found) for found in (DENSITIES, FLOWS))
 OTHER = {  # what the sizes of the collection leave out
+    "pixel-cnn": [{"likelihood": "gaussian"}, {"event": (2, 3, 2), "likelihood": "logistic:2", "window": 1}],
     "nsf": [{"event": 5, "passes": 2, "depth": 2}],
     "maf": [{"event": (2, 3), "depth": 2}],
 }
