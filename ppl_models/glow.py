@@ -6,7 +6,8 @@ import pyro
 from torch import Tensor
 
 from .parts.flows.densities import FlowDensity, real_rows
-from .parts.flows.images import MultiScale, levels_of_image
+from .parts.flows.images import MultiScale
+from .parts.flows.scales import levels_of_image
 from .parts.kinds import Count, Event
 from .parts.program import Program
 from .parts.sizes import image_size

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from .parts.flows.autoregressive import AutoregressiveFlow
 from .parts.flows.densities import FlowDensity, real_rows
-from .parts.flows.images import MultiScale, levels_of_image
+from .parts.flows.images import MultiScale
+from .parts.flows.scales import levels_of_image
 from .parts.kinds import Count, Event, Whole
 from .parts.program import Program
 from .parts.sizes import all_sizes

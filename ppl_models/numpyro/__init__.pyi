@@ -1,10 +1,15 @@
 import ppl_models.inference.numpyro as _tools
 
 from .dlgm import DLGM as DLGM
+from .glow import Glow as Glow
 from .hierarchical_vae import HierarchicalVAE as HierarchicalVAE
 from .infusion import Infusion as Infusion
 from .linear_gaussian import LinearGaussian as LinearGaussian
+from .maf import MAF as MAF
+from .nsf import NSF as NSF
+from .pixel_cnn import PixelCNN as PixelCNN
 from .pixel_vae import PixelVAE as PixelVAE
+from .real_nvp import RealNVP as RealNVP
 from .sequential_vae import SequentialVAE as SequentialVAE
 from .sere_maf import SeReMAF as SeReMAF
 from .sere_vae import SeReVAE as SeReVAE

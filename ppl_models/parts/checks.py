@@ -13,6 +13,7 @@ Structure = Literal["mean-field", "top-down", "bottom-up"]
 Family = Literal["full", "diagonal"]
 STRUCTURES, FAMILIES = get_args(Structure), get_args(Family)
 Criterion = Literal["elbo", "per-step"]
+GLANCE = 4096  # values that most often tell that there are more than a few
 
 
 @dataclass(frozen=True)
@@ -126,14 +127,18 @@ def rounding(entries: int, eps: float) -> float:
     return max(1e-6, 8 * entries**0.5 * eps)
 
 
-def check_spread(found: Any, total: int, name: str) -> None:
+def check_spread(values: Any, unique: Callable[[Any], Any], name: str) -> None:
     """Raise ValueError for data of a density of real numbers that are all among a few grey levels, or zeros and ones.
 
     Args:
-        found: their different values, an array of torch's or NumPy's.
-        total: how many there are.
+        values: flat, an array of torch's or NumPy's, of which a glance most often tells that there are enough.
+        unique: the library's own.
         name: of the site.
     """
+    glance = values[:GLANCE]
+    if 2 * len(unique(glance)) >= len(glance):
+        return
+    found, total = unique(values), len(values)
     few = 2 <= len(found) <= 256 and 2 * len(found) < total
     if few and ((found == found.round()).all() or (found.min() >= 0 and found.max() <= 1)):
         raise ValueError(

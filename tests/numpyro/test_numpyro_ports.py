@@ -32,7 +32,7 @@ KEY, ROWS = jax.random.key(0), 4
 # pairs that are compared every time; guides with an order of their own are compared in test_numpyro_guides
 OFTEN = (*(("hierarchical-vae", "ladder"), ("sere-vae", "self-reflective"), ("infusion", "infused")),)
 PARTS = ("bijectors", "distributions", "ladder", "likelihoods", "nets", "pixelcnn", "pixels")
-FLOWS = ("flows.autoregressive", "flows.priors")
+FLOWS = ("flows.autoregressive", "flows.densities", "flows.images", "flows.priors")
 
 
 # every program has a port

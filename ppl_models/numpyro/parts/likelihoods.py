@@ -49,12 +49,12 @@ def check_data(x: Array, event: int | Sequence[int], name: str = "x", dtype: np.
     counts as what JAX takes it for: float64 is float32 unless `jax_enable_x64` is set.
     """
     check_batch(ARRAYS, name, x, event, dtype)
-    if (values := _readable(x)) is not None:
+    if (values := readable(x)) is not None:
         check_finite(f"site {name!r}", np.isfinite(values))
     return x
 
 
-def _readable(x: Array) -> np.ndarray | None:
+def readable(x: Array) -> np.ndarray | None:
     """The values of x where they are known and NumPyro's validation is on."""
     # not by JAX: within `jax.jit` it would compute with known numbers too as if they were unknown
     return np.asarray(x) if dist.Distribution._validate_args and not_jax_tracer(x) else None
@@ -92,7 +92,7 @@ class Bernoulli(eqx.Module):
 
     def check(self, x: Array, name: str = "x") -> None:
         """Raise ValueError unless every value is 0 or 1 (read where `check_data` reads them)."""
-        values = _readable(x)
+        values = readable(x)
         if values is not None:
             check_binary(values[(values != 0) & (values != 1)], name)
 
@@ -193,7 +193,7 @@ class Logistic(eqx.Module):
 
     def check(self, x: Array, name: str = "x") -> None:
         """Raise ValueError unless every value is one of the levels (read where `check_data` reads them)."""
-        values = _readable(x)
+        values = readable(x)
         if values is not None:
             k = values * (self.levels - 1)
             check_levels(values[(values < 0) | (values > 1) | (np.abs(k - k.round()) > 1e-3)], name, self.levels)

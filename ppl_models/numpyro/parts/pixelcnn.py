@@ -9,7 +9,7 @@ from jax import Array, lax
 from jax.nn import relu, sigmoid
 
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, Several
+from ppl_models.parts.kinds import Count, Several, Whole
 
 from .layers import Conv, Linear
 
@@ -27,30 +27,37 @@ class GatedLayer(eqx.Module):
     horizontal: Conv
     down: Conv
     out: Conv
-    bias: Linear
+    bias: Linear | None
+    channels: int = eqx.field(static=True)
     radius: int = eqx.field(static=True)
     first: bool = eqx.field(static=True)
 
     def __init__(
         self, inputs: int, channels: int, context: int, radius: int, first: bool = False, *, key: Array
     ) -> None:
-        self.radius, self.first = radius, first
+        self.radius, self.first, self.channels = radius, first, channels
         keys = jax.random.split(key, 5)
         self.vertical = Conv(inputs, 2 * channels, (self.seen, 2 * radius + 1), key=keys[0])
         self.horizontal = Conv(inputs, 2 * channels, (1, self.seen), bias=False, key=keys[1])
         self.down = Conv(2 * channels, 2 * channels, 1, key=keys[2])
         self.out = Conv(channels, channels, 1, key=keys[3])
-        self.bias = Linear(context, 4 * channels, bias=False, key=keys[4])
+        self.bias = Linear(context, 4 * channels, bias=False, key=keys[4]) if context else None
 
     @property
     def seen(self) -> int:
         """Rows of the vertical kernel, and columns of the horizontal one."""
         return self.radius if self.first else self.radius + 1
 
+    def biases(self, context: Array) -> list[Array]:
+        """Those of the vertical and of the horizontal stack, (n, 2 channels) each."""
+        none = self.bias is None
+        both = jnp.zeros((len(context), 4 * self.channels), context.dtype) if none else self.bias(context)
+        return jnp.split(both, 2, 1)
+
     def __call__(self, v: Array, h: Array, context: Array) -> tuple[Array, Array]:
         """v, h (n, inputs, height, width), context (n, context) -> v', h' (n, channels, height, width)."""
         w = self.radius
-        above, left = jnp.split(self.bias(context)[..., None, None], 2, 1)
+        above, left = (bias[..., None, None] for bias in self.biases(context))
         if self.first:  # neither its own row nor its own pixel
             v, h = v[..., :-1, :], h[..., :-1]
         a = self.vertical(jnp.pad(v, ((0, 0), (0, 0), (w, 0), (w, w)))) + above
@@ -72,7 +79,7 @@ class PixelCNN(eqx.Module):
         self,
         image: Several,
         output: Count,
-        context: Count,
+        context: Whole,
         channels: Count = 32,
         layers: Count = 12,
         radius: Count = 3,
@@ -116,7 +123,7 @@ class PixelCNN(eqx.Module):
         )
         (depth, height, width), n, layers = net.image, len(context), net.layers
         sizes = [depth, *(len(layer.out.weight) for layer in layers[:-1])]
-        biases = [jnp.split(layer.bias(context), 2, 1) for layer in layers]
+        biases = [layer.biases(context) for layer in layers]
         # products of channels, the last dim of everything here: in a loop XLA's convolutions take ten times as long
         vertical, horizontal, down, out = (
             [_matrix(getattr(layer, name)) for layer in layers] for name in ("vertical", "horizontal", "down", "out")

@@ -55,14 +55,18 @@ class AutoregressiveImage(dist.Distribution):
         """Log-density in nats, (*batch,)."""
         batch = jnp.broadcast_shapes(jnp.shape(value)[:-1], self.context.shape[:-1])
         images = jnp.broadcast_to(value, (*batch, self.event_shape[0])).reshape(-1, *self.net.image)
-        context = jnp.broadcast_to(self.context, (*batch, self.context.shape[-1])).reshape(len(images), -1)
+        context = jnp.broadcast_to(self.context, (*batch, self.context.shape[-1])).reshape(
+            len(images), self.context.shape[-1]
+        )
         each = self.pixel(self.net(images, context)).log_prob(images.transpose(0, 2, 3, 1))
         return each.sum((-2, -1)).reshape(batch)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Draws, (*sample_shape, *batch, D)."""
         batch = (*sample_shape, *self.context.shape[:-1])
-        context = jnp.broadcast_to(self.context, (*batch, self.context.shape[-1])).reshape(prod(batch), -1)
+        context = jnp.broadcast_to(self.context, (*batch, self.context.shape[-1])).reshape(
+            prod(batch), self.context.shape[-1]
+        )
         return self.net.generate(context, Partial(_draw, self.pixel), key).reshape(*batch, -1)
 
 

@@ -6,8 +6,8 @@ what a scale works on, its channels among that, is a table of places in the row.
 
 from collections.abc import Sequence
 from math import prod
-from typing import Literal
 
+import numpy as np
 import torch
 from pyro.distributions.transforms import GeneralizedChannelPermute
 from pyro.distributions.transforms.generalized_channel_permute import ConditionedGeneralizedChannelPermute
@@ -17,8 +17,7 @@ from torch.nn.functional import silu
 
 from ..nets import ConvBlock
 from .autoregressive import Autoregressive, affine
-
-Style = Literal["real-nvp", "glow"]
+from .scales import Style, plan, slots
 
 
 class MaskedConv(nn.Module):
@@ -41,14 +40,12 @@ class MaskedConv(nn.Module):
     at: Tensor
     changed: Tensor
 
-    def __init__(self, size: int, places: Tensor, changed: Tensor, hidden: int, depth: int) -> None:
+    def __init__(self, size: int, places: np.ndarray, changed: np.ndarray, hidden: int, depth: int) -> None:
         super().__init__()
         channels = len(places)
-        # where the numbers of each entry of a row are; beyond the end is a zero
-        at = torch.full((size,), places.numel()).index_copy(0, places.flatten(), torch.arange(places.numel()))
-        self.register_buffer("places", places, persistent=False)
-        self.register_buffer("at", at, persistent=False)
-        self.register_buffer("changed", changed.to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer("places", torch.tensor(places), persistent=False)
+        self.register_buffer("at", torch.tensor(slots(size, places)), persistent=False)  # beyond the end is a zero
+        self.register_buffer("changed", torch.tensor(changed, dtype=torch.get_default_dtype()), persistent=False)
         self.first = nn.Conv2d(channels, hidden, 3, padding=1)
         self.blocks = nn.Sequential(*(ConvBlock(hidden) for _ in range(depth)))
         self.last = nn.Conv2d(hidden, 2 * channels, 3, padding=1)
@@ -117,9 +114,9 @@ class ChannelMap(nn.Module):
     places: Tensor
     permutation: Tensor
 
-    def __init__(self, places: Tensor) -> None:
+    def __init__(self, places: np.ndarray) -> None:
         super().__init__()
-        self.register_buffer("places", places, persistent=False)
+        self.register_buffer("places", torch.tensor(places), persistent=False)
         start = GeneralizedChannelPermute(len(places))
         self.register_buffer("permutation", start.permutation)
         self.matrix = nn.Parameter(start.LU.detach().clone())
@@ -155,69 +152,11 @@ class MultiScale(nn.Module):
         self, image: Sequence[int], style: Style, levels: int, hidden: int, depth: int, steps: int = 8
     ) -> None:
         super().__init__()
-        places = torch.arange(prod(image)).reshape(*image)
-        self.steps, sizes = nn.ModuleList(), (places.numel(), hidden, depth)
-
-        def couple(changed: Tensor) -> None:
-            self.steps.append(MaskedConv(sizes[0], places, changed, *sizes[1:]))
-
-        for level in range(levels):
-            if style == "real-nvp":
-                for i in range(3):
-                    couple(checkerboard(places, i))
-                places = squeezed(places)
-                for i in range(3):
-                    couple(halves(places, i))
-            else:
-                places = squeezed(places)
-                for _ in range(steps):
-                    self.steps.append(ChannelMap(places))
-                    couple(halves(places))
-                if level + 1 < levels:
-                    couple(halves(places))
-            if style == "real-nvp" or level + 1 < levels:
-                places = places[: len(places) // 2]
-        for i in range(4 if style == "real-nvp" else 0):
-            couple(checkerboard(places, i))
+        self.steps = nn.ModuleList(
+            ChannelMap(places) if changed is None else MaskedConv(prod(image), places, changed, hidden, depth)
+            for places, changed in plan(image, style, levels, steps)
+        )
 
     def transforms(self) -> list[Transform]:
         """The steps, from images to noise."""
         return [transform for step in self.steps for transform in step.transforms()]
-
-
-def squeezed(places: Tensor) -> Tensor:
-    """(channels, height, width) -> (4 channels, height / 2, width / 2)."""
-    return torch.cat([places[:, i::2, j::2] for i, j in ((0, 0), (1, 1), (0, 1), (1, 0))])
-
-
-def checkerboard(places: Tensor, parity: int) -> Tensor:
-    """Whether an entry is on a field of one color."""
-    rows, columns = (torch.arange(side) for side in places.shape[1:])
-    return ((rows[:, None] + columns + parity) % 2 == 1).expand(places.shape)
-
-
-def halves(places: Tensor, parity: int = 0) -> Tensor:
-    """Whether an entry is of the second half of the channels, or for an odd parity of the first."""
-    second = torch.arange(len(places)) >= len(places) // 2
-    return (second ^ bool(parity % 2))[:, None, None].expand(places.shape)
-
-
-def levels_of_image(owner: str, image: Sequence[int], levels: int | None, least: int) -> int:
-    """How often images are squeezed: as given, or until a side would be below 4 or odd, but `least` times.
-
-    Raises:
-        ValueError: sides that cannot be halved so often.
-
-    >>> levels_of_image("RealNVP", (1, 28, 28), None, 0), levels_of_image("RealNVP", (3, 32, 32), None, 0)
-    (2, 3)
-    """
-    sides = image[1:]
-    if levels is None:
-        levels = 0
-        while all(side % 2 ** (levels + 1) == 0 and side >= 2 ** (levels + 3) for side in sides):
-            levels += 1
-        levels = max(levels, least)
-    if any(side % 2**levels for side in sides):
-        times = f"{levels} times" if levels > 1 else "once"
-        raise ValueError(f"{owner}: found an image {tuple(image)}, want sides that can be halved {times}; pad it")
-    return levels

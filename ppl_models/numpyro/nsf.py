@@ -1,0 +1,41 @@
+"""Neural spline flow: a density of vectors without latents (Durkan et al. 2019, arXiv 1906.04032)."""
+
+import equinox as eqx
+import numpyro
+from jax import Array
+
+from ppl_models.parts.kinds import Count, Event
+from ppl_models.parts.sizes import event_size
+
+from .parts.flows.autoregressive import AutoregressiveFlow
+from .parts.flows.densities import FlowDensity, real_rows
+from .parts.program import Program
+
+
+class NSF(Program):
+    """Port of `ppl_models.NSF`: same sites, arguments and names of parameters; `key` seeds the weights."""
+
+    data: FlowDensity
+    event: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        event: Event = 784,
+        steps: Count = 5,
+        hidden: Count = 128,
+        depth: Count = 1,
+        bins: Count = 8,
+        passes: Count | None = None,
+        *,
+        key: Array,
+    ) -> None:
+        self.event, _ = event_size("NSF", event)
+        sizes = {"kind": "spline", "passes": passes, "bins": bins, "gain": 0.0, "key": key}
+        self.data = FlowDensity(self.event, AutoregressiveFlow(self.event, steps, (), hidden, depth, **sizes))
+
+    def forward(self, x: Array | None = None, n: int = 1) -> Array:
+        """Observe the rows of x (n, event), or generate n of them; returns them."""
+        n = real_rows(x, n, self.event, self.dtype)
+        with numpyro.plate("data", n):
+            # p(x)
+            return numpyro.sample("x", self.data(), obs=x)
