@@ -36,7 +36,7 @@ OTHER = {  # what the sizes of the collection leave out
     "real-nvp": [{"event": 5}, {"event": (3, 4, 8), "levels": 2, "depth": 1}],
     "glow": [{"event": (2, 4, 8), "levels": 2, "depth": 2}],
     "nsf": [{"event": 5, "passes": 2, "depth": 2}],
-    "maf": [{"event": (2, 3), "depth": 2}],
+    "maf": [{"event": (2, 3), "depth": 2}, {"event": 5, "blocks": 2}],
 }
 CASES = [(name, more) for name in DENSITIES for more in ({}, *OTHER.get(name, ()))]
 

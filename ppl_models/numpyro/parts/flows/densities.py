@@ -16,9 +16,9 @@ from ..likelihoods import check_data, readable
 
 
 class Flow(Protocol):
-    """A module whose `transforms()` are bijections, as they are called on data."""
+    """A module whose `transforms(*context)` are bijections, as they are called on data."""
 
-    def transforms(self) -> list[Transform]:
+    def transforms(self, *context: Array) -> list[Transform]:
         """The first to be called first."""
 
 
@@ -41,6 +41,7 @@ class FlowDensity(eqx.Module):
     def __init__(self, size: int, flow: Flow) -> None:
         self.base, self.flow = StandardNormal(size), flow
 
-    def __call__(self) -> dist.TransformedDistribution:
+    def __call__(self, *context: Array) -> dist.TransformedDistribution:
         """The distribution, event shape (n,)."""
-        return dist.TransformedDistribution(self.base(), [step.inv for step in reversed(self.flow.transforms())])
+        found = self.flow.transforms(*context)
+        return dist.TransformedDistribution(self.base(), [step.inv for step in reversed(found)])
