@@ -528,10 +528,11 @@ def blind_model(x):
         (small_model, small_guide("a"), {}, ValueError, ("'b'", "guide", "enumerate")),
         (blind_model, small_guide("a", "b"), {}, ValueError, ("observe", "'a'")),
         (small_model, small_guide("a", "b"), {"level": "atom"}, ValueError, ("'atom'", "'site'", "'element'")),
-        (small_model, None, {}, TypeError, ("guide", "None")),
+        (small_model, None, {}, ValueError, ("guide", "'a'")),
+        (small_model, 3, {}, TypeError, ("guide", "3")),
         (3, small_guide("a", "b"), {}, TypeError, ("model", "3")),
     ],
-    ids=["unknown site", "latent not sampled", "nothing observed", "level", "no guide", "no model"],
+    ids=["unknown site", "latent not sampled", "nothing observed", "level", "no guide", "no program", "no model"],
 )
 def test_errors_say_what_to_do(model, guide, options, error, words):
     with pytest.raises((ValueError, TypeError)) as caught:
