@@ -15,6 +15,7 @@ from ppl_models.factorization import compare
 from ppl_models.inference import evaluate, fit, importance_weighted, mutual_information
 from ppl_models.inference.pyro.passes.terms import terms
 from ppl_models.parts.flows.autoregressive import MaskedNet
+from tests.helpers.cases import few
 from tests.helpers.counting import counted_calls
 
 GUIDES = (MeanField, BottomUp, Ladder, SelfReflective, Faithful)
@@ -84,19 +85,22 @@ def test_starts_as_the_product_with_the_prior():
     torch.testing.assert_close(draws[0], draws[1], rtol=1e-4, atol=1e-5)
 
 
-def test_a_linear_flow_reaches_the_posterior_of_a_linear_gaussian_model():
+@pytest.mark.parametrize(
+    "family", few(("diagonal", "iaf:hidden=8", "maf:hidden=8"), lambda family: "maf" not in family)
+)
+def test_a_linear_flow_reaches_the_posterior_of_a_linear_gaussian_model(family):
     """Correlated entries: a diagonal factor keeps the gap that is known in closed form, affine flows close it."""
     torch.manual_seed(7)
     model = LinearGaussian(event=3, latent=(2,)).requires_grad_(False)
     x = model(n=256)
-    gaps = {"diagonal": model.gap("mean-field", "diagonal").item(), "iaf:hidden=8": 0.0, "maf:hidden=8": 0.0}
-    for family, gap in gaps.items():
-        torch.manual_seed(0)
-        guide = MeanField(model, x, family=family, encoder="linear", depth=0)
-        fit(model, guide, x, steps=1000, lr=0.03, batch_size=256, particles=4, progress=False)
-        found = evaluate(model, guide, x, particles=200, progress=False)
-        assert abs(model.log_evidence(x).mean().item() - found.elbo - gap) < 0.01, family
-    assert gaps["diagonal"] > 0.15
+    gap = model.gap("mean-field", "diagonal").item()
+    assert gap > 0.15
+    torch.manual_seed(0)
+    guide = MeanField(model, x, family=family, encoder="linear", depth=0)
+    fit(model, guide, x, steps=1000, lr=0.03, batch_size=256, particles=4, progress=False)
+    found = evaluate(model, guide, x, particles=200, progress=False)
+    left = model.log_evidence(x).mean().item() - found.elbo
+    assert abs(left - (gap if family == "diagonal" else 0.0)) < 0.01
 
 
 def test_entries_of_a_site_are_a_clique():
@@ -164,6 +168,7 @@ def test_refused(family, message):
         pair(MeanField, family)
 
 
+@pytest.mark.slow
 def test_globals_have_flows_too():
     """Two regression coefficients that the posterior ties."""
     pyro.set_rng_seed(0)

@@ -53,7 +53,7 @@ def built(name: str, **more: object) -> tuple[nn.Module, eqx.Module, torch.Tenso
     return theirs, like_torch(port(name, **more), theirs), x if name in FLOWS else (x > 0).to(x.dtype)
 
 
-@pytest.mark.parametrize(("name", "more"), CASES)
+@pytest.mark.parametrize(("name", "more"), few(CASES, lambda name, more: not more or name in ("maf", "nsf")))
 def test_log_densities_and_their_gradients_are_torchs(wide, name, more):
     theirs, ours, x = built(name, **more)
     trace = pyro.poutine.trace(theirs).get_trace(x)
@@ -77,7 +77,9 @@ def test_log_densities_and_their_gradients_are_torchs(wide, name, more):
         np.testing.assert_allclose(gradient, carried[key], rtol=1e-8, atol=1e-9 * largest, err_msg=key)
 
 
-@pytest.mark.parametrize(("name", "more"), [case for case in CASES if case[0] in FLOWS])
+@pytest.mark.parametrize(
+    ("name", "more"), few([case for case in CASES if case[0] in FLOWS], lambda name, more: not more)
+)
 def test_every_step_is_torchs_both_ways(wide, name, more):
     theirs, ours, x = built(name, **more)
     steps, e = theirs.data.flow.transforms(), torch.randn_like(x)
@@ -139,7 +141,7 @@ def test_starts_as_torchs_does(name):
         close(ours.data().log_prob(*jnps(x)), expected, rtol=1e-4, atol=1e-4)
 
 
-@every_model
+@pytest.mark.parametrize("name", few(DENSITIES, lambda name: name == "maf"))
 def test_fit_and_evaluate_without_a_guide(name):
     """The loss is -log p(x), exact, and torch's of the same weights."""
     theirs, ours, _ = built(name)
@@ -156,7 +158,7 @@ def test_fit_and_evaluate_without_a_guide(name):
     assert evaluate(run.model, run.guide, x.numpy(), progress=False).nll < first.nll
 
 
-@every_model
+@pytest.mark.parametrize("name", few(DENSITIES, lambda name: name in ("maf", "pixel-cnn")))
 def test_the_recovered_factorization_is_the_same(name):
     ours, x = port(name), data_of(name, 3)
     found = compare(ours, None, *jnps(x))
@@ -176,7 +178,8 @@ def test_data_that_a_flow_does_not_take(name):
         assert str(mine.value) == str(told.value)
 
 
-@pytest.mark.parametrize("name", few(DENSITIES, lambda name: name == "maf"))
+@pytest.mark.slow
+@every_model
 def test_a_run_folder(name, tmp_path):
     transform = "logit" if name in FLOWS else "default"
     parts = data.load("digits", transform=transform)
