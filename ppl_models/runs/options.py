@@ -104,12 +104,19 @@ class Training(_Options):
         return replace(self, warmup=usual if self.warmup is None else self.warmup)
 
     def words(self) -> list[str]:
-        """The options of a command line that say the same; those that are as usual are left out."""
+        """The options of a command line that say the same; those that are as usual are left out.
+
+        A compiler by name is told as any: the command line chooses it.
+
+        >>> Training(epochs=3, compile="xla").words()
+        ['--epochs', '3', '--compile']
+        """
         words, usual = [], asdict(Training())
         for name, value in asdict(self).items():
             if value == usual[name]:
                 continue
             dashed = name.replace("_", "-")
+            value = bool(value) if name == "compile" else value
             if isinstance(value, bool):
                 words.append(f"--{dashed}" if value else f"--no-{dashed}")
             else:
