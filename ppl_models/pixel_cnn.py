@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .parts import likelihoods
 from .parts.kinds import Count, Event
 from .parts.pixelcnn import PixelCNN as Network
-from .parts.pixels import AutoregressiveImage, PixelMixture
+from .parts.pixels import AutoregressiveImage, mixture_of
 from .parts.program import Program
 from .parts.sizes import image_size
 
@@ -67,10 +67,7 @@ class PixelCNN(Program):
         self.image = image_size("PixelCNN", event)
         self.event = prod(self.image)
         self.likelihood = likelihoods.likelihood(likelihood, "PixelCNN")
-        channels = self.image[0]
-        logistic = isinstance(self.likelihood, likelihoods.Logistic)
-        self.mixture = PixelMixture(channels, self.likelihood.levels, components) if logistic else None
-        output = self.mixture.output if logistic else self.likelihood.count * channels
+        self.mixture, output = mixture_of(self.likelihood, self.image[0], components)
         self.network = Network(self.image, output, 0, hidden, depth, radius, window)
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:

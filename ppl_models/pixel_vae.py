@@ -9,7 +9,7 @@ from .parts import likelihoods
 from .parts.flows.priors import prior as prior_of
 from .parts.kinds import Count, Event
 from .parts.pixelcnn import PixelCNN
-from .parts.pixels import AutoregressiveImage, PixelMixture
+from .parts.pixels import AutoregressiveImage, mixture_of
 from .parts.program import Program
 from .parts.sizes import image_size
 
@@ -76,10 +76,7 @@ class PixelVAE(Program):
         self.event = prod(self.image)
         self.latent = latent
         self.likelihood = likelihoods.likelihood(likelihood, "PixelVAE")
-        channels = self.image[0]
-        logistic = isinstance(self.likelihood, likelihoods.Logistic)
-        self.mixture = PixelMixture(channels, self.likelihood.levels, components) if logistic else None
-        output = self.mixture.output if logistic else self.likelihood.count * channels
+        self.mixture, output = mixture_of(self.likelihood, self.image[0], components)
         self.decoder = PixelCNN(self.image, output, self.latent, hidden, depth, radius, window)
         self.prior = prior_of("PixelVAE", prior, self.latent)
 

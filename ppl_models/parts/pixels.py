@@ -10,6 +10,7 @@ from torch.distributions import constraints
 from torch.nn.functional import log_softmax
 
 from .distributions import DiscretizedLogistic
+from .likelihoods import Logistic
 from .pixelcnn import PixelCNN
 
 
@@ -184,3 +185,11 @@ class PixelMixture(nn.Module):
             matrix = matrix.flatten(-2).index_copy(-1, row * c + column, mixing.tanh().unflatten(-1, (k, -1)))
             matrix = matrix.unflatten(-1, (c, c))
         return LogisticMixture(logits, loc, log_scale.clamp(min=-7).exp(), matrix, self.levels)
+
+
+def mixture_of(likelihood: nn.Module, channels: int, components: int) -> tuple[PixelMixture | None, int]:
+    """(the mixture of a logistic likelihood, None of any other; how many numbers the network gives a pixel)."""
+    if not isinstance(likelihood, Logistic):
+        return None, likelihood.count * channels
+    mixture = PixelMixture(channels, likelihood.levels, components)
+    return mixture, mixture.output

@@ -17,6 +17,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 
 from .distributions import DiscretizedLogistic
+from .likelihoods import Logistic
 from .pixelcnn import PixelCNN
 
 
@@ -156,3 +157,11 @@ class PixelMixture(eqx.Module):
             row, column = jnp.tril_indices(c, -1)
             matrix = matrix.at[..., row, column].set(jnp.tanh(mixing).reshape(*mixing.shape[:-1], k, -1))
         return LogisticMixture(logits, loc, jnp.exp(jnp.maximum(log_scale, -7)), matrix, self.levels)
+
+
+def mixture_of(likelihood: eqx.Module, channels: int, components: int) -> tuple[PixelMixture | None, int]:
+    """Port of `ppl_models.parts.pixels.mixture_of`."""
+    if not isinstance(likelihood, Logistic):
+        return None, likelihood.count * channels
+    mixture = PixelMixture(channels, likelihood.levels, components)
+    return mixture, mixture.output
