@@ -69,7 +69,7 @@ class MAF(Program):
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Observe the rows of x (n, event), or generate n of them; returns them."""
-        n, densities = real_rows(x, n, self.event, self.data.base.loc.dtype), [self.data, *self.rest]
+        n, densities = real_rows(x, n, self.event, self.data.loc.dtype), [self.data, *self.rest]
         names = [f"x{i + 1}" for i in range(len(densities))] if self.rest else ["x"]
         observed = [None] * len(densities) if x is None else self.stretches.cut(x)
         drawn: list[Tensor] = []

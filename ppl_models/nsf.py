@@ -63,7 +63,7 @@ class NSF(Program):
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Observe the rows of x (n, event), or generate n of them; returns them."""
-        n = real_rows(x, n, self.event, self.data.base.loc.dtype)
+        n = real_rows(x, n, self.event, self.data.loc.dtype)
         with pyro.plate("data", n):
             # p(x)
             return pyro.sample("x", self.data(), obs=x)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .parts.bijectors import Bijection, bijection as bijection_of
 from .parts.distributions import RankOneNormal
 from .parts.flows.autoregressive import AutoregressiveFlow
+from .parts.flows.densities import seen
 from .parts.kinds import Count, Event
 from .parts.likelihoods import bounded_exp, check_count, check_data
 from .parts.nets import Net
@@ -106,8 +107,7 @@ class SeReMAF(Program):
                 loc, log_d, u = self.bases[i](z).chunk(3, -1)
                 steps = self.flows[i].transforms(z, *drawn[-1:])
                 base = RankOneNormal(loc, bounded_exp(log_d), u)
-                p = dist.TransformedDistribution(base, [step.inv for step in reversed(steps)])
-                drawn.append(pyro.sample(f"x{i + 1}", p, obs=observed[i]))
+                drawn.append(pyro.sample(f"x{i + 1}", seen(base, steps), obs=observed[i]))
                 above = [z]
         return self.join(drawn) if x is None else x
 

@@ -13,9 +13,10 @@ from ppl_models.parts.sizes import image_size
 
 from .parts import likelihoods
 from .parts.distributions import StandardNormal
-from .parts.flows.priors import FlowPrior, prior as prior_of
+from .parts.flows.densities import FlowDensity
+from .parts.flows.priors import prior as prior_of
 from .parts.pixelcnn import PixelCNN
-from .parts.pixels import AutoregressiveImage, PixelMixture
+from .parts.pixels import AutoregressiveImage, PixelMixture, mixture_of
 from .parts.program import Program
 
 
@@ -25,7 +26,7 @@ class PixelVAE(Program):
     likelihood: eqx.Module
     mixture: PixelMixture | None
     decoder: PixelCNN
-    prior: StandardNormal | FlowPrior
+    prior: StandardNormal | FlowDensity
     image: tuple[int, int, int] = eqx.field(static=True)
     event: int = eqx.field(static=True)
     latent: int = eqx.field(static=True)
@@ -49,10 +50,7 @@ class PixelVAE(Program):
         self.event = prod(self.image)
         self.latent = latent
         self.likelihood = likelihoods.likelihood(likelihood, "PixelVAE")
-        channels = self.image[0]
-        logistic = isinstance(self.likelihood, likelihoods.Logistic)
-        self.mixture = PixelMixture(channels, self.likelihood.levels, components) if logistic else None
-        output = self.mixture.output if logistic else self.likelihood.count * channels
+        self.mixture, output = mixture_of(self.likelihood, self.image[0], components)
         self.decoder = PixelCNN(self.image, output, self.latent, hidden, depth, radius, window, key=key)
         self.prior = prior_of("PixelVAE", prior, self.latent, key=jax.random.fold_in(key, 1))
 

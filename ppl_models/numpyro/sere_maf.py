@@ -17,6 +17,7 @@ from ppl_models.parts.sizes import Blocks, all_sizes, check_count
 from .parts.bijectors import ConditionalRankOneAffine, Identity, bijection as bijection_of
 from .parts.distributions import RankOneNormal, diagonal_normal
 from .parts.flows.autoregressive import AutoregressiveFlow
+from .parts.flows.densities import seen
 from .parts.likelihoods import bounded_exp, check_data
 from .parts.nets import Net
 from .parts.program import Program
@@ -81,8 +82,7 @@ class SeReMAF(Program):
                 loc, log_d, u = jnp.split(self.bases[i](z), 3, -1)
                 steps = self.flows[i].transforms(z, *drawn[-1:])
                 base = RankOneNormal(loc, bounded_exp(log_d), u)
-                p = dist.TransformedDistribution(base, [step.inv for step in reversed(steps)])
-                drawn.append(numpyro.sample(f"x{i + 1}", p, obs=observed[i]))
+                drawn.append(numpyro.sample(f"x{i + 1}", seen(base, steps), obs=observed[i]))
                 above = [z]
         return self.join(drawn) if x is None else x
 

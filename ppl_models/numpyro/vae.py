@@ -10,7 +10,8 @@ from ppl_models.parts.sizes import Network, event_size
 
 from .parts import likelihoods
 from .parts.distributions import StandardNormal
-from .parts.flows.priors import FlowPrior, prior as prior_of
+from .parts.flows.densities import FlowDensity
+from .parts.flows.priors import prior as prior_of
 from .parts.nets import ConvNet, Net
 from .parts.program import Program
 
@@ -20,7 +21,7 @@ class VAE(Program):
 
     decoder: Net | ConvNet
     likelihood: eqx.Module
-    prior: StandardNormal | FlowPrior
+    prior: StandardNormal | FlowDensity
     event: int = eqx.field(static=True)
     latent: int = eqx.field(static=True)
 

@@ -14,8 +14,9 @@ from torch.nn.functional import silu
 
 from ppl_models.parts.flows import autoregressive
 from ppl_models.parts.flows.autoregressive import AutoregressiveFlow, MaskedNet
+from ppl_models.parts.flows.densities import FlowDensity
 from ppl_models.parts.flows.orders import contraction, levels_of
-from ppl_models.parts.flows.priors import FlowPrior, prior
+from ppl_models.parts.flows.priors import prior
 from tests.helpers.counting import counted_calls
 
 KINDS = ("affine", "gate", "shift", "spline")
@@ -234,7 +235,7 @@ def test_prior_is_the_posterior_of_its_noise(word):
     """log p(z) of a flow prior is log N(eps; 0, I) and the volume of eps -> z, eps = T(z)."""
     torch.manual_seed(0)
     p = prior("VAE", f"{word}{',' if ':' in word else ':'}hidden=12", 3).double()
-    assert isinstance(p, FlowPrior)
+    assert isinstance(p, FlowDensity)
     z = torch.randn(6, 3)
     eps, volume = pushed(p.flow, z)
     expected = dist.Normal(torch.zeros(3), 1).to_event(1).log_prob(eps) + volume

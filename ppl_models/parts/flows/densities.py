@@ -1,9 +1,10 @@
-"""`FlowDensity`: N(0, I) seen through bijections; `real_rows`: the rows of such a density, checked."""
+"""`seen`, `FlowDensity`: a base, or N(0, I), seen through bijections; `real_rows`: its rows, checked."""
 
 from collections.abc import Sequence
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import Transform
 
@@ -29,6 +30,11 @@ def real_rows(x: Tensor | None, n: int, event: int, dtype: torch.dtype) -> int:
     return len(x)
 
 
+def seen(base: TorchDistributionMixin, steps: Sequence[Transform]) -> dist.TransformedDistribution:
+    """The distribution of what the steps, the first one first, take to draws of a base."""
+    return dist.TransformedDistribution(base, [step.inv for step in reversed(steps)])
+
+
 class FlowDensity(nn.Module):
     """A density of vectors by bijections T that take data to noise, the first one first, given contexts or none.
 
@@ -43,7 +49,11 @@ class FlowDensity(nn.Module):
         super().__init__()
         self.base, self.flow = StandardNormal(size), flow
 
+    @property
+    def loc(self) -> Tensor:
+        """The mean of the base, (n,)."""
+        return self.base.loc
+
     def forward(self, *context: Tensor) -> dist.TransformedDistribution:
         """The distribution, event shape (n,)."""
-        found: Sequence[Transform] = self.flow.transforms(*context)
-        return dist.TransformedDistribution(self.base(), [step.inv for step in reversed(found)])
+        return seen(self.base(), self.flow.transforms(*context))

@@ -1,11 +1,13 @@
-"""`FlowDensity`, `real_rows`: ports of `ppl_models.parts.flows.densities`."""
+"""`seen`, `FlowDensity`, `real_rows`: ports of `ppl_models.parts.flows.densities`."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import equinox as eqx
 import numpy as np
 import numpyro.distributions as dist
 from jax import Array
+from numpyro.distributions import Distribution
 from numpyro.distributions.transforms import Transform
 
 from ppl_models.parts.checks import check_spread
@@ -32,6 +34,11 @@ def real_rows(x: Array | None, n: int, event: int, dtype: np.dtype) -> int:
     return len(x)
 
 
+def seen(base: Distribution, steps: Sequence[Transform]) -> dist.TransformedDistribution:
+    """Port of `ppl_models.parts.flows.densities.seen`."""
+    return dist.TransformedDistribution(base, [step.inv for step in reversed(steps)])
+
+
 class FlowDensity(eqx.Module):
     """Port of `ppl_models.parts.flows.densities.FlowDensity`."""
 
@@ -43,5 +50,4 @@ class FlowDensity(eqx.Module):
 
     def __call__(self, *context: Array) -> dist.TransformedDistribution:
         """The distribution, event shape (n,)."""
-        found = self.flow.transforms(*context)
-        return dist.TransformedDistribution(self.base(), [step.inv for step in reversed(found)])
+        return seen(self.base(), self.flow.transforms(*context))
