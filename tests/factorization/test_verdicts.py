@@ -224,6 +224,11 @@ CASES = [Case(m, MeanField, "none") for m in COLLECTION]
 CASES += [Case(m, g, p) for m in COLLECTION for g in (BottomUp, Ladder, SelfReflective) for p in PARENTS]
 
 
+def shares_bijections(case: Case) -> bool:
+    """A self-reflective factor takes up the prior's transform, where it has one; its base is its own."""
+    return case.guide is SelfReflective and case.model == "SeReVAE"
+
+
 def by_theory(case: Case) -> tuple[Factorization, Factorization]:
     """Each factor reads all data, its chosen parents and, where the guide takes up the prior, those of the prior."""
     formula = COLLECTION[case.model][1]
@@ -234,7 +239,7 @@ def by_theory(case: Case) -> tuple[Factorization, Factorization]:
         before = order[:i]
         needed = [u for u in model.needed_parents(z, before) if u in before]
         chosen = {"needed": needed, "none": [], "all": before, "previous": before[-1:]}[case.parents]
-        prior = model.parents[z] if case.guide in (Ladder, SelfReflective) else ()
+        prior = model.parents[z] if case.guide is Ladder or shares_bijections(case) else ()
         parents[z] = (*chosen, *prior, *model.observed)
     return model, Factorization(parents, given=model.observed, letter="q")
 
