@@ -72,9 +72,10 @@ class Ladder(TopDownGuide):
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)
         self.layout = choose_evidence(self.layout, chosen, evidence)
-        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, precision_weighted=True)
-        self.factors, self.tops = factors.to(**self.place), choose_tops(self.layout, top)
+        tops = choose_tops(self.layout, top)
+        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, True, tops)
+        self.factors = factors.to(**self.place)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """q(z_l | pa_l, x): estimate times prior, at the top the estimate."""
-        return self.factors.precision_weighted(name, self.raw(name), prior, flat=name in self.tops)
+        return self.factors.precision_weighted(name, self.raw(name), prior)

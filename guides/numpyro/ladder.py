@@ -19,7 +19,6 @@ class Ladder(TopDownGuide):
     """Port of `guides.Ladder`: same arguments and names of parameters; `key` seeds the weights."""
 
     factors: Conditionals
-    tops: frozenset[str] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -39,9 +38,10 @@ class Ladder(TopDownGuide):
         chosen = choose_parents(self.layout, self.order, parents)
         self.layout = choose_evidence(self.layout, chosen, evidence)
         sizes = hidden, depth, image
-        factors = Conditionals(self.layout, chosen, family, encoder, *sizes, precision_weighted=True, key=key)
-        self.factors, self.tops = placed(factors, model, args), choose_tops(self.layout, top)
+        tops = choose_tops(self.layout, top)
+        factors = Conditionals(self.layout, chosen, family, encoder, *sizes, True, tops, key=key)
+        self.factors = placed(factors, model, args)
 
     def get_posterior(self, name: str, prior: Distribution, run: TopDown) -> Distribution:
         """q(z_l | pa_l, x): estimate times prior, at the top the estimate."""
-        return self.factors.precision_weighted(name, run.raw(name), prior, flat=name in self.tops)
+        return self.factors.precision_weighted(name, run.raw(name), prior)

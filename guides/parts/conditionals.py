@@ -1,6 +1,6 @@
 """`Conditionals`: the factors q(z | parents, evidence) of a guide, one network a latent over what it conditions on."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import cast
 
 import pyro.distributions as dist
@@ -18,7 +18,7 @@ from ppl_models.programs.pyro import unwrapped
 from .checks import refuse_product
 from .encoders import encoder as evidence_network
 from .evidence import EvidenceKey, features
-from .factors import FLAT, GLOBAL_GAIN, Factor, Families, Family, Weighted, encoded, placed, plan, sloped
+from .factors import FLAT, GLOBAL_GAIN, Estimated, Factor, Families, Family, Weighted, encoded, placed, plan, sloped
 from .families import Diagonal, Flow, Full, RankOne, Spread, gaussian_base, reshaped
 from .flows import Autoregressive
 from .layout import Layout
@@ -54,6 +54,7 @@ class Conditionals(nn.Module):
         family: of every factor, or a mapping latent -> family.
         encoder, hidden, depth, image: see `encoders.encoder`; hidden and depth are the factors' networks' too.
         precision_weighted: whether the guide calls `precision_weighted`, for which a family may take other numbers.
+        tops: the latents where it gives the estimate alone.
         small_init: for globals, normalize what networks make of parents (a rare draw of a parent then never makes a
             wild one of its child).
         starts: of the globals, from `units.prior_starts`.
@@ -74,19 +75,20 @@ class Conditionals(nn.Module):
         depth: Whole = 1,
         image: Image | None = None,
         precision_weighted: bool = False,
+        tops: Collection[str] = (),
         small_init: bool = False,
         starts: Mapping[str, Start] | None = None,
         bases: Mapping[str, tuple[ndarray, ndarray]] | None = None,
     ) -> None:
         super().__init__()
-        self.layout, self.parents, self.small_init = layout, dict(parents), small_init
+        self.layout, self.parents, self.small_init, self.tops = layout, dict(parents), small_init, frozenset(tops)
         self.encoders = nn.ModuleList()
         widths: dict[str, int] = {}
         for names, size in layout.trunks.items():
             network = evidence_network(encoder, names, size, hidden, depth, image, layout.guide)
             self.encoders.append(network)
             widths |= network.widths
-        self.plan = plan(layout, self.parents, widths, family, FAMILIES, precision_weighted)
+        self.plan = plan(layout, self.parents, widths, family, FAMILIES, precision_weighted, tops)
         for name, factor in self.plan.items():
             is_global = layout.latents[name].is_global
             sizes = (factor.inputs, factor.outputs, hidden, depth, GLOBAL_GAIN if is_global else 1.0)
@@ -196,12 +198,10 @@ class Conditionals(nn.Module):
         q = reshaped(self.family(name).residual(raw, loc, scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q
 
-    def precision_weighted(
-        self, name: str, raw: Tensor, prior: TorchDistributionMixin, flat: bool = False
-    ) -> TorchDistributionMixin:
+    def precision_weighted(self, name: str, raw: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """A factor that is the precision-weighted product with the prior, in the prior's base coordinates.
 
-        `flat` takes the prior for flat, `FLAT` times as wide, which leaves the estimate.
+        At the `tops` it is the estimate: the family's own, or the product with a flat prior, `FLAT` times as wide.
 
         Raises:
             ValueError: the prior is no diagonal Gaussian, transformed or not.
@@ -210,7 +210,12 @@ class Conditionals(nn.Module):
         if base is None:
             refuse_product(self.layout, name, type(unwrapped(prior)).__name__)
         loc, scale, shape, transforms = base
-        q = reshaped(self.family(name).precision_weighted(raw, loc, FLAT * scale if flat else scale), shape)
+        family = self.family(name)
+        if name in self.tops and isinstance(family, Estimated):
+            q = family.estimate(raw, loc, scale)
+        else:
+            q = family.precision_weighted(raw, loc, FLAT * scale if name in self.tops else scale)
+        q = reshaped(q, shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q
 
 

@@ -1,6 +1,6 @@
 """`Factor`: of which family one factor q(z | parents, evidence) is, and the sizes of its network; `plan` finds all."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -52,6 +52,15 @@ class Weighted(Protocol):
         ...
 
 
+@runtime_checkable
+class Estimated(Protocol):
+    """A family whose estimate alone is not its product with a flat prior, `FLAT` times as wide as the true one."""
+
+    def estimate(self, raw: Array, loc: Array, scale: Array) -> Distribution:
+        """The density that raw encodes without a product; it takes `count(n)` numbers."""
+        ...
+
+
 Families = str | Family | Weighted | Mapping[str, str | Family | Weighted]
 
 
@@ -91,6 +100,7 @@ def plan(
     spec: Families,
     known: Mapping[str, Family | Weighted],
     precision_weighted: bool,
+    tops: Collection[str] = (),
 ) -> dict[str, Factor]:
     """The factors of a guide by latent.
 
@@ -101,6 +111,7 @@ def plan(
         spec: a family by name, or the object itself; or a mapping latent -> family.
         known: the families by name.
         precision_weighted: whether they are products with a prior.
+        tops: the latents whose factors are the estimate alone, all the same.
 
     Raises:
         ValueError: a family of no latent; see `choose_family`; a prior that has no product.
@@ -119,7 +130,8 @@ def plan(
         n, copies = (n * copies, 1) if latent.joint_over_plates else (n, copies)
         own = spec.get(name, "diagonal") if isinstance(spec, Mapping) else spec
         family = choose_family(own, n, layout.guide, known, precision_weighted)
-        found[name] = Factor(network_of(name), family, inputs, copies * family.count(n, precision_weighted), n)
+        product = precision_weighted and not (name in tops and isinstance(family, Estimated))
+        found[name] = Factor(network_of(name), family, inputs, copies * family.count(n, product), n)
     for name, latent in layout.latents.items() if precision_weighted else ():
         if not latent.facts.is_gaussian:  # known now, so it must not wait for the training
             refuse_product(layout, name, latent.site.family)

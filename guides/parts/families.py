@@ -97,6 +97,10 @@ class Full:
         n = int(((9 + 8 * size) ** 0.5 - 3) / 2 + 0.5)  # solves 2 n + n (n - 1) / 2 = size
         return raw[..., :n], raw[..., n : 2 * n], raw[..., 2 * n :]
 
+    def estimate(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
+        """As `residual`: a square root of any form would be singular for some data, without a prior to hold it."""
+        return self.residual(raw, loc, scale)
+
     def residual(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
         """m = loc + shift, L = diag(scale) (diag(exp r) + strictly lower part)."""
         shift, log_diagonal, below = self._split(raw)

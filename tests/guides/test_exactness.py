@@ -54,6 +54,7 @@ ALL = [(layers, skip, *g) for layers in (2, 3, 4) for skip in (False, True) for 
 @pytest.mark.parametrize(("layers", "skip", "guide", "family"), few(ALL, lambda *case: case in FAST))
 def test_a_trained_guide_loses_what_its_structure_costs(layers, skip, guide, family):
     steps = 1500 if layers == 2 and guide is not Ladder else 3000  # its top begins far from the prior
+    steps += 2000 if (guide, family) == (Ladder, "full") else 0
     gap, error, closed = trained_gap(layers, skip, guide, family, steps)
     assert error < 0.006  # nats; below 0.0003 where the guide is exact
     if family == "full" and guide is not MeanField:

@@ -169,6 +169,20 @@ def test_merged_families_multiply_an_estimate_with_the_prior():
             assert (torch.linalg.eigvalsh(extra) > -1e-9).all()
 
 
+def test_a_full_estimate_at_the_top_is_a_cholesky_factor():
+    """Nothing keeps a square root of any form from being singular for some data, there."""
+    model, x = MODELS["hierarchical"]("gaussian").double(), data("gaussian").double()
+    q = Ladder(model, x, family="full", hidden=8).double()
+    shift, rest = q.factors.raw("z1", q.factors.encode(q.layout.evidence(model, (x,), {})[0]), {}).split((2, 3), -1)
+    q(x)
+    fn = q.trace.nodes["z1"]["fn"]
+    torch.testing.assert_close(fn.mean, shift)
+    assert (fn.scale_tril.diagonal(dim1=-2, dim2=-1) > 0).all()
+    torch.testing.assert_close(fn.scale_tril[:, 1, 0], rest[:, 2])
+    merged = Ladder(model, x, family="full", hidden=8, top="product")
+    assert merged.factors.plan["z1"].outputs == 2 + 2 * 2
+
+
 def test_the_top_of_a_ladder_is_the_estimate_alone():
     """As in Sonderby et al. 2016: no product with the prior, so that its scale may exceed the prior's."""
     model, x = MODELS["hierarchical"]("gaussian").double(), data("gaussian").double()
@@ -179,13 +193,13 @@ def test_the_top_of_a_ladder_is_the_estimate_alone():
     estimate, spread = q.factors.raw("z1", q.factors.encode(q.layout.evidence(model, (x,), {})[0]), {}).chunk(2, -1)
     torch.testing.assert_close(fn.mean, estimate, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(fn.stddev, (softplus(spread) + 1e-5).sqrt(), rtol=1e-4, atol=0)
-    assert (fn.stddev > 1).all() and q.tops == {"z1"}
+    assert (fn.stddev > 1).all() and q.factors.tops == {"z1"}
     merged = Ladder(model, x, hidden=8, top="product").double()
     merged.load_state_dict(q.state_dict())
     merged(x)
     precision = 1 / (softplus(spread) + 1e-5) + 1
     torch.testing.assert_close(merged.trace.nodes["z1"]["fn"].stddev, precision.rsqrt())
-    assert not merged.tops
+    assert not merged.factors.tops
     with pytest.raises(ValueError, match="guide Ladder: found top='prior', want 'estimate' or 'product'"):
         Ladder(model, x, hidden=8, top="prior")
 

@@ -25,8 +25,8 @@ JAX = SimpleNamespace(
 )
 
 
-def noise(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.double)
+def noise(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
 
 
 def schools(x, s, p):
@@ -173,7 +173,7 @@ TOP_DOWN = ("MeanField", "SelfReflective")
 PLAIN = {
     "schools": (schools, (noise(8), 1 + noise(8).abs()), ORDERED),
     "schools-plate": (schools_in_a_plate, (noise(8), 1 + noise(8).abs()), (*TOP_DOWN, *ORDERED)),
-    "groups": (groups, (noise(6, 4, 2), noise(6, 4)), (*TOP_DOWN, *ORDERED)),
+    "groups": (groups, (noise(6, 4, 2, seed=2), noise(6, 4)), (*TOP_DOWN, *ORDERED)),
     "chains": (chains, (noise(6, 3),), (*TOP_DOWN, *ORDERED)),
     "copies": (copies, (noise(6, 3),), (*TOP_DOWN, *ORDERED)),
     "one-chain": (one_chain, (noise(3),), (*TOP_DOWN, *ORDERED)),

@@ -1,6 +1,6 @@
 """`Conditionals`: the factors q(z | parents, evidence) of a guide, one network a latent over what it conditions on."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import copy
 from typing import Self, cast
 
@@ -23,6 +23,7 @@ from ...parts.evidence import EvidenceKey, features
 from ...parts.factors import (
     FLAT,
     GLOBAL_GAIN,
+    Estimated,
     Factor,
     Families,
     Family,
@@ -70,6 +71,7 @@ class Conditionals(eqx.Module):
     parents: Table = eqx.field(static=True)
     plan: Table = eqx.field(static=True)
     small_init: bool = eqx.field(static=True)
+    tops: frozenset[str] = eqx.field(static=True)
     globals: tuple[str, ...] = eqx.field(static=True)
     based: tuple[str, ...] = eqx.field(static=True)
     begun: Table = eqx.field(static=True)  # numbers that nothing has trained, of globals whose start is to be found
@@ -84,19 +86,20 @@ class Conditionals(eqx.Module):
         depth: Whole = 1,
         image: Image | None = None,
         precision_weighted: bool = False,
+        tops: Collection[str] = (),
         small_init: bool = False,
         starts: Mapping[str, Start] | None = None,
         bases: Mapping[str, tuple[ndarray, ndarray]] | None = None,
         *,
         key: Array,
     ) -> None:
-        self.layout, self.parents, self.small_init = layout, Table(parents), small_init
+        self.layout, self.parents, self.small_init, self.tops = layout, Table(parents), small_init, frozenset(tops)
         keys = iter(jax.random.split(key, len(layout.trunks) + len(layout.latents)))
         found, widths, networks = [], {}, {}
         for names, size in layout.trunks.items():
             found.append(evidence_network(encoder, names, size, hidden, depth, image, layout.guide, key=next(keys)))
             widths |= found[-1].widths
-        self.plan = Table(plan(layout, parents, widths, family, FAMILIES, precision_weighted))
+        self.plan = Table(plan(layout, parents, widths, family, FAMILIES, precision_weighted, tops))
         for name, factor in self.plan.items():
             is_global = layout.latents[name].is_global
             sizes = (factor.inputs, factor.outputs, hidden, depth, GLOBAL_GAIN if is_global else 1.0)
@@ -207,10 +210,10 @@ class Conditionals(eqx.Module):
         q = reshaped(self.family(name).residual(raw, loc, scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q
 
-    def precision_weighted(self, name: str, raw: Array, prior: Distribution, flat: bool = False) -> Distribution:
+    def precision_weighted(self, name: str, raw: Array, prior: Distribution) -> Distribution:
         """A factor that is the precision-weighted product with the prior, in the prior's base coordinates.
 
-        `flat` takes the prior for flat, `FLAT` times as wide, which leaves the estimate.
+        At the `tops` it is the estimate: the family's own, or the product with a flat prior, `FLAT` times as wide.
 
         Raises:
             ValueError: the prior is no diagonal Gaussian, transformed or not.
@@ -219,7 +222,12 @@ class Conditionals(eqx.Module):
         if base is None:
             refuse_product(self.layout, name, type(unwrapped(prior)).__name__)
         loc, scale, shape, transforms = base
-        q = reshaped(self.family(name).precision_weighted(raw, loc, FLAT * scale if flat else scale), shape)
+        family = self.family(name)
+        if name in self.tops and isinstance(family, Estimated):
+            q = family.estimate(raw, loc, scale)
+        else:
+            q = family.precision_weighted(raw, loc, FLAT * scale if name in self.tops else scale)
+        q = reshaped(q, shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q
 
 
