@@ -211,8 +211,8 @@ class Conditionals(nn.Module):
             refuse_product(self.layout, name, type(unwrapped(prior)).__name__)
         loc, scale, shape, transforms = base
         family = self.family(name)
-        if name in self.tops and isinstance(family, Estimated):
-            q = family.estimate(raw, loc, scale)
+        if self.plan[name].alone:
+            q = cast(Estimated, family).estimate(raw, loc, scale)
         else:
             q = family.precision_weighted(raw, loc, FLAT * scale if name in self.tops else scale)
         q = reshaped(q, shape)

@@ -74,6 +74,8 @@ class Factor(NamedTuple):
             parent's.
         outputs: how many numbers it gives a datum.
         size: n of the R^n that the family is over.
+        flow: the name of the module that the family is, "" for one without weights.
+        alone: whether the family's own estimate is the factor, where others are products with their priors.
     """
 
     network: str
@@ -81,11 +83,8 @@ class Factor(NamedTuple):
     inputs: tuple[int, ...]
     outputs: int
     size: int
-
-    @property
-    def flow(self) -> str:
-        """The name of the module that the family is, "" for one without weights."""
-        return f"flow_{self.network}" if isinstance(self.family, Weighted) else ""
+    flow: str = ""
+    alone: bool = False
 
     @property
     def units(self) -> str:
@@ -130,8 +129,10 @@ def plan(
         n, copies = (n * copies, 1) if latent.joint_over_plates else (n, copies)
         own = spec.get(name, "diagonal") if isinstance(spec, Mapping) else spec
         family = choose_family(own, n, layout.guide, known, precision_weighted)
-        product = precision_weighted and not (name in tops and isinstance(family, Estimated))
-        found[name] = Factor(network_of(name), family, inputs, copies * family.count(n, product), n)
+        alone = name in tops and isinstance(family, Estimated)
+        count, network = copies * family.count(n, precision_weighted and not alone), network_of(name)
+        flow = f"flow_{network}" if isinstance(family, Weighted) else ""
+        found[name] = Factor(network, family, inputs, count, n, flow, alone)
     for name, latent in layout.latents.items() if precision_weighted else ():
         if not latent.facts.is_gaussian:  # known now, so it must not wait for the training
             refuse_product(layout, name, latent.site.family)

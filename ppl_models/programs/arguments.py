@@ -104,16 +104,21 @@ def check_lengths(columns: Sequence[Any], asks: str) -> None:
 
 
 def check_count(
-    count: int, asks: str, program: Callable | None, role: str = "model", named: Collection[str] = ()
+    count: int,
+    asks: str,
+    program: Callable | None,
+    role: str = "model",
+    named: Collection[str] = (),
+    what: str = "column",
 ) -> None:
-    """Raise ValueError unless a program can be called with so many arguments, and further ones by name."""
+    """Raise ValueError unless a program can be called with so many arguments (`what` they are), others by name."""
     if program is not None and not takes(count, program, named):
         known = cast(Signature, signature_of(program))
         names = ", ".join(p.name for p in known.parameters.values() if p.kind in BY_POSITION) or "none"
-        told = f"{count} column{'s' if count != 1 else ''}" + (f", and {listed([*map(str, named)])}" if named else "")
+        told = f"{count} {what}{'s' if count != 1 else ''}" + (f", and {listed([*map(str, named)])}" if named else "")
+        cure = "; pass a tuple, or a dict by their names" if what == "column" else ""
         raise ValueError(
-            f"{asks}: found {told}, want one for each argument of the {role} {called(program)}: {names}; pass a tuple, "
-            "or a dict by their names"
+            f"{asks}: found {told}, want one for each argument of the {role} {called(program)}: {names}{cure}"
         )
 
 

@@ -67,8 +67,8 @@ def film_strip(states: Any, shape: Image, labels: Sequence[str] = (), title: str
         raise ValueError(
             f"film_strip: found states {states.shape} and {len(labels)} labels, want (steps, n, D) and n labels or none"
         )
-    if len(set(labels)) < len(labels):
-        raise ValueError(f"film_strip: found labels {list(labels)}, want each once")
+    if len(set(labels)) < len(labels) or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"film_strip: found labels {list(labels)}, want words, each once")
     names = labels or [" " * i for i in range(states.shape[1])]
     rows = {name: images_of(states[:, i], shape) for i, name in enumerate(names)}
     return pictures(rows, len(states), title, target=900)

@@ -45,7 +45,7 @@ def test_a_value_of_a_wrong_kind_is_refused_in_one_line_that_names_its_argument(
 # what no call needs to be told of: these end the process, wait for others, or train for long
 ACCEPTED = {"epochs", "folder", "workers"}
 # what a program or a callback of the user's own raises is its own
-THEIRS = "model", "guide", "callbacks", "program"
+THEIRS = "model", "guide", "callbacks", "program", "schedule", "beta"
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ TAKEN = {
     "train --evaluate": {"zero"},
     "train --clip": {"zero", "huge"},
     "train --ema": {"zero"},
-    "train --skip": {"inf", "huge", "too large for a float"},
+    "train --skip": {"inf", "huge", "too large for a float", "digits without end"},
     "train --lr": {"huge"},
     "train --weight-decay": {"zero", "huge"},
     "train --warmup": {"zero"},

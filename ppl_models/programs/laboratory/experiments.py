@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from ..arguments import check_count
 from ..state.jitter import Jitter
 from .density import Density
 from .site_records import Node, ProgramRun
@@ -124,11 +125,14 @@ def experiments(
 ) -> Iterator[list[Experiment]]:
     """An experiment with each program, in one laboratory that leaves them as they were, in double if they can.
 
-    Raises TypeError for what is no program.
+    Raises:
+        TypeError: what is no program.
+        ValueError: a program that cannot be called with these arguments.
     """
     for what, program in zip(("model", "guide") if len(programs) > 1 else ("program",), programs, strict=True):
         if not callable(program):
             raise TypeError(f"found the {what} {program!r}, want a program: a function or a module that samples")
+        check_count(len(args), "inspection", program, what, kwargs, "argument")
     kind = choose(programs, args, kwargs)
     for mode in kind.MODES:
         laboratory = kind(programs, args, kwargs, **mode)

@@ -65,7 +65,7 @@ def fewer(
 
 def refuse_others(asks: str, model: Callable, guide: Callable, args: Sequence[Any], params: Mapping[str, Any]) -> None:
     """Raise ValueError if it is their number for which these rows do not fit a pair; asked where something failed."""
-    if not args or not all(getattr(arg, "ndim", 0) and len(arg) == len(args[0]) for arg in args):
+    if not args or not all(getattr(arg, "ndim", 0) and len(arg) == len(args[0]) > 0 for arg in args):
         return
     n = len(args[0])
 

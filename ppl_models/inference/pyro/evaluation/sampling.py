@@ -143,6 +143,8 @@ def markov_chain(
         check_local("markov_chain", pair.model.latents.values(), plate, why)
         for step in range(1, steps + 1):
             nodes = UntilDrawn(names).run(guide, (x,))
+            if left := [name for name in names if name not in nodes]:
+                raise ValueError(f"markov_chain: the guide does not draw site {left[0]!r}, which the model does")
             x = _generated(model, x, {name: node["value"] for name, node in nodes.items()}, draws=True)
             if step % every == 0:
                 states.append(x)

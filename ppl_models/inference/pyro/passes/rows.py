@@ -73,7 +73,7 @@ def made_for(model: Callable, guide: Callable, args: Sequence[Any]) -> tuple[str
 
     None where the number of rows is not what is wrong: then the pair does not run on any other one, either.
     """
-    if not args or not all(isinstance(arg, Tensor) and arg.dim() and len(arg) == len(args[0]) for arg in args):
+    if not args or not all(isinstance(arg, Tensor) and arg.dim() and len(arg) == len(args[0]) > 0 for arg in args):
         return None
 
     def runs(count: int, of: int, alone: bool) -> bool:
