@@ -1,11 +1,10 @@
 """A hierarchy of Gaussian latents: the generative half of the ladder VAE (Sonderby et al. 2016, arXiv 1602.02282)."""
 
 import pyro
-import pyro.distributions as dist
 from torch import Tensor, nn
 
 from .parts import likelihoods
-from .parts.distributions import StandardNormal
+from .parts.distributions import StandardNormal, diagonal_normal
 from .parts.kinds import Event, Several, Whole
 from .parts.nets import Net
 from .parts.program import Program
@@ -83,7 +82,7 @@ class HierarchicalVAE(Program):
             for i, prior in enumerate(self.priors):
                 # p(zl | z{l-1})
                 loc, log_scale = prior(z[-1]).chunk(2, -1)
-                z.append(pyro.sample(f"z{i + 2}", dist.Normal(loc, likelihoods.bounded_exp(log_scale)).to_event(1)))
+                z.append(pyro.sample(f"z{i + 2}", diagonal_normal(loc, likelihoods.bounded_exp(log_scale))))
             # p(x | zL), or p(x | z1, ..., zL)
             params = self.decoder(*z) if self.skip else self.decoder(z[-1])
             return pyro.sample("x", self.likelihood(params), obs=x)

@@ -9,6 +9,7 @@ from torch.nn.functional import relu
 
 from .parts import likelihoods
 from .parts.checks import Criterion
+from .parts.distributions import diagonal_normal
 from .parts.kinds import Count, Event
 from .parts.program import Program
 from .parts.sizes import event_size
@@ -118,7 +119,7 @@ class Infusion(Program):
         """p_t: of z_1 for t = 0, of z_{t+1} given z_t, and of x given z_T for t = T."""
         if t == 0:
             loc, raw = self.start.chunk(2)
-            return dist.Normal(loc, LEAST + (10 * raw).exp()).to_event(1)
+            return diagonal_normal(loc, LEAST + (10 * raw).exp())
         loc, spread = self.network(t - 1, z).chunk(2, -1)
         least, more = VARIANCES
-        return dist.Normal(loc.sigmoid(), (least + more * spread.sigmoid()).sqrt()).to_event(1)
+        return diagonal_normal(loc.sigmoid(), (least + more * spread.sigmoid()).sqrt())

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .parts import likelihoods
 from .parts.checks import Criterion
-from .parts.distributions import StandardNormal
+from .parts.distributions import StandardNormal, diagonal_normal
 from .parts.kinds import Count, Event, Whole
 from .parts.ladder import LadderNet
 from .parts.nets import Net
@@ -142,7 +142,7 @@ class SequentialVAE(Program):
         if not t or not self.predictors:
             return self.prior()
         loc, log_scale = self.predictors[min(t, len(self.predictors)) - 1](above).chunk(2, -1)
-        return dist.Normal(loc, likelihoods.bounded_exp(log_scale)).to_event(1)
+        return diagonal_normal(loc, likelihoods.bounded_exp(log_scale))
 
     def image_of(self, t: int, before: Tensor | None, z: Tensor) -> Tensor:
         """m_{t+1} of m_t and z_{t+1}: (*batch, event) and (*batch, latent) -> (*batch, event)."""

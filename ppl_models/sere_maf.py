@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .parts.bijectors import Bijection, bijection as bijection_of
-from .parts.distributions import RankOneNormal
+from .parts.distributions import RankOneNormal, diagonal_normal
 from .parts.flows.autoregressive import AutoregressiveFlow
 from .parts.flows.densities import seen
 from .parts.kinds import Count, Event
@@ -101,7 +101,7 @@ class SeReMAF(Program):
             for i in range(self.layers):
                 # p(zl | z{l-1}): eps_l ~ N(mu, sigma^2) pushed through the bijection
                 loc, log_scale = self.priors[i](*above).chunk(2, -1)
-                eps = dist.Normal(loc, bounded_exp(log_scale)).to_event(1)
+                eps = diagonal_normal(loc, bounded_exp(log_scale))
                 z = pyro.sample(f"z{i + 1}", dist.TransformedDistribution(eps, self.bijectors[i].transforms(*above)))
                 # p(xl | zl, x{l-1}): a Gaussian of the code, seen through steps that read the code and the block before
                 loc, log_d, u = self.bases[i](z).chunk(3, -1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .parts import likelihoods
 from .parts.bijectors import bijection as bijection_of
-from .parts.distributions import StandardNormal
+from .parts.distributions import StandardNormal, diagonal_normal
 from .parts.flows.words import Bijection
 from .parts.kinds import Count, Event
 from .parts.nets import ConvNet, Net
@@ -117,7 +117,7 @@ class SeReVAE(Program):
                 # p(zl | z{l-1}): eps_l ~ N(mu, sigma^2) pushed through the bijection
                 if self.standard is None:
                     loc, log_scale = self.priors[i](*above).chunk(2, -1)
-                    eps = dist.Normal(loc, likelihoods.bounded_exp(log_scale)).to_event(1)
+                    eps = diagonal_normal(loc, likelihoods.bounded_exp(log_scale))
                 else:
                     eps = self.standard()
                 z = pyro.sample(f"z{i + 1}", dist.TransformedDistribution(eps, self.bijectors[i].transforms(*above)))

@@ -28,6 +28,15 @@ class StandardNormal(nn.Module):
         return diagonal_normal(self.loc, self.scale)
 
 
+class _Rows(dist.Independent):
+    """Copies taken for one event, of which a plate of as many rows as there are makes no views."""
+
+    def expand(self, batch_shape: torch.Size, _instance: dist.Independent | None = None) -> dist.Independent:
+        """The same distribution over this batch shape."""
+        same = _instance is None and torch.Size(batch_shape) == self.batch_shape
+        return self if same else super().expand(batch_shape, _instance)
+
+
 def diagonal_normal(loc: Tensor, scale: Tensor) -> dist.Independent:
     """N(loc, diag scale^2) over vectors: `dist.Normal(loc, scale).to_event(1)`.
 
@@ -38,7 +47,7 @@ def diagonal_normal(loc: Tensor, scale: Tensor) -> dist.Independent:
     normal = dist.Normal.__new__(dist.Normal)
     normal.loc, normal.scale = loc, scale
     torch.distributions.Distribution.__init__(normal, loc.shape)  # as torch's own `Normal.expand` does
-    return dist.Independent(normal, 1)
+    return _Rows(normal, 1)
 
 
 class RankOneNormal(TorchDistribution):

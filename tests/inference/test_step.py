@@ -1,4 +1,4 @@
-"""A step tells the norm of the gradient and the mean divergence of each latent, in both languages."""
+"""A step tells the norm of the gradient and the mean divergence of each latent; its update is torch's AdamW."""
 
 import jax
 import jax.numpy as jnp
@@ -114,3 +114,33 @@ def test_nothing_more_is_told_where_nothing_is_asked(monkeypatch):
         step = Compiled(Eager(model, guide, slots, StepConfig(FitConfig(clip=1.0, ema=None), kl_of=latents)))
         assert len(step([(rows(5),)], StepInputs(0, 0.01))) == 4 + len(latents)
     assert sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_the_update_is_that_of_torch(fused):
+    """Bit for bit; what has no gradient is left alone, weight decay included."""
+
+    def parameters(dtype):
+        generator = torch.Generator().manual_seed(0)
+        return [torch.randn(n, generator=generator, dtype=dtype, requires_grad=True) for n in (3, 5, 2)]
+
+    ours, theirs = ([*parameters(torch.float), *parameters(torch.double)] for _ in range(2))
+    state = OptimizerState({str(i): p for i, p in enumerate(ours)}, average=False)
+    state.fused = fused
+    optimizer = torch.optim.AdamW(theirs, lr=1e-2, weight_decay=0.1, fused=fused)
+    for step in range(5):
+        for each in (ours, theirs):
+            for i, p in enumerate(each):
+                p.grad = None if i == 2 else (p.detach() * (step + 1)).sin()
+        state.update(step + 1, 1e-2, 0.1)
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    state.without_gradients()
+    assert all(p.grad is None for p in ours)
+
+
+def test_a_sparse_gradient_is_refused():
+    table = nn.Embedding(4, 2, sparse=True)
+    table(torch.tensor([1])).sum().backward()
+    with pytest.raises(ValueError, match="fit: the gradient of 'table' is sparse, want a dense one; try sparse=False"):
+        OptimizerState({"table": table.weight}, average=False).update(1, 1e-2, 0.0)

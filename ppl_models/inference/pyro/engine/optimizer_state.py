@@ -6,8 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from ...resuming.training_record import checked
+
+ADAM: dict[str, Any] = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "amsgrad": False, "maximize": False}
 
 
 class OptimizerState:
@@ -31,6 +34,49 @@ class OptimizerState:
         self.averages = [p.detach().clone() for p in self.parameters] if average else []
         self.objective = dict(objective or {})
         self.swapped_in = False
+        alike: dict[tuple, list[int]] = {}
+        for i, p in enumerate(self.parameters):
+            alike.setdefault((p.device, p.dtype), []).append(i)
+        self.alike = [*alike.values()]  # what one kernel may update together
+        self.fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in self.parameters)
+
+    def without_gradients(self) -> None:
+        """Let the gradients of all parameters go."""
+        for p in self.parameters:
+            p.grad = None
+
+    @torch.no_grad()
+    def update(self, steps: int, lr: float, weight_decay: float, missed: Tensor | None = None) -> None:
+        """The AdamW update after which `steps` were taken, of the parameters that have a gradient.
+
+        Torch's own kernel is called without `torch.optim.AdamW` around it, which walks over the state of every
+        parameter and counts its steps: on a pair of many small layers that is a sixth of a step.
+
+        Args:
+            steps: counted from 1; one number for all parameters, as in captured and resumed runs.
+            lr, weight_decay: of this step.
+            missed: of a GPU that decides for itself: 1 leaves the update out, 0 takes it.
+
+        Raises:
+            ValueError: a sparse gradient.
+        """
+        options = {**ADAM, "lr": lr, "weight_decay": weight_decay}
+        for group in self.alike:
+            found = [(i, gradient) for i in group if (gradient := self.parameters[i].grad) is not None]
+            if not found:
+                continue
+            if sparse := [self.names[i] for i, gradient in found if gradient.is_sparse]:
+                raise ValueError(f"fit: the gradient of {sparse[0]!r} is sparse, want a dense one; try sparse=False")
+            taken, gradients = zip(*found, strict=True)
+            parameters, *moments = (
+                [each[i] for i in taken] for each in (self.parameters, self.exp_avg, self.exp_avg_sq)
+            )
+            lists = parameters, gradients, *moments, []
+            if self.fused:
+                count = torch.full((), float(steps), device=parameters[0].device)
+                torch._fused_adamw_(*lists, [count] * len(taken), **options, grad_scale=None, found_inf=missed)
+            else:
+                adamw(*lists, [torch.tensor(steps - 1.0) for _ in taken], **options)
 
     def lists(self) -> dict[str, list[Tensor]]:
         """The lists by name, those that there are."""

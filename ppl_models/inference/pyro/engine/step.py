@@ -21,9 +21,9 @@ from ..passes.indices import Indices
 from ..passes.losses import estimate, initial_state
 from ..passes.messengers import Weighed
 from ..passes.terms import Terms, concatenated
-from .optimizer_state import OptimizerState
+from .optimizer_state import ADAM, OptimizerState
 
-BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
+BETAS, EPS = (ADAM["beta1"], ADAM["beta2"]), ADAM["eps"]
 DTYPES = {"float32": None, "bfloat16": torch.bfloat16}  # of matrix products and convolutions, by `FitConfig.precision`
 
 
@@ -193,12 +193,7 @@ class Eager:
     ) -> None:
         self.model, self.guide, self.slots, self.config = model, guide, slots, config
         self.beta, self.group = beta, group
-        fused = all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in slots.parameters)
-        self.optimizer = torch.optim.AdamW(
-            slots.parameters, lr=1.0, betas=BETAS, eps=EPS, weight_decay=config.fit.weight_decay, fused=fused
-        )
         self.halted = torch.zeros((), dtype=torch.bool, device=slots.parameters[0].device)  # by what is not finite
-        self.steps: int | None = None  # that the optimizer has counted
         self.met = config.fit.loss is None
         self.value: Tensor | None = None  # of the last batch, with its terms, for the message of an error
         self.found: list[Terms] = []
@@ -211,7 +206,7 @@ class Eager:
             divergence of each latent of `StepConfig.kl_of`; all 0 if the step was not taken.
         """
         slots, config = self.slots, self.config
-        self.optimizer.zero_grad(set_to_none=True)
+        slots.without_gradients()
         # what the last step held is let go before this one needs its own
         tellings, state, self.found = [], slots.objective, []
         with pyro.validation_enabled(False):
@@ -223,8 +218,8 @@ class Eager:
                 self.value = value.detach()
                 tellings.append(told)
         self.met, told = True, sum(tellings) / len(batches)
-        gradients = [p.grad for p in slots.parameters if p.grad is not None]
         if self.group is not None:
+            gradients = [p.grad for p in slots.parameters if p.grad is not None]
             self.group.average_([*gradients, told, *state.values()])
         norm = told.new_zeros(())
         if config.measures:
@@ -268,25 +263,10 @@ class Eager:
 
     def update(self, good: Tensor, now: StepInputs) -> bool:
         """One AdamW update where `good`; whether the parameters may have moved. A GPU decides for itself."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = now.lr
-        if self.steps != now.step:  # the first one, resumed, or others were taken by a captured step
-            self.set_steps(now.step)
-        self.steps = now.step + 1
-        if good.device.type == "cuda" and self.optimizer.defaults["fused"]:
-            self.optimizer.grad_scale, self.optimizer.found_inf = None, (~good).float()
+        slots, decay, missed = self.slots, self.config.fit.weight_decay, None
+        if good.device.type == "cuda" and slots.fused:
+            missed = (~good).float()
         elif not good:
-            self.set_steps(self.steps)  # steps that are left out count, as in a captured or resumed run
             return False
-        self.optimizer.step()
-        if good.device.type == "cuda" and self.optimizer.defaults["fused"] and self.config.fit.skip is not None:
-            counts = [self.optimizer.state[p]["step"] for p in self.slots.parameters if p.grad is not None]
-            torch._foreach_add_(counts, self.optimizer.found_inf)  # which the kernel took off
+        slots.update(now.step + 1, now.lr, decay, missed)  # steps that were left out count
         return True
-
-    def set_steps(self, steps: int) -> None:
-        """Tell the optimizer where the moments lie, and after how many steps."""
-        slots, fused = self.slots, self.optimizer.defaults["fused"]
-        for p, first, second in zip(slots.parameters, slots.exp_avg, slots.exp_avg_sq, strict=True):
-            count = torch.tensor(float(steps), device=p.device if fused else "cpu")
-            self.optimizer.state[p] = {"step": count, "exp_avg": first, "exp_avg_sq": second}

@@ -104,7 +104,7 @@ def log_density(fn: Distribution, value: Tensor) -> Tensor:
 
 def _vectors(fn: Distribution, kind: type) -> Any:
     """The base of independent entries of one kind along one dim, None for all else, subclasses among them."""
-    if type(fn) is not dist.Independent or fn.reinterpreted_batch_ndims != 1 or type(fn.base_dist) is not kind:
+    if not isinstance(fn, dist.Independent) or fn.reinterpreted_batch_ndims != 1 or type(fn.base_dist) is not kind:
         return None
     return fn.base_dist
 
