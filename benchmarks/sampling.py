@@ -1,10 +1,11 @@
-"""Drawing images of a PixelVAE: pixel by pixel with what layers have computed kept, against a full pass a pixel.
+"""Drawing images: of a PixelVAE with what layers have computed kept, of a VAE from its prior and along a chain.
 
     python -m benchmarks.sampling                               # 64 images of 28 x 28, one thread and all
     python -m benchmarks.sampling --images 64 --threads all --json sampling.json
 
 The decoder has the published sizes (12 gated layers of 32 maps). Full passes are timed, not run 784 times: a pixel
-costs one pass over the image, so that all of them cost 784 times as much.
+costs one pass over the image, so that all of them cost 784 times as much. `ancestral` and `markov_chain` of the
+workload `vae` stand beside loops that are written by hand over the same networks, in turns.
 """
 
 import argparse
@@ -17,8 +18,11 @@ from time import perf_counter
 import torch
 
 from ppl_models import PixelVAE
+from ppl_models.inference import ancestral, markov_chain
 
-from .timing import cores, machine, on_threads
+from .by_hand import MeanFieldVAE, bounded_exp
+from .timing import cores, in_turns, machine, on_threads, ratio
+from .workloads import WORKLOADS
 
 IMAGE = (1, 28, 28)
 
@@ -40,6 +44,32 @@ def measure(images: int, rounds: int, hidden: int = 32, depth: int = 12) -> dict
     kept, full = (values[1:] for values in times.values())
     ratio = median(f / k for f, k in zip(full, kept, strict=True))
     return {"kept_s": median(kept), "full_passes_s": median(full), "ratio": ratio, "images": images}
+
+
+def by_hand(bound: MeanFieldVAE, z: torch.Tensor, steps: int) -> list[torch.Tensor]:
+    """Images of codes z, and each next ones of the codes that the encoder finds in them."""
+    states = [torch.bernoulli(bound.decoder(z).sigmoid())]
+    for _ in range(steps):
+        m, log_s = bound.head(bound.encoder(states[-1])).chunk(2, -1)
+        z = m + bounded_exp(log_s) * torch.randn_like(m)
+        states.append(torch.bernoulli(bound.decoder(z).sigmoid()))
+    return states
+
+
+def drawn(rounds: int, rows: int = 1000, chains: int = 64, steps: int = 50) -> dict[str, float]:
+    """Times of `ancestral` and `markov_chain`, by hand = 1: medians over rounds of the ratios within a round."""
+    model, guide, _ = WORKLOADS["vae"].build()
+    bound = MeanFieldVAE(model, guide)
+    x = torch.bernoulli(torch.full((rows, prod(IMAGE)), 0.5))
+    work = {
+        "ancestral": lambda: ancestral(model, x),
+        "ancestral by hand": lambda: by_hand(bound, torch.randn(rows, model.latent), 0),
+        "chain": lambda: markov_chain(model, guide, x[:chains], steps),
+        "chain by hand": lambda: by_hand(bound, torch.randn(chains, model.latent), steps),
+    }
+    with torch.no_grad():
+        times = in_turns(work, rounds)
+    return {name: ratio(times[name], times[f"{name} by hand"]) for name in ("ancestral", "chain")}
 
 
 def options() -> argparse.ArgumentParser:
@@ -64,10 +94,17 @@ def main() -> None:
             on_threads(count, "benchmarks.sampling", [*words, f"--worker={count}"], {})
         return
     torch.set_num_threads(args.worker)
-    found = {**measure(args.images, args.rounds), "threads": args.worker, "rounds": args.rounds, "about": machine()}
+    found = {
+        **measure(args.images, args.rounds),
+        **drawn(3 * args.rounds),
+        "threads": args.worker,
+        "rounds": args.rounds,
+        "about": machine(),
+    }
     print(
         f"{args.images} images, {args.worker} threads: {found['kept_s']:.2f} s; a full pass a pixel "
-        f"{found['full_passes_s']:.0f} s, {found['ratio']:.0f} times as long",
+        f"{found['full_passes_s']:.0f} s, {found['ratio']:.0f} times as long; by hand = 1: `ancestral` of a VAE "
+        f"{found['ancestral']:.2f}, `markov_chain` {found['chain']:.2f}",
         flush=True,
     )
     if args.json:

@@ -185,6 +185,7 @@ def test_the_command_of_pairs(tmp_path):
 def test_drawing_images():
     found = sampling.measure(images=2, rounds=1, hidden=4, depth=2)
     assert found["ratio"] > 1 and found["kept_s"] > 0  # 784 passes, against one and a few small products a pixel
+    assert min(sampling.drawn(1, rows=3, chains=2, steps=2).values()) > 0
     assert sampling.options().parse_args(["--images", "3", "--threads", "all"]).threads == ["all"]
 
 
