@@ -22,6 +22,7 @@ class Glow(Program):
     data: FlowDensity
     event: int = eqx.field(static=True)
     wants_image: ClassVar[bool] = True
+    of_reals: ClassVar[bool] = True  # `fit` and `evaluate` look whether its data are on a few levels
 
     def __init__(
         self,

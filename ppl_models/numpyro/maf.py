@@ -1,6 +1,7 @@
 """Masked autoregressive flow: a density of vectors without latents (Papamakarios et al. 2017, arXiv 1705.07057)."""
 
 from math import prod
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -23,6 +24,7 @@ class MAF(Program):
     rest: tuple[FlowDensity, ...]
     event: int = eqx.field(static=True)
     stretches: Blocks = eqx.field(static=True)
+    of_reals: ClassVar[bool] = True  # `fit` and `evaluate` look whether its data are on a few levels
 
     def __init__(
         self,

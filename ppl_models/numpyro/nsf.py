@@ -1,5 +1,7 @@
 """Neural spline flow: a density of vectors without latents (Durkan et al. 2019, arXiv 1906.04032)."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import numpyro
 from jax import Array
@@ -17,6 +19,7 @@ class NSF(Program):
 
     data: FlowDensity
     event: int = eqx.field(static=True)
+    of_reals: ClassVar[bool] = True  # `fit` and `evaluate` look whether its data are on a few levels
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ class RealNVP(Program):
     data: FlowDensity
     event: int = eqx.field(static=True)
     wants_image: ClassVar[bool] = True
+    of_reals: ClassVar[bool] = True  # `fit` and `evaluate` look whether its data are on a few levels
 
     def __init__(
         self,

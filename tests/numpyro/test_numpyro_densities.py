@@ -1,5 +1,7 @@
 """Models without latents in JAX: torch's densities, gradients, volumes and inverses; draws, training and evaluation."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -176,6 +178,14 @@ def test_data_that_a_flow_does_not_take(name):
         with pytest.raises(ValueError, match="site 'x'") as mine:
             handlers.seed(ours, KEY)(*jnps(wrong))
         assert str(mine.value) == str(told.value)
+
+
+def test_fit_and_evaluate_refuse_a_few_levels():
+    """Compiled, a model sees no values."""
+    ours, x = port("maf"), jnp.round(255 * jax.nn.sigmoid(data_of("maf", 400).numpy())) / 255
+    for call in (partial(fit, steps=1, batch_size=4), evaluate):
+        with pytest.raises(ValueError, match="site 'x': found .* different values .*; dequantize"):
+            call(ours, None, x, progress=False)
 
 
 @pytest.mark.slow
