@@ -76,6 +76,11 @@ class Ladder(TopDownGuide):
         factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, True, tops)
         self.factors = factors.to(**self.place)
 
+    @property
+    def tops(self) -> frozenset[str]:
+        """The latents whose factors are the estimate alone."""
+        return self.factors.tops
+
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """q(z_l | pa_l, x): estimate times prior, at the top the estimate."""
         return self.factors.precision_weighted(name, self.raw(name), prior)

@@ -42,6 +42,11 @@ class Ladder(TopDownGuide):
         factors = Conditionals(self.layout, chosen, family, encoder, *sizes, True, tops, key=key)
         self.factors = placed(factors, model, args)
 
+    @property
+    def tops(self) -> frozenset[str]:
+        """The latents whose factors are the estimate alone."""
+        return self.factors.tops
+
     def get_posterior(self, name: str, prior: Distribution, run: TopDown) -> Distribution:
         """q(z_l | pa_l, x): estimate times prior, at the top the estimate."""
         return self.factors.precision_weighted(name, run.raw(name), prior)

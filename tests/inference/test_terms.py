@@ -75,9 +75,9 @@ def test_a_diagonal_normal_is_a_normal(validate):
         loc, scale = torch.randn(5, 3), torch.rand(5, 3) + 1
         short, long = diagonal_normal(loc, scale), dist.Normal(loc, scale).to_event(1)
         assert (short.batch_shape, short.event_shape) == (long.batch_shape, long.event_shape)
-        assert type(short) is type(long) and short._validate_args is long._validate_args is validate
+        assert isinstance(short, type(long)) and short._validate_args is long._validate_args is validate
         assert torch.equal(short.log_prob(loc), long.log_prob(loc))
-        assert short.expand([2, 5]).batch_shape == (2, 5)
+        assert short.expand([2, 5]).batch_shape == (2, 5) and short.expand([5]).batch_shape == (5,)
         assert diagonal_normal(loc, torch.ones(3)).base_dist.scale.shape == (5, 3)
         if validate:
             with pytest.raises(ValueError, match="scale"):

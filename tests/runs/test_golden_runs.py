@@ -76,10 +76,10 @@ def test_a_ladder_of_before_format_4_merges_its_top(backend, tmp_path, monkeypat
     numbers = evaluated(then)
     (then / "config.json").write_text(json.dumps(config))
     old = load_run(then)
-    assert not old.guide.factors.tops and evaluated(then) == numbers
+    assert not old.guide.tops and evaluated(then) == numbers
     call(*line.split(), *how.split(), tmp_path / "now")
     now = load_run(tmp_path / "now")
-    assert now.guide.factors.tops == {"z1"} and now.config["guide"]["sizes"]["top"] == "estimate"
+    assert now.guide.tops == {"z1"} and now.config["guide"]["sizes"]["top"] == "estimate"
     shutil.copy(then / "checkpoint.safetensors", tmp_path / "now")
     with pytest.raises(ValueError, match="before format 4 .* Ladder multiplied its estimate of z1 .*top='product'"):
         load_run(tmp_path / "now")

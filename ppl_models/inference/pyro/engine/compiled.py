@@ -113,7 +113,6 @@ class Compiled:
         try:
             if self.buffers is None:
                 self.buffers = Buffers(self.eager.slots)
-                self.eager.steps = None  # the moments lie elsewhere now
             whole = len(batches) == 1 and self.eager.group is None
             # detached: one tensor given as two arguments is two inputs of the graph
             example = [x.detach() if isinstance(x, Tensor) else x for x in batches[0]]
@@ -164,7 +163,6 @@ class Compiled:
         if self.buffers is not None:
             self.buffers.release()
             self.buffers = None
-            self.eager.steps = None  # the moments lie elsewhere now
 
 
 def shape_of(x: Any) -> Any:

@@ -195,8 +195,10 @@ class Eager:
         self.beta, self.group = beta, group
         self.halted = torch.zeros((), dtype=torch.bool, device=slots.parameters[0].device)  # by what is not finite
         self.met = config.fit.loss is None
-        self.value: Tensor | None = None  # of the last batch, with its terms, for the message of an error
+        # of the last batch, its terms, and how many steps there were with it, for the message of an error
+        self.value: Tensor | None = None
         self.found: list[Terms] = []
+        self.steps = 0
 
     def __call__(self, batches: Sequence[Sequence[Any]], now: StepInputs) -> Tensor:
         """Take one step on batches, whose gradients are averaged.
@@ -217,7 +219,7 @@ class Eager:
                 (value / len(batches) if len(batches) > 1 else value).backward()
                 self.value = value.detach()
                 tellings.append(told)
-        self.met, told = True, sum(tellings) / len(batches)
+        self.met, self.steps, told = True, now.step + 1, sum(tellings) / len(batches)
         if self.group is not None:
             gradients = [p.grad for p in slots.parameters if p.grad is not None]
             self.group.average_([*gradients, told, *state.values()])
