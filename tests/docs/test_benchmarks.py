@@ -8,9 +8,10 @@ import sys
 import pytest
 import torch
 
-from benchmarks import by_hand, evaluate as images, floor, pairs, sampling, scaling, step, table
+from benchmarks import by_hand, cifar, evaluate as images, floor, pairs, sampling, scaling, step, table
 from benchmarks.timing import in_turns, ratio
 from benchmarks.workloads import WORKLOADS, ladder, sere_vae, vae
+from ppl_models import MAF
 from ppl_models.inference import elbo, evaluate, terms
 from tests.helpers.cases import few
 from tests.helpers.collection import PAIRED
@@ -187,6 +188,24 @@ def test_drawing_images():
     assert found["ratio"] > 1 and found["kept_s"] > 0  # 784 passes, against one and a few small products a pixel
     assert min(sampling.drawn(1, rows=3, chains=2, steps=2).values()) > 0
     assert sampling.options().parse_args(["--images", "3", "--threads", "all"]).threads == ["all"]
+
+
+def test_curves_of_cifar(tmp_path, monkeypatch):
+    """Trained to one epoch, then on to two; the second file alone has a later point."""
+    made = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(
+        cifar.data, "load", lambda *args, validation=False, **options: (made,) * (3 if validation else 2)
+    )
+    monkeypatch.setattr(cifar, "pair", lambda name, x: (MAF(x.shape[1], 1, 8), None))
+    monkeypatch.setattr(cifar, "STEPS", 2)
+    monkeypatch.setitem(cifar.HOW, "batch_size", 10)
+    files = [tmp_path / "one.json", tmp_path / "two.json"]
+    for epochs, file in zip(([1], [1, 2]), files, strict=True):
+        cifar.curve("maf-cifar10", epochs, 30, tmp_path, file)
+    one, two = (json.loads(file.read_text())["points"] for file in files)
+    assert one[0]["elbo"] == two[0]["elbo"] != two[1]["elbo"] and two[1]["seconds"] > one[0]["seconds"]
+    cifar.plot(files, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
 def test_images_a_second():
