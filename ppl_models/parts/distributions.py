@@ -28,8 +28,8 @@ class StandardNormal(nn.Module):
         return diagonal_normal(self.loc, self.scale)
 
 
-class _Rows(dist.Independent):
-    """Copies taken for one event, of which a plate of as many rows as there are makes no views."""
+class DiagonalNormal(dist.Independent):
+    """N(loc, diag scale^2) over vectors, of which a plate of as many rows as it has makes no views."""
 
     def expand(self, batch_shape: torch.Size, _instance: dist.Independent | None = None) -> dist.Independent:
         """The same distribution over this batch shape."""
@@ -47,7 +47,7 @@ def diagonal_normal(loc: Tensor, scale: Tensor) -> dist.Independent:
     normal = dist.Normal.__new__(dist.Normal)
     normal.loc, normal.scale = loc, scale
     torch.distributions.Distribution.__init__(normal, loc.shape)  # as torch's own `Normal.expand` does
-    return _Rows(normal, 1)
+    return DiagonalNormal(normal, 1)
 
 
 class RankOneNormal(TorchDistribution):
