@@ -328,7 +328,7 @@ guides = {
 counts = [k for k in (1, 3, 10, 30, 100, 300, 1000, 3000) if k <= budget(3000)]
 found = {}
 for name, guide in guides.items():
-    fit(exact, guide, x, steps=budget(800), batch_size=512, lr=2e-2, ema=0.99, seed=0, progress=False)
+    fit(exact, guide, x, steps=budget(3000), batch_size=512, lr=2e-2, ema=0.99, seed=0, progress=False)
     found[name] = [evaluate(exact, guide, held_out, particles=k, progress=False).nll for k in counts]
 print(f"exact -log p(x): {truth:.4f}\n")
 print(f"{'K':>6}" + "".join(f"{name:>24}" for name in guides) + "   (NLL_K minus exact)")
