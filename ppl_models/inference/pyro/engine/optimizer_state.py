@@ -73,8 +73,10 @@ class OptimizerState:
             )
             lists = parameters, gradients, *moments, []
             if self.fused:
-                count = torch.full((), float(steps), device=parameters[0].device)
-                torch._fused_adamw_(*lists, [count] * len(taken), **options, grad_scale=None, found_inf=missed)
+                device = parameters[0].device
+                counts = [torch.full((), float(steps), device=device)] * len(taken)
+                skipped = None if missed is None else missed.to(device)
+                torch._fused_adamw_(*lists, counts, **options, grad_scale=None, found_inf=skipped)
             else:
                 adamw(*lists, [torch.tensor(steps - 1.0) for _ in taken], **options)
 
