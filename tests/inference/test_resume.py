@@ -226,15 +226,25 @@ def places(compile: Any) -> dict[str, tuple]:
 def killed_on_the_way(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, moments: random.Random, compile: Any
 ) -> list[str]:
-    """Start the case and end it, at one place after the other, of four where it is compiled; where it did end."""
-    ended, known = [], places(compile)
+    """Start the case and end it, at one place after the other, of four where it is compiled; where it did end.
+
+    A training that never comes to a place, as to a validation where there is none, is put back to before it.
+    """
+    ended, known, before = [], places(compile), folder.with_name("before")
     for place in moments.sample(sorted(known), 4 if compile else len(known)):
+        shutil.rmtree(before, ignore_errors=True)
+        if folder.exists():
+            shutil.copytree(folder, before)
         with monkeypatch.context() as patch:
             bomb(patch, *known[place], count=moments.randint(1, 3))
             try:
                 train(name, folder, compile=compile)
             except Killed:
                 ended.append(place)
+            else:
+                shutil.rmtree(folder)
+                if before.exists():
+                    before.rename(folder)
         torch.rand(3), random.random()  # whatever else goes on
     return ended
 
