@@ -28,7 +28,7 @@ class StandardNormal(nn.Module):
         return diagonal_normal(self.loc, self.scale)
 
 
-class DiagonalNormal(dist.Independent):
+class _DiagonalNormal(dist.Independent):
     """N(loc, diag scale^2) over vectors, of which a plate of as many rows as it has makes no views."""
 
     def expand(self, batch_shape: torch.Size, _instance: dist.Independent | None = None) -> dist.Independent:
@@ -47,7 +47,7 @@ def diagonal_normal(loc: Tensor, scale: Tensor) -> dist.Independent:
     normal = dist.Normal.__new__(dist.Normal)
     normal.loc, normal.scale = loc, scale
     torch.distributions.Distribution.__init__(normal, loc.shape)  # as torch's own `Normal.expand` does
-    return DiagonalNormal(normal, 1)
+    return _DiagonalNormal(normal, 1)
 
 
 class RankOneNormal(TorchDistribution):
