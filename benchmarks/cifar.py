@@ -41,9 +41,8 @@ def pair(name: str, x: torch.Tensor) -> tuple[nn.Module, nn.Module | None]:
     if name == "sere-maf":
         model = SeReMAF()
         return model, SelfReflective(model, x, hidden=512, encoder="shared")
-    return MAF((3, 32, 32), steps=2, hidden=1024, blocks=5) if name == "maf-blocks" else MAF(
-        (3, 32, 32), 10, 1024
-    ), None
+    steps, blocks = (2, 5) if name == "maf-blocks" else (10, 1)
+    return MAF((3, 32, 32), steps, hidden=1024, blocks=blocks), None
 
 
 def curve(name: str, epochs: list[int], images: int, out: Path, file: Path | None) -> None:

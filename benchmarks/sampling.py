@@ -42,8 +42,7 @@ def measure(images: int, rounds: int, hidden: int = 32, depth: int = 12) -> dict
             model.decoder(x, z)
             times["full"].append((perf_counter() - start) * prod(IMAGE))
     kept, full = (values[1:] for values in times.values())
-    ratio = median(f / k for f, k in zip(full, kept, strict=True))
-    return {"kept_s": median(kept), "full_passes_s": median(full), "ratio": ratio, "images": images}
+    return {"kept_s": median(kept), "full_passes_s": median(full), "ratio": ratio(full, kept), "images": images}
 
 
 def by_hand(bound: MeanFieldVAE, z: torch.Tensor, steps: int) -> list[torch.Tensor]:

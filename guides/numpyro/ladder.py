@@ -45,7 +45,7 @@ class Ladder(TopDownGuide):
     @property
     def tops(self) -> frozenset[str]:
         """The latents whose factors are the estimate alone."""
-        return self.factors.tops
+        return frozenset(name for name, factor in self.factors.plan.items() if factor.top)
 
     def get_posterior(self, name: str, prior: Distribution, run: TopDown) -> Distribution:
         """q(z_l | pa_l, x): estimate times prior, at the top the estimate."""

@@ -18,7 +18,7 @@ from ppl_models.programs.pyro import unwrapped
 from .checks import refuse_product
 from .encoders import encoder as evidence_network
 from .evidence import EvidenceKey, features
-from .factors import FLAT, GLOBAL_GAIN, Estimated, Factor, Families, Family, Weighted, encoded, placed, plan, sloped
+from .factors import GLOBAL_GAIN, Factor, Families, Family, Weighted, encoded, placed, plan, sloped
 from .families import Diagonal, Flow, Full, RankOne, Spread, gaussian_base, reshaped
 from .flows import Autoregressive
 from .layout import Layout
@@ -81,7 +81,7 @@ class Conditionals(nn.Module):
         bases: Mapping[str, tuple[ndarray, ndarray]] | None = None,
     ) -> None:
         super().__init__()
-        self.layout, self.parents, self.small_init, self.tops = layout, dict(parents), small_init, frozenset(tops)
+        self.layout, self.parents, self.small_init = layout, dict(parents), small_init
         self.encoders = nn.ModuleList()
         widths: dict[str, int] = {}
         for names, size in layout.trunks.items():
@@ -201,7 +201,7 @@ class Conditionals(nn.Module):
     def precision_weighted(self, name: str, raw: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """A factor that is the precision-weighted product with the prior, in the prior's base coordinates.
 
-        At the `tops` it is the estimate: the family's own, or the product with a flat prior, `FLAT` times as wide.
+        At the `tops` it is the estimate alone (`Factor.merged`).
 
         Raises:
             ValueError: the prior is no diagonal Gaussian, transformed or not.
@@ -210,12 +210,7 @@ class Conditionals(nn.Module):
         if base is None:
             refuse_product(self.layout, name, type(unwrapped(prior)).__name__)
         loc, scale, shape, transforms = base
-        family = self.family(name)
-        if self.plan[name].alone:
-            q = cast(Estimated, family).estimate(raw, loc, scale)
-        else:
-            q = family.precision_weighted(raw, loc, FLAT * scale if name in self.tops else scale)
-        q = reshaped(q, shape)
+        q = reshaped(self.plan[name].merged(self.family(name), raw, loc, scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q
 
 

@@ -52,15 +52,6 @@ class Weighted(Protocol):
         ...
 
 
-@runtime_checkable
-class Estimated(Protocol):
-    """A family whose estimate alone is not its product with a flat prior, `FLAT` times as wide as the true one."""
-
-    def estimate(self, raw: Array, loc: Array, scale: Array) -> Distribution:
-        """The density that raw encodes without a product; it takes `count(n)` numbers."""
-        ...
-
-
 Families = str | Family | Weighted | Mapping[str, str | Family | Weighted]
 
 
@@ -75,7 +66,7 @@ class Factor(NamedTuple):
         outputs: how many numbers it gives a datum.
         size: n of the R^n that the family is over.
         flow: the name of the module that the family is, "" for one without weights.
-        alone: whether the family's own estimate is the factor, where others are products with their priors.
+        top: whether it is the estimate alone, where others are products with their priors.
     """
 
     network: str
@@ -84,12 +75,22 @@ class Factor(NamedTuple):
     outputs: int
     size: int
     flow: str = ""
-    alone: bool = False
+    top: bool = False
 
     @property
     def units(self) -> str:
         """The units that the family of a global lives in: "diagonal", "full", "copula" (a flow), "" for one's own."""
         return getattr(self.family, "units", "")
+
+    def merged(self, family: Family, raw: Array, loc: Array, scale: Array) -> Distribution:
+        """The product with the prior N(loc, scale^2); at the top one with a prior `FLAT` times as wide.
+
+        There a family with a square root of any form (`rooted`), singular for some data where no prior holds it, is
+        `residual` instead.
+        """
+        if self.top and getattr(family, "rooted", False):
+            return family.residual(raw, loc, scale)
+        return family.precision_weighted(raw, loc, FLAT * scale if self.top else scale)
 
 
 def plan(
@@ -129,10 +130,10 @@ def plan(
         n, copies = (n * copies, 1) if latent.joint_over_plates else (n, copies)
         own = spec.get(name, "diagonal") if isinstance(spec, Mapping) else spec
         family = choose_family(own, n, layout.guide, known, precision_weighted)
-        alone = name in tops and isinstance(family, Estimated)
-        count, network = copies * family.count(n, precision_weighted and not alone), network_of(name)
+        top, network = name in tops, network_of(name)
+        product = precision_weighted and not (top and getattr(family, "rooted", False))
         flow = f"flow_{network}" if isinstance(family, Weighted) else ""
-        found[name] = Factor(network, family, inputs, count, n, flow, alone)
+        found[name] = Factor(network, family, inputs, copies * family.count(n, product), n, flow, top)
     for name, latent in layout.latents.items() if precision_weighted else ():
         if not latent.facts.is_gaussian:  # known now, so it must not wait for the training
             refuse_product(layout, name, latent.site.family)

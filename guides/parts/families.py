@@ -86,7 +86,7 @@ class RankOne:
 class Full:
     """Any covariance, by its Cholesky factor."""
 
-    units, bent = "full", False
+    units, bent, rooted = "full", False, True
 
     def count(self, n: int, precision_weighted: bool = False) -> int:
         """A mean, and the log diagonal and the rest of a Cholesky factor; a square root of any form in a product."""
@@ -96,10 +96,6 @@ class Full:
         size = raw.shape[-1]
         n = int(((9 + 8 * size) ** 0.5 - 3) / 2 + 0.5)  # solves 2 n + n (n - 1) / 2 = size
         return raw[..., :n], raw[..., n : 2 * n], raw[..., 2 * n :]
-
-    def estimate(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
-        """As `residual`: a square root of any form would be singular for some data, without a prior to hold it."""
-        return self.residual(raw, loc, scale)
 
     def residual(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
         """m = loc + shift, L = diag(scale) (diag(exp r) + strictly lower part)."""

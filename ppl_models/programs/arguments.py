@@ -125,7 +125,7 @@ def check_count(
 def refuse_call(
     asks: str, model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any] | None
 ) -> None:
-    """Raise ValueError if it is these arguments that a program does not take; asked where something failed."""
+    """Raise ValueError for arguments that one of the programs does not take."""
     for role, program in (("model", model), ("guide", guide)):
         check_count(len(args), asks, program, role, kwargs or {})
 

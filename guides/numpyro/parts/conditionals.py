@@ -21,9 +21,7 @@ from ppl_models.programs.numpyro import unwrapped
 from ...parts.checks import refuse_product
 from ...parts.evidence import EvidenceKey, features
 from ...parts.factors import (
-    FLAT,
     GLOBAL_GAIN,
-    Estimated,
     Factor,
     Families,
     Family,
@@ -71,7 +69,6 @@ class Conditionals(eqx.Module):
     parents: Table = eqx.field(static=True)
     plan: Table = eqx.field(static=True)
     small_init: bool = eqx.field(static=True)
-    tops: frozenset[str] = eqx.field(static=True)
     globals: tuple[str, ...] = eqx.field(static=True)
     based: tuple[str, ...] = eqx.field(static=True)
     begun: Table = eqx.field(static=True)  # numbers that nothing has trained, of globals whose start is to be found
@@ -93,7 +90,7 @@ class Conditionals(eqx.Module):
         *,
         key: Array,
     ) -> None:
-        self.layout, self.parents, self.small_init, self.tops = layout, Table(parents), small_init, frozenset(tops)
+        self.layout, self.parents, self.small_init = layout, Table(parents), small_init
         keys = iter(jax.random.split(key, len(layout.trunks) + len(layout.latents)))
         found, widths, networks = [], {}, {}
         for names, size in layout.trunks.items():
@@ -213,7 +210,7 @@ class Conditionals(eqx.Module):
     def precision_weighted(self, name: str, raw: Array, prior: Distribution) -> Distribution:
         """A factor that is the precision-weighted product with the prior, in the prior's base coordinates.
 
-        At the `tops` it is the estimate: the family's own, or the product with a flat prior, `FLAT` times as wide.
+        At the `tops` it is the estimate alone (`Factor.merged`).
 
         Raises:
             ValueError: the prior is no diagonal Gaussian, transformed or not.
@@ -222,12 +219,7 @@ class Conditionals(eqx.Module):
         if base is None:
             refuse_product(self.layout, name, type(unwrapped(prior)).__name__)
         loc, scale, shape, transforms = base
-        family = self.family(name)
-        if self.plan[name].alone:
-            q = cast(Estimated, family).estimate(raw, loc, scale)
-        else:
-            q = family.precision_weighted(raw, loc, FLAT * scale if name in self.tops else scale)
-        q = reshaped(q, shape)
+        q = reshaped(self.plan[name].merged(self.family(name), raw, loc, scale), shape)
         return dist.TransformedDistribution(q, transforms) if transforms else q
 
 

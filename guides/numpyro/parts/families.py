@@ -84,15 +84,11 @@ class RankOne:
 class Full:
     """Any covariance, by its Cholesky factor."""
 
-    units, bent = "full", False
+    units, bent, rooted = "full", False, True
 
     def count(self, n: int, precision_weighted: bool = False) -> int:
         """A mean, and the log diagonal and the rest of a Cholesky factor; a square root of any form in a product."""
         return n + n * n if precision_weighted else 2 * n + n * (n - 1) // 2
-
-    def estimate(self, raw: Array, loc: Array, scale: Array) -> Distribution:
-        """As `residual`: a square root of any form would be singular for some data, without a prior to hold it."""
-        return self.residual(raw, loc, scale)
 
     def residual(self, raw: Array, loc: Array | float, scale: Array | float) -> Distribution:
         """m = loc + shift, L = diag(scale) (diag(exp r) + strictly lower part)."""

@@ -13,7 +13,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
 from ppl_models.numpyro.parts.program import Program, named_parameters
-from ppl_models.programs.arguments import check_count
+from ppl_models.programs.arguments import refuse_call
 from ppl_models.programs.numpyro import nodes_of, read
 from ppl_models.programs.pairs import Pair, check_order
 from ppl_models.programs.rows import fits, rows_in
@@ -87,8 +87,7 @@ def find(
         ValueError: model and guide that share one name for parameters of their own; state of `numpyro_mutable`; a guide
             that observes something, or runs another model; a pair that was made for another number of rows.
     """
-    for role, program in (("model", model), ("guide", guide)):
-        check_count(len(args), asks, program, role)
+    refuse_call(asks, model, guide, args, None)
     try:
         found = _find(model, guide, args, key)
     except Exception:

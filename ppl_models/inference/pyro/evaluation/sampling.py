@@ -15,7 +15,7 @@ from ppl_models.parts.checked import check, checked
 from ppl_models.parts.kinds import Count, Is, Seed
 from ppl_models.programs import pyro as programs
 from ppl_models.programs.arguments import takes
-from ppl_models.programs.pairs import NO_DATA, refuse_undrawn
+from ppl_models.programs.pairs import NO_DATA, check_sites, refuse_undrawn
 from ppl_models.programs.plates import check_local
 from ppl_models.programs.pyro import Drawable, is_point, unwrapped
 
@@ -140,11 +140,10 @@ def markov_chain(
         pair = pair_info("markov_chain", model, guide, (x,), paired=False).pair
         names, plate = [*pair.model.latents], pair.data
         why = "of what all of them share the chains side by side would draw one value together"
+        check_sites(names, [name for name in names if name in pair.guide.latents])
         check_local("markov_chain", pair.model.latents.values(), plate, why)
         for step in range(1, steps + 1):
             nodes = UntilDrawn(names).run(guide, (x,))
-            if left := [name for name in names if name not in nodes]:
-                raise ValueError(f"markov_chain: the guide does not draw site {left[0]!r}, which the model does")
             x = _generated(model, x, {name: node["value"] for name, node in nodes.items()}, draws=True)
             if step % every == 0:
                 states.append(x)

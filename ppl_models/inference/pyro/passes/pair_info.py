@@ -11,7 +11,7 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
-from ppl_models.programs.arguments import check_count
+from ppl_models.programs.arguments import refuse_call
 from ppl_models.programs.pairs import Pair
 from ppl_models.programs.plates import data_plate
 from ppl_models.programs.pyro import read
@@ -182,8 +182,8 @@ def run_with_params(
     Raises:
         ValueError: see `run_pair`.
     """
-    for role, program in (("model", model), ("guide", guide)) if not kwargs else ():
-        check_count(len(args), asks, program, role)
+    if not kwargs:
+        refuse_call(asks, model, guide, args, None)
     with torch.no_grad(), poutine.block(), poutine.trace() as capture, poutine.block(expose_types=["param"]):
         with Drawing() as ran:
             pair = run_pair(model, guide, args, kwargs, sums)
