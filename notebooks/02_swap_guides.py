@@ -141,7 +141,7 @@ evidence = linear.log_evidence(x).mean().item()
 
 def measured(guide, model=linear, x=x, evidence=evidence):
     """Train a guide on a frozen model; mean of log p(x) - ELBO(x)."""
-    fit(model, guide, x, steps=budget(600), batch_size=256, lr=3e-2, ema=0.99, seed=0, progress=False)
+    fit(model, guide, x, steps=budget(3000), batch_size=256, lr=2e-2, ema=0.99, seed=0, progress=False)
     gap = evidence - evaluate(model, guide, x, particles=budget(50), progress=False).elbo
     return round(gap, 4) + 0.0  # no -0.0
 
