@@ -1,25 +1,30 @@
 """CIFAR-10 by flows: test log-likelihood of SeRe-MAF, of its blocks without codes and of one MAF, by steps and seconds.
 
     python -m benchmarks.cifar sere-maf --epochs 1 2 5 10 --out runs --json sere-maf.json     # goes on where it stopped
-    python -m benchmarks.cifar maf-blocks --images 5625 --epochs 2 --out runs --json small.json
+    python -m benchmarks.cifar maf-blocks --images 5625 --epochs 1 2 --out runs --json small.json
+    python -m benchmarks.cifar --pair sere-maf maf-blocks --epochs 1 2 5 10 --out runs        # differences, and errors
     python -m benchmarks.cifar --plot benchmarks/cifar.png FILE ...
 
 The units are those of Papamakarios et al. 2017: one dequantization, the logit with lambda = 0.05, 45,000 images for
-training, the 10,000 of the test; log p(x) in nats a datum (of SeRe-MAF the bound, one draw), and bits a dimension. An
-epoch is 450 steps of 100 images, however many images there are. One thread; seconds are of training alone.
+training, 5,000 for validation, the 10,000 of the test; log p(x) in nats a datum (of SeRe-MAF the bound, one draw), and
+bits a dimension. An epoch is 450 steps of 100 images, however many images there are. One thread; seconds are those
+that the processor spent on the training.
 """
 
 import argparse
 import json
+import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from guides import SelfReflective
 from ppl_models import MAF, SeReMAF, data
 from ppl_models.data.transforms import Logit
-from ppl_models.inference import evaluate, fit
+from ppl_models.inference import fit, terms
+from ppl_models.inference.pyro.passes.checks import evaluating
 
 from .timing import machine
 
@@ -45,23 +50,46 @@ def pair(name: str, x: torch.Tensor) -> tuple[nn.Module, nn.Module | None]:
     return MAF((3, 32, 32), steps, hidden=1024, blocks=blocks), None
 
 
+def bounds(model: nn.Module, guide: nn.Module | None, x: torch.Tensor) -> torch.Tensor:
+    """log p(x) of each row, or a draw of its bound."""
+    torch.manual_seed(0)
+    return torch.cat([terms(model, guide, (rows,)).log_w.reshape(-1).double() for rows in x.split(500)])
+
+
 def curve(name: str, epochs: list[int], images: int, out: Path, file: Path | None) -> None:
-    """Train to each number of epochs, evaluate there, and tell."""
+    """Train to each number of epochs that the file does not tell yet, evaluate there, and tell."""
     torch.set_num_threads(1)
+    train, validation, test = data.load("cifar10", validation=True, transform=Logit(256, 0.05, seed=42))
     train = data.load("cifar10", validation=True, transform=Logit(256, 0.05))[0][:images]
-    test = data.load("cifar10", transform=Logit(256, 0.05, seed=42))[1]
     torch.manual_seed(0)
     model, guide = pair(name, train[:3])
     found = {"name": name, "images": images, "about": {**machine(), "threads": 1}, "points": []}
-    for each in sorted(epochs):
-        folder = out / f"{name}-{images}"
+    if file and file.exists():
+        found = json.loads(file.read_text())
+    for each in sorted(set(epochs) - {point["epochs"] for point in found["points"]}):
+        folder, begun = out / f"{name}-{images}", time.process_time()
         run = fit(model, guide, train, steps=STEPS * each, every=150, folder=folder, resume=True, progress=False, **HOW)
-        seen = evaluate(model, guide, test, particles=1, seed=0, progress=False)
-        point = {"epochs": each, "seconds": run.seconds, "elbo": seen.elbo, "error": seen.nll_error}
-        found["points"].append(point | {"bits": seen.bits_per_dim, "loss": run.history[-1]["loss"]})
+        seconds = time.process_time() - begun + max((point["seconds"] for point in found["points"]), default=0.0)
+        with torch.no_grad(), evaluating(model, guide):
+            values = bounds(model, guide, test[:])
+            valid = bounds(model, guide, validation[:]).mean().item()
+        np.save(out / f"{name}-{images}-{each}.npy", values.numpy())
+        mean, error = values.mean().item(), values.std().item() / len(values) ** 0.5
+        point = {"epochs": each, "seconds": seconds, "elbo": mean, "error": error, "validation": valid}
+        bits = test.bits_per_dim(-values, test[:]).mean().item()
+        found["points"].append(point | {"bits": bits, "loss": run.history[-1]["loss"]})
         print(found["points"][-1], flush=True)
         if file:
             file.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def paired(names: list[str], epochs: list[int], images: int, out: Path) -> None:
+    """Differences of the first of `names` from the others on the same test images, with their standard errors."""
+    for each in epochs:
+        first, *others = (np.load(out / f"{name}-{images}-{each}.npy") for name in names)
+        for name, other in zip(names[1:], others, strict=True):
+            gap = first - other
+            print(f"{each:3} epochs  {names[0]} - {name}: {gap.mean():.1f} +- {gap.std(ddof=1) / len(gap) ** 0.5:.1f}")
 
 
 def plot(files: list[Path], path: Path) -> None:
@@ -88,10 +116,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=45_000)
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where the trainings are kept")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--pair", action="store_true", help="differences of trainings of --out, image by image")
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     if args.plot:
         plot([Path(file) for file in args.what], args.plot)
+    elif args.pair and len(args.what) > 1:
+        paired(args.what, args.epochs, args.images, args.out)
     elif args.what[0] in MODELS and len(args.what) == 1:
         curve(args.what[0], args.epochs, args.images, args.out, args.json)
     else:

@@ -5,13 +5,15 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks import by_hand, cifar, evaluate as images, floor, pairs, sampling, scaling, step, table
 from benchmarks.timing import in_turns, ratio
 from benchmarks.workloads import WORKLOADS, ladder, sere_vae, vae
-from ppl_models import MAF
+from ppl_models import MAF, data
+from ppl_models.data.transforms import Logit
 from ppl_models.inference import elbo, evaluate, terms
 from tests.helpers.cases import few
 from tests.helpers.collection import PAIRED
@@ -190,20 +192,24 @@ def test_drawing_images():
     assert sampling.options().parse_args(["--images", "3", "--threads", "all"]).threads == ["all"]
 
 
-def test_curves_of_cifar(tmp_path, monkeypatch):
-    """Trained to one epoch, then on to two; the second file alone has a later point."""
-    made = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(
-        cifar.data, "load", lambda *args, validation=False, **options: (made,) * (3 if validation else 2)
-    )
+def test_curves_of_cifar(tmp_path, monkeypatch, capsys):
+    """Trained to one epoch, then on to two; the file that has the first point gets the second alone."""
+    made = data.Data(torch.arange(240).reshape(40, 6).to(torch.uint8), (6,), 256, Logit(256, 0.05, seed=42), "made")
+    monkeypatch.setattr(cifar.data, "load", lambda *args, **options: (made,) * 3)
     monkeypatch.setattr(cifar, "pair", lambda name, x: (MAF(x.shape[1], 1, 8), None))
     monkeypatch.setattr(cifar, "STEPS", 2)
     monkeypatch.setitem(cifar.HOW, "batch_size", 10)
     files = [tmp_path / "one.json", tmp_path / "two.json"]
-    for epochs, file in zip(([1], [1, 2]), files, strict=True):
-        cifar.curve("maf-cifar10", epochs, 30, tmp_path, file)
-    one, two = (json.loads(file.read_text())["points"] for file in files)
-    assert one[0]["elbo"] == two[0]["elbo"] != two[1]["elbo"] and two[1]["seconds"] > one[0]["seconds"]
+    cifar.curve("maf-cifar10", [1], 30, tmp_path, files[0])
+    files[1].write_text(files[0].read_text())
+    cifar.curve("maf-cifar10", [1, 2], 30, tmp_path, files[1])
+    (one,), two = (json.loads(file.read_text())["points"] for file in files)
+    assert one == two[0] and one["elbo"] != two[1]["elbo"] and two[1]["seconds"] > one["seconds"]
+    values = np.load(tmp_path / "maf-cifar10-30-2.npy")
+    assert two[1]["elbo"] == pytest.approx(values.mean()) and len(values) == 40
+    capsys.readouterr()
+    cifar.paired(["maf-cifar10", "maf-cifar10"], [1, 2], 30, tmp_path)
+    assert capsys.readouterr().out.count("0.0 +- 0.0") == 2
     cifar.plot(files, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000
 
