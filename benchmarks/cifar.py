@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from guides import SelfReflective
@@ -92,19 +93,31 @@ def paired(names: list[str], epochs: list[int], images: int, out: Path) -> None:
             print(f"{each:3} epochs  {names[0]} - {name}: {gap.mean():.1f} +- {gap.std(ddof=1) / len(gap) ** 0.5:.1f}")
 
 
-def plot(files: list[Path], path: Path) -> None:
-    """Log-likelihoods by steps and by seconds, side by side."""
-    from matplotlib.figure import Figure
+def stopped(found: dict) -> dict:
+    """The point at which early stopping would end: that of the best bound on the validation images."""
+    return max(found["points"], key=lambda point: point["validation"])
 
-    figure = Figure((9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for found in (json.loads(file.read_text()) for file in files):
-        values = [point["elbo"] for point in found["points"]]
-        left.plot([STEPS * point["epochs"] for point in found["points"]], values, "o-", label=found["name"])
-        right.plot([point["seconds"] for point in found["points"]], values, "o-")
-    left.set(xlabel="steps of 100 images", ylabel="test log-likelihood, nats a datum")
-    right.set(xlabel="seconds of training, one thread")
-    left.legend()
+
+def plot(files: list[Path], path: Path) -> None:
+    """Log-likelihoods by steps and by seconds, of all images; and of fewer images by their number."""
+    curves = [json.loads(file.read_text()) for file in files]
+    figure = Figure((12, 3.8), layout="constrained")
+    by_steps, by_seconds, by_images = figure.subplots(1, 3)
+    for i, name in enumerate(MODELS):
+        mine = sorted((found for found in curves if found["name"] == name), key=lambda found: found["images"])
+        style = {"color": f"C{i}", "marker": "os^"[i], "label": name}
+        for found in mine[-1:]:
+            values = [point["elbo"] for point in found["points"]]
+            by_steps.plot([STEPS * point["epochs"] for point in found["points"]], values, **style)
+            by_seconds.plot([point["seconds"] for point in found["points"]], values, **style)
+        least = min((max(point["epochs"] for point in found["points"]) for found in mine), default=0)
+        for found in mine:
+            found["points"] = [point for point in found["points"] if point["epochs"] <= least]
+        by_images.plot([f["images"] for f in mine], [stopped(f)["elbo"] for f in mine], **style)
+    by_steps.set(xlabel="steps of 100 images", ylabel="test log-likelihood, nats a datum", title="all images")
+    by_seconds.set(xlabel="seconds of training, one thread", title="all images")
+    by_images.set(xscale="log", xlabel="images of training", title="equal steps, stopped early")
+    by_steps.legend()
     figure.savefig(path, dpi=150)
 
 
