@@ -9,7 +9,7 @@ from ppl_models.runs import load_run
 from ppl_models.runs.backends import backend_of
 from ppl_models.runs.folder import read_config
 from ppl_models.runs.pictures import picture_chain, picture_samples
-from ppl_models.runs.training import check_informative, evaluate_run, inform_run
+from ppl_models.runs.training import check_informative, check_probe, evaluate_run, inform_run, probe_run
 
 from .app import (
     Backend,
@@ -50,6 +50,10 @@ def evaluate(
             help="Bracket the mutual information of codes and so many test rows; 0: do not.",
         ),
     ] = 0,
+    probe: Annotated[
+        int,
+        count(min=0, metavar="LABELS", help="Read so many labels off the codes, and try it on test rows; 0: do not."),
+    ] = 0,
     trust: Trust = None,
     seed: Seed = 0,
     threads: Threads = None,
@@ -60,7 +64,7 @@ def evaluate(
     """Bound the log-likelihood of all test data under a trained run: ELBO, NLL, divergence of each layer.
 
     Writes evaluation.json in the run's folder (evaluation_NAME.json for other data, or in another backend), and
-    likewise information.json with --information (Pyro runs).
+    likewise information.json with --information (Pyro runs), and probe.json with --probe, of data with labels.
 
     Example: [bold]ppl-models evaluate runs/mine --particles 1000[/]
     """
@@ -73,10 +77,15 @@ def evaluate(
         run = load_run(folder, device, backend=backend)
         if data is None and not quiet:
             say_path(run.config)
-        test = run.load_data(data)[-1]
+        parts = run.load_data(data)
+        test = parts[-1]
+        if probe:
+            check_probe(parts, probe)
         say(str(evaluate_run(run, test, particles, seed, data, progress=not quiet)))
         if information:
             say(str(inform_run(run, test, information, seed, data, progress=not quiet)))
+        if probe:
+            say(str(probe_run(run, parts, probe, seed, data)))
 
 
 @app.command(no_args_is_help=True)

@@ -13,7 +13,9 @@ from .objectives.criteria import (
 from .objectives.discrepancies import mmd as mmd, moments as moments
 from .objectives.stateful import adaptive_free_bits as adaptive_free_bits
 from .objectives.terms import Terms as Terms
+from .probes import Probe as Probe
 from .pyro.evaluation.discrete import Joint as Joint
+from .pyro.evaluation.encode import encode as encode, probe as probe
 from .pyro.evaluation.encoder_posterior import Reversal as Reversal, reversal as reversal
 from .pyro.evaluation.evaluate import evaluate as evaluate
 from .pyro.evaluation.information import (

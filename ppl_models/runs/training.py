@@ -14,9 +14,10 @@ import pyro
 import torch
 
 from ppl_models.data import Data, Table
-from ppl_models.inference import Callback, Evaluation, MutualInformation, TensorBoard, mutual_information
+from ppl_models.inference import Callback, Evaluation, MutualInformation, Probe, TensorBoard, mutual_information
 from ppl_models.inference.checkpoint_file import CHECKPOINT
 from ppl_models.inference.files import write_json
+from ppl_models.inference.probes import check_labels, labelled
 from ppl_models.inference.progress import waiting
 from ppl_models.inference.pyro.feeding import distributed
 from ppl_models.parts.checked import checked
@@ -175,6 +176,31 @@ def inform_run(
     found = mutual_information(run.model, run.guide, data, rows=rows, seed=seed, progress=progress)
     path = run.folder / f"{_named('information', run, other)}.json"
     write_json(path, {"data": test.name, "seed": seed, **asdict(found)})
+    return found
+
+
+def check_probe(parts: Parts, labels: int) -> None:
+    """Raise ValueError for data without labels, or too few of them, before anything takes its time."""
+    (_, known), _ = (labelled(part, f"probe: {part.name}") for part in (parts[0], parts[-1]))
+    check_labels(known, [labels])
+
+
+def probe_run(run: LoadedRun, parts: Parts, labels: int, seed: int = 0, other: str | None = None) -> Probe:
+    """Read labels off the codes of test data; write probe.json in the run's folder.
+
+    Args:
+        run: the pair with its folder.
+        parts: data with labels, of which the first part trains the classifiers and the last one tries them.
+        labels: how many rows are labelled.
+        seed, other: see `evaluate_run`, which names its file alike.
+
+    Raises:
+        ValueError: what `ppl_models.inference.probe` objects to.
+    """
+    train, test = parts[0], parts[-1]
+    found = backend(run.backend).probe((run.model, run.guide), run.example, train, test, labels=labels, seed=seed)
+    path = run.folder / f"{_named('probe', run, other)}.json"
+    write_json(path, {"data": test.name, "seed": seed, "backend": run.backend, **found.to_dict()})
     return found
 
 

@@ -17,6 +17,7 @@ QUICK = 10  # lines that every run of the tests looks at
 ANY = "--out", "--trust"
 TAKEN = {
     "evaluate --information": {"zero"},
+    "evaluate --probe": {"zero"},
     "train --evaluate": {"zero"},
     "train --clip": {"zero", "huge"},
     "train --ema": {"zero"},

@@ -121,6 +121,7 @@ def test_samples_and_pictures(trained, folder):
     assert "found a NumPyro run, want a Pyro one; try --backend pyro" in call(f"sample {trained} --chain 8", 1).stderr
     assert "R-hat" in call(f"sample {trained} --n 4 --chain 8 --backend pyro --out chain.png").stdout
     assert "want a Pyro one; try --backend pyro" in call(f"evaluate {trained} --information 9", 1).stderr
+    assert "linear       50 labels" in call(f"evaluate {trained} --particles 2 --probe 50").stdout
 
 
 @pytest.mark.slow

@@ -429,7 +429,11 @@ def test_commands_of_criteria(tmp_path, monkeypatch):
     call("evaluate run --particles 2 --information 50 --data other.npy -q")
     assert json.loads(Path("run/information_other.json").read_text())["n"] <= 50
     assert json.loads(Path("run/information.json").read_text())["n"] == 100
+    told = call("evaluate run --particles 2 --probe 100 -q")
+    assert "kernel      100 labels" in told and json.loads(Path("run/probe.json").read_text())["n"] == 300
     Path("run/evaluation.json").unlink()
+    assert "found labels=9, want 10 to" in call("evaluate run --particles 2 --probe 9", 1)
+    assert "without labels" in call("evaluate run --particles 2 --probe 10 --data other.npy", 1)
     assert "found 1 rows, want 2 at least" in call("evaluate run --particles 2 --information 1", 1)
     assert "found --draws, want neither" in call("sample run --chain 8 --draws", 1)
     assert not Path("run/evaluation.json").exists()  # what cannot be done is told before anything is

@@ -1,5 +1,6 @@
 import ppl_models.inference as _both
 
+from .evaluation.encode import encode as encode, probe as probe
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.nuts import Reference as Reference, nuts as nuts
 from .passes.losses import estimate as estimate
@@ -7,6 +8,7 @@ from .passes.terms import terms as terms
 from .training.checkpoint import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS, load as load
 from .training.fit import fit as fit
 
+Probe = _both.Probe
 Run = _both.Run
 Terms = _both.Terms
 adaptive_free_bits = _both.adaptive_free_bits

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ppl_models.data import Data, Table
-from ppl_models.inference import Evaluation
+from ppl_models.inference import Evaluation, Probe
 from ppl_models.parts.checked import told
 from ppl_models.parts.kinds import Is
 
@@ -73,6 +73,9 @@ class Backend(Protocol):
 
     def evaluate(self, pair: Pair, example: Any, data: Data | Table, **how: Any) -> Evaluation:
         """See `ppl_models.inference.evaluate`; on the device of the example."""
+
+    def probe(self, pair: Pair, example: Any, train: Data | Table, test: Data | Table, **how: Any) -> Probe:
+        """See `ppl_models.inference.probe`; on the device of the example."""
 
     def sample(self, model: Any, example: Any, n: int, draws: bool) -> Tensor:
         """(n, D): draws of a model (or means of their distributions), whatever it observes, by torch's generator."""

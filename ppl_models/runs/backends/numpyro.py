@@ -19,8 +19,8 @@ from numpyro.infer.autoguide import AutoGuide
 from torch import Tensor
 
 from ppl_models.data import Data, Table
-from ppl_models.inference import Evaluation
-from ppl_models.inference.numpyro import load as load_weights
+from ppl_models.inference import Evaluation, Probe
+from ppl_models.inference.numpyro import load as load_weights, probe as probe_pair
 from ppl_models.inference.numpyro.engine.parameters import find
 from ppl_models.inference.pyro.evaluation.sampling import rows_from
 from ppl_models.inference.resuming.identity import cpus
@@ -88,6 +88,11 @@ def load(path: Path, pair: Pair, example: Any) -> Pair:
 def evaluate(pair: Pair, example: Any, data: Data | Table, **how: Any) -> Evaluation:
     with _where(example):
         return evaluate_pair(*pair, given(data), **how)
+
+
+def probe(pair: Pair, example: Any, train: Data | Table, test: Data | Table, **how: Any) -> Probe:
+    with _where(example):
+        return probe_pair(*pair, train, test, **how)
 
 
 def sample(model: Any, example: jax.Array, n: int, draws: bool) -> Tensor:

@@ -13,7 +13,15 @@ from pyro.infer.autoguide import AutoGuide
 from torch import Tensor, nn
 
 from ppl_models.data import Data, Table
-from ppl_models.inference import Evaluation, ancestral, evaluate as evaluate_pair, fit, load as load_weights
+from ppl_models.inference import (
+    Evaluation,
+    Probe,
+    ancestral,
+    evaluate as evaluate_pair,
+    fit,
+    load as load_weights,
+    probe as probe_pair,
+)
 from ppl_models.inference.pyro.evaluation.sampling import parts_of, rows_from
 from ppl_models.inference.pyro.passes.checks import evaluating, forked
 from ppl_models.inference.pyro.passes.pair_info import pair_info
@@ -75,6 +83,10 @@ def load(path: Path, pair: Pair, example: Rows) -> Pair:
 
 def evaluate(pair: Pair, example: Rows, data: Data | Table, **how: Any) -> Evaluation:
     return evaluate_pair(*pair, given(data.to(columns(example)[0].device)), **how)
+
+
+def probe(pair: Pair, example: Rows, train: Data | Table, test: Data | Table, **how: Any) -> Probe:
+    return probe_pair(*pair, *(data.to(columns(example)[0].device) for data in (train, test)), **how)
 
 
 def sample(model: Any, example: Tensor, n: int, draws: bool) -> Tensor:

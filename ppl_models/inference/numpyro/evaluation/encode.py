@@ -1,0 +1,125 @@
+"""`encode`: the means of a guide's latents, datum by datum; `probe`: what classifiers read off them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, random
+
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import AnyProgram, Count, Seed, Several
+from ppl_models.programs.plates import check_local
+from ppl_models.programs.state.jax import tidied
+
+from ...probes import Probe, labelled, probed
+from ..engine.parameters import find
+from ..feeding.batches import columns_of, drawn
+from ..passes.checks import CHUNK
+from ..passes.terms import traces
+
+
+@checked
+def encode(
+    model: AnyProgram, guide: AnyProgram, data: Any, *, particles: Count = 16, seed: Seed | None = 0
+) -> dict[str, Array]:
+    """Posterior means of the latents by a guide, E_q[z_l | x_n], for each datum.
+
+    See `ppl_models.inference.encode`, whose arguments these are.
+
+    Raises:
+        ValueError: a latent outside of the plate of the data; what `evaluate` raises for data and pairs.
+
+    >>> import numpyro, numpyro.distributions as dist
+    >>> def model(x):
+    ...     with numpyro.plate("data", len(x)):
+    ...         z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+    ...         numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+    >>> def guide(x):
+    ...     with numpyro.plate("data", len(x)):
+    ...         numpyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+    >>> print(encode(model, guide, np.array([1.0, -3.0]))["z"])
+    [ 0.5 -1.5]
+    """
+    return _Encoder(model, guide, data, particles, "encode").codes(slice(None), seed)
+
+
+@checked
+def probe(
+    model: AnyProgram,
+    guide: AnyProgram,
+    train: Any,
+    test: Any,
+    *,
+    labels: Several = (100, 1000),
+    draws: Count = 5,
+    particles: Count = 16,
+    seed: Seed = 0,
+) -> Probe:
+    """Accuracy of classifiers that know a few labels, on the posterior means of all latents.
+
+    See `ppl_models.inference.probe`, whose arguments and classifiers these are.
+
+    Raises:
+        ValueError: data without labels, fewer labels than classes or as many as rows; what `encode` raises.
+    """
+    pairs = [labelled(each, f"probe: {name}") for each, name in ((train, "train"), (test, "test"))]
+    known, other = (_Encoder(model, guide, rows, particles, "probe") for rows, _ in pairs)
+
+    def codes(index: np.ndarray | slice, tested: bool) -> np.ndarray:
+        found = (other if tested else known).codes(index, seed).values()
+        return np.concatenate([np.asarray(value, float).reshape(len(value), -1) for value in found], -1)
+
+    return probed(codes, (pairs[0][1], pairs[1][1]), np.atleast_1d(labels).tolist(), draws, seed)
+
+
+class _Encoder:
+    """Posterior means of rows of data."""
+
+    def __init__(self, model: Any, guide: Any, data: Any, particles: int, asks: str) -> None:
+        self.model, self.guide, self.particles = model, guide, particles
+        self.columns = columns_of(data, f"{asks}: data", model)
+        key = random.key(0)
+        free, parameters, pair = find(model, guide, self._rows(np.arange(min(self.size, CHUNK)), key), key, asks)
+        pair.check(asks, model, language="numpyro")
+        latents = pair.model.latents
+        check_local(asks, latents.values(), pair.data, "a global latent is no code of a datum")
+        self.params = parameters.constrained(free)
+        self.dims = {name: pair.data.dim - site.event_dim for name, site in latents.items()}
+        self.run = jax.jit(self._means)
+
+    @property
+    def size(self) -> int:
+        return len(self.columns[0])
+
+    def _rows(self, index: np.ndarray, key: Array) -> tuple[Array, ...]:
+        return drawn(self.columns, [column.values[index] for column in self.columns], key)
+
+    def codes(self, index: np.ndarray | slice, seed: int | None) -> dict[str, Array]:
+        """Latent -> (n, *event) of the rows with these indices."""
+        key = random.key(int(np.random.default_rng().integers(2**31)) if seed is None else seed)
+        places, parts = np.arange(self.size)[index], []
+        with tidied(self.model, self.guide):
+            for i in range(0, len(places), CHUNK):
+                of_data, of_pass = random.split(random.fold_in(key, i))
+                parts.append(self.run(self._rows(places[i : i + CHUNK], of_data), of_pass))
+        return {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _means(self, rows: Sequence[Array], key: Array) -> dict[str, Array]:
+        def once(key: Array) -> dict[str, Array]:
+            _, found, _ = traces(self.model, self.guide, rows, key=key, params=self.params)
+            nodes = [(name, node) for name, node in found.items() if name in self.dims]
+            return {name: jnp.moveaxis(_mean(node), self.dims[name], 0) for name, node in nodes}
+
+        # one pass after the other: particles side by side would take their memory
+        means = jax.lax.map(once, random.split(key, self.particles))
+        return {name: value.mean(0) for name, value in means.items()}
+
+
+def _mean(node: dict[str, Any]) -> Array:
+    """The mean of a site's distribution, or its draw where that is not known."""
+    try:
+        return jnp.broadcast_to(node["fn"].mean, jnp.shape(node["value"]))
+    except NotImplementedError:
+        return node["value"]

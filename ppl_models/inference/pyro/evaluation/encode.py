@@ -1,0 +1,130 @@
+"""`encode`: the means of a guide's latents, datum by datum; `probe`: what classifiers read off them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import AnyProgram, Count, Seed, Several
+from ppl_models.programs.plates import check_local
+
+from ...probes import Probe, labelled, probed
+from ..feeding.columns import Columns
+from ..passes.checks import CHUNK
+from ..passes.messengers import UntilDrawn
+from ..passes.pair_info import first_look
+from .densities import device_of, looking
+from .sampling import mean_of
+
+
+@checked
+def encode(
+    model: AnyProgram, guide: AnyProgram, data: Any, *, particles: Count = 16, seed: Seed | None = 0
+) -> dict[str, Tensor]:
+    """Posterior means of the latents by a guide, E_q[z_l | x_n], for each datum.
+
+    A factor that reads no other latent gives its own mean; below others the means of the factors are averaged over
+    `particles` draws of these. A factor without a known mean, as of a flow, is averaged by its draws.
+
+    Args:
+        model, guide: any Pyro programs whose latents are in the plate of the data.
+        data: rows, as for `evaluate`.
+        particles: draws a datum.
+        seed: of the draws, and of the noise of the data; the global generator is as before afterwards. None continues
+            it.
+
+    Returns:
+        latent -> (n, *event), in the order in which the guide draws them.
+
+    Raises:
+        ValueError: a latent outside of the plate of the data; what `evaluate` raises for data and pairs.
+
+    >>> import pyro, pyro.distributions as dist
+    >>> def model(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+    >>> def guide(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+    >>> encode(model, guide, torch.tensor([1.0, -3.0]))
+    {'z': tensor([ 0.5000, -1.5000])}
+    """
+    return _Encoder(model, guide, data, particles, "encode").codes(slice(None), seed)
+
+
+@checked
+def probe(
+    model: AnyProgram,
+    guide: AnyProgram,
+    train: Any,
+    test: Any,
+    *,
+    labels: Several = (100, 1000),
+    draws: Count = 5,
+    particles: Count = 16,
+    seed: Seed = 0,
+) -> Probe:
+    """Accuracy of classifiers that know a few labels, on the posterior means of all latents.
+
+    Two classifiers, of standardized means: logistic regression, and a support vector machine with Gaussian kernels
+    (`sklearn.linear_model.LogisticRegression`, `sklearn.svm.SVC`, with their defaults).
+
+    Args:
+        model, guide: see `encode`.
+        train, test: data with labels (those of `ppl_models.data.load`), or pairs (rows, labels).
+        labels: how many rows of `train` are labelled, in the shares of the classes.
+        draws: how often these rows are drawn anew.
+        particles: see `encode`.
+        seed: of everything that is drawn.
+
+    Raises:
+        ValueError: data without labels, fewer labels than classes or as many as rows; what `encode` raises.
+
+    Source: Zhao, Song, Ermon 2017 (arXiv 1702.08658), section 5, for the question whether codes are informative.
+    """
+    pairs = [labelled(each, f"probe: {name}") for each, name in ((train, "train"), (test, "test"))]
+    known, other = (_Encoder(model, guide, rows, particles, "probe") for rows, _ in pairs)
+
+    def codes(index: np.ndarray | slice, tested: bool) -> np.ndarray:
+        found = (other if tested else known).codes(index, seed).values()
+        return torch.cat([value.reshape(len(value), -1) for value in found], -1).double().cpu().numpy()
+
+    return probed(codes, (pairs[0][1], pairs[1][1]), np.atleast_1d(labels).tolist(), draws, seed)
+
+
+class _Encoder:
+    """Posterior means of rows of data."""
+
+    def __init__(self, model: Any, guide: Any, data: Any, particles: int, asks: str) -> None:
+        self.data, self.particles = Columns(data, f"{asks}: data", model, guide), particles
+        self.model, self.guide, self.device = model, guide, device_of(model, guide)
+        with looking(model, guide, 0, *self.data.places):
+            info, _ = first_look(asks, model, guide, lambda k: self._rows(slice(0, k)), self.data.size, CHUNK)
+        latents = info.pair.model.latents
+        check_local(asks, latents.values(), info.pair.data, "a global latent is no code of a datum")
+        self.dims = {name: info.pair.data.dim - site.event_dim for name, site in latents.items()}
+
+    def _rows(self, index: Any) -> tuple[Any, ...]:
+        return self.data.rows(index, self.device)
+
+    def codes(self, index: np.ndarray | slice, seed: int | None) -> dict[str, Tensor]:
+        """Latent -> (n, *event) of the rows with these indices."""
+        places, parts = torch.arange(self.data.size)[index], []
+        with looking(self.model, self.guide, seed, *self.data.places):
+            for some in places.split(CHUNK):
+                parts.append(self._means(self._rows(some)))
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _means(self, rows: tuple[Any, ...]) -> dict[str, Tensor]:
+        found: dict[str, list[Tensor]] = {name: [] for name in self.dims}
+        while len(next(iter(found.values()))) < self.particles:
+            nodes = UntilDrawn(self.dims).run(self.guide, rows)
+            means = {name: mean_of(node) for name, node in nodes.items()}
+            for name, mean in means.items():
+                found[name].append(mean.expand_as(nodes[name]["value"]).movedim(self.dims[name], 0))
+            if len(nodes) == 1 and all(means[name] is not node["value"] for name, node in nodes.items()):
+                break  # nothing random is in it
+        return {name: sum(found[name]) / len(found[name]) for name in nodes}
