@@ -8,7 +8,7 @@ from torch import nn
 
 from ppl_models.parts.kinds import Count, Image, Positive, Whole
 
-from .parts.conditionals import Conditionals, Reads, choose_evidence
+from .parts.conditionals import Conditionals, Reads, choose_evidence, choose_tied
 from .parts.factors import Families
 from .parts.guide import TopDownGuide, example_of
 from .parts.starts import OfSite
@@ -21,12 +21,14 @@ class MeanField(TopDownGuide):
         q(z | x) = prod_l q(z_l | x)
 
     Exact posteriors of more than one latent hardly ever factorize so: `LinearGaussian.gap("mean-field")` is the price.
+    At a prior that is a mixture of an encoder's densities (`VampVAE`) the factor is that encoder, the model's own.
 
     Args:
         model: any Pyro model function with continuous latents.
         args: an example batch, the model's arguments.
         family: "diagonal", "rank-one" or "full"; or a mapping latent -> family. With "rank-one" on a `DLGM` it is the
-            recognition model of Rezende et al. 2014.
+            recognition model of Rezende et al. 2014. With another than "diagonal" at a prior of an encoder, the factor
+            is the guide's own.
         encoder: see `guides.parts.encoders.encoder`.
         evidence: what the networks read: "needed", what is observed and those covariates (arguments that nothing
             observes) that a factor needs; "observed", that alone; or names of arguments. See
@@ -81,7 +83,7 @@ class MeanField(TopDownGuide):
         args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args)
         parents = dict.fromkeys(self.order, ())
-        self.layout = choose_evidence(self.layout, parents, evidence)
+        self.layout = choose_tied(choose_evidence(self.layout, parents, evidence), parents, family)
         starts = prior_starts(model, args, self.layout, init_loc_fn, init_scale)
         factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image, starts=starts)
         self.factors = factors.to(**self.place)

@@ -9,7 +9,7 @@ from torch import nn
 from ppl_models.parts.kinds import Count, Image, Whole
 
 from .parts.checks import Bases
-from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
+from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents, choose_tied
 from .parts.factors import Families
 from .parts.guide import TopDownGuide, example_of
 from .parts.units import prior_bases
@@ -21,7 +21,9 @@ class SelfReflective(TopDownGuide):
         q(z | x) = prod_l q(z_l | pa_l, x),      pa_l = what p(z_l | z_<l, x) needs of z_<l   (z_{l-1} in a SeRe-VAE)
 
     Where the prior is f_l pushed over N(mu_l, sigma_l^2), the factor is the *same* f_l over a new base, so that the
-    divergence of a layer is that of two Gaussians. The new base is a network of z's parents and the evidence.
+    divergence of a layer is that of two Gaussians. The new base is a network of z's parents and the evidence. A prior
+    of no Gaussian base has a free factor: where it is a mixture of an encoder's densities (`VampVAE`,
+    `SeReVAE(prior="vamp")`) and the family "diagonal" that encoder, the model's own, else one of the guide's.
 
     Args:
         model, args, family, evidence, hidden, depth, image: as for `MeanField`.
@@ -67,7 +69,7 @@ class SelfReflective(TopDownGuide):
         args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)
-        self.layout = choose_evidence(self.layout, chosen, evidence)
+        self.layout = choose_tied(choose_evidence(self.layout, chosen, evidence), chosen, family)
         bases = prior_bases(model, args, self.layout) if base == "own" else None
         factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, bases=bases)
         self.factors = factors.to(**self.place)

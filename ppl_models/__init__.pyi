@@ -12,3 +12,4 @@ from .sequential_vae import SequentialVAE as SequentialVAE
 from .sere_maf import SeReMAF as SeReMAF
 from .sere_vae import SeReVAE as SeReVAE
 from .vae import VAE as VAE
+from .vamp_vae import VampVAE as VampVAE

@@ -6,6 +6,7 @@ from typing import Literal
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from .parts import likelihoods
@@ -13,9 +14,10 @@ from .parts.bijectors import bijection as bijection_of
 from .parts.distributions import StandardNormal, diagonal_normal
 from .parts.flows.words import Bijection
 from .parts.kinds import Count, Event
-from .parts.nets import ConvNet, Net
+from .parts.nets import ConvNet, GatedNet, Net
 from .parts.program import Program
 from .parts.sizes import Blocks, Network, event_size
+from .parts.vamp import VampPrior
 
 
 class SeReVAE(Program):
@@ -42,8 +44,9 @@ class SeReVAE(Program):
         network: "mlp", or "conv" (blocks are then bands of rows of the image, so that they stay two-dimensional).
         bijection: "rank-one"; "spline", two couplings of monotone splines (of latents of at least two values); or
             "identity", none.
-        prior: "learned", mu_l and sigma_l as above; or "standard", eps_l ~ N(0, I) in every layer, so that the
-            bijections alone tie the codes (the SeRe-IAF, with `family="iaf"` in the guide).
+        prior: "learned", mu_l and sigma_l as above; "standard", eps_l ~ N(0, I) in every layer, so that the bijections
+            alone tie the codes (the SeRe-IAF, with `family="iaf"` in the guide); or "vamp", as "learned", but z_1,
+            without a bijection, is from the mixture of an encoder's densities at 500 pseudo-inputs, `VampPrior`.
 
     Raises:
         ValueError: a size that is not a positive integer; more layers than values (or rows); no depth; an unknown
@@ -76,7 +79,7 @@ class SeReVAE(Program):
         likelihood: str | nn.Module = "bernoulli",
         network: Network = "mlp",
         bijection: Bijection = "rank-one",
-        prior: Literal["learned", "standard"] = "learned",
+        prior: Literal["learned", "standard", "vamp"] = "learned",
     ) -> None:
         super().__init__()
         self.event, self.image = event_size("SeReVAE", event, network)
@@ -91,11 +94,16 @@ class SeReVAE(Program):
         self.priors, self.bijectors = nn.ModuleList(), nn.ModuleList()
         self.estimates, self.corrections = nn.ModuleList(), nn.ModuleList()
         self.standard = StandardNormal(latent) if prior == "standard" else None
+        self.vamp = None
+        if prior == "vamp":
+            unit = not isinstance(self.likelihood, likelihoods.Gaussian)
+            self.vamp = VampPrior(GatedNet([self.event], 2 * latent, hidden), self.event, 500, unit)
         for i, shape in enumerate(shapes):
             above = [latent] if i else []
-            if prior == "learned":
+            if prior == "learned" or (prior == "vamp" and i):
                 self.priors.append(Net(above, 2 * latent, small, depth, gain=0.1 if i else 0.0, norm=True))
-            self.bijectors.append(bijection_of(bijection, latent, above, small, depth))
+            if prior != "vamp" or i:
+                self.bijectors.append(bijection_of(bijection, latent, above, small, depth))
             if self.image is not None:
                 channels, out = max(hidden // 16, 4), (k * shape[0], *shape[1:])
                 self.estimates.append(ConvNet([latent], out, channels=channels, depth=depth))
@@ -115,12 +123,7 @@ class SeReVAE(Program):
             above = []
             for i in range(self.layers):
                 # p(zl | z{l-1}): eps_l ~ N(mu, sigma^2) pushed through the bijection
-                if self.standard is None:
-                    loc, log_scale = self.priors[i](*above).chunk(2, -1)
-                    eps = diagonal_normal(loc, likelihoods.bounded_exp(log_scale))
-                else:
-                    eps = self.standard()
-                z = pyro.sample(f"z{i + 1}", dist.TransformedDistribution(eps, self.bijectors[i].transforms(*above)))
+                z = pyro.sample(f"z{i + 1}", self._prior(i, *above))
                 # p(xl | zl, x{l-1})
                 params = self.estimates[i](z)
                 if i:
@@ -128,6 +131,18 @@ class SeReVAE(Program):
                 drawn.append(pyro.sample(f"x{i + 1}", self.likelihood(params), obs=observed[i]))
                 above = [z]
         return self.join(drawn) if x is None else x
+
+    def _prior(self, i: int, *above: Tensor) -> TorchDistributionMixin:
+        """p(zl | z{l-1}) of layer l = i + 1, event shape (latent,)."""
+        if self.vamp is not None and not i:
+            return self.vamp()
+        i -= self.layers  # networks are counted from the last: with "vamp" the first layer has none
+        if self.standard is None:
+            loc, log_scale = self.priors[i](*above).chunk(2, -1)
+            eps = diagonal_normal(loc, likelihoods.bounded_exp(log_scale))
+        else:
+            eps = self.standard()
+        return dist.TransformedDistribution(eps, self.bijectors[i].transforms(*above))
 
     def cut(self, x: Tensor) -> list[Tensor]:
         """The blocks of rows x (*batch, event): consecutive values, or bands of rows of an image."""

@@ -11,7 +11,7 @@ from ppl_models.parts.kinds import Count, Image, Positive, Whole
 
 from ..parts.factors import Families
 from ..parts.starts import OfSite
-from .parts.conditionals import Conditionals, Reads, choose_evidence
+from .parts.conditionals import Conditionals, Reads, choose_evidence, choose_tied
 from .parts.guide import TopDown, TopDownGuide, example_of, placed
 from .parts.units import prior_starts
 
@@ -38,7 +38,7 @@ class MeanField(TopDownGuide):
         args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args)
         parents = dict.fromkeys(self.order, ())
-        self.layout = choose_evidence(self.layout, parents, evidence)
+        self.layout = choose_tied(choose_evidence(self.layout, parents, evidence), parents, family)
         starts = prior_starts(model, args, self.layout, init_loc_fn, init_scale)
         factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image, starts=starts, key=key)
         self.factors = placed(factors, model, args)

@@ -11,7 +11,7 @@ from ppl_models.parts.kinds import Count, Image, Whole
 
 from ..parts.checks import Bases
 from ..parts.factors import Families
-from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
+from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents, choose_tied
 from .parts.guide import TopDown, TopDownGuide, example_of, placed
 from .parts.units import prior_bases
 
@@ -38,7 +38,7 @@ class SelfReflective(TopDownGuide):
         args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)
-        self.layout = choose_evidence(self.layout, chosen, evidence)
+        self.layout = choose_tied(choose_evidence(self.layout, chosen, evidence), chosen, family)
         bases = prior_bases(model, args, self.layout) if base == "own" else None
         factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, bases=bases, key=key)
         self.factors = placed(factors, model, args)

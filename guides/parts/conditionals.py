@@ -27,6 +27,7 @@ from .parents import (
     Reads as Reads,
     choose_evidence as choose_evidence,
     choose_parents as choose_parents,
+    choose_tied as choose_tied,
 )
 from .starts import OLD_WIDTH, Beginning, Start, blocks_of, split
 from .units import Base, Units
@@ -109,7 +110,8 @@ class Conditionals(nn.Module):
 
     def encode(self, evidence: Mapping[EvidenceKey, Tensor]) -> dict[str, Tensor]:
         """Features of the evidence by latent, run once for all of them; read in the dtype of the networks."""
-        dtype = getattr(self, next(iter(self.plan.values())).network).bias.dtype
+        networks = (getattr(self, factor.network) for factor in self.plan.values())
+        dtype = next((network.bias.dtype for network in networks), None)  # None: all factors are tied
         return encoded(self.layout, {key: evidence[key].to(dtype) for key in self.layout.sizes}, self.encoders)
 
     def raw(self, name: str, encoded: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Tensor:

@@ -102,7 +102,7 @@ def plan(
     precision_weighted: bool,
     tops: Collection[str] = (),
 ) -> dict[str, Factor]:
-    """The factors of a guide by latent.
+    """The factors of a guide by latent, less those that are tied to a prior.
 
     Args:
         layout: of the model.
@@ -126,6 +126,8 @@ def plan(
             *([evidence] if evidence else ()),
             *(_width(layout.latents[u], latent) for u in parents[name]),
         )
+        if name in layout.tied:
+            continue
         copies, n = prod(plate.size for plate in latent.private_plates), prod(latent.facts.unconstrained_shape)
         n, copies = (n * copies, 1) if latent.joint_over_plates else (n, copies)
         own = spec.get(name, "diagonal") if isinstance(spec, Mapping) else spec

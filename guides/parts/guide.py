@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 import pyro
 import torch
@@ -14,8 +14,9 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
 from ppl_models.parts.program import Program
+from ppl_models.parts.vamp import EncoderMixture
 from ppl_models.programs.arguments import spread
-from ppl_models.programs.pyro import as_tensors
+from ppl_models.programs.pyro import as_tensors, unwrapped
 
 from .checks import check_drawn, check_finite, check_followed, check_unaltered, refuse_coupled
 from .conditionals import Conditionals
@@ -113,7 +114,7 @@ class TopDownGuide(GuideMessenger, Program, ABC):
         else:
             check_drawn(self.layout, msg["name"])
             prior = msg["fn"]
-            posterior = masked_alike(self.get_posterior(msg["name"], prior), prior)
+            posterior = masked_alike(self._factor(msg["name"], prior), prior)
             if posterior is None:
                 refuse_coupled(self.layout, msg["name"])
             # either may lack the particles: a prior that reads no latent, a factor that reads the evidence alone
@@ -122,6 +123,11 @@ class TopDownGuide(GuideMessenger, Program, ABC):
                 prior = prior if prior.batch_shape == shape else prior.expand(shape)
                 posterior = posterior if posterior.batch_shape == shape else posterior.expand(shape)
             msg["infer"]["prior"], msg["fn"] = prior, posterior
+
+    def _factor(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:
+        """The factor of a site: the encoder that its prior is made of, where it is tied, else `get_posterior`."""
+        tied, own = name in self.layout.tied, cast(EncoderMixture, unwrapped(prior))
+        return own.encoder(self._encode()[name]) if tied else self.get_posterior(name, prior)
 
     @abstractmethod
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:

@@ -23,6 +23,7 @@ class Facts(NamedTuple):
         unconstrained_shape: of an event once mapped to all of R^n.
         is_gaussian: whether the prior is a diagonal Gaussian, pushed through bijections or not.
         altered: what stands between the site and its plain density: "mask", "scale" or nothing, "".
+        encodes: how many values of a row the encoder reads that the prior is made of, 0 for a prior of no encoder.
     """
 
     support: Any
@@ -32,6 +33,7 @@ class Facts(NamedTuple):
     unconstrained_shape: tuple[int, ...] = ()
     is_gaussian: bool = False
     altered: str = ""
+    encodes: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,6 +43,7 @@ class Layout:
         others: index of an argument -> the covariate that it is, or is in part, read or not.
         arguments: name of one that is an array -> the evidence sites that observe it, if only in part.
         sizes: features a datum of each evidence, those of covariates last.
+        tied: latents whose factors are the encoders that their priors are made of (`parents.choose_tied`).
         draws_subsamples: whether a plate took part of its copies on the example.
         names: of the model's parameters, in order.
         moved: the languages whose guides, when files were of format 2, read these data in another order or width: what
@@ -66,6 +67,7 @@ class Layout:
     arguments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     sizes: Mapping[EvidenceKey, int] = field(default_factory=dict)
+    tied: frozenset[str] = frozenset()
 
     def reading(self, wanted: Mapping[str, Iterable[str]]) -> "Layout":
         """The layout in which each latent reads these observed sites and covariates, by name, and no others.
@@ -91,13 +93,14 @@ class Layout:
 
     @cached_property
     def trunks(self) -> dict[tuple[str, ...], int]:
-        """Latents that read the same of what is observed -> its features a datum, which come before the covariates."""
+        """Latents, but tied ones, that read the same of what is observed -> its features, before those of covariates."""
         found: dict[EvidenceKey, tuple[list[str], int]] = {}
         for key in self.sizes:
             alike = key._replace(sites=tuple(site for site in key.sites if site in self.evidence_sites))
             size = sum(width(each.value.shape, each, key) for each in self.example)
-            found.setdefault(alike, ([], size))[0].extend(n for n in self.latents if self.key(n) == key)
-        return {tuple(n for n in self.latents if n in names): size for names, size in found.values() if size}
+            own = [n for n in self.latents if self.key(n) == key and n not in self.tied]
+            found.setdefault(alike, ([], size))[0].extend(own)
+        return {tuple(n for n in self.latents if n in names): size for names, size in found.values() if size and names}
 
     def key(self, name: str) -> EvidenceKey | None:
         """The evidence that the latent `name` reads, None if it reads no data."""

@@ -1,4 +1,4 @@
-"""`choose_parents`, `choose_evidence`, `faithful_inverse`: the latents and the data that a latent is given."""
+"""`choose_parents`, `choose_evidence`, `choose_tied`, `faithful_inverse`: the latents and data a latent is given."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -92,6 +92,27 @@ def choose_evidence(
         covariates = needed - set(every) if evidence == "needed" else chosen
         reads[name] = {*(seen & needed if needed_sites else seen), *covariates}
     return layout.reading(reads)
+
+
+def choose_tied(layout: Layout, parents: Mapping[str, tuple[str, ...]], family: object) -> Layout:
+    """The layout in which a latent has the encoder for its factor that its prior is made of, where this fits.
+
+    It does where the factor is given no latent, reads the rows that the encoder reads and nothing beside them, and is
+    of the family "diagonal".
+
+    Args:
+        layout: of `choose_evidence`.
+        parents: latent -> the latents it is given.
+        family: of every factor, or a mapping latent -> family.
+    """
+    tied = set()
+    for name, latent in layout.latents.items():
+        own = family.get(name, "diagonal") if isinstance(family, Mapping) else family
+        key = layout.key(name)
+        reads = 0 if key is None else layout.sizes[key]
+        if latent.facts.encodes and latent.facts.encodes == reads and own == "diagonal" and not parents[name]:
+            tied.add(name)
+    return replace(layout, tied=frozenset(tied))
 
 
 def check_latent(layout: Layout, argument: str, name: str) -> None:

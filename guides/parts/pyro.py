@@ -13,6 +13,7 @@ from torch.distributions import biject_to, constraints
 
 from ppl_models.factorization import Factorization
 from ppl_models.factorization.probing.recover import provenance
+from ppl_models.parts.vamp import EncoderMixture
 from ppl_models.programs import pyro as programs
 from ppl_models.programs.record import Run, Site
 
@@ -98,7 +99,10 @@ def _facts(site: Site, again: Site | None, unplated: bool) -> Facts:
         support = constraints.independent(support, len(batch))
     shape = () if moving else tuple(biject_to(support).inverse_shape(torch.Size(event)))
     is_real = base is constraints.real
-    return Facts(support, moving, False, is_real, shape, gaussian_base(site.fn) is not None, altered(site, _number))
+    own = programs.unwrapped(site.fn)
+    encodes = own.encodes if isinstance(own, EncoderMixture) else 0
+    is_gaussian = gaussian_base(site.fn) is not None
+    return Facts(support, moving, False, is_real, shape, is_gaussian, altered(site, _number), encodes)
 
 
 def _compact(a: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from .sequential_vae import SequentialVAE as SequentialVAE
 from .sere_maf import SeReMAF as SeReMAF
 from .sere_vae import SeReVAE as SeReVAE
 from .vae import VAE as VAE
+from .vamp_vae import VampVAE as VampVAE
 from .weights import from_torch as from_torch, like_torch as like_torch, to_torch as to_torch
 
 Run = _tools.Run

@@ -18,8 +18,9 @@ from .parts import likelihoods
 from .parts.bijectors import ConditionalRankOneAffine, Identity, bijection as bijection_of
 from .parts.distributions import StandardNormal, diagonal_normal
 from .parts.flows.autoregressive import AutoregressiveFlow
-from .parts.nets import ConvNet, Net
+from .parts.nets import ConvNet, GatedNet, Net
 from .parts.program import Program
+from .parts.vamp import VampPrior
 
 
 class SeReVAE(Program):
@@ -28,6 +29,7 @@ class SeReVAE(Program):
     priors: tuple[Net, ...]
     bijectors: tuple[ConditionalRankOneAffine | AutoregressiveFlow | Identity, ...]
     standard: StandardNormal | None
+    vamp: VampPrior | None
     estimates: tuple[Net | ConvNet, ...]
     corrections: tuple[Net | ConvNet, ...]
     likelihood: eqx.Module
@@ -48,7 +50,7 @@ class SeReVAE(Program):
         likelihood: str | eqx.Module = "bernoulli",
         network: Network = "mlp",
         bijection: Bijection = "rank-one",
-        prior: Literal["learned", "standard"] = "learned",
+        prior: Literal["learned", "standard", "vamp"] = "learned",
         *,
         key: Array,
     ) -> None:
@@ -62,13 +64,19 @@ class SeReVAE(Program):
         self.blocks, shapes = tuple(self.stretches.sizes), self.stretches.shapes
         small = max(hidden // 4, 1)
         self.standard = StandardNormal(latent) if prior == "standard" else None
+        self.vamp = None
+        if prior == "vamp":
+            unit, own = not isinstance(self.likelihood, likelihoods.Gaussian), jax.random.split(key)
+            encoder = GatedNet([self.event], 2 * latent, hidden, key=own[0])
+            self.vamp = VampPrior(encoder, self.event, 500, unit, key=own[1])
         priors, bijectors, estimates, corrections = [], [], [], []
         for i, (shape, own) in enumerate(zip(shapes, jax.random.split(key, layers), strict=True)):
             above = [latent] if i else []
             keys = jax.random.split(own, 4)
-            if prior == "learned":
+            if prior == "learned" or (prior == "vamp" and i):
                 priors.append(Net(above, 2 * latent, small, depth, gain=0.1 if i else 0.0, norm=True, key=keys[0]))
-            bijectors.append(bijection_of(bijection, latent, above, small, depth, key=keys[1]))
+            if prior != "vamp" or i:
+                bijectors.append(bijection_of(bijection, latent, above, small, depth, key=keys[1]))
             if self.image is not None:
                 channels, out = max(hidden // 16, 4), (k * shape[0], *shape[1:])
                 estimates.append(ConvNet([latent], out, channels=channels, depth=depth, key=keys[2]))
@@ -91,13 +99,7 @@ class SeReVAE(Program):
             above = []
             for i in range(self.layers):
                 # p(zl | z{l-1}): eps_l ~ N(mu, sigma^2) pushed through the bijection
-                if self.standard is None:
-                    loc, log_scale = jnp.split(self.priors[i](*above), 2, -1)
-                    eps = diagonal_normal(loc, likelihoods.bounded_exp(log_scale))
-                else:
-                    eps = self.standard()
-                steps = self.bijectors[i].transforms(*above)  # NumPyro wants one at least
-                z = numpyro.sample(f"z{i + 1}", dist.TransformedDistribution(eps, steps) if steps else eps)
+                z = numpyro.sample(f"z{i + 1}", self._prior(i, *above))
                 # p(xl | zl, x{l-1})
                 params = self.estimates[i](z)
                 if i:
@@ -105,6 +107,19 @@ class SeReVAE(Program):
                 drawn.append(numpyro.sample(f"x{i + 1}", self.likelihood(params), obs=observed[i]))
                 above = [z]
         return self.join(drawn) if x is None else x
+
+    def _prior(self, i: int, *above: Array) -> dist.Distribution:
+        """p(zl | z{l-1}) of layer l = i + 1, event shape (latent,)."""
+        if self.vamp is not None and not i:
+            return self.vamp()
+        i -= self.layers  # networks are counted from the last: with "vamp" the first layer has none
+        if self.standard is None:
+            loc, log_scale = jnp.split(self.priors[i](*above), 2, -1)
+            eps = diagonal_normal(loc, likelihoods.bounded_exp(log_scale))
+        else:
+            eps = self.standard()
+        steps = self.bijectors[i].transforms(*above)  # NumPyro wants one at least
+        return dist.TransformedDistribution(eps, steps) if steps else eps
 
     def cut(self, x: Array) -> list[Array]:
         """The blocks of rows x (*batch, event): consecutive values, or bands of rows of an image."""

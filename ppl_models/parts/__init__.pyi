@@ -9,6 +9,7 @@ from .likelihoods import (
     likelihood as likelihood,
     rows as rows,
 )
-from .nets import Block as Block, ConvEncoder as ConvEncoder, ConvNet as ConvNet, Net as Net
+from .nets import Block as Block, ConvEncoder as ConvEncoder, ConvNet as ConvNet, GatedNet as GatedNet, Net as Net
 from .program import Program as Program
 from .sizes import all_sizes as all_sizes, event_size as event_size, one_size as one_size
+from .vamp import EncoderMixture as EncoderMixture, VampPrior as VampPrior

@@ -92,6 +92,54 @@ class Net(nn.Module):
         return h if last is None else last(self.blocks(h))
 
 
+class Gated(nn.Module):
+    """(sum_i A_i x_i + a) * sigmoid(sum_i B_i x_i + b): linear images, each entry behind a gate of its own.
+
+    Weights start as N(0, 2 / n), n the width of all inputs together (He et al. 2015).
+    """
+
+    def __init__(self, inputs: Sequence[int], output: int) -> None:
+        super().__init__()
+        self.images = nn.ModuleList(nn.Linear(n, 2 * output, bias=i == 0) for i, n in enumerate(inputs))
+        for layer in self.images:
+            nn.init.normal_(layer.weight, 0, (2 / sum(inputs)) ** 0.5)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """(*batch, n_i) each -> (*batch, output); batches broadcast."""
+        h = None
+        for layer, x in zip(self.images, inputs, strict=True):
+            h = layer(x) if h is None else h + layer(x)
+        value, gate = h.chunk(2, -1)
+        return value * gate.sigmoid()
+
+
+@checked
+class GatedNet(nn.Module):
+    """Perceptron of several inputs with gates for activations.
+
+        h_i = Gated(x_i);   h = Gated(h_1, h_2, ...);   output = W h + c
+
+    Args:
+        inputs: width of each input, one at least.
+        output: width of the output.
+        hidden: width of the gated layers.
+
+    Source: the networks of Tomczak & Welling 2018 (arXiv 1705.07120), after Dauphin et al. 2016 (arXiv 1612.08083).
+    """
+
+    def __init__(self, inputs: Sequence[int], output: int, hidden: int = 300) -> None:
+        super().__init__()
+        check_network(inputs, output, hidden, 1)
+        self.first = nn.ModuleList(Gated([n], hidden) for n in inputs)
+        self.second = Gated([hidden] * len(inputs), hidden)
+        self.last = nn.Linear(hidden, output)
+        nn.init.normal_(self.last.weight, 0, (2 / hidden) ** 0.5)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """(*batch, n_i) each -> (*batch, output); batches broadcast."""
+        return self.last(self.second(*(gated(x) for gated, x in zip(self.first, inputs, strict=True))))
+
+
 class ConvBlock(nn.Module):
     """Residual block h + conv(silu(conv(silu(h)))), 3 x 3, the second convolution starting at zero."""
 

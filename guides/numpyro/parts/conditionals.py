@@ -37,6 +37,7 @@ from ...parts.parents import (
     Reads as Reads,
     choose_evidence as choose_evidence,
     choose_parents as choose_parents,
+    choose_tied as choose_tied,
 )
 from ...parts.starts import OLD_WIDTH, Beginning, Start, blocks_of, split
 from .encoders import BottomUpChain, Pyramids, Separate, Shared, encoder as evidence_network
@@ -119,8 +120,9 @@ class Conditionals(eqx.Module):
 
     def encode(self, evidence: Mapping[EvidenceKey, Array]) -> dict[str, Array]:
         """Features of the evidence by latent, run once for all of them; read in the dtype of the networks."""
-        dtype = self._network(next(iter(self.plan))).bias.dtype
-        return encoded(self.layout, {key: evidence[key].astype(dtype) for key in self.layout.sizes}, self.encoders)
+        dtype = next((self._network(name).bias.dtype for name in self.plan), None)  # None: all factors are tied
+        read = {key: evidence[key] if dtype is None else evidence[key].astype(dtype) for key in self.layout.sizes}
+        return encoded(self.layout, read, self.encoders)
 
     def raw(self, name: str, encoded: Mapping[str, Array], values: Mapping[str, Array]) -> Array:
         """The raw numbers of a factor, (*particles, *plates, count), from encoded evidence and upstream values."""

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from copy import copy
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import equinox as eqx
 import jax
@@ -18,6 +18,7 @@ from numpyro.distributions import Distribution, TransformedDistribution
 from numpyro.primitives import Messenger
 
 from ppl_models.numpyro.parts.program import Program
+from ppl_models.numpyro.parts.vamp import EncoderMixture
 from ppl_models.programs.arguments import spread
 from ppl_models.programs.numpyro import as_arrays, unwrapped
 
@@ -156,6 +157,11 @@ class TopDown(Messenger):
         """The value drawn at the latent `name`."""
         return self.values[name]
 
+    def _factor(self, name: str, prior: Distribution) -> Distribution:
+        """The factor of a site: the encoder that its prior is made of, where it is tied, else `get_posterior`."""
+        tied, own = name in self.guide.layout.tied, cast(EncoderMixture, unwrapped(prior))
+        return own.encoder(self._encode()[name]) if tied else self.guide.get_posterior(name, prior, self)
+
     def process_message(self, msg: dict[str, Any]) -> None:
         """Replace the prior of a latent; what is observed or deterministic is hidden from handlers around the guide."""
         kind, name = msg["type"], msg.get("name", "")
@@ -166,7 +172,7 @@ class TopDown(Messenger):
         elif kind == "sample":
             check_drawn(self.guide.layout, name)
             prior = msg["fn"]
-            posterior = masked_alike(self.guide.get_posterior(name, prior, self), prior)
+            posterior = masked_alike(self._factor(name, prior), prior)
             if posterior is None:
                 refuse_coupled(self.guide.layout, name)
             # either may lack particles or plates: a prior that reads no latent, a factor that has one set of numbers

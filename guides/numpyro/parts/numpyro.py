@@ -14,6 +14,7 @@ from numpyro.distributions import biject_to, constraints
 from numpyro.ops.provenance import eval_provenance
 
 from ppl_models.factorization import Factorization
+from ppl_models.numpyro.parts.vamp import EncoderMixture
 from ppl_models.programs import numpyro as programs
 from ppl_models.programs.record import Run, Site
 
@@ -118,7 +119,10 @@ def _facts(site: Site, again: Site | None, unplated: bool) -> Facts:
         support = constraints.independent(support, len(batch))
     shape = () if moving else tuple(biject_to(support).inverse_shape(event))
     is_real = isinstance(base, type(constraints.real))
-    return Facts(support, moving, False, is_real, shape, gaussian_base(site.fn) is not None, altered(site, np.asarray))
+    own = programs.unwrapped(site.fn)
+    encodes = own.encodes if isinstance(own, EncoderMixture) else 0
+    is_gaussian = gaussian_base(site.fn) is not None
+    return Facts(support, moving, False, is_real, shape, is_gaussian, altered(site, np.asarray), encodes)
 
 
 def _density(site: Site) -> Array:

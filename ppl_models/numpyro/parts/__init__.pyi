@@ -9,7 +9,7 @@ from .likelihoods import (
     likelihood as likelihood,
     rows as rows,
 )
-from .nets import Block as Block, ConvEncoder as ConvEncoder, ConvNet as ConvNet, Net as Net
+from .nets import Block as Block, ConvEncoder as ConvEncoder, ConvNet as ConvNet, GatedNet as GatedNet, Net as Net
 from .program import (
     Program as Program,
     is_training as is_training,
@@ -18,3 +18,4 @@ from .program import (
     training as training,
     with_parameters as with_parameters,
 )
+from .vamp import EncoderMixture as EncoderMixture, VampPrior as VampPrior

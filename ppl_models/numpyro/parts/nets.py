@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.nn import silu
+from jax.nn import sigmoid, silu
 
 from ppl_models.parts.checked import checked
 from ppl_models.parts.checks import check_network
@@ -92,6 +92,45 @@ class Net(eqx.Module):
         for block in self.blocks:
             h = block(h)
         return self.last(h)
+
+
+class Gated(eqx.Module):
+    """Port of `ppl_models.parts.nets.Gated`; `key` seeds the weights."""
+
+    images: tuple[Linear, ...]
+
+    def __init__(self, inputs: Sequence[int], output: int, *, key: Array) -> None:
+        keys = jax.random.split(key, len(inputs))
+        layers = (Linear(n, 2 * output, i == 0, key=k) for i, (n, k) in enumerate(zip(inputs, keys, strict=True)))
+        self.images = tuple(_normal(layer, sum(inputs), key=k) for layer, k in zip(layers, keys, strict=True))
+
+    def __call__(self, *inputs: Array) -> Array:
+        """(*batch, n_i) each -> (*batch, output); batches broadcast."""
+        h = None
+        for layer, x in zip(self.images, inputs, strict=True):
+            h = layer(x) if h is None else h + layer(x)
+        value, gate = jnp.split(h, 2, -1)
+        return value * sigmoid(gate)
+
+
+@checked
+class GatedNet(eqx.Module):
+    """Port of `ppl_models.parts.GatedNet`; `key` seeds the weights."""
+
+    first: tuple[Gated, ...]
+    second: Gated
+    last: Linear
+
+    def __init__(self, inputs: Sequence[int], output: int, hidden: int = 300, *, key: Array) -> None:
+        check_network(inputs, output, hidden, 1)
+        *own, second, last = jax.random.split(key, len(inputs) + 2)
+        self.first = tuple(Gated([n], hidden, key=k) for n, k in zip(inputs, own, strict=True))
+        self.second = Gated([hidden] * len(inputs), hidden, key=second)
+        self.last = _normal(Linear(hidden, output, key=last), hidden, key=last)
+
+    def __call__(self, *inputs: Array) -> Array:
+        """(*batch, n_i) each -> (*batch, output); batches broadcast."""
+        return self.last(self.second(*(gated(x) for gated, x in zip(self.first, inputs, strict=True))))
 
 
 class ConvBlock(eqx.Module):
@@ -196,6 +235,12 @@ def _zeros(layer: Linear | Conv) -> Linear | Conv:
 
 def _scaled(layer: Linear, gain: float) -> Linear:
     return eqx.tree_at(lambda layer: layer.weight, layer, layer.weight * gain)
+
+
+def _normal(layer: Linear, fan: int, *, key: Array) -> Linear:
+    """The layer with weights from N(0, 2 / fan)."""
+    weight = (2 / fan) ** 0.5 * jax.random.normal(jax.random.fold_in(key, 1), layer.weight.shape)
+    return eqx.tree_at(lambda layer: layer.weight, layer, weight)
 
 
 def _bias(net: Net) -> Array:
