@@ -93,7 +93,7 @@ class Layout:
 
     @cached_property
     def trunks(self) -> dict[tuple[str, ...], int]:
-        """Latents, but tied ones, that read the same of what is observed -> its features, before those of covariates."""
+        """Latents, less the tied, that read the same of what is observed -> its features; then those of covariates."""
         found: dict[EvidenceKey, tuple[list[str], int]] = {}
         for key in self.sizes:
             alike = key._replace(sites=tuple(site for site in key.sites if site in self.evidence_sites))
