@@ -1,3 +1,4 @@
+from .biva import BIVA as BIVA
 from .dlgm import DLGM as DLGM
 from .glow import Glow as Glow
 from .hierarchical_vae import HierarchicalVAE as HierarchicalVAE

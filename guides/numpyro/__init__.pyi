@@ -1,3 +1,4 @@
+from .bidirectional import Bidirectional as Bidirectional
 from .bottom_up import BottomUp as BottomUp
 from .faithful import Faithful as Faithful
 from .infused import Infused as Infused

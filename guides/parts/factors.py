@@ -199,7 +199,9 @@ def choose_family(
         )
     if precision_weighted and isinstance(found, type(known["flow"])):
         refuse_flow(f"guide {guide}")
-    return known["diagonal"] if n == 1 and not getattr(found, "bent", True) else found
+    if n > 1 or getattr(found, "bent", True) or isinstance(found, type(known["diagonal"])):
+        return found
+    return known["diagonal"]
 
 
 def masked_alike(

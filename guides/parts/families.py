@@ -15,8 +15,8 @@ from torch.nn.functional import normalize, softplus
 from ppl_models.parts.checked import checked
 from ppl_models.parts.distributions import RankOneNormal, diagonal_normal
 from ppl_models.parts.flows.splines import MonotonicSpline
-from ppl_models.parts.kinds import Number
-from ppl_models.parts.likelihoods import bounded_exp
+from ppl_models.parts.kinds import Number, Whole
+from ppl_models.parts.likelihoods import at_least, bounded_exp
 from ppl_models.programs.pyro import layers
 
 from . import factors
@@ -33,10 +33,18 @@ def _tril(diagonal: Tensor, below: Tensor) -> Tensor:
     return tril.flatten(-2).scatter(-1, index, below).unflatten(-1, (n, n))
 
 
+@checked
 class Diagonal:
-    """Independent entries: N(m, diag s^2)."""
+    """Independent entries: N(m, diag s^2).
+
+    Args:
+        least: no standard deviation is below it: s is sqrt(least^2 + s^2) of the s below.
+    """
 
     units, bent = "diagonal", False
+
+    def __init__(self, least: Whole = 0) -> None:
+        self.least = least
 
     def count(self, n: int, precision_weighted: bool = False) -> int:
         """2 n: a mean and a log scale each."""
@@ -45,7 +53,7 @@ class Diagonal:
     def residual(self, raw: Tensor, loc: Tensor | float, scale: Tensor | float) -> TorchDistributionMixin:
         """m = loc + shift, s = scale * exp(r), |r| < 5."""
         shift, log_scale = raw.chunk(2, -1)
-        return diagonal_normal(loc + shift, scale * bounded_exp(log_scale))
+        return diagonal_normal(loc + shift, at_least(scale * bounded_exp(log_scale), self.least))
 
     def precision_weighted(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
         """1/s^2 = 1/v + 1/scale^2, m = (estimate/v + loc/scale^2) s^2 with v = softplus(.) + 1e-5, a variance.
@@ -55,7 +63,8 @@ class Diagonal:
         estimate, spread = raw.chunk(2, -1)
         tau, prior = 1 / (softplus(spread) + 1e-5), scale.square().reciprocal()
         precision = tau + prior
-        return diagonal_normal((estimate * tau + loc * prior) / precision, precision.rsqrt())
+        mean = (estimate * tau + loc * prior) / precision
+        return diagonal_normal(mean, at_least(precision.rsqrt(), self.least))
 
 
 class RankOne:

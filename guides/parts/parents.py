@@ -14,6 +14,7 @@ from .language import Arguments, Model
 from .layout import Layout
 
 Parents = Literal["needed", "all", "previous", "none"] | Mapping[str, Sequence[str]]
+TwoWays = Literal["apart"] | Parents
 Reads = str | Sequence[str]
 Order = Literal["top-down", "bottom-up", "min-fill"]
 
@@ -51,6 +52,30 @@ def choose_parents(layout: Layout, order: Sequence[str], parents: Parents) -> di
             wanted = {"all": tuple(earlier), "previous": tuple(earlier[-1:]), "none": ()}[parents]
         chosen[name] = wanted
     return chosen
+
+
+def two_ways(layout: Layout, parents: TwoWays) -> tuple[list[str], dict[str, tuple[str, ...]]]:
+    """(order, parents) of a guide that infers one latent of each layer on the way up, and all others on the way down.
+
+    A layer is the local latents that the model draws given the same; the last of several is that of the way up.
+    "apart": each is given the earlier latents that it needs, but that of its own layer; else as for `choose_parents`.
+
+    Raises:
+        ValueError: as for `choose_parents`.
+    """
+    latents, layers = layout.latents, {}
+    for name in (name for name in latents if not latents[name].is_global):
+        given = layout.factorization.parents[name]
+        layers.setdefault(frozenset(given), []).append(name)
+    several = [layer for layer in layers.values() if len(layer) > 1]
+    twins = {name: layer[-1] for layer in several for name in layer[:-1]}
+    up = [layer[-1] for layer in reversed(several)]
+    outer = [name for name in latents if latents[name].is_global]
+    order = [*outer, *up, *(name for name in latents if name not in (*outer, *up))]
+    chosen = choose_parents(layout, order, "needed" if parents == "apart" else parents)
+    if parents == "apart":
+        chosen = {name: tuple(u for u in given if u != twins.get(name)) for name, given in chosen.items()}
+    return order, chosen
 
 
 def choose_evidence(

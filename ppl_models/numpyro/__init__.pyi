@@ -1,5 +1,6 @@
 import ppl_models.inference.numpyro as _tools
 
+from .biva import BIVA as BIVA
 from .dlgm import DLGM as DLGM
 from .glow import Glow as Glow
 from .hierarchical_vae import HierarchicalVAE as HierarchicalVAE

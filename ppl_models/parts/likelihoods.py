@@ -208,6 +208,14 @@ def bounded_exp(log_scale: Tensor, bound: float = 5.0) -> Tensor:
     return (bound * torch.tanh(log_scale / bound)).exp()
 
 
+def at_least(scale: Tensor, least: float) -> Tensor:
+    """sqrt(least^2 + scale^2): a scale that is not below `least`, and untouched where that is 0.
+
+    With least = 1 and scale = exp(a / 2) the log-variance is softplus(a) (Maaloe et al. 2019, the authors' code).
+    """
+    return (least**2 + scale.square()).sqrt() if least else scale
+
+
 def likelihood(spec: str | nn.Module, owner: str = "", more: Sequence[str] = ()) -> nn.Module:
     """A likelihood by name: "bernoulli", "gaussian" (learned scale), "gaussian:0.1" (fixed), "logistic:256",
     "unit-gaussian:0.1" (means in (0, 1)).

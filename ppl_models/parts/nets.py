@@ -234,3 +234,35 @@ class ConvNet(nn.Module):
             for j in range(self.depth):
                 h = self.blocks[i * self.depth + j](h)
         return self.last(silu(h)).reshape(*batch, -1)
+
+
+class MapNet(nn.Module):
+    """A map to a map of another size, both given as flat rows: the counterpart of `Net` between maps.
+
+        h <- ConvBlock(h), depth times;   output = conv(resized(silu(h))), 3 x 3, nearest neighbour
+
+    Args:
+        map: (channels, height, width) of the input.
+        output: (channels, height, width) of the output.
+        depth: number of blocks.
+    """
+
+    def __init__(self, map: Sequence[int], output: Sequence[int], depth: int = 1) -> None:
+        super().__init__()
+        self.map, self.size = tuple(map), tuple(output[1:])
+        self.blocks = nn.ModuleList(ConvBlock(map[0]) for _ in range(depth))
+        self.last = nn.Conv2d(map[0], output[0], 3, padding=1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(*batch, c h w) -> (*batch, C H W)."""
+        batch, h = h.shape[:-1], h.reshape(-1, *self.map)
+        for block in self.blocks:
+            h = block(h)
+        return self.last(interpolate(silu(h), size=self.size)).reshape(*batch, -1)
+
+
+def between(shape: Sequence[int], output: Sequence[int], hidden: int, depth: int) -> Net | MapNet:
+    """A network from one state of a hierarchy to the next, or to data: `Net` for vectors, `MapNet` for maps."""
+    if len(shape) == 1:
+        return Net(shape, prod(output), hidden, depth, norm=True)
+    return MapNet(shape, output, depth)

@@ -94,6 +94,25 @@ def halvings(size: Sequence[int]) -> list[tuple[int, ...]]:
     return sizes
 
 
+def state_shapes(layers: int, hidden: int, image: Sequence[int] | None) -> list[tuple[int, ...]]:
+    """Of the states of a top-down hierarchy: vectors, or maps that double from the smallest up to half of an image.
+
+    Args:
+        layers: how many states.
+        hidden: width of a vector; hidden // 16 (at least 4) are the channels of the largest map, twice as many of one
+            half as large, 128 at most.
+        image: (channels, height, width), or None for vectors.
+
+    >>> state_shapes(2, 64, None), state_shapes(4, 64, (1, 28, 28))
+    ([(64,), (64,)], [(8, 7, 7), (4, 14, 14), (4, 14, 14), (4, 14, 14)])
+    """
+    if image is None:
+        return [(hidden,)] * layers
+    maps = scales(image)
+    maps = [(min(max(hidden // 16, 4) * 2**k, 128), *size) for k, size in enumerate(maps)][::-1]
+    return [maps[min(i, len(maps) - 1)] for i in range(layers)]
+
+
 def layer_widths(owner: str, hidden: Any, latent: Sequence[int]) -> tuple[int, ...]:
     """The width of each network of a hierarchy, one for all or one a latent.
 

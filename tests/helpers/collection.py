@@ -13,6 +13,7 @@ WIDTH = 6
 SIZES: dict[str, dict[str, Any]] = {  # of every model: tests fail for one without an entry
     "vae": {"event": WIDTH, "latent": 2, "hidden": 4},
     "vamp-vae": {"event": WIDTH, "latent": 2, "layers": 2, "hidden": 4, "components": 3},
+    "biva": {"event": WIDTH, "latent": (2, 2), "hidden": 4},
     "dlgm": {"event": WIDTH, "latent": (2, 2), "hidden": 4},
     "hierarchical-vae": {"event": WIDTH, "latent": (2, 2), "hidden": 4},
     "sere-vae": {"event": WIDTH, "layers": 2, "latent": 2, "hidden": 8},

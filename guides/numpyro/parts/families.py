@@ -14,9 +14,9 @@ from numpyro.distributions.transforms import AffineTransform, IndependentTransfo
 
 from ppl_models.numpyro.parts.distributions import RankOneNormal, diagonal_normal
 from ppl_models.numpyro.parts.flows.splines import MonotonicSpline
-from ppl_models.numpyro.parts.likelihoods import bounded_exp
+from ppl_models.numpyro.parts.likelihoods import at_least, bounded_exp
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Number
+from ppl_models.parts.kinds import Number, Whole
 from ppl_models.programs.numpyro import layers
 
 from ...parts import factors
@@ -34,10 +34,14 @@ def _tril(diagonal: Array, below: Array) -> Array:
     return _diagonal_matrix(diagonal).at[..., rows, columns].set(below)
 
 
+@checked
 class Diagonal:
-    """Independent entries: N(m, diag s^2)."""
+    """See `guides.parts.families.Diagonal`."""
 
     units, bent = "diagonal", False
+
+    def __init__(self, least: Whole = 0) -> None:
+        self.least = least
 
     def count(self, n: int, precision_weighted: bool = False) -> int:
         """2 n: a mean and a log scale each."""
@@ -46,14 +50,15 @@ class Diagonal:
     def residual(self, raw: Array, loc: Array | float, scale: Array | float) -> Distribution:
         """m = loc + shift, s = scale * exp(r), |r| < 5."""
         shift, log_scale = jnp.split(raw, 2, -1)
-        return diagonal_normal(loc + shift, scale * bounded_exp(log_scale))
+        return diagonal_normal(loc + shift, at_least(scale * bounded_exp(log_scale), self.least))
 
     def precision_weighted(self, raw: Array, loc: Array, scale: Array) -> Distribution:
         """1/s^2 = 1/v + 1/scale^2, m = (estimate/v + loc/scale^2) s^2 with v = softplus(.) + 1e-5, a variance."""
         estimate, spread = jnp.split(raw, 2, -1)
         tau, prior = 1 / (softplus(spread) + 1e-5), 1 / jnp.square(scale)
         precision = tau + prior
-        return diagonal_normal((estimate * tau + loc * prior) / precision, jax.lax.rsqrt(precision))
+        mean = (estimate * tau + loc * prior) / precision
+        return diagonal_normal(mean, at_least(jax.lax.rsqrt(precision), self.least))
 
 
 class RankOne:

@@ -208,6 +208,11 @@ def bounded_exp(log_scale: Array, bound: float = 5.0) -> Array:
     return jnp.exp(bound * jnp.tanh(log_scale / bound))
 
 
+def at_least(scale: Array, least: float) -> Array:
+    """sqrt(least^2 + scale^2): a scale that is not below `least`, and untouched where that is 0."""
+    return jnp.sqrt(least**2 + jnp.square(scale)) if least else scale
+
+
 def likelihood(spec: str | eqx.Module, owner: str = "", more: Sequence[str] = ()) -> eqx.Module:
     """A likelihood by name, as `ppl_models.parts.likelihood`; a module is passed through if it has what is needed."""
     if isinstance(spec, eqx.Module):

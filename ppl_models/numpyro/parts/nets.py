@@ -229,6 +229,35 @@ class ConvNet(eqx.Module):
         return self.last(silu(h)).reshape(*batch, -1)
 
 
+class MapNet(eqx.Module):
+    """Port of `ppl_models.parts.nets.MapNet`; `key` seeds the weights."""
+
+    blocks: tuple[ConvBlock, ...]
+    last: Conv
+    map: tuple[int, ...] = eqx.field(static=True)
+    size: tuple[int, ...] = eqx.field(static=True)
+
+    def __init__(self, map: Sequence[int], output: Sequence[int], depth: int = 1, *, key: Array) -> None:
+        self.map, self.size = tuple(map), tuple(output[1:])
+        own, *keys = jax.random.split(key, depth + 1)
+        self.blocks = tuple(ConvBlock(map[0], key=k) for k in keys)
+        self.last = Conv(map[0], output[0], 3, padding=1, key=own)
+
+    def __call__(self, h: Array) -> Array:
+        """(*batch, c h w) -> (*batch, C H W)."""
+        batch, h = h.shape[:-1], h.reshape(-1, *self.map)
+        for block in self.blocks:
+            h = block(h)
+        return self.last(interpolate(silu(h), self.size)).reshape(*batch, -1)
+
+
+def between(shape: Sequence[int], output: Sequence[int], hidden: int, depth: int, *, key: Array) -> Net | MapNet:
+    """A network from one state of a hierarchy to the next, or to data: `Net` for vectors, `MapNet` for maps."""
+    if len(shape) == 1:
+        return Net(shape, prod(output), hidden, depth, norm=True, key=key)
+    return MapNet(shape, output, depth, key=key)
+
+
 def _zeros(layer: Linear | Conv) -> Linear | Conv:
     return jax.tree.map(jnp.zeros_like, layer)
 

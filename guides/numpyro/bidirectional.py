@@ -1,0 +1,47 @@
+"""Bidirectional inference: one latent of each layer on the way up from the data, the other on the way down."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+from jax import Array
+
+from ppl_models.parts.kinds import Count, Image, Positive, Whole
+
+from ..parts.factors import Families
+from ..parts.parents import TwoWays, two_ways
+from ..parts.starts import OfSite
+from .parts.conditionals import Conditionals, Reads, choose_evidence
+from .parts.guide import OrderedGuide, example_of, placed
+from .parts.units import prior_starts
+
+
+class Bidirectional(OrderedGuide):
+    """Port of `guides.Bidirectional`: same arguments and names of parameters; `key` seeds the weights."""
+
+    factors: Conditionals
+    order: tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        model: Callable,
+        *args: Any,
+        family: Families = "diagonal",
+        encoder: str | eqx.Module = "bottom-up",
+        parents: TwoWays = "apart",
+        evidence: Reads = "needed",
+        hidden: Count = 256,
+        depth: Whole = 1,
+        image: Image | None = None,
+        init_loc_fn: OfSite | None = None,
+        init_scale: Positive | None = None,
+        key: Array,
+    ) -> None:
+        args = example_of(type(self).__name__, model, args)
+        super().__init__(model, *args)
+        order, chosen = two_ways(self.layout, parents)
+        self.order = tuple(order)
+        self.layout = choose_evidence(self.layout, chosen, evidence)
+        starts = prior_starts(model, args, self.layout, init_loc_fn, init_scale)
+        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, starts=starts, key=key)
+        self.factors = placed(factors, model, args)
