@@ -4,6 +4,7 @@ from .faithful import Faithful as Faithful
 from .infused import Infused as Infused
 from .ladder import Ladder as Ladder
 from .mean_field import MeanField as MeanField
+from .merging import Merging as Merging
 from .parts.conditionals import Conditionals as Conditionals, choose_parents as choose_parents
 from .parts.guide import OrderedGuide as OrderedGuide, TopDownGuide as TopDownGuide
 from .self_reflective import SelfReflective as SelfReflective

@@ -10,6 +10,7 @@ from .layout import Layout
 
 Top = Literal["estimate", "product"]
 Bases = Literal["own", "prior"]
+MERGED = ""  # where a state that factors hand on is kept, among features by latent: no site has this name
 ENCODERS = ("separate", "shared", "bottom-up", "conv", "pyramid", "linear")
 
 
@@ -52,6 +53,19 @@ def check_finite(layout: Layout, finite: bool) -> None:
     if not finite:
         sites = ", ".join(layout.evidence_sites)
         raise ValueError(f"guide {layout.guide}: NaN or infinite values observed (sites {sites})")
+
+
+def check_merged(layout: Layout) -> None:
+    """Raise ValueError for latents that are not all in the plate of the data, or that read different data."""
+    keys = {name: layout.key(name) for name in layout.latents}
+    first = next(iter(keys))
+    for name, key in keys.items():
+        if key is None or key != keys[first]:
+            found = "no data" if key is None else f"other data than {first!r}"
+            raise ValueError(
+                f"guide {layout.guide}: found the site {name!r}, which reads {found}, want latents that all read the "
+                "same, in the plate of the data; try SelfReflective"
+            )
 
 
 def check_encoder(guide: str, spec: object, module: type, inputs: int, image: Sequence[int] | None) -> Sequence[int]:

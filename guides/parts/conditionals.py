@@ -114,18 +114,23 @@ class Conditionals(nn.Module):
         dtype = next((network.bias.dtype for network in networks), None)  # None: all factors are tied
         return encoded(self.layout, {key: evidence[key].to(dtype) for key in self.layout.sizes}, self.encoders)
 
-    def raw(self, name: str, encoded: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Tensor:
-        """The raw numbers of a factor, (*particles, *plates, count), from encoded evidence and upstream values."""
+    def inputs(self, name: str, encoded: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> list[Tensor]:
+        """What the network of a factor reads: its features of the evidence, if any, then its parents in R^n."""
         latent = self.layout.latents[name]
-        inputs = [encoded[name]] if name in encoded else []
+        found = [encoded[name]] if name in encoded else []
         for parent in (self.layout.latents[u] for u in self.parents[name]):
             value, facts = values[parent.name], parent.facts
             value = value if facts.is_real else biject_to(facts.support).inv(value)
             if (units := self.units(parent.name)) is not None:
                 value = units.read(value)
-            inputs.append(features(value, len(facts.unconstrained_shape), parent.plates, latent.shared_plates))
-        raw, units = getattr(self, self.plan[name].network)(*inputs), self.units(name)
-        return placed(raw if units is None else units.shifted(raw, inputs), latent)
+            found.append(features(value, len(facts.unconstrained_shape), parent.plates, latent.shared_plates))
+        return found
+
+    def raw(self, name: str, encoded: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Tensor:
+        """The raw numbers of a factor, (*particles, *plates, count), from encoded evidence and upstream values."""
+        inputs, units = self.inputs(name, encoded, values), self.units(name)
+        raw = getattr(self, self.plan[name].network)(*inputs)
+        return placed(raw if units is None else units.shifted(raw, inputs), self.layout.latents[name])
 
     def free(self, name: str, raw: Tensor) -> TorchDistributionMixin:
         """A factor of its own: one of the family in unconstrained coordinates, pushed to the support of the site."""

@@ -7,6 +7,7 @@ from .hierarchical_vae import HierarchicalVAE as HierarchicalVAE
 from .infusion import Infusion as Infusion
 from .linear_gaussian import LinearGaussian as LinearGaussian
 from .maf import MAF as MAF
+from .matnet import MatNet as MatNet
 from .nsf import NSF as NSF
 from .pixel_cnn import PixelCNN as PixelCNN
 from .pixel_vae import PixelVAE as PixelVAE

@@ -13,7 +13,7 @@ from pyro import poutine
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from guides import BottomUp, Faithful, Infused, Ladder, MeanField, SelfReflective
+from guides import Bidirectional, BottomUp, Faithful, Infused, Ladder, MeanField, Merging, SelfReflective
 from guides.parts import conditionals
 from ppl_models import DLGM, VAE, HierarchicalVAE, Infusion, LinearGaussian, PixelVAE, SequentialVAE, SeReVAE
 from ppl_models.inference import load, save
@@ -21,7 +21,15 @@ from ppl_models.inference.objectives.bounds import elbo
 from ppl_models.inference.pyro.passes.terms import terms
 from tests.helpers.cases import few
 
-GUIDES = (MeanField, BottomUp, Ladder, SelfReflective, Faithful)  # and Infused, for one model alone
+GUIDES = (
+    MeanField,
+    BottomUp,
+    Bidirectional,
+    Ladder,
+    SelfReflective,
+    Merging,
+    Faithful,
+)  # and Infused, for one model alone
 FAMILIES = ("diagonal", "rank-one", "full")
 LIKELIHOODS = ("bernoulli", "gaussian", "gaussian:0.5", "logistic:8")
 WIDTH, IMAGE, COLOUR = 16, (1, 4, 4), (3, 4, 4)

@@ -15,6 +15,7 @@ SIZES: dict[str, dict[str, Any]] = {  # of every model: tests fail for one witho
     "vamp-vae": {"event": WIDTH, "latent": 2, "layers": 2, "hidden": 4, "components": 3},
     "biva": {"event": WIDTH, "latent": (2, 2), "hidden": 4},
     "dlgm": {"event": WIDTH, "latent": (2, 2), "hidden": 4},
+    "matnet": {"event": WIDTH, "latent": (2, 2), "hidden": 4},
     "hierarchical-vae": {"event": WIDTH, "latent": (2, 2), "hidden": 4},
     "sere-vae": {"event": WIDTH, "layers": 2, "latent": 2, "hidden": 8},
     "sere-maf": {"event": WIDTH, "layers": 2, "latent": 2, "hidden": 8, "code_hidden": 4},

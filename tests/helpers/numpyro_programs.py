@@ -168,7 +168,7 @@ def masked(x, p):
 
 
 LABELS = torch.tensor([0, 2, 1, 1])
-ORDERED = ("BottomUp", "Faithful")
+ORDERED = ("BottomUp", "Bidirectional", "Faithful")
 TOP_DOWN = ("MeanField", "SelfReflective")
 PLAIN = {
     "schools": (schools, (noise(8), 1 + noise(8).abs()), ORDERED),

@@ -13,6 +13,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "HierarchicalVAE": {"event": 4, "latent": (2, 2), "hidden": 4},
     "Infusion": {"event": 4, "steps": 2, "hidden": 4},
     "LinearGaussian": {"event": 2, "latent": (1, 1)},
+    "BIVA": {"event": 4, "latent": (2, 2), "hidden": 4},
+    "MatNet": {"event": 4, "latent": (2, 2), "hidden": 4},
     "MAF": {"event": 4, "hidden": 4, "steps": 2},
     "NSF": {"event": 4, "hidden": 4, "steps": 2},
     "RealNVP": {"event": 4, "hidden": 4, "steps": 2},
@@ -23,7 +25,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "SeReVAE": {"event": 4, "layers": 2, "latent": 2, "hidden": 4},
     "SequentialVAE": {"event": 4, "steps": 2, "latent": 2, "hidden": 4},
 }
-GUIDES = "BottomUp", "Faithful", "Infused", "Ladder", "MeanField", "SelfReflective"
+GUIDES = "Bidirectional", "BottomUp", "Faithful", "Infused", "Ladder", "MeanField", "Merging", "SelfReflective"
 SHORT = {"steps": 1, "batch_size": 4, "progress": False, "compile": False}
 X = np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 0, 1]]
 

@@ -53,6 +53,26 @@ def test_elbo_and_free_bits_by_hand():
     close(free_bits(t, torch.tensor(0.25), nats=0.5, per="unit"), -4 - 0.25 * 3.0)
 
 
+def test_free_bits_by_sample_floor_every_draw():
+    t = by_hand()
+    # z1: 1.1, 2.3, 3.0, 2.0; z2: 0.2, 0.4, 0.3, 0.3
+    close(free_bits(t, nats=2.0, per="sample"), -4 - (2 + 2.3 + 3 + 2) / 4 - 2)
+    close(free_bits(t, 0.5, nats=0.3, per="sample"), -4 - 0.5 * (2.1 + (0.3 + 0.4 + 0.3 + 0.3) / 4))
+    close(free_bits(by_hand(kl=dict.fromkeys(t.kl, torch.zeros(2, 2))), nats=0.0, per="sample"), -6.4)  # never closed
+    leaf = torch.tensor([[0.5, 3.0]], requires_grad=True)
+    one = by_hand(log_q={**t.log_q, "z2": leaf}, log_p={**t.log_p, "z2": torch.zeros(1, 2)})
+    (slope,) = torch.autograd.grad(free_bits(one, nats=2.0, per="sample"), leaf)
+    torch.testing.assert_close(slope, torch.tensor([[0.0, -0.5]]))
+    g = torch.tensor([[0.3], [0.5]])  # a shared site has one draw for all data
+    shared = {"kl": {**t.kl, "g": g}, "log_q": {**t.log_q, "g": g}, "log_p": {**t.log_p, "g": 0 * g}}
+    shared = by_hand(**shared, shared=frozenset({"g"}), units=None)
+    close(free_bits(shared, data_size=10, nats=0.4, per="sample"), -4 - 2.1 - 0.4 - 0.45 / 10)
+    scaled = {key: {n: 3 * v for n, v in getattr(t, key).items()} for key in ("log_likelihood", "log_p", "log_q", "kl")}
+    close(free_bits(by_hand(**scaled, full_size=6), nats=2.0, per="sample"), -4 - 2.325 - 2)
+    free = by_hand(kl={**t.kl, "f": 0.1 * torch.ones(2, 2)}, auxiliary=frozenset({"f"}))
+    close(free_bits(free, nats=2.0, per="sample"), -4 - 2.325 - 2 - 0.1)
+
+
 def softly(kl: float, nats: float, width: float) -> float:
     return nats + width * math.log1p(math.exp((kl - nats) / width))
 
@@ -139,7 +159,7 @@ def test_with_a_shared_site_all_data_have_one_weight():
 @pytest.mark.parametrize(
     ("objective", "words"),
     [
-        (partial(free_bits, per="site"), "free_bits: found per='site', want 'layer' or 'unit'"),
+        (partial(free_bits, per="site"), "free_bits: found per='site', want one of 'layer', 'unit', 'sample'"),
         (partial(soft_free_bits, per=""), "soft_free_bits: found per='', want"),
         (partial(free_bits, nats=-1.0), "free_bits: found nats=-1.0, want at least 0"),
         (partial(free_bits, nats=math.nan), "found nats=nan"),

@@ -33,6 +33,7 @@ OBJECTIVES: dict[str, tuple[Callable, dict[str, Any]]] = {
     "elbo, sampled": (elbo, {"analytic": False}),
     "free bits": (free_bits, {}),
     "free bits, by unit": (partial(free_bits, per="unit"), {}),
+    "free bits, by sample": (partial(free_bits, per="sample"), {}),
     "soft free bits": (soft_free_bits, {}),
     "importance weighted": (importance_weighted, {}),
     "doubly reparametrized": (importance_weighted, {"gradient": "doubly-reparametrized"}),

@@ -124,18 +124,23 @@ class Conditionals(eqx.Module):
         read = {key: evidence[key] if dtype is None else evidence[key].astype(dtype) for key in self.layout.sizes}
         return encoded(self.layout, read, self.encoders)
 
-    def raw(self, name: str, encoded: Mapping[str, Array], values: Mapping[str, Array]) -> Array:
-        """The raw numbers of a factor, (*particles, *plates, count), from encoded evidence and upstream values."""
+    def inputs(self, name: str, encoded: Mapping[str, Array], values: Mapping[str, Array]) -> list[Array]:
+        """What the network of a factor reads: its features of the evidence, if any, then its parents in R^n."""
         latent = self.layout.latents[name]
-        inputs = [encoded[name]] if name in encoded else []
+        found = [encoded[name]] if name in encoded else []
         for parent in (self.layout.latents[u] for u in self.parents[name]):
             value, facts = values[parent.name], parent.facts
             value = value if facts.is_real else biject_to(facts.support).inv(value)
             if (units := self.units(parent.name)) is not None:
                 value = units.read(value)
-            inputs.append(features(value, len(facts.unconstrained_shape), parent.plates, latent.shared_plates))
-        raw, units = self._network(name)(*inputs), self.units(name)
-        return in_plates(raw if units is None else units.shifted(raw, inputs), latent)
+            found.append(features(value, len(facts.unconstrained_shape), parent.plates, latent.shared_plates))
+        return found
+
+    def raw(self, name: str, encoded: Mapping[str, Array], values: Mapping[str, Array]) -> Array:
+        """The raw numbers of a factor, (*particles, *plates, count), from encoded evidence and upstream values."""
+        inputs, units = self.inputs(name, encoded, values), self.units(name)
+        raw = self._network(name)(*inputs)
+        return in_plates(raw if units is None else units.shifted(raw, inputs), self.layout.latents[name])
 
     def free(self, name: str, raw: Array) -> Distribution:
         """A factor of its own: one of the family in unconstrained coordinates, pushed to the support of the site."""

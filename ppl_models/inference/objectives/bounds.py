@@ -7,6 +7,7 @@ write yours with operators and the methods that tensors and arrays share (`value
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from math import log
 from typing import Literal, Protocol
 
@@ -68,11 +69,13 @@ def free_bits(
     data_size: Count | None = None,
     *,
     nats: NotNegative = 0.5,
-    per: Per = "layer",
+    per: Literal["layer", "unit", "sample"] = "layer",
 ) -> Array:
     """The evidence lower bound in which no group of latents gains by a divergence below `nats`, in nats per datum.
 
         E_q [log p(x | z)] - beta * sum_j max(nats, mean_n KL_jn),       mean over data and particles inside the maximum
+
+    With per="sample" the maximum is taken before the mean, of log q - log p of every draw: max(nats, log q - log p).
 
     The gradient of a group below the floor is zero: it may use that many nats for nothing. `beta` weighs the floored
     divergences, so that a warm-up changes no floor. A shared site has one divergence, and so one floor, for all data:
@@ -81,13 +84,21 @@ def free_bits(
     Args:
         terms, beta, data_size: as for `elbo`.
         nats: the floor of a group.
-        per: "layer", a group for each latent site, or "unit", one for each coordinate (see `Terms.kl_units`).
+        per: "layer", a group for each latent site; "unit", one for each coordinate (see `Terms.kl_units`); or "sample",
+            one for each draw of a site for each datum.
 
     Raises:
         ValueError: another word for per, a negative floor; per="unit" with a factor that is no product.
 
-    Source: Kingma et al. 2016 (arXiv 1606.04934), appendix C.8, eq. 15.
+    Source: Kingma et al. 2016 (arXiv 1606.04934), appendix C.8, eq. 15; by sample Maaloe et al. 2019 (arXiv
+    1902.02102) in the authors' code, with 2 nats.
     """
+    if per == "sample":
+        scale = (terms.full_size or terms.seen) / terms.seen  # of the local terms of a program that subsamples
+        own = [name for name in terms.kl if name not in terms.auxiliary]
+        floors = {name: nats * (1 if name in terms.shared else scale) for name in own}
+        floored = {name: _floor(terms.log_q[name] - terms.log_p[name], floor) for name, floor in floors.items()}
+        return elbo(replace(terms, kl=terms.kl | floored), beta, data_size)
     return with_groups(terms, beta, data_size, per, lambda _, kl: _floor(kl, nats))
 
 
