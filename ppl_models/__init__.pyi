@@ -1,6 +1,7 @@
 from .biva import BIVA as BIVA
 from .dlgm import DLGM as DLGM
 from .glow import Glow as Glow
+from .hierarchical_pixel_vae import HierarchicalPixelVAE as HierarchicalPixelVAE
 from .hierarchical_vae import HierarchicalVAE as HierarchicalVAE
 from .infusion import Infusion as Infusion
 from .linear_gaussian import LinearGaussian as LinearGaussian

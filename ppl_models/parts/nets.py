@@ -266,3 +266,29 @@ def between(shape: Sequence[int], output: Sequence[int], hidden: int, depth: int
     if len(shape) == 1:
         return Net(shape, prod(output), hidden, depth, norm=True)
     return MapNet(shape, output, depth)
+    """A map to a larger one of features: a 3 x 3 convolution, then residual blocks at each size on the way.
+        map: (channels, height, width) of the input, given as flat rows.
+        output: channels.
+        sizes: (height, width) of the maps on the way (nearest neighbour), the output's last.
+        channels: of them.
+        depth: residual blocks at each size.
+    def __init__(
+        self,
+        map: Sequence[int],  # noqa: A002
+        output: int,
+        sizes: Sequence[tuple[int, ...]],
+        channels: int = 16,
+        depth: int = 1,
+    ) -> None:
+        self.map, self.sizes, self.depth = tuple(map), list(sizes), depth
+        self.first = nn.Conv2d(map[0], channels, 3, padding=1)
+        self.blocks = nn.ModuleList(ConvBlock(channels) for _ in sizes for _ in range(depth))
+        self.last = nn.Conv2d(channels, output, 3, padding=1)
+    def forward(self, z: Tensor) -> Tensor:
+        """(*batch, channels * height * width) -> (*batch, output * height' * width')."""
+        h = self.first(z.reshape(-1, *self.map))
+        for i, size in enumerate(self.sizes):
+            h = interpolate(h, size=size)
+            for block in self.blocks[i * self.depth : (i + 1) * self.depth]:
+                h = block(h)
+        return self.last(silu(h)).reshape(*z.shape[:-1], -1)

@@ -40,9 +40,12 @@ class GatedLayer(nn.Module):
         context: width of c; 0 for none.
         radius: w.
         first: whether it reads the image.
+        maps: whether each pixel has a c of its own.
     """
 
-    def __init__(self, inputs: int, channels: int, context: int, radius: int, first: bool = False) -> None:
+    def __init__(
+        self, inputs: int, channels: int, context: int, radius: int, first: bool = False, maps: bool = False
+    ) -> None:
         super().__init__()
         self.radius, self.first = radius, first
         seen = radius if first else radius + 1
@@ -50,18 +53,20 @@ class GatedLayer(nn.Module):
         self.horizontal = nn.Conv2d(inputs, 2 * channels, (1, seen), bias=False)
         self.down = nn.Conv2d(2 * channels, 2 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
-        self.bias = nn.Linear(context, 4 * channels, bias=False) if context else None
-        self.channels = channels
+        self.channels, self.bias = channels, None
+        if context:
+            wide = 4 * channels
+            self.bias = nn.Conv2d(context, wide, 1, bias=False) if maps else nn.Linear(context, wide, bias=False)
 
     def biases(self, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of the vertical and of the horizontal stack, (n, 2 channels) each."""
+        """Those of the vertical and of the horizontal stack, (n, 2 channels, 1, 1) each, or of every pixel its own."""
         both = context.new_zeros(len(context), 4 * self.channels) if self.bias is None else self.bias(context)
-        return both.chunk(2, 1)
+        return (both if both.dim() == 4 else both[..., None, None]).chunk(2, 1)
 
     def forward(self, v: Tensor, h: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """v, h (n, inputs, height, width), context (n, context) -> v', h' (n, channels, height, width)."""
+        """v, h (n, inputs, height, width), c (n, context) or a map of it -> v', h' (n, channels, height, width)."""
         w = self.radius
-        above, left = (bias[..., None, None] for bias in self.biases(context))
+        above, left = self.biases(context)
         if self.first:  # neither its own row nor its own pixel
             v, h = v[..., :-1, :], h[..., :-1]
         a = self.vertical(pad(v, (w, w, w, 0))) + above
@@ -84,11 +89,12 @@ class PixelCNN(nn.Module):
             away.
         window: an integer r in place of radius: a pixel sees those of the r rows above it and the r columns on either
             side, and no others, however many layers there are (the others are 1 x 1).
+        maps: whether each pixel has a context vector of its own: a map (context, height, width), given as a flat row.
 
     Raises:
         ValueError: a size that is not a positive integer.
 
-    Source: van den Oord et al. 2016 (arXiv 1606.05328), eq. 2 and 4; the window after Chen et al. 2017
+    Source: van den Oord et al. 2016 (arXiv 1606.05328), eq. 2, 4, and 5 for maps; the window after Chen et al. 2017
     (arXiv 1611.02731), section 3.1, where the receptive field of the decoder is kept small.
     """
 
@@ -101,19 +107,22 @@ class PixelCNN(nn.Module):
         layers: Count = 12,
         radius: Count = 3,
         window: Count | None = None,
+        maps: bool = False,
     ) -> None:
         super().__init__()
         self.image = tuple(image)
+        self.context = (context, *self.image[1:]) if maps else (context,)
         first = window or radius
         later = 1 if window is None else 0
-        self.layers = nn.ModuleList([GatedLayer(self.image[0], channels, context, first, first=True)])
-        self.layers.extend(GatedLayer(channels, channels, context, later) for _ in range(layers - 1))
+        self.layers = nn.ModuleList([GatedLayer(self.image[0], channels, context, first, True, maps)])
+        self.layers.extend(GatedLayer(channels, channels, context, later, maps=maps) for _ in range(layers - 1))
         self.inner = nn.Conv2d(channels, channels, 1)
         self.last = nn.Conv2d(channels, output, 1)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """Images (n, channels, height, width), context (n, context) -> (n, height, width, output)."""
+        """Images (n, channels, height, width), context (n, values of it) -> (n, height, width, output)."""
         v = h = x
+        context = context.reshape(len(context), *self.context)
         for layer in self.layers:
             v, h = layer(v, h, context)
         return self.last(relu(self.inner(relu(h)))).permute(0, 2, 3, 1)
@@ -127,7 +136,7 @@ class PixelCNN(nn.Module):
         time waiting for each other, twenty thousand times.
 
         Args:
-            context: (n, context).
+            context: (n, values of it).
             draw: from the numbers of a pixel, (n, output), to its values, (n, channels).
 
         Returns:
@@ -148,17 +157,19 @@ class PixelCNN(nn.Module):
         # what each layer reads, with the zeros above and on both sides
         pads = [layer.radius for layer in self.layers]
         rows = [context.new_zeros(n, c, height + w, width + 2 * w) for c, w in zip(sizes, pads, strict=False)]
-        biases = [layer.biases(context) for layer in self.layers]
+        context = context.reshape(len(context), *self.context)
+        # one that all pixels share has one row, and one column, which are those of every pixel
+        biases = [[bias.expand(-1, -1, height, -1) for bias in layer.biases(context)] for layer in self.layers]
         weights = [layer.horizontal.weight.squeeze(2).transpose(1, 2).flatten(1).T for layer in self.layers]
         outs = [(layer.out.weight.flatten(1).T, layer.out.bias) for layer in self.layers]
         inner, last = ((layer.weight.flatten(1).T, layer.bias) for layer in (self.inner, self.last))
         for r in range(height):
             above = []  # of each layer, what its horizontal stack takes from the vertical one, (width, n, 2 channels)
             for i, layer in enumerate(self.layers):
-                w, (bias, left) = pads[i], biases[i]
+                bias, left = (each[:, :, r : r + 1] for each in biases[i])
                 seen = rows[i][:, :, r : r + layer.vertical.kernel_size[0]]
-                a = layer.vertical(seen) + bias[..., None, None]
-                above.append((layer.down(a) + left[..., None, None])[:, :, 0].permute(2, 0, 1).contiguous())
+                a = layer.vertical(seen) + bias
+                above.append((layer.down(a) + left)[:, :, 0].permute(2, 0, 1).contiguous())
                 if i + 1 < len(pads):
                     w = pads[i + 1]
                     rows[i + 1][:, :, r + w, w : w + width] = gate(a, 1)[:, :, 0]

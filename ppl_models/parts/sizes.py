@@ -253,6 +253,22 @@ def code_sizes(owner: str, latent: Any, image: Sequence[int] | None) -> list[int
     return list(given)
 
 
+def map_sizes(owner: str, latent: Sequence[int], image: Sequence[int]) -> list[tuple[int, ...]]:
+    """(height, width) of a map of latents, a quarter of the image's and rounded up; then of the half, and of the image.
+
+    Raises:
+        ValueError: other than two latents, a vector and the channels of the map.
+
+    >>> map_sizes("HierarchicalPixelVAE", (512, 64), (3, 32, 32))
+    [(8, 8), (16, 16), (32, 32)]
+    """
+    if len(latent) != 2:
+        raise ValueError(f"{owner}: found latent={tuple(latent)}, want two sizes; try (512, 64), a vector and channels")
+    full = tuple(image[1:])
+    half = tuple((side + 1) // 2 for side in full)
+    return [tuple((side + 1) // 2 for side in half), half, full]
+
+
 class _Rows(Number):
     """A count of data, in words of its own."""
 

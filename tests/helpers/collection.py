@@ -21,6 +21,7 @@ SIZES: dict[str, dict[str, Any]] = {  # of every model: tests fail for one witho
     "sere-maf": {"event": WIDTH, "layers": 2, "latent": 2, "hidden": 8, "code_hidden": 4},
     "linear-gaussian": {"event": WIDTH, "latent": (2, 2)},
     "pixel-vae": {"event": (1, 2, 3), "latent": 2, "hidden": 4, "depth": 2, "radius": 1},
+    "hierarchical-pixel-vae": {"event": (1, 2, 3), "latent": (2, 1), "hidden": 4, "depth": 2, "radius": 1},
     "sequential-vae": {"event": WIDTH, "steps": 2, "latent": 2, "hidden": 4},
     "infusion": {"event": WIDTH, "steps": 2, "hidden": 4},
     "maf": {"event": WIDTH, "hidden": 8, "steps": 2},

@@ -21,6 +21,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "Glow": {"event": (1, 4, 4), "hidden": 4, "steps": 2},
     "PixelCNN": {"event": (1, 4, 4), "hidden": 4, "depth": 1},
     "PixelVAE": {"event": (1, 4, 4), "latent": 2, "hidden": 4, "depth": 1},
+    "HierarchicalPixelVAE": {"event": (1, 4, 4), "latent": (2, 1), "hidden": 4, "depth": 1},
     "SeReMAF": {"event": 4, "layers": 2, "latent": 2, "hidden": 4, "code_hidden": 4},
     "SeReVAE": {"event": 4, "layers": 2, "latent": 2, "hidden": 4},
     "SequentialVAE": {"event": 4, "steps": 2, "latent": 2, "hidden": 4},

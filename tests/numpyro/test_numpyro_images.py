@@ -72,11 +72,11 @@ def test_a_kernel_may_be_rectangular_and_without_a_bias():
     close(ours(*jnps(x)), theirs(x))
 
 
-@pytest.mark.parametrize("options", [{"radius": 2}, {"window": 2}, {"radius": 1, "layers": 1}])
+@pytest.mark.parametrize("options", [{"radius": 2}, {"window": 2}, {"radius": 1, "layers": 1}, {"maps": True}])
 def test_the_pixelcnn_is_torchs(options):
     args, options = ((3, 4, 5), 7, 2), {"channels": 3, "layers": 3, **options}
     theirs, ours = twins(torch_pixelcnn.PixelCNN(*args, **options), pixelcnn.PixelCNN(*args, **options, key=KEY))
-    x, context = torch.randn(6, 3, 4, 5), torch.randn(6, 2)
+    x, context = torch.randn(6, 3, 4, 5), torch.randn(6, 40 if "maps" in options else 2)
     assert ours.output == 7
     close(quick(call)(ours, *jnps(x, context)), theirs(x, context))
     # drawn pixel by pixel: each from the very numbers that a full pass over the finished image has there

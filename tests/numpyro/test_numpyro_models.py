@@ -49,6 +49,7 @@ BUILD = {
         {"hidden": 4, "depth": 2, "radius": 1, "likelihood": "logistic:16", "components": 2},
     ),
     "pixels, real": ("PixelVAE", ((2, 2, 2), 2), {"hidden": 4, "depth": 1, "likelihood": "gaussian:0.3"}),
+    "pixels, two levels": ("HierarchicalPixelVAE", ((1, 3, 5), (2, 2)), {"hidden": 4, "depth": 2, "radius": 1}),
     "sequential": (
         "SequentialVAE",
         (12, 3, 2),

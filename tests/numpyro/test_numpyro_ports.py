@@ -33,6 +33,8 @@ KEY, ROWS = jax.random.key(0), 4
 OFTEN = (*(("hierarchical-vae", "ladder"), ("sere-vae", "self-reflective"), ("infusion", "infused")),)
 PARTS = ("bijectors", "distributions", "ladder", "likelihoods", "nets", "pixelcnn", "pixels", "vamp")
 FLOWS = ("flows.autoregressive", "flows.densities", "flows.images", "flows.priors")
+PARTS = ("bijectors", "distributions", "ladder", "likelihoods", "nets", "pixelcnn", "pixels")
+FLOWS = ("flows.autoregressive", "flows.densities", "flows.images", "flows.priors", "flows.raster")
 
 
 # every program has a port

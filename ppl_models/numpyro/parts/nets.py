@@ -256,6 +256,32 @@ def between(shape: Sequence[int], output: Sequence[int], hidden: int, depth: int
     if len(shape) == 1:
         return Net(shape, prod(output), hidden, depth, norm=True, key=key)
     return MapNet(shape, output, depth, key=key)
+    first: Conv
+    sizes: tuple[tuple[int, ...], ...] = eqx.field(static=True)
+    depth: int = eqx.field(static=True)
+    def __init__(
+        self,
+        map: Sequence[int],  # noqa: A002
+        output: int,
+        sizes: Sequence[tuple[int, ...]],
+        channels: int = 16,
+        depth: int = 1,
+        *,
+        key: Array,
+    ) -> None:
+        self.map, self.sizes, self.depth = tuple(map), tuple(sizes), depth
+        first, last, *keys = jax.random.split(key, 2 + len(sizes) * depth)
+        self.first = Conv(map[0], channels, 3, padding=1, key=first)
+        self.blocks = tuple(ConvBlock(channels, key=own) for own in keys)
+        self.last = Conv(channels, output, 3, padding=1, key=last)
+    def __call__(self, z: Array) -> Array:
+        """(*batch, channels * height * width) -> (*batch, output * height' * width')."""
+        h = self.first(z.reshape(-1, *self.map))
+        for i, size in enumerate(self.sizes):
+            h = interpolate(h, size)
+            for block in self.blocks[i * self.depth : (i + 1) * self.depth]:
+                h = block(h)
+        return self.last(silu(h)).reshape(*z.shape[:-1], -1)
 
 
 def _zeros(layer: Linear | Conv) -> Linear | Conv:

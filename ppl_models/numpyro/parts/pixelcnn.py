@@ -27,13 +27,21 @@ class GatedLayer(eqx.Module):
     horizontal: Conv
     down: Conv
     out: Conv
-    bias: Linear | None
+    bias: Linear | Conv | None
     channels: int = eqx.field(static=True)
     radius: int = eqx.field(static=True)
     first: bool = eqx.field(static=True)
 
     def __init__(
-        self, inputs: int, channels: int, context: int, radius: int, first: bool = False, *, key: Array
+        self,
+        inputs: int,
+        channels: int,
+        context: int,
+        radius: int,
+        first: bool = False,
+        maps: bool = False,
+        *,
+        key: Array,
     ) -> None:
         self.radius, self.first, self.channels = radius, first, channels
         keys = jax.random.split(key, 5)
@@ -41,7 +49,10 @@ class GatedLayer(eqx.Module):
         self.horizontal = Conv(inputs, 2 * channels, (1, self.seen), bias=False, key=keys[1])
         self.down = Conv(2 * channels, 2 * channels, 1, key=keys[2])
         self.out = Conv(channels, channels, 1, key=keys[3])
-        self.bias = Linear(context, 4 * channels, bias=False, key=keys[4]) if context else None
+        self.bias, wide = None, 4 * channels
+        if context:
+            own = keys[4]
+            self.bias = Conv(context, wide, 1, bias=False, key=own) if maps else Linear(context, wide, False, key=own)
 
     @property
     def seen(self) -> int:
@@ -49,15 +60,15 @@ class GatedLayer(eqx.Module):
         return self.radius if self.first else self.radius + 1
 
     def biases(self, context: Array) -> list[Array]:
-        """Those of the vertical and of the horizontal stack, (n, 2 channels) each."""
+        """Those of the vertical and of the horizontal stack, (n, 2 channels, 1, 1) each, or of every pixel its own."""
         none = self.bias is None
         both = jnp.zeros((len(context), 4 * self.channels), context.dtype) if none else self.bias(context)
-        return jnp.split(both, 2, 1)
+        return jnp.split(both if both.ndim == 4 else both[..., None, None], 2, 1)
 
     def __call__(self, v: Array, h: Array, context: Array) -> tuple[Array, Array]:
-        """v, h (n, inputs, height, width), context (n, context) -> v', h' (n, channels, height, width)."""
+        """v, h (n, inputs, height, width), c (n, context) or a map of it -> v', h' (n, channels, height, width)."""
         w = self.radius
-        above, left = (bias[..., None, None] for bias in self.biases(context))
+        above, left = self.biases(context)
         if self.first:  # neither its own row nor its own pixel
             v, h = v[..., :-1, :], h[..., :-1]
         a = self.vertical(jnp.pad(v, ((0, 0), (0, 0), (w, 0), (w, w)))) + above
@@ -74,6 +85,7 @@ class PixelCNN(eqx.Module):
     inner: Conv
     last: Conv
     image: tuple[int, ...] = eqx.field(static=True)
+    context: tuple[int, ...] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -84,15 +96,17 @@ class PixelCNN(eqx.Module):
         layers: Count = 12,
         radius: Count = 3,
         window: Count | None = None,
+        maps: bool = False,
         *,
         key: Array,
     ) -> None:
         self.image = tuple(image)
+        self.context = (context, *self.image[1:]) if maps else (context,)
         first = window or radius
         later = 1 if window is None else 0
         *keys, inner, last = jax.random.split(key, layers + 2)
-        start = GatedLayer(self.image[0], channels, context, first, first=True, key=keys[0])
-        self.layers = (start, *(GatedLayer(channels, channels, context, later, key=k) for k in keys[1:]))
+        start = GatedLayer(self.image[0], channels, context, first, True, maps, key=keys[0])
+        self.layers = (start, *(GatedLayer(channels, channels, context, later, maps=maps, key=k) for k in keys[1:]))
         self.inner = Conv(channels, channels, 1, key=inner)
         self.last = Conv(channels, output, 1, key=last)
 
@@ -102,8 +116,9 @@ class PixelCNN(eqx.Module):
         return len(self.last.weight)
 
     def __call__(self, x: Array, context: Array) -> Array:
-        """Images (n, channels, height, width), context (n, context) -> (n, height, width, output)."""
+        """Images (n, channels, height, width), context (n, values of it) -> (n, height, width, output)."""
         v = h = x
+        context = context.reshape(len(context), *self.context)
         for layer in self.layers:
             v, h = layer(v, h, context)
         return self.last(relu(self.inner(relu(h)))).transpose(0, 2, 3, 1)
@@ -113,7 +128,7 @@ class PixelCNN(eqx.Module):
         """Images (n, channels, height, width) drawn pixel by pixel, what each layer has computed kept; no gradient.
 
         Args:
-            context: (n, context).
+            context: (n, values of it).
             draw: from a key and the numbers of a pixel, (n, output), to its values, (n, channels). Of a pytree, such as
                 a `jax.tree_util.Partial`, the loop is compiled once for all of one structure.
             key: of the draws.
@@ -123,6 +138,7 @@ class PixelCNN(eqx.Module):
         )
         (depth, height, width), n, layers = net.image, len(context), net.layers
         sizes = [depth, *(len(layer.out.weight) for layer in layers[:-1])]
+        context = context.reshape(n, *net.context)
         biases = [layer.biases(context) for layer in layers]
         # products of channels, the last dim of everything here: in a loop XLA's convolutions take ten times as long
         vertical, horizontal, down, out = (
@@ -135,10 +151,12 @@ class PixelCNN(eqx.Module):
 
         def row(rows: list[Array], r: Array) -> tuple[list[Array], Array]:
             rows, above, v = list(rows), [], None  # above: what the horizontal stack takes from the vertical one
-            for i, (layer, (bias, left)) in enumerate(zip(layers, biases, strict=True)):
+            for i, (layer, both) in enumerate(zip(layers, biases, strict=True)):
+                # of the row, (n, width or 1, 2 channels): one that all pixels share has one row
+                bias, left = (each[:, :, r % each.shape[2]].swapaxes(1, 2) for each in both)
                 seen = rows[i] if layer.first else jnp.concatenate([rows[i], v[:, None]], 1)
-                a = vertical[i](_windows(seen, layer.radius)) + bias[:, None]
-                above.append((down[i](a) + left[:, None]).swapaxes(0, 1))
+                a = vertical[i](_windows(seen, layer.radius)) + bias
+                above.append((down[i](a) + left).swapaxes(0, 1))
                 rows[i], v = rows[i] if layer.first else seen[:, 1:], gate(a, -1)
 
             def pixel(pixels: list[Array], at: tuple[list[Array], Array]) -> tuple[list[Array], Array]:
