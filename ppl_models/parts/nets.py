@@ -237,41 +237,16 @@ class ConvNet(nn.Module):
 
 
 class MapNet(nn.Module):
-    """A map to a map of another size, both given as flat rows: the counterpart of `Net` between maps.
-
-        h <- ConvBlock(h), depth times;   output = conv(resized(silu(h))), 3 x 3, nearest neighbour
+    """A map to a larger one of features: a 3 x 3 convolution, then residual blocks at each size on the way.
 
     Args:
-        map: (channels, height, width) of the input.
-        output: (channels, height, width) of the output.
-        depth: number of blocks.
-    """
-
-    def __init__(self, map: Sequence[int], output: Sequence[int], depth: int = 1) -> None:
-        super().__init__()
-        self.map, self.size = tuple(map), tuple(output[1:])
-        self.blocks = nn.ModuleList(ConvBlock(map[0]) for _ in range(depth))
-        self.last = nn.Conv2d(map[0], output[0], 3, padding=1)
-
-    def forward(self, h: Tensor) -> Tensor:
-        """(*batch, c h w) -> (*batch, C H W)."""
-        batch, h = h.shape[:-1], h.reshape(-1, *self.map)
-        for block in self.blocks:
-            h = block(h)
-        return self.last(interpolate(silu(h), size=self.size)).reshape(*batch, -1)
-
-
-def between(shape: Sequence[int], output: Sequence[int], hidden: int, depth: int) -> Net | MapNet:
-    """A network from one state of a hierarchy to the next, or to data: `Net` for vectors, `MapNet` for maps."""
-    if len(shape) == 1:
-        return Net(shape, prod(output), hidden, depth, norm=True)
-    return MapNet(shape, output, depth)
-    """A map to a larger one of features: a 3 x 3 convolution, then residual blocks at each size on the way.
         map: (channels, height, width) of the input, given as flat rows.
         output: channels.
         sizes: (height, width) of the maps on the way (nearest neighbour), the output's last.
         channels: of them.
         depth: residual blocks at each size.
+    """
+
     def __init__(
         self,
         map: Sequence[int],  # noqa: A002
@@ -280,10 +255,12 @@ def between(shape: Sequence[int], output: Sequence[int], hidden: int, depth: int
         channels: int = 16,
         depth: int = 1,
     ) -> None:
+        super().__init__()
         self.map, self.sizes, self.depth = tuple(map), list(sizes), depth
         self.first = nn.Conv2d(map[0], channels, 3, padding=1)
         self.blocks = nn.ModuleList(ConvBlock(channels) for _ in sizes for _ in range(depth))
         self.last = nn.Conv2d(channels, output, 3, padding=1)
+
     def forward(self, z: Tensor) -> Tensor:
         """(*batch, channels * height * width) -> (*batch, output * height' * width')."""
         h = self.first(z.reshape(-1, *self.map))
@@ -292,3 +269,10 @@ def between(shape: Sequence[int], output: Sequence[int], hidden: int, depth: int
             for block in self.blocks[i * self.depth : (i + 1) * self.depth]:
                 h = block(h)
         return self.last(silu(h)).reshape(*z.shape[:-1], -1)
+
+
+def between(shape: Sequence[int], output: Sequence[int], hidden: int, depth: int) -> Net | MapNet:
+    """A network from one state of a hierarchy to the next, or to data: `Net` for vectors, `MapNet` for maps."""
+    if len(shape) == 1:
+        return Net(shape, prod(output), hidden, depth, norm=True)
+    return MapNet(shape, output[0], [tuple(output[1:])], shape[0], depth)

@@ -232,33 +232,13 @@ class ConvNet(eqx.Module):
 class MapNet(eqx.Module):
     """Port of `ppl_models.parts.nets.MapNet`; `key` seeds the weights."""
 
+    first: Conv
     blocks: tuple[ConvBlock, ...]
     last: Conv
     map: tuple[int, ...] = eqx.field(static=True)
-    size: tuple[int, ...] = eqx.field(static=True)
-
-    def __init__(self, map: Sequence[int], output: Sequence[int], depth: int = 1, *, key: Array) -> None:
-        self.map, self.size = tuple(map), tuple(output[1:])
-        own, *keys = jax.random.split(key, depth + 1)
-        self.blocks = tuple(ConvBlock(map[0], key=k) for k in keys)
-        self.last = Conv(map[0], output[0], 3, padding=1, key=own)
-
-    def __call__(self, h: Array) -> Array:
-        """(*batch, c h w) -> (*batch, C H W)."""
-        batch, h = h.shape[:-1], h.reshape(-1, *self.map)
-        for block in self.blocks:
-            h = block(h)
-        return self.last(interpolate(silu(h), self.size)).reshape(*batch, -1)
-
-
-def between(shape: Sequence[int], output: Sequence[int], hidden: int, depth: int, *, key: Array) -> Net | MapNet:
-    """A network from one state of a hierarchy to the next, or to data: `Net` for vectors, `MapNet` for maps."""
-    if len(shape) == 1:
-        return Net(shape, prod(output), hidden, depth, norm=True, key=key)
-    return MapNet(shape, output, depth, key=key)
-    first: Conv
     sizes: tuple[tuple[int, ...], ...] = eqx.field(static=True)
     depth: int = eqx.field(static=True)
+
     def __init__(
         self,
         map: Sequence[int],  # noqa: A002
@@ -274,6 +254,7 @@ def between(shape: Sequence[int], output: Sequence[int], hidden: int, depth: int
         self.first = Conv(map[0], channels, 3, padding=1, key=first)
         self.blocks = tuple(ConvBlock(channels, key=own) for own in keys)
         self.last = Conv(channels, output, 3, padding=1, key=last)
+
     def __call__(self, z: Array) -> Array:
         """(*batch, channels * height * width) -> (*batch, output * height' * width')."""
         h = self.first(z.reshape(-1, *self.map))
@@ -282,6 +263,13 @@ def between(shape: Sequence[int], output: Sequence[int], hidden: int, depth: int
             for block in self.blocks[i * self.depth : (i + 1) * self.depth]:
                 h = block(h)
         return self.last(silu(h)).reshape(*z.shape[:-1], -1)
+
+
+def between(shape: Sequence[int], output: Sequence[int], hidden: int, depth: int, *, key: Array) -> Net | MapNet:
+    """A network from one state of a hierarchy to the next, or to data: `Net` for vectors, `MapNet` for maps."""
+    if len(shape) == 1:
+        return Net(shape, prod(output), hidden, depth, norm=True, key=key)
+    return MapNet(shape, output[0], [tuple(output[1:])], shape[0], depth, key=key)
 
 
 def _zeros(layer: Linear | Conv) -> Linear | Conv:
