@@ -47,6 +47,9 @@ class SeReVAE(Program):
         prior: "learned", mu_l and sigma_l as above; "standard", eps_l ~ N(0, I) in every layer, so that the bijections
             alone tie the codes (the SeRe-IAF, with `family="iaf"` in the guide); or "vamp", as "learned", but z_1,
             without a bijection, is from the mixture of an encoder's densities at 500 pseudo-inputs, `VampPrior`.
+        feedback: whether later layers read z_{l-1}. Without it the prior and the bijection of every layer are constants
+            as in layer 1, p(z) = prod_l p(z_l): the ablation that the paper's table 1 calls "DLGM".
+        coupling: whether data layers read x_{l-1}; without it they have no dgamma_l.
 
     Raises:
         ValueError: a size that is not a positive integer; more layers than values (or rows); no depth; an unknown
@@ -64,6 +67,18 @@ class SeReVAE(Program):
     p(z1) p(x1 | z1) p(z2 | z1) p(x2 | x1, z2) p(z3 | z2) p(x3 | x2, z3)
     >>> print(f.faithful_inverse())
     q(z1 | x1, x2, x3) q(z2 | z1, x1, x2, x3) q(z3 | z2, x2, x3)
+
+    Without feedback the posterior factorizes over layers, with coupling, too, since x_{l-1} is observed:
+
+    >>> for coupling in (True, False):
+    ...     model = SeReVAE(event=6, layers=3, latent=2, hidden=8, feedback=False, coupling=coupling)
+    ...     f = factorization(model, torch.eye(6)[:3])
+    ...     print(f)
+    ...     print(f.faithful_inverse())
+    p(z1) p(x1 | z1) p(z2) p(x2 | x1, z2) p(z3) p(x3 | x2, z3)
+    q(z1 | x1) q(z2 | x1, x2) q(z3 | x2, x3)
+    p(z1) p(x1 | z1) p(z2) p(x2 | z2) p(z3) p(x3 | z3)
+    q(z1 | x1) q(z2 | x2) q(z3 | x3)
     """
 
     density = "p(x, z) = p(z1) p(x1 | z1)  prod_{l=2..L}  p(zl | z{l-1}) p(xl | zl, x{l-1})"
@@ -80,11 +95,14 @@ class SeReVAE(Program):
         network: Network = "mlp",
         bijection: Bijection = "rank-one",
         prior: Literal["learned", "standard", "vamp"] = "learned",
+        feedback: bool = True,
+        coupling: bool = True,
     ) -> None:
         super().__init__()
         self.event, self.image = event_size("SeReVAE", event, network)
         self.layers = layers
         self.latent = latent
+        self.feedback, self.coupling = feedback, coupling
         # at least one: the normalization inside bounds z_l, since u(z) enters squared and multiplies along the chain
         self.stretches = Blocks("SeReVAE", layers, self.event, self.image)
         self.likelihood = likelihoods.likelihood(likelihood, "SeReVAE")
@@ -99,19 +117,19 @@ class SeReVAE(Program):
             unit = not isinstance(self.likelihood, likelihoods.Gaussian)
             self.vamp = VampPrior(GatedNet([self.event], 2 * latent, hidden), self.event, 500, unit)
         for i, shape in enumerate(shapes):
-            above = [latent] if i else []
+            above = [latent] if i and feedback else []
             if prior == "learned" or (prior == "vamp" and i):
-                self.priors.append(Net(above, 2 * latent, small, depth, gain=0.1 if i else 0.0, norm=True))
+                self.priors.append(Net(above, 2 * latent, small, depth, gain=0.1 if above else 0.0, norm=True))
             if prior != "vamp" or i:
                 self.bijectors.append(bijection_of(bijection, latent, above, small, depth))
             if self.image is not None:
                 channels, out = max(hidden // 16, 4), (k * shape[0], *shape[1:])
                 self.estimates.append(ConvNet([latent], out, channels=channels, depth=depth))
-                if i:
+                if i and coupling:
                     self.corrections.append(ConvNet([latent], out, shapes[i - 1], channels, depth))
             else:
                 self.estimates.append(Net([latent], k * shape[0], hidden, depth, norm=True))
-                if i:
+                if i and coupling:
                     self.corrections.append(Net([latent, self.blocks[i - 1]], k * shape[0], hidden, depth, norm=True))
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
@@ -126,10 +144,10 @@ class SeReVAE(Program):
                 z = pyro.sample(f"z{i + 1}", self._prior(i, *above))
                 # p(xl | zl, x{l-1})
                 params = self.estimates[i](z)
-                if i:
+                if i and self.coupling:
                     params = params + self.corrections[i - 1](z, drawn[-1])
                 drawn.append(pyro.sample(f"x{i + 1}", self.likelihood(params), obs=observed[i]))
-                above = [z]
+                above = [z] if self.feedback else []
         return self.join(drawn) if x is None else x
 
     def _prior(self, i: int, *above: Tensor) -> TorchDistributionMixin:

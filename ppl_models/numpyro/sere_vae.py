@@ -37,6 +37,8 @@ class SeReVAE(Program):
     image: tuple[int, ...] | None = eqx.field(static=True)
     layers: int = eqx.field(static=True)
     latent: int = eqx.field(static=True)
+    feedback: bool = eqx.field(static=True)
+    coupling: bool = eqx.field(static=True)
     stretches: Blocks = eqx.field(static=True)
     blocks: tuple[int, ...] = eqx.field(static=True)
 
@@ -51,12 +53,15 @@ class SeReVAE(Program):
         network: Network = "mlp",
         bijection: Bijection = "rank-one",
         prior: Literal["learned", "standard", "vamp"] = "learned",
+        feedback: bool = True,
+        coupling: bool = True,
         *,
         key: Array,
     ) -> None:
         self.event, self.image = event_size("SeReVAE", event, network)
         self.layers = layers
         self.latent = latent
+        self.feedback, self.coupling = feedback, coupling
         # at least one: the normalization inside bounds z_l, since u(z) enters squared and multiplies along the chain
         self.stretches = Blocks("SeReVAE", layers, self.event, self.image)
         self.likelihood = likelihoods.likelihood(likelihood, "SeReVAE")
@@ -71,20 +76,20 @@ class SeReVAE(Program):
             self.vamp = VampPrior(encoder, self.event, 500, unit, key=own[1])
         priors, bijectors, estimates, corrections = [], [], [], []
         for i, (shape, own) in enumerate(zip(shapes, jax.random.split(key, layers), strict=True)):
-            above = [latent] if i else []
+            above = [latent] if i and feedback else []
             keys = jax.random.split(own, 4)
             if prior == "learned" or (prior == "vamp" and i):
-                priors.append(Net(above, 2 * latent, small, depth, gain=0.1 if i else 0.0, norm=True, key=keys[0]))
+                priors.append(Net(above, 2 * latent, small, depth, gain=0.1 if above else 0.0, norm=True, key=keys[0]))
             if prior != "vamp" or i:
                 bijectors.append(bijection_of(bijection, latent, above, small, depth, key=keys[1]))
             if self.image is not None:
                 channels, out = max(hidden // 16, 4), (k * shape[0], *shape[1:])
                 estimates.append(ConvNet([latent], out, channels=channels, depth=depth, key=keys[2]))
-                if i:
+                if i and coupling:
                     corrections.append(ConvNet([latent], out, shapes[i - 1], channels, depth, key=keys[3]))
             else:
                 estimates.append(Net([latent], k * shape[0], hidden, depth, norm=True, key=keys[2]))
-                if i:
+                if i and coupling:
                     inputs = [latent, self.blocks[i - 1]]
                     corrections.append(Net(inputs, k * shape[0], hidden, depth, norm=True, key=keys[3]))
         self.priors, self.bijectors = tuple(priors), tuple(bijectors)
@@ -102,10 +107,10 @@ class SeReVAE(Program):
                 z = numpyro.sample(f"z{i + 1}", self._prior(i, *above))
                 # p(xl | zl, x{l-1})
                 params = self.estimates[i](z)
-                if i:
+                if i and self.coupling:
                     params = params + self.corrections[i - 1](z, drawn[-1])
                 drawn.append(numpyro.sample(f"x{i + 1}", self.likelihood(params), obs=observed[i]))
-                above = [z]
+                above = [z] if self.feedback else []
         return self.join(drawn) if x is None else x
 
     def _prior(self, i: int, *above: Array) -> dist.Distribution:

@@ -37,6 +37,8 @@ BUILD = {
     "hierarchical": ("HierarchicalVAE", (12, (2, 3, 4)), {"hidden": (8, 6, 4), "likelihood": "gaussian:0.3"}),
     "hierarchical, skips": ("HierarchicalVAE", (12, (2, 3)), {"hidden": 8, "skip": True, "likelihood": "logistic"}),
     "self-reflective": ("SeReVAE", (13, 3, 2), {"hidden": 16}),
+    "self-reflective, no feedback": ("SeReVAE", (7, 3, 2), {"hidden": 8, "feedback": False}),
+    "self-reflective, no coupling": ("SeReVAE", (7, 3, 2), {"hidden": 8, "coupling": False}),
     "self-reflective, convolutional": (
         "SeReVAE",
         ((2, 5, 3), 2, 2),

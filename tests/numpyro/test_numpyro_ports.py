@@ -113,7 +113,7 @@ def rows(model: str) -> torch.Tensor:
     return x if model in ("linear-gaussian", "infusion") else (x < 0.5).double()
 
 
-def built(model: str, guide: str, family: str | None = None, **options: str) -> tuple[tuple, tuple, torch.Tensor]:
+def built(model: str, guide: str, family: str | None = None, **options: object) -> tuple[tuple, tuple, torch.Tensor]:
     """((Pyro model, guide), (NumPyro model, guide) of the same weights, data)."""
     torch.manual_seed(0)
     x, sizes = rows(model), {**SIZES[model], **options}
@@ -144,6 +144,21 @@ def test_what_is_scored_at_every_step_is_what_torch_scores(wide, monkeypatch, mo
     assert {"x", "x1"} <= sites
     pair[0].eval()
     assert same_terms(monkeypatch, pair, ports, x) == {"x"}
+
+
+ABLATIONS = [
+    ({"feedback": feedback, "coupling": coupling}, guide)
+    for feedback, coupling in ((True, False), (False, True), (False, False))
+    for guide in ("mean-field", "self-reflective")
+]
+
+
+@pytest.mark.parametrize(
+    ("switches", "guide"),
+    few(ABLATIONS, lambda switches, guide: guide == "self-reflective" and not any(switches.values())),
+)
+def test_the_ablations_of_a_sere_vae_are_those_of_torch(wide, monkeypatch, switches, guide):
+    same_terms(monkeypatch, *built("sere-vae", guide, **switches))
 
 
 GUIDES_OF_FLOWS = [guide for guide in GUIDE_SIZES if guide not in FITS]
