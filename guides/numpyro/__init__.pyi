@@ -7,4 +7,5 @@ from .mean_field import MeanField as MeanField
 from .merging import Merging as Merging
 from .parts.conditionals import Conditionals as Conditionals, choose_parents as choose_parents
 from .parts.guide import OrderedGuide as OrderedGuide, TopDownGuide as TopDownGuide
+from .recurrent import Recurrent as Recurrent
 from .self_reflective import SelfReflective as SelfReflective

@@ -19,7 +19,7 @@ from .checks import refuse_product
 from .encoders import encoder as evidence_network
 from .evidence import EvidenceKey, features
 from .factors import GLOBAL_GAIN, Factor, Families, Family, Weighted, encoded, placed, plan, sloped
-from .families import Diagonal, Flow, Full, RankOne, Spread, gaussian_base, reshaped
+from .families import Diagonal, Flow, Full, RankOne, gaussian_base, on_support, reshaped
 from .flows import Autoregressive
 from .layout import Layout
 from .parents import (
@@ -134,13 +134,9 @@ class Conditionals(nn.Module):
 
     def free(self, name: str, raw: Tensor) -> TorchDistributionMixin:
         """A factor of its own: one of the family in unconstrained coordinates, pushed to the support of the site."""
-        latent, family, units = self.layout.latents[name], self.family(name), self.units(name)
-        facts = latent.facts
+        family, units = self.family(name), self.units(name)
         q = family.residual(raw, 0.0, 1.0) if units is None else units(family.residual(raw, 0.0, units.width))
-        q = reshaped(q, (*latent.copies, *facts.unconstrained_shape))
-        q = q if facts.is_real else dist.TransformedDistribution(q, [biject_to(facts.support).with_cache()])
-        dims = latent.unplated_dims + len(latent.copies)
-        return Spread(q, dims) if dims else q
+        return on_support(q, self.layout.latents[name])
 
     def family(self, name: str) -> Family:
         """That of a factor: a module where it has weights."""

@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import biject_to, constraints
 from torch.distributions.transforms import AffineTransform, IndependentTransform, ReshapeTransform
 from torch.nn.functional import normalize, softplus
 
@@ -21,6 +21,7 @@ from ppl_models.programs.pyro import layers
 
 from . import factors
 from .checks import refuse_flow
+from .latents import Latent
 
 
 def _tril(diagonal: Tensor, below: Tensor) -> Tensor:
@@ -226,6 +227,15 @@ class Spread(dist.TorchDistribution):
     def expand(self, batch_shape: Sequence[int], _instance: object = None) -> "Spread":
         """The same over more batch dims to the left of those it spreads over."""
         return Spread(self.joint.expand(torch.Size(batch_shape)[: -self.dims]), self.dims)
+
+
+def on_support(q: TorchDistributionMixin, latent: Latent) -> TorchDistributionMixin:
+    """A density over R^n as one of a latent: over events of its shape, on the support of its site."""
+    facts = latent.facts
+    q = reshaped(q, (*latent.copies, *facts.unconstrained_shape))
+    q = q if facts.is_real else dist.TransformedDistribution(q, [biject_to(facts.support).with_cache()])
+    dims = latent.unplated_dims + len(latent.copies)
+    return Spread(q, dims) if dims else q
 
 
 def gaussian_base(prior: TorchDistributionMixin) -> tuple[Tensor, Tensor, tuple[int, ...], list] | None:

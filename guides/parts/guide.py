@@ -45,7 +45,8 @@ class TopDownGuide(GuideMessenger, Program, ABC):
     One pass gives both traces: `pyro.infer.Trace_ELBO` and `TraceMeanField_ELBO` know such guides. A concrete guide
     sets `self.factors` in its constructor, as `Conditionals(...).to(**self.place)`, once it has a layout of
     `choose_evidence` where it reads covariates, and says in `get_posterior(name, prior)` what a factor is; it may use
-    the prior's own parameters, `self.raw(name)` (its network of evidence and parents) and `self.upstream_value(name)`.
+    the prior's own parameters, `self.raw(name)` (its network of evidence and parents) and `self.upstream_value(name)`
+    of latents and of what the model tells at deterministic sites (`layout.told`).
 
     A plain `guide(x)` keeps the trace of its run, and with it the graph of its gradients, until the next call: sample
     under `torch.no_grad()`.
@@ -107,6 +108,8 @@ class TopDownGuide(GuideMessenger, Program, ABC):
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"]:
+            if msg["infer"].get("_deterministic"):
+                msg["stop"] = True  # the model's own affair: handlers around the guide do not see it
             return
         if site_is_subsample(msg):
             if msg["name"] in self._subsamples:  # the evidence was read at these indices

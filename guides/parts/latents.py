@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ppl_models.programs.plates import is_scaled
-from ppl_models.programs.record import Plate, Site
+from ppl_models.programs.record import Plate, Run, Site
 
 
 class Facts(NamedTuple):
@@ -134,6 +134,18 @@ def decide(
     is_global = (bool(data) or all_global) and not shared
     whole = joint and is_global and bool(names) and all(plate.size == plate.full_size for plate in site.plates)
     return Latent(site, facts, shared, is_global, len(batch) if unplated else 0, whole)
+
+
+def told_before(run: Run) -> dict[str, tuple[Site, ...]]:
+    """Latent -> the deterministic sites of a run between the latent before it and itself, in their order."""
+    told: dict[str, tuple[Site, ...]] = {}
+    since: list[Site] = []
+    for site in run.values():
+        if site.kind == "deterministic":
+            since.append(site)
+        elif site.kind == "latent":
+            told[site.name], since = tuple(since), []
+    return told
 
 
 def altered(site: Site, to_numpy: Callable[[Any], np.ndarray]) -> str:

@@ -17,7 +17,7 @@ from ppl_models.programs.record import Plate, Site
 from .covariates import Covariate, arguments_of, check_rows, covariates_of, settled
 from .evidence import Array, Elements, Evidence, EvidenceKey, Origin, Shape, elements, gather, plate_sizes, width
 from .language import Arguments, Language, Model
-from .latents import Latent, decide
+from .latents import Latent, decide, told_before
 
 LANGUAGES = "pyro", "numpyro"  # as files call them
 
@@ -42,6 +42,7 @@ class Layout:
         reads: latent -> what it reads of evidence sites and covariates.
         others: index of an argument -> the covariate that it is, or is in part, read or not.
         arguments: name of one that is an array -> the evidence sites that observe it, if only in part.
+        told: latent -> the deterministic sites between the latent before it and itself.
         sizes: features a datum of each evidence, those of covariates last.
         tied: latents whose factors are the encoders that their priors are made of (`parents.choose_tied`).
         draws_subsamples: whether a plate took part of its copies on the example.
@@ -65,6 +66,7 @@ class Layout:
     example: tuple[Evidence, ...] = ()  # shapes alone
     others: Mapping[int, Covariate] = field(default_factory=dict)
     arguments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    told: Mapping[str, tuple[Site, ...]] = field(default_factory=dict)
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     sizes: Mapping[EvidenceKey, int] = field(default_factory=dict)
     tied: frozenset[str] = frozenset()
@@ -257,6 +259,7 @@ def inspect_model(
         moved,
         others=others,
         arguments={name: tuple(s for s in sites if i in origins[s].arguments) for i, name in names.items()},
+        told=told_before(run),
     )
     found = layout.given(args, {}) or layout.seen({name: site.value for name, site in observed.items()})
     example = tuple(each._replace(value=Shape(tuple(each.value.shape))) for each in found)

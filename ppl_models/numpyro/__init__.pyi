@@ -2,6 +2,7 @@ import ppl_models.inference.numpyro as _tools
 
 from .biva import BIVA as BIVA
 from .dlgm import DLGM as DLGM
+from .draw import DRAW as DRAW
 from .glow import Glow as Glow
 from .hierarchical_pixel_vae import HierarchicalPixelVAE as HierarchicalPixelVAE
 from .hierarchical_vae import HierarchicalVAE as HierarchicalVAE

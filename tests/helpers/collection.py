@@ -24,6 +24,7 @@ SIZES: dict[str, dict[str, Any]] = {  # of every model: tests fail for one witho
     "hierarchical-pixel-vae": {"event": (1, 2, 3), "latent": (2, 1), "hidden": 4, "depth": 2, "radius": 1},
     "sequential-vae": {"event": WIDTH, "steps": 2, "latent": 2, "hidden": 4},
     "infusion": {"event": WIDTH, "steps": 2, "hidden": 4},
+    "draw": {"event": WIDTH, "steps": 2, "latent": 2, "hidden": 4},
     "maf": {"event": WIDTH, "hidden": 8, "steps": 2},
     "nsf": {"event": WIDTH, "hidden": 8, "steps": 2, "bins": 3},
     "real-nvp": {"event": (1, 4, 4), "hidden": 4, "levels": 1},

@@ -17,8 +17,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from guides import MeanField, SelfReflective
-from ppl_models import VAE
+from guides import MeanField, Recurrent, SelfReflective
+from ppl_models import DRAW, VAE
 from ppl_models.inference import fit
 from ppl_models.inference.pyro.engine import compilers
 from ppl_models.inference.pyro.engine.capture import capture
@@ -97,6 +97,18 @@ def test_pairs_of_the_collection(name, guide, family):
     if (family, guide.__name__) == ("flow", "Ladder"):  # a flow has no product with a prior
         return
     alike(partial(collection, name, guide, family), images(name).double(), 1e-8, steps=4)
+
+
+@pytest.mark.parametrize("window", few([None, 3], lambda window: window == 3))
+def test_a_guide_that_reads_the_state_of_the_model(window):
+    """Loops are unrolled: a recurrent pair, with windows and without, has the eager numbers."""
+
+    def make() -> tuple[nn.Module, nn.Module]:
+        model = DRAW((1, 4, 4), 3, 2, 6, window=window).double()
+        return model, Recurrent(model, bits, hidden=5, window=window, image=(1, 4, 4))
+
+    bits = (images("vae") > 0).double()
+    alike(make, bits, 1e-8, steps=4)
 
 
 def test_twenty_steps_of_single_precision():

@@ -41,7 +41,7 @@ from ...parts.parents import (
 )
 from ...parts.starts import OLD_WIDTH, Beginning, Start, blocks_of, split
 from .encoders import BottomUpChain, Pyramids, Separate, Shared, encoder as evidence_network
-from .families import Diagonal, Flow, Full, RankOne, Spread, gaussian_base, reshaped
+from .families import Diagonal, Flow, Full, RankOne, gaussian_base, on_support, reshaped
 from .flows import Autoregressive, Steps
 from .table import Table
 from .units import Base, Units
@@ -144,13 +144,9 @@ class Conditionals(eqx.Module):
 
     def free(self, name: str, raw: Array) -> Distribution:
         """A factor of its own: one of the family in unconstrained coordinates, pushed to the support of the site."""
-        latent, family, units = self.layout.latents[name], self.family(name), self.units(name)
-        facts = latent.facts
+        family, units = self.family(name), self.units(name)
         q = family.residual(raw, 0.0, 1.0) if units is None else units.of(family.residual, raw)
-        q = reshaped(q, (*latent.copies, *facts.unconstrained_shape))
-        q = q if facts.is_real else dist.TransformedDistribution(q, [biject_to(facts.support)])
-        dims = latent.unplated_dims + len(latent.copies)
-        return Spread(q, dims) if dims else q
+        return on_support(q, self.layout.latents[name])
 
     def family(self, name: str) -> Family:
         """That of a factor: a module where it has weights."""

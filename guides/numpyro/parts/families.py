@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.nn import softplus
 from jax.scipy.linalg import solve_triangular
-from numpyro.distributions import Distribution, constraints
+from numpyro.distributions import Distribution, biject_to, constraints
 from numpyro.distributions.transforms import AffineTransform, IndependentTransform, ReshapeTransform
 
 from ppl_models.numpyro.parts.distributions import RankOneNormal, diagonal_normal
@@ -21,6 +21,7 @@ from ppl_models.programs.numpyro import layers
 
 from ...parts import factors
 from ...parts.checks import refuse_flow
+from ...parts.latents import Latent
 
 
 def _diagonal_matrix(diagonal: Array) -> Array:
@@ -198,6 +199,15 @@ class Spread(Distribution):
         shares = self.joint.event_shape[: self.dims]
         total = jnp.asarray(self.joint.log_prob(value, *([intermediates] if intermediates else []))) / prod(shares)
         return jnp.broadcast_to(total.reshape(*total.shape, *[1] * self.dims), (*total.shape, *shares))
+
+
+def on_support(q: Distribution, latent: Latent) -> Distribution:
+    """A density over R^n as one of a latent: over events of its shape, on the support of its site."""
+    facts = latent.facts
+    q = reshaped(q, (*latent.copies, *facts.unconstrained_shape))
+    q = q if facts.is_real else dist.TransformedDistribution(q, [biject_to(facts.support)])
+    dims = latent.unplated_dims + len(latent.copies)
+    return Spread(q, dims) if dims else q
 
 
 def gaussian_base(prior: Distribution) -> tuple[Array, Array, tuple[int, ...], list] | None:

@@ -154,7 +154,7 @@ class TopDown(Messenger):
         return self.guide.factors.raw(name, self._encode(), values)
 
     def upstream_value(self, name: str) -> Array:
-        """The value drawn at the latent `name`."""
+        """The value drawn at the latent `name`, or that the model told at the deterministic site of this name."""
         return self.values[name]
 
     def _factor(self, name: str, prior: Distribution) -> Distribution:
@@ -181,8 +181,10 @@ class TopDown(Messenger):
             msg["fn"] = posterior.expand(shape)
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
-        """Remember what is drawn, and bring the prior into the plates around the guide."""
-        if msg["type"] == "sample" and not msg["is_observed"]:
+        """Remember what is drawn or told, and bring the prior into the plates around the guide."""
+        if msg["type"] == "deterministic":
+            self.values[msg["name"]] = msg["value"]
+        elif msg["type"] == "sample" and not msg["is_observed"]:
             self.values[msg["name"]] = msg["value"]
             prior = self._priors[msg["name"]]
             shape = jnp.broadcast_shapes(prior.batch_shape, msg["fn"].batch_shape)

@@ -1,3 +1,4 @@
+from .attention import Window as Window
 from .bijectors import ConditionalRankOneAffine as ConditionalRankOneAffine, RankOneAffine as RankOneAffine
 from .distributions import DiscretizedLogistic as DiscretizedLogistic, RankOneNormal as RankOneNormal
 from .likelihoods import (
@@ -9,7 +10,14 @@ from .likelihoods import (
     likelihood as likelihood,
     rows as rows,
 )
-from .nets import Block as Block, ConvEncoder as ConvEncoder, ConvNet as ConvNet, GatedNet as GatedNet, Net as Net
+from .nets import (
+    LSTM as LSTM,
+    Block as Block,
+    ConvEncoder as ConvEncoder,
+    ConvNet as ConvNet,
+    GatedNet as GatedNet,
+    Net as Net,
+)
 from .program import (
     Program as Program,
     is_training as is_training,
