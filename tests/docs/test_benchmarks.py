@@ -4,16 +4,20 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import by_hand, cifar, evaluate as images, floor, pairs, sampling, scaling, step, table
+from benchmarks import by_hand, cifar, claim, evaluate as images, floor, pairs, sampling, scaling, step, table
 from benchmarks.timing import in_turns, ratio
 from benchmarks.workloads import WORKLOADS, ladder, sere_vae, vae
-from ppl_models import MAF, data
+from guides import MeanField
+from ppl_models import MAF, LinearGaussian, data
 from ppl_models.data.transforms import Logit
+from ppl_models.factorization import compare
+from ppl_models.factorization.nats.gaussian import price
 from ppl_models.inference import elbo, evaluate, terms
 from tests.helpers.cases import few
 from tests.helpers.collection import PAIRED
@@ -212,6 +216,42 @@ def test_curves_of_cifar(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.count("0.0 +- 0.0") == 2
     cifar.plot(files, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "collection.md"
+QUICK = "IWAE, two layers", "DLGM", "BIVA"
+
+
+@pytest.mark.parametrize("system", [s for s in claim.SYSTEMS if s.name in QUICK], ids=lambda s: s.name)
+def test_rows_of_the_claim(system):
+    assert f"{claim.row(system)}\n" in PAGE.read_text()
+
+
+@pytest.mark.slow
+def test_the_table_of_the_claim():
+    assert f"{claim.table()}\n" in PAGE.read_text()
+
+
+def test_the_twin_of_a_model_is_priced_as_its_inspection_is():
+    """A chain of one value a site with the maps and noises of a twin: the report of the program names the same nats."""
+    torch.manual_seed(0)
+    model = LinearGaussian(event=2, latent=(2, 2))
+    x = torch.randn(3, 2)
+    report = compare(model, MeanField(model, x), x)
+    joint = claim.twin(report.model, ("x",))
+    size, blocks = claim.SIZE, joint.blocks
+    with torch.no_grad():  # conditional by conditional, from the joint
+        for child, parent in (("z2", "z1"), ("x", "z2")):
+            above = [*blocks][: [*blocks].index(child)]
+            places = joint.places(above)
+            own = joint.places([child])
+            gain = joint.covariance[own][:, places] @ np.linalg.inv(joint.covariance[places][:, places])
+            model.weight[f"{child}_{parent}"].copy_(torch.tensor(gain[:, -size:]))
+            noise = joint.covariance[own][:, own] - gain @ joint.covariance[places][:, own]
+            model.log_scale[child].copy_(torch.tensor(np.log(np.diag(noise)) / 2))
+        model.log_scale["z1"].copy_(torch.tensor(np.log(np.diag(joint.covariance)[:size]) / 2))
+    found = compare(model, MeanField(model, x), x)
+    assert found.gap.elbo == pytest.approx(price(joint, report.guide).elbo, abs=1e-4)
 
 
 def test_images_a_second():
