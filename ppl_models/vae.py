@@ -23,7 +23,8 @@ class VAE(Program):
         latent: size of z1.
         hidden: width of the network; of a "conv" hidden // 16 (at least 4) are the channels of the last map.
         depth: residual blocks in it; of a "conv" at each size of the map.
-        likelihood: "bernoulli", "gaussian", "gaussian:SCALE" or "logistic:LEVELS"; see `parts.likelihoods.likelihood`.
+        likelihood: "bernoulli", "gaussian", "gaussian:SCALE", "shared-gaussian" or "logistic:LEVELS"; see
+            `parts.likelihoods.likelihood`.
         network: "mlp" or "conv".
         prior: "standard", or a flow, "maf", "maf-mean" or "nsf", with sizes or without; see `parts.flows.priors.prior`.
 

@@ -189,10 +189,11 @@ def check_likelihood(found: Any, run: str, more: Sequence[str], owner: str, exam
 
 
 def likelihood_of(spec: str, kinds: Mapping[str, Callable[..., Any]], owner: str) -> Any:
-    """The likelihood of a name: "bernoulli", "gaussian", "gaussian:0.1", "unit-gaussian:0.1" or "logistic:256".
+    """The likelihood of a name: "bernoulli", "gaussian", "gaussian:0.1", "unit-gaussian:0.1", "shared-gaussian" or
+    "logistic:256".
 
     Args:
-        kinds: what makes each of the four, in the language of the model.
+        kinds: what makes each of the five, in the language of the model.
         owner: the model, for the message.
 
     Raises:
@@ -201,7 +202,7 @@ def likelihood_of(spec: str, kinds: Mapping[str, Callable[..., Any]], owner: str
     prefix = f"{owner}: " if owner else ""
     name, colon, number = str(spec).partition(":")
     try:
-        if name == "bernoulli" and not colon:
+        if name in ("bernoulli", "shared-gaussian") and not colon:
             return kinds[name]()
         if name == "gaussian":
             return kinds[name](float(number) if colon else None)
@@ -213,7 +214,7 @@ def likelihood_of(spec: str, kinds: Mapping[str, Callable[..., Any]], owner: str
         raise ValueError(f"{prefix}likelihood {told(spec)}: {error}") from None
     raise ValueError(
         f"{prefix}likelihood: found {told(spec)}, want 'bernoulli', 'gaussian', 'gaussian:SCALE' or 'logistic:LEVELS', "
-        "or a module (or 'unit-gaussian:SCALE', whose means are in [0, 1])"
+        "or a module (or 'unit-gaussian:SCALE', whose means are in [0, 1], or 'shared-gaussian', of one learned scale)"
     )
 
 

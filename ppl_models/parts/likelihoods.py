@@ -129,6 +129,41 @@ class Gaussian(nn.Module):
         """Any finite value will do."""
 
 
+class SharedGaussian(nn.Module):
+    """Real values: x_i ~ N(loc_i, gamma^2) with one learned gamma for all values of all data; one number a value.
+
+    log gamma starts at 0. On data near a manifold of no more dimensions than there are latents gamma goes to the
+    standard deviation of what lies off it; where nothing does, to 0, and the bound to infinity.
+
+    Source: Dai & Wipf 2019 (arXiv 1903.05789), section 2.
+    """
+
+    count = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, params: Tensor) -> TorchDistributionMixin:
+        """The distribution of rows (*batch, D) from their means, (*batch, D)."""
+        return dist.Normal(params, self.log_scale.exp()).to_event(1)
+
+    def mean(self, params: Tensor) -> Tensor:
+        """E[x] given the parameters, (*batch, D)."""
+        return params
+
+    def squash(self, h: Tensor) -> Tensor:
+        """Any numbers as means: they are."""
+        return h
+
+    def around(self, mean: Tensor, log_scale: Tensor | None = None) -> Tensor:
+        """The parameters of a mean, (*batch, D)."""
+        return mean
+
+    def check(self, x: Tensor, name: str = "x") -> None:
+        """Any finite value will do."""
+
+
 class UnitGaussian(nn.Module):
     """Values in [0, 1]: x_i ~ N(sigmoid(h_i), scale^2), so that the mean is in (0, 1); one number a value.
 
@@ -218,7 +253,7 @@ def at_least(scale: Tensor, least: float) -> Tensor:
 
 def likelihood(spec: str | nn.Module, owner: str = "", more: Sequence[str] = ()) -> nn.Module:
     """A likelihood by name: "bernoulli", "gaussian" (learned scale), "gaussian:0.1" (fixed), "logistic:256",
-    "unit-gaussian:0.1" (means in (0, 1)).
+    "unit-gaussian:0.1" (means in (0, 1)), "shared-gaussian" (one learned scale for all values).
 
     A module is passed through: it needs `count` (numbers a value), `forward(params) -> distribution`,
     `mean(params)`, `check(x, name)` and the methods `more`. `owner` is the model it is for, for messages.
@@ -230,4 +265,5 @@ def likelihood(spec: str | nn.Module, owner: str = "", more: Sequence[str] = ())
         check_likelihood(spec, "forward", more, owner, "ppl_models.parts.Bernoulli")
         return spec
     kinds = {"bernoulli": Bernoulli, "gaussian": Gaussian, "unit-gaussian": UnitGaussian, "logistic": Logistic}
+    kinds["shared-gaussian"] = SharedGaussian
     return likelihood_of(spec, kinds, owner)

@@ -457,6 +457,15 @@ def _base(fn: dist.Distribution) -> dist.Distribution:
 # Likelihoods
 
 
+def test_a_shared_scale_is_torchs():
+    ours, theirs = (module.likelihood("shared-gaussian") for module in (likelihoods, torch_likelihoods))
+    assert named_parameters(ours).keys() == dict(theirs.named_parameters()).keys() == {"log_scale"}
+    ours, theirs.log_scale.data = with_parameters(ours, {"log_scale": -0.7}), torch.tensor(-0.7)
+    params, x = torch.randn(4, 6), torch.randn(3, 4, 6)
+    close(ours(*jnps(params)).log_prob(*jnps(x)), theirs(params).log_prob(x), rtol=1e-10)
+    close(ours.mean(*jnps(params)), theirs.mean(params))
+
+
 @pytest.mark.parametrize(
     "spec", ["bernoulli", "gaussian", "gaussian:0.3", "unit-gaussian:0.3", "logistic", "logistic:16"]
 )

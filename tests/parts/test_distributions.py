@@ -253,6 +253,7 @@ def test_bounded_exp():
         ("gaussian", "Gaussian", 2),
         ("gaussian:0.1", "Gaussian", 1),
         ("unit-gaussian:0.1", "UnitGaussian", 1),
+        ("shared-gaussian", "SharedGaussian", 1),
         ("logistic", "Logistic", 2),
         ("logistic:16", "Logistic", 2),
     ],
@@ -268,7 +269,7 @@ def test_likelihood_by_name(spec, kind, count):
     assert rows.log_prob(x).shape == (2, 3) and made.mean(params).shape == (2, 3, 5)
     made.check(x)
     assert made.mean(torch.zeros(count * 5)).min() >= 0
-    if kind != "Gaussian":
+    if kind not in ("Gaussian", "SharedGaussian"):
         assert (made.mean(100 * params) >= 0).all() and (made.mean(100 * params) <= 1).all()
 
 
@@ -279,6 +280,10 @@ def test_likelihood_densities_by_hand():
     torch.testing.assert_close(likelihood("gaussian")(params).log_prob(x), expected)
     fixed = likelihood("gaussian:0.5").double()
     torch.testing.assert_close(fixed(loc).log_prob(x), dist.Normal(loc, 0.5).log_prob(x).sum(-1))
+    shared = likelihood("shared-gaussian").double()
+    assert shared.log_scale.item() == 0
+    shared.log_scale.data.fill_(-1.5)
+    torch.testing.assert_close(shared(loc).log_prob(x), dist.Normal(loc, np.exp(-1.5)).log_prob(x).sum(-1))
     unit = likelihood("unit-gaussian:0.5").double()
     torch.testing.assert_close(unit(loc).log_prob(x), dist.Normal(loc.sigmoid(), 0.5).log_prob(x).sum(-1))
     bits = (x > 0.5).double()

@@ -1,10 +1,12 @@
 from .attention import Window as Window
 from .bijectors import ConditionalRankOneAffine as ConditionalRankOneAffine, RankOneAffine as RankOneAffine
+from .composite import Composite as Composite
 from .distributions import DiscretizedLogistic as DiscretizedLogistic, RankOneNormal as RankOneNormal
 from .likelihoods import (
     Bernoulli as Bernoulli,
     Gaussian as Gaussian,
     Logistic as Logistic,
+    SharedGaussian as SharedGaussian,
     UnitGaussian as UnitGaussian,
     check_data as check_data,
     likelihood as likelihood,

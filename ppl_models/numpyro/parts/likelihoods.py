@@ -134,6 +134,35 @@ class Gaussian(eqx.Module):
         """Any finite value will do."""
 
 
+class SharedGaussian(eqx.Module):
+    """Port of `ppl_models.parts.SharedGaussian`: x_i ~ N(loc_i, gamma^2) with one learned gamma for all values."""
+
+    log_scale: Array
+    count: ClassVar[int] = 1
+
+    def __init__(self) -> None:
+        self.log_scale = jnp.zeros(())
+
+    def __call__(self, params: Array) -> dist.Distribution:
+        """The distribution of rows (*batch, D) from their means, (*batch, D)."""
+        return dist.Normal(params, jnp.exp(self.log_scale)).to_event(1)
+
+    def mean(self, params: Array) -> Array:
+        """E[x] given the parameters, (*batch, D)."""
+        return params
+
+    def squash(self, h: Array) -> Array:
+        """Any numbers as means: they are."""
+        return h
+
+    def around(self, mean: Array, log_scale: Array | None = None) -> Array:
+        """The parameters of a mean, (*batch, D)."""
+        return mean
+
+    def check(self, x: Array, name: str = "x") -> None:
+        """Any finite value will do."""
+
+
 class UnitGaussian(eqx.Module):
     """Port of `ppl_models.parts.UnitGaussian`: x_i ~ N(sigmoid(h_i), scale^2), one number a value."""
 
@@ -219,4 +248,5 @@ def likelihood(spec: str | eqx.Module, owner: str = "", more: Sequence[str] = ()
         check_likelihood(spec, "__call__", more, owner, "ppl_models.numpyro.parts.Bernoulli")
         return spec
     kinds = {"bernoulli": Bernoulli, "gaussian": Gaussian, "unit-gaussian": UnitGaussian, "logistic": Logistic}
+    kinds["shared-gaussian"] = SharedGaussian
     return likelihood_of(spec, kinds, owner)
