@@ -31,7 +31,18 @@ ROOT = Path(__file__).parents[2]
 KEY, ROWS = jax.random.key(0), 4
 # pairs that are compared every time; guides with an order of their own are compared in test_numpyro_guides
 OFTEN = (*(("hierarchical-vae", "ladder"), ("sere-vae", "self-reflective"), ("infusion", "infused")),)
-PARTS = ("attention", "bijectors", "composite", "distributions", "ladder", "likelihoods", "nets", "pixelcnn", "pixels", "vamp")
+PARTS = (
+    "attention",
+    "bijectors",
+    "composite",
+    "distributions",
+    "ladder",
+    "likelihoods",
+    "nets",
+    "pixelcnn",
+    "pixels",
+    "vamp",
+)
 FLOWS = ("flows.autoregressive", "flows.densities", "flows.images", "flows.priors", "flows.raster")
 
 
