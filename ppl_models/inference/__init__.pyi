@@ -5,12 +5,14 @@ from .objectives.bounds import (
     importance_weighted as importance_weighted,
     soft_free_bits as soft_free_bits,
 )
+from .objectives.constrained import geco as geco, rewo as rewo
 from .objectives.criteria import (
     info_vae as info_vae,
     moment_matching as moment_matching,
     unregularized as unregularized,
 )
 from .objectives.discrepancies import mmd as mmd, moments as moments
+from .objectives.nested import vhp as vhp
 from .objectives.stateful import adaptive_free_bits as adaptive_free_bits
 from .objectives.terms import Terms as Terms
 from .probes import Probe as Probe

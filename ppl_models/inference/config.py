@@ -273,7 +273,7 @@ def to_jsonable(value: Any) -> Any:
             f"{k}={to_jsonable(v)!r}" for k, v in value.keywords.items()
         ]
         return f"{to_jsonable(value.func)}({', '.join(inner)})"
-    if hasattr(value, "init") and is_dataclass(value):  # an objective with state
+    if is_dataclass(value) and is_objective(value):
         inner = [f"{name}={to_jsonable(option)!r}" for name, option in asdict(value).items()]
         return f"{type(value).__qualname__}({', '.join(inner)})"
     try:

@@ -1,5 +1,6 @@
 """Objectives with state: their arrays in steps of every kind and in files; the controller of free bits."""
 
+import re
 from typing import Any
 
 import jax
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 
 import ppl_models.inference as torch_side
 import ppl_models.inference.numpyro as jax_side
-from ppl_models.inference import Loss, Terms, adaptive_free_bits, elbo, training_step
+from ppl_models.inference import Loss, Terms, adaptive_free_bits, elbo, geco, rewo, training_step
 from ppl_models.inference.config import FitConfig
+from ppl_models.inference.objectives import constrained
 from ppl_models.inference.objectives.stateful import Carried, begun
 from ppl_models.inference.pyro.engine import compiled
 from ppl_models.inference.pyro.engine.compiled import Compiled
@@ -151,6 +153,8 @@ CASES = {
     "accumulate": {"accumulate": 2, "batch_size": 8},
     "warm-up": {"warmup": 10},
     "per unit": {"objective": adaptive_free_bits(nats=20.45, slack=0.001, per="unit")},
+    "geco": {"objective": geco(tolerance=4.0, rate=0.01)},
+    "rewo": {"objective": rewo(tolerance=7.5, rate=0.02, weight=0.5)},
 }
 
 
@@ -162,16 +166,26 @@ def trained(folder: Any, compile: bool, **options: Any) -> tuple[Any, dict[str, 
     return run, state, [model.W.detach().numpy(), guide.V.detach().numpy()]
 
 
+def check_moved(name: str, state: dict[str, np.ndarray]) -> None:
+    """The state is neither that of the beginning nor at an end of its range."""
+    if name not in ("geco", "rewo"):
+        assert ((0 < state["objective.gamma.z"]) & (state["objective.gamma.z"] < 1)).all()
+        return
+    began = 1.0 if name == "geco" else 2.0
+    assert 0.1 < state["objective.lambda"] < 10 and abs(state["objective.lambda"] - began) > 0.01
+    assert state.get("objective.phase", 1) == 1
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_eager_captured_and_numpyros_steps_are_the_same(name, tmp_path, uncompiled):
+def test_eager_captured_and_numpyros_steps_are_the_same(name, tmp_path, uncompiled, monkeypatch):
+    monkeypatch.setattr(constrained, "EVERY", 3)
     options = CASES[name]
     eager, state, weights = trained(tmp_path / "eager", False, **options)
     captured, state_too, weights_too = trained(tmp_path / "captured", True, **options)
     assert uncompiled and not captured.notes
     for a, b in zip([*state.values(), *weights], [*state_too.values(), *weights_too], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
-    gamma = state["objective.gamma.z"]
-    assert ((0 < gamma) & (gamma < 1)).all()
+    check_moved(name, state)
     if name == "accumulate":  # whose batches have other rows
         return
     with jax.enable_x64(True):
@@ -185,7 +199,8 @@ def test_eager_captured_and_numpyros_steps_are_the_same(name, tmp_path, uncompil
         }
         run = jax_side.fit(jax_model, jax_guide, rows(), **options)
     kept = read(tmp_path / "jax" / CHECKPOINT).training
-    np.testing.assert_allclose(kept["objective.gamma.z"], gamma, rtol=1e-6)
+    for key, value in state.items():
+        np.testing.assert_allclose(kept[key], value, rtol=1e-6, err_msg=key)
     np.testing.assert_allclose(np.asarray(run.params["W"]), weights[0], rtol=1e-5)
     assert [r["loss"] for r in run.history] == pytest.approx([r["loss"] for r in eager.history], rel=1e-5)
 
@@ -198,9 +213,15 @@ def stop_at(step: int) -> Any:
     return stop
 
 
-@pytest.mark.parametrize("kind", few([False, "xla", "inductor", "numpyro"], lambda kind: kind != "inductor"))
-def test_a_run_that_was_ended_goes_on_exactly(kind, tmp_path):
-    options = {"steps": 25, "objective": OBJECTIVE, "batch_size": 6, **QUIET}
+ENDED = [(kind, name) for kind in (False, "xla", "inductor", "numpyro") for name in ("as it is", "geco", "rewo")]
+# REWO moves whatever GECO does, and more
+OFTEN = [(False, "geco"), *((kind, name) for kind in (False, "xla", "numpyro") for name in ("as it is", "rewo"))]
+
+
+@pytest.mark.parametrize(("kind", "name"), few(ENDED, lambda *case: case in OFTEN))
+def test_a_run_that_was_ended_goes_on_exactly(kind, name, tmp_path, monkeypatch):
+    monkeypatch.setattr(constrained, "EVERY", 3)
+    options = {"steps": 25, "objective": OBJECTIVE, "batch_size": 6, **CASES[name], **QUIET}
     found = []
     for folder in ("whole", "parts"):
         options["folder"] = tmp_path / folder
@@ -217,7 +238,8 @@ def test_a_run_that_was_ended_goes_on_exactly(kind, tmp_path):
         kept = read(tmp_path / folder / CHECKPOINT)
         found.append({**kept.weights, **kept.training})
     whole, parts = found
-    assert "objective.gamma.z" in whole and whole.keys() == parts.keys()
+    assert whole.keys() == parts.keys()
+    check_moved(name, whole)
     for name, value in whole.items():
         np.testing.assert_array_equal(np.asarray(value), np.asarray(parts[name]), err_msg=name)
 
@@ -310,6 +332,17 @@ def test_what_is_no_state_is_refused():
 def test_by_the_words_of_a_command_line():
     assert objective_of("adaptive-free-bits:nats=2.0,per=unit") == adaptive_free_bits(nats=2.0, per="unit")
     assert objective_of("adaptive-free-bits") == adaptive_free_bits()
+    assert objective_of("geco:tolerance=80,inner=4") == geco(tolerance=80, inner=4)
+    assert objective_of("rewo:tolerance=-3.5,rate=0.01,weight=0.5") == rewo(tolerance=-3.5, rate=0.01, weight=0.5)
+    for text, told in (
+        ("geco", "found no tolerance, try geco:tolerance=1"),
+        ("rewo:tolerance=80,nu=1", "found the option 'nu', want some of tolerance, rate, weight, inner"),
+        ("rewo:tolerance=80,rate=0", "found rate=0, want more than 0"),
+        ("geco:tolerance=many", "found tolerance='many', want a number"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(told)) as error:
+            objective_of(text)
+        assert "\n" not in str(error.value)
 
 
 def test_it_holds_a_divergence_at_its_target():

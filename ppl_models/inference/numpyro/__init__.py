@@ -14,8 +14,11 @@ _PASSED = (
     "adaptive_free_bits",
     "elbo",
     "free_bits",
+    "geco",
     "importance_weighted",
+    "rewo",
     "soft_free_bits",
+    "vhp",
 )
 _CRITERIA = ("info_vae", "mmd", "moment_matching", "moments", "unregularized")
 __all__ += (*_PASSED, *_CRITERIA)

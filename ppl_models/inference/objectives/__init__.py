@@ -1,7 +1,8 @@
 """Objectives: what a training maximizes, pure functions of `Terms`, one source for both languages.
 
 `terms.py` has what they are functions of, `bounds.py` the ELBO and its kin, `criteria.py` what is no bound,
-`discrepancies.py` distances between draws, `stateful.py` objectives that hand arrays on from step to step.
+`nested.py` a bound inside a bound, `discrepancies.py` distances between draws, `stateful.py` objectives that hand
+arrays on from step to step, `constrained.py` two of them.
 """
 
 from .bounds import (
@@ -11,7 +12,9 @@ from .bounds import (
     importance_weighted as importance_weighted,
     soft_free_bits as soft_free_bits,
 )
+from .constrained import geco as geco, rewo as rewo
 from .criteria import info_vae as info_vae, moment_matching as moment_matching, unregularized as unregularized
 from .discrepancies import mmd as mmd, moments as moments
+from .nested import vhp as vhp
 from .stateful import adaptive_free_bits as adaptive_free_bits
 from .terms import Terms as Terms

@@ -155,7 +155,7 @@ def importance_weighted(terms: Terms, beta: Beta = 1.0, data_size: Count | None 
     Source: Burda et al. 2016 (arXiv 1509.00519), eq. 8.
     """
     log_w, size = log_weights(terms, beta, data_size)
-    return (_log_sum_exp(log_w) - log(len(log_w))).sum() / size
+    return (log_sum_exp(log_w) - log(len(log_w))).sum() / size
 
 
 def log_weights(terms: Terms, beta: Beta = 1.0, data_size: Count | None = None) -> tuple[Array, int]:
@@ -242,7 +242,7 @@ def _soft_floor(kl: Array, nats: float, width: float) -> Array:
     return nats + width * xp.logaddexp(over, xp.zeros_like(over))
 
 
-def _log_sum_exp(x: Array) -> Array:
+def log_sum_exp(x: Array) -> Array:
     """log sum exp over the first axis, which the standard lacks; what is -inf has weight and gradient zero."""
     xp = array_namespace(x)
     top = xp.max(x, axis=0)

@@ -1,4 +1,4 @@
-"""Objectives with state: arrays that an objective hands on from step to step, and the first one, `adaptive_free_bits`.
+"""Objectives with state: arrays that an objective hands on from step to step, and one of them, `adaptive_free_bits`.
 
 Such an objective is any object with two methods (`Stateful`), written like the others for both languages at once:
 
@@ -23,6 +23,7 @@ from ppl_models.parts.kinds import Count, NotNegative, Number, Positive
 from ppl_models.programs.arguments import takes
 
 from .bounds import Per, groups_of, with_groups
+from .nested import inner_draws
 from .terms import Array, Beta, Terms
 
 State = Mapping[str, Array]
@@ -78,6 +79,7 @@ class Carried:
 
     def __init__(self, objective: Stateful, state: State) -> None:
         self.objective, self.state, self.after = objective, state, dict(state)
+        self.inner = inner_draws(objective)
 
     def __call__(self, terms: Terms, beta: Beta = 1.0, data_size: Count | None = None) -> Array:
         value, self.after = self.objective(terms, beta, data_size, self.state)

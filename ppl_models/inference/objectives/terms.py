@@ -42,6 +42,7 @@ class Terms:
         prior: latent site -> as many draws of the model's prior, likewise; the first that is asked for runs the model
             as far as its last latent. In JAX only for as long as the transformation that the pass was made in.
         data_dim: dim of the data plate, None where there is none.
+        inner: of the particles so many in a row share the latent that the guide draws first (`terms`).
     """
 
     log_likelihood: dict[str, Array]
@@ -55,6 +56,7 @@ class Terms:
     drawn: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
     prior: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
     data_dim: int | None = field(default=None, repr=False, compare=False)
+    inner: int = 1
 
     @property
     def kl_units(self) -> dict[str, Array]:

@@ -16,6 +16,7 @@ from ppl_models.programs.numpyro import nodes_of, unwrapped
 
 from ...config import Gradient
 from ...objectives.bounds import is_doubly, log_weights
+from ...objectives.nested import inner_draws
 from ...objectives.stateful import begun, has_state
 from ...objectives.terms import Beta
 from .terms import Terms, single, stacked, terms, traces
@@ -63,7 +64,8 @@ def estimate(
     Source: Tucker et al. 2019 (arXiv 1810.04152); for hierarchies Bauer & Mnih 2021 (arXiv 2101.11046).
     """
     if not is_doubly(objective, gradient):
-        found = terms(model, guide, args, kwargs, particles, analytic, key=key, params=params, plate=plate)
+        how = {"analytic": analytic, "key": key, "params": params, "plate": plate, "inner": inner_draws(objective)}
+        found = terms(model, guide, args, kwargs, particles, **how)
         return -objective(found, beta, data_size), found
     keys = key[None] if particles == 1 else jax.random.split(key, particles)
     fixed = stop_gradient(params)
@@ -114,7 +116,8 @@ def initial_state(
 
     @jax.jit  # where only its shapes are asked for, nothing is run
     def state(key: Array, params: Mapping[str, Any], args: Sequence[Any]) -> dict[str, Array]:
-        found = terms(model, guide, args, None, particles, analytic, key=key, params=params, plate=plate)
+        how = {"analytic": analytic, "plate": plate, "inner": inner_draws(objective)}
+        found = terms(model, guide, args, None, particles, key=key, params=params, **how)
         return begun(objective, found, data_size)
 
     return state(key, params, tuple(args))

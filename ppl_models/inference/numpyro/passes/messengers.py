@@ -48,6 +48,22 @@ class UntilDrawn(Messenger):
         return self.sites
 
 
+class First(Messenger):
+    """Draw the latent that comes first with a key of its own, which other runs may share. It goes inside their seed.
+
+    Args:
+        key: of that draw.
+    """
+
+    def __init__(self, key: Array) -> None:
+        super().__init__()
+        self.key, self.met = key, False
+
+    def process_message(self, msg: Any) -> None:
+        if msg["type"] == "sample" and not msg["is_observed"] and not self.met:
+            self.met, msg["kwargs"]["rng_key"] = True, self.key
+
+
 class Weighed(Messenger):
     """Scale what is in the data plate by size / seen, as a plate that subsamples does, or undo what the programs scale.
 

@@ -1,6 +1,7 @@
 """One pass of a (model, guide) pair of NumPyro programs as `Terms`: what every objective is a function of."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from ppl_models.programs.plates import data_plate
 from ...objectives.terms import Terms as Terms
 from .divergences import check_unmasked, divergence, log_density, per_datum, per_unit, scaled, unit_divergence
 from .lazy import Late
-from .messengers import UntilDrawn
+from .messengers import First, UntilDrawn
 
 PRIOR = 2**31 - 1  # the stream of the prior's draws, beside those of particles, which count from 0 up
 
@@ -38,6 +39,7 @@ def terms(
     key: Array,
     params: Mapping[str, Any] | None = None,
     plate: str | None = None,
+    inner: Count = 1,
 ) -> Terms:
     """Run the pair once, with all particles in one pass of `jax.vmap`, and collect its `Terms`.
 
@@ -52,6 +54,8 @@ def terms(
         params: values of `numpyro.param`s by name, as `SVI.get_params` gives them; by default what they start from.
         plate: name of the data plate, "" where there is none; None looks for it (`programs.plates.data_plate`). Inside
             a transformation that hides the numbers of the data, give it where several plates have as many rows.
+        inner: draws of every latent for each draw of the one that the guide draws first (`vhp`). The terms are of
+            particles * inner draws.
 
     Raises:
         ValueError: the guide samples a site that the model lacks, lacks one that it needs, runs another model, or
@@ -71,11 +75,19 @@ def terms(
     """
     at = {"params": params or {}, "analytic": analytic, "plate": plate}
 
-    def keys(key: Array) -> Array:
-        return key[None] if particles == 1 else jax.random.split(key, particles)
+    def keys(key: Array, count: int = particles) -> Array:
+        return key[None] if count == 1 else jax.random.split(key, count)
 
     try:
-        found = stacked(lambda k: single(model, guide, args, kwargs, key=k, **at), keys(key))
+        if inner == 1:
+            found = stacked(lambda k: single(model, guide, args, kwargs, key=k, **at), keys(key))
+        else:
+            found = stacked(
+                lambda k, first: single(model, guide, args, kwargs, key=k, first=first, **at),
+                jax.vmap(lambda k: jax.random.split(k, inner))(keys(key)),
+                keys(jax.random.fold_in(key, PRIOR - 1)),
+                over=nested,
+            )
     except TypeError:
         refuse_call("terms", model, guide, args, kwargs)
         raise
@@ -89,13 +101,13 @@ def terms(
         return {name: units_of(sites[name], None if name in found.shared else found.data_dim) for name in names}
 
     def of_prior() -> dict[str, Array]:
-        return mapped(once, keys(jax.random.fold_in(key, PRIOR)))
+        return mapped(once, keys(jax.random.fold_in(key, PRIOR), particles * inner))
 
-    return replace(found, prior=Late(names, of_prior))
+    return replace(found, prior=Late(names, of_prior), inner=inner)
 
 
-def stacked(run: Callable[..., Terms], *inputs: Any) -> Terms:
-    """One `Terms` of many particles: of `run` mapped over the first axis of the inputs."""
+def stacked(run: Callable[..., Terms], *inputs: Any, over: Callable[..., Any] | None = None) -> Terms:
+    """One `Terms` of many particles: of `run` mapped over the first axis of the inputs, or `over` other axes."""
     kept: list[tuple[Terms, str | None]] = []
 
     def arrays(*each: Any) -> tuple[dict[str, Array], ...]:
@@ -107,7 +119,7 @@ def stacked(run: Callable[..., Terms], *inputs: Any) -> Terms:
         kept.append((found, reason))
         return found.log_likelihood, found.log_p, found.log_q, found.kl, units, found.drawn
 
-    (*numbers, units, drawn), (found, reason) = mapped(arrays, *inputs), kept[-1]
+    (*numbers, units, drawn), (found, reason) = (over or mapped)(arrays, *inputs), kept[-1]
 
     def by_unit() -> dict[str, Array]:
         if reason is not None:
@@ -125,6 +137,12 @@ def mapped(run: Callable[..., Any], *inputs: Any) -> Any:
     return jax.tree.map(lambda t: t[None], run(*jax.tree.map(lambda leaf: leaf[0], inputs)))
 
 
+def nested(run: Callable[..., Any], many: Array, once: Array) -> Any:
+    """The arrays of `run` for all of (particles, inner) and each of (particles,), stacked along one axis for both."""
+    found = mapped(lambda each, shared: jax.vmap(lambda one: run(one, shared))(each), many, once)
+    return jax.tree.map(lambda t: t.reshape(-1, *t.shape[2:]), found)
+
+
 def single(
     model: Callable,
     guide: Callable,
@@ -136,9 +154,14 @@ def single(
     analytic: bool,
     plate: str | None,
     held: Mapping[str, Array] | None = None,
+    first: Array | None = None,
 ) -> Terms:
-    """The `Terms` of one particle, whose arrays have no axis of particles yet; with the latents in `held` at values."""
-    model_trace, guide_trace, alike = traces(model, guide, args, kwargs, key=key, params=params, held=held)
+    """The `Terms` of one particle, whose arrays have no axis of particles yet; with the latents in `held` at values.
+
+    The key `first` is that of the first draw of the guide alone.
+    """
+    fixed = {"params": params, "held": held, "first": first}
+    model_trace, guide_trace, alike = traces(model, guide, args, kwargs, key=key, **fixed)
     if plate is None:
         found = data_plate(read(model_trace), next(iter([*args, *(kwargs or {}).values()]), None))
         plate = found.name if found else ""
@@ -154,15 +177,16 @@ def traces(
     key: Array,
     params: Mapping[str, Any],
     held: Mapping[str, Array] | None = None,
+    first: Array | None = None,
 ) -> tuple[Trace, Trace, bool]:
     """(model trace, guide trace, whether both draw the latents in one order) of one run."""
     check_model(model, guide)
     kwargs, keys, params = kwargs or {}, jax.random.split(key), {**weights(model), **params}
-    given = {**params, **(held or {})}
+    given, own = {**params, **(held or {})}, nullcontext() if first is None else First(first)
     if runs_model(guide):  # one pass
-        with handlers.seed(rng_seed=keys[0]), handlers.substitute(data=given):
+        with handlers.seed(rng_seed=keys[0]), handlers.substitute(data=given), own:
             return *guide.traces(*args, **kwargs), True
-    with handlers.trace() as guide_trace, handlers.seed(rng_seed=keys[0]), handlers.substitute(data=given):
+    with handlers.trace() as guide_trace, handlers.seed(rng_seed=keys[0]), handlers.substitute(data=given), own:
         guide(*args, **kwargs)
     check_order(guide, nodes_of(guide_trace, "observed"), "numpyro")
     with handlers.trace() as model_trace, handlers.seed(rng_seed=keys[1]), handlers.substitute(data=params):

@@ -16,6 +16,7 @@ from ppl_models.programs.pairs import refuse_rough
 
 from ...config import Gradient
 from ...objectives.bounds import elbo, is_doubly
+from ...objectives.nested import inner_draws
 from ...objectives.stateful import Carried, begun, has_state, is_objective
 from ...objectives.terms import Beta
 from ...weighing import Weighing
@@ -81,7 +82,7 @@ def estimate(
     doubly = is_doubly(objective, gradient)
 
     def run() -> Terms:
-        return _terms(model, guide, args, kwargs, particles, nesting, analytic, plate)
+        return _terms(model, guide, args, kwargs, particles, nesting, analytic, plate, inner=inner_draws(objective))
 
     if not doubly or not torch.is_grad_enabled():
         found = [run() for _ in range(passes)]
@@ -115,7 +116,8 @@ def initial_state(
         return {}
     alone = forked([*args, *(kwargs or {}).values()])
     with alone, torch.no_grad(), poutine.block(), evaluating(model, guide), around or nullcontext():
-        found = [terms(model, guide, args, kwargs, analytic=analytic, **how) for _ in range(passes)]
+        how |= {"analytic": analytic, "inner": inner_draws(objective)}
+        found = [terms(model, guide, args, kwargs, **how) for _ in range(passes)]
         return {name: t.detach().clone() for name, t in begun(objective, concatenated(found), data_size).items()}
 
 
@@ -187,7 +189,8 @@ class Loss(ELBO):
         how = {"data_size": self.data_size, "analytic": self.analytic}
         if self._seen is None or self._seen[0] != model or self._seen[1] != guide:
             with evaluating(model, guide):
-                info = pair_info("Loss", model, guide, args, kwargs, particles=self.num_particles, observes=False)
+                draws = {"particles": self.num_particles, "inner": inner_draws(self.objective)}
+                info = pair_info("Loss", model, guide, args, kwargs, **draws, observes=False)
             rows = len(args[0]) if args and hasattr(args[0], "__len__") else 1
             weighing = Weighing.of(info.pair, self.data_size)
             self._seen = model, guide, info.how, info.pair.rough, weighing

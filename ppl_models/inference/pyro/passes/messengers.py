@@ -11,6 +11,7 @@ from pyro.poutine.block_messenger import BlockMessenger
 from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -59,8 +60,31 @@ class Weighed(Messenger):
             msg["scale"] = msg["scale"] * factor
 
 
+class Inner(Messenger):
+    """Draw every latent in a plate but the one that is drawn first, which all of these draws share.
+
+    So the first latent, and what is computed of it alone, have no dim of particles.
+
+    Args:
+        plate: of the draws, left of all others.
+    """
+
+    def __init__(self, plate: Any) -> None:
+        super().__init__()
+        self.plate, self.first = plate, ""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or site_is_subsample(msg):
+            return
+        self.first = self.first or msg["name"]
+        if msg["name"] != self.first:
+            self.plate._process_message(msg)
+
+
 class Among(Messenger):
     """Let one particle of every latent site have a given value; the others are drawn. It goes around their plate.
+
+    A latent that is not in the plate has its value.
 
     Args:
         values: what a run with one draw has drawn, by name.
@@ -73,8 +97,12 @@ class Among(Messenger):
 
     def _pyro_sample(self, msg: dict) -> None:
         if msg["name"] in self.values and not (msg["done"] or msg["is_observed"]):
-            value = msg["fn"](*msg["args"], **msg["kwargs"]).clone()
-            value.select(self.dim - msg["fn"].event_dim, self.index).copy_(self.values[msg["name"]])
+            value, given = msg["fn"](*msg["args"], **msg["kwargs"]).clone(), self.values[msg["name"]]
+            dim = self.dim - msg["fn"].event_dim
+            if value.dim() < -dim:
+                value = given
+            else:
+                value.select(dim, self.index).copy_(given)
             msg["value"], msg["done"] = value, True
 
 

@@ -68,6 +68,7 @@ def pair_info(
     kwargs: Mapping[str, Any] | None = None,
     *,
     particles: int = 1,
+    inner: int = 1,
     observes: bool = True,
     paired: bool = True,
     reparametrized: bool = False,
@@ -82,6 +83,7 @@ def pair_info(
         model, guide: the pair.
         args, kwargs: the arguments of both, a batch.
         particles: draws of a step, in one pass if the programs are right with one (`vectorizes`), else one by one.
+        inner: of all latents but the guide's first, for each of these (`terms`); each has a pass then.
         observes: whether the model must observe something.
         paired: whether the guide must draw what the model draws, as it need not where sites are summed out.
         reparametrized: whether every latent of the guide must be, as the pathwise gradient wants it.
@@ -90,7 +92,7 @@ def pair_info(
     Raises:
         ValueError: a model that observes nothing, a guide that observes something (they may be swapped), that lacks a
             site of the model or has one too many, or a latent that is not reparametrized; the message names the site.
-            A pair that was made for another number of rows.
+            A pair that was made for another number of rows. Inner draws of a pair that is not right with them.
     """
     kwargs = kwargs or {}
     given = [*args, *kwargs.values()]
@@ -99,7 +101,13 @@ def pair_info(
         instead = f"pass loss=pyro.infer.Trace_ELBO(), {ENUMERATE}" if reparametrized else None
         pair.check(asks, model, observes=observes, paired=paired, reparametrized=instead)
         found = PairInfo(pair, traces, params, ran, 1, particles)
-        if particles > 1 and not kwargs:
+        if inner > 1:
+            reason = "they are given keyword arguments"
+            if not kwargs:
+                reason = vectorizes(model, guide, args, pair.nesting, plate=pair.plate, single=traces, inner=True)
+            if reason is not None:
+                raise ValueError(f"{asks}: found an objective of {inner} inner draws, but {reason}; try inner=1")
+        elif particles > 1 and not kwargs:
             reason = vectorizes(model, guide, args, pair.nesting, plate=pair.plate, single=traces)
             if reason is None:
                 found = replace(found, particles=particles, passes=1)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ppl_models.programs.pyro import PARTICLES, nodes_of
 
-from .messengers import Among
+from .messengers import Among, Inner
 from .terms import Terms, collect, plate_of, traces
 
 
@@ -23,6 +23,7 @@ def vectorizes(
     plate: str | None = None,
     single: tuple[Trace, Trace] | None = None,
     sums: bool = False,
+    inner: bool = False,
 ) -> str | None:
     """None if a draw among a few particles in one pass has the densities that it has alone; else the reason why not.
 
@@ -37,6 +38,7 @@ def vectorizes(
         tolerance: largest difference of a term, relative to 1 + its size.
         plate, sums: see `terms`.
         single: traces of model and guide on these arguments; None runs them once more.
+        inner: whether the particles share the latent that is drawn first (`Inner`).
     """
     rows = len(args[0]) if args and isinstance(args[0], Tensor) else 0
     particles, k = 5 if rows == 4 else 4, 1  # not the batch size: a mix-up of the two dims must not look right
@@ -45,7 +47,8 @@ def vectorizes(
         alone = traces(model, guide, args, {}, sums)[:2] if single is None else single
         plate = plate_of(alone[0], next(iter(args), None)) if plate is None else plate
         drawn = {name: node["value"] for name, node in nodes_of(alone[1], "latent").items()}
-        with Among(drawn, k, dim), pyro.plate(PARTICLES, particles, dim=dim):
+        several = pyro.plate(PARTICLES, particles, dim=dim)
+        with Among(drawn, k, dim), Inner(several) if inner else several:
             together = collect(*traces(model, guide, args, {}, sums)[:2], dim, False, plate)
         site = difference(together, collect(*alone, None, False, plate), lambda t: t[min(k, len(t) - 1)], tolerance)
         if site is not None:

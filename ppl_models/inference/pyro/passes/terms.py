@@ -27,7 +27,7 @@ from ...objectives.terms import Terms as Terms, refuse_mask
 from ..sites.divergences import log_density, per_datum, per_unit, unit_divergence, weighed_divergence
 from .enumerated import FIRST, summed_out
 from .lazy import Late
-from .messengers import UntilDrawn
+from .messengers import Inner, UntilDrawn
 
 
 @checked
@@ -41,6 +41,7 @@ def terms(
     analytic: bool = True,
     plate: str | None = None,
     sums: bool = False,
+    inner: Count = 1,
 ) -> Terms:
     """Run the pair once, with all particles in one vectorized pass, and collect its `Terms`.
 
@@ -55,18 +56,25 @@ def terms(
         analytic: take divergences in closed form where there is one.
         plate: name of the data plate, "" where there is none; None looks for it (`programs.plates.data_plate`).
         sums: sum out what the model enumerates and the guide does not draw (`summed_out`).
+        inner: draws of every latent for each draw of the one that the guide draws first (`vhp`). The terms are of
+            particles * inner draws; the particles are then as many passes.
 
     Raises:
         ValueError: the guide samples a site that the model lacks, lacks one that it needs, runs another model, or
             observes something.
     """
     kwargs = kwargs or {}
-    if particles > 1 and nesting is None:
+    draws = particles * inner
+    if draws > 1 and nesting is None:
         nesting = plate_nesting(model, guide, args, kwargs)
-    dim = None if particles == 1 else -1 - nesting
+    if particles > 1 and inner > 1:
+        how = {"nesting": nesting, "analytic": analytic, "plate": plate, "sums": sums, "inner": inner}
+        return concatenated([terms(model, guide, args, kwargs, **how) for _ in range(particles)])
+    dim = None if draws == 1 else -1 - nesting
 
     def vectorized() -> Any:
-        return pyro.plate(PARTICLES, particles, dim=dim) if dim else nullcontext()
+        plate = pyro.plate(PARTICLES, draws, dim=dim) if dim else nullcontext()
+        return plate if inner == 1 else Inner(plate)
 
     with vectorized():
         try:
@@ -86,7 +94,7 @@ def terms(
             nodes.update(UntilDrawn(names).run(model, args, kwargs, vectorized()))
         return units_of(nodes[name], dims[name], dim)
 
-    return replace(found, prior=Late({name: partial(of_prior, name) for name in names}))
+    return replace(found, prior=Late({name: partial(of_prior, name) for name in names}), inner=inner)
 
 
 def run_pair(
@@ -221,6 +229,7 @@ def concatenated(found: Sequence[Terms]) -> Terms:
         lambda: dict(join(lambda f: f.kl_units)),
         join(lambda f: f.drawn),
         join(lambda f: f.prior),
+        inner=first.inner,
     )
 
 

@@ -18,6 +18,7 @@ from ppl_models.programs.state.torch import modules_of
 
 from ...config import Config, FitOptions, configured, shows_options
 from ...loop import Loop, check_call
+from ...objectives.nested import inner_draws
 from ...progress import waiting
 from ...results import Callback, Run, as_sequence
 from ...resuming.identity import Identity, factorization_of
@@ -123,7 +124,8 @@ def fit(
             _agreed(there, run.folder, group)
             example = data.rows(slice(0, rows), device) if there else batches.peek()
             ours = config.loss is None
-            info = pair_info("fit", model, guide, example, particles=config.particles, paired=ours, reparametrized=ours)
+            draws = {"particles": config.particles, "inner": inner_draws(config.objective)}
+            info = pair_info("fit", model, guide, example, **draws, paired=ours, reparametrized=ours)
             of_pair, saved = info.how, kept(model, guide, info.params, info.ran)
             passed, sites = info.ran.called, factorization_of(info.pair)
             told, shared = info.pair.kl if ours else (), info.pair.shared

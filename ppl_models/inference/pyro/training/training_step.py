@@ -11,6 +11,7 @@ from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, NotNegative, Pos
 
 from ...config import Compiler, Decay, FitConfig, Gradient, Objective, Precision
 from ...objectives.bounds import elbo
+from ...objectives.nested import inner_draws
 from ...weighing import Weighing
 from ..engine.compiled import Compiled
 from ..engine.optimizer_state import OptimizerState, trainable
@@ -134,7 +135,8 @@ def training_step(
         check_enumeration(loss, guide)
     args = tuple(args)
     ours = loss is None
-    info = pair_info("training_step", model, guide, args, particles=particles, paired=ours, reparametrized=ours)
+    draws = {"particles": particles, "inner": inner_draws(objective)}
+    info = pair_info("training_step", model, guide, args, **draws, paired=ours, reparametrized=ours)
     options = FitConfig(
         objective=objective,
         gradient=gradient,
