@@ -14,6 +14,7 @@ from .transforms import (
     Dequantize as Dequantize,
     Identity as Identity,
     Logit as Logit,
+    Redrawn as Redrawn,
     Scale as Scale,
     Transform as Transform,
 )

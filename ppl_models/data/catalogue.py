@@ -18,7 +18,7 @@ from .array_files import array_file
 from .dataset import Data
 from .fetch import Source
 from .splits import Rows
-from .transforms import Binarize, Dequantize, Identity, Logit, Scale, Transform, Word
+from .transforms import Binarize, Dequantize, Identity, Logit, Redrawn, Scale, Transform, Word
 
 HELD_OUT_SEED = 0
 
@@ -207,6 +207,8 @@ def load(
                       that test figures are repeatable
         "dequantize"  (v + noise) / levels, the noise anew at each access to any part
         "logit"       the logit of that, alpha = 1e-6, for cifar10 0.05
+        "redraw"      of real data that are means and standard deviations side by side, (N, 2 D): N(m, s^2) anew at each
+                      access to any part
         "none"        v / (levels - 1) in [0, 1]; real data as they are
         "default"     "binarize" for digits, mnist, fashion-mnist and omniglot, "none" for all others
 
@@ -269,7 +271,13 @@ def _data(rows: Rows, name: str, kind: str, wanted: str | Transform, alpha: floa
     labels = None if rows.labels is None else torch.from_numpy(np.ascontiguousarray(rows.labels, np.int64))
     # What was read may be a read-only view of the file, which torch warns of; a copy is cheap beside reading.
     values = torch.from_numpy(np.array(rows.values))
-    data = Data(values, rows.shape, levels, transform, f"{name} {kind}", labels)
+    shape = rows.shape
+    if isinstance(transform, Redrawn):
+        if values.shape[1] % 2 or bool((values[:, values.shape[1] // 2 :] < 0).any()):
+            told = f"rows of {values.shape[1]} values" if values.shape[1] % 2 else "some below 0 in the second half"
+            raise ValueError(f"transform: found {told} in {name}, want means and then standard deviations; try 'none'")
+        shape = (values.shape[1] // 2,)
+    data = Data(values, shape, levels, transform, f"{name} {kind}", labels)
     if not isinstance(transform, Binarize) or kind == "train":
         return data
     fixed = replace(transform, seed=HELD_OUT_SEED if transform.seed is None else transform.seed)(data.values)
@@ -281,8 +289,11 @@ def _transform(wanted: str | Transform, levels: int | None, alpha: float, name: 
         return wanted
     if wanted == "none":
         return Identity() if levels is None else Scale(levels)
-    if levels is None:
-        raise ValueError(f"transform: found {wanted!r} for {name}, whose values are real; try 'none'")
+    if (levels is None) != (wanted == "redraw"):
+        kind = "real" if levels is None else "grey levels"
+        raise ValueError(f"transform: found {wanted!r} for {name}, whose values are {kind}; try 'none'")
+    if wanted == "redraw":
+        return Redrawn()
     if wanted == "logit":
         return Logit(levels, alpha)
     return Binarize(levels) if wanted == "binarize" else Dequantize(levels)

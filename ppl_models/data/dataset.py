@@ -29,7 +29,8 @@ class Data:
     Indexing and `values` differ: `data.values` are the stored grey levels, `data[i]` is the transformed
     float32 a model sees, drawn anew at each access where the transform is random.
 
-    values: (N, D), uint8 where `levels` is an integer, else float32; images flattened in the order C, H, W.
+    values: (N, D), uint8 where `levels` is an integer, else float32; images flattened in the order C, H, W; (N, 2 D)
+    for the transform `Redrawn`, means and standard deviations.
     shape: (C, H, W) of an image, or (D,).
     levels: number of grey levels, None for real data. transform: see `ppl_models.data.transforms`.
     name: the part, as "mnist train". labels: (N,) int64 or None.
@@ -52,10 +53,11 @@ class Data:
                 f"values of {self.name}: found {found}, want a {dtype} tensor with levels={self.levels}; "
                 "try levels=None for real data, values.to(torch.uint8) for grey levels"
             )
-        if self.values.ndim != 2 or self.values.shape[1] != math.prod(self.shape):
+        width = math.prod(self.shape) * getattr(self.transform, "stored", 1)
+        if self.values.ndim != 2 or self.values.shape[1] != width:
             raise ValueError(
                 f"values of {self.name}: found {tuple(self.values.shape)}, want "
-                f"(N, {math.prod(self.shape)}) for shape {self.shape}; try values.flatten(1)"
+                f"(N, {width}) for shape {self.shape}; try values.flatten(1)"
             )
         if self.labels is not None and self.labels.shape != self.values.shape[:1]:
             raise ValueError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +25,25 @@ class Identity:
     def __call__(self, values: Tensor) -> Tensor:
         """y = v as float32."""
         return values.float()
+
+    def to_unit(self, y: Tensor) -> Tensor:
+        """y itself: real data have no scale to undo."""
+        return y
+
+
+@dataclass(frozen=True)
+class Redrawn:
+    """Real data known by their means and standard deviations, side by side in a row: y ~ N(m, s^2) at each call.
+
+    Rows (..., 2 D) are stored, and (..., D) come of them: codes of data, drawn anew at each access.
+    """
+
+    stored: ClassVar[int] = 2  # numbers for each that a model sees
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """y = m + s e, e ~ N(0, I), float32, (..., D)."""
+        mean, deviation = values.float().chunk(2, -1)
+        return mean + deviation * torch.randn_like(mean)
 
     def to_unit(self, y: Tensor) -> Tensor:
         """y itself: real data have no scale to undo."""
@@ -160,5 +179,5 @@ def _mixed(z: Tensor) -> Tensor:
     return z ^ ((z >> 31) & (2**33 - 1))
 
 
-Transform = Identity | Scale | Binarize | Dequantize | Logit
-Word = Literal["default", "binarize", "dequantize", "logit", "none"]  # for one that the data tell
+Transform = Identity | Redrawn | Scale | Binarize | Dequantize | Logit
+Word = Literal["default", "binarize", "dequantize", "logit", "redraw", "none"]  # for one that the data tell

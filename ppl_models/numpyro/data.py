@@ -18,8 +18,8 @@ class Rows:
     """Rows of stored values, and how a model is to see them: drawn anew with every key where that is random.
 
     Attributes:
-        values: (N, D), grey levels (uint8) or real numbers.
-        transform: (key, values) -> rows, floating, of the same shape; it can be traced by JAX.
+        values: (N, D), grey levels (uint8) or real numbers; (N, 2 D) for codes that are drawn anew.
+        transform: (key, values) -> rows (N, D), floating; it can be traced by JAX.
         discrete: whether a row is one of finitely many, so that its likelihood is a probability.
         bits: (nll, x) -> bits per dimension, see `ppl_models.data.Data.bits_per_dim`; None for real data.
     """
@@ -69,6 +69,12 @@ def _identity(key: jax.Array, values: jax.Array) -> jax.Array:
     return values.astype(_float())
 
 
+def _redrawn(key: jax.Array, values: jax.Array) -> jax.Array:
+    """y ~ N(m, s^2), m and s side by side in v."""
+    mean, deviation = jnp.split(values.astype(_float()), 2, -1)
+    return mean + deviation * random.normal(key, mean.shape, mean.dtype)
+
+
 def _scale(key: jax.Array, values: jax.Array, levels: int) -> jax.Array:
     """y = v / (levels - 1)."""
     return values.astype(_float()) / (levels - 1)
@@ -110,6 +116,7 @@ def _float() -> jnp.dtype:
 
 TRANSFORMS = {
     "Identity": _identity,
+    "Redrawn": _redrawn,
     "Scale": _scale,
     "Binarize": _binarize,
     "Dequantize": _dequantize,

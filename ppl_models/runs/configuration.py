@@ -7,6 +7,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ def _of_data(data: Data, model: Any, sizes: Mapping[str, Any]) -> dict[str, dict
     """Sizes that follow from the data: of a model its event and likelihood, of a guide the shape of an image."""
     image = list(data.shape) if len(data.shape) == 3 else None
     wanted = sizes.get("network") == "conv" or getattr(model, "wants_image", False)
-    event = image if wanted and image else data.values.shape[1]
+    event = image if wanted and image else prod(data.shape)
     return {"model": {"event": event, "likelihood": likelihood_of(data)}, "guide": {"image": image}}
 
 

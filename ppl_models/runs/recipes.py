@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from ppl_models.inference.files import write_json
 
 from . import names, trust as trusted
 from .backends import backend
+from .codes import FILE, TRANSFORM, unknown_codes, write_codes
 from .configuration import Parts, configuration, load_for
 from .experiments import Experiment, experiment_of
 from .folder import CONFIG, LoadedRun, read_config
@@ -20,6 +21,7 @@ from .recipe_files import Recipe
 from .training import resume, train
 
 RESULTS = "results.json"
+CODES = "codes:"  # before the name of a run, in place of that of data
 
 
 def carry_out(
@@ -57,6 +59,11 @@ def carry_out(
     parts, plans = _planned(recipe, folder)
     runs: dict[str, LoadedRun] = {}
     for name, config in plans.items():
+        if (source := _codes_of(recipe, name)) is not None:
+            if not (path := folder / names.slug(source) / FILE).is_file():
+                report(f"{recipe.name}: codes of {source}")
+                write_codes(runs[source], path)
+            parts[name], config = _plan(recipe, name, folder, {}, {})
         report(f"{recipe.name}: training {name}")
         runs[name] = _trained(recipe, config, parts[name], folder / names.slug(name), device, progress, experiment)
     report(f"{recipe.name}: looking at it")
@@ -87,37 +94,81 @@ def _check_trust(recipe: Recipe) -> None:
 def _planned(recipe: Recipe, folder: Path) -> tuple[dict[str, Parts], dict[str, dict[str, Any]]]:
     """(data, configuration) of every run, of which each could be built, and none is in the folder as another."""
     loaded: dict[str, Parts] = {}
-    parts: dict[str, Parts] = {}
-    plans: dict[str, dict[str, Any]] = {}
-    for name, chosen in recipe.runs.items():
-        model, guide = names.tuples(chosen["model"]), names.tuples(chosen["guide"])
-        data: dict[str, Any] = {"name": "", "transform": "default", "image_size": None, "validation": False}
-        if unknown := [key for key in chosen["data"] if key not in data]:
-            raise ValueError(f"recipe {recipe.name}: found data.{unknown[0]}, want {', '.join(data)}")
-        source, transform, size, validation = tuple({**data, **chosen["data"]}.values())
-        key = repr((source, transform, size, validation, model["name"] if source.endswith(".npz") else ""))
-        if key not in loaded:
-            how = {"validation": validation, "transform": transform, "size": size}
-            loaded[key] = load_for(model["name"], "pyro", source, **how)
-        parts[name] = loaded[key]
-        try:
-            plans[name] = configuration(
-                model=(model.pop("name"), model),
-                guide=guide and (guide.pop("name"), guide),
-                data=source,
-                parts=parts[name],
-                training=Training(**chosen["training"]),
-                seed=recipe.seed,
-                transform=transform,
-                validation=validation,
-                image_size=size,
-            )
-            if not _is_there(plans[name], folder / names.slug(name)):
-                rows = parts[name][0][: plans[name]["data"]["example"]]
-                backend(plans[name]["backend"]).build(plans[name], rows, "cpu")
-        except ValueError as error:
-            raise ValueError(f"recipe {recipe.name}, run {name!r}: {error}") from error
-    return parts, plans
+    found: dict[str, tuple[Parts, dict[str, Any]]] = {}
+    for name in recipe.runs:
+        found[name] = _plan(recipe, name, folder, loaded, found)
+    return {name: parts for name, (parts, _) in found.items()}, {name: plan for name, (_, plan) in found.items()}
+
+
+def _plan(
+    recipe: Recipe,
+    name: str,
+    folder: Path,
+    loaded: dict[str, Parts],
+    before: Mapping[str, tuple[Parts, dict[str, Any]]],
+) -> tuple[Parts, dict[str, Any]]:
+    """(data, configuration) of a run that could be built; of codes that there are not yet, of data of their shape.
+
+    Args:
+        loaded: data that were read, which it adds to.
+        before: what it gave of earlier runs.
+    """
+    chosen, where = recipe.runs[name], f"recipe {recipe.name}, run {name!r}"
+    model, guide = names.tuples(chosen["model"]), names.tuples(chosen["guide"])
+    data: dict[str, Any] = {"name": "", "transform": "default", "image_size": None, "validation": False}
+    if others := [key for key in chosen["data"] if key not in data]:
+        raise ValueError(f"recipe {recipe.name}: found data.{others[0]}, want {', '.join(data)}")
+    source, transform, size, validation = tuple({**data, **chosen["data"]}.values())
+    codes = _codes_of(recipe, name)
+    if codes is not None:
+        source, transform = str(folder.resolve() / names.slug(codes) / FILE), TRANSFORM
+    key = repr((source, transform, size, validation, model["name"] if source.endswith(".npz") else ""))
+    try:
+        unknown = codes is not None and not Path(source).is_file()
+        if unknown:
+            rows, first = before[codes]
+            pair = backend(first["backend"]).build(first, rows[0][: first["data"]["example"]], "cpu")
+            parts: Parts = unknown_codes(*pair, len(rows[0]))
+        else:
+            if key not in loaded:
+                how = {"validation": validation, "transform": transform, "size": size}
+                loaded[key] = load_for(model["name"], "pyro", source, **how)
+            parts = loaded[key]
+        plan = configuration(
+            model=(model.pop("name"), model),
+            guide=guide and (guide.pop("name"), guide),
+            data=source,
+            parts=parts,
+            training=Training(**chosen["training"]),
+            seed=recipe.seed,
+            transform=transform,
+            validation=validation,
+            image_size=size,
+        )
+        if unknown or not _is_there(plan, folder / names.slug(name)):
+            backend(plan["backend"]).build(plan, parts[0][: plan["data"]["example"]], "cpu")
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return parts, plan
+
+
+def _codes_of(recipe: Recipe, name: str) -> str | None:
+    """The run whose codes are the data of this one, as `data.name = "codes:RUN"` says; None for other data.
+
+    Raises:
+        ValueError: no earlier run of that name.
+    """
+    source = str(recipe.runs[name]["data"]["name"])
+    if not source.startswith(CODES):
+        return None
+    found, earlier = source.removeprefix(CODES), [*recipe.runs][: [*recipe.runs].index(name)]
+    if found not in earlier:
+        listed = ", ".join(map(repr, earlier)) or "none"
+        raise ValueError(
+            f"recipe {recipe.name}, run {name!r}: found data.name = {source!r}, want the codes of a run before it, of "
+            f"which there are {listed}"
+        )
+    return found
 
 
 def _is_there(config: dict[str, Any], folder: Path) -> bool:

@@ -26,6 +26,7 @@ EXPERIMENTS = {
     "discrete": "discrete",
     "information-preference": "preference",
     "sequential": "sequential",
+    "two-stage": "two_stage",
 }
 
 
