@@ -228,7 +228,7 @@ def test_a_checkpoint_holds_the_encoder_once_and_a_run_goes_on_bit_for_bit(tmp_p
     kept, own = read(tmp_path / "whole" / CHECKPOINT), "model.prior.network.last.weight"
     assert {name for name in kept.weights if name.endswith("last.weight")} == {own, "model.decoder.last.weight"}
     kinds = {name.removesuffix(f".{own}") for name in kept.training if own in name}
-    assert kinds == {"parameter", "exp_avg", "exp_avg_sq"}  # beside the weight, which is the average
+    assert kinds == {"parameter", "average", "exp_avg", "exp_avg_sq"}
 
 
 # who takes it, and who has a factor of its own
