@@ -21,15 +21,7 @@ from ppl_models.inference.objectives.bounds import elbo
 from ppl_models.inference.pyro.passes.terms import terms
 from tests.helpers.cases import few
 
-GUIDES = (
-    MeanField,
-    BottomUp,
-    Bidirectional,
-    Ladder,
-    SelfReflective,
-    Merging,
-    Faithful,
-)  # and Infused, for one model alone
+GUIDES = (MeanField, BottomUp, Bidirectional, Ladder, SelfReflective, Merging, Faithful)  # and Infused, for one model
 FAMILIES = ("diagonal", "rank-one", "full")
 LIKELIHOODS = ("bernoulli", "gaussian", "gaussian:0.5", "logistic:8")
 WIDTH, IMAGE, COLOUR = 16, (1, 4, 4), (3, 4, 4)

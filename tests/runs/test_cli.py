@@ -128,15 +128,17 @@ def content(path: str) -> dict:
 
 
 def test_the_catalogues_hold_the_programs_alone():
-    guides = {"bottom-up", "faithful", "infused", "ladder", "mean-field", "self-reflective"}
+    guides = {"bidirectional", "bottom-up", "faithful", "infused", "ladder", "mean-field", "merging", "self-reflective"}
     assert set(names.catalogue("guide")) == guides
     models = {
+        "biva",
         "dlgm",
         "glow",
         "hierarchical-vae",
         "infusion",
         "linear-gaussian",
         "maf",
+        "matnet",
         "nsf",
         "pixel-cnn",
         "pixel-vae",
