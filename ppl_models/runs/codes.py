@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -47,9 +47,11 @@ def write_codes(run: LoadedRun, path: Path) -> None:
         ValueError: see `moments`.
     """
     parts, device = run.load_data(), columns(run.example)[0].device
+    if not isinstance(parts[0], Data):
+        raise ValueError("codes: found data of several arguments, want rows of one")
     found = {}
     for name, part in (("train", parts[0]), ("test", parts[-1])):
-        batches = [part[slice(i, i + ROWS)].to(device) for i in range(0, len(part), ROWS)]
+        batches = (cast(Tensor, part[slice(i, i + ROWS)]).to(device) for i in range(0, len(part), ROWS))
         found[name] = torch.cat([moments(run.model, run.guide, x) for x in batches]).numpy()
 
     def write(temporary: Path) -> None:

@@ -606,6 +606,32 @@ def test_logit(alpha):
     assert transform.to_unit(far).tolist() == [[0.0, 1.0]] and transform.log_abs_det(far).isfinite().all()
 
 
+def test_codes_are_drawn_anew_from_their_moments(tmp_path):
+    """Means and standard deviations side by side: of 4000 draws within five standard errors."""
+    moments = np.concatenate([np.tile([[-2.0, 3.0], [0.5, 0.1]], (2000, 1)), np.tile([0.5, 2.0], (4000, 1))], 1)
+    np.savez(tmp_path / "codes.npz", train=moments.astype("f4"), test=moments[:3].astype("f4"))
+    train, test = data.load(tmp_path / "codes.npz", transform="redraw")
+    assert train.shape == (2,) and train[:].shape == (4000, 2) and test[0].shape == (2,) and train.levels is None
+    assert not torch.equal(train[:], train[:])
+    z = train[::2]
+    assert (z.mean(0) - torch.tensor([-2.0, 3.0])).abs().max() < 5 * 2 / math.sqrt(2000)
+    assert (z.std(0) / torch.tensor([0.5, 2.0]) - 1).abs().max() < 5 / math.sqrt(2 * 2000)
+
+
+@pytest.mark.parametrize(
+    ("rows", "transform", "says"),
+    [
+        (np.zeros((9, 3)), "redraw", "found rows of 3 values .* want means and then standard deviations"),
+        (np.array([[0.0, -1.0]] * 9), "redraw", "found some below 0 in the second half"),
+        (np.zeros((9, 4), np.uint8), "redraw", "found 'redraw' .* whose values are grey levels"),
+    ],
+)
+def test_what_are_no_moments(tmp_path, rows, transform, says):
+    np.save(tmp_path / "rows.npy", rows)
+    with pytest.raises(ValueError, match=says):
+        data.load(tmp_path / "rows.npy", transform=transform)
+
+
 def test_to_unit_of_the_others():
     for transform in (data.Scale(256), data.Binarize(256), data.Dequantize(256), data.Identity()):
         y = transform(grey().values)

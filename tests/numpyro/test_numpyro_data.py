@@ -35,6 +35,16 @@ def test_binarization_has_the_grey_level_as_its_mean_and_is_new_each_time():
     np.testing.assert_array_equal(np.asarray(rows.draw(KEY, slice(2, 4))).shape, (2, 12))
 
 
+def test_codes_are_drawn_anew_from_their_moments():
+    """Of 4000 draws within five standard errors."""
+    moments = torch.tensor([[-2.0, 3.0, 0.5, 2.0]]).repeat(4000, 1)
+    rows = rows_of(Data(moments, (2,), None, datasets.Redrawn(), "codes"))
+    z, other = (np.asarray(rows.draw(key)) for key in jax.random.split(KEY))
+    assert z.shape == (4000, 2) and (z != other).all() and rows.bits is None
+    np.testing.assert_allclose(z.mean(0), [-2, 3], atol=5 * 2 / 4000**0.5)
+    np.testing.assert_allclose(z.std(0), [0.5, 2.0], rtol=5 / 8000**0.5)
+
+
 @pytest.mark.parametrize("transform", [datasets.Dequantize(256), datasets.Logit(256, alpha=0.05)])
 def test_dequantization_keeps_the_level(transform):
     data = grey(transform)
@@ -66,5 +76,5 @@ def test_another_transform_is_refused():
     class Odds:
         transform, levels = Odd(), None
 
-    with pytest.raises(ValueError, match="want one of Identity, Scale, Binarize"):
+    with pytest.raises(ValueError, match="want one of Identity, Redrawn, Scale, Binarize"):
         rows_of(Odds())

@@ -39,6 +39,17 @@ SMALL = {
         "analysis.images": 3,
     },
     "discrete": {"analysis.draws": 200},
+    "two-stage": {
+        "runs.first.data.name": "digits",
+        "runs.first.model.hidden": 8,
+        "runs.first.guide.hidden": 8,
+        "runs.second.model.hidden": 8,
+        "runs.second.guide.hidden": 8,
+        "model.latent": 3,
+        "training.epochs": 1,
+        "training.compile": False,
+        "analysis.data": 40,
+    },
     "information-preference": {
         "data.name": "digits",
         "model.hidden": 4,
@@ -215,7 +226,7 @@ def finite(value) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-@pytest.mark.parametrize("name", few(SMALL, lambda name: name == "blur"))
+@pytest.mark.parametrize("name", few(SMALL, lambda name: name in ("blur", "two-stage")))
 def test_a_recipe_is_carried_out_and_taken_as_it_is_the_second_time(name, tmp_path):
     recipe = read_recipe(name, SMALL[name])
     lines: list[str] = []
@@ -230,6 +241,37 @@ def test_a_recipe_is_carried_out_and_taken_as_it_is_the_second_time(name, tmp_pa
     assert {f.name for f in (tmp_path / "out").iterdir() if f.is_dir()} == set(map(names.slug, recipe.runs))
     for run, command in first["commands"].items():
         assert load_run(tmp_path / "out" / names.slug(run)).config["command"] == command
+
+
+def test_the_codes_of_a_run_are_the_data_of_another(tmp_path):
+    """Drawn anew at each access from the moments of q(z | x), of a first run that the second leaves as it was."""
+    recipe = read_recipe("two-stage", SMALL["two-stage"])
+    carry_out(recipe, tmp_path, progress=False)
+    first, second = (load_run(tmp_path / name) for name in ("first", "second"))
+    (rows, test), (images, _) = second.load_data(), first.load_data()
+    assert len(rows) == len(images) and len(test) == 300 and rows.shape == (3,)
+    assert not torch.equal(rows[:], rows[:])
+    first.guide(images[:5])
+    fn = first.guide.trace.nodes["z1"]["fn"].base_dist
+    torch.testing.assert_close(rows.values[:5], torch.cat([fn.loc, fn.scale], -1).detach())
+    assert second.config["model"]["sizes"]["event"] == 3 and "--transform redraw" in second.config["command"]
+    shutil.rmtree(tmp_path / "second")  # as if it had been stopped between the two
+    rows = carry_out(recipe, tmp_path, progress=False)["rows"]
+    assert rows["second"]["latents"] == 3
+
+
+@pytest.mark.parametrize("source", ["codes:second", "codes:third", "codes:"])
+def test_codes_are_of_a_run_before(tmp_path, source):
+    settings = SMALL["two-stage"] | {"runs.second.data.name": source}
+    with pytest.raises(ValueError, match=f"found data.name = '{source}', want the codes of a run before it.*'first'"):
+        carry_out(read_recipe("two-stage", settings), tmp_path, progress=False)
+
+
+def test_codes_that_depend_on_each_other_are_refused_before_the_training(tmp_path):
+    settings = SMALL["two-stage"] | {"runs.first.model.name": "hierarchical-vae", "runs.first.model.latent": (2, 2)}
+    with pytest.raises(ValueError, match="run 'second': codes: found 2 latents, want one latent"):
+        carry_out(read_recipe("two-stage", settings), tmp_path, progress=False)
+    assert not (tmp_path / "first").exists()
 
 
 def test_a_model_without_latents_has_no_section_of_a_guide(tmp_path):
