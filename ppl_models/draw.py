@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from .parts import likelihoods
-from .parts.attention import Window
 from .parts.distributions import StandardNormal
 from .parts.kinds import Count, Event, Number
-from .parts.nets import LSTM
+from .parts.nets import LSTM, Window
 from .parts.program import Program
 from .parts.sizes import event_size, image_size
 
@@ -22,7 +21,7 @@ class DRAW(Program):
         h_t = LSTM(z_t, h_{t-1}),      c_t = c_{t-1} + write(h_t),      x ~ likelihood(c_T)
 
     A stroke is a linear map of the state, or with a `window` a patch of N x N numbers, painted by a grid of Gaussian
-    filters that the state places (`parts.attention.Window`). c_0 and h_0 are learned. The same weights serve all steps.
+    filters that the state places (`parts.nets.Window`). c_0 and h_0 are learned. The same weights serve all steps.
 
     Before it draws z_t the model tells what the strokes so far come to, at the deterministic sites mean{t}, the mean of
     x if it were drawn from c_{t-1}, and state{t}, h_{t-1}. The guide `Recurrent` reads them there; with it, and with

@@ -10,8 +10,7 @@ from .parts.distributions import StandardNormal
 from .parts.flows.densities import FlowDensity
 from .parts.flows.raster import RasterFlow
 from .parts.kinds import Count, Event, Several
-from .parts.nets import MapNet
-from .parts.pixelcnn import PixelCNN
+from .parts.nets import MapNet, PixelCNN
 from .parts.pixels import AutoregressiveImage, mixture_of
 from .parts.program import Program
 from .parts.sizes import image_size, map_sizes

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .parts import likelihoods
 from .parts.kinds import Count, Event
-from .parts.pixelcnn import PixelCNN as Network
+from .parts.nets import PixelCNN as Network
 from .parts.pixels import AutoregressiveImage, mixture_of
 from .parts.program import Program
 from .parts.sizes import image_size

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .parts import likelihoods
 from .parts.flows.priors import prior as prior_of
 from .parts.kinds import Count, Event
-from .parts.pixelcnn import PixelCNN
+from .parts.nets import PixelCNN
 from .parts.pixels import AutoregressiveImage, mixture_of
 from .parts.program import Program
 from .parts.sizes import image_size

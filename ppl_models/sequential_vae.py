@@ -11,8 +11,7 @@ from .parts import likelihoods
 from .parts.checks import Criterion
 from .parts.distributions import StandardNormal, diagonal_normal
 from .parts.kinds import Count, Event, Whole
-from .parts.ladder import LadderNet
-from .parts.nets import Net
+from .parts.nets import LadderNet, Net
 from .parts.program import Program
 from .parts.sizes import Network, code_sizes, event_size
 

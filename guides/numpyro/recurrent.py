@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions import Distribution, biject_to
 
-from ppl_models.numpyro.parts.attention import Window
-from ppl_models.numpyro.parts.nets import LSTM, Linear
+from ppl_models.numpyro.parts.nets import LSTM, Linear, Window
 from ppl_models.parts.kinds import Count, Image, Number
 
 from ..parts.evidence import EvidenceKey, features

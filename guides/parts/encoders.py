@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ppl_models.parts.ladder import PyramidEncoder
-from ppl_models.parts.nets import ConvEncoder, Net
+from ppl_models.parts.nets import ConvEncoder, Net, PyramidEncoder
 
 from .checks import check_encoder
 

@@ -12,9 +12,8 @@ from ppl_models.parts.kinds import Count, Event, Number
 from ppl_models.parts.sizes import event_size, image_size
 
 from .parts import likelihoods
-from .parts.attention import Window
 from .parts.distributions import StandardNormal
-from .parts.nets import LSTM, Linear
+from .parts.nets import LSTM, Linear, Window
 from .parts.program import Program
 
 

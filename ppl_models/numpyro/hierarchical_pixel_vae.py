@@ -15,8 +15,7 @@ from .parts import likelihoods
 from .parts.distributions import StandardNormal
 from .parts.flows.densities import FlowDensity
 from .parts.flows.raster import RasterFlow
-from .parts.nets import MapNet
-from .parts.pixelcnn import PixelCNN
+from .parts.nets import MapNet, PixelCNN
 from .parts.pixels import AutoregressiveImage, PixelMixture, mixture_of
 from .parts.program import Program
 

@@ -12,7 +12,7 @@ from ppl_models.parts.kinds import Count, Event
 from ppl_models.parts.sizes import image_size
 
 from .parts import likelihoods
-from .parts.pixelcnn import PixelCNN as Network
+from .parts.nets import PixelCNN as Network
 from .parts.pixels import AutoregressiveImage, PixelMixture, mixture_of
 from .parts.program import Program
 

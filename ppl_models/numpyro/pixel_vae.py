@@ -15,7 +15,7 @@ from .parts import likelihoods
 from .parts.distributions import StandardNormal
 from .parts.flows.densities import FlowDensity
 from .parts.flows.priors import prior as prior_of
-from .parts.pixelcnn import PixelCNN
+from .parts.nets import PixelCNN
 from .parts.pixels import AutoregressiveImage, PixelMixture, mixture_of
 from .parts.program import Program
 

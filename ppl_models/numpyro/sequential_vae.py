@@ -17,8 +17,7 @@ from ppl_models.parts.sizes import Network, code_sizes, event_size
 
 from .parts import likelihoods
 from .parts.distributions import StandardNormal, diagonal_normal
-from .parts.ladder import LadderNet
-from .parts.nets import Net
+from .parts.nets import LadderNet, Net
 from .parts.program import Program, is_training
 
 

@@ -1,4 +1,3 @@
-from .attention import Window as Window
 from .bijectors import ConditionalRankOneAffine as ConditionalRankOneAffine, RankOneAffine as RankOneAffine
 from .composite import Composite as Composite
 from .distributions import DiscretizedLogistic as DiscretizedLogistic, RankOneNormal as RankOneNormal
@@ -19,6 +18,7 @@ from .nets import (
     ConvNet as ConvNet,
     GatedNet as GatedNet,
     Net as Net,
+    Window as Window,
 )
 from .program import Program as Program
 from .sizes import all_sizes as all_sizes, event_size as event_size, one_size as one_size

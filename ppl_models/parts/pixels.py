@@ -11,7 +11,7 @@ from torch.nn.functional import log_softmax
 
 from .distributions import DiscretizedLogistic
 from .likelihoods import Logistic
-from .pixelcnn import PixelCNN
+from .nets import PixelCNN
 
 
 class AutoregressiveImage(TorchDistribution):

@@ -12,8 +12,7 @@ from ppl_models.factorization import compare
 from ppl_models.inference import evaluate, fit
 from ppl_models.parts.flows.densities import FlowDensity
 from ppl_models.parts.flows.raster import RasterFlow
-from ppl_models.parts.nets import MapNet
-from ppl_models.parts.pixelcnn import PixelCNN
+from ppl_models.parts.nets import MapNet, PixelCNN
 
 
 def shaken(module: torch.nn.Module) -> torch.nn.Module:

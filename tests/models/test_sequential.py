@@ -15,8 +15,8 @@ from ppl_models import VAE, Infusion, LinearGaussian, SequentialVAE
 from ppl_models.factorization import compare
 from ppl_models.inference import elbo, evaluate, fit, terms, unregularized
 from ppl_models.inference.pyro.passes.messengers import Substitute
-from ppl_models.parts.ladder import LadderNet, Pyramid, PyramidEncoder
 from ppl_models.parts.likelihoods import bounded_exp
+from ppl_models.parts.nets import LadderNet, Pyramid, PyramidEncoder
 
 LIKELIHOODS = ("bernoulli", "gaussian", "gaussian:0.3", "unit-gaussian:0.3", "logistic:8")
 BUILD = {

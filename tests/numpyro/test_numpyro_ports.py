@@ -31,18 +31,8 @@ ROOT = Path(__file__).parents[2]
 KEY, ROWS = jax.random.key(0), 4
 # pairs that are compared every time; guides with an order of their own are compared in test_numpyro_guides
 OFTEN = (*(("hierarchical-vae", "ladder"), ("sere-vae", "self-reflective"), ("infusion", "infused")),)
-PARTS = (
-    "attention",
-    "bijectors",
-    "composite",
-    "distributions",
-    "ladder",
-    "likelihoods",
-    "nets",
-    "pixelcnn",
-    "pixels",
-    "vamp",
-)
+PARTS = ("bijectors", "composite", "distributions", "likelihoods", "pixels", "vamp")
+NETS = tuple(f"nets.{name}" for name in ("attention", "convolutions", "ladder", "perceptrons", "pixelcnn", "recurrent"))
 FLOWS = ("flows.autoregressive", "flows.densities", "flows.images", "flows.priors", "flows.raster")
 
 
@@ -70,7 +60,7 @@ def test_every_model_is_among_those_that_are_compared():
     assert SIZES.keys() == names.catalogue("model").keys()
 
 
-@pytest.mark.parametrize("part", (*PARTS, *FLOWS))
+@pytest.mark.parametrize("part", (*PARTS, *NETS, *FLOWS))
 def test_parts_have_ports(part):
     """Every public class and function of a file of parts is in the file of that name."""
     ours = importlib.import_module(f"ppl_models.parts.{part}")

@@ -15,7 +15,7 @@ from ppl_models.inference.pyro.feeding.columns import Columns
 from ppl_models.inference.pyro.passes.checks import check_values
 from ppl_models.parts.distributions import DiscretizedLogistic
 from ppl_models.parts.likelihoods import Bernoulli
-from ppl_models.parts.pixelcnn import PixelCNN
+from ppl_models.parts.nets import PixelCNN
 from ppl_models.parts.pixels import AutoregressiveImage, PixelMixture
 
 IMAGES = ((1, 5, 4), (3, 4, 5), (2, 1, 6), (1, 6, 1))

@@ -6,8 +6,7 @@ import equinox as eqx
 import jax
 from jax import Array
 
-from ppl_models.numpyro.parts.ladder import PyramidEncoder
-from ppl_models.numpyro.parts.nets import ConvEncoder, LayerNorm, Linear, Net, Silu
+from ppl_models.numpyro.parts.nets import ConvEncoder, LayerNorm, Linear, Net, PyramidEncoder, Silu
 
 from ...parts.checks import check_encoder
 from .table import Table

@@ -18,7 +18,7 @@ from numpyro.distributions.util import validate_sample
 
 from .distributions import DiscretizedLogistic
 from .likelihoods import Logistic
-from .pixelcnn import PixelCNN
+from .nets import PixelCNN
 
 
 class AutoregressiveImage(dist.Distribution):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Transform
 
-from ..pixelcnn import PixelCNN
+from ..nets import PixelCNN
 from .autoregressive import Autoregressive, affine
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array, random
 
 from ppl_models.numpyro.data import Rows
-from ppl_models.numpyro.parts.layers import Conv
+from ppl_models.numpyro.parts.nets.layers import Conv
 from ppl_models.numpyro.parts.program import training
 
 from ...config import FitConfig

@@ -18,7 +18,7 @@ from ppl_models.parts.checks import check_network
 from ppl_models.parts.flows.orders import BIAS, BOUND, Kind, check_contexts, levels_of, masks_of, numbers_of
 from ppl_models.parts.kinds import Count, Number
 
-from ..layers import Linear
+from ..nets.layers import Linear
 from ..program import Constant
 from .splines import MonotonicSpline
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions.transforms import Transform
 
-from ..pixelcnn import PixelCNN
+from ..nets import PixelCNN
 from .autoregressive import Autoregressive, affine
 
 

@@ -115,3 +115,8 @@ def _spread(key: Array, shape: tuple[int, ...], bound: float) -> Array:
 
 # Compiled for each shape of a model's layers, to run once: without optimization that takes a quarter of the time.
 _spread_once = jax.jit(_spread, static_argnums=1, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def zeroed(layer: Linear | Conv) -> Linear | Conv:
+    """The layer with zeros for its numbers."""
+    return jax.tree.map(jnp.zeros_like, layer)

@@ -1,4 +1,4 @@
-"""Port of `ppl_models.parts.pixelcnn`: a network of an image whose output at a pixel has seen those before it alone."""
+"""Port of `ppl_models.parts.nets.pixelcnn`: a network of an image whose output at a pixel has seen those before it."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ def gate(h: Array, dim: int) -> Array:
 
 
 class GatedLayer(eqx.Module):
-    """Port of `ppl_models.parts.pixelcnn.GatedLayer`; `key` seeds the weights."""
+    """Port of `ppl_models.parts.nets.pixelcnn.GatedLayer`; `key` seeds the weights."""
 
     vertical: Conv
     horizontal: Conv
@@ -79,7 +79,7 @@ class GatedLayer(eqx.Module):
 
 @checked
 class PixelCNN(eqx.Module):
-    """Port of `ppl_models.parts.pixelcnn.PixelCNN`; `key` seeds the weights."""
+    """Port of `ppl_models.parts.nets.pixelcnn.PixelCNN`; `key` seeds the weights."""
 
     layers: tuple[GatedLayer, ...]
     inner: Conv

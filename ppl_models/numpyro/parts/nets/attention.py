@@ -1,4 +1,4 @@
-"""Port of `ppl_models.parts.attention`: a grid of Gaussian filters over an image, placed by a state."""
+"""Port of `ppl_models.parts.nets.attention`: a grid of Gaussian filters over an image, placed by a state."""
 
 from collections.abc import Sequence
 

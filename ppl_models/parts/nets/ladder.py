@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
-from .nets import ConvBlock
-from .sizes import scales, shared_among
+from ..sizes import scales, shared_among
+from .convolutions import ConvBlock
 
 
 class Pyramid(nn.Module):

@@ -1,4 +1,4 @@
-"""Ports of `ppl_models.parts.ladder`: a code to an image, and an image to features, by way of several scales."""
+"""Ports of `ppl_models.parts.nets.ladder`: a code to an image, and an image to features, by way of several scales."""
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -12,12 +12,12 @@ from jax.nn import silu
 
 from ppl_models.parts.sizes import scales, shared_among
 
+from .convolutions import ConvBlock
 from .layers import Conv, Linear, interpolate
-from .nets import ConvBlock
 
 
 class Pyramid(eqx.Module):
-    """Port of `ppl_models.parts.ladder.Pyramid`; `key` seeds the weights."""
+    """Port of `ppl_models.parts.nets.ladder.Pyramid`; `key` seeds the weights."""
 
     strided: tuple[Conv, ...]
     blocks: tuple[ConvBlock, ...]
@@ -42,7 +42,7 @@ class Pyramid(eqx.Module):
 
 
 class PyramidEncoder(eqx.Module):
-    """Port of `ppl_models.parts.ladder.PyramidEncoder`; `key` seeds the weights."""
+    """Port of `ppl_models.parts.nets.ladder.PyramidEncoder`; `key` seeds the weights."""
 
     pyramid: Pyramid
     heads: tuple[Linear, ...]
@@ -65,7 +65,7 @@ class PyramidEncoder(eqx.Module):
 
 
 class LadderNet(eqx.Module):
-    """Port of `ppl_models.parts.ladder.LadderNet`; `key` seeds the weights."""
+    """Port of `ppl_models.parts.nets.ladder.LadderNet`; `key` seeds the weights."""
 
     codes: tuple[Linear, ...]
     narrow: tuple[Conv, ...]
