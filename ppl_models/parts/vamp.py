@@ -1,7 +1,7 @@
 """`VampPrior`: the mixture of an encoder's densities at learned pseudo-inputs; `EncoderMixture`, the distribution."""
 
 from collections.abc import Callable, Sequence
-from math import log
+from math import log, pi
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution, TorchDistributionMixin
@@ -11,6 +11,7 @@ from torch.distributions import constraints
 from .distributions import diagonal_normal
 from .likelihoods import bounded_exp
 
+LARGEST = 2**24  # numbers that the density of a mixture holds at once
 Encoder = Callable[[Tensor], TorchDistributionMixin]
 
 
@@ -19,8 +20,7 @@ class EncoderMixture(TorchDistribution):
 
         log p(z) = log sum_k exp log N(z; m_k, diag s_k^2) - log K
 
-    A draw is of a component, so that it is not reparametrized. The density of particles takes no more of the encoder
-    than that of one.
+    A draw is of a component, so that it is not reparametrized.
 
     Args:
         loc, scale: m and s, (K, n).
@@ -78,10 +78,20 @@ class EncoderMixture(TorchDistribution):
         """Log-density in nats, (*batch,)."""
         if self._validate_args:
             self._validate_sample(value)
-        # (*batch, n, K), summed over n: a product of matrices would lose digits where components are narrow
-        miss = ((value.unsqueeze(-1) - self.loc.mT) / self.scale.mT).square().sum(-2)
         n, k = self.event_shape[0], len(self.loc)
-        return (-0.5 * miss - self.scale.log().sum(-1)).logsumexp(-1) - 0.5 * n * log(2 * torch.pi) - log(k)
+        values = value.reshape(-1, n)
+        # a slice at a time, which bounds memory: an evaluation scores all its particles at once
+        parts = values.split(max(LARGEST // (n * k), 1)) if values.numel() * k > LARGEST else [values]
+        found = torch.cat([self._sums(part) for part in parts]) if len(parts) > 1 else self._sums(values)
+        found = found.reshape(value.shape[:-1]) - 0.5 * n * log(2 * pi) - log(k)
+        shape = torch.broadcast_shapes(found.shape, self.batch_shape)
+        return found if found.shape == shape else found.expand(shape)
+
+    def _sums(self, values: Tensor) -> Tensor:
+        """log sum_k exp(...) of values (m, n), without constants, (m,)."""
+        # (m, n, K), summed over n: a product of matrices would lose digits where components are narrow
+        miss = ((values.unsqueeze(-1) - self.loc.mT) * self.scale.reciprocal().mT).square().sum(-2)
+        return (-0.5 * miss - self.scale.log().sum(-1)).logsumexp(-1)
 
 
 class VampPrior(nn.Module):

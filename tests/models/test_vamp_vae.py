@@ -69,7 +69,7 @@ def test_gates_begin_as_he_et_al():
 # the distribution
 
 
-def test_density_is_that_of_the_mixture(double):
+def test_density_is_that_of_the_mixture(double, monkeypatch):
     torch.manual_seed(0)
     loc, scale = torch.randn(5, 3), torch.rand(5, 3) + 0.1
     fn, exact = EncoderMixture(loc, scale, lambda x: x, 9), mixture(loc, scale)
@@ -77,6 +77,10 @@ def test_density_is_that_of_the_mixture(double):
     for found in (fn, fn.expand([7]), fn.expand([4, 7])):
         torch.testing.assert_close(found.log_prob(z), exact.log_prob(z))
         assert found.encodes == 9
+    assert fn.expand([4, 7]).log_prob(z[0, 0]).shape == (4, 7)
+    whole = fn.log_prob(z)
+    monkeypatch.setattr("ppl_models.parts.vamp.LARGEST", 3 * 5 * 2)
+    assert torch.equal(fn.log_prob(z), whole)  # a slice at a time
     torch.testing.assert_close(fn.mean, exact.mean)
     torch.testing.assert_close(fn.expand([2]).variance, exact.variance.expand(2, 3))
 

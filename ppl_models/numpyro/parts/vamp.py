@@ -68,10 +68,11 @@ class EncoderMixture(dist.Distribution):
     @validate_sample
     def log_prob(self, value: Array) -> Array:
         """Log-density in nats, (*batch,)."""
-        # (*batch, n, K), summed over n: a product of matrices would lose digits where components are narrow
-        miss = jnp.square((value[..., None] - self.loc.T) / self.scale.T).sum(-2)
         n, k = self.event_shape[0], len(self.loc)
-        return logsumexp(-0.5 * miss - jnp.log(self.scale).sum(-1), -1) - 0.5 * n * log(2 * pi) - log(k)
+        # (*batch, n, K), summed over n: a product of matrices would lose digits where components are narrow
+        miss = jnp.square((value[..., None] - self.loc.T) * jnp.reciprocal(self.scale).T).sum(-2)
+        found = logsumexp(-0.5 * miss - jnp.log(self.scale).sum(-1), -1) - 0.5 * n * log(2 * pi) - log(k)
+        return jnp.broadcast_to(found, jnp.broadcast_shapes(found.shape, self.batch_shape))
 
 
 class VampPrior(eqx.Module):
