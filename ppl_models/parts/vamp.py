@@ -11,7 +11,7 @@ from torch.distributions import constraints
 from .distributions import diagonal_normal
 from .likelihoods import bounded_exp
 
-LARGEST = 2**24  # numbers that the density of a mixture holds at once
+LARGEST = 2**21  # numbers that the density of a mixture holds at once
 Encoder = Callable[[Tensor], TorchDistributionMixin]
 
 
