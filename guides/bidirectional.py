@@ -74,5 +74,6 @@ class Bidirectional(OrderedGuide):
         self.order, chosen = two_ways(self.layout, parents)
         self.layout = choose_evidence(self.layout, chosen, evidence)
         starts = prior_starts(model, args, self.layout, init_loc_fn, init_scale)
-        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, starts=starts)
+        sizes = hidden, depth, image
+        factors = Conditionals(self.layout, chosen, family, encoder, *sizes, starts=starts, norm=True)
         self.factors = factors.to(**self.place)

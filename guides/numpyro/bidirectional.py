@@ -43,5 +43,6 @@ class Bidirectional(OrderedGuide):
         self.order = tuple(order)
         self.layout = choose_evidence(self.layout, chosen, evidence)
         starts = prior_starts(model, args, self.layout, init_loc_fn, init_scale)
-        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, starts=starts, key=key)
+        sizes = hidden, depth, image
+        factors = Conditionals(self.layout, chosen, family, encoder, *sizes, starts=starts, norm=True, key=key)
         self.factors = placed(factors, model, args)

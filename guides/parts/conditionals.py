@@ -60,6 +60,7 @@ class Conditionals(nn.Module):
             wild one of its child).
         starts: of the globals, from `units.prior_starts`.
         bases: of the latents whose factors have a base of their own, from `units.prior_bases`.
+        norm: normalize what all networks make of what they read, so that draws of a long chain do not grow along it.
 
     Raises:
         ValueError: an unknown family or encoder, a family of no latent, a prior that is no diagonal Gaussian where the
@@ -80,6 +81,7 @@ class Conditionals(nn.Module):
         small_init: bool = False,
         starts: Mapping[str, Start] | None = None,
         bases: Mapping[str, tuple[ndarray, ndarray]] | None = None,
+        norm: bool = False,
     ) -> None:
         super().__init__()
         self.layout, self.parents, self.small_init = layout, dict(parents), small_init
@@ -93,7 +95,7 @@ class Conditionals(nn.Module):
         for name, factor in self.plan.items():
             is_global = layout.latents[name].is_global
             sizes = (factor.inputs, factor.outputs, hidden, depth, GLOBAL_GAIN if is_global else 1.0)
-            self.add_module(factor.network, Net(*sizes, norm=small_init and is_global))
+            self.add_module(factor.network, Net(*sizes, norm=norm or (small_init and is_global)))
             if factor.flow:
                 self.add_module(factor.flow, cast(Weighted, factor.family).over(factor.size))
         self.based = tuple(bases or ())

@@ -109,3 +109,14 @@ def test_standard_deviations_can_be_held_at_one_or_more():
         for name in ("bu1", "top", "td1"):
             narrow = sites[name]["fn"].base_dist.scale
             torch.testing.assert_close(narrow, torch.full_like(narrow, (least + exp(-10)) ** 0.5))
+
+
+def test_draws_do_not_grow_along_a_chain_of_eleven():
+    """Before any training each factor of the published sizes is within tens of nats of its prior."""
+    torch.manual_seed(0)
+    x = torch.bernoulli(torch.full((20, 784), 0.3))
+    for family in ("diagonal", "diagonal:least=1"):
+        model = BIVA(hidden=64)
+        with torch.no_grad():
+            found = terms(model, Bidirectional(model, x[:3], family=family, hidden=64), (x,)).kl
+        assert len(found) == 11 and all(kl.mean() < 60 for kl in found.values())

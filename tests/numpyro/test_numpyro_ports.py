@@ -30,7 +30,10 @@ from tests.helpers.collection import FITS, GUIDE_SIZES, PAIRED, PAIRS, SIZES, WI
 ROOT = Path(__file__).parents[2]
 KEY, ROWS = jax.random.key(0), 4
 # pairs that are compared every time; guides with an order of their own are compared in test_numpyro_guides
-OFTEN = (*(("hierarchical-vae", "ladder"), ("sere-vae", "self-reflective"), ("infusion", "infused")),)
+OFTEN = (
+    *(("hierarchical-vae", "ladder"), ("sere-vae", "self-reflective"), ("infusion", "infused")),
+    *(("biva", "bidirectional"), ("matnet", "merging")),
+)
 PARTS = ("bijectors", "composite", "distributions", "likelihoods", "pixels", "vamp")
 NETS = tuple(f"nets.{name}" for name in ("attention", "convolutions", "ladder", "perceptrons", "pixelcnn", "recurrent"))
 FLOWS = ("flows.autoregressive", "flows.densities", "flows.images", "flows.priors", "flows.raster")
@@ -162,6 +165,20 @@ def test_the_ablations_of_a_sere_vae_are_those_of_torch(wide, monkeypatch, switc
     same_terms(monkeypatch, *built("sere-vae", guide, **switches))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "guide", "family"),
+    [
+        ("biva", "bidirectional", "diagonal:least=1"),
+        ("matnet", "merging", "diagonal"),
+        ("matnet", "ladder", "diagonal:least=1"),
+    ],
+)
+def test_states_that_are_maps_are_those_of_torch(wide, monkeypatch, model, guide, family):
+    """As above, of images, with standard deviations that are held up."""
+    same_terms(monkeypatch, *built(model, guide, family, event=(1, 2, 3), network="conv"))
+
+
 GUIDES_OF_FLOWS = [guide for guide in GUIDE_SIZES if guide not in FITS]
 FAMILIES = ("iaf:hidden=6,context=3,depth=2", "maf:hidden=6,context=3", "nsf:hidden=6,context=3,steps=1")
 PRIORS = ("maf:hidden=6,steps=2", "maf-mean:hidden=6,steps=2,depth=2", "nsf:hidden=6,steps=2,passes=2,bins=3")
@@ -238,6 +255,7 @@ def same_terms(monkeypatch: pytest.MonkeyPatch, pair: tuple, ports: tuple, x: to
 
 SHOWN = [(model, "self-reflective" if model != "dlgm" else "mean-field") for model in PAIRED]
 SHOWN += [("hierarchical-vae", guide) for guide in GUIDE_SIZES if guide not in ("self-reflective", *FITS)]
+SHOWN += [("biva", "bidirectional"), ("matnet", "merging")]
 SHOWN += [(model, guide) for guide, models in FITS.items() for model in sorted(models)]
 
 

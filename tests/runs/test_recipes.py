@@ -437,7 +437,7 @@ def test_objectives_by_name():
         ("info-vae:alpha=1,kernel=imq", "found no lambda, try info-vae"),
         ("info-vae:alpha=abc,lambda=1", "found alpha='abc', want a number"),
         ("free-bits:nats=abc", "found nats='abc', want a number"),
-        ("free-bits:per=3", "found per=3, want 'layer' or 'unit'"),
+        ("free-bits:per=3", "found per=3, want one of 'layer', 'unit', 'sample'"),
         ("info-vae:alpha=True,lambda=1", "found alpha=True, want a number"),
         ("moment-matching:weight=", "found weight='', want a number"),
     ],

@@ -88,6 +88,7 @@ class Conditionals(eqx.Module):
         small_init: bool = False,
         starts: Mapping[str, Start] | None = None,
         bases: Mapping[str, tuple[ndarray, ndarray]] | None = None,
+        norm: bool = False,
         *,
         key: Array,
     ) -> None:
@@ -101,7 +102,7 @@ class Conditionals(eqx.Module):
         for name, factor in self.plan.items():
             is_global = layout.latents[name].is_global
             sizes = (factor.inputs, factor.outputs, hidden, depth, GLOBAL_GAIN if is_global else 1.0)
-            networks[factor.network] = Net(*sizes, small_init and is_global, key=(own := next(keys)))
+            networks[factor.network] = Net(*sizes, norm or (small_init and is_global), key=(own := next(keys)))
             if factor.flow:
                 flow = cast(Weighted, factor.family).over(factor.size, key=jax.random.fold_in(own, 1))
                 networks[factor.flow] = flow
