@@ -179,5 +179,5 @@ def _mixed(z: Tensor) -> Tensor:
     return z ^ ((z >> 31) & (2**33 - 1))
 
 
-Transform = Identity | Redrawn | Scale | Binarize | Dequantize | Logit
+Transform = Identity | Scale | Binarize | Dequantize | Logit | Redrawn
 Word = Literal["default", "binarize", "dequantize", "logit", "redraw", "none"]  # for one that the data tell

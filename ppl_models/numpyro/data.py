@@ -116,9 +116,9 @@ def _float() -> jnp.dtype:
 
 TRANSFORMS = {
     "Identity": _identity,
-    "Redrawn": _redrawn,
     "Scale": _scale,
     "Binarize": _binarize,
     "Dequantize": _dequantize,
     "Logit": _logit,
+    "Redrawn": _redrawn,
 }

@@ -76,5 +76,5 @@ def test_another_transform_is_refused():
     class Odds:
         transform, levels = Odd(), None
 
-    with pytest.raises(ValueError, match="want one of Identity, Redrawn, Scale, Binarize"):
+    with pytest.raises(ValueError, match="want one of Identity, Scale, Binarize"):
         rows_of(Odds())

@@ -25,7 +25,8 @@ class Composite(Program):
         own = handlers.block(hide_fn=lambda msg: msg["type"] == "param")  # the parameters are those of this program
         with own, _AsPrior():
             codes = self.second(n=n if x is None else len(x))
-        with own, _Given(codes) as given:
+        given = _Given(codes)
+        with own, given:
             rows = self.first(x, n)
         if given.taken < codes.shape[-1]:
             refuse_codes(codes.shape[-1], "fewer")
