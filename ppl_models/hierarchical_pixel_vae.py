@@ -41,10 +41,11 @@ class HierarchicalPixelVAE(Program):
         ValueError: a size that is not a positive integer, other than two latents; an event that is no image; an unknown
             likelihood; x of the wrong width, outside the support, not finite, empty.
 
-    Source: Gulrajani et al. 2017 (arXiv 1611.05013), section 3.2; for images of 32 x 32 a vector of 512 and a map of 64
-    channels. The layers are those of van den Oord et al. 2016 (arXiv 1606.05328). The networks between the scales are
-    ours. Its posterior network, q(z1 | x) q(z2 | x) over deterministic features of x, is `MeanField` with one shared
-    encoder, and lacks an edge:
+    Source: Gulrajani et al. 2017 (arXiv 1611.05013), section 3.2. A vector of 512, a map of 64 channels (8 x 8 of them
+    for images of 32 x 32) and first convolutions 5 wide are the authors' (`igul222/PixelVAE`); the masked layers are of
+    van den Oord et al. 2016 (arXiv 1606.05328), and the networks between the scales are ours. The published posterior
+    network, q(z1 | x) q(z2 | x) over deterministic features of x, is `MeanField` with a shared encoder, "conv" for
+    images, and lacks an edge:
 
     >>> import torch
     >>> from guides import BottomUp, MeanField
@@ -72,10 +73,10 @@ class HierarchicalPixelVAE(Program):
         event: Event = (1, 28, 28),
         latent: Several = (512, 64),
         hidden: Count = 32,
-        depth: Count = 12,
+        depth: Count = 4,
         likelihood: str | nn.Module = "bernoulli",
         components: Count = 10,
-        radius: Count = 3,
+        radius: Count = 2,
     ) -> None:
         super().__init__()
         self.image = image_size("HierarchicalPixelVAE", event)

@@ -40,10 +40,10 @@ class HierarchicalPixelVAE(Program):
         event: Event = (1, 28, 28),
         latent: Several = (512, 64),
         hidden: Count = 32,
-        depth: Count = 12,
+        depth: Count = 4,
         likelihood: str | eqx.Module = "bernoulli",
         components: Count = 10,
-        radius: Count = 3,
+        radius: Count = 2,
         *,
         key: Array,
     ) -> None:
