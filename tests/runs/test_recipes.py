@@ -416,7 +416,7 @@ def test_objectives_by_name():
     assert found.keywords["discrepancy"].keywords == {"kernel": "imq", "estimator": "linear"}
     assert objective_of("soft-free-bits:width=0.2").keywords == {"width": 0.2}
     assert objective_of("info-vae:alpha=1,lambda=10,discrepancy=moments").keywords["discrepancy"] is moments
-    needed = {"info-vae": ":alpha=1,lambda=2"}
+    needed = {"info-vae": ":alpha=1,lambda=2", "geco": ":tolerance=80", "rewo": ":tolerance=80"}
     assert all(callable(objective_of(word + needed.get(word, ""))) for word in WORDS)
 
 
