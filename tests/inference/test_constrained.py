@@ -142,6 +142,9 @@ def test_rewo_leaves_divergences_out_until_the_tolerance_is_reached_and_never_ag
     value, state = objective(terms_of(500.0, 20.0), 1.0, None, state)
     assert state["constraint"] > 0
     assert value == pytest.approx(-500.0 - 10.0) and state["phase"] == 1
+    # of several processes, of which one has begun, all go on with the mean
+    value, state = objective(terms_of(500.0, 20.0), 1.0, None, state | {"phase": torch.tensor(0.5)})
+    assert value == pytest.approx(-500.0 - 10.0) and state["phase"] == 1
 
 
 def test_beta_weighs_the_divergences_and_moves_nothing():

@@ -132,12 +132,13 @@ class rewo:
         """(the bound with the weight of the state, the state that its constraint asks for)."""
         multiplier, average = state["lambda"], _averaged(terms, data_size, self.tolerance, state)
         xp = array_namespace(average)
-        phase = xp.where(average < 0, 1.0, state["phase"])
+        begun = (average < 0) | (state["phase"] > 0)  # several processes have its mean: where one has begun, all go on
+        phase = xp.where(begun, xp.ones_like(average), 0.0)
         value = within(terms, beta * phase / multiplier, data_size, self.inner)
         batches = state["batches"] + 1
         due = batches >= EVERY
         side = xp.where(average < 0, -xp.tanh(STEEP * (1 / multiplier - 1)), 1.0)
-        moved = xp.where(due & (phase > 0), _moved(multiplier, self.rate * side * average), multiplier)
+        moved = xp.where(due & begun, _moved(multiplier, self.rate * side * average), multiplier)
         after = {"lambda": moved, "constraint": average, "phase": phase, "batches": xp.where(due, 0.0, batches)}
         return value, after
 
