@@ -4,7 +4,7 @@ import pyro
 import pytest
 import torch
 
-from guides import BottomUp, Ladder, MeanField, SelfReflective
+from guides import BottomUp, Ladder, MeanField, Merging, SelfReflective
 from ppl_models import LinearGaussian
 from ppl_models.inference.pyro.passes.terms import Terms, terms
 from ppl_models.inference.pyro.training.fit import fit
@@ -16,7 +16,8 @@ SKIPS = {
     4: {"z3": ("z2", "z1"), "x": ("z4", "z1")},
 }
 LINEAR = {"encoder": "linear", "depth": 0}
-STRUCTURES = {MeanField: "mean-field", BottomUp: "bottom-up", Ladder: "top-down", SelfReflective: "top-down"}
+STRUCTURES = {MeanField: "mean-field", BottomUp: "bottom-up", Ladder: "top-down"}
+STRUCTURES |= {SelfReflective: "top-down", Merging: "top-down"}
 
 
 def twin(layers: int, skip: bool, rows: int = 2000) -> tuple[LinearGaussian, torch.Tensor]:
@@ -45,7 +46,7 @@ def trained_gap(layers: int, skip: bool, guide, family: str, steps: int = 1000, 
     return gap.item(), (bounds.std() / len(bounds) ** 0.5).item(), model.gap(STRUCTURES[guide], family).item()
 
 
-EXACT = [(SelfReflective, "full"), (Ladder, "full"), (BottomUp, "full")]
+EXACT = [(SelfReflective, "full"), (Ladder, "full"), (BottomUp, "full"), (Merging, "full")]
 LOSSY = [(MeanField, "full"), (MeanField, "diagonal"), (Ladder, "diagonal"), (SelfReflective, "diagonal")]
 FAST = [(2, True, *EXACT[0])]
 ALL = [(layers, skip, *g) for layers in (2, 3, 4) for skip in (False, True) for g in (*EXACT, *LOSSY)]
