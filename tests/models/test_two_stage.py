@@ -67,7 +67,7 @@ def test_the_first_stage_finds_noise_and_rank_of_linear_data(noise):
     x = (white @ torch.linalg.cholesky(w @ w.T + noise**2 * torch.eye(d)).T).float()
     model = VAE(event=d, latent=k, hidden=8, depth=0, likelihood="shared-gaussian")
     guide = MeanField(model, x[:3], encoder="linear", hidden=8, depth=0)
-    fit(model, guide, x, steps=3000, batch_size=400, lr=3e-3, warmup=0, progress=False, seed=0)
+    fit(model, guide, x, steps=3000, batch_size=400, lr=1e-2, warmup=0, progress=False, seed=0)
     assert model.likelihood.log_scale.exp().item() == pytest.approx(noise, rel=0.02)
     with torch.no_grad():
         guide(x)
