@@ -102,7 +102,9 @@ def train(
     sizes: ModelSizes = None,
     backend: Annotated[Backend, opt(help="Language of the pair: the collection's, or its NumPyro ports.")] = "pyro",
     seed: Seed = 0,
-    transform: Annotated[str, opt(metavar="WORD", help="default, binarize, dequantize, logit or none.")] = "default",
+    transform: Annotated[
+        str, opt(metavar="WORD", help="default, binarize, dequantize, logit, redraw or none.")
+    ] = "default",
     image_size: Annotated[
         int | None, count(metavar="N", help="Side of images of folder:PATH.", show_default="32")
     ] = None,

@@ -6,8 +6,9 @@ from pyro import poutine
 
 from guides import BottomUp, MeanField
 from ppl_models import VAE, HierarchicalVAE
+from ppl_models.data import Data, Redrawn
 from ppl_models.factorization import compare
-from ppl_models.inference import fit
+from ppl_models.inference import elbo, fit
 from ppl_models.inference.pyro.passes.terms import terms
 from ppl_models.parts import Composite
 
@@ -74,3 +75,20 @@ def test_the_first_stage_finds_noise_and_rank_of_linear_data(noise):
         means = guide.trace.nodes["z1"]["fn"].base_dist.loc
     # 1 - noise^2 / eigenvalue at the optimum; a unit that is left over goes to zero, where the bound is flat, slowly
     assert (means.var(0) > 0.9).sum() == rank and (means.var(0) < 0.05).sum() == k - rank
+
+
+@pytest.mark.slow
+def test_the_second_stage_has_nothing_to_add_to_gaussian_codes():
+    """Of codes that are standard normal its bound is their entropy: the rate has no excess over what it gains.
+
+    The same draws are scored by both, so that the difference is nearly free of their noise: 0.02 nats is for training.
+    """
+    torch.manual_seed(0)
+    moments = torch.tensor([[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]]).repeat(2000, 1)
+    codes = Data(moments, (3,), None, Redrawn(), "codes")
+    model = VAE(event=3, latent=3, hidden=8, depth=0, likelihood="shared-gaussian")
+    guide = MeanField(model, codes[:3], encoder="linear", hidden=8, depth=0)
+    fit(model, guide, codes, steps=2000, batch_size=200, lr=1e-2, warmup=0, progress=False, seed=0)
+    z = codes[:]
+    bound = elbo(terms(model, guide, (z,), particles=50, nesting=1)).item()
+    assert abs(bound - torch.distributions.Normal(0, 1).log_prob(z).sum(-1).mean().item()) < 0.02
