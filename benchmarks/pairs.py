@@ -36,6 +36,7 @@ SIZES = {
     "sere-vae": {"event": PIXELS, "layers": 4, "latent": 10, "hidden": 128},
     "linear-gaussian": {"event": 32, "latent": (8, 8, 8)},
     "pixel-vae": {"event": (1, 28, 28), "latent": 10, "hidden": 16, "depth": 4},
+    "hierarchical-pixel-vae": {"event": (1, 28, 28), "latent": (10, 4), "hidden": 16},
     "sere-maf": {"event": PIXELS, "layers": 4, "latent": 10, "hidden": 128},
     "sequential-vae": {"event": PIXELS, "steps": 4, "latent": 8, "hidden": 128},
     "infusion": {"event": PIXELS, "steps": 4, "hidden": 128},
@@ -46,7 +47,8 @@ WIDTH = 128  # of the guides' networks
 def build(model: str, guide: str) -> tuple:
     """((model, guide), rows) in Pyro; the same for the same names."""
     torch.manual_seed(0)
-    width = prod(SIZES[model]["event"]) if model == "pixel-vae" else SIZES[model]["event"]
+    event = SIZES[model]["event"]
+    width = prod(event) if isinstance(event, tuple) else event
     x = torch.randn(BATCH, width) if model == "linear-gaussian" else torch.bernoulli(torch.rand(BATCH, width))
     program = names.catalogue("model")[model](**SIZES[model])
     sizes = {} if guide == "infused" else {"hidden": WIDTH}

@@ -1,4 +1,4 @@
-"""A latent vector and a map of latents, with an autoregressive decoder (two-level PixelVAE: Gulrajani et al. 2017)."""
+"""A vector, a map of latents decoded by a PixelCNN (two-level PixelVAE: Gulrajani et al. 2017, arXiv 1611.05013)."""
 
 from math import prod
 

@@ -134,6 +134,7 @@ def test_the_catalogues_hold_the_programs_alone():
         "biva",
         "dlgm",
         "glow",
+        "hierarchical-pixel-vae",
         "hierarchical-vae",
         "infusion",
         "linear-gaussian",
