@@ -212,21 +212,23 @@ def test_trainings_end_where_they_say():
     x = z[:, None] * torch.tensor([0.4, -0.6, 0.2, 0.2]) + 0.1 * torch.randn(256, 4)
 
     def trained(objective: Any) -> tuple[float, float, dict[str, float]]:
+        """Error and divergence, means over the last thousand steps, and the state at last."""
         torch.manual_seed(0)
         model, guide = Model(), Guide()
-        step = training_step(model, guide, (x,), objective=objective, lr=0.02)
-        for _ in range(1500):
+        step, found = training_step(model, guide, (x,), objective=objective, lr=0.02), []
+        for i in range(4000):
             step(x)
-        with torch.no_grad():
-            found = [torch_side.terms(model, guide, (x,)) for _ in range(50)]
-        error = sum(-elbo(terms, 0.0) for terms in found).item() / 50
-        kl = sum(terms.kl["z"].mean() for terms in found).item() / 50
+            if i >= 3000 and i % 20 == 0:
+                with torch.no_grad():
+                    found.append(torch_side.terms(model, guide, (x,)))
+        error = sum(-elbo(terms, 0.0) for terms in found).item() / len(found)
+        kl = sum(terms.kl["z"].mean() for terms in found).item() / len(found)
         return error, kl, {name: value.item() for name, value in step.slots.objective.items()}
 
     error, kl, _ = trained(elbo)
-    found, less, state = trained(geco(tolerance=error + 2, rate=0.01))
-    assert found == pytest.approx(error + 2, abs=0.3)
+    found, less, state = trained(geco(tolerance=error + 2))
+    assert found == pytest.approx(error + 2, abs=0.5)
     assert less < kl - 0.3 and state["lambda"] < 0.9  # a weight of the divergence above 1
-    found, same, state = trained(rewo(tolerance=error + 0.5, rate=0.2, weight=0.1))
+    found, same, state = trained(rewo(tolerance=error + 0.5, rate=0.02, weight=0.9))
     assert state["lambda"] == pytest.approx(1.0, abs=0.02) and state["phase"] == 1
     assert found == pytest.approx(error, abs=0.1) and same == pytest.approx(kl, abs=0.1)

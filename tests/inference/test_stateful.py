@@ -1,6 +1,7 @@
 """Objectives with state: their arrays in steps of every kind and in files; the controller of free bits."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -183,7 +184,9 @@ def test_eager_captured_and_numpyros_steps_are_the_same(name, tmp_path, uncompil
     eager, state, weights = trained(tmp_path / "eager", False, **options)
     captured, state_too, weights_too = trained(tmp_path / "captured", True, **options)
     assert uncompiled and not captured.notes
-    for a, b in zip([*state.values(), *weights], [*state_too.values(), *weights_too], strict=True):
+    assert state.keys() == state_too.keys()
+    pairs = [(state[key], state_too[key]) for key in state]
+    for a, b in [*pairs, *zip(weights, weights_too, strict=True)]:
         np.testing.assert_allclose(a, b, rtol=1e-6)
     check_moved(name, state)
     if name == "accumulate":  # whose batches have other rows
@@ -222,6 +225,8 @@ OFTEN = [(False, "geco"), *((kind, name) for kind in (False, "xla", "numpyro") f
 def test_a_run_that_was_ended_goes_on_exactly(kind, name, tmp_path, monkeypatch):
     monkeypatch.setattr(constrained, "EVERY", 3)
     options = {"steps": 25, "objective": OBJECTIVE, "batch_size": 6, **CASES[name], **QUIET}
+    if name != "as it is":  # the first batch is reconstructed worse than all data
+        options["objective"] = replace(options["objective"], tolerance=12.0 if name == "geco" else 14.0)
     found = []
     for folder in ("whole", "parts"):
         options["folder"] = tmp_path / folder

@@ -25,9 +25,7 @@ class vhp:
     For K = 1 it is the ELBO of p(zeta) p(z | zeta) p(x | z), and it rises with K, at most to what the ELBO would be
     with the exact q(zeta | z).
 
-        model = HierarchicalVAE(event=784, latent=(32, 32))      # zeta is its z1, z its z2
-        guide = BottomUp(model, x)                               # q(z2 | x) q(z1 | z2)
-        fit(model, guide, data, steps=2000, objective=vhp(inner=16))
+        fit(model, guide, data, steps=2000, objective=vhp(inner=16))       # of the pair below
 
     z is the latent that the guide draws first, once a particle; zeta are all others, drawn K times for each z. In
     general, where x and the other factors may read any of them, it is
@@ -43,7 +41,19 @@ class vhp:
         ValueError: when called, fewer than two latents; terms of other inner draws (see `terms`); as for
             `importance_weighted`.
 
-    Source: Klushyn et al. 2019, "Learning hierarchical priors in VAEs" (arXiv 1905.04982), section 2.
+    Source: Klushyn et al. 2019, "Learning hierarchical priors in VAEs" (arXiv 1905.04982). Their pair, p(zeta) p(z |
+    zeta) p(x | z) and q(z | x) q(zeta | z), is a hierarchy of two layers, whose z1 is zeta and whose z2 is z:
+
+    >>> import torch
+    >>> from guides import Faithful
+    >>> from ppl_models import HierarchicalVAE
+    >>> from ppl_models.factorization import compare
+    >>> model, x = HierarchicalVAE(event=4, latent=(2, 2), hidden=8), torch.eye(4)[:3]
+    >>> report = compare(model, Faithful(model, x, order="bottom-up", hidden=8), x)
+    >>> print(report.model, report.guide, report.verdict, sep="\\n")
+    p(z1) p(z2 | z1) p(x | z2)
+    q(z2 | x) q(z1 | z2)
+    faithful, minimal, perfect
     """
 
     inner: Count = 16
