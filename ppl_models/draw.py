@@ -56,6 +56,7 @@ class DRAW(Program):
 
     density = "p(x, z) = prod_t p(z_t) p(x | z_1, ..., z_T)"
     source = "Gregor et al. 2015, arXiv 1502.04623"
+    wants_image = True  # the shape of a row, where the data have one: a window reads it
 
     def __init__(
         self,

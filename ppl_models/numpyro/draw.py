@@ -1,6 +1,6 @@
 """DRAW, an image drawn in strokes by a recurrent network (Gregor et al. 2015, arXiv 1502.04623)."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import equinox as eqx
 import jax
@@ -29,6 +29,7 @@ class DRAW(Program):
     event: int = eqx.field(static=True)
     steps: int = eqx.field(static=True)
     latent: int = eqx.field(static=True)
+    wants_image: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -13,15 +13,23 @@ from pyro import poutine
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from guides import Bidirectional, BottomUp, Faithful, Infused, Ladder, MeanField, Merging, SelfReflective
+from guides import Bidirectional, BottomUp, Faithful, Infused, Ladder, MeanField, Merging, Recurrent, SelfReflective
 from guides.parts import conditionals
-from ppl_models import DLGM, VAE, HierarchicalVAE, Infusion, LinearGaussian, PixelVAE, SequentialVAE, SeReVAE
+from ppl_models import DLGM, DRAW, VAE, HierarchicalVAE, Infusion, LinearGaussian, PixelVAE, SequentialVAE, SeReVAE
 from ppl_models.inference import load, save
 from ppl_models.inference.objectives.bounds import elbo
 from ppl_models.inference.pyro.passes.terms import terms
 from tests.helpers.cases import few
 
-GUIDES = (MeanField, BottomUp, Bidirectional, Ladder, SelfReflective, Merging, Faithful)  # and Infused, for one model
+GUIDES = (
+    MeanField,
+    BottomUp,
+    Bidirectional,
+    Ladder,
+    SelfReflective,
+    Merging,
+    Faithful,
+)  # Infused, Recurrent: not for all
 FAMILIES = ("diagonal", "rank-one", "full")
 LIKELIHOODS = ("bernoulli", "gaussian", "gaussian:0.5", "logistic:8")
 WIDTH, IMAGE, COLOUR = 16, (1, 4, 4), (3, 4, 4)
@@ -39,6 +47,7 @@ MODELS: dict[str, Callable] = {
     "sequential": lambda likelihood: SequentialVAE(WIDTH, 3, 2, 8, likelihood=likelihood, predictor=True),
     "sequential-conv": lambda likelihood: SequentialVAE(IMAGE, 2, 2, 16, likelihood=likelihood, network="conv"),
     "infusion": lambda likelihood: Infusion(WIDTH, 3, 8),
+    "draw": lambda likelihood: DRAW(IMAGE, 3, 2, 8, window=2, likelihood=likelihood),
     "vae-colour": lambda likelihood: VAE(COLOUR, 3, 16, likelihood=likelihood, network="conv"),
     "sere-colour": lambda likelihood: SeReVAE(COLOUR, 2, 3, 16, likelihood=likelihood, network="conv"),
     "pixel-colour": lambda likelihood: PixelVAE(COLOUR, 3, 4, 2, likelihood=likelihood, components=2),
@@ -87,6 +96,18 @@ def test_every_guide_on_every_model_and_likelihood(name, likelihood, guide):
     model, x = MODELS[name](likelihood), data(likelihood, width=prod(image_of(name)))
     for family in FAMILIES:
         check(model, guide(model, x, family=family, hidden=8), x)
+
+
+ALIKE = [case for case in CASES if case[0] not in ("dlgm", "hierarchical", "hierarchical-skip", "linear")]
+
+
+@pytest.mark.parametrize(
+    ("name", "likelihood"), few(ALIKE, lambda name, kind: kind == "gaussian" and name in ("sere", "draw", "infusion"))
+)
+def test_the_recurrent_guide_on_models_whose_latents_are_alike(name, likelihood):
+    model, x = MODELS[name](likelihood), data(likelihood, width=prod(image_of(name)))
+    for options in ({}, {"family": "rank-one"}, {"family": "full", "window": 2, "image": image_of(name)}):
+        check(model, Recurrent(model, x, hidden=8, **options), x)
 
 
 def test_the_infused_guide_on_its_model():
