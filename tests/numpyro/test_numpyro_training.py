@@ -230,7 +230,7 @@ def pair_of_terms(seed: int, **changed) -> tuple[TorchTerms, Terms]:
     [
         ("elbo", {}),
         ("importance_weighted", {}),
-        *(("free_bits", {"nats": n, "per": per}) for n in (0.0, 0.7, 2.0) for per in ("layer", "unit")),
+        *(("free_bits", {"nats": n, "per": per}) for n in (0.0, 0.7, 2.0) for per in ("layer", "unit", "sample")),
         *(("soft_free_bits", {"nats": 0.7, "width": 0.2, "per": per}) for per in ("layer", "unit")),
     ],
 )
