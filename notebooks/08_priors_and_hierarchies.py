@@ -116,8 +116,8 @@ for seed in range(3):
 # $$
 #
 # The encoder belongs to the model; a guide in the model's order takes it from the prior. Two codes, so that the prior
-# can be seen: its density in grey, posterior means of test digits by their label. The pseudo-inputs start at digits: they
-# start nearly alike otherwise, and in so short a training stay together, in one component.
+# can be seen: its density in grey, posterior means of test digits by their label. The pseudo-inputs start at digits:
+# they start nearly alike otherwise, and in so short a training stay together, in one component.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 4))
