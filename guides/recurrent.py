@@ -110,7 +110,7 @@ class Recurrent(TopDownGuide):
         ValueError: see `TopDownGuide`; latents that are not alike; sites told before some latents alone; an unknown
             family; a window without an image.
 
-    Source: Gregor et al. 2015 (arXiv 1502.04623), eq. 3 to 7, and 21 to 27 for the window.
+    Source: Gregor et al. 2015 (arXiv 1502.04623), section 2.1, and 3.2 for the window.
 
     >>> import torch
     >>> from ppl_models import DRAW
@@ -124,7 +124,7 @@ class Recurrent(TopDownGuide):
     """
 
     density = "q(z | x) = prod_t q(z_t | z_<t, x)"
-    source = "Gregor et al. 2015 (arXiv 1502.04623), eq. 3 to 7, and 21 to 27 for the window."
+    source = "Gregor et al. 2015 (arXiv 1502.04623), section 2.1, and 3.2 for the window."
 
     def __init__(
         self,

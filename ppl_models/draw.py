@@ -41,7 +41,7 @@ class DRAW(Program):
         ValueError: a size that is not a positive integer; a window without the shape of an image; x of the wrong width,
             outside the support, not finite, empty.
 
-    Source: Gregor et al. 2015, eq. 3 to 17; with a window, eq. 18 to 29.
+    Source: Gregor et al. 2015, sections 2 and 3.1; with a window, 3.2 and 3.3.
 
     >>> DRAW(event=(1, 8, 8), steps=3, latent=2, hidden=8, window=3)(n=3).shape
     torch.Size([3, 64])

@@ -17,7 +17,7 @@ class Composite(Program):
 
     Codes z of a datum are the latents of the first model, one after another; the second model was trained on them as
     its data. Sites: those of the second model, z1, z2, ... under the names u1, u2, ..., its x under the name z; and x.
-    For what x is without noise see the means of `ppl_models.inference.ancestral`, as in the paper.
+    The paper shows means of x, `ppl_models.inference.ancestral(model, x, draws=False)`.
 
     Shapes: x (n, event of the first), z (n, event of the second).
 

@@ -42,7 +42,7 @@ def pair(model: dict | None = None, guide: dict | None = None, n: int = 5) -> tu
 
 
 def test_filters_are_those_of_the_paper():
-    """Eq. 21 to 28, number by number, rows and columns counted from 1; an image that is no square, of two channels."""
+    """Sections 3.2 and 3.3, number by number, counted from 1; an image that is no square, of two channels."""
     height, width, size = 5, 7, 3
     window, h = shaken(Window(4, (2, height, width), size)), torch.randn(2, 4, dtype=torch.double)
     rows, columns, intensity = (t.detach().numpy() for t in window(h))
@@ -120,7 +120,7 @@ def steps(cell: LSTM, inputs: list[Tensor], state: tuple[Tensor, Tensor]) -> tup
 
 @pytest.mark.parametrize("windows", WINDOWS)
 def test_the_densities_are_those_of_the_paper(windows):
-    """log p(x | z) and every q(z_t | z_<t, x) by torch's LSTM cell and eq. 3 to 9, at the draws of a run."""
+    """log p(x | z) and every q(z_t | z_<t, x) by torch's LSTM cell and section 2.1, at the draws of a run."""
     p, q, x = pair(windows, windows)
     model, guide = (t.nodes for t in (q(x), q.get_traces())[1])
     canvas, f = p.canvas.expand(5, -1), q.factors

@@ -22,7 +22,7 @@ class Window(nn.Module):
         image: (channels, B, A).
         size: N, at least 2.
 
-    Source: Gregor et al. 2015 (arXiv 1502.04623), eq. 21 to 29.
+    Source: Gregor et al. 2015 (arXiv 1502.04623), sections 3.2 and 3.3.
     """
 
     def __init__(self, state: int, image: Sequence[int], size: int) -> None:
