@@ -152,9 +152,10 @@ def test_the_published_guide_lacks_an_edge_and_the_faithful_one_does_not():
     published = compare(model, MeanField(model, x[:3], **how), x[:3])
     assert published.missing == {"z2": ("z1",)} and published.verdict == "unfaithful"
     assert compare(model, BottomUp(model, x[:3], **how), x[:3]).missing == {}
+    torch.manual_seed(0)
     twin = LinearGaussian(event=3, latent=(2, 2))
     assert str(compare(twin, MeanField(twin, torch.randn(3, 3)), torch.randn(3, 3)).model) == str(published.model)
-    assert twin.gap("mean-field") > 0.1 and twin.gap("bottom-up") < 1e-5
+    assert 0.69 < twin.gap("mean-field") < 0.7 and twin.gap("bottom-up") < 1e-5
 
 
 def test_it_trains_evaluates_and_generates_in_the_support():
