@@ -60,6 +60,8 @@ class HierarchicalPixelVAE(Program):
     >>> print(faithful.guide, faithful.verdict)
     q(z2 | x) q(z1 | z2, x) faithful, not minimal, perfect
 
+    That is between the sites: of positions of the map, tied in the posterior, a diagonal factor makes independent ones.
+
     >>> HierarchicalPixelVAE(event=(1, 8, 8), latent=(5, 2), hidden=8, depth=2)(n=3).shape
     torch.Size([3, 64])
     """

@@ -158,6 +158,13 @@ def test_the_published_guide_lacks_an_edge_and_the_faithful_one_does_not():
     assert 0.69 < twin.gap("mean-field") < 0.7 and twin.gap("bottom-up") < 1e-5
 
 
+def test_a_diagonal_factor_lacks_what_ties_the_positions_of_the_map():
+    """By element; a full one has it."""
+    model, x = HierarchicalPixelVAE((1, 5, 5), (1, 1), hidden=4, depth=2), torch.bernoulli(torch.full((3, 25), 0.5))
+    found = [compare(model, BottomUp(model, x, hidden=8, family=f), x, level="element") for f in ("diagonal", "full")]
+    assert [report.missing.keys() for report in found] == [{"z2.1", "z2.2", "z2.3"}, set()]
+
+
 def test_it_trains_evaluates_and_generates_in_the_support():
     pyro.set_rng_seed(0)
     x = torch.bernoulli(torch.rand(64, 1).expand(64, 16))
