@@ -158,6 +158,7 @@ def test_the_published_guide_lacks_an_edge_and_the_faithful_one_does_not():
     assert 0.69 < twin.gap("mean-field") < 0.7 and twin.gap("bottom-up") < 1e-5
 
 
+@pytest.mark.slow
 def test_a_diagonal_factor_lacks_what_ties_the_positions_of_the_map():
     """By element; a full one has it."""
     model, x = HierarchicalPixelVAE((1, 5, 5), (1, 1), hidden=4, depth=2), torch.bernoulli(torch.full((3, 25), 0.5))
