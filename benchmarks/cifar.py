@@ -61,7 +61,7 @@ def curve(name: str, epochs: list[int], images: int, out: Path, file: Path | Non
     """Train to each number of epochs that the file does not tell yet, evaluate there, and tell."""
     torch.set_num_threads(1)
     train, validation, test = data.load("cifar10", validation=True, transform=Logit(256, 0.05, seed=42))
-    train = data.load("cifar10", validation=True, transform=Logit(256, 0.05))[0][:images]
+    train = train[:images]
     torch.manual_seed(0)
     model, guide = pair(name, train[:3])
     found = {"name": name, "images": images, "about": {**machine(), "threads": 1}, "points": []}
