@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from guides import Bidirectional, BottomUp, Infused, Ladder, MeanField, Merging, Recurrent, SelfReflective
+from guides import Bidirectional, Faithful, Infused, Ladder, MeanField, Merging, Recurrent, SelfReflective
 from ppl_models import (
     BIVA,
     DLGM,
@@ -36,6 +36,7 @@ from ppl_models.factorization import compare
 from ppl_models.factorization.graph import Factorization
 from ppl_models.factorization.nats.gaussian import GaussianJoint, price
 from ppl_models.factorization.report.report import Report
+from ppl_models.parts import Composite
 
 SIZE = 2  # values a site of the twin
 Pair = Callable[[torch.Tensor], tuple[Any, Any]]
@@ -51,9 +52,20 @@ class System:
     guide: Callable[..., Any]
 
 
+def two_stage() -> Composite:
+    """A second VAE in the place of the first one's prior."""
+    return Composite(VAE(event=6, latent=2, hidden=4), VAE(event=2, latent=2, hidden=4, likelihood="shared-gaussian"))
+
+
 SYSTEMS = (
     System("VAE", "1312.6114", partial(VAE, event=6, latent=2, hidden=4), MeanField),
-    System("IWAE, two layers", "1509.00519", partial(HierarchicalVAE, event=6, latent=(2, 2), hidden=4), BottomUp),
+    System(
+        "IWAE and VHP, two layers",
+        "1509.00519, 1905.04982",
+        partial(HierarchicalVAE, event=6, latent=(2, 2), hidden=4),
+        partial(Faithful, order="bottom-up"),
+    ),
+    System("two-stage VAE", "1903.05789", two_stage, partial(Faithful, order="bottom-up")),
     System("DLGM", "1401.4082", partial(DLGM, event=6, latent=(2, 2, 2), hidden=4), MeanField),
     System("ladder VAE", "1602.02282", partial(HierarchicalVAE, event=6, latent=(2, 2, 2), hidden=4), Ladder),
     System(
