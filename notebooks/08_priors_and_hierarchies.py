@@ -91,7 +91,9 @@ for parents in ("apart", "needed"):
     print(compare(model, Bidirectional(model, train[:3], parents=parents, hidden=64), train[:3]), "\n")
 
 # %% [markdown]
-# Trained with either, 1,500 steps, three seeds: log p(x) by 100 importance samples, image by image on the same images.
+# Trained with either, 2,000 steps, three seeds, standard deviations of at least 1 as published: log p(x) by 100 importance
+# samples, image by image on the same images. That the exact posterior can be reached is no promise that a short training
+# does: on these digits the edge brings nothing.
 
 # %%
 for seed in range(3):
@@ -99,8 +101,8 @@ for seed in range(3):
     for parents in ("apart", "needed"):
         torch.manual_seed(seed)
         model = BIVA(64, latent=(4, 8, 12), hidden=64)
-        guide = Bidirectional(model, train[:3], parents=parents, hidden=64)
-        fit(model, guide, train, steps=budget(1500), lr=2e-3, warmup=budget(300), seed=seed, progress=False)
+        guide = Bidirectional(model, train[:3], parents=parents, family="diagonal:least=1", hidden=64)
+        fit(model, guide, train, steps=budget(2000), lr=2e-3, warmup=budget(300), ema=0.999, seed=seed, progress=False)
         found.append(bounds(model, guide))
     gap = found[1] - found[0]
     print(
@@ -117,7 +119,8 @@ for seed in range(3):
 #
 # The encoder belongs to the model; a guide in the model's order takes it from the prior. Two codes, so that the prior
 # can be seen: its density in grey, posterior means of test digits by their label. The pseudo-inputs start at digits:
-# they start nearly alike otherwise, and in so short a training stay together, in one component.
+# they start nearly alike otherwise, and in so short a training stay together, in one component. The mixture takes the
+# shape of the codes; so few images gain nothing by it.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(9, 4))
