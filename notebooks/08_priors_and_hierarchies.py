@@ -91,9 +91,9 @@ for parents in ("apart", "needed"):
     print(compare(model, Bidirectional(model, train[:3], parents=parents, hidden=64), train[:3]), "\n")
 
 # %% [markdown]
-# Trained with either, 2,000 steps, three seeds, standard deviations of at least 1 as published: log p(x) by 100 importance
-# samples, image by image on the same images. That the exact posterior can be reached is no promise that a short training
-# does: on these digits the edge brings nothing.
+# Trained with either, 2,000 steps, three seeds, standard deviations of at least 1 as published: log p(x) by 100
+# importance samples, image by image on the same images. That the exact posterior can be reached is no promise that a
+# short training does: on these digits the edge brings nothing.
 
 # %%
 for seed in range(3):
