@@ -99,25 +99,27 @@ def stopped(found: dict) -> dict:
 
 
 def plot(files: list[Path], path: Path) -> None:
-    """Log-likelihoods by steps and by seconds, of all images; and of fewer images by their number."""
-    curves = [json.loads(file.read_text()) for file in files]
+    """Log-likelihoods by steps and by seconds of all images; of fewer, where there are such, by their number."""
+    found = [json.loads(file.read_text()) for file in files]
+    of_all = max(each["images"] for each in found)
     figure = Figure((12, 3.8), layout="constrained")
-    by_steps, by_seconds, by_images = figure.subplots(1, 3)
+    panels = figure.subplots(1, 3 if any(each["images"] < of_all for each in found) else 2)
     for i, name in enumerate(MODELS):
-        mine = sorted((found for found in curves if found["name"] == name), key=lambda found: found["images"])
+        mine = sorted((each for each in found if each["name"] == name), key=lambda each: each["images"])
         style = {"color": f"C{i}", "marker": "os^"[i], "label": name}
-        for found in mine[-1:]:
-            values = [point["elbo"] for point in found["points"]]
-            by_steps.plot([STEPS * point["epochs"] for point in found["points"]], values, **style)
-            by_seconds.plot([point["seconds"] for point in found["points"]], values, **style)
-        least = min((max(point["epochs"] for point in found["points"]) for found in mine), default=0)
-        for found in mine:
-            found["points"] = [point for point in found["points"] if point["epochs"] <= least]
-        by_images.plot([f["images"] for f in mine], [stopped(f)["elbo"] for f in mine], **style)
-    by_steps.set(xlabel="steps of 100 images", ylabel="test log-likelihood, nats a datum", title="all images")
-    by_seconds.set(xlabel="seconds of training, one thread", title="all images")
-    by_images.set(xscale="log", xlabel="images of training", title="equal steps, stopped early")
-    by_steps.legend()
+        for each in (each for each in mine if each["images"] == of_all):
+            values = [point["elbo"] for point in each["points"]]
+            panels[0].plot([STEPS * point["epochs"] for point in each["points"]], values, **style)
+            panels[1].plot([point["seconds"] for point in each["points"]], values, **style)
+        if len(mine) > 1:
+            least = min(max(point["epochs"] for point in each["points"]) for each in mine)
+            for each in mine:
+                each["points"] = [point for point in each["points"] if point["epochs"] <= least]
+            panels[2].plot([each["images"] for each in mine], [stopped(each)["elbo"] for each in mine], **style)
+            panels[2].set(xscale="log", xlabel="images of training", title="equal steps, stopped early")
+    panels[0].set(xlabel="steps of 100 images", ylabel="test log-likelihood, nats a datum", title="all images")
+    panels[1].set(xlabel="seconds of training, one thread", title="all images")
+    panels[0].legend()
     figure.savefig(path, dpi=150)
 
 

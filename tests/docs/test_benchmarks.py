@@ -214,8 +214,12 @@ def test_curves_of_cifar(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     cifar.paired(["maf-cifar10", "maf-cifar10"], [1, 2], 30, tmp_path)
     assert capsys.readouterr().out.count("0.0 +- 0.0") == 2
-    cifar.plot(files, tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").stat().st_size > 1000
+    few = json.loads(files[1].read_text()) | {"images": 10}
+    (tmp_path / "few.json").write_text(json.dumps(few))
+    for shown in (files, [files[1], tmp_path / "few.json"]):
+        cifar.plot(shown, tmp_path / "plot.png")
+        assert (tmp_path / "plot.png").stat().st_size > 1000
+    assert cifar.stopped(few)["validation"] == max(point["validation"] for point in few["points"])
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "collection.md"
