@@ -111,7 +111,7 @@ def plot(files: list[Path], path: Path) -> None:
             values = [point["elbo"] for point in each["points"]]
             panels[0].plot([STEPS * point["epochs"] for point in each["points"]], values, **style)
             panels[1].plot([point["seconds"] for point in each["points"]], values, **style)
-        if len(mine) > 1:
+        if len({each["images"] for each in mine}) > 1:
             least = min(max(point["epochs"] for point in each["points"]) for each in mine)
             for each in mine:
                 each["points"] = [point for point in each["points"] if point["epochs"] <= least]
