@@ -10,6 +10,8 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine import Trace
 from pyro.poutine.guide import GuideMessenger
+from pyro.poutine.indep_messenger import IndepMessenger
+from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
@@ -109,7 +111,11 @@ class TopDownGuide(GuideMessenger, Program, ABC):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"]:
             if msg["infer"].get("_deterministic"):
-                msg["stop"] = True  # the model's own affair: handlers around the guide do not see it
+                # the model's own affair: of the handlers around the guide, plates alone see it
+                for handler in reversed(_PYRO_STACK[: _PYRO_STACK.index(self)]):
+                    if isinstance(handler, IndepMessenger):
+                        handler._process_message(msg)
+                msg["stop"] = True
             return
         if site_is_subsample(msg):
             if msg["name"] in self._subsamples:  # the evidence was read at these indices

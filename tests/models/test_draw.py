@@ -205,6 +205,21 @@ def test_handlers_around_see_latents_alone():
     assert [*poutine.trace(q).get_trace(x).stochastic_nodes] == ["data", "z1", "z2", "z3"]
 
 
+def test_plates_around_hold_what_the_model_tells():
+    """Pyro's own vectorized particles, in a plate around both programs, are those of its loop."""
+    p, q, x = pair()
+    plate = {"max_plate_nesting": 1, "vectorize_particles": True}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        found = pyro.infer.Trace_ELBO(400, **plate).loss(p, q, x)
+        one_by_one = pyro.infer.Trace_ELBO(100).loss(p, q, x)
+    assert found == pytest.approx(one_by_one, rel=0.03)
+    with pyro.plate("particles", 5, dim=-2):
+        q(x)
+    told = q.get_traces()[0].nodes["state2"]
+    assert told["value"].shape[0] == 5 and [f.name for f in told["cond_indep_stack"]] == ["particles", "data"]
+
+
 @pytest.mark.parametrize("windows", WINDOWS)
 def test_the_guide_is_faithful(windows):
     p, q, x = pair(windows, windows)
