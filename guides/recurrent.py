@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, cast
 
-import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import biject_to
@@ -61,7 +60,7 @@ class Recurrence(nn.Module):
         data, observed = encoded["data"], encoded["data"][..., : self.reading.observed]
         errors = [observed - self._vector(mean, values) for mean in self.reading.means[name]]
         states = [self._vector(site, values) for site in self.reading.states[name]]
-        state = torch.cat(states, -1) if states else data.new_zeros(self.reading.state)
+        state = self.layout.language.join(states) if states else data.new_zeros(self.reading.state)
         if self.window is None:
             read = [data, *errors]
         else:
@@ -71,9 +70,11 @@ class Recurrence(nn.Module):
         return self.head(encoded["h"])
 
     def _vector(self, site: str, values: Mapping[str, Tensor]) -> Tensor:
-        latent, value = self.layout.latents.get(site), values[site]
-        if latent is None:
-            return value
+        value, told = values[site], self.reading.told.get(site)
+        if told is not None:
+            value = value.to(self.cell.recurrent.weight.dtype)
+            return features(value, told.event_dim, told.plates, self.reading.key.shared_plates)
+        latent = self.layout.latents[site]
         facts = latent.facts
         value = value if facts.is_real else biject_to(facts.support).inv(value)
         return features(value, len(facts.unconstrained_shape), latent.plates, latent.shared_plates)
@@ -91,9 +92,9 @@ class Recurrent(TopDownGuide):
         r_t = (x, x - mean_t) or patches of both,      e_t = LSTM(r_t, state_t, e_{t-1}),      z_t ~ family(W e_t + b)
 
     One network serves all steps. mean_t and state_t are what the model tells at deterministic sites between z_{t-1} and
-    z_t: values of sites whose names begin with "mean" are what the model expects of the datum by then, and are read as
-    errors; values of the others, one after another, are the state. So the guide reads the state that the model has
-    computed, and computes none of it again. Where a model tells no state, z_{t-1} is the state.
+    z_t, in the plate of the data: values of sites whose names begin with "mean" are what the model expects of the datum
+    by then, and are read as errors; values of the others, one after another, are the state. So the guide reads the
+    state that the model has computed, and computes none of it again. Where a model tells no state, it is z_{t-1}.
 
     With the model `DRAW` it is the paper's encoder.
 
@@ -107,8 +108,8 @@ class Recurrent(TopDownGuide):
         image: (channels, height, width) of a row, for a window.
 
     Raises:
-        ValueError: see `TopDownGuide`; latents that are not alike; sites told before some latents alone; an unknown
-            family; a window without an image.
+        ValueError: see `TopDownGuide`; latents that are not alike; sites told before some latents alone, or that have
+            not one value for each datum; an unknown family; a window without an image.
 
     Source: Gregor et al. 2015 (arXiv 1502.04623), section 2.1, and 3.2 for the window.
 

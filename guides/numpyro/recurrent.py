@@ -68,7 +68,7 @@ class Recurrence(eqx.Module):
         data, observed = encoded["data"], encoded["data"][..., : self.reading.observed]
         errors = [observed - self._vector(mean, values) for mean in self.reading.means[name]]
         states = [self._vector(site, values) for site in self.reading.states[name]]
-        state = jnp.concatenate(states, -1) if states else jnp.zeros(self.reading.state, data.dtype)
+        state = self.layout.language.join(states) if states else jnp.zeros(self.reading.state, data.dtype)
         if self.window is None:
             read = [data, *errors]
         else:
@@ -78,9 +78,11 @@ class Recurrence(eqx.Module):
         return self.head(encoded["h"])
 
     def _vector(self, site: str, values: Mapping[str, Array]) -> Array:
-        latent, value = self.layout.latents.get(site), values[site]
-        if latent is None:
-            return value
+        value, told = values[site], self.reading.told.get(site)
+        if told is not None:
+            value = value.astype(self.cell.recurrent.weight.dtype)
+            return features(value, told.event_dim, told.plates, self.reading.key.shared_plates)
+        latent = self.layout.latents[site]
         facts = latent.facts
         value = value if facts.is_real else biject_to(facts.support).inv(value)
         return features(value, len(facts.unconstrained_shape), latent.plates, latent.shared_plates)

@@ -27,6 +27,7 @@ class Reading:
         states: latent -> the sites, or the latent, whose values are the state; none at the first step of a model that
             tells nothing.
         state: length of the state.
+        told: the sites of means and states, by name, less the latents.
         image: (channels, height, width) of what is observed, for a window; () without.
     """
 
@@ -37,6 +38,7 @@ class Reading:
     means: Mapping[str, tuple[str, ...]]
     states: Mapping[str, tuple[str, ...]]
     state: int
+    told: Mapping[str, Site]
     image: tuple[int, ...]
 
     @property
@@ -67,7 +69,8 @@ def reading(layout: Layout, window: int | None, image: Sequence[int] | None) -> 
 
     Raises:
         ValueError: latents that are not alike, since one network serves them all; sites told before some latents and
-            not before others; a mean of another width than the data; a window without an image of the right size.
+            not before others, or that have not one value for each datum; a mean of another width than the data; a
+            window without an image of the right size.
     """
     where, latents = f"guide {layout.guide}", layout.latents
     first, *others = latents.values()
@@ -84,44 +87,58 @@ def reading(layout: Layout, window: int | None, image: Sequence[int] | None) -> 
                 f"{latent.event_shape}, want latents alike in shape and plates, since one network serves all; try "
                 "SelfReflective"
             )
+    key = cast(EvidenceKey, key)
     observed, size = next(size for names, size in layout.trunks.items() if first.name in names), prod(shape)
-    widths = _widths(layout, where, observed)
+    told = _told(layout, key, where, observed)
     if window is not None and (image is None or prod(image_size(where, image, name="image")) != observed):
         raise ValueError(
             f"{where}: found window={window} and image={image}, want the image (channels, height, width) of the "
             f"{observed} observed values, which the window reads"
         )
-    means = {name: tuple(s.name for s in layout.told[name] if _is_mean(s)) for name in latents}
-    states = {name: tuple(s.name for s in layout.told[name] if not _is_mean(s)) for name in latents}
-    state = sum(width for is_mean, width in widths if not is_mean)
+    means = {name: tuple(s.name for s, _ in sites if _is_mean(s)) for name, sites in told.items()}
+    states = {name: tuple(s.name for s, _ in sites if not _is_mean(s)) for name, sites in told.items()}
+    state = sum(width for site, width in told[first.name] if not _is_mean(site))
     if not state:  # then the latents before are all that there is to know
         order = [*latents]
         states, state = {name: tuple(order[max(i - 1, 0) : i]) for i, name in enumerate(order)}, size
     shown = () if window is None or image is None else tuple(image)
-    return Reading(
-        cast(EvidenceKey, key), layout.sizes[cast(EvidenceKey, key)], observed, size, means, states, state, shown
-    )
+    sites = {site.name: site for sites in told.values() for site, _ in sites}
+    return Reading(key, layout.sizes[key], observed, size, means, states, state, sites, shown)
 
 
 def _is_mean(site: Site) -> bool:
     return site.name.startswith(MEAN)
 
 
-def _widths(layout: Layout, where: str, observed: int) -> list[tuple[bool, int]]:
-    """(whether it is a mean, values a datum) of each site that the model tells before a latent, the same for all."""
-    found = {name: [(_is_mean(s), prod(s.event_shape)) for s in sites] for name, sites in layout.told.items()}
+def _told(layout: Layout, key: EvidenceKey, where: str, observed: int) -> dict[str, list[tuple[Site, int]]]:
+    """Latent -> the sites in the plate of the data that the model tells before it, and values a datum of each."""
+    found: dict[str, list[tuple[Site, int]]] = {}
+    for name, sites in layout.told.items():
+        found[name] = []
+        for site in sites:
+            if layout.rows not in site.plates:
+                continue
+            for plate in site.plates:
+                if len(site.batch_shape) < -plate.dim or site.batch_shape[plate.dim] != plate.size:
+                    raise ValueError(
+                        f"{where}: found shape {site.shape} at the site {site.name!r}, want {plate.size} along the "
+                        f"plate {plate.name!r}, a value for each datum; expand it, or tell it outside the plate"
+                    )
+            folded = [plate.size for plate in site.plates if plate.name not in key.shared_plates]
+            found[name].append((site, prod(site.event_shape) * prod(folded)))
     first, *others = layout.latents
+    alike = [(_is_mean(site), width) for site, width in found[first]]
     for name in others:
-        if found[name] != found[first]:
-            told = {n: [site.name for site in layout.told[n]] for n in (first, name)}
+        if [(_is_mean(site), width) for site, width in found[name]] != alike:
+            told = {n: {site.name: width for site, width in found[n]} for n in (first, name)}
             raise ValueError(
-                f"{where}: the model tells {told[first]} before {first!r} and {told[name]} before {name!r}, want sites "
-                "of the same kinds and sizes before each latent"
+                f"{where}: the model tells {told[first]} before {first!r} and {told[name]} before {name!r} (values a "
+                "datum), want sites of the same kinds and sizes before each latent"
             )
-    for site, (is_mean, width) in zip(layout.told[first], found[first], strict=True):
-        if is_mean and width != observed:
+    for site, width in found[first]:
+        if _is_mean(site) and width != observed:
             raise ValueError(
                 f"{where}: found {width} values a datum at the site {site.name!r}, want the mean of the {observed} "
                 "observed ones, as its name says"
             )
-    return found[first]
+    return found

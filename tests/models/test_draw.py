@@ -267,6 +267,39 @@ def test_a_pyro_function_may_tell_its_state():
     assert compare(walk, q, torch.randn(4, 4)).verdict == "faithful, minimal, perfect"
 
 
+def test_what_is_told_may_be_of_any_shape_and_type():
+    """A number, a matrix and a count, with particles and without; what lies outside the data is not read."""
+
+    def walk(x: Tensor) -> None:
+        pyro.deterministic("two", torch.tensor(2.0))
+        with pyro.plate("data", len(x)):
+            at = torch.zeros(len(x), 2)
+            for t in range(3):
+                pyro.deterministic(f"sum{t}", at.sum(-1), event_dim=0)
+                pyro.deterministic(f"square{t}", at.unsqueeze(-1) * at.unsqueeze(-2), event_dim=2)
+                pyro.deterministic(f"step{t}", torch.full((len(x),), t), event_dim=0)
+                at = at + pyro.sample(f"z{t}", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(at, 1.0).to_event(1), obs=x)
+
+    q, x = Recurrent(walk, torch.randn(4, 2), hidden=8), torch.randn(5, 2)
+    assert q.factors.reading.state == 6 and "two" not in q.factors.reading.told
+    assert terms(walk, q, (x,), particles=3, nesting=1).kl["z2"].shape == (3, 5)
+    assert compare(walk, q, x).verdict == "faithful, minimal, perfect"
+
+
+def test_what_is_told_of_no_datum_is_refused():
+    def walk(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            at = torch.zeros(2)
+            for t in range(2):
+                pyro.deterministic(f"at{t}", at, event_dim=1)
+                at = at + pyro.sample(f"z{t}", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(at, 1.0).to_event(1), obs=x)
+
+    with pytest.raises(ValueError, match=r"found shape \(2,\) at the site 'at0', want 4 along the plate 'data'"):
+        Recurrent(walk, torch.randn(4, 2))
+
+
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
@@ -295,7 +328,7 @@ def test_sites_before_some_latents_alone_are_refused():
             b = pyro.sample("b", dist.Normal(a, 1.0).to_event(1))
             pyro.sample("x", dist.Normal(b, 1.0).to_event(1), obs=x)
 
-    with pytest.raises(ValueError, match=r"tells \[\] before 'a' and \['told'\] before 'b'"):
+    with pytest.raises(ValueError, match=r"tells {} before 'a' and {'told': 2} before 'b'"):
         Recurrent(model, torch.randn(3, 2))
 
 

@@ -8,6 +8,7 @@ pytest.importorskip("numpyro")
 import jax
 import jax.numpy as jnp
 import numpyro
+import numpyro.distributions as dist
 import torch
 from numpyro import handlers
 from pyro import poutine
@@ -16,7 +17,8 @@ import guides
 import guides.numpyro as guide_ports
 import ppl_models
 import ppl_models.numpyro as ports
-from ppl_models.inference.numpyro import fit
+from ppl_models.factorization import compare
+from ppl_models.inference.numpyro import evaluate, fit
 from ppl_models.numpyro import like_torch
 from ppl_models.numpyro.parts import Composite, Window
 from ppl_models.numpyro.parts.program import named_parameters
@@ -69,6 +71,27 @@ def test_attention_has_the_bound_and_the_gradient_of_torch(wide, monkeypatch, li
     port = like_torch(ports.DRAW(**sizes, key=KEY), p)
     port_guide = like_torch(guide_ports.Recurrent(port, jnp.asarray(x[:3].numpy()), **reads, key=KEY), q)
     same_terms(monkeypatch, (p, q), (port, port_guide), x)
+
+
+def test_what_a_model_tells_may_be_of_any_shape_and_type():
+    """A number, a matrix and a count of each datum; what lies outside the data is not read."""
+
+    def walk(x: jax.Array) -> None:
+        numpyro.deterministic("two", jnp.array(2.0))
+        with numpyro.plate("data", len(x)):
+            at = jnp.zeros((len(x), 2))
+            for t in range(2):
+                numpyro.deterministic(f"sum{t}", at.sum(-1))
+                numpyro.deterministic(f"square{t}", at[..., None] * at[..., None, :])
+                numpyro.deterministic(f"step{t}", jnp.full(len(x), t))
+                at = at + numpyro.sample(f"z{t}", dist.Normal(jnp.zeros(2), 1.0).to_event(1))
+            numpyro.sample("x", dist.Normal(at, 1.0).to_event(1), obs=x)
+
+    x = jnp.ones((4, 2))
+    q = guide_ports.Recurrent(walk, x, hidden=4, key=KEY)
+    assert q.factors.reading.state == 6 and "two" not in q.factors.reading.told
+    assert compare(walk, q, x).verdict == "faithful, minimal, perfect"
+    assert np.isfinite(evaluate(walk, q, x, particles=3, progress=False).elbo)
 
 
 def test_a_composite_has_the_density_of_torch(wide):
