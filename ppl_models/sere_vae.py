@@ -114,7 +114,7 @@ class SeReVAE(Program):
         self.standard = StandardNormal(latent) if prior == "standard" else None
         self.vamp = None
         if prior == "vamp":
-            unit = not isinstance(self.likelihood, likelihoods.Gaussian)
+            unit = likelihoods.in_unit(self.likelihood)
             self.vamp = VampPrior(GatedNet([self.event], 2 * latent, hidden), self.event, 500, unit)
         for i, shape in enumerate(shapes):
             above = [latent] if i and feedback else []

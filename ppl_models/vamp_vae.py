@@ -36,7 +36,8 @@ class VampVAE(Program):
         layers: 1 or 2.
         hidden: width of the networks, two gated layers each.
         components: K, the number of pseudo-inputs. With 1 the prior is a Gaussian: the same VAE without its mixture.
-        likelihood: see `parts.likelihoods.likelihood`. Pseudo-inputs are kept in [0, 1] but for a "gaussian" one.
+        likelihood: see `parts.likelihoods.likelihood`. Pseudo-inputs are kept in [0, 1] but for a "gaussian"
+            or "shared-gaussian" one.
 
     Raises:
         ValueError: a size that is not a positive integer; other layers; x of the wrong width, outside the support, not
@@ -72,7 +73,7 @@ class VampVAE(Program):
         self.event, _ = event_size("VampVAE", event)
         self.latent, self.layers = latent, layers
         self.likelihood = likelihoods.likelihood(likelihood, "VampVAE")
-        unit = not isinstance(self.likelihood, likelihoods.Gaussian)
+        unit = likelihoods.in_unit(self.likelihood)
         self.prior = VampPrior(GatedNet([self.event], 2 * latent, hidden), self.event, components, unit)
         self.conditional = GatedNet([latent], 2 * latent, hidden) if layers == 2 else None
         self.decoder = GatedNet([latent] * layers, self.likelihood.count * self.event, hidden)

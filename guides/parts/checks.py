@@ -68,6 +68,19 @@ def check_merged(layout: Layout) -> None:
             )
 
 
+def check_known(guide: str, spec: object, module: type) -> None:
+    """Raise ValueError for an unknown encoder, or a module without its number of features."""
+    if isinstance(spec, module):
+        if not hasattr(spec, "output"):
+            raise ValueError(
+                f"guide {guide}: encoder {type(spec).__name__} lacks the attribute `output`, its number of features"
+            )
+    elif spec not in ENCODERS:
+        raise ValueError(
+            f"guide {guide}: found encoder {told(spec)}, want {', '.join(map(repr, ENCODERS))} or a module"
+        )
+
+
 def check_encoder(guide: str, spec: object, module: type, inputs: int, image: Sequence[int] | None) -> Sequence[int]:
     """The shape of an image, () without one. Raise ValueError for an unknown encoder, or one that does not fit.
 
@@ -78,16 +91,9 @@ def check_encoder(guide: str, spec: object, module: type, inputs: int, image: Se
         inputs: values in a row.
         image: the shape of a row, (channels, height, width).
     """
-    if isinstance(spec, module):
-        if not hasattr(spec, "output"):
-            raise ValueError(
-                f"guide {guide}: encoder {type(spec).__name__} lacks the attribute `output`, its number of features"
-            )
-    elif spec not in ENCODERS:
-        raise ValueError(
-            f"guide {guide}: found encoder {told(spec)}, want {', '.join(map(repr, ENCODERS))} or a module"
-        )
-    elif spec in ("conv", "pyramid") and (not isinstance(image, tuple) or len(image) != 3 or prod(image) != inputs):
+    check_known(guide, spec, module)
+    shaped = isinstance(image, tuple) and len(image) == 3 and prod(image) == inputs
+    if not isinstance(spec, module) and spec in ("conv", "pyramid") and not shaped:
         raise ValueError(
             f"guide {guide}: encoder {spec!r} reads rows of {inputs} values as images, found image={image}; "
             "pass image=(channels, height, width)"

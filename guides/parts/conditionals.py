@@ -15,7 +15,7 @@ from ppl_models.parts.kinds import Count, Image, Whole
 from ppl_models.parts.nets import Net
 from ppl_models.programs.pyro import unwrapped
 
-from .checks import refuse_product
+from .checks import check_known, refuse_product
 from .encoders import encoder as evidence_network
 from .evidence import EvidenceKey, features
 from .factors import GLOBAL_GAIN, Factor, Families, Family, Weighted, encoded, placed, plan, sloped
@@ -87,6 +87,7 @@ class Conditionals(nn.Module):
         self.layout, self.parents, self.small_init = layout, dict(parents), small_init
         self.encoders = nn.ModuleList()
         widths: dict[str, int] = {}
+        check_known(layout.guide, encoder, nn.Module)  # also where no factor of the guide's own reads data
         for names, size in layout.trunks.items():
             network = evidence_network(encoder, names, size, hidden, depth, image, layout.guide)
             self.encoders.append(network)

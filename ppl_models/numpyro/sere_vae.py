@@ -71,7 +71,7 @@ class SeReVAE(Program):
         self.standard = StandardNormal(latent) if prior == "standard" else None
         self.vamp = None
         if prior == "vamp":
-            unit, own = not isinstance(self.likelihood, likelihoods.Gaussian), jax.random.split(key)
+            unit, own = likelihoods.in_unit(self.likelihood), jax.random.split(key)
             encoder = GatedNet([self.event], 2 * latent, hidden, key=own[0])
             self.vamp = VampPrior(encoder, self.event, 500, unit, key=own[1])
         priors, bijectors, estimates, corrections = [], [], [], []

@@ -43,7 +43,7 @@ class VampVAE(Program):
         self.event, _ = event_size("VampVAE", event)
         self.latent, self.layers = latent, layers
         self.likelihood = likelihoods.likelihood(likelihood, "VampVAE")
-        unit = not isinstance(self.likelihood, likelihoods.Gaussian)
+        unit = likelihoods.in_unit(self.likelihood)
         keys = jax.random.split(key, 4)
         encoder = GatedNet([self.event], 2 * latent, hidden, key=keys[0])
         self.prior = VampPrior(encoder, self.event, components, unit, key=keys[1])

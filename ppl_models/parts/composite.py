@@ -6,7 +6,9 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
+from .checks import check_batch
 from .codes import DATA, refuse_codes, renamed, slice_of
+from .likelihoods import TENSORS
 from .program import Program
 
 
@@ -26,7 +28,8 @@ class Composite(Program):
         second: a model of codes.
 
     Raises:
-        ValueError: when called, rows of the second model of another size than the codes of the first.
+        ValueError: when called, rows of the second model of another size than the codes of the first; see the first
+            for x.
 
     Source: Dai & Wipf 2019 (arXiv 1903.05789), section 4: the two-stage VAE.
 
@@ -44,6 +47,8 @@ class Composite(Program):
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Observe the rows of x, or generate n of them; returns them."""
+        if x is not None:  # by its rows here, and by what the first model wants of a row there
+            check_batch(TENSORS, "x", x, tuple(getattr(x, "shape", ()))[1:], None)
         with _AsPrior():
             codes = self.second(n=n if x is None else len(x))
         with _Given(codes) as given:

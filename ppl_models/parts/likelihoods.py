@@ -238,6 +238,11 @@ def _with_scale(mean: Tensor, log_scale: Tensor) -> Tensor:
     return torch.cat([mean, log_scale.expand(mean.shape)], -1)
 
 
+def in_unit(likelihood: nn.Module) -> bool:
+    """Whether data of a likelihood are taken to be in [0, 1]: those of any but a Gaussian of free means."""
+    return not isinstance(likelihood, Gaussian | SharedGaussian)
+
+
 def bounded_exp(log_scale: Tensor, bound: float = 5.0) -> Tensor:
     """exp(bound * tanh(s / bound)): a scale that neither vanishes nor explodes, in [e^-bound, e^bound]."""
     return (bound * torch.tanh(log_scale / bound)).exp()

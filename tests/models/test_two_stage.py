@@ -52,6 +52,21 @@ def test_rows_that_are_no_codes_are_refused(event, wanted):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (5, TypeError, "site 'x': found a int, want a float tensor"),
+        (torch.zeros(0, 4), ValueError, r"site 'x': the batch is empty \(shape \(0, 4\)\)"),
+        (torch.zeros(4), ValueError, r"site 'x': found shape \(4,\), want \(n, 4\)"),
+        (torch.zeros(2, 3), ValueError, r"site 'x': found shape \(2, 3\), want \(n, 4\)"),
+    ],
+)
+def test_data_that_are_no_rows_are_refused(x, error, message):
+    two = Composite(VAE(event=4, latent=2, hidden=8), VAE(event=2, latent=2, hidden=8, likelihood="gaussian"))
+    with pytest.raises(error, match=message):
+        two(x)
+
+
 @pytest.mark.parametrize("noise", [0.1, 0.3])
 def test_the_first_stage_finds_noise_and_rank_of_linear_data(noise):
     """gamma is the residual deviation of probabilistic PCA, and as many units are active as the data have rank.

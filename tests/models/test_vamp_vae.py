@@ -114,7 +114,8 @@ def test_dropout_in_an_encoder_is_not_in_the_prior():
 
 
 def test_pseudo_inputs_are_where_data_are():
-    for likelihood, unit in (("bernoulli", True), ("unit-gaussian:0.1", True), ("gaussian", False)):
+    bounded, free = ("bernoulli", "unit-gaussian:0.1", "logistic:4"), ("gaussian", "gaussian:0.5", "shared-gaussian")
+    for likelihood, unit in [*((each, True) for each in bounded), *((each, False) for each in free)]:
         model = built(likelihood=likelihood)
         assert abs(model.prior.rows.mean() - 0.05) < 0.01
         model.prior.rows.data[0, :2] = torch.tensor([-3.0, 2.0])
@@ -159,6 +160,11 @@ def test_the_rate_of_the_pair_is_its_information(double):
 
 
 # one encoder
+
+
+def test_an_unknown_encoder_is_refused_where_the_model_has_the_only_one():
+    with pytest.raises(ValueError, match="guide MeanField: found encoder 'nets', want 'separate'"):
+        MeanField(built(), rows(), encoder="nets")
 
 
 @pytest.mark.parametrize(("layers", "guide"), [(1, MeanField), (2, MeanField), (2, SelfReflective)])

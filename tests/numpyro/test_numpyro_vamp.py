@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("numpyro")
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro
@@ -64,6 +65,18 @@ def test_a_guide_without_weights_of_its_own_trains_the_encoder_of_the_model():
 def test_a_ladder_refuses_in_one_line():
     with pytest.raises(ValueError, match="guide Ladder: site 'z1' has a EncoderMixture prior"):
         Ladder(VampVAE(6, **SIZES, key=KEY), X, key=KEY)
+
+
+@pytest.mark.parametrize(("likelihood", "low"), [("bernoulli", 0.0), ("gaussian", -3.0), ("shared-gaussian", -3.0)])
+def test_pseudo_inputs_are_where_data_are(likelihood, low):
+    prior = VampVAE(6, **SIZES, likelihood=likelihood, key=KEY).prior
+    prior = eqx.tree_at(lambda each: each.rows, prior, jnp.full_like(prior.rows, -3.0))
+    assert float(prior.pseudo_inputs.min()) == low
+
+
+def test_an_unknown_encoder_is_refused():
+    with pytest.raises(ValueError, match="guide MeanField: found encoder 'nets', want 'separate'"):
+        MeanField(VampVAE(6, **SIZES, key=KEY), jnp.asarray(X), encoder="nets", key=KEY)
 
 
 def test_it_generates():

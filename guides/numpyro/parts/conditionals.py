@@ -18,7 +18,7 @@ from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Count, Image, Whole
 from ppl_models.programs.numpyro import unwrapped
 
-from ...parts.checks import refuse_product
+from ...parts.checks import check_known, refuse_product
 from ...parts.evidence import EvidenceKey, features
 from ...parts.factors import (
     GLOBAL_GAIN,
@@ -95,6 +95,7 @@ class Conditionals(eqx.Module):
         self.layout, self.parents, self.small_init = layout, Table(parents), small_init
         keys = iter(jax.random.split(key, len(layout.trunks) + len(layout.latents)))
         found, widths, networks = [], {}, {}
+        check_known(layout.guide, encoder, eqx.Module)  # also where no factor of the guide's own reads data
         for names, size in layout.trunks.items():
             found.append(evidence_network(encoder, names, size, hidden, depth, image, layout.guide, key=next(keys)))
             widths |= found[-1].widths

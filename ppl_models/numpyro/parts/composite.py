@@ -6,8 +6,10 @@ from jax import Array
 from numpyro import handlers
 from numpyro.primitives import Messenger
 
+from ppl_models.parts.checks import check_batch
 from ppl_models.parts.codes import DATA, refuse_codes, renamed, slice_of
 
+from .likelihoods import ARRAYS
 from .program import Program
 
 
@@ -22,6 +24,8 @@ class Composite(Program):
 
     def forward(self, x: Array | None = None, n: int = 1) -> Array:
         """Observe the rows of x, or generate n of them; returns them."""
+        if x is not None:  # by its rows here, and by what the first model wants of a row there
+            check_batch(ARRAYS, "x", x, tuple(getattr(x, "shape", ()))[1:], None)
         own = handlers.block(hide_fn=lambda msg: msg["type"] == "param")  # the parameters are those of this program
         with own, _AsPrior():
             codes = self.second(n=n if x is None else len(x))

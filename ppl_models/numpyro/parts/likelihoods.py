@@ -232,6 +232,11 @@ def _with_scale(mean: Array, log_scale: Array) -> Array:
     return jnp.concatenate([mean, jnp.broadcast_to(log_scale, mean.shape)], -1)
 
 
+def in_unit(likelihood: eqx.Module) -> bool:
+    """Whether data of a likelihood are taken to be in [0, 1]: those of any but a Gaussian of free means."""
+    return not isinstance(likelihood, Gaussian | SharedGaussian)
+
+
 def bounded_exp(log_scale: Array, bound: float = 5.0) -> Array:
     """exp(bound * tanh(s / bound)): a scale that neither vanishes nor explodes, in [e^-bound, e^bound]."""
     return jnp.exp(bound * jnp.tanh(log_scale / bound))
