@@ -8,6 +8,7 @@ import numpy as np
 from numpy import ndarray
 
 from ppl_models.parts.checked import told
+from ppl_models.programs.legible import cut
 
 CLASSIFIERS = ("linear", "kernel")
 
@@ -40,23 +41,40 @@ class Probe:
 
 
 def labelled(data: Any, where: str) -> tuple[Any, ndarray]:
-    """(rows, labels as integers) of data that hold both, or of a pair of them.
+    """(rows, labels) of data that hold both, or of a pair of them; rows may be several columns, in a tuple or a dict.
 
     Raises:
-        ValueError: no labels, or not one a row.
+        ValueError: no labels, not one a row, or such as are no classes: neither integers nor words.
     """
     rows, labels = data if isinstance(data, tuple) and len(data) == 2 else (data, getattr(data, "labels", None))
     if labels is None:
         raise ValueError(f"{where}: found {told(data)} without labels, want data that have some; try (rows, labels)")
     labels = np.asarray(labels)
-    if labels.ndim != 1 or len(labels) != len(rows):
-        raise ValueError(f"{where}: found labels of shape {labels.shape}, want ({len(rows)},), one a row")
+    columns = list(rows.values()) if isinstance(rows, Mapping) else rows
+    n = len(columns[0]) if isinstance(columns, tuple | list) and columns else len(rows)
+    if labels.ndim != 1 or len(labels) != n:
+        raise ValueError(f"{where}: found labels of shape {labels.shape}, want ({n},), one a row")
+    if labels.dtype.kind == "O" and all(isinstance(label, str) for label in labels):
+        labels = labels.astype(str)
+    whole = labels.dtype.kind == "f" and bool((labels == np.floor(labels)).all())
+    if labels.dtype.kind not in "biuU" and not whole:
+        some = cut(str(labels[:1].tolist()), 100)
+        raise ValueError(f"{where}: found labels of type {labels.dtype}, as {some}, want integers or words")
     return rows, labels
 
 
 def check_labels(train: ndarray, labels: Sequence[int]) -> int:
-    """The number of classes; raises ValueError for fewer labels than these, or as many as there are rows."""
-    classes = len(np.unique(train))
+    """The number of classes.
+
+    Raises:
+        ValueError: fewer classes than two, or a row alone in its class; fewer labels than classes, or as many as rows.
+    """
+    names, sizes = np.unique(train, return_counts=True)
+    classes, least = len(names), int(sizes.min())
+    if classes < 2 or least < 2:
+        name = repr(names[sizes.argmin()].item())
+        found = f"the label {name} alone" if classes < 2 else f"one row with the label {name}"
+        raise ValueError(f"probe: found {found}, want two classes or more, of two rows or more")
     for count in labels:
         if not classes <= count <= len(train) - classes:
             raise ValueError(
@@ -64,6 +82,18 @@ def check_labels(train: ndarray, labels: Sequence[int]) -> int:
                 "and as many rows left"
             )
     return classes
+
+
+def check_means(asks: str, latents: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Raise ValueError for the first latent, of these sites, whose factor has means that are no numbers."""
+    for name, values in found.items():
+        if not np.isfinite(np.asarray(values)).all():
+            family = latents[name].family
+            instead = "; try a OneHotCategorical" if family.startswith("Categorical") else ""
+            raise ValueError(
+                f"{asks}: found a {family} for the latent {name!r} whose means are not finite numbers, want a factor "
+                f"that has them{instead}"
+            )
 
 
 def probed(

@@ -181,8 +181,10 @@ def inform_run(
 
 def check_probe(parts: Parts, labels: int) -> None:
     """Raise ValueError for data without labels, or too few of them, before anything takes its time."""
-    (_, known), _ = (labelled(part, f"probe: {part.name}") for part in (parts[0], parts[-1]))
-    check_labels(known, [labels])
+    for part in (parts[0], parts[-1]):
+        if getattr(part, "labels", None) is None:
+            raise ValueError(f"--probe: found no labels in {part.name}, want data that have some, as digits and mnist")
+    check_labels(labelled(parts[0], "probe")[1], [labels])
 
 
 def probe_run(run: LoadedRun, parts: Parts, labels: int, seed: int = 0, other: str | None = None) -> Probe:

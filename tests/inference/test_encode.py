@@ -119,3 +119,68 @@ def test_what_cannot_be_probed():
 
     with pytest.raises(ValueError, match="'z' is outside the plate of the data"):
         encode(shared, lambda x: pyro.sample("z", dist.Normal(0.0, 1.0)), torch.randn(4))
+
+
+X, LABELS = torch.linspace(-1, 1, 12), np.arange(12) % 3
+
+
+def both(x, c):
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(pyro.sample("z", dist.Normal(c, 1.0)), 1.0), obs=x)
+
+
+def given_both(x, c):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal((x + c) / 2, 0.7))
+
+
+def test_labels_are_words_or_integers_of_rows_of_several_arguments():
+    words = np.array(["a", "b", "c"], object)[LABELS]
+    for rows in ((X, X), {"c": X, "x": X}):
+        found = [probe(both, given_both, (rows, y), (rows, y), labels=6, draws=2) for y in (LABELS, words)]
+        assert found[0] == found[1] and found[0].n == 12
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        (LABELS + 0.5, r"labels of type float64, as \[0.5\]"),
+        (np.where(LABELS == 0, np.nan, LABELS), "labels of type float64"),
+        ([None] * 12, "labels of type object"),
+        (0 * LABELS, "the label 0 alone"),
+        (np.r_[9, LABELS[1:]], "one row with the label 9"),
+    ],
+)
+def test_labels_that_are_no_classes_are_told_in_one_line(labels, found):
+    with pytest.raises(ValueError, match=f"^probe: .*found {found}") as error:
+        probe(both, given_both, ((X, X), labels), ((X, X), LABELS), labels=6)
+    assert "\n" not in str(error.value)
+
+
+def without_means(language, family, size=None):
+    """A pair whose guide draws z by a family of x, in a plate that may subsample."""
+    primitives = pytest.importorskip(language)
+    kinds = primitives.distributions
+
+    def program(x, observed):
+        with primitives.plate("data", len(x), subsample_size=size) as index:
+            z = primitives.sample("z", family(kinds, x if size is None else x[index]))
+            if observed:
+                primitives.sample("x", kinds.Normal(0.0 * z, 1.0), obs=x if size is None else x[index])
+
+    return lambda x: program(x, True), lambda x: program(x, False)
+
+
+@pytest.mark.parametrize("language", ["pyro", "numpyro"])
+def test_factors_without_means_and_plates_that_subsample_are_refused(language):
+    from ppl_models.inference import numpyro as ports
+
+    call = encode if language == "pyro" else ports.encode
+    x = X if language == "pyro" else X.numpy()
+    three = torch.ones(12, 3) if language == "pyro" else np.ones((12, 3), np.float32)
+    with pytest.raises(ValueError, match="^encode: found a Categorical.* for the latent 'z' .*OneHotCategorical"):
+        call(*without_means(language, lambda kinds, x: kinds.Categorical(three / 3)), x)
+    with pytest.raises(ValueError, match="^encode: found a Cauchy for the latent 'z' whose means .* has them$"):
+        call(*without_means(language, lambda kinds, x: kinds.Cauchy(x, 1.0)), x)
+    with pytest.raises(ValueError, match="^encode: the plate 'data' draws 5 of 12 data"):
+        call(*without_means(language, lambda kinds, x: kinds.Normal(x, 1.0), 5), x)

@@ -10,10 +10,11 @@ from jax import Array, random
 
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyProgram, Count, Seed, Several
+from ppl_models.programs.pairs import INSTEAD_OF_PORT, check_whole
 from ppl_models.programs.plates import check_local
 from ppl_models.programs.state.jax import tidied
 
-from ...probes import Probe, labelled, probed
+from ...probes import Probe, check_means, labelled, probed
 from ..engine.parameters import find
 from ..feeding.batches import columns_of, drawn
 from ..passes.checks import CHUNK
@@ -29,7 +30,8 @@ def encode(
     See `ppl_models.inference.encode`, whose arguments these are.
 
     Raises:
-        ValueError: a latent outside of the plate of the data; what `evaluate` raises for data and pairs.
+        ValueError: a latent outside of the plate of the data, or without a mean, as of numbered categories; what
+            `evaluate` raises for data and pairs.
 
     >>> import numpyro, numpyro.distributions as dist
     >>> def model(x):
@@ -62,7 +64,8 @@ def probe(
     See `ppl_models.inference.probe`, whose arguments and classifiers these are.
 
     Raises:
-        ValueError: data without labels, fewer labels than classes or as many as rows; what `encode` raises.
+        ValueError: data without labels, or with those of one class; fewer labels than classes or as many as rows; what
+            `encode` raises.
     """
     pairs = [labelled(each, f"probe: {name}") for each, name in ((train, "train"), (test, "test"))]
     known, other = (_Encoder(model, guide, rows, particles, "probe") for rows, _ in pairs)
@@ -78,12 +81,13 @@ class _Encoder:
     """Posterior means of rows of data."""
 
     def __init__(self, model: Any, guide: Any, data: Any, particles: int, asks: str) -> None:
-        self.model, self.guide, self.particles = model, guide, particles
+        self.model, self.guide, self.particles, self.asks = model, guide, particles, asks
         self.columns = columns_of(data, f"{asks}: data", model)
         key = random.key(0)
         free, parameters, pair = find(model, guide, self._rows(np.arange(min(self.size, CHUNK)), key), key, asks)
         pair.check(asks, model, language="numpyro")
-        latents = pair.model.latents
+        check_whole(asks, pair.model, INSTEAD_OF_PORT)
+        latents, self.latents = pair.model.latents, pair.guide.latents
         check_local(asks, latents.values(), pair.data, "a global latent is no code of a datum")
         self.params = parameters.constrained(free)
         self.dims = {name: pair.data.dim - site.event_dim for name, site in latents.items()}
@@ -104,7 +108,9 @@ class _Encoder:
             for i in range(0, len(places), CHUNK):
                 of_data, of_pass = random.split(random.fold_in(key, i))
                 parts.append(self.run(self._rows(places[i : i + CHUNK], of_data), of_pass))
-        return {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
+        found = {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
+        check_means(self.asks, self.latents, found)
+        return found
 
     def _means(self, rows: Sequence[Array], key: Array) -> dict[str, Array]:
         def once(key: Array) -> dict[str, Array]:

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyProgram, Count, Seed, Several
+from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.plates import check_local
 
-from ...probes import Probe, labelled, probed
+from ...probes import Probe, check_means, labelled, probed
 from ..feeding.columns import Columns
 from ..passes.checks import CHUNK
 from ..passes.messengers import UntilDrawn
@@ -39,7 +40,8 @@ def encode(
         latent -> (n, *event), in the order in which the guide draws them.
 
     Raises:
-        ValueError: a latent outside of the plate of the data; what `evaluate` raises for data and pairs.
+        ValueError: a latent outside of the plate of the data, or without a mean, as of numbered categories; what
+            `evaluate` raises for data and pairs.
 
     >>> import pyro, pyro.distributions as dist
     >>> def model(x):
@@ -74,14 +76,16 @@ def probe(
 
     Args:
         model, guide: see `encode`.
-        train, test: data with labels (those of `ppl_models.data.load`), or pairs (rows, labels).
+        train, test: data with labels (those of `ppl_models.data.load`), or pairs (rows, labels), where rows
+            of several arguments are a tuple or a dict, ((x, c), labels). Labels are integers or words.
         labels: how many rows of `train` are labelled, in the shares of the classes.
         draws: how often these rows are drawn anew.
         particles: see `encode`.
         seed: of everything that is drawn.
 
     Raises:
-        ValueError: data without labels, fewer labels than classes or as many as rows; what `encode` raises.
+        ValueError: data without labels, or with those of one class; fewer labels than classes or as many as rows; what
+            `encode` raises.
 
     Source: Zhao, Song, Ermon 2017 (arXiv 1702.08658), section 5, for the question whether codes are informative.
     """
@@ -100,10 +104,11 @@ class _Encoder:
 
     def __init__(self, model: Any, guide: Any, data: Any, particles: int, asks: str) -> None:
         self.data, self.particles = Columns(data, f"{asks}: data", model, guide), particles
-        self.model, self.guide, self.device = model, guide, device_of(model, guide)
+        self.model, self.guide, self.device, self.asks = model, guide, device_of(model, guide), asks
         with looking(model, guide, 0, *self.data.places):
             info, _ = first_look(asks, model, guide, lambda k: self._rows(slice(0, k)), self.data.size, CHUNK)
-        latents = info.pair.model.latents
+        check_whole(asks, info.pair.model)
+        latents, self.latents = info.pair.model.latents, info.pair.guide.latents
         check_local(asks, latents.values(), info.pair.data, "a global latent is no code of a datum")
         self.dims = {name: info.pair.data.dim - site.event_dim for name, site in latents.items()}
 
@@ -116,7 +121,9 @@ class _Encoder:
         with looking(self.model, self.guide, seed, *self.data.places):
             for some in places.split(CHUNK):
                 parts.append(self._means(self._rows(some)))
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        check_means(self.asks, self.latents, {name: value.cpu().numpy() for name, value in found.items()})
+        return found
 
     def _means(self, rows: tuple[Any, ...]) -> dict[str, Tensor]:
         found: dict[str, list[Tensor]] = {name: [] for name in self.dims}
