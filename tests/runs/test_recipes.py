@@ -260,6 +260,13 @@ def test_the_codes_of_a_run_are_the_data_of_another(tmp_path):
     assert rows["second"]["latents"] == 3
 
 
+def test_a_second_stage_may_have_layers(tmp_path):
+    second = {"model.name": "hierarchical-vae", "model.latent": (2, 3), "guide.name": "bottom-up"}
+    settings = SMALL["two-stage"] | {f"runs.second.{key}": value for key, value in second.items()}
+    rows = carry_out(read_recipe("two-stage", settings), tmp_path, progress=False)["rows"]
+    assert rows["first"]["latents"] == 3 and rows["second"]["latents"] == 5
+
+
 @pytest.mark.parametrize("source", ["codes:second", "codes:third", "codes:"])
 def test_codes_are_of_a_run_before(tmp_path, source):
     settings = SMALL["two-stage"] | {"runs.second.data.name": source}
@@ -475,7 +482,7 @@ def test_commands_of_criteria(tmp_path, monkeypatch):
     assert "kernel      100 labels" in told and json.loads(Path("run/probe.json").read_text())["n"] == 300
     Path("run/evaluation.json").unlink()
     assert "found labels=9, want 10 to" in call("evaluate run --particles 2 --probe 9", 1)
-    assert "without labels" in call("evaluate run --particles 2 --probe 10 --data other.npy", 1)
+    assert "--probe: found no labels in" in call("evaluate run --particles 2 --probe 10 --data other.npy", 1)
     assert "found 1 rows, want 2 at least" in call("evaluate run --particles 2 --information 1", 1)
     assert "found --draws, want neither" in call("sample run --chain 8 --draws", 1)
     assert not Path("run/evaluation.json").exists()  # what cannot be done is told before anything is

@@ -77,7 +77,7 @@ def within(terms: Terms, beta: Beta, data_size: Count | None, inner: int) -> Arr
     if len(names) < 2:
         raise ValueError(
             f"vhp: found {f'the latent {names[0]!r} alone' if names else 'no latents'}, want two or more, as those of "
-            "HierarchicalVAE(latent=(32, 32)); try elbo"
+            "HierarchicalVAE(latent=(32, 32)); try elbo, or inner=1 of geco and rewo"
         )
     log_w, size = log_weights(terms, 1.0, data_size)
     xp = array_namespace(log_w)

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_models.inference import ancestral, mmd
+from ppl_models.inference import ancestral, encode, mmd
 from ppl_models.parts import Composite
 from ppl_models.views import plots
 
 from .. import names
-from ..codes import FILE, moments
+from ..codes import FILE
 from ..folder import LoadedRun
 from ..pictures import title, to_unit
 
@@ -54,7 +54,7 @@ def analyse(
     above = stages(runs)
     for name, run in runs.items():
         x = run.load_data()[-1][: analysis["data"]].to(run.example.device)
-        means = moments(run.model, run.guide, x).chunk(2, -1)[0]
+        means = torch.cat([mean.flatten(1) for mean in encode(run.model, run.guide, x).values()], -1)
         rows[name] = {"active units": int((means.var(0) > ACTIVE).sum()), "latents": means.shape[1]}
         if hasattr(getattr(run.model, "likelihood", None), "log_scale"):
             rows[name]["gamma"] = run.model.likelihood.log_scale.exp().item()
