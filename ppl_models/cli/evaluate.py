@@ -80,7 +80,7 @@ def evaluate(
         parts = run.load_data(data)
         test = parts[-1]
         if probe:
-            check_probe(parts, probe)
+            check_probe(run, parts, probe)
         say(str(evaluate_run(run, test, particles, seed, data, progress=not quiet)))
         if information:
             say(str(inform_run(run, test, information, seed, data, progress=not quiet)))

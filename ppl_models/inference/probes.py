@@ -84,6 +84,12 @@ def check_labels(train: ndarray, labels: Sequence[int]) -> int:
     return classes
 
 
+def check_latents(asks: str, latents: Mapping[str, Any]) -> None:
+    """Raise ValueError where there are none."""
+    if not latents:
+        raise ValueError(f"{asks}: found a model without latents, want codes to look at; try a VAE")
+
+
 def check_means(asks: str, latents: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Raise ValueError for the first latent, of these sites, whose factor has means that are no numbers."""
     for name, values in found.items():

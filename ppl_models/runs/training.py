@@ -179,8 +179,10 @@ def inform_run(
     return found
 
 
-def check_probe(parts: Parts, labels: int) -> None:
-    """Raise ValueError for data without labels, or too few of them, before anything takes its time."""
+def check_probe(run: LoadedRun, parts: Parts, labels: int) -> None:
+    """Raise ValueError for a model without latents, or data without labels or with too few, before anything is done."""
+    if run.config["guide"] is None:
+        raise ValueError(f"--probe: found {run.config['model']['name']}, which has no latents, want codes to read")
     for part in (parts[0], parts[-1]):
         if getattr(part, "labels", None) is None:
             raise ValueError(f"--probe: found no labels in {part.name}, want data that have some, as digits and mnist")

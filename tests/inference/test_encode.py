@@ -184,3 +184,12 @@ def test_factors_without_means_and_plates_that_subsample_are_refused(language):
         call(*without_means(language, lambda kinds, x: kinds.Cauchy(x, 1.0)), x)
     with pytest.raises(ValueError, match="^encode: the plate 'data' draws 5 of 12 data"):
         call(*without_means(language, lambda kinds, x: kinds.Normal(x, 1.0), 5), x)
+
+    primitives = pytest.importorskip(language)
+
+    def density(x):
+        with primitives.plate("data", len(x)):
+            primitives.sample("x", primitives.distributions.Normal(0.0, 1.0), obs=x)
+
+    with pytest.raises(ValueError, match="^encode: found a model without latents"):
+        call(density, lambda x: None, x)

@@ -14,7 +14,7 @@ from ppl_models.programs.pairs import INSTEAD_OF_PORT, check_whole
 from ppl_models.programs.plates import check_local
 from ppl_models.programs.state.jax import tidied
 
-from ...probes import Probe, check_means, labelled, probed
+from ...probes import Probe, check_latents, check_means, labelled, probed
 from ..engine.parameters import find
 from ..feeding.batches import columns_of, drawn
 from ..passes.checks import CHUNK
@@ -88,6 +88,7 @@ class _Encoder:
         pair.check(asks, model, language="numpyro")
         check_whole(asks, pair.model, INSTEAD_OF_PORT)
         latents, self.latents = pair.model.latents, pair.guide.latents
+        check_latents(asks, latents)
         check_local(asks, latents.values(), pair.data, "a global latent is no code of a datum")
         self.params = parameters.constrained(free)
         self.dims = {name: pair.data.dim - site.event_dim for name, site in latents.items()}

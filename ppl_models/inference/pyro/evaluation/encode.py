@@ -11,7 +11,7 @@ from ppl_models.parts.kinds import AnyProgram, Count, Seed, Several
 from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.plates import check_local
 
-from ...probes import Probe, check_means, labelled, probed
+from ...probes import Probe, check_latents, check_means, labelled, probed
 from ..feeding.columns import Columns
 from ..passes.checks import CHUNK
 from ..passes.messengers import UntilDrawn
@@ -109,6 +109,7 @@ class _Encoder:
             info, _ = first_look(asks, model, guide, lambda k: self._rows(slice(0, k)), self.data.size, CHUNK)
         check_whole(asks, info.pair.model)
         latents, self.latents = info.pair.model.latents, info.pair.guide.latents
+        check_latents(asks, latents)
         check_local(asks, latents.values(), info.pair.data, "a global latent is no code of a datum")
         self.dims = {name: info.pair.data.dim - site.event_dim for name, site in latents.items()}
 
