@@ -47,8 +47,7 @@ class Layout:
         tied: latents whose factors are the encoders that their priors are made of (`parents.choose_tied`).
         draws_subsamples: whether a plate took part of its copies on the example.
         names: of the model's parameters, in order.
-        moved: the languages whose guides, when files were of format 2, read these data in another order or width: what
-            the sites observe, one after another, in place of the rows of the arguments that they are parts of.
+        moved: the languages whose guides, in files of format 2, read these data in another order or width.
     """
 
     guide: str

@@ -22,14 +22,8 @@ from ppl_models.inference.pyro.passes.terms import terms
 from tests.helpers.cases import few
 
 GUIDES = (
-    MeanField,
-    BottomUp,
-    Bidirectional,
-    Ladder,
-    SelfReflective,
-    Merging,
-    Faithful,
-)  # Infused, Recurrent: not for all
+    *(MeanField, BottomUp, Bidirectional, Ladder, SelfReflective, Merging, Faithful),
+)  # Infused and Recurrent are not for all models
 FAMILIES = ("diagonal", "rank-one", "full")
 LIKELIHOODS = ("bernoulli", "gaussian", "gaussian:0.5", "logistic:8")
 WIDTH, IMAGE, COLOUR = 16, (1, 4, 4), (3, 4, 4)
@@ -242,7 +236,8 @@ def test_every_latent_has_a_network_of_its_own(guide, names):
     q = guide(model, x, hidden=4)
 
     def networks(guide):
-        return [key for key, _ in guide.factors.named_children() if not key.startswith(("encoders", "base_"))]
+        factors = guide.factors.conditionals if isinstance(guide, Merging) else guide.factors
+        return [key for key, _ in factors.named_children() if not key.startswith(("encoders", "base_"))]
 
     assert len(networks(q)) == 2
     elbo(terms(model, q, (x,))).backward()
@@ -314,8 +309,10 @@ def test_a_guide_knows_its_model_but_does_not_own_it(guide):
     ],
 )
 def test_arguments_that_mean_nothing_are_refused(guide, sizes, text):
-    if "parents" in sizes and guide in (MeanField, Faithful):
+    if "parents" in sizes and guide in (MeanField, Merging, Faithful):
         return  # which have none to choose
+    if guide is Bidirectional:
+        text = text.replace("parents=None, want one of", "parents=None, want 'apart' or one of")
     with pytest.raises(ValueError, match=f"guide {guide.__name__}: {text}"):
         guide(MODELS["dlgm"]("bernoulli"), data("bernoulli"), **sizes)
 
@@ -327,7 +324,7 @@ def test_enumerated_latents_are_for_guides_in_an_order_of_their_own(guide):
             k = pyro.sample("k", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
             pyro.sample("x", dist.Normal(pyro.sample("z", dist.Normal(k, 1.0)), 1.0), obs=x)
 
-    if guide in (BottomUp, Faithful):
+    if guide in (BottomUp, Bidirectional, Faithful):
         loss = pyro.infer.TraceEnum_ELBO(max_plate_nesting=1)
         assert torch.isfinite(loss.differentiable_loss(model, guide(model, X, hidden=4), X))
     else:

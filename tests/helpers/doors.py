@@ -21,7 +21,7 @@ FUNCTIONS = {"ppl_models.runs.configuration": ["configuration"], "ppl_models.run
 JAX = "ppl_models.numpyro", "guides.numpyro", "ppl_models.inference.numpyro"
 
 # what functions give, and no one makes; protocols; what has no argument
-RESULTS = "Callback Chain Evaluation LoadedRun Mixing MutualInformation Reference Report Reversal Row Run Terms"
+RESULTS = "Callback Chain Evaluation LoadedRun Mixing MutualInformation Probe Reference Report Reversal Row Run Terms"
 RESULTS += " TrainingStep Verdict Factorization"
 RESULTS += " elbo importance_weighted unregularized"  # of every step, which look at nothing that `fit` has looked at
 ABSTRACT = "OrderedGuide", "TopDownGuide"
@@ -29,7 +29,21 @@ BARE = "positional argument", "unexpected keyword", "object is not", "has no len
 BARE += "has no attribute", "argument must be", "keywords must be", "is not iterable", "argument of type"
 # arguments of any kind: the messages about them tell of columns, of losses of a library's, of names of sites
 ANY = {"data", "validation", "callbacks", "loss", "family", "found", "x", "y", "values", "states", "means", "grid"}
-ANY |= {"images", "rows", "bounds", "records", "panels", "levels", "figure", "chain", "source", "module", "title"}
+ANY |= {
+    "images",
+    "rows",
+    "bounds",
+    "train",
+    "test",
+    "records",
+    "panels",
+    "levels",
+    "figure",
+    "chain",
+    "source",
+    "module",
+    "title",
+}
 
 
 def doors(rooms: tuple[str, ...]) -> Iterator[tuple[str, Callable[..., Any]]]:

@@ -9,6 +9,8 @@ import torch
 
 SIZES: dict[str, dict[str, Any]] = {
     "VAE": {"event": 4, "latent": 2, "hidden": 4},
+    "VampVAE": {"event": 4, "latent": 2, "hidden": 4, "components": 3},
+    "DRAW": {"event": 4, "steps": 2, "latent": 2, "hidden": 4},
     "DLGM": {"event": 4, "latent": (2, 2), "hidden": 4},
     "HierarchicalVAE": {"event": 4, "latent": (2, 2), "hidden": 4},
     "Infusion": {"event": 4, "steps": 2, "hidden": 4},
@@ -26,7 +28,17 @@ SIZES: dict[str, dict[str, Any]] = {
     "SeReVAE": {"event": 4, "layers": 2, "latent": 2, "hidden": 4},
     "SequentialVAE": {"event": 4, "steps": 2, "latent": 2, "hidden": 4},
 }
-GUIDES = "Bidirectional", "BottomUp", "Faithful", "Infused", "Ladder", "MeanField", "Merging", "SelfReflective"
+GUIDES = (
+    "Bidirectional",
+    "BottomUp",
+    "Faithful",
+    "Infused",
+    "Ladder",
+    "MeanField",
+    "Merging",
+    "Recurrent",
+    "SelfReflective",
+)
 SHORT = {"steps": 1, "batch_size": 4, "progress": False, "compile": False}
 X = np.eye(4, dtype=np.float32)[[0, 1, 2, 3, 0, 1]]
 
@@ -80,6 +92,8 @@ def right(door: str) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         "fit": {**both, "data": x, **SHORT},
         "evaluate": {**both, "data": x, "particles": 2, "progress": False},
         "mutual_information": {**both, "data": x},
+        "encode": {**both, "data": x},
+        "probe": {**both, "train": (x, [0, 1] * 3), "test": (x, [0, 1] * 3), "labels": 2, "draws": 1},
         "reversal": {**both, "data": x, "codes": torch.zeros(2, 2)},
         "training_step": {**both, "args": (x,)},
         "Loss": {},

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from guides import infused as torch_infused
 from guides.numpyro.infused import InfusedNormal
 from ppl_models.numpyro import PixelVAE
-from ppl_models.numpyro.parts import ladder, layers, likelihoods, pixelcnn, pixels
+from ppl_models.numpyro.parts import likelihoods, pixels
+from ppl_models.numpyro.parts.nets import ladder, layers, pixelcnn
 from ppl_models.numpyro.parts.program import is_training, named_parameters, training
 from ppl_models.numpyro.weights import like_torch
 from ppl_models.parts import (

@@ -22,7 +22,8 @@ from scipy import stats
 from torch import nn
 
 from ppl_models.numpyro import SeReVAE
-from ppl_models.numpyro.parts import bijectors, distributions, layers, likelihoods, nets
+from ppl_models.numpyro.parts import bijectors, distributions, likelihoods, nets
+from ppl_models.numpyro.parts.nets import layers
 from ppl_models.numpyro.parts.program import Constant, Program, named_constants, named_parameters, with_parameters
 from ppl_models.numpyro.weights import like_torch
 from ppl_models.parts import (

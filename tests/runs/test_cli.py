@@ -128,7 +128,8 @@ def content(path: str) -> dict:
 
 
 def test_the_catalogues_hold_the_programs_alone():
-    guides = {"bidirectional", "bottom-up", "faithful", "infused", "ladder", "mean-field", "merging", "self-reflective"}
+    guides = {"bidirectional", "bottom-up", "faithful", "infused", "ladder", "mean-field", "merging"}
+    guides |= {"recurrent", "self-reflective"}
     assert set(names.catalogue("guide")) == guides
     models = {
         "biva",
