@@ -287,6 +287,12 @@ def test_what_is_told_may_be_of_any_shape_and_type():
     assert compare(walk, q, x).verdict == "faithful, minimal, perfect"
 
 
+def test_a_window_reads_images_with_particles_and_without():
+    """Placed by a state that has none; as if all had them."""
+    window, h, x, error = Window(2, IMAGE, 3), torch.randn(5, 2), torch.randn(5, 16), torch.randn(3, 5, 16)
+    torch.testing.assert_close(window.read(h, x, error), window.read(h, x.expand(3, 5, 16), error))
+
+
 def test_what_is_told_of_no_datum_is_refused():
     def walk(x: Tensor) -> None:
         with pyro.plate("data", len(x)):

@@ -47,10 +47,12 @@ class Window(nn.Module):
         return filters(y, self.rows), filters(x, self.columns), intensity.exp().unsqueeze(-3)
 
     def read(self, h: Tensor, *images: Tensor) -> Tensor:
-        """The patches of flat images (*batch, channels B A) each, side by side: (*batch, images channels N N)."""
+        """The patches of flat images (*batch, channels B A) each, side by side: (*batch, images channels N N); batches
+        broadcast."""
         rows, columns, intensity = self(h)
-        patches = [intensity * (rows @ x.unflatten(-1, self.image) @ columns.mT) for x in images]
-        return torch.cat([patch.flatten(-3) for patch in patches], -1)
+        patches = [(intensity * (rows @ x.unflatten(-1, self.image) @ columns.mT)).flatten(-3) for x in images]
+        batch = torch.broadcast_shapes(*(patch.shape[:-1] for patch in patches))
+        return torch.cat([patch.expand(*batch, -1) for patch in patches], -1)
 
     def write(self, h: Tensor, patch: Tensor) -> Tensor:
         """The flat image (*batch, channels B A) of a patch (*batch, channels N N)."""

@@ -36,10 +36,13 @@ class Window(eqx.Module):
         return filters(y, height), filters(x, width), jnp.exp(intensity)[..., None, :, :]
 
     def read(self, h: Array, *images: Array) -> Array:
-        """The patches of flat images (*batch, channels B A) each, side by side: (*batch, images channels N N)."""
+        """The patches of flat images (*batch, channels B A) each, side by side: (*batch, images channels N N); batches
+        broadcast."""
         rows, columns, intensity = self(h)
         patches = [intensity * (rows @ x.reshape(*x.shape[:-1], *self.image) @ columns.mT) for x in images]
-        return jnp.concatenate([patch.reshape(*patch.shape[:-3], -1) for patch in patches], -1)
+        batch = jnp.broadcast_shapes(*(patch.shape[:-3] for patch in patches))
+        flat = (patch.reshape(*patch.shape[:-3], -1) for patch in patches)
+        return jnp.concatenate([jnp.broadcast_to(patch, (*batch, patch.shape[-1])) for patch in flat], -1)
 
     def write(self, h: Array, patch: Array) -> Array:
         """The flat image (*batch, channels B A) of a patch (*batch, channels N N)."""
