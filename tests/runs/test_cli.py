@@ -134,6 +134,7 @@ def test_the_catalogues_hold_the_programs_alone():
     models = {
         "biva",
         "dlgm",
+        "draw",
         "glow",
         "hierarchical-pixel-vae",
         "hierarchical-vae",
@@ -149,6 +150,7 @@ def test_the_catalogues_hold_the_programs_alone():
         "sere-maf",
         "sere-vae",
         "vae",
+        "vamp-vae",
     }
     assert set(names.catalogue("model")) == models
 
