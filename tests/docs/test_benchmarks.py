@@ -10,7 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import by_hand, cifar, claim, evaluate as images, floor, pairs, sampling, scaling, step, table
+from benchmarks import (
+    by_hand,
+    cifar,
+    claim,
+    evaluate as images,
+    floor,
+    neighbours,
+    pairs,
+    sampling,
+    scaling,
+    step,
+    table,
+)
 from benchmarks.timing import in_turns, ratio
 from benchmarks.workloads import WORKLOADS, ladder, sere_vae, vae
 from guides import MeanField
@@ -256,6 +268,25 @@ def test_the_twin_of_a_model_is_priced_as_its_inspection_is():
         model.log_scale["z1"].copy_(torch.tensor(np.log(np.diag(joint.covariance)[:size]) / 2))
     found = compare(model, MeanField(model, x), x)
     assert found.gap.elbo == pytest.approx(price(joint, report.guide).elbo, abs=1e-4)
+
+
+def test_short_trainings_are_compared_image_by_image(monkeypatch, capsys):
+    kept = "VAE", "VHP, 8 inner draws", "two layers"
+    monkeypatch.setattr(neighbours, "ROWS", {name: neighbours.ROWS[name] for name in kept})
+    monkeypatch.setattr(neighbours, "AHEAD", (("two layers", "VAE"), ("VAE", "VAE")))
+    found = neighbours.measured([0], steps=2, particles=3)
+    gap, error = found["ahead"]["two layers | VAE"][0]
+    assert gap == pytest.approx(found["rows"]["VAE"][0] - found["rows"]["two layers"][0], abs=1e-4) and error > 0
+    assert found["ahead"]["VAE | VAE"] == [(0.0, 0.0)]
+    assert f"| two layers | VAE | {gap:.2f} ± {error:.2f} |" in neighbours.table(found)
+    capsys.readouterr()
+
+
+def test_the_recorded_trainings_are_those_of_the_page():
+    file = PAGE.parents[1] / "benchmarks" / "results" / "neighbours.json"
+    recorded = json.loads(file.read_text())
+    assert recorded["rows"].keys() == neighbours.ROWS.keys()
+    assert neighbours.table(recorded) in (PAGE.parents[1] / "benchmarks" / "README.md").read_text()
 
 
 def test_images_a_second():
