@@ -15,7 +15,7 @@ from torch.nn.functional import normalize, softplus
 from ppl_models.parts.checked import checked
 from ppl_models.parts.distributions import RankOneNormal, diagonal_normal
 from ppl_models.parts.flows.splines import MonotonicSpline
-from ppl_models.parts.kinds import NotNegative, Number
+from ppl_models.parts.kinds import Number, Whole
 from ppl_models.parts.likelihoods import at_least, bounded_exp
 from ppl_models.programs.pyro import layers
 
@@ -44,7 +44,7 @@ class Diagonal:
 
     units, bent = "diagonal", False
 
-    def __init__(self, least: NotNegative = 0.0) -> None:
+    def __init__(self, least: Whole = 0) -> None:
         self.least = least
 
     def count(self, n: int, precision_weighted: bool = False) -> int:

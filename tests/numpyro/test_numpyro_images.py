@@ -23,12 +23,8 @@ from ppl_models.numpyro.parts import likelihoods, pixels
 from ppl_models.numpyro.parts.nets import ladder, layers, pixelcnn
 from ppl_models.numpyro.parts.program import is_training, named_parameters, training
 from ppl_models.numpyro.weights import like_torch
-from ppl_models.parts import (
-    ladder as torch_ladder,
-    likelihoods as torch_likelihoods,
-    pixelcnn as torch_pixelcnn,
-    pixels as torch_pixels,
-)
+from ppl_models.parts import likelihoods as torch_likelihoods, pixels as torch_pixels
+from ppl_models.parts.nets import ladder as torch_ladder, pixelcnn as torch_pixelcnn
 from tests.helpers.precision import jnps, quick
 
 pytestmark = pytest.mark.usefixtures("wide")

@@ -16,7 +16,7 @@ from ppl_models.numpyro.parts.distributions import RankOneNormal, diagonal_norma
 from ppl_models.numpyro.parts.flows.splines import MonotonicSpline
 from ppl_models.numpyro.parts.likelihoods import at_least, bounded_exp
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import NotNegative, Number
+from ppl_models.parts.kinds import Number, Whole
 from ppl_models.programs.numpyro import layers
 
 from ...parts import factors
@@ -41,7 +41,7 @@ class Diagonal:
 
     units, bent = "diagonal", False
 
-    def __init__(self, least: NotNegative = 0.0) -> None:
+    def __init__(self, least: Whole = 0) -> None:
         self.least = least
 
     def count(self, n: int, precision_weighted: bool = False) -> int:
