@@ -75,7 +75,7 @@ class VampVAE(Program):
         self.likelihood = likelihoods.likelihood(likelihood, "VampVAE")
         unit = likelihoods.in_unit(self.likelihood)
         self.prior = VampPrior(GatedNet([self.event], 2 * latent, hidden), self.event, components, unit)
-        self.conditional = GatedNet([latent], 2 * latent, hidden) if layers == 2 else None
+        self.conditional = GatedNet([latent], 2 * latent, hidden, gain=0.1) if layers == 2 else None
         self.decoder = GatedNet([latent] * layers, self.likelihood.count * self.event, hidden)
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:

@@ -47,7 +47,7 @@ class VampVAE(Program):
         keys = jax.random.split(key, 4)
         encoder = GatedNet([self.event], 2 * latent, hidden, key=keys[0])
         self.prior = VampPrior(encoder, self.event, components, unit, key=keys[1])
-        self.conditional = GatedNet([latent], 2 * latent, hidden, key=keys[2]) if layers == 2 else None
+        self.conditional = GatedNet([latent], 2 * latent, hidden, gain=0.1, key=keys[2]) if layers == 2 else None
         self.decoder = GatedNet([latent] * layers, self.likelihood.count * self.event, hidden, key=keys[3])
 
     def forward(self, x: Array | None = None, n: int = 1) -> Array:

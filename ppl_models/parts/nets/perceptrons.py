@@ -121,17 +121,18 @@ class GatedNet(nn.Module):
         inputs: width of each input, one at least.
         output: width of the output.
         hidden: width of the gated layers.
+        gain: factor on the initial weights of the last layer.
 
     Source: the networks of Tomczak & Welling 2018 (arXiv 1705.07120), after Dauphin et al. 2016 (arXiv 1612.08083).
     """
 
-    def __init__(self, inputs: Sequence[int], output: int, hidden: int = 300) -> None:
+    def __init__(self, inputs: Sequence[int], output: int, hidden: int = 300, gain: float = 1.0) -> None:
         super().__init__()
         check_network(inputs, output, hidden, 1)
         self.first = nn.ModuleList(Gated([n], hidden) for n in inputs)
         self.second = Gated([hidden] * len(inputs), hidden)
         self.last = nn.Linear(hidden, output)
-        nn.init.normal_(self.last.weight, 0, (2 / hidden) ** 0.5)
+        nn.init.normal_(self.last.weight, 0, gain * (2 / hidden) ** 0.5)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """(*batch, n_i) each -> (*batch, output); batches broadcast."""

@@ -118,12 +118,12 @@ class GatedNet(eqx.Module):
     second: Gated
     last: Linear
 
-    def __init__(self, inputs: Sequence[int], output: int, hidden: int = 300, *, key: Array) -> None:
+    def __init__(self, inputs: Sequence[int], output: int, hidden: int = 300, gain: float = 1.0, *, key: Array) -> None:
         check_network(inputs, output, hidden, 1)
         *own, second, last = jax.random.split(key, len(inputs) + 2)
         self.first = tuple(Gated([n], hidden, key=k) for n, k in zip(inputs, own, strict=True))
         self.second = Gated([hidden] * len(inputs), hidden, key=second)
-        self.last = _normal(Linear(hidden, output, key=last), hidden, key=last)
+        self.last = _scaled(_normal(Linear(hidden, output, key=last), hidden, key=last), gain)
 
     def __call__(self, *inputs: Array) -> Array:
         """(*batch, n_i) each -> (*batch, output); batches broadcast."""
