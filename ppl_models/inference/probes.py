@@ -103,8 +103,9 @@ def check_means(asks: str, latents: Mapping[str, Any], found: Mapping[str, Any])
 
 
 def probed(
-    encode: Callable[[ndarray | slice, bool], ndarray],
-    known: tuple[ndarray, ndarray],
+    encoder: Callable[[Any], Callable[[ndarray | slice], Mapping[str, ndarray]]],
+    train: Any,
+    test: Any,
     labels: Sequence[int],
     draws: int,
     seed: int,
@@ -112,14 +113,14 @@ def probed(
     """Train classifiers on the codes of labelled rows and try them on all test rows.
 
     Args:
-        encode: codes (n, width) of rows: of those of the training data with these indices, or of the test data (True).
-        known: labels of the training data and of the test data.
+        encoder: given rows of data, a function that gives means by latent, (n, *event), of those with these indices.
+        train, test: data with labels, see `labelled`.
         labels: how many rows are labelled; the classes have their shares of them.
         draws: how often they are drawn anew.
         seed: of these draws.
 
     Raises:
-        ValueError: see `check_labels`.
+        ValueError: see `labelled` and `check_labels`; what the encoder raises.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedShuffleSplit
@@ -127,18 +128,24 @@ def probed(
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
-    train, test = known
+    (rows, train), (others, test) = labelled(train, "probe: train"), labelled(test, "probe: test")
+    known, other = encoder(rows), encoder(others)
     classes = check_labels(train, labels)
-    codes = encode(slice(None), True)
+    codes = _flat(other(slice(None)))
     accuracy: dict[str, dict[int, tuple[float, ...]]] = {name: {} for name in CLASSIFIERS}
     for count in labels:
         found: dict[str, list[float]] = {name: [] for name in CLASSIFIERS}
         split = StratifiedShuffleSplit(draws, train_size=count, test_size=classes, random_state=seed)
         for index, _ in split.split(train[:, None], train):
-            few = encode(index, False)
+            few = _flat(known(index))
             for name, kind in zip(CLASSIFIERS, (LogisticRegression(max_iter=2000), SVC()), strict=True):
                 classifier = make_pipeline(StandardScaler(), kind).fit(few, train[index])
                 found[name].append(float(classifier.score(codes, test)))
         for name, values in found.items():
             accuracy[name][count] = tuple(values)
     return Probe(accuracy, codes.shape[1], len(test))
+
+
+def _flat(means: Mapping[str, ndarray]) -> ndarray:
+    """The means of all latents side by side, (n, width)."""
+    return np.concatenate([np.asarray(value, float).reshape(len(value), -1) for value in means.values()], -1)

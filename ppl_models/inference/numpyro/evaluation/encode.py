@@ -1,6 +1,6 @@
 """`encode`: the means of a guide's latents, datum by datum; `probe`: what classifiers read off them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from ppl_models.programs.pairs import INSTEAD_OF_PORT, check_whole
 from ppl_models.programs.plates import check_local
 from ppl_models.programs.state.jax import tidied
 
-from ...probes import Probe, check_latents, check_means, labelled, probed
+from ...probes import Probe, check_latents, check_means, probed
 from ..engine.parameters import find
 from ..feeding.batches import columns_of, drawn
 from ..passes.checks import CHUNK
@@ -67,14 +67,12 @@ def probe(
         ValueError: data without labels, or with those of one class; fewer labels than classes or as many as rows; what
             `encode` raises.
     """
-    pairs = [labelled(each, f"probe: {name}") for each, name in ((train, "train"), (test, "test"))]
-    known, other = (_Encoder(model, guide, rows, particles, "probe") for rows, _ in pairs)
 
-    def codes(index: np.ndarray | slice, tested: bool) -> np.ndarray:
-        found = (other if tested else known).codes(index, seed).values()
-        return np.concatenate([np.asarray(value, float).reshape(len(value), -1) for value in found], -1)
+    def encoder(rows: Any) -> Callable[[Any], dict[str, np.ndarray]]:
+        of = _Encoder(model, guide, rows, particles, "probe")
+        return lambda index: {name: np.asarray(value) for name, value in of.codes(index, seed).items()}
 
-    return probed(codes, (pairs[0][1], pairs[1][1]), np.atleast_1d(labels).tolist(), draws, seed)
+    return probed(encoder, train, test, np.atleast_1d(labels).tolist(), draws, seed)
 
 
 class _Encoder:
@@ -114,13 +112,18 @@ class _Encoder:
         return found
 
     def _means(self, rows: Sequence[Array], key: Array) -> dict[str, Array]:
+        sampled: set[str] = set()  # latents whose factors have no known mean
+
         def once(key: Array) -> dict[str, Array]:
             _, found, _ = traces(self.model, self.guide, rows, key=key, params=self.params)
-            nodes = [(name, node) for name, node in found.items() if name in self.dims]
-            return {name: jnp.moveaxis(_mean(node), self.dims[name], 0) for name, node in nodes}
+            means = {name: _mean(node) for name, node in found.items() if name in self.dims}
+            sampled.update(name for name, mean in means.items() if mean is found[name]["value"])
+            return {name: jnp.moveaxis(mean, self.dims[name], 0) for name, mean in means.items()}
 
+        jax.eval_shape(once, key)  # which tells whether anything random is in it
+        particles = 1 if len(self.dims) == 1 and not sampled else self.particles
         # one pass after the other: particles side by side would take their memory
-        means = jax.lax.map(once, random.split(key, self.particles))
+        means = jax.lax.map(once, random.split(key, particles))
         return {name: value.mean(0) for name, value in means.items()}
 
 

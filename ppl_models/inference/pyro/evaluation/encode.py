@@ -1,5 +1,6 @@
 """`encode`: the means of a guide's latents, datum by datum; `probe`: what classifiers read off them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from ppl_models.parts.kinds import AnyProgram, Count, Seed, Several
 from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.plates import check_local
 
-from ...probes import Probe, check_latents, check_means, labelled, probed
+from ...probes import Probe, check_latents, check_means, probed
 from ..feeding.columns import Columns
 from ..passes.checks import CHUNK
 from ..passes.messengers import UntilDrawn
@@ -89,14 +90,12 @@ def probe(
 
     Source: Zhao, Song, Ermon 2017 (arXiv 1702.08658), section 5, for the question whether codes are informative.
     """
-    pairs = [labelled(each, f"probe: {name}") for each, name in ((train, "train"), (test, "test"))]
-    known, other = (_Encoder(model, guide, rows, particles, "probe") for rows, _ in pairs)
 
-    def codes(index: np.ndarray | slice, tested: bool) -> np.ndarray:
-        found = (other if tested else known).codes(index, seed).values()
-        return torch.cat([value.reshape(len(value), -1) for value in found], -1).double().cpu().numpy()
+    def encoder(rows: Any) -> Callable[[Any], dict[str, np.ndarray]]:
+        of = _Encoder(model, guide, rows, particles, "probe")
+        return lambda index: {name: value.cpu().numpy() for name, value in of.codes(index, seed).items()}
 
-    return probed(codes, (pairs[0][1], pairs[1][1]), np.atleast_1d(labels).tolist(), draws, seed)
+    return probed(encoder, train, test, np.atleast_1d(labels).tolist(), draws, seed)
 
 
 class _Encoder:
