@@ -11,7 +11,7 @@ from .parts.distributions import StandardNormal, diagonal_normal
 from .parts.kinds import Count, Event, NotNegative, Several, Whole
 from .parts.nets import Net, between
 from .parts.program import Program
-from .parts.sizes import Network, event_size, state_shapes
+from .parts.sizes import Network, data_shape, event_size, state_shapes
 
 
 class BIVA(Program):
@@ -71,7 +71,7 @@ class BIVA(Program):
         self.event, image = event_size("BIVA", event, network)
         self.latent, self.least = latent, least
         self.likelihood = likelihoods.likelihood(likelihood, "BIVA")
-        count, shapes = self.likelihood.count, state_shapes(len(latent), hidden, image)
+        shapes = state_shapes(len(latent), hidden, image)
         widths, below = [prod(shape) for shape in shapes], latent[1:]
         self.prior = StandardNormal(latent[0])
         # A; then B_l and C_l, the images of both latents added up
@@ -80,7 +80,7 @@ class BIVA(Program):
         heads = zip(widths, below, strict=False)
         self.heads = nn.ModuleList(Net([w], 4 * n, hidden, depth, gain=0.1, norm=True) for w, n in heads)
         self.states = nn.ModuleList(between(a, b, hidden, depth) for a, b in pairwise(shapes))
-        data = (count * self.event,) if image is None else (count * image[0], *image[1:])
+        data = data_shape(self.likelihood.count, self.event, image)
         self.decoder = between(shapes[-1], data, hidden, depth)
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:

@@ -11,7 +11,7 @@ from .parts.distributions import StandardNormal, diagonal_normal
 from .parts.kinds import Count, Event, Several, Whole
 from .parts.nets import Net, between
 from .parts.program import Program
-from .parts.sizes import Network, event_size, state_shapes
+from .parts.sizes import Network, data_shape, event_size, state_shapes
 
 
 class MatNet(Program):
@@ -69,14 +69,14 @@ class MatNet(Program):
         self.event, image = event_size("MatNet", event, network)
         self.latent = latent
         self.likelihood = likelihoods.likelihood(likelihood, "MatNet")
-        count, shapes = self.likelihood.count, state_shapes(len(latent), hidden, image)
+        shapes = state_shapes(len(latent), hidden, image)
         widths = [prod(shape) for shape in shapes]
         self.prior = StandardNormal(latent[0])
         self.entries = nn.ModuleList(nn.Linear(n, width) for n, width in zip(latent, widths, strict=True))
         heads = zip(widths, latent[1:], strict=False)
         self.heads = nn.ModuleList(Net([w], 2 * n, hidden, depth, gain=0.1, norm=True) for w, n in heads)
         self.states = nn.ModuleList(between(a, b, hidden, depth) for a, b in pairwise(shapes))
-        data = (count * self.event,) if image is None else (count * image[0], *image[1:])
+        data = data_shape(self.likelihood.count, self.event, image)
         self.decoder = between(shapes[-1], data, hidden, depth)
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:

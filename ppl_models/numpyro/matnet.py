@@ -10,7 +10,7 @@ from jax import Array
 from jax.numpy import split
 
 from ppl_models.parts.kinds import Count, Event, Several, Whole
-from ppl_models.parts.sizes import Network, event_size, state_shapes
+from ppl_models.parts.sizes import Network, data_shape, event_size, state_shapes
 
 from .parts import likelihoods
 from .parts.distributions import StandardNormal, diagonal_normal
@@ -45,14 +45,14 @@ class MatNet(Program):
         self.latent = latent
         self.likelihood = likelihoods.likelihood(likelihood, "MatNet")
         keys = iter(jax.random.split(key, 3 * len(latent)))
-        count, shapes = self.likelihood.count, state_shapes(len(latent), hidden, image)
+        shapes = state_shapes(len(latent), hidden, image)
         widths = [prod(shape) for shape in shapes]
         self.prior = StandardNormal(latent[0])
         self.entries = tuple(Linear(n, width, key=next(keys)) for n, width in zip(latent, widths, strict=True))
         heads = zip(widths, latent[1:], strict=False)
         self.heads = tuple(Net([w], 2 * n, hidden, depth, gain=0.1, norm=True, key=next(keys)) for w, n in heads)
         self.states = tuple(between(a, b, hidden, depth, key=next(keys)) for a, b in pairwise(shapes))
-        data = (count * self.event,) if image is None else (count * image[0], *image[1:])
+        data = data_shape(self.likelihood.count, self.event, image)
         self.decoder = between(shapes[-1], data, hidden, depth, key=next(keys))
 
     def forward(self, x: Array | None = None, n: int = 1) -> Array:

@@ -113,6 +113,15 @@ def state_shapes(layers: int, hidden: int, image: Sequence[int] | None) -> list[
     return [maps[min(i, len(maps) - 1)] for i in range(layers)]
 
 
+def data_shape(count: int, event: int, image: Sequence[int] | None) -> tuple[int, ...]:
+    """Of what a decoder gives: so many numbers for each value of a vector, or channels for each of an image.
+
+    >>> data_shape(2, 784, None), data_shape(2, 784, (1, 28, 28))
+    ((1568,), (2, 28, 28))
+    """
+    return (count * event,) if image is None else (count * image[0], *image[1:])
+
+
 def layer_widths(owner: str, hidden: Any, latent: Sequence[int]) -> tuple[int, ...]:
     """The width of each network of a hierarchy, one for all or one a latent.
 
