@@ -36,10 +36,10 @@ def guide(x: Tensor) -> None:
 
 def pixels(n: int, seed: int, ones: float) -> Data:
     values = (torch.rand(n, PIXELS, generator=torch.Generator().manual_seed(seed)) < ones).to(torch.uint8)
-    return Data(values, (1, 3, 3), 2, Scale(2), "pixels")
+    return Data(values, (1, 3, 3), 2, Scale(2), "pixels", torch.arange(n) % 4 // 3)  # three of four are of class 0
 
 
-TRAIN, TEST = pixels(30, 0, 0.5), pixels(12, 1, 0.3)
+TRAIN, TEST = pixels(1030, 0, 0.5), pixels(12, 1, 0.3)
 
 
 def surprise(data: Data, count: int, p: float) -> float:
@@ -90,6 +90,8 @@ def test_what_is_told_of_a_run(tmp_path, monkeypatch):
     assert found["information"] == pytest.approx([0, 0], abs=1e-4) and found["rate"] == pytest.approx(2, abs=1e-4)
     assert found["marginal divergence"] == pytest.approx([2, 2], abs=1e-4) and found["ceiling"] == math.log(25)
     assert found["transitions"] == [1, 2, 5, 10]
+    asked = [f"{kind}, {labels} labels" for kind in ("linear", "kernel") for labels in (100, 1000)]
+    assert found["accuracy"] == {each: [0.75] * 5 for each in asked}  # of codes that are all alike
     for told in ("score from noise", "score from data"):
         assert found[told] == pytest.approx([score] * 4, abs=1e-4)
     assert found["score from the prior"] == pytest.approx(score, abs=1e-4)

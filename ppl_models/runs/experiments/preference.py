@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ppl_models.data import Data
-from ppl_models.inference import Callback, Run, ancestral, evaluate, markov_chain, mutual_information
+from ppl_models.inference import Callback, Run, ancestral, evaluate, markov_chain, mutual_information, probe
 from ppl_models.views import plots
 from ppl_models.views.chains import mixing
 from ppl_models.views.criteria import curves
@@ -22,6 +22,7 @@ from . import at_least
 
 OPTIONS = {"judge": "", "watched": 2000, "tested": 500, "data": 10_000, "particles": 50}
 OPTIONS |= {"images": 100, "steps": 40, "after": 5}
+LABELS = (100, 1000)  # that classifiers of codes are given
 LOOKED_AT = (1, 2, 5, 10, 20, 40, 100, 200)  # transitions
 
 
@@ -69,7 +70,8 @@ def analyse(
 
     The score of images is their negative ELBO under the judge, a pair trained by the ELBO: far above that of test data
     are images that make no sense, below it simple ones, which their ink tells (the mean of all pixels). Chains begin at
-    noise, as published, and at test data; pictures are of those from noise, after `analysis.after` transitions.
+    noise, as published, and at test data; pictures are of those from noise, after `analysis.after` transitions. Where
+    data have labels, accuracies on test data are of classifiers of the codes (`ppl_models.inference.probe`).
     """
     judge = runs[analysis["judge"] or next(iter(runs))]
     rows: dict[str, dict[str, Any]] = {}
@@ -103,6 +105,9 @@ def _of_run(
     count, steps = analysis["images"], analysis["steps"]
     known = mutual_information(run.model, run.guide, train, rows=analysis["data"], seed=seed)
     part = test.subset(slice(0, analysis["tested"]))
+    accuracy = (
+        {} if train.labels is None else probe(run.model, run.guide, train, test, labels=LABELS, seed=seed).accuracy
+    )
     bound = evaluate(run.model, run.guide, part, particles=analysis["particles"], seed=seed, progress=False)
     reconstruction = -bound.elbo - sum(bound.kl.values())
     start, x = noise(run, count, seed), test[:count].to(run.example.device)
@@ -128,6 +133,7 @@ def _of_run(
         "particles": bound.particles,
         "reconstruction": reconstruction,
         "reconstruction per pixel": reconstruction / prod(shape),
+        "accuracy": {f"{kind}, {n} labels": list(of) for kind, found in accuracy.items() for n, of in found.items()},
         "score from the prior": _score(judge, drawn),
         "ink from the prior": drawn.mean().item(),
         "transitions": looked_at,
