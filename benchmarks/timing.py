@@ -1,14 +1,14 @@
 """Timing in turns: what is compared runs side by side in every round, so that what else the machine does hits all."""
 
 import os
-import platform
 import random
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 from time import perf_counter
+
+from ppl_models.runs.machine import machine as machine
 
 
 def in_turns(work: Mapping[str, Callable[[], object]], rounds: int, warm: int = 1) -> dict[str, list[float]]:
@@ -31,30 +31,6 @@ def in_turns(work: Mapping[str, Callable[[], object]], rounds: int, warm: int = 
 def ratio(times: list[float], base: list[float]) -> float:
     """The median over the rounds of the ratio to what ran in the same round."""
     return median(t / b for t, b in zip(times, base, strict=True))
-
-
-def machine(device: str = "cpu") -> dict[str, str]:
-    """What ran it: processor, device, and the versions that matter."""
-    about = {"processor": processor(), "cores": str(os.cpu_count()), "python": platform.python_version()}
-    if device == "cuda":
-        import torch
-
-        about["device"] = torch.cuda.get_device_name()
-    for package in ("torch", "pyro-ppl", "jax", "numpyro"):
-        try:
-            about[package] = version(package)
-        except PackageNotFoundError:
-            about[package] = "absent"
-    return about
-
-
-def processor() -> str:
-    """The processor by name, as Linux tells it, else as Python does."""
-    try:
-        with open("/proc/cpuinfo") as lines:
-            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def on_threads(threads: int, module: str, args: list[str], environment: Mapping[str, str] | None = None) -> None:

@@ -33,7 +33,6 @@
 # recipes on MNIST, with the command that makes them again.
 
 # %%
-import json
 import os
 import textwrap
 import warnings
@@ -65,6 +64,7 @@ from ppl_models.inference import (
 )
 from ppl_models.inference.pyro.evaluation.discrete import coupled
 from ppl_models.runs.experiments import discrete
+from ppl_models.runs.results import recorded
 from ppl_models.views import mixing
 
 FAST = os.environ.get("PPL_MODELS_FAST") == "1"
@@ -76,11 +76,6 @@ plt.rcParams |= {"figure.dpi": 110, "axes.spines.top": False, "axes.spines.right
 def budget(n):
     """n steps (or particles), or a handful in fast mode."""
     return min(n, 8) if FAST else n
-
-
-def recorded(recipe):
-    """What a recipe has measured, and the picture of that name in its folder."""
-    return json.loads((RECORDED / recipe / "results.json").read_text())
 
 
 def told(value):
@@ -270,7 +265,7 @@ for beta, name in ((0.0, "unregularized"), (1.0, "ELBO")):
 # sizes.
 
 # %%
-found = recorded("information-preference")
+found = recorded()["information-preference"][0]
 for name, command in found["commands"].items():
     line = f"{name} ({found['seconds'][name] / 60:.0f} minutes): {command}"
     print(textwrap.fill(line, 110, subsequent_indent="    ", break_on_hyphens=False))

@@ -30,7 +30,6 @@
 # What runs here is small (8 x 8 digits). Beside it stand the results of `ppl-models recipe sequential` on MNIST.
 
 # %%
-import json
 import os
 import textwrap
 import warnings
@@ -49,6 +48,7 @@ from ppl_models import Infusion, SequentialVAE, data
 from ppl_models.factorization import compare
 from ppl_models.inference import evaluate, fit, sharpness, terms, unregularized
 from ppl_models.runs.experiments.sequential import chains, distance
+from ppl_models.runs.results import recorded
 
 FAST = os.environ.get("PPL_MODELS_FAST") == "1"
 RECORDED = Path(ppl_models.__file__).parents[1] / "docs" / "recipes"
@@ -190,7 +190,7 @@ plt.show()
 # image alone, and "codes read" is the same with a guide that reads the codes before.
 
 # %%
-found = json.loads((RECORDED / "sequential" / "results.json").read_text())
+found = recorded()["sequential"][0]
 columns = {  # header -> (key, decimals)
     "-ELBO": ("negative ELBO", 1),
     "NLL": ("NLL", 1),
@@ -296,7 +296,7 @@ strip(torch.stack(means).clamp(0, 1), "infusion: samples, step by step")
 # of the infused chain, in nats per dequantized image, and samples.
 
 # %%
-found = json.loads((RECORDED / "infusion" / "results.json").read_text())
+found = recorded()["infusion"][0]
 row = found["rows"]["infusion"]
 print(f"log p(x) at least {-row['nll']:.0f} +- {row['nll_error']:.0f}, {row['n']} test images", end="; ")
 print(f"{found['seconds']['infusion'] / 60:.0f} minutes of training")

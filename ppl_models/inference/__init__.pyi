@@ -37,7 +37,7 @@ from .pyro.training.checkpoint import contents as contents, load as load, save a
 from .pyro.training.fit import fit as fit
 from .pyro.training.tensorboard import TensorBoard as TensorBoard
 from .pyro.training.training_step import TrainingStep as TrainingStep, training_step as training_step
-from .results import Callback as Callback, Evaluation as Evaluation, Run as Run
+from .results import Callback as Callback, Difference as Difference, Evaluation as Evaluation, Run as Run
 from .schedules import (
     Constant as Constant,
     Cosine as Cosine,

@@ -1,10 +1,12 @@
-"""`Run` and `Evaluation`: results of a training and of an evaluation, in either language; no torch, no JAX."""
+"""`Run`, `Evaluation`, `Difference`: results of trainings and evaluations, in either language; no torch, no JAX."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import nan
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from ppl_models.parts.checked import told
 from ppl_models.programs.arguments import takes
@@ -92,6 +94,9 @@ class Evaluation:
         particles: importance samples a datum; 1 where there are no latents, and nothing to sample: nll is exact.
         n: number of data.
         notes: what one should know of these numbers.
+        nlls: that of each datum, (n,), in the order of the data; None where all data count as one.
+
+    Two evaluations of the same data have a difference, `this - other`.
     """
 
     elbo: float
@@ -102,10 +107,23 @@ class Evaluation:
     particles: int
     n: int
     notes: list[str] = field(default_factory=list)
+    nlls: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, ready for JSON."""
-        return asdict(self)
+        """All of it but `nlls`, ready for JSON."""
+        return {name: value for name, value in asdict(self).items() if name != "nlls"}
+
+    def __sub__(self, other: "Evaluation") -> "Difference":
+        """The difference of the NLLs over the same data, datum by datum; negative where this one is better.
+
+        Raises:
+            ValueError: numbers of data that differ, or an evaluation of all data as one.
+        """
+        if self.nlls is None or other.nlls is None:
+            raise ValueError(
+                "Evaluation: found one of all data as one datum, want the NLL of each; try models with a plate of data"
+            )
+        return Difference.of(self.nlls, other.nlls)
 
     def __str__(self) -> str:
         how = f"{self.particles} importance samples" if self.kl else "exact: there are no latents"
@@ -119,3 +137,30 @@ class Evaluation:
         rows.append(("data", str(self.n), ""))
         text = "\n".join(f"{name:<10}{value:>18}  {unit}".rstrip() for name, value, unit in rows)
         return legible("\n".join([text, *self.notes]))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean difference of two NLLs over the same data, in nats per datum.
+
+    Attributes:
+        nll: the first minus the second; negative where the first is better.
+        error: its standard error over the data: that of differences, not of the two numbers.
+        n: number of data.
+    """
+
+    nll: float
+    error: float
+    n: int
+
+    @classmethod
+    def of(cls, first: np.ndarray, second: np.ndarray) -> "Difference":
+        """Of the NLLs of each datum, (n,) each; ValueError where these are not as many."""
+        if len(first) != len(second):
+            raise ValueError(f"Difference: found {len(first)} and {len(second)} data, want the same data twice")
+        each = np.asarray(first, np.float64) - np.asarray(second, np.float64)
+        error = each.std(ddof=1) / len(each) ** 0.5 if len(each) > 1 else nan
+        return cls(float(each.mean()), float(error), len(each))
+
+    def __str__(self) -> str:
+        return f"{self.nll:+.3f} +- {self.error:.3f} nats per datum, paired over {self.n} data"

@@ -20,7 +20,8 @@ from .options import Training
 
 HOME = files("ppl_models") / "recipes"
 OF_RUN = ("data", "model", "guide", "training")
-SECTIONS = {"data": dict, "model": dict, "guide": dict, "training": dict, "runs": dict, "analysis": dict}
+SECTIONS = dict.fromkeys(("data", "model", "guide", "training", "runs", "analysis", "published"), dict)
+PUBLISHED = {"nll": float, "elbo": float, "bits_per_dim": float, "protocol": str}
 WORDS = {"title": str, "about": str, "source": str, "experiment": str, "seed": int}
 
 
@@ -35,6 +36,7 @@ class Recipe:
         seed: of every training and of the analysis.
         runs: run -> {data, model, guide, training}: the sections of the file, overruled by those of the run.
         analysis: what the experiment is told: its options, with those of the file.
+        published: run -> {nll, elbo or bits_per_dim: the number, protocol: how it was had}, of runs that have one.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Recipe:
     seed: int
     runs: dict[str, dict[str, Any]]
     analysis: dict[str, Any]
+    published: dict[str, dict[str, Any]]
 
 
 def recipe_names() -> list[str]:
@@ -96,7 +99,8 @@ def read_recipe(name: str | Path, settings: Mapping[str, Any] | None = None) -> 
     if experiment.trains != bool(runs):
         told = "no [runs.NAME], want one at least" if experiment.trains else "runs, want none: it trains nothing"
         raise ValueError(f"recipe {short}: experiment {found['experiment']}: found {told}")
-    return Recipe(short, *texts.values(), found["experiment"], found.get("seed", 0), runs, analysis)
+    published = found.get("published", {})
+    return Recipe(short, *texts.values(), found["experiment"], found.get("seed", 0), runs, analysis, published)
 
 
 def _merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,6 +136,18 @@ def _checked(found: Mapping[str, Any], name: str) -> None:
                 told = f"recipe {name}: found {section!r} in the run {run!r}"
                 raise ValueError(f"{told}, want data, model, guide or training")
         _checked_training(own.get("training", {}), f"recipe {name}")
+    for run, number in found.get("published", {}).items():
+        kinds_of = {key: type(value) for key, value in number.items()} if isinstance(number, dict) else {}
+        if (
+            run not in runs
+            or len(kinds_of) != 2
+            or not kinds_of.items() <= PUBLISHED.items()
+            or "protocol" not in number
+        ):
+            raise ValueError(
+                f"recipe {name}: found published {run!r} = {number!r}, want of a run its nll, elbo or bits_per_dim, "
+                'and the protocol: nll = 82.38, protocol = "5000 samples"'
+            )
     folders = [names.slug(run).lower() for run in runs]
     for run, own in runs.items():
         if folders.count(names.slug(run).lower()) > 1:

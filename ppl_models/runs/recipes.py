@@ -16,6 +16,7 @@ from .codes import FILE, TRANSFORM, unknown_codes, write_codes
 from .configuration import Parts, configuration, load_for
 from .experiments import Experiment, experiment_of
 from .folder import CONFIG, LoadedRun, read_config
+from .machine import commit, machine
 from .options import Training
 from .recipe_files import Recipe
 from .training import resume, train
@@ -46,7 +47,7 @@ def carry_out(
 
     Returns:
         What results.json holds: recipe, seed, for each run its command and the seconds it took, the options of the
-        analysis, and rows, a mapping for each run or question.
+        analysis, the machine and the commit of the source, and rows, a mapping for each run or question.
 
     Raises:
         ValueError: a program that is not trusted; what the programs, the data or the experiment object to.
@@ -75,6 +76,8 @@ def carry_out(
         "commands": {name: run.config["command"] for name, run in runs.items()},
         "seconds": {name: run.history[-1]["seconds"] for name, run in runs.items()},
         "analysis": recipe.analysis,
+        "machine": machine(device),
+        "commit": commit(),
         "rows": rows,
     }
     write_json(folder / RESULTS, results)

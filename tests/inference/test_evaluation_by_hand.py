@@ -37,6 +37,21 @@ def test_the_error_of_a_mean_over_data(rows):
     close(evaluate(model, posterior, X[:2], particles=2, progress=False).nll_error, stdev(nll[:2]) / 2**0.5)
 
 
+def test_the_difference_of_two_evaluations_is_paired():
+    """Of the exact posterior each NLL is known, and so is each difference; of the same evaluation there is none."""
+    other = X + torch.tensor([0.0, 1.0, -0.5, 2.0, 0.3], dtype=X.dtype)
+    first, second = (evaluate(model, posterior, x, particles=2, rows=4, progress=False) for x in (X, other))
+    each = (0.25 * (X**2 - other**2)).tolist()
+    found = first - second
+    close(found.nll, fmean(each))
+    close(found.error, stdev(each) / 5**0.5)
+    close(first.nlls.tolist(), [0.25 * x**2 + 0.5 * math.log(4 * math.pi) for x in X.tolist()])
+    assert "nlls" not in first.to_dict() and found.n == 5
+    assert (first - first).nll == (first - first).error == 0.0
+    with pytest.raises(ValueError, match="found 5 and 2 data, want the same data twice"):
+        first - evaluate(model, posterior, X[:2], particles=2, progress=False)
+
+
 def test_all_particles_of_a_datum_are_in_its_mean():
     """A coin for each datum: of 40 particles, in passes of 15, a whole number had ones."""
 

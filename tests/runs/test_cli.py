@@ -173,7 +173,9 @@ def test_list_names_all_with_formula_and_source():
     assert "mnist" not in call("list guides").stdout
 
 
-@pytest.mark.parametrize("command", ["", *(f"{c} " for c in ("list", "train", "evaluate", "sample", "demo"))])
+@pytest.mark.parametrize(
+    "command", ["", *(f"{c} " for c in ("list", "train", "evaluate", "compare-runs", "sample", "results", "demo"))]
+)
 def test_help_shows_an_example(command):
     text = call(f"{command}--help").stdout
     assert "ppl-models" in text and (command == "" or f"Example: ppl-models {command}" in text)
@@ -209,6 +211,20 @@ def test_evaluation_on_other_data_has_a_file_of_its_own(empty_folder):
     call("evaluate run --particles 2 --data other.npy --transform x", code=2)
     call("evaluate run --particles 2 --data other.npy -q")
     assert content("run/evaluation.json") == before and content("run/evaluation_other.json")["n"] == 2
+
+
+def test_two_runs_are_compared_datum_by_datum():
+    call(f"{SMALL} --out one")
+    call(f"{SMALL} --seed 1 --out other")
+    text = call("compare-runs one other --particles 4 -q").stdout
+    found = []
+    for folder in ("one", "other"):
+        run = load_run(folder)
+        found.append(evaluate(run.model, run.guide, run.load_data()[-1], particles=4, progress=False))
+        assert content(f"{folder}/evaluation.json")["nll"] == found[-1].nll
+    assert str(found[0] - found[1]) in text
+    call(f"{SMALL} --transform none --out third --evaluate 0 -m likelihood=gaussian")
+    assert "found data.applied" in call("compare-runs one third -q", code=1).stderr
 
 
 def test_sample_writes_the_pictures_asked_for():

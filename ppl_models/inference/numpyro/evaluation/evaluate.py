@@ -164,6 +164,7 @@ def evaluate(
             log_w = jnp.concatenate(parts)
             log_ws.append(log_w if whole else _nll(log_w))
             bits.append(None if bits_of is None else bits_of(log_ws[-1], batch[0]))
+    each = None
     if whole:
         log_w = np.asarray(log_ws[0][:, 0], np.float64)
         ratios = np.exp(log_w - log_w.max())
@@ -190,7 +191,7 @@ def evaluate(
                 masks = {part: mask | masks.get(part, mask) for part, mask in found.items()}
             counts = counted(masks, counts)
         refuse("evaluate", numbers, counts, n)
-    return Evaluation(numbers["ELBO"], float(nll), float(error), kl, bits_per_dim, particles, n, notes)
+    return Evaluation(numbers["ELBO"], float(nll), float(error), kl, bits_per_dim, particles, n, notes, each)
 
 
 def _rows(columns: Sequence[Rows], start: int, count: int) -> list[Any]:

@@ -179,6 +179,7 @@ def _evaluate(
             kls.append({s: count * sum(w * p[2][s] for w, p in zip(weights, parts, strict=True)) for s in sites})
             log_ws.append(log_w if whole else _nll(log_w))
             bits.append(data.columns[0].bits_per_dim(_nll(log_w), batch[0]) if scored and not whole else None)
+    nlls = None
     if whole:
         log_w = log_ws[0][:, 0].double()
         ratios = (log_w - log_w.max()).exp()
@@ -192,12 +193,13 @@ def _evaluate(
     else:
         each = torch.cat(log_ws).double()
         nll, error = each.mean().item(), (each.std() / n**0.5).item() if n > 1 else float("nan")
+        nlls = each.cpu().numpy()
     bits_per_dim = None if any(b is None for b in bits) else torch.cat(bits).mean().item()
     kl = {site: sum(k[site] for k in kls) / n for site in sites}
     numbers = {"ELBO": sum(bounds) / n, "NLL": nll, **{f"KL {site}": value for site, value in kl.items()}}
     if not all(map(isfinite, numbers.values())):
         refuse("evaluate", numbers, infinite, n)
-    return Evaluation(numbers["ELBO"], nll, error, kl, bits_per_dim, particles, n, notes)
+    return Evaluation(numbers["ELBO"], nll, error, kl, bits_per_dim, particles, n, notes, nlls)
 
 
 def _nll(log_w: Tensor) -> Tensor:

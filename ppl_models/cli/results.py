@@ -1,0 +1,51 @@
+"""`ppl-models results`: what the recipes gave, beside what was published."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from ppl_models.runs.recipe_files import read_recipe
+from ppl_models.runs.results import HEADINGS, cells, markdown, recorded, rows_of
+
+from .app import Debug, app, opt, out, reported, say, table_of
+
+
+@app.command()
+def results(
+    name: Annotated[str | None, typer.Argument(help="A recipe, for all that is known of it.")] = None,
+    page: Annotated[bool, opt("--markdown", help="Print the page docs/results.md.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Show what the recipes gave when they were carried out, beside what was published.
+
+    Example: [bold]ppl-models results vamp[/]
+    """
+    with reported(debug):
+        if page:
+            typer.echo(markdown(), nl=False)
+            return
+        known = recorded()
+        if name is not None and name not in known:
+            read_recipe(name)  # which says if there is none
+            raise ValueError(f"results: the recipe {name!r} was not carried out; there are {', '.join(known)}")
+        for each in [name] if name else known:
+            recipe = read_recipe(each)
+            if rows := rows_of(recipe, known[each]):
+                say(recipe.title, style="bold")
+                table = table_of(*HEADINGS)
+                for row in rows:
+                    table.add_row(*map(Text, cells(row)))
+                out.print(table)
+        for contents in known[name] if name else ():
+            of = contents.get("machine", {}).get("processor", "")
+            say(f"seed {contents['seed']}  {of}  {contents.get('commit', '')}", style="dim")
+            for run, command in contents["commands"].items():
+                say((f"{run}: ", "bold"), command)
+            for run, row in contents["rows"].items():
+                for key, value in row.items():
+                    say(f"  {run}: {key} {_told(value)}")
+
+
+def _told(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

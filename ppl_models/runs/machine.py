@@ -1,0 +1,52 @@
+"""`machine(device)` and `commit()`: what computed a number: processor, versions, and the state of the source."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = "torch", "pyro-ppl", "jax", "numpyro"
+
+
+def machine(device: str = "cpu") -> dict[str, str]:
+    """What ran it: processor, device, and the versions that matter."""
+    about = {"processor": processor(), "cores": str(os.cpu_count()), "python": platform.python_version()}
+    if device.startswith("cuda"):
+        import torch
+
+        about["device"] = torch.cuda.get_device_name(device)
+    for package in PACKAGES:
+        try:
+            about[package] = version(package)
+        except PackageNotFoundError:
+            about[package] = "absent"
+    return about
+
+
+def processor() -> str:
+    """The processor by name, as Linux tells it, else as Python does."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def commit() -> str:
+    """The version of this library: the commit of a checkout, with "+" where files differ from it, else the number."""
+    home = Path(__file__).resolve().parents[2]
+    try:
+        if not (home / ".git").exists():  # an installed copy within another checkout
+            return version("ppl-models")
+        head, changed = _git(home, "rev-parse", "--short=12", "HEAD"), _git(home, "status", "--porcelain", "-uno")
+    except (OSError, subprocess.SubprocessError, PackageNotFoundError):
+        return "unknown"
+    return head + ("+" if changed else "")
+
+
+def _git(home: Path, *words: str) -> str:
+    line = ["git", "-C", str(home), *words]
+    return subprocess.run(line, capture_output=True, text=True, check=True, timeout=20).stdout.strip()

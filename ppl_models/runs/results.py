@@ -1,0 +1,101 @@
+"""`recorded()`: what the recipes gave when they were carried out; `markdown()`, the page that shows it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from .recipe_files import HOME, Recipe, read_recipe
+
+UNITS = {"nll": "NLL", "elbo": "bound", "bits_per_dim": "bits/dim"}
+
+
+class Row(NamedTuple):
+    """One run of a recipe.
+
+    Attributes:
+        recipe, run: which.
+        published: the number that was published, "" for none, and how it was had.
+        nll: nats a datum, one a seed.
+        error: their standard error over the data.
+        minus: the difference from the first run of the recipe over the same data and its standard error, one a seed.
+        how: number of test data, importance samples of each, and trained for how long (minutes, one a seed).
+    """
+
+    recipe: str
+    run: str
+    published: str
+    protocol: str
+    nll: tuple[float, ...]
+    error: float
+    minus: tuple[tuple[float, float], ...]
+    n: int
+    particles: int
+    minutes: tuple[float, ...]
+
+
+def recorded() -> dict[str, list[dict[str, Any]]]:
+    """Recipe -> what `carry_out` gave (its results.json), by seed, of the recipes that were carried out."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for entry in sorted((HOME / "results").iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".json"):
+            contents = json.loads(entry.read_text())
+            found.setdefault(contents["recipe"], []).append(contents)
+    return {name: sorted(seeds, key=lambda each: each["seed"]) for name, seeds in found.items()}
+
+
+def rows_of(recipe: Recipe, seeds: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The runs of a recipe whose NLL was asked for."""
+    found = []
+    for run in recipe.runs:
+        each = [contents["rows"][run] for contents in seeds if run in contents["rows"]]
+        if not each or "nll" not in each[0]:
+            continue
+        known = recipe.published.get(run, {})
+        number = "".join(f"{UNITS[key]} {value:g}" for key, value in known.items() if key in UNITS)
+        first = next(iter(recipe.runs))
+        minus = tuple(tuple(row["minus"][first]) for row in each if first in row.get("minus", {}))
+        how = each[0]["n"], each[0]["particles"], tuple(contents["seconds"][run] / 60 for contents in seeds)
+        nlls, errors = zip(*((row["nll"], row["nll_error"]) for row in each), strict=True)
+        found.append(Row(recipe.name, run, number, known.get("protocol", ""), nlls, max(errors), minus, *how))
+    return found
+
+
+def all_rows() -> list[Row]:
+    """Those of all recipes that were carried out, recipe by recipe."""
+    return [row for name, seeds in recorded().items() for row in rows_of(read_recipe(name), seeds)]
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row in words: run, published, NLL, less than the first run, data and samples, minutes; see `HEADINGS`."""
+    nll = ", ".join(f"{value:.2f}" for value in row.nll) + f" +- {row.error:.2f}"
+    minus = ", ".join(f"{value:+.2f} +- {error:.2f}" for value, error in row.minus)
+    published = f"{row.published} ({row.protocol})" if row.published else ""
+    minutes = ", ".join(f"{value:.0f}" for value in row.minutes)
+    return row.run, published, nll, minus, f"{row.n}, {row.particles}", minutes
+
+
+HEADINGS = "run", "published", "NLL here, by seed", "minus the first run", "data, samples", "minutes"
+
+
+ABOUT = """# Results
+
+What the recipes gave, printed by `ppl-models results --markdown`. An NLL is a bound on -log p(x) in nats per datum
+over the first test data, by so many importance samples each; numbers stand by seed, with the standard error over the
+data. The difference from the first run of a recipe is over the same data, datum by datum. Minutes are those of the
+training on one thread, often beside other work. Published numbers are of trainings to convergence, and of other
+networks where the recipe says so: `ppl-models recipe` tells the whole of it. Machine, commit, commands and all other
+numbers are in `ppl_models/recipes/results`; `ppl-models recipe NAME --threads 1` makes them again."""
+
+
+def markdown() -> str:
+    """The page docs/results.md."""
+    rows = all_rows()
+    lines = [ABOUT]
+    for name in dict.fromkeys(row.recipe for row in rows):
+        recipe, own = read_recipe(name), [row for row in rows if row.recipe == name]
+        lines += ["", f"## {recipe.title}", "", f"`{name}`. {recipe.source}.", ""]
+        lines += ["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
+        lines += ["| " + " | ".join(cells(row)) + " |" for row in own]
+    return "\n".join(lines) + "\n"
