@@ -5,11 +5,6 @@ from typing import Annotated
 
 import typer
 
-from ppl_models.runs import load_run
-from ppl_models.runs.backends import backend_of
-from ppl_models.runs.folder import read_config
-from ppl_models.runs.training import evaluate_run
-
 from .app import Debug, Device, Quiet, Seed, Threads, Trust, app, count, reported, say, set_threads, trust_typed
 
 Other = Annotated[Path, typer.Argument(metavar="OTHER", help="The folder of the run to compare it with.")]
@@ -35,6 +30,10 @@ def compare_runs(
 
     Example: [bold]ppl-models compare-runs runs/one runs/other --particles 100[/]
     """
+    from ppl_models.runs.backends import backend_of
+    from ppl_models.runs.folder import load_run, read_config
+    from ppl_models.runs.training import evaluate_run
+
     with reported(debug):
         trust_typed(trust)
         configs = {folder: read_config(folder)["data"] for folder in (first, second)}

@@ -6,7 +6,6 @@ from typing import Annotated
 from rich.text import Text
 
 from ppl_models.runs import names
-from ppl_models.runs.demo import COMPARISON, PARTICLES, STEPS, demo as run_demo
 
 from .app import Debug, Quiet, Seed, Threads, app, count, opt, out, reported, say, set_threads, table_of
 
@@ -18,7 +17,7 @@ are those over the digits, which all rows share."""
 
 @app.command()
 def demo(
-    steps: Annotated[int | None, count(help="Steps of each training.", show_default=str(STEPS))] = None,
+    steps: Annotated[int | None, count(help="Steps of each training.", show_default="those of two minutes")] = None,
     folder: Annotated[Path | None, opt("--out", help="Where to write.", show_default="runs/demo_TIME")] = None,
     seed: Seed = 0,
     threads: Threads = 1,
@@ -29,6 +28,8 @@ def demo(
 
     Example: [bold]ppl-models demo[/]
     """
+    from ppl_models.runs.demo import COMPARISON, PARTICLES, demo as run_demo
+
     with reported(debug):
         set_threads(threads)
         folder = folder or Path("runs") / names.stamped("demo")

@@ -3,14 +3,6 @@
 from pathlib import Path
 from typing import Annotated
 
-import pyro
-
-from ppl_models.runs import load_run
-from ppl_models.runs.backends import backend_of
-from ppl_models.runs.folder import read_config
-from ppl_models.runs.pictures import picture_chain, picture_samples
-from ppl_models.runs.training import check_informative, check_probe, evaluate_run, inform_run, probe_run
-
 from .app import (
     Backend,
     Debug,
@@ -68,6 +60,10 @@ def evaluate(
 
     Example: [bold]ppl-models evaluate runs/mine --particles 1000[/]
     """
+    from ppl_models.runs.backends import backend_of
+    from ppl_models.runs.folder import load_run, read_config
+    from ppl_models.runs.training import check_informative, check_probe, evaluate_run, inform_run, probe_run
+
     with reported(debug):
         trust_typed(trust)
         language = backend or backend_of(read_config(folder))
@@ -115,6 +111,11 @@ def sample(
 
     Example: [bold]ppl-models sample runs/mine --n 100 --seed 1 --out samples.png[/]
     """
+    import pyro
+
+    from ppl_models.runs.folder import load_run
+    from ppl_models.runs.pictures import picture_chain, picture_samples
+
     with reported(debug):
         if chain is not None and draws is not None:
             word = "draws" if draws else "means"

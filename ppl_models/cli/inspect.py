@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 import typer
 
 from ppl_models.runs import names
-from ppl_models.runs.inspection import inspect_pair, write_report
 
 from .app import DataName, Debug, ModelName, ModelSizes, Quiet, Seed, app, count, opt, reported, say, trust_typed
 
@@ -37,6 +36,8 @@ def inspect(
 
     Example: [bold]ppl-models inspect hierarchical-vae mean-field -m latent=4,4,4[/]
     """
+    from ppl_models.runs.inspection import inspect_pair, write_report
+
     with reported(debug):
         named = [name for name in (model, guide) if name is not None]
         trust_typed(None, *named)

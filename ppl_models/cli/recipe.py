@@ -9,7 +9,6 @@ from rich.text import Text
 
 from ppl_models.runs import names
 from ppl_models.runs.recipe_files import OF_RUN, read_recipe, recipe_names
-from ppl_models.runs.recipes import RESULTS, carry_out
 
 from .app import Debug, Device, Quiet, Threads, Trust, app, opt, out, reported, say, set_threads, table_of, trust_typed
 
@@ -35,6 +34,8 @@ def recipe(
 
     Example: [bold]ppl-models recipe discrete[/]
     """
+    from ppl_models.runs.recipes import RESULTS, carry_out
+
     with reported(debug):
         if name is None:
             table = table_of("recipe", "")

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from ppl_models.programs.legible import quoted
 from ppl_models.runs.recipe_files import read_recipe
 from ppl_models.runs.results import HEADINGS, cells, markdown, recorded, rows_of
 
@@ -28,7 +29,7 @@ def results(
         known = recorded()
         if name is not None and name not in known:
             read_recipe(name)  # which says if there is none
-            raise ValueError(f"results: the recipe {name!r} was not carried out; there are {', '.join(known)}")
+            raise ValueError(f"results: the recipe {quoted(name)} was not carried out; there are {', '.join(known)}")
         for each in [name] if name else known:
             recipe = read_recipe(each)
             if rows := rows_of(recipe, known[each]):

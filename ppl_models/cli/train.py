@@ -6,21 +6,13 @@ from dataclasses import Field, fields
 from functools import partial
 from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pyro
 import typer
 
-from ppl_models import data as datasets
 from ppl_models.inference.checkpoint_file import CHECKPOINT
-from ppl_models.inference.pyro.feeding import distributed
-from ppl_models.inference.pyro.feeding.distributed import Group
-from ppl_models.runs import LoadedRun, Training, names
-from ppl_models.runs.configuration import command, configuration, load_for
-from ppl_models.runs.folder import read_config
-from ppl_models.runs.options import EPOCHS, kinds_of, zero_is_none
-from ppl_models.runs.pictures import picture_run
-from ppl_models.runs.training import evaluate_run, resume as run_resume, train as run_train
+from ppl_models.runs import names
+from ppl_models.runs.options import EPOCHS, Training, kinds_of, zero_is_none
 
 from .app import (
     Backend,
@@ -43,6 +35,11 @@ from .app import (
     set_threads,
     trust_typed,
 )
+
+if TYPE_CHECKING:
+    from ppl_models.data import Data, Table
+    from ppl_models.inference.pyro.feeding.distributed import Group
+    from ppl_models.runs import LoadedRun
 
 # what a resumed run is not told by its folder
 ANEW = {"resume", "evaluate", "trust", "threads", "device", "quiet", "debug"}
@@ -145,6 +142,13 @@ def train(
 
     Example: [bold]ppl-models train sere-vae -g self-reflective --data mnist -m layers=10 -g hidden=200[/]
     """
+    import pyro
+
+    from ppl_models.inference.pyro.feeding import distributed
+    from ppl_models.runs.configuration import configuration, load_for
+    from ppl_models.runs.folder import read_config
+    from ppl_models.runs.training import resume as run_resume, train as run_train
+
     with reported(debug):
         pyro.clear_param_store()
         group = distributed.current(device)
@@ -200,8 +204,10 @@ def train(
 
 
 @contextmanager
-def kept(folder: Path, group: Group | None, config: Mapping[str, Any]) -> Iterator[None]:
+def kept(folder: Path, group: "Group | None", config: Mapping[str, Any]) -> Iterator[None]:
     """Say of a training that ends early, but has saved something, how to go on."""
+    from ppl_models.runs.configuration import command
+
     path = folder / CHECKPOINT
     before = path.stat().st_mtime_ns if path.is_file() else None
     try:
@@ -222,8 +228,14 @@ def others_given(ctx: typer.Context) -> list[str]:
     return [p.opts[0] if p.param_type_name == "option" else p.name.upper() for p in given]
 
 
-def finish(run: LoadedRun, test: datasets.Data | datasets.Table, particles: int, quiet: bool) -> None:
+def finish(run: "LoadedRun", test: "Data | Table", particles: int, quiet: bool) -> None:
     """Evaluate and picture a run that is trained, and say what could come next."""
+    import pyro
+
+    from ppl_models.runs.configuration import command
+    from ppl_models.runs.pictures import picture_run
+    from ppl_models.runs.training import evaluate_run
+
     if particles:
         say(str(evaluate_run(run, test, particles, progress=not quiet)))
     pyro.set_rng_seed(run.config["seed"])

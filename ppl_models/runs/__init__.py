@@ -5,6 +5,6 @@ train, test = run.load_data()
 print(evaluate(run.model, run.guide, test))
 """
 
-from .folder import LoadedRun as LoadedRun, load_run as load_run
-from .options import Training as Training
-from .training import resume as resume
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

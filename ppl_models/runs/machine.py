@@ -5,24 +5,23 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-
-PACKAGES = "torch", "pyro-ppl", "jax", "numpyro"
 
 
 def machine(device: str = "cpu") -> dict[str, str]:
-    """What ran it: processor, device, and the versions that matter."""
+    """What ran it: processor, device, and the versions of Python and of what this library requires and finds."""
     about = {"processor": processor(), "cores": str(os.cpu_count()), "python": platform.python_version()}
     if device.startswith("cuda"):
         import torch
 
         about["device"] = torch.cuda.get_device_name(device)
-    for package in PACKAGES:
-        try:
-            about[package] = version(package)
-        except PackageNotFoundError:
-            about[package] = "absent"
+    for requirement in requires("ppl-models") or ():
+        name = requirement.partition(">")[0]
+        with suppress(PackageNotFoundError):
+            if "'dev'" not in requirement:
+                about[name] = version(name)
     return about
 
 

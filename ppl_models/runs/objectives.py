@@ -47,7 +47,7 @@ def objective_of(spec: str) -> Callable:
         near = names.nearest(word, WORDS)
         hint = f"; did you mean {near!r}?" if near else ""
         raise ValueError(f"objective {quoted(spec)}: found {quoted(word)}, want one of {', '.join(WORDS)}{hint}")
-    function = getattr(inference, word.replace("-", "_"))
+    function = objective_function(word)
     extra, options = names.parse([part for part in rest.split(",") if part], "objective")
     if extra:
         raise ValueError(f"objective {quoted(spec)}: found {quoted(extra[0])}, want options as name=value")
@@ -55,6 +55,11 @@ def objective_of(spec: str) -> Callable:
     if isinstance(function, type):  # an objective with state: an object, where the others are functions
         return found()
     return found if found.keywords else function
+
+
+def objective_function(word: str) -> Callable:
+    """The function, or the class of an objective with state, of one of `WORDS`."""
+    return getattr(inference, word.replace("-", "_"))
 
 
 def _example(spec: str, function: Callable) -> str:

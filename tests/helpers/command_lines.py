@@ -40,9 +40,11 @@ RIGHT = {
     "list": (["data"], []),
     "train": (PAIR[:1], [*PAIR[1:], *SHORT]),
     "evaluate": (["run"], ["--particles", "1", "-q"]),
+    "compare-runs": (["run", "run"], ["--particles", "1", "-q"]),
     "sample": (["run"], ["--n", "1", "--out", "new.png"]),
     "inspect": (["vae", "mean-field"], ["-m", "latent=1", "-m", "hidden=2", "-g", "hidden=2", "--out", "new", "-q"]),
     "recipe": (["mine.toml"], ["--out", "new", "-q"]),
+    "results": (["iaf"], []),
     "demo": ([], ["--steps", "1", "--out", "new", "-q"]),
 }
 BARE = "Traceback", "object is not", "has no attribute", "not supported between", "argument must be", "invalid literal"

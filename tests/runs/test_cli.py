@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree
+from importlib.metadata import version
 from pathlib import Path
 
 import matplotlib.image
@@ -165,12 +166,37 @@ def test_the_table_says_what_docstrings_say(kind):
         assert program.source in " ".join(f"{doc} {home}".split()), program
 
 
-def test_list_names_all_with_formula_and_source():
-    text = call("list").stdout
-    for name in (*names.catalogue("model"), *names.catalogue("guide"), "digits", "static-mnist", "folder:PATH"):
-        assert name in text
-    assert "p(x, z) = p(z1) p(x1 | z1) prod_{l=2..L}" in re.sub(" +", " ", text) and "arXiv 2007.05166" in text
+def test_list_has_a_line_for_each_and_all_of_one():
+    lines = call("list").stdout.splitlines()
+    for name in (*names.catalogue("model"), *names.catalogue("guide"), "geco", "digits", "static-mnist", "folder:PATH"):
+        assert sum(line.startswith(f"{name} ") for line in lines) == 1
     assert "mnist" not in call("list guides").stdout
+    text = call("list sere-vae").stdout
+    assert "p(x, z) = p(z1) p(x1 | z1)  prod_{l=2..L}" in text and "arXiv 2007.05166" in text and "-m layers=10" in text
+    guides = json.loads(call("list guides --json").stdout)["guides"]
+    assert [each["name"] for each in guides] == list(names.catalogue("guide"))
+    assert guides[0]["formula"].startswith("q(z | x)") and guides[0]["sizes"]["hidden"] == "256"
+    assert "found 'nothing', want models, guides" in call("list nothing", code=1).stderr
+
+
+def test_version():
+    assert call("--version").stdout.split() == ["ppl-models", version("ppl-models")]
+
+
+def test_help_imports_no_language():
+    """Neither torch nor JAX nor SymPy nor Matplotlib, which take seconds, for the help of any command."""
+    lines = [
+        "import sys",
+        "from ppl_models.cli import app",
+        "sys.argv[1:] = sys.argv[1].split()",
+        "try: app()",
+        "except SystemExit: print('heavy:', sys.modules.keys() & {'torch', 'pyro', 'jax', 'sympy', 'matplotlib'})",
+    ]
+    for command in ("--help", "train --help", "evaluate --help", "recipe --help"):
+        done = subprocess.run(
+            [sys.executable, "-c", "\n".join(lines), command], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.rstrip().endswith("heavy: set()"), done.stdout[-300:]
 
 
 @pytest.mark.parametrize(

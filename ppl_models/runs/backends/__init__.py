@@ -8,32 +8,35 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
-import torch
-from torch import Tensor
-
-from ppl_models.data import Data, Table
-from ppl_models.inference import Evaluation, Probe
 from ppl_models.parts.checked import told
 from ppl_models.parts.kinds import Is
 
 from .. import names
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ppl_models.data import Data, Table
+    from ppl_models.inference import Evaluation, Probe
 
 BACKENDS = ("pyro", "numpyro")
 
 
 def is_device(found: Any) -> bool:
     """Whether something is a device of torch, or the name of one."""
+    import torch  # which takes seconds to import: the help of a command asks for none of it
+
     try:
         return isinstance(found, str | torch.device) and torch.device(found) is not None
     except RuntimeError:
         return False
 
 
-Device = Annotated[str | torch.device, Is("the name of a device, as 'cpu' or 'cuda:0'", is_device, error=ValueError)]
+Device = Annotated[Any, Is("the name of a device, as 'cpu' or 'cuda:0'", is_device, error=ValueError)]
 Pair = tuple[Any, Any]
-Rows = Tensor | tuple[Tensor, ...]
+Rows = Any  # a tensor of torch, or a tuple of several
 
 
 class Backend(Protocol):
@@ -91,6 +94,8 @@ def columns(rows: Any) -> tuple[Any, ...]:
 
 def given(data: Data | Table) -> Any:
     """Data as `fit` and `evaluate` take them."""
+    from ppl_models.data import Table
+
     return data.columns if isinstance(data, Table) else data
 
 
