@@ -74,7 +74,8 @@ class Recurrence(eqx.Module):
         else:
             read = [self.window.read(state, observed, *errors)]
             read += [data[..., self.reading.observed :]] if self.reading.data > self.reading.observed else []
-        encoded["h"], encoded["memory"] = self.cell((encoded["h"], encoded["memory"]), *read, state)
+        read += [state] if self.reading.has_state else []
+        encoded["h"], encoded["memory"] = self.cell((encoded["h"], encoded["memory"]), *read)
         return self.head(encoded["h"])
 
     def _vector(self, site: str, values: Mapping[str, Array]) -> Array:

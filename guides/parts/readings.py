@@ -47,16 +47,22 @@ class Reading:
         return len(next(iter(self.means.values())))
 
     @property
+    def has_state(self) -> bool:
+        """Whether any step has one: not the only step of a model that tells nothing."""
+        return any(self.states.values())
+
+    @property
     def parents(self) -> dict[str, tuple[str, ...]]:
         """Latent -> the sites whose values a step is given."""
         return {name: (*self.means[name], *states) for name, states in self.states.items()}
 
     def inputs(self, window: int | None) -> tuple[int, ...]:
-        """Widths of what the network of a step reads: data and errors or their patches, then the state."""
+        """Widths of what the network of a step reads: data and errors or their patches, then the state, if any has one."""
+        state = (self.state,) if self.has_state else ()
         if window is None:
-            return (self.data, *[self.observed] * self.errors, self.state)
+            return (self.data, *[self.observed] * self.errors, *state)
         patches = (1 + self.errors) * self.image[0] * window**2
-        return (patches, *([self.data - self.observed] if self.data > self.observed else ()), self.state)
+        return (patches, *([self.data - self.observed] if self.data > self.observed else ()), *state)
 
 
 def reading(layout: Layout, window: int | None, image: Sequence[int] | None) -> Reading:
