@@ -2,9 +2,10 @@
 
     python -m benchmarks.matrix                  # the tables of docs/collection.md
 
-What stands here is expected; `tests/models/test_matrix.py` builds each pair and holds it to that. A new model is a row of
-`MODELS`, a new guide one of `GUIDES`, and a pair that does not fit is in a row of `HOLES`. Where a row says nothing of a
-guide, it is faithful, minimal, perfect. Sizes are the smallest with which that holds of larger ones, too: three layers.
+What stands here is expected; `tests/models/test_matrix.py` builds each pair and holds it to that. A new model is a
+row of `MODELS`, a new guide one of `GUIDES`, and pairs that do not fit are a row of `HOLES`. Where a row says nothing
+of a guide, it is faithful, minimal, perfect. Sizes are the smallest with which that holds of larger ones, too: three
+layers.
 """
 
 import re

@@ -31,14 +31,18 @@ from .timing import cores, in_turns, machine, on_threads, ratio, without_caches
 LR, BATCH, PIXELS = 1e-3, 64, 784
 SIZES = {
     "vae": {"event": PIXELS, "latent": 32, "hidden": 128},
+    "vamp-vae": {"event": PIXELS, "latent": 16, "layers": 2, "hidden": 128, "components": 100},
     "dlgm": {"event": PIXELS, "latent": (16, 16, 16), "hidden": 128},
     "hierarchical-vae": {"event": PIXELS, "latent": (8, 16, 32), "hidden": 128},
+    "biva": {"event": PIXELS, "latent": (8, 16, 32), "hidden": 128},
+    "matnet": {"event": PIXELS, "latent": (16, 16, 16), "hidden": 128},
     "sere-vae": {"event": PIXELS, "layers": 4, "latent": 10, "hidden": 128},
     "linear-gaussian": {"event": 32, "latent": (8, 8, 8)},
     "pixel-vae": {"event": (1, 28, 28), "latent": 10, "hidden": 16, "depth": 4},
     "hierarchical-pixel-vae": {"event": (1, 28, 28), "latent": (10, 4), "hidden": 16},
     "sere-maf": {"event": PIXELS, "layers": 4, "latent": 10, "hidden": 128},
     "sequential-vae": {"event": PIXELS, "steps": 4, "latent": 8, "hidden": 128},
+    "draw": {"event": PIXELS, "steps": 4, "latent": 8, "hidden": 128},
     "infusion": {"event": PIXELS, "steps": 4, "hidden": 128},
 }
 WIDTH = 128  # of the guides' networks

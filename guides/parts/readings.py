@@ -57,7 +57,7 @@ class Reading:
         return {name: (*self.means[name], *states) for name, states in self.states.items()}
 
     def inputs(self, window: int | None) -> tuple[int, ...]:
-        """Widths of what the network of a step reads: data and errors or their patches, then the state, if any has one."""
+        """Widths of what the network of a step reads: data and errors or their patches, then the state, if any."""
         state = (self.state,) if self.has_state else ()
         if window is None:
             return (self.data, *[self.observed] * self.errors, *state)

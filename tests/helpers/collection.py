@@ -1,4 +1,4 @@
-"""The models and guides of `benchmarks.matrix`, built: `SIZES`, `PAIRS` and `pair` for tests that go through them all."""
+"""`SIZES`, `PAIRS`, `pair`: the models and guides of `benchmarks.matrix`, for tests that go through all of them."""
 
 from math import prod
 from typing import Any

@@ -17,8 +17,7 @@ from torch.utils._pytree import tree_map
 
 from ppl_models.inference import fit
 from ppl_models.parts.kinds import no_guide
-from ppl_models.runs import names
-from tests.helpers.collection import DENSITIES, GUIDE_SIZES, PAIRS, SIZES, data_of
+from tests.helpers.collection import DENSITIES, PAIRS, pair
 
 
 class DrawnOnTheCpu(TorchDispatchMode):
@@ -47,16 +46,6 @@ def _device(args: Any) -> Any:
     return next((t.device for t in args if _is_tensor(t)), torch.device("cpu"))
 
 
-def pair(model: str, guide: str | None) -> tuple[nn.Module, nn.Module | None, Tensor]:
-    """The pair in small, and rows of it."""
-    torch.manual_seed(0)
-    x = data_of(model, 40)
-    program = names.catalogue("model")[model](**SIZES[model])
-    if guide is None:
-        return program, None, x
-    return program, names.catalogue("guide")[guide](program, x[:3], **GUIDE_SIZES[guide]), x
-
-
 def loss_of_a_step(model: nn.Module, guide: nn.Module | None, x: Tensor) -> float:
     pyro.clear_param_store()
     pyro.set_rng_seed(3)
@@ -74,7 +63,7 @@ CASES = [
 
 @pytest.mark.parametrize(("model", "guide", "device"), CASES)
 def test_a_step_of_pyros_and_twenty_of_fit(model, guide, device):
-    p, q, x = pair(model, guide)
+    p, q, x = pair(model, guide, 40)
     others = [m and m.to(device) for m in copy.deepcopy((p, q))]
     here, there = loss_of_a_step(p, q, x), loss_of_a_step(*others, x.to(device))
     assert there == pytest.approx(here, rel=1e-4)

@@ -13,7 +13,7 @@ from torch.distributions import AffineTransform, Normal
 
 from guides import MeanField
 from ppl_models import MAF, NSF, VAE, Glow, PixelCNN, PixelVAE, RealNVP, data
-from ppl_models.factorization import compare, factorization
+from ppl_models.factorization import compare
 from ppl_models.inference import ancestral, evaluate, fit
 from ppl_models.runs import load_run, names
 from ppl_models.runs.configuration import configuration
@@ -155,13 +155,6 @@ def test_evaluation_is_exact(name):
     assert found.nll == pytest.approx(-trace.nodes["x"]["log_prob"].mean().item(), rel=1e-5)
     assert found.elbo == pytest.approx(-found.nll, rel=1e-6)
     assert found.particles == 1 and found.kl == {} and "exact: there are no latents" in str(found)
-
-
-@every_model
-def test_factorization(name):
-    model, x = build(name), data_of(name, 3)
-    assert str(factorization(model, x)) == "p(x)"
-    assert compare(model, None, x).faithful
 
 
 AUTOREGRESSIVE = "p(x.0) p(x.1 | x.0) p(x.2 | x.0, x.1) p(x.3 | x.0, x.1, x.2)"

@@ -1,4 +1,7 @@
-"""Every pair on the meta device, which has shapes and no numbers: nothing is put on the CPU by hand, none is read."""
+"""Families, likelihoods and objectives on the meta device, which has shapes and no numbers: none is read or on the CPU.
+
+Every pair is there in `test_matrix`.
+"""
 
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -22,10 +25,9 @@ from ppl_models.inference import (
     unregularized,
 )
 from ppl_models.inference.pyro.passes.losses import estimate
-from ppl_models.parts.kinds import no_guide
 from ppl_models.runs import names
 from tests.helpers.cases import few
-from tests.helpers.collection import DENSITIES, GUIDE_SIZES, PAIRS, SIZES, WIDTH, data_of
+from tests.helpers.collection import GUIDE_SIZES, SIZES, WIDTH
 
 OBJECTIVES: dict[str, tuple[Callable, dict[str, Any]]] = {
     "elbo": (elbo, {}),
@@ -78,29 +80,13 @@ def check(model: nn.Module, guide: nn.Module, x: Tensor, particles: int, objecti
     assert loss.is_meta and loss.shape == ()
     for terms in found:
         assert all(value.is_meta for part in (terms.log_likelihood, terms.log_p) for value in part.values())
-    programs = nn.ModuleDict({"model": model, **({} if guide is no_guide else {"guide": guide})})
+    programs = nn.ModuleDict({"model": model, "guide": guide})
     programs.zero_grad(set_to_none=True)
     loss.backward()
     assert all(value.is_meta for value in programs.state_dict().values())
     apart = "model.priors." if objective is unregularized else "none"  # it has no divergence from them
     trained = {n: p for n, p in programs.named_parameters() if p.requires_grad and not n.startswith(apart)}
     assert not [n for n, p in trained.items() if p.grad is None or not p.grad.is_meta]
-
-
-@pytest.mark.parametrize(
-    ("model", "guide"),
-    few(PAIRS, lambda model, guide: guide in ("mean-field", "infused") or model == "hierarchical-vae"),
-)
-def test_every_model_with_every_guide(model, guide):
-    programs = pair(model, guide)
-    for particles in (1, 3):
-        check(*programs, particles)
-
-
-@pytest.mark.parametrize("model", DENSITIES)
-def test_every_model_without_latents(model):
-    x = data_of(model, 4).to("meta")
-    check(names.catalogue("model")[model](**SIZES[model]).to("meta"), no_guide, x, 1)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -129,7 +115,3 @@ def test_every_objective(names_of, name):
     programs = one_pair(*names_of)
     for particles in (1, 3):
         check(*programs, particles, objective, **how)
-
-
-def test_every_model_is_here():
-    assert SIZES.keys() == names.catalogue("model").keys()

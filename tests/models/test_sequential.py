@@ -12,7 +12,6 @@ from torch import Tensor
 from guides import Infused, MeanField, SelfReflective
 from guides.infused import InfusedNormal
 from ppl_models import VAE, Infusion, LinearGaussian, SequentialVAE
-from ppl_models.factorization import compare
 from ppl_models.inference import elbo, evaluate, fit, terms, unregularized
 from ppl_models.inference.pyro.passes.messengers import Substitute
 from ppl_models.parts.likelihoods import bounded_exp
@@ -175,14 +174,6 @@ def test_evaluated_it_is_the_model_of_the_last_step():
     pyro.set_rng_seed(0)
     run = fit(model, guide, x, steps=2, batch_size=5, validation=x, progress=False)
     assert run.history[-1]["negative_elbo"] > 2 * run.history[-1]["valid"]  # three times x, against once
-
-
-def test_the_inspector_says_what_independent_codes_lose():
-    model, x = built("mlp")
-    report = compare(model, MeanField(model, x, hidden=4), x[:3])
-    assert report.verdict == "unfaithful"
-    assert report.missing == {"z2": ("z1",), "z3": ("z1", "z2")}  # the image couples the codes of all steps
-    assert compare(model, SelfReflective(model, x, hidden=4), x[:3]).verdict == "faithful, minimal, perfect"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from guides import Recurrent, SelfReflective
-from ppl_models import DRAW, VAE, HierarchicalVAE, SequentialVAE, SeReVAE
+from ppl_models import DRAW, VAE, HierarchicalVAE
 from ppl_models.factorization import compare
 from ppl_models.inference.pyro.passes.terms import terms
 from ppl_models.parts import LSTM, Window
@@ -238,16 +238,6 @@ def test_it_takes_any_family(family):
     sum(t.sum() for t in (*found.kl.values(), *found.log_likelihood.values())).backward()
     assert not [n for module in (p, q) for n, t in module.named_parameters() if t.grad is None]
     assert all(t.shape in ((3, 5), (1, 5)) for t in found.kl.values())
-
-
-@pytest.mark.parametrize(
-    "make",
-    [partial(HierarchicalVAE, 16, (2, 2), 8), partial(SeReVAE, 16, 2, 3, 8), partial(SequentialVAE, 16, 3, 2, 8)],
-)
-def test_where_a_model_tells_nothing_the_latents_are_the_state(make):
-    """Of every earlier latent the factor knows, so that it is faithful there, too."""
-    model, x = make(), binary(4).float()
-    assert "unfaithful" not in compare(model, Recurrent(model, x, hidden=8), x).verdict
 
 
 def test_a_pyro_function_may_tell_its_state():

@@ -16,7 +16,6 @@ from numpyro import handlers
 from torch import nn
 
 from ppl_models import data
-from ppl_models.factorization import compare
 from ppl_models.inference import evaluate as torch_evaluate
 from ppl_models.inference.numpyro import terms
 from ppl_models.numpyro import evaluate, fit, from_torch, like_torch, to_torch
@@ -158,13 +157,6 @@ def test_fit_and_evaluate_without_a_guide(name):
     assert not run.notes and run.history[0]["loss"] == pytest.approx(first.nll, rel=1e-4)
     assert run.history[-1]["loss"] < first.nll
     assert evaluate(run.model, run.guide, x.numpy(), progress=False).nll < first.nll
-
-
-@pytest.mark.parametrize("name", few(DENSITIES, lambda name: name in ("maf", "pixel-cnn")))
-def test_the_recovered_factorization_is_the_same(name):
-    ours, x = port(name), data_of(name, 3)
-    found = compare(ours, None, *jnps(x))
-    assert found.faithful and str(found.model) == "p(x)"
 
 
 @every_flow

@@ -15,7 +15,7 @@ import numpyro
 import torch
 from numpyro import handlers
 
-from guides.numpyro import Ladder, MeanField
+from guides.numpyro import MeanField
 from ppl_models.inference.numpyro import fit
 from ppl_models.numpyro import VampVAE
 from ppl_models.numpyro.parts import EncoderMixture
@@ -60,11 +60,6 @@ def test_a_guide_without_weights_of_its_own_trains_the_encoder_of_the_model():
     own = found["z1"]["fn"].base_dist
     np.testing.assert_allclose(own.loc, loc, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(own.scale, scale, rtol=1e-5)
-
-
-def test_a_ladder_refuses_in_one_line():
-    with pytest.raises(ValueError, match="guide Ladder: site 'z1' has a EncoderMixture prior"):
-        Ladder(VampVAE(6, **SIZES, key=KEY), X, key=KEY)
 
 
 @pytest.mark.parametrize(("likelihood", "low"), [("bernoulli", 0.0), ("gaussian", -3.0), ("shared-gaussian", -3.0)])
