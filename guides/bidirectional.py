@@ -12,6 +12,7 @@ from .parts.factors import Families
 from .parts.guide import OrderedGuide, example_of
 from .parts.parents import TwoWays, two_ways
 from .parts.starts import OfSite
+from .parts.states import Discrete
 from .parts.units import prior_starts
 
 
@@ -32,6 +33,7 @@ class Bidirectional(OrderedGuide):
         parents: "apart", as published; "needed", the fewest with which the guide can be exact, those of the own layer
             among them; "all", "previous", "none" or a mapping.
         init_loc_fn, init_scale: as for `Faithful`.
+        discrete: as for `MeanField`.
 
     Raises:
         ValueError: see `OrderedGuide`; an unknown family, encoder or parent.
@@ -68,12 +70,13 @@ class Bidirectional(OrderedGuide):
         image: Image | None = None,
         init_loc_fn: OfSite | None = None,
         init_scale: Positive | None = None,
+        discrete: Discrete = "enumerate",
     ) -> None:
         args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args)
         self.order, chosen = two_ways(self.layout, parents)
         self.layout = choose_evidence(self.layout, chosen, evidence)
         starts = prior_starts(model, args, self.layout, init_loc_fn, init_scale)
-        sizes = hidden, depth, image
-        factors = Conditionals(self.layout, chosen, family, encoder, *sizes, starts=starts, norm=True)
+        sizes = encoder, hidden, depth, image
+        factors = Conditionals(self.layout, chosen, family, *sizes, starts=starts, norm=True, discrete=discrete)
         self.factors = factors.to(**self.place)

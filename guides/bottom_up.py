@@ -11,6 +11,7 @@ from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, c
 from .parts.factors import Families
 from .parts.guide import OrderedGuide, example_of
 from .parts.starts import OfSite
+from .parts.states import Discrete
 from .parts.units import prior_starts
 
 
@@ -27,6 +28,7 @@ class BottomUp(OrderedGuide):
         init_loc_fn, init_scale: as for `Faithful`.
         parents: "needed" (the fewest with which the guide can be exact), "all", "previous" (Markov), "none" or a
             mapping.
+        discrete: as for `MeanField`.
 
     Raises:
         ValueError: see `OrderedGuide`; an unknown family, encoder or parent.
@@ -64,6 +66,7 @@ class BottomUp(OrderedGuide):
         image: Image | None = None,
         init_loc_fn: OfSite | None = None,
         init_scale: Positive | None = None,
+        discrete: Discrete = "enumerate",
     ) -> None:
         args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args)
@@ -73,5 +76,6 @@ class BottomUp(OrderedGuide):
         chosen = choose_parents(self.layout, self.order, parents)
         self.layout = choose_evidence(self.layout, chosen, evidence)
         starts = prior_starts(model, args, self.layout, init_loc_fn, init_scale)
-        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, starts=starts)
+        sizes = encoder, hidden, depth, image
+        factors = Conditionals(self.layout, chosen, family, *sizes, starts=starts, discrete=discrete)
         self.factors = factors.to(**self.place)

@@ -13,6 +13,7 @@ from .parts.factors import Families
 from .parts.guide import OrderedGuide, example_of
 from .parts.parents import Order, faithful_inverse, read_off
 from .parts.starts import OfSite
+from .parts.states import Discrete
 from .parts.units import prior_starts
 
 
@@ -44,7 +45,7 @@ class Faithful(OrderedGuide):
     plate of its own (topics), make them one event by `.to_event`.
 
     Args:
-        model: any Pyro model function with continuous latents.
+        model: any Pyro model function.
         args: an example batch, the model's arguments, by position (`functools.partial` takes the others); a datum is a
             row of them: documents first, then words.
         order: in which latents are sampled: "top-down" as in the model, "bottom-up" in its reverse, or "min-fill" with
@@ -60,6 +61,7 @@ class Faithful(OrderedGuide):
         init_loc_fn, init_scale: the location of globals, a function of a site, and their standard deviation in
             unconstrained coordinates, as for Pyro's AutoNormal. By default those of their priors, from which `fit` goes
             to the mode of all rows before its first step.
+        discrete: as for `MeanField`.
 
     Raises:
         ValueError: an unknown order, family or encoder; `amortized=False` with latents in the plate of the data; see
@@ -85,13 +87,14 @@ class Faithful(OrderedGuide):
         amortized: bool | None = None,
         init_loc_fn: OfSite | None = None,
         init_scale: Positive | None = None,
+        discrete: Discrete = "enumerate",
     ) -> None:
         args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args, classical=not amortized)
         self.layout, self.order, parents = faithful_inverse(self.layout, model, args, order, amortized, evidence)
         starts = prior_starts(model, args, self.layout, init_loc_fn, init_scale)
         sizes = encoder, hidden, depth, image
-        factors = Conditionals(self.layout, parents, family, *sizes, small_init=True, starts=starts)
+        factors = Conditionals(self.layout, parents, family, *sizes, small_init=True, starts=starts, discrete=discrete)
         self.factors = factors.to(**self.place)
 
     @property

@@ -12,6 +12,7 @@ from .parts.conditionals import Conditionals, Reads, choose_evidence, choose_tie
 from .parts.factors import Families
 from .parts.guide import TopDownGuide, example_of
 from .parts.starts import OfSite
+from .parts.states import Discrete
 from .parts.units import prior_starts
 
 
@@ -24,7 +25,7 @@ class MeanField(TopDownGuide):
     At a prior that is a mixture of an encoder's densities (`VampVAE`) the factor is that encoder, the model's own.
 
     Args:
-        model: any Pyro model function with continuous latents.
+        model: any Pyro model function.
         args: an example batch, the model's arguments.
         family: "diagonal", "rank-one" or "full"; or a mapping latent -> family. With "rank-one" on a `DLGM` it is the
             recognition model of Rezende et al. 2014. With another than "diagonal" at a prior of an encoder, the factor
@@ -36,6 +37,9 @@ class MeanField(TopDownGuide):
         hidden, depth: width and residual blocks of the networks.
         image: (channels, height, width) of a row, for `encoder="conv"`.
         init_loc_fn, init_scale: as for `Faithful`.
+        discrete: how factors of discrete latents (Categorical, OneHotCategorical, Bernoulli, vectors of them) are
+            trained: "enumerate", by exact sums over all states; or "relax", by draws that have the gradient of relaxed
+            ones (`masses.RelaxedBernoulli`), of one-hot and 0-1 values alone. See docs/guides.md.
 
     Raises:
         ValueError: see `TopDownGuide`; an unknown family or encoder.
@@ -79,13 +83,15 @@ class MeanField(TopDownGuide):
         image: Image | None = None,
         init_loc_fn: OfSite | None = None,
         init_scale: Positive | None = None,
+        discrete: Discrete = "enumerate",
     ) -> None:
         args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args)
         parents = dict.fromkeys(self.order, ())
         self.layout = choose_tied(choose_evidence(self.layout, parents, evidence), parents, family)
         starts = prior_starts(model, args, self.layout, init_loc_fn, init_scale)
-        factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image, starts=starts)
+        sizes = encoder, hidden, depth, image
+        factors = Conditionals(self.layout, parents, family, *sizes, starts=starts, discrete=discrete)
         self.factors = factors.to(**self.place)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:

@@ -17,6 +17,7 @@ from .parts.families import on_support
 from .parts.guide import TopDownGuide, example_of
 from .parts.layout import Layout
 from .parts.readings import reading
+from .parts.states import check_states
 
 
 class Recurrence(nn.Module):
@@ -42,6 +43,7 @@ class Recurrence(nn.Module):
         image: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        check_states(layout, {}, None)
         self.layout, self.reading = layout, reading(layout, window, image)
         self.parents = self.reading.parents
         self.family = choose_family(family, self.reading.size, layout.guide, FAMILIES, False)

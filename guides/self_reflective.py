@@ -12,6 +12,7 @@ from .parts.checks import Bases
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents, choose_tied
 from .parts.factors import Families
 from .parts.guide import TopDownGuide, example_of
+from .parts.states import Discrete
 from .parts.units import prior_bases
 
 
@@ -31,6 +32,7 @@ class SelfReflective(TopDownGuide):
         parents: "needed" (the fewest with which the guide can be exact), "all", "previous", "none" or a mapping.
         base: "own", a base whose numbers are the network's alone, in units of the prior's on the example; or "prior",
             the prior's own mu_l and sigma_l, shifted and scaled by the network, as in files of version 0.1.
+        discrete: as for `MeanField`.
 
     Raises:
         ValueError: see `TopDownGuide`; an unknown family, encoder, parent or word for the base.
@@ -65,13 +67,15 @@ class SelfReflective(TopDownGuide):
         depth: Whole = 1,
         image: Image | None = None,
         base: Bases = "own",
+        discrete: Discrete = "enumerate",
     ) -> None:
         args = example_of(type(self).__name__, model, args)
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)
         self.layout = choose_tied(choose_evidence(self.layout, chosen, evidence), chosen, family)
         bases = prior_bases(model, args, self.layout) if base == "own" else None
-        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, bases=bases)
+        sizes = encoder, hidden, depth, image
+        factors = Conditionals(self.layout, chosen, family, *sizes, bases=bases, discrete=discrete)
         self.factors = factors.to(**self.place)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:

@@ -22,6 +22,7 @@ from .factors import GLOBAL_GAIN, Factor, Families, Family, Weighted, encoded, p
 from .families import Diagonal, Flow, Full, RankOne, gaussian_base, on_support, reshaped
 from .flows import Autoregressive
 from .layout import Layout
+from .masses import coded, masses
 from .parents import (
     Parents as Parents,
     Reads as Reads,
@@ -30,6 +31,7 @@ from .parents import (
     choose_tied as choose_tied,
 )
 from .starts import OLD_WIDTH, Beginning, Start, blocks_of, split
+from .states import Discrete, check_states
 from .units import Base, Units
 
 FAMILIES: dict[str, Family | Weighted] = {
@@ -61,6 +63,7 @@ class Conditionals(nn.Module):
         starts: of the globals, from `units.prior_starts`.
         bases: of the latents whose factors have a base of their own, from `units.prior_bases`.
         norm: normalize what all networks make of what they read, so that draws of a long chain do not grow along it.
+        discrete: how factors of discrete latents are trained, None where the guide takes none.
 
     Raises:
         ValueError: an unknown family or encoder, a family of no latent, a prior that is no diagonal Gaussian where the
@@ -82,9 +85,12 @@ class Conditionals(nn.Module):
         starts: Mapping[str, Start] | None = None,
         bases: Mapping[str, tuple[ndarray, ndarray]] | None = None,
         norm: bool = False,
+        discrete: Discrete | None = None,
     ) -> None:
         super().__init__()
         self.layout, self.parents, self.small_init = layout, dict(parents), small_init
+        check_states(layout, self.parents, discrete)
+        self.discrete: Discrete = discrete or "enumerate"
         self.encoders = nn.ModuleList()
         widths: dict[str, int] = {}
         check_known(layout.guide, encoder, nn.Module)  # also where no factor of the guide's own reads data
@@ -113,9 +119,12 @@ class Conditionals(nn.Module):
 
     def encode(self, evidence: Mapping[EvidenceKey, Tensor]) -> dict[str, Tensor]:
         """Features of the evidence by latent, run once for all of them; read in the dtype of the networks."""
-        networks = (getattr(self, factor.network) for factor in self.plan.values())
-        dtype = next((network.bias.dtype for network in networks), None)  # None: all factors are tied
-        return encoded(self.layout, {key: evidence[key].to(dtype) for key in self.layout.sizes}, self.encoders)
+        return encoded(self.layout, {key: evidence[key].to(self.dtype) for key in self.layout.sizes}, self.encoders)
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """That of the networks, None where all factors are tied."""
+        return next((getattr(self, factor.network).bias.dtype for factor in self.plan.values()), None)
 
     def inputs(self, name: str, encoded: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> list[Tensor]:
         """What the network of a factor reads: its features of the evidence, if any, then its parents in R^n."""
@@ -123,7 +132,10 @@ class Conditionals(nn.Module):
         found = [encoded[name]] if name in encoded else []
         for parent in (self.layout.latents[u] for u in self.parents[name]):
             value, facts = values[parent.name], parent.facts
-            value = value if facts.is_real else biject_to(facts.support).inv(value)
+            if facts.is_discrete:
+                value = coded(parent, value, self.dtype)
+            elif not facts.is_real:
+                value = biject_to(facts.support).inv(value)
             if (units := self.units(parent.name)) is not None:
                 value = units.read(value)
             found.append(features(value, len(facts.unconstrained_shape), parent.plates, latent.shared_plates))
@@ -137,6 +149,8 @@ class Conditionals(nn.Module):
 
     def free(self, name: str, raw: Tensor) -> TorchDistributionMixin:
         """A factor of its own: one of the family in unconstrained coordinates, pushed to the support of the site."""
+        if self.layout.latents[name].facts.is_discrete:
+            return masses(self.layout.latents[name], raw, self.discrete)
         family, units = self.family(name), self.units(name)
         q = family.residual(raw, 0.0, 1.0) if units is None else units(family.residual(raw, 0.0, units.width))
         return on_support(q, self.layout.latents[name])

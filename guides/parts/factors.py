@@ -60,7 +60,7 @@ class Factor(NamedTuple):
 
     Attributes:
         network: the name of its network.
-        family: of its density.
+        family: of its density, None for the masses of a discrete latent.
         inputs: widths of what the network reads, the evidence's features first with covariates beside them, then each
             parent's.
         outputs: how many numbers it gives a datum.
@@ -70,7 +70,7 @@ class Factor(NamedTuple):
     """
 
     network: str
-    family: Family | Weighted
+    family: Family | Weighted | None
     inputs: tuple[int, ...]
     outputs: int
     size: int
@@ -130,6 +130,9 @@ def plan(
             continue
         copies, n = prod(plate.size for plate in latent.private_plates), prod(latent.facts.unconstrained_shape)
         n, copies = (n * copies, 1) if latent.joint_over_plates else (n, copies)
+        if latent.facts.is_discrete:
+            found[name] = Factor(network_of(name), None, inputs, copies * n, n)
+            continue
         own = spec.get(name, "diagonal") if isinstance(spec, Mapping) else spec
         family = choose_family(own, n, layout.guide, known, precision_weighted)
         top, network = name in tops, network_of(name)

@@ -25,6 +25,7 @@ from .conditionals import Conditionals
 from .evidence import Evidence
 from .families import masked_alike
 from .layout import inspect_model
+from .masses import enumerated, limited
 from .pyro import PYRO
 
 
@@ -59,9 +60,10 @@ class TopDownGuide(GuideMessenger, Program, ABC):
             device and dtype where the model has no parameters.
 
     Raises:
-        ValueError: nothing latent, nothing observed, a discrete latent, enumerated or not; when called, a run without
-            data, with data of another size, or with a latent that the example did not have; a mask of single entries of
-            an event (`.mask(m).to_event(1)`) where the factor couples them.
+        ValueError: nothing latent, nothing observed, a discrete latent that is enumerated, or that the guide has no
+            factor for (`states.check_states`); when called, a run without data, with data of another size, or with a
+            latent that the example did not have; a mask of single entries of an event (`.mask(m).to_event(1)`) where
+            the factor couples them.
     """
 
     asks = "guide "
@@ -122,8 +124,12 @@ class TopDownGuide(GuideMessenger, Program, ABC):
                 msg["value"], msg["done"] = self._subsamples[msg["name"]][0], True
         else:
             check_drawn(self.layout, msg["name"])
-            prior = msg["fn"]
-            posterior = masked_alike(self._factor(msg["name"], prior), prior)
+            prior, facts = msg["fn"], self.layout.latents[msg["name"]].facts
+            posterior = self._factor(msg["name"], prior)
+            if facts.is_discrete:
+                posterior = limited(posterior, prior) if facts.limited else posterior
+                msg["infer"] = {**msg["infer"], **enumerated(posterior)}
+            posterior = masked_alike(posterior, prior)
             if posterior is None:
                 refuse_coupled(self.layout, msg["name"])
             # either may lack the particles: a prior that reads no latent, a factor that reads the evidence alone
@@ -206,5 +212,5 @@ class OrderedGuide(Program, ABC):
                         plates[plate.name] = pyro.plate(plate.name, size, subsample=index, dim=plate.dim)
                     stack.enter_context(plates[plate.name])
                 q = self.factors.free(name, self.factors.raw(name, encoded, values))
-                values[name] = pyro.sample(name, q)
+                values[name] = pyro.sample(name, q, infer=enumerated(q) if latent.facts.is_discrete else None)
         return values

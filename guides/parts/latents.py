@@ -11,6 +11,8 @@ import numpy as np
 from ppl_models.programs.plates import is_scaled
 from ppl_models.programs.record import Plate, Run, Site
 
+KNOWN_STATES = "a Categorical, a OneHotCategorical or a Bernoulli, alone or in vectors,"
+
 
 class Facts(NamedTuple):
     """Facts of a latent site that the language tells.
@@ -24,6 +26,9 @@ class Facts(NamedTuple):
         is_gaussian: whether the prior is a diagonal Gaussian, pushed through bijections or not.
         altered: what stands between the site and its plain density: "mask", "scale" or nothing, "".
         encodes: how many values of a row the encoder reads that the prior is made of, 0 for a prior of no encoder.
+        states: of a discrete site what its entries are: "categorical" (0 .. K - 1), "one-hot" or "bernoulli"; "" else.
+            `unconstrained_shape` is then that of its code, in which an entry of K states has K numbers.
+        limited: whether its prior leaves some state out, at some datum of the example.
     """
 
     support: Any
@@ -34,6 +39,8 @@ class Facts(NamedTuple):
     is_gaussian: bool = False
     altered: str = ""
     encodes: int = 0
+    states: str = ""
+    limited: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,13 +115,15 @@ def decide(
         joint: give the copies of a global one factor.
 
     Raises:
-        ValueError: it is discrete, has batch dims outside of plates, or a support that moves.
+        ValueError: it is discrete without states that are known, has batch dims outside of plates, or a support that
+            moves.
     """
     batch, dims = site.shape[: len(site.shape) - site.event_dim], {plate.dim for plate in site.plates}
-    if facts.is_discrete:
+    if facts.is_discrete and not facts.states:
         raise ValueError(
-            f"guide {guide}: site {site.name!r} is discrete ({site.family}), the guides here draw "
-            "continuous values; sum it out (infer={'enumerate': 'parallel'}, a BottomUp guide, TraceEnum_ELBO)"
+            f"guide {guide}: site {site.name!r} is discrete ({site.family}), want {KNOWN_STATES} or a continuous "
+            f"family; write it as one of these, or give it a guide of your own, loss={language.lower()}.infer."
+            "Trace_ELBO()"
         )
     loose = [dim for dim in range(-len(batch), 0) if batch[dim] > 1 and dim not in dims]
     if loose and not unplated:
@@ -132,7 +141,13 @@ def decide(
     names = frozenset(plate.name for plate in site.plates)
     shared = names & data if rows is None or rows.name in names else frozenset()
     is_global = (bool(data) or all_global) and not shared
-    whole = joint and is_global and bool(names) and all(plate.size == plate.full_size for plate in site.plates)
+    whole = (
+        joint
+        and is_global
+        and not facts.is_discrete
+        and bool(names)
+        and all(plate.size == plate.full_size for plate in site.plates)
+    )
     return Latent(site, facts, shared, is_global, len(batch) if unplated else 0, whole)
 
 

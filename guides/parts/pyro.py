@@ -88,7 +88,10 @@ def _facts(site: Site, again: Site | None, unplated: bool) -> Facts:
     support = programs.support_of(site.fn, site.value)
     batch = site.shape[: len(site.shape) - site.event_dim]
     if support.is_discrete:
-        return Facts(support, "", True)
+        event = site.shape if unplated else site.event_shape
+        states, shape = _states(programs.unwrapped(site.fn), event)
+        limited = states == "categorical" and bool((programs.unwrapped(site.fn).probs == 0).any())
+        return Facts(support, "", True, False, shape, False, altered(site, _number), states=states, limited=limited)
     base, found, moving = programs.elementwise(support), _bounds(support), ""
     event = site.shape if unplated else site.event_shape
     if found:
@@ -103,6 +106,15 @@ def _facts(site: Site, again: Site | None, unplated: bool) -> Facts:
     encodes = own.encodes if isinstance(own, EncoderMixture) else 0
     is_gaussian = gaussian_base(site.fn) is not None
     return Facts(support, moving, False, is_real, shape, is_gaussian, altered(site, _number), encodes)
+
+
+def _states(fn: Any, event: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """(`Facts.states`, the shape of a code) of a discrete distribution, over events of this shape."""
+    if type(fn) is pyro.distributions.Categorical:
+        return "categorical", (*event, fn.probs.shape[-1])
+    if type(fn) is pyro.distributions.OneHotCategorical:
+        return "one-hot", tuple(event)
+    return ("bernoulli", tuple(event)) if type(fn) is pyro.distributions.Bernoulli else ("", ())
 
 
 def _compact(a: Tensor) -> Tensor:

@@ -114,7 +114,13 @@ class Pair:
     @property
     def rough(self) -> tuple[str, str] | None:
         """(name, family) of the guide's first draw that no gradient goes through, None where there is none."""
-        return next(((s.name, s.family) for s in self.guide.latents.values() if not s.reparametrized), None)
+        drawn = (site for name, site in self.guide.latents.items() if name not in self.enumerated)
+        return next(((s.name, s.family) for s in drawn if not s.reparametrized), None)
+
+    @property
+    def enumerated(self) -> tuple[str, ...]:
+        """The names of the discrete sites whose states the guide enumerates: they are summed over, not drawn."""
+        return tuple(name for name, site in self.guide.latents.items() if site.enumerated)
 
     def check(
         self,

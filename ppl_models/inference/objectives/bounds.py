@@ -16,6 +16,7 @@ from array_api_compat import array_namespace
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Count, NotNegative, Positive
 
+from .states import refuse_draws
 from .terms import Array, Beta, Terms
 
 Per = Literal["layer", "unit"]
@@ -166,6 +167,8 @@ def log_weights(terms: Terms, beta: Beta = 1.0, data_size: Count | None = None) 
     Raises:
         ValueError: as for `importance_weighted`.
     """
+    if terms.enumerated:
+        refuse_draws(terms.enumerated, "importance_weighted")
     seen, names = terms.seen, {*terms.log_likelihood, *terms.kl}
     parts = [*terms.log_likelihood.values(), *(beta * (terms.log_p[n] - terms.log_q[n]) for n in terms.log_p)]
     if not terms.shared:

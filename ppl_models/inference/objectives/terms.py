@@ -43,6 +43,7 @@ class Terms:
             as far as its last latent. In JAX only for as long as the transformation that the pass was made in.
         data_dim: dim of the data plate, None where there is none.
         inner: of the particles so many in a row share the latent that the guide draws first (`terms`).
+        enumerated: the discrete sites over whose states all numbers are exact means: no draws have weights then.
     """
 
     log_likelihood: dict[str, Array]
@@ -57,6 +58,7 @@ class Terms:
     prior: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
     data_dim: int | None = field(default=None, repr=False, compare=False)
     inner: int = 1
+    enumerated: frozenset[str] = frozenset()
 
     @property
     def kl_units(self) -> dict[str, Array]:

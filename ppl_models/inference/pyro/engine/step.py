@@ -33,7 +33,7 @@ class StepConfig:
 
     Attributes:
         fit: the options of the training; `particles` of them are `passes` times those below.
-        particles, passes, nesting, plate: see `losses.estimate`.
+        particles, passes, nesting, plate, states: see `losses.estimate`.
         data_size: number of data of which a step sees a batch.
         weighing: who weighs that batch.
         indices: which data it holds, where a guide must be told.
@@ -46,6 +46,7 @@ class StepConfig:
     passes: int = 1
     nesting: int | None = None
     plate: str | None = None
+    states: bool = False
     data_size: int | None = None
     weighing: Weighing = Weighing()
     indices: Indices = Indices()
@@ -148,6 +149,7 @@ def negative(
             analytic=config.fit.analytic,
             gradient=config.fit.gradient,
             plate=config.plate,
+            states=config.states,
         )
         whole = isinstance(beta, float | int) and beta == 1
         bound = value
@@ -256,6 +258,7 @@ class Eager:
             passes=config.passes,
             nesting=config.nesting,
             plate=config.plate,
+            states=config.states,
             analytic=config.fit.analytic,
             around=Weighed(config.weighing, len(batch[0])),
         )

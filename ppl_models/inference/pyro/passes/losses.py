@@ -45,6 +45,7 @@ def estimate(
     analytic: bool = True,
     gradient: str = "reparametrized",
     plate: str | None = None,
+    states: bool = False,
 ) -> tuple[Tensor, list[Terms]]:
     """(the negative objective, to be minimized, in nats per datum; the `Terms` of each pass it was made of).
 
@@ -67,7 +68,7 @@ def estimate(
         beta, data_size: see the objective.
         particles: draws in one vectorized pass; see `vectorizes`.
         passes: how many such passes.
-        nesting, plate: see `terms`.
+        nesting, plate, states: see `terms`.
         analytic: divergences in closed form where there is one.
         gradient: the word. Doubly reparametrized, no datum's draws may act on another's weight (as they do through
             batch normalization behind a latent), and nothing may scale or mask latents but plates that subsample.
@@ -82,7 +83,8 @@ def estimate(
     doubly = is_doubly(objective, gradient)
 
     def run() -> Terms:
-        return _terms(model, guide, args, kwargs, particles, nesting, analytic, plate, inner=inner_draws(objective))
+        inner = inner_draws(objective)
+        return _terms(model, guide, args, kwargs, particles, nesting, analytic, plate, inner=inner, states=states)
 
     if not doubly or not torch.is_grad_enabled():
         found = [run() for _ in range(passes)]

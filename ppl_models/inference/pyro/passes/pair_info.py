@@ -18,11 +18,12 @@ from ppl_models.programs.pyro import read
 from ppl_models.programs.rows import fits, rows_in
 
 from ...objectives.finite import counted, infinite_terms, refuse
+from ...objectives.states import refuse_trial
 from ..sites.rounding import rounded
 from .checks import forked
 from .enumerated import with_states
 from .messengers import Drawing
-from .particles import vectorizes
+from .particles import broadcasts, vectorizes
 from .rows import made_for, refuse_others, refuse_unsized_plates
 from .terms import Terms, collect, run_pair, terms
 
@@ -52,7 +53,8 @@ class PairInfo:
     def how(self) -> dict[str, Any]:
         """The arguments of `losses.estimate` that depend on the pair."""
         split = {"particles": self.particles, "passes": self.passes}
-        return {**split, "nesting": self.pair.nesting, "plate": self.pair.plate}
+        how = {**split, "nesting": self.pair.nesting, "plate": self.pair.plate}
+        return {**how, "states": True} if self.pair.enumerated else how
 
     @property
     def terms(self) -> Terms:
@@ -101,6 +103,10 @@ def pair_info(
         instead = f"pass loss=pyro.infer.Trace_ELBO(), {ENUMERATE}" if reparametrized else None
         pair.check(asks, model, observes=observes, paired=paired, reparametrized=instead)
         found = PairInfo(pair, traces, params, ran, 1, particles)
+        if reparametrized and pair.enumerated and not kwargs:
+            reason = broadcasts(model, guide, args, pair.nesting, pair.plate, traces)
+            if reason is not None:
+                refuse_trial(asks, pair.enumerated, reason)
         if inner > 1:
             reason = "they are given keyword arguments"
             if not kwargs:

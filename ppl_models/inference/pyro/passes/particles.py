@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ppl_models.programs.pyro import PARTICLES, nodes_of
 
-from .messengers import Among, Inner
+from .expectation import Expectation
+from .messengers import Among, Inner, Substitute
 from .terms import Terms, collect, plate_of, traces
 
 
@@ -55,6 +56,32 @@ def vectorizes(
             return f"site {site!r} has another density when particles are vectorized"
     except Exception as error:  # noqa: BLE001 (whatever a program does with a dimension that it does not expect)
         return f"the programs do not take a particle dimension ({str(error).splitlines()[0][:120]})"
+    return None
+
+
+def broadcasts(
+    model: Callable, guide: Callable, args: Sequence[Any], nesting: int, plate: str, single: tuple[Trace, Trace]
+) -> str | None:
+    """None if a draw has the densities among all states that the guide enumerates which it has alone; else why not.
+
+    A program may be right with a draw and silently wrong with all states, which have dims of their own: an index
+    `probs[i, k]` of two arrays, a reshape. So the densities of the states that were drawn alone are taken out.
+
+    Args:
+        model, guide, args, nesting, plate: the pair, and a batch, as for `vectorizes`.
+        single: traces of model and guide on these arguments, with draws in place of states.
+    """
+    try:
+        drawn = {name: node["value"] for name, node in nodes_of(single[1], "latent").items()}
+        states = {n for n, node in nodes_of(single[1], "latent").items() if node["infer"].get("enumerate")}
+        with Substitute({name: value for name, value in drawn.items() if name not in states}):
+            both = traces(model, guide, args, {}, states=-2 - nesting)[:2]
+        together = collect(*both, None, False, plate, Expectation.of(both[1], drawn))
+        site = difference(together, collect(*single, None, False, plate), lambda t: t[0])
+        if site is not None:
+            return f"site {site!r} has another density when states are side by side"
+    except Exception as error:  # noqa: BLE001 (whatever a program does with a dimension that it does not expect)
+        return f"the programs do not take their dims ({str(error).splitlines()[0][:120]})"
     return None
 
 

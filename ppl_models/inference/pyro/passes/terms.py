@@ -26,6 +26,7 @@ from ppl_models.programs.pyro import PARTICLES, frame_of, mask_of, nodes_of, out
 from ...objectives.terms import Terms as Terms, refuse_mask
 from ..sites.divergences import log_density, per_datum, per_unit, unit_divergence, weighed_divergence
 from .enumerated import FIRST, summed_out
+from .expectation import Expectation
 from .lazy import Late
 from .messengers import Inner, UntilDrawn
 
@@ -42,6 +43,7 @@ def terms(
     plate: str | None = None,
     sums: bool = False,
     inner: Count = 1,
+    states: bool = False,
 ) -> Terms:
     """Run the pair once, with all particles in one vectorized pass, and collect its `Terms`.
 
@@ -58,6 +60,8 @@ def terms(
         sums: sum out what the model enumerates and the guide does not draw (`summed_out`).
         inner: draws of every latent for each draw of the one that the guide draws first (`vhp`). The terms are of
             particles * inner draws; the particles are then as many passes.
+        states: take the exact mean over all states of the discrete sites that the guide marks, `infer={"enumerate":
+            "parallel"}`, in place of draws (`expectation.Expectation`).
 
     Raises:
         ValueError: the guide samples a site that the model lacks, lacks one that it needs, runs another model, or
@@ -68,7 +72,7 @@ def terms(
     if draws > 1 and nesting is None:
         nesting = plate_nesting(model, guide, args, kwargs)
     if particles > 1 and inner > 1:
-        how = {"nesting": nesting, "analytic": analytic, "plate": plate, "sums": sums, "inner": inner}
+        how = {"nesting": nesting, "analytic": analytic, "plate": plate, "sums": sums, "inner": inner, "states": states}
         return concatenated([terms(model, guide, args, kwargs, **how) for _ in range(particles)])
     dim = None if draws == 1 else -1 - nesting
 
@@ -78,7 +82,8 @@ def terms(
 
     with vectorized():
         try:
-            model_trace, guide_trace, same_order = traces(model, guide, args, kwargs, sums)
+            first = (FIRST if nesting is None else -2 - nesting) if states else None
+            model_trace, guide_trace, same_order = traces(model, guide, args, kwargs, sums, first)
         except TypeError:
             refuse_call("terms", model, guide, args, kwargs)
             raise
@@ -90,6 +95,8 @@ def terms(
     dims = {name: None if name in found.shared else found.data_dim for name in names}
 
     def of_prior(name: str) -> Tensor:  # which must not keep the pass alive
+        if found.enumerated:
+            _ = found.drawn[name]  # refuses
         if not nodes:  # one run for all of them
             nodes.update(UntilDrawn(names).run(model, args, kwargs, vectorized()))
         return units_of(nodes[name], dims[name], dim)
@@ -98,11 +105,17 @@ def terms(
 
 
 def run_pair(
-    model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any], sums: bool = False
+    model: Callable,
+    guide: Callable,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    sums: bool = False,
+    states: int | None = None,
 ) -> tuple[Trace, Trace]:
     """(model trace, guide trace) of one run, subsample sites pruned; whether their latents agree is not looked at.
 
-    Of the model's the sites that it enumerates and the guide does not draw are summed out if `sums`.
+    Of the model's the sites that it enumerates and the guide does not draw are summed out if `sums`. Those that the
+    guide enumerates have all their states in dims from `states` leftwards, where that is given.
 
     Raises:
         ValueError: a guide built on another model (it has `model`, and is a `GuideMessenger` or has a `layout`), or one
@@ -114,11 +127,13 @@ def run_pair(
     own = getattr(bare, "model", None) if messenger or hasattr(bare, "layout") else None
     if own is not None and own != model:  # methods and functions compare by identity, too
         refuse_model(bare, own, model)
+    all_states = nullcontext() if states is None else EnumMessenger(states)
     if messenger:
-        guide(*args, **kwargs)
+        with all_states:
+            guide(*args, **kwargs)
         return bare.get_traces()  # subsample sites pruned
     # as contexts: `trace(fn)` would append a table of shapes to every message that a program raises
-    with poutine.trace() as capture:
+    with poutine.trace() as capture, all_states:
         guide(*args, **kwargs)
     check_order(guide, nodes_of(capture.trace, "observed"), "pyro")
     enumerating = EnumMessenger(FIRST) if sums else nullcontext()
@@ -129,10 +144,15 @@ def run_pair(
 
 
 def traces(
-    model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any], sums: bool = False
+    model: Callable,
+    guide: Callable,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    sums: bool = False,
+    states: int | None = None,
 ) -> tuple[Trace, Trace, bool]:
-    """(model trace, guide trace, whether both draw the latents in one order), subsample sites pruned."""
-    model_trace, guide_trace = run_pair(model, guide, args, kwargs, sums)
+    """(model trace, guide trace, whether both draw the latents in one order), pruned; see `run_pair`."""
+    model_trace, guide_trace = run_pair(model, guide, args, kwargs, sums, states)
     if isinstance(poutine.unwrap(guide), GuideMessenger):
         return model_trace, guide_trace, True
     needed, given = (nodes_of(trace, "latent") for trace in (model_trace, guide_trace))
@@ -146,8 +166,16 @@ def plate_of(model_trace: Trace, first: Any) -> str:
     return found.name if found else ""
 
 
-def collect(model_trace: Trace, guide_trace: Trace, particle_dim: int | None, analytic: bool, plate: str) -> Terms:
-    """The `Terms` of a pair of traces; see `terms`."""
+def collect(
+    model_trace: Trace,
+    guide_trace: Trace,
+    particle_dim: int | None,
+    analytic: bool,
+    plate: str,
+    expectation: Expectation | None = None,
+) -> Terms:
+    """The `Terms` of a pair of traces, means over the states that the guide enumerated; see `terms`."""
+    expectation = expectation or Expectation.of(guide_trace)
     drawn = nodes_of(model_trace, *DENSE)
     data = next((frame for node in drawn.values() if (frame := frame_of(node, plate))), None)
 
@@ -155,7 +183,7 @@ def collect(model_trace: Trace, guide_trace: Trace, particle_dim: int | None, an
         scale, mask = node["scale"], node["mask"]
         if mask is not None or isinstance(scale, Tensor) or scale != 1:
             value = scale_and_mask(value, scale, mask)
-        return per_datum(value, data.dim if frame_of(node, plate) else None, particle_dim)
+        return per_datum(expectation.mean(value, node), data.dim if frame_of(node, plate) else None, particle_dim)
 
     def density(node: Mapping[str, Any]) -> Tensor:
         return reduce(log_density(node["fn"], node["value"]), node)
@@ -175,19 +203,34 @@ def collect(model_trace: Trace, guide_trace: Trace, particle_dim: int | None, an
     log_p = Late(log_p | {n: lambda n=n: torch.zeros_like(log_q[n]) for n in others})
     kl = {}
     for name, (q, p) in pairs.items():
-        closed = weighed_divergence(q, p) if analytic else None
+        # of an enumerated site the mean of log q - log p is exact
+        closed = weighed_divergence(q, p) if analytic and name not in expectation.names else None
         kl[name] = log_q[name] - log_p[name] if closed is None else reduce(*closed)
     kl |= {name: log_q[name] for name in others}
     full = None if data is None or data.full_size in (None, data.size) else data.full_size
 
     dims = {name: None if name in shared else data.dim for name in pairs}
 
-    def units() -> dict[str, Tensor]:
-        return {n: per_unit(*unit_divergence(n, *pairs[n], analytic), dims[n], particle_dim) for n in pairs}
+    def unit(name: str) -> Tensor:
+        found, events = unit_divergence(name, *pairs[name], analytic)
+        return per_unit(expectation.mean(found, pairs[name][0], events), events, dims[name], particle_dim)
 
-    drawn = Late({n: partial(units_of, p, dims[n], particle_dim) for n, (_, p) in pairs.items()})
+    of_draw = expectation.refuse_draws if expectation.sites else None
+    drawn = Late({n: of_draw or partial(units_of, p, dims[n], particle_dim) for n, (_, p) in pairs.items()})
     dim = None if data is None else data.dim
-    return Terms(likelihood, log_p, log_q, kl, shared, full, frozenset(others), units, drawn, data_dim=dim)
+    return Terms(
+        likelihood,
+        log_p,
+        log_q,
+        kl,
+        shared,
+        full,
+        frozenset(others),
+        lambda: {name: unit(name) for name in pairs},
+        drawn,
+        data_dim=dim,
+        enumerated=expectation.names,
+    )
 
 
 def units_of(node: Mapping[str, Any], data_dim: int | None, particle_dim: int | None) -> Tensor:
@@ -230,6 +273,7 @@ def concatenated(found: Sequence[Terms]) -> Terms:
         join(lambda f: f.drawn),
         join(lambda f: f.prior),
         inner=first.inner,
+        enumerated=first.enumerated,
     )
 
 
