@@ -55,7 +55,8 @@ class Formula(nn.Module):
 
     def __init__(self, formula: str) -> None:
         super().__init__()
-        self.reads = dict(parse(formula).parents)
+        data = tuple(re.findall(r"\bx\w*", formula)) if formula[0] == "q" else ()
+        self.reads = dict(parse(formula, given=data).parents)
         self.nets = nn.ModuleDict()
         for site, parents in self.reads.items():
             width, size = sum(WIDTHS[u[0]] for u in parents), WIDTHS[site[0]]
