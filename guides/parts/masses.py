@@ -7,6 +7,7 @@ from typing import Any, cast
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.poutine.runtime import InferDict
 from torch import Tensor
 
 from ppl_models.programs.pyro import unwrapped
@@ -126,7 +127,7 @@ def masses(latent: Latent, raw: Tensor, discrete: Discrete) -> TorchDistribution
     return q.to_event(dims) if relaxed else cast(TorchDistributionMixin, States(q, dims))
 
 
-def coded(latent: Latent, value: Tensor, dtype: torch.dtype) -> Tensor:
+def coded(latent: Latent, value: Tensor, dtype: torch.dtype | None) -> Tensor:
     """The value of a discrete latent as numbers that networks read, (*batch, *code): one-hot, or 0 and 1."""
     if latent.facts.states != "categorical":
         return value.to(dtype)
@@ -134,11 +135,12 @@ def coded(latent: Latent, value: Tensor, dtype: torch.dtype) -> Tensor:
     return (value.unsqueeze(-1) == states).to(dtype)
 
 
-def enumerated(q: TorchDistributionMixin) -> dict[str, str]:
+def enumerated(q: TorchDistributionMixin) -> InferDict:
     """What a site of a factor of a discrete latent tells those who sum over its states; nothing where it is relaxed."""
     return {} if q.has_rsample else {"enumerate": "parallel"}
 
 
 def limited(q: TorchDistributionMixin, prior: TorchDistributionMixin) -> TorchDistributionMixin:
     """A factor over whole numbers, without the states that its prior leaves out."""
-    return Limited(cast(dist.Categorical, q).logits, unwrapped(cast(Any, prior)).probs > 0)
+    own, other = cast(Any, q), cast(Any, unwrapped(prior))
+    return Limited(own.logits, other.probs > 0)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro.infer.inspect import get_dependencies
 from pyro.ops.provenance import get_provenance, track_provenance
@@ -89,8 +90,9 @@ def _facts(site: Site, again: Site | None, unplated: bool) -> Facts:
     batch = site.shape[: len(site.shape) - site.event_dim]
     if support.is_discrete:
         event = site.shape if unplated else site.event_shape
-        states, shape = _states(programs.unwrapped(site.fn), event)
-        limited = states == "categorical" and bool((programs.unwrapped(site.fn).probs == 0).any())
+        own: Any = programs.unwrapped(site.fn)
+        states, shape = _states(own, event)
+        limited = states == "categorical" and bool((own.probs == 0).any())
         return Facts(support, "", True, False, shape, False, altered(site, _number), states=states, limited=limited)
     base, found, moving = programs.elementwise(support), _bounds(support), ""
     event = site.shape if unplated else site.event_shape
@@ -110,11 +112,11 @@ def _facts(site: Site, again: Site | None, unplated: bool) -> Facts:
 
 def _states(fn: Any, event: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
     """(`Facts.states`, the shape of a code) of a discrete distribution, over events of this shape."""
-    if type(fn) is pyro.distributions.Categorical:
+    if type(fn) is dist.Categorical:
         return "categorical", (*event, fn.probs.shape[-1])
-    if type(fn) is pyro.distributions.OneHotCategorical:
+    if type(fn) is dist.OneHotCategorical:
         return "one-hot", tuple(event)
-    return ("bernoulli", tuple(event)) if type(fn) is pyro.distributions.Bernoulli else ("", ())
+    return ("bernoulli", tuple(event)) if type(fn) is dist.Bernoulli else ("", ())
 
 
 def _compact(a: Tensor) -> Tensor:

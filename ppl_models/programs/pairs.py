@@ -241,8 +241,7 @@ def check_order(guide: Callable, observed: Iterable[str], language: str) -> None
     """Raise ValueError for a guide that observes something: then it may be the model.
 
     Args:
-        guide: the guide.
-        observed: the sites that it observes.
+        guide, observed: the guide, and the sites that it observes.
         language: of the programs, "pyro" or "numpyro".
     """
     for name in observed:

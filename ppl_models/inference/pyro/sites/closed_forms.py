@@ -111,7 +111,7 @@ def _of_events(found: Layers, events: int) -> Any:
 def _name(fn: Distribution) -> str | None:
     if isinstance(fn, Independent) and fn.reinterpreted_batch_ndims == 1:
         return VECTOR if _NAMES.get(type(fn.base_dist)) == "Normal" else None
-    return _NAMES.get(type(fn))
+    return _NAMES.get(getattr(fn, "density_of", type(fn)))  # of classes that differ from it in their draws alone
 
 
 def _place(mask: Mask) -> Any:
