@@ -5,12 +5,41 @@ from typing import Any, NamedTuple, NoReturn, Self
 
 import torch
 from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_models.programs.pyro import nodes_of
 
 from ...objectives.states import refuse_copies, refuse_draws
 from ..sites.divergences import log_density
+
+
+class AllStates(Messenger):
+    """Give a discrete site that is marked, `infer={"enumerate": ...}`, all of its states in place of a draw.
+
+    Each site has a dim of its own, whatever `pyro.markov` says, so that a mean over it is over it alone.
+
+    Args:
+        first: the dim of the first site, left of particles and of all plates; the others go left of it.
+    """
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self.first = self.next = first
+
+    def __enter__(self) -> Any:
+        self.next = self.first
+        return super().__enter__()
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["done"] or msg["is_observed"] or not msg["infer"].get("enumerate"):
+            return
+        fn = msg["fn"]
+        states = fn.enumerate_support(expand=False)
+        event = states.shape[states.dim() - fn.event_dim :]
+        msg["value"], msg["done"] = states.reshape(len(states), *[1] * (-self.next - 1), *event), True
+        msg["infer"]["_enumerate_dim"] = self.next
+        self.next -= 1
 
 
 class States(NamedTuple):
@@ -45,7 +74,7 @@ class Expectation:
 
     @classmethod
     def of(cls, guide_trace: Trace, drawn: Mapping[str, Tensor] | None = None) -> Self:
-        """That of the sites which an `EnumMessenger` enumerated.
+        """That of the sites whose states an `AllStates` gave.
 
         Args:
             guide_trace: of the guide.

@@ -26,7 +26,7 @@ from ppl_models.programs.pyro import PARTICLES, frame_of, mask_of, nodes_of, out
 from ...objectives.terms import Terms as Terms, refuse_mask
 from ..sites.divergences import log_density, per_datum, per_unit, unit_divergence, weighed_divergence
 from .enumerated import FIRST, summed_out
-from .expectation import Expectation
+from .expectation import AllStates, Expectation
 from .lazy import Late
 from .messengers import Inner, UntilDrawn
 
@@ -127,7 +127,7 @@ def run_pair(
     own = getattr(bare, "model", None) if messenger or hasattr(bare, "layout") else None
     if own is not None and own != model:  # methods and functions compare by identity, too
         refuse_model(bare, own, model)
-    all_states = nullcontext() if states is None else EnumMessenger(states)
+    all_states = nullcontext() if states is None else AllStates(states)
     if messenger:
         with all_states:
             guide(*args, **kwargs)
