@@ -11,6 +11,7 @@ from ppl_models.parts.kinds import Count, Image, Positive, Whole
 from ..parts.factors import Families
 from ..parts.parents import TwoWays, two_ways
 from ..parts.starts import OfSite
+from ..parts.states import Discrete
 from .parts.conditionals import Conditionals, Reads, choose_evidence
 from .parts.guide import OrderedGuide, example_of, placed
 from .parts.units import prior_starts
@@ -35,6 +36,7 @@ class Bidirectional(OrderedGuide):
         image: Image | None = None,
         init_loc_fn: OfSite | None = None,
         init_scale: Positive | None = None,
+        discrete: Discrete = "enumerate",
         key: Array,
     ) -> None:
         args = example_of(type(self).__name__, model, args)
@@ -43,6 +45,8 @@ class Bidirectional(OrderedGuide):
         self.order = tuple(order)
         self.layout = choose_evidence(self.layout, chosen, evidence)
         starts = prior_starts(model, args, self.layout, init_loc_fn, init_scale)
-        sizes = hidden, depth, image
-        factors = Conditionals(self.layout, chosen, family, encoder, *sizes, starts=starts, norm=True, key=key)
+        sizes = encoder, hidden, depth, image
+        factors = Conditionals(
+            self.layout, chosen, family, *sizes, starts=starts, norm=True, discrete=discrete, key=key
+        )
         self.factors = placed(factors, model, args)

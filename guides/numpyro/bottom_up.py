@@ -10,6 +10,7 @@ from ppl_models.parts.kinds import Count, Image, Positive, Whole
 
 from ..parts.factors import Families
 from ..parts.starts import OfSite
+from ..parts.states import Discrete
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.guide import OrderedGuide, example_of, placed
 from .parts.units import prior_starts
@@ -34,6 +35,7 @@ class BottomUp(OrderedGuide):
         image: Image | None = None,
         init_loc_fn: OfSite | None = None,
         init_scale: Positive | None = None,
+        discrete: Discrete = "enumerate",
         key: Array,
     ) -> None:
         args = example_of(type(self).__name__, model, args)
@@ -44,5 +46,6 @@ class BottomUp(OrderedGuide):
         chosen = choose_parents(self.layout, self.order, parents)
         self.layout = choose_evidence(self.layout, chosen, evidence)
         starts = prior_starts(model, args, self.layout, init_loc_fn, init_scale)
-        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, starts=starts, key=key)
+        sizes = encoder, hidden, depth, image
+        factors = Conditionals(self.layout, chosen, family, *sizes, starts=starts, discrete=discrete, key=key)
         self.factors = placed(factors, model, args)

@@ -12,6 +12,7 @@ from ppl_models.parts.kinds import Count, Image, Positive, Whole
 from ..parts.factors import Families
 from ..parts.parents import Order, faithful_inverse, read_off
 from ..parts.starts import OfSite
+from ..parts.states import Discrete
 from .parts.conditionals import Conditionals, Reads
 from .parts.guide import OrderedGuide, example_of, placed
 from .parts.units import prior_starts
@@ -37,6 +38,7 @@ class Faithful(OrderedGuide):
         amortized: bool | None = None,
         init_loc_fn: OfSite | None = None,
         init_scale: Positive | None = None,
+        discrete: Discrete = "enumerate",
         key: Array,
     ) -> None:
         args = example_of(type(self).__name__, model, args)
@@ -45,7 +47,9 @@ class Faithful(OrderedGuide):
         self.order = tuple(chosen)
         starts = prior_starts(model, args, self.layout, init_loc_fn, init_scale)
         sizes = encoder, hidden, depth, image
-        factors = Conditionals(self.layout, parents, family, *sizes, small_init=True, starts=starts, key=key)
+        factors = Conditionals(
+            self.layout, parents, family, *sizes, small_init=True, starts=starts, discrete=discrete, key=key
+        )
         self.factors = placed(factors, model, args)
 
     @property

@@ -11,6 +11,7 @@ from ppl_models.parts.kinds import Count, Image, Positive, Whole
 
 from ..parts.factors import Families
 from ..parts.starts import OfSite
+from ..parts.states import Discrete
 from .parts.conditionals import Conditionals, Reads, choose_evidence, choose_tied
 from .parts.guide import TopDown, TopDownGuide, example_of, placed
 from .parts.units import prior_starts
@@ -33,6 +34,7 @@ class MeanField(TopDownGuide):
         image: Image | None = None,
         init_loc_fn: OfSite | None = None,
         init_scale: Positive | None = None,
+        discrete: Discrete = "enumerate",
         key: Array,
     ) -> None:
         args = example_of(type(self).__name__, model, args)
@@ -40,7 +42,8 @@ class MeanField(TopDownGuide):
         parents = dict.fromkeys(self.order, ())
         self.layout = choose_tied(choose_evidence(self.layout, parents, evidence), parents, family)
         starts = prior_starts(model, args, self.layout, init_loc_fn, init_scale)
-        factors = Conditionals(self.layout, parents, family, encoder, hidden, depth, image, starts=starts, key=key)
+        sizes = encoder, hidden, depth, image
+        factors = Conditionals(self.layout, parents, family, *sizes, starts=starts, discrete=discrete, key=key)
         self.factors = placed(factors, model, args)
 
     def get_posterior(self, name: str, prior: Distribution, run: TopDown) -> Distribution:

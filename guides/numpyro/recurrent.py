@@ -16,6 +16,7 @@ from ..parts.evidence import EvidenceKey, features
 from ..parts.factors import Family, Weighted, choose_family
 from ..parts.layout import Layout
 from ..parts.readings import Reading, reading
+from ..parts.states import check_states
 from .parts.conditionals import FAMILIES, Reads, choose_evidence, choose_parents
 from .parts.families import on_support
 from .parts.flows import Steps
@@ -43,6 +44,7 @@ class Recurrence(eqx.Module):
         *,
         key: Array,
     ) -> None:
+        check_states(layout, {}, None)
         self.layout, self.reading = layout, reading(layout, window, image)
         keys = jax.random.split(key, 4)
         size, inputs = self.reading.size, self.reading.inputs(window)

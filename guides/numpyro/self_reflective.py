@@ -11,6 +11,7 @@ from ppl_models.parts.kinds import Count, Image, Whole
 
 from ..parts.checks import Bases
 from ..parts.factors import Families
+from ..parts.states import Discrete
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents, choose_tied
 from .parts.guide import TopDown, TopDownGuide, example_of, placed
 from .parts.units import prior_bases
@@ -33,6 +34,7 @@ class SelfReflective(TopDownGuide):
         depth: Whole = 1,
         image: Image | None = None,
         base: Bases = "own",
+        discrete: Discrete = "enumerate",
         key: Array,
     ) -> None:
         args = example_of(type(self).__name__, model, args)
@@ -40,7 +42,8 @@ class SelfReflective(TopDownGuide):
         chosen = choose_parents(self.layout, self.order, parents)
         self.layout = choose_tied(choose_evidence(self.layout, chosen, evidence), chosen, family)
         bases = prior_bases(model, args, self.layout) if base == "own" else None
-        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, bases=bases, key=key)
+        sizes = encoder, hidden, depth, image
+        factors = Conditionals(self.layout, chosen, family, *sizes, bases=bases, discrete=discrete, key=key)
         self.factors = placed(factors, model, args)
 
     def get_posterior(self, name: str, prior: Distribution, run: TopDown) -> Distribution:

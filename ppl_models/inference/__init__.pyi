@@ -12,6 +12,7 @@ from .objectives.criteria import (
     unregularized as unregularized,
 )
 from .objectives.discrepancies import mmd as mmd, moments as moments
+from .objectives.labelled import semi_supervised as semi_supervised
 from .objectives.nested import vhp as vhp
 from .objectives.stateful import adaptive_free_bits as adaptive_free_bits
 from .objectives.terms import Terms as Terms

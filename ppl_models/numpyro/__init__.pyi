@@ -14,6 +14,7 @@ from .nsf import NSF as NSF
 from .pixel_cnn import PixelCNN as PixelCNN
 from .pixel_vae import PixelVAE as PixelVAE
 from .real_nvp import RealNVP as RealNVP
+from .semi_supervised_vae import SemiSupervisedVAE as SemiSupervisedVAE
 from .sequential_vae import SequentialVAE as SequentialVAE
 from .sere_maf import SeReMAF as SeReMAF
 from .sere_vae import SeReVAE as SeReVAE

@@ -100,6 +100,29 @@ def check_rows(name: str, shape: tuple[int, ...], event: tuple[int, ...], one: s
         raise ValueError(f"site {name!r}: the batch is empty (shape {shape}), want at least one row")
 
 
+def check_labels(arrays: Arrays, labels: Any, n: int) -> None:
+    """Raise TypeError or ValueError unless `labels` are whole numbers, one of each of n rows.
+
+    Args:
+        arrays: of the language.
+        labels: of the rows, -1 for a row without.
+        n: how many rows there are.
+    """
+    if not isinstance(labels, arrays.types):
+        found = type(labels).__name__
+        raise TypeError(f"labels: found a {found}, want a {arrays.called} of whole numbers, -1 for a row without")
+    if arrays.is_floating(labels):
+        raise TypeError(f"labels: found dtype {labels.dtype}, want whole numbers, -1 for a row without")
+    if tuple(labels.shape) != (n,):
+        raise ValueError(f"labels: found shape {tuple(labels.shape)}, want ({n},), one of each row; try -1 for none")
+
+
+def check_classes(bad: Sequence[Any], classes: int) -> None:
+    """Raise ValueError for the first of the labels that are of no class, if there are any."""
+    if len(bad):
+        raise ValueError(f"labels: found {int(bad[0])}, want 0 to {classes - 1}, or -1 for a row without")
+
+
 def check_binary(bad: Sequence[Any], name: str) -> None:
     """Raise ValueError for the first of the values that are neither 0 nor 1, if there are any."""
     if len(bad):

@@ -22,6 +22,7 @@ WORDS = (  # the names of functions, with hyphens
     "geco",
     "rewo",
     "vhp",
+    "semi-supervised",
     "importance-weighted",
     "unregularized",
     "info-vae",

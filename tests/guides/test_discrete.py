@@ -14,6 +14,7 @@ from guides import Bidirectional, BottomUp, Faithful, Infused, Ladder, MeanField
 from ppl_models.factorization import compare
 from ppl_models.inference import elbo, evaluate, fit, importance_weighted, terms
 from ppl_models.inference.pyro.passes.messengers import Substitute
+from tests.helpers.cases import few
 
 WEIGHTS = torch.tensor([0.2, 0.3, 0.5], dtype=torch.double)
 STEP = torch.tensor([[0.8, 0.2], [0.3, 0.7]], dtype=torch.double)
@@ -109,11 +110,14 @@ def evidence(model: Callable, x: Tensor, sites: dict[str, int]) -> float:
     return torch.stack(found).logsumexp(0).mean().item()
 
 
+QUICK = [("mixture", BottomUp), ("chain", Faithful)]
 CASES = {"mixture": (mixture, line(), {"k": 3}), "chain": (chain, SEQUENCES.double(), {f"s{t}": 2 for t in range(3)})}
 
 
-@pytest.mark.parametrize("guide", [Faithful, BottomUp, SelfReflective])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "guide"),
+    few(product(CASES, [Faithful, BottomUp, SelfReflective]), lambda name, guide: (name, guide) in QUICK),
+)
 def test_exact_posteriors_are_reached(name, guide, double):
     """Within 1e-3 nats of the evidence, by a few steps of L-BFGS on the exact bound."""
     model, x, sites = CASES[name]
@@ -133,6 +137,7 @@ def test_exact_posteriors_are_reached(name, guide, double):
     assert found.nll == pytest.approx(-evidence(model, x, sites), abs=5e-3)
 
 
+@pytest.mark.slow
 def test_fit_reaches_the_evidence():
     x = line().float()
     q = Faithful(mixture, x, hidden=16)
@@ -152,6 +157,7 @@ def exact(model: Callable, guide: Callable, x: Tensor, sites: dict[str, list[Ten
     return total
 
 
+OFTEN = [Faithful, MeanField]
 BITS = [torch.tensor(each).double() for each in product((0.0, 1.0), repeat=2)]
 EXACT = {
     "mixture": (mixture, line(), {"k": [*torch.arange(3)]}),
@@ -160,8 +166,10 @@ EXACT = {
 }
 
 
-@pytest.mark.parametrize("guide", [Faithful, MeanField, SelfReflective, BottomUp, Bidirectional])
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize(
+    ("name", "guide"),
+    few(product(EXACT, [Faithful, MeanField, SelfReflective, BottomUp, Bidirectional]), lambda _, g: g in OFTEN),
+)
 def test_bound_and_gradient_are_those_of_the_sum_over_all_states(name, guide, double):
     model, x, sites = EXACT[name]
     q = guide(model, x, hidden=4)
@@ -197,7 +205,7 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", few(PROGRAMS, lambda name: name in ("topics", "global means")))
 def test_models_of_users_are_trained_by_a_faithful_guide(name):
     model, x, formula = PROGRAMS[name]
     q = Faithful(model, x, hidden=8)
@@ -223,8 +231,10 @@ def test_draws_estimate_what_the_sum_over_states_is(double):
         assert {*found.drawn["b"].unique().tolist()} == {*found.drawn["k"].unique().tolist()} == {0.0, 1.0}
 
 
-@pytest.mark.parametrize("guide", [Faithful, MeanField, SelfReflective, BottomUp, Bidirectional])
-@pytest.mark.parametrize("discrete", ["enumerate", "relax"])
+@pytest.mark.parametrize(
+    ("discrete", "guide"),
+    few(product(["enumerate", "relax"], [*OFTEN, SelfReflective, BottomUp, Bidirectional]), lambda _, g: g in OFTEN),
+)
 def test_every_parameter_has_a_gradient(guide, discrete):
     x = line(8, 2).float()
     q = guide(mixed, x, hidden=4, discrete=discrete)

@@ -499,7 +499,7 @@ def loose_batch(x):
 
 def discrete_seen(x):
     with pyro.plate("data", len(x)):
-        k = pyro.sample("k", dist.Bernoulli(0.5))
+        k = pyro.sample("k", dist.Poisson(0.5))
         pyro.sample("x", rows(k), obs=x)
 
 
@@ -507,7 +507,7 @@ def discrete_seen(x):
 @pytest.mark.parametrize(
     ("model", "text"),
     [
-        (discrete_seen, "site 'k' is discrete .*Bernoulli.*sum it out"),
+        (discrete_seen, "site 'k' is discrete .*Poisson.*want a Categorical"),
         (bounds_by_datum, "site 'z' .Uniform. has a support whose lower bound differs .* draw a unit variable"),
         (bounds_by_latent, "site 'z' .Uniform. has a support whose upper bound differs .* draw a unit variable"),
         (loose_batch, r"site 'z' has batch shape \(12,\), of which dim -1 is in no plate; put it in a pyro.plate"),

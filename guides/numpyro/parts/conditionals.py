@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from copy import copy
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import equinox as eqx
 import jax
@@ -40,9 +40,11 @@ from ...parts.parents import (
     choose_tied as choose_tied,
 )
 from ...parts.starts import OLD_WIDTH, Beginning, Start, blocks_of, split
+from ...parts.states import Discrete, check_states
 from .encoders import BottomUpChain, Pyramids, Separate, Shared, encoder as evidence_network
 from .families import Diagonal, Flow, Full, RankOne, gaussian_base, on_support, reshaped
 from .flows import Autoregressive, Steps
+from .masses import coded, masses
 from .table import Table
 from .units import Base, Units
 
@@ -72,6 +74,7 @@ class Conditionals(eqx.Module):
     small_init: bool = eqx.field(static=True)
     globals: tuple[str, ...] = eqx.field(static=True)
     based: tuple[str, ...] = eqx.field(static=True)
+    discrete: Discrete = eqx.field(static=True)
     begun: Table = eqx.field(static=True)  # numbers that nothing has trained, of globals whose start is to be found
 
     def __init__(
@@ -89,10 +92,13 @@ class Conditionals(eqx.Module):
         starts: Mapping[str, Start] | None = None,
         bases: Mapping[str, tuple[ndarray, ndarray]] | None = None,
         norm: bool = False,
+        discrete: Discrete | None = None,
         *,
         key: Array,
     ) -> None:
         self.layout, self.parents, self.small_init = layout, Table(parents), small_init
+        check_states(layout, parents, discrete)
+        self.discrete = discrete or "enumerate"
         keys = iter(jax.random.split(key, len(layout.trunks) + len(layout.latents)))
         found, widths, networks = [], {}, {}
         check_known(layout.guide, encoder, eqx.Module)  # also where no factor of the guide's own reads data
@@ -122,9 +128,14 @@ class Conditionals(eqx.Module):
 
     def encode(self, evidence: Mapping[EvidenceKey, Array]) -> dict[str, Array]:
         """Features of the evidence by latent, run once for all of them; read in the dtype of the networks."""
-        dtype = next((self._network(name).bias.dtype for name in self.plan), None)  # None: all factors are tied
+        dtype = self.dtype
         read = {key: evidence[key] if dtype is None else evidence[key].astype(dtype) for key in self.layout.sizes}
         return encoded(self.layout, read, self.encoders)
+
+    @property
+    def dtype(self) -> Any:
+        """That of the networks, None where all factors are tied."""
+        return next((self._network(name).bias.dtype for name in self.plan), None)
 
     def inputs(self, name: str, encoded: Mapping[str, Array], values: Mapping[str, Array]) -> list[Array]:
         """What the network of a factor reads: its features of the evidence, if any, then its parents in R^n."""
@@ -132,7 +143,10 @@ class Conditionals(eqx.Module):
         found = [encoded[name]] if name in encoded else []
         for parent in (self.layout.latents[u] for u in self.parents[name]):
             value, facts = values[parent.name], parent.facts
-            value = value if facts.is_real else biject_to(facts.support).inv(value)
+            if facts.is_discrete:
+                value = coded(parent, value, self.dtype)
+            elif not facts.is_real:
+                value = biject_to(facts.support).inv(value)
             if (units := self.units(parent.name)) is not None:
                 value = units.read(value)
             found.append(features(value, len(facts.unconstrained_shape), parent.plates, latent.shared_plates))
@@ -146,6 +160,8 @@ class Conditionals(eqx.Module):
 
     def free(self, name: str, raw: Array) -> Distribution:
         """A factor of its own: one of the family in unconstrained coordinates, pushed to the support of the site."""
+        if self.layout.latents[name].facts.is_discrete:
+            return masses(self.layout.latents[name], raw, self.discrete)
         family, units = self.family(name), self.units(name)
         q = family.residual(raw, 0.0, 1.0) if units is None else units.of(family.residual, raw)
         return on_support(q, self.layout.latents[name])

@@ -27,6 +27,7 @@ from ...parts.evidence import Evidence
 from ...parts.layout import Layout, inspect_model
 from .conditionals import Conditionals
 from .families import masked_alike
+from .masses import enumerated, limited
 from .numpyro import NUMPYRO
 
 M = TypeVar("M", bound=eqx.Module)
@@ -64,9 +65,10 @@ class TopDownGuide(Program):
             dtype where the model has no parameters.
 
     Raises:
-        ValueError: nothing latent, nothing observed, a discrete latent, enumerated or not, or one in a scan; when
-            called, a run without data, with data of another size, or with a latent that the example did not have; a
-            mask of single entries of an event (`.mask(m).to_event(1)`) where the factor couples them.
+        ValueError: nothing latent, nothing observed, a discrete latent that is enumerated, or that the guide has no
+            factor for (`states.check_states`), or one in a scan; when called, a run without data, with data of another
+            size, or with a latent that the example did not have; a mask of single entries of an event
+            (`.mask(m).to_event(1)`) where the factor couples them.
     """
 
     asks: ClassVar[str] = "guide "
@@ -171,8 +173,12 @@ class TopDown(Messenger):
             msg["stop"] = True
         elif kind == "sample":
             check_drawn(self.guide.layout, name)
-            prior = msg["fn"]
-            posterior = masked_alike(self._factor(name, prior), prior)
+            prior, facts = msg["fn"], self.guide.layout.latents[name].facts
+            posterior = self._factor(name, prior)
+            if facts.is_discrete:
+                posterior = limited(posterior, prior) if facts.limited else posterior
+                msg["infer"] = {**msg["infer"], **enumerated(posterior)}
+            posterior = masked_alike(posterior, prior)
             if posterior is None:
                 refuse_coupled(self.guide.layout, name)
             # either may lack particles or plates: a prior that reads no latent, a factor that has one set of numbers
@@ -249,7 +255,7 @@ class OrderedGuide(Program):
                             plates[plate.name] = numpyro.plate(plate.name, size, count, dim=plate.dim)
                     stack.enter_context(plates[plate.name])
                 q = self.factors.free(name, self.factors.raw(name, encoded, values))
-                values[name] = numpyro.sample(name, q)
+                values[name] = numpyro.sample(name, q, infer=enumerated(q) if latent.facts.is_discrete else None)
         return values
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+import numpyro.distributions as dist
 from jax import Array
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
@@ -39,6 +40,8 @@ class NumPyro:
         except Exception:  # noqa: BLE001 (bounds of a support, a branch on data; or an error, which is then raised)
             found.append(_look(model, args, unplated))
         run, facts = found[-1]
+        if any(each.states == "categorical" for each in facts.values()):
+            facts = _limited(facts, programs.run(model, args))
 
         def observe(arrays: Mapping[int, Array]) -> dict[str, Array]:
             observed = programs.run(model, [arrays.get(i, a) for i, a in enumerate(args)]).observed
@@ -93,6 +96,12 @@ def _look(model: Model, args: Arguments, unplated: bool) -> tuple[Run, dict[str,
     return Run((_bare(site) for site in run.values()), programs.to_numpy), facts
 
 
+def _limited(facts: Mapping[str, Facts], run: Run) -> dict[str, Facts]:
+    """The facts, with the states that priors leave out, of which numbers tell, not shapes."""
+    masses = {n: programs.unwrapped(run[n].fn).probs for n, each in facts.items() if each.states == "categorical"}
+    return {n: each._replace(limited=n in masses and bool((masses[n] == 0).any())) for n, each in facts.items()}
+
+
 def _bare(site: Site) -> Site:
     shape = jax.ShapeDtypeStruct(site.shape, jnp.result_type(site.value))
     return replace(site, value=shape, fn=None, mask=None, scale=1.0)
@@ -108,7 +117,10 @@ def _facts(site: Site, again: Site | None, unplated: bool) -> Facts:
     support = programs.support_of(site.fn, site.value)
     batch = site.shape[: len(site.shape) - site.event_dim]
     if support.is_discrete:
-        return Facts(support, "", True)
+        event = site.shape if unplated else site.event_shape
+        own = programs.unwrapped(site.fn)
+        states, shape = _states(own, event)
+        return Facts(support, "", True, False, shape, False, altered(site, np.asarray), states=states)
     base, found, moving = programs.elementwise(support), _bounds(support), ""
     event = site.shape if unplated else site.event_shape
     if found:
@@ -123,6 +135,13 @@ def _facts(site: Site, again: Site | None, unplated: bool) -> Facts:
     encodes = own.encodes if isinstance(own, EncoderMixture) else 0
     is_gaussian = gaussian_base(site.fn) is not None
     return Facts(support, moving, False, is_real, shape, is_gaussian, altered(site, np.asarray), encodes)
+
+
+def _states(fn: Any, event: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """(`Facts.states`, the shape of a code) of a discrete distribution, over events of this shape."""
+    if type(fn) in (dist.CategoricalProbs, dist.CategoricalLogits):
+        return "categorical", (*event, jnp.shape(fn.probs)[-1])
+    return ("bernoulli", tuple(event)) if type(fn) in (dist.BernoulliProbs, dist.BernoulliLogits) else ("", ())
 
 
 def _density(site: Site) -> Array:

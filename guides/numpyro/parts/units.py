@@ -146,7 +146,7 @@ def prior_starts(
         ValueError: see `start_width`, `check_given`.
     """
     width = start_width(init_loc_fn, init_scale)
-    latents = {name: latent for name, latent in layout.latents.items() if latent.is_global}
+    latents = {n: latent for n, latent in layout.latents.items() if latent.is_global and not latent.facts.is_discrete}
     if not latents:
         return {}
     starting = _Starting(layout.guide, latents, init_loc_fn, width)

@@ -43,6 +43,8 @@ class Terms:
             as far as its last latent. In JAX only for as long as the transformation that the pass was made in.
         data_dim: dim of the data plate, None where there is none.
         inner: of the particles so many in a row share the latent that the guide draws first (`terms`).
+        log_support: discrete latent whose prior leaves states out -> log of the mass that the guide gave to the others,
+            before it left these out, too.
         enumerated: the discrete sites over whose states all numbers are exact means: no draws have weights then.
     """
 
@@ -59,6 +61,7 @@ class Terms:
     data_dim: int | None = field(default=None, repr=False, compare=False)
     inner: int = 1
     enumerated: frozenset[str] = frozenset()
+    log_support: Mapping[str, Array] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def kl_units(self) -> dict[str, Array]:

@@ -85,6 +85,7 @@ class Step:
         kl_of: the latents whose mean divergence a step tells.
         plate: name of the data plate, "" where there is none.
         weighing: who weighs a batch.
+        states: whether the guide enumerates discrete sites.
         numbered: whether the rows of a batch are the indices of that plate, the last entry of what `batch` gives.
     """
 
@@ -98,6 +99,7 @@ class Step:
     plate: str | None = None
     weighing: Weighing = Weighing()
     numbered: bool = False
+    states: bool = False
 
     @training()
     def negative(
@@ -139,6 +141,7 @@ class Step:
                 analytic=config.analytic,
                 gradient=config.gradient,
                 plate=self.plate,
+                states=self.states,
             )
         bound = value
         if not (isinstance(beta, float) and beta == 1 and config.objective in (elbo, importance_weighted)):

@@ -14,13 +14,16 @@ from numpyro.infer.elbo import ELBO
 from ppl_models.numpyro.data import Rows
 from ppl_models.parts.checks import check_spread
 from ppl_models.programs.numpyro import Trace, frame_of, layers, nodes_of, support_of
+from ppl_models.programs.pairs import Pair
 from ppl_models.programs.rows import AsTheyCome, starts
 from ppl_models.programs.state.jax import tidied
 
 from ...config import check_instance
+from ...objectives.states import refuse_trial
 from ..feeding.batches import drawn
+from .expectation import Expectation, broadcasts
 from .rounding import rounded
-from .terms import traces
+from .terms import collect, traces
 
 CHUNK, MOST = 1000, 50_000  # rows of a run, and rows that are looked at before the work
 
@@ -30,6 +33,24 @@ def check_loss(loss: Any) -> None:
     working = "Trace_ELBO, TraceMeanField_ELBO and TraceGraph_ELBO work"
     other = "that is one of Pyro's; " if hasattr(loss, "differentiable_loss") else ""
     check_instance(loss, ELBO, "NumPyro", other + working)
+
+
+def check_states(
+    asks: str, model: Callable, guide: Callable, args: Sequence[Any], params: Mapping[str, Any], pair: Pair
+) -> None:
+    """Raise ValueError for programs that are not right when all states which the guide enumerates are side by side."""
+    key = jax.random.key(0)
+
+    def density(of_model: Trace, of_guide: Trace, expectation: Expectation) -> dict[str, Array]:
+        found = collect(of_model, of_guide, False, pair.plate, expectation)
+        return {f"{k} {n}": v for k in ("log_likelihood", "log_p", "log_q") for n, v in getattr(found, k).items()}
+
+    alone = traces(model, guide, args, key=key, params=params)[:2]
+    reason = broadcasts(
+        alone, lambda held: traces(model, guide, args, key=key, params=params, held=held, states=True)[:2], density
+    )
+    if reason is not None:
+        refuse_trial(asks, pair.enumerated, reason)
 
 
 def check_values(look: "Look", size: int) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions import Distribution, ExpandedDistribution, MaskedDistribution
 
-from ppl_models.programs.numpyro import layers, mask_of
+from ppl_models.programs.numpyro import layers, mask_of, unwrapped
 from ppl_models.programs.record import Layers
 
 from ...objectives.terms import refuse_mask, refuse_units
@@ -22,6 +22,12 @@ def log_density(site: Site) -> Array:
     more = [site["intermediates"]] if site["intermediates"] else []
     with rounded():
         return site["fn"].log_prob(site["value"], *more)
+
+
+def log_support(fn: Distribution) -> Array | None:
+    """log of the mass that a discrete factor gave to the states of its prior, None for one that is of all states."""
+    found = getattr(unwrapped(fn), "log_support", None)
+    return None if found is None else jnp.broadcast_to(found, jnp.broadcast_shapes(found.shape, fn.batch_shape))
 
 
 def divergence(q: Site, p: Site) -> Array | None:

@@ -40,6 +40,7 @@ def estimate(
     analytic: bool = True,
     gradient: Gradient = "reparametrized",
     plate: str | None = None,
+    states: bool = False,
 ) -> tuple[Array, Terms]:
     """(the negative objective, to be minimized, in nats per datum; the `Terms` that it was made of).
 
@@ -54,7 +55,8 @@ def estimate(
 
     Args:
         objective: of `Terms`, to be maximized.
-        model, guide, args, kwargs, key, params, particles, analytic, plate: see `terms`; latents are reparametrized.
+        model, guide, args, kwargs, key, params, particles, analytic, plate, states: see `terms`; latents that are drawn
+            are reparametrized.
         beta, data_size: see the objective.
         gradient: the word.
 
@@ -65,8 +67,14 @@ def estimate(
     """
     if not is_doubly(objective, gradient):
         how = {"analytic": analytic, "key": key, "params": params, "plate": plate, "inner": inner_draws(objective)}
+        how["states"] = states
         found = terms(model, guide, args, kwargs, particles, **how)
         return -objective(found, beta, data_size), found
+    if states:
+        raise ValueError(
+            f"found gradient={gradient!r} with discrete sites that the guide enumerates, want draws; try elbo, or a "
+            "guide with discrete='relax'"
+        )
     keys = key[None] if particles == 1 else jax.random.split(key, particles)
     fixed = stop_gradient(params)
 
@@ -106,6 +114,7 @@ def initial_state(
     particles: int = 1,
     analytic: bool = True,
     plate: str | None = None,
+    states: bool = False,
 ) -> dict[str, Array]:
     """The state that an objective begins with (`objectives.stateful`), of one run of a pair; {} where it has none.
 
@@ -116,7 +125,7 @@ def initial_state(
 
     @jax.jit  # where only its shapes are asked for, nothing is run
     def state(key: Array, params: Mapping[str, Any], args: Sequence[Any]) -> dict[str, Array]:
-        how = {"analytic": analytic, "plate": plate, "inner": inner_draws(objective)}
+        how = {"analytic": analytic, "plate": plate, "inner": inner_draws(objective), "states": states}
         found = terms(model, guide, args, None, particles, key=key, params=params, **how)
         return begun(objective, found, data_size)
 

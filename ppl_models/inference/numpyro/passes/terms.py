@@ -19,8 +19,19 @@ from ppl_models.programs.numpyro import Trace, frame_of, nodes_of, read
 from ppl_models.programs.pairs import DENSE, check_order, check_sites, refuse_model
 from ppl_models.programs.plates import data_plate
 
+from ...objectives.states import refuse_draws
 from ...objectives.terms import Terms as Terms
-from .divergences import check_unmasked, divergence, log_density, per_datum, per_unit, scaled, unit_divergence
+from .divergences import (
+    check_unmasked,
+    divergence,
+    log_density,
+    log_support,
+    per_datum,
+    per_unit,
+    scaled,
+    unit_divergence,
+)
+from .expectation import AllStates, Expectation
 from .lazy import Late
 from .messengers import First, UntilDrawn
 
@@ -40,6 +51,7 @@ def terms(
     params: Mapping[str, Any] | None = None,
     plate: str | None = None,
     inner: Count = 1,
+    states: bool = False,
 ) -> Terms:
     """Run the pair once, with all particles in one pass of `jax.vmap`, and collect its `Terms`.
 
@@ -56,6 +68,8 @@ def terms(
             a transformation that hides the numbers of the data, give it where several plates have as many rows.
         inner: draws of every latent for each draw of the one that the guide draws first (`vhp`). The terms are of
             particles * inner draws.
+        states: take the exact mean over all states of the discrete sites that the guide marks, `infer={"enumerate":
+            "parallel"}`, in place of draws (`expectation.Expectation`).
 
     Raises:
         ValueError: the guide samples a site that the model lacks, lacks one that it needs, runs another model, or
@@ -73,7 +87,7 @@ def terms(
     >>> found.log_w.shape, f"{found.log_w.std():.3f}"  # the exact posterior: all weights are equal
     ((5, 3), '0.000')
     """
-    at = {"params": params or {}, "analytic": analytic, "plate": plate}
+    at = {"params": params or {}, "analytic": analytic, "plate": plate, "states": states}
 
     def keys(key: Array, count: int = particles) -> Array:
         return key[None] if count == 1 else jax.random.split(key, count)
@@ -101,6 +115,8 @@ def terms(
         return {name: units_of(sites[name], None if name in found.shared else found.data_dim) for name in names}
 
     def of_prior() -> dict[str, Array]:
+        if found.enumerated:
+            refuse_draws(found.enumerated)
         return mapped(once, keys(jax.random.fold_in(key, PRIOR), particles * inner))
 
     return replace(found, prior=Late(names, of_prior), inner=inner)
@@ -117,16 +133,19 @@ def stacked(run: Callable[..., Terms], *inputs: Any, over: Callable[..., Any] | 
         except ValueError as error:  # to be raised if it is ever asked for
             units, reason = {}, str(error)
         kept.append((found, reason))
-        return found.log_likelihood, found.log_p, found.log_q, found.kl, units, found.drawn
+        drawn = {} if found.enumerated else found.drawn
+        return found.log_likelihood, found.log_p, found.log_q, found.kl, units, drawn, found.log_support
 
-    (*numbers, units, drawn), (found, reason) = (over or mapped)(arrays, *inputs), kept[-1]
+    (*numbers, units, drawn, support), (found, reason) = (over or mapped)(arrays, *inputs), kept[-1]
+    drawn = Late([*found.log_p], lambda: refuse_draws(found.enumerated)) if found.enumerated else drawn
 
     def by_unit() -> dict[str, Array]:
         if reason is not None:
             raise ValueError(reason)
         return units
 
-    return Terms(*numbers, found.shared, found.full_size, found.auxiliary, by_unit, drawn, data_dim=found.data_dim)
+    same = {"data_dim": found.data_dim, "enumerated": found.enumerated, "log_support": support}
+    return Terms(*numbers, found.shared, found.full_size, found.auxiliary, by_unit, drawn, **same)
 
 
 def mapped(run: Callable[..., Any], *inputs: Any) -> Any:
@@ -155,12 +174,13 @@ def single(
     plate: str | None,
     held: Mapping[str, Array] | None = None,
     first: Array | None = None,
+    states: bool = False,
 ) -> Terms:
     """The `Terms` of one particle, whose arrays have no axis of particles yet; with the latents in `held` at values.
 
     The key `first` is that of the first draw of the guide alone.
     """
-    fixed = {"params": params, "held": held, "first": first}
+    fixed = {"params": params, "held": held, "first": first, "states": states}
     model_trace, guide_trace, alike = traces(model, guide, args, kwargs, key=key, **fixed)
     if plate is None:
         found = data_plate(read(model_trace), next(iter([*args, *(kwargs or {}).values()]), None))
@@ -178,11 +198,12 @@ def traces(
     params: Mapping[str, Any],
     held: Mapping[str, Array] | None = None,
     first: Array | None = None,
+    states: bool = False,
 ) -> tuple[Trace, Trace, bool]:
     """(model trace, guide trace, whether both draw the latents in one order) of one run."""
     check_model(model, guide)
     kwargs, keys, params = kwargs or {}, jax.random.split(key), {**weights(model), **params}
-    given, own = {**params, **(held or {})}, nullcontext() if first is None else First(first)
+    given, own = {**params, **(held or {})}, AllStates() if states else nullcontext() if first is None else First(first)
     if runs_model(guide):  # one pass
         with handlers.seed(rng_seed=keys[0]), handlers.substitute(data=given), own:
             return *guide.traces(*args, **kwargs), True
@@ -197,16 +218,22 @@ def traces(
     return model_trace, guide_trace, [name for name in given if name in needed] == [*needed]
 
 
-def collect(model_trace: Trace, guide_trace: Trace, analytic: bool, plate: str) -> Terms:
-    """The `Terms` of a pair of traces; see `terms`."""
+def collect(
+    model_trace: Trace, guide_trace: Trace, analytic: bool, plate: str, expectation: Expectation | None = None
+) -> Terms:
+    """The `Terms` of a pair of traces, means over the states that the guide enumerated; see `terms`."""
+    expectation = expectation or Expectation.of(guide_trace)
     drawn = nodes_of(model_trace, *DENSE)
     data = next((frame for node in drawn.values() if (frame := frame_of(node, plate, model_trace))), None)
 
     def dim(site: Mapping[str, Any]) -> int | None:
         return data.dim if frame_of(site, plate, model_trace) else None
 
+    def reduce(value: Array, site: Mapping[str, Any]) -> Array:
+        return per_datum(expectation.mean(scaled(value, site), site), dim(site))
+
     def density(site: Mapping[str, Any]) -> Array:
-        return per_datum(scaled(log_density(site), site), dim(site))
+        return reduce(log_density(site), site)
 
     of_guide = nodes_of(guide_trace, *DENSE)
     # auxiliary sites and factors of the guide have a density but no prior
@@ -217,20 +244,25 @@ def collect(model_trace: Trace, guide_trace: Trace, analytic: bool, plate: str) 
     log_p = {n: density(p) for n, (_, p) in pairs.items()} | {n: 0 * log_q[n] for n in others}
     kl = {}
     for name, (q, p) in pairs.items():
-        closed = divergence(q, p) if analytic else None
-        kl[name] = log_q[name] - log_p[name] if closed is None else per_datum(scaled(closed, q), dim(q))
+        # of an enumerated site the mean of log q - log p is exact
+        closed = divergence(q, p) if analytic and name not in expectation.names else None
+        kl[name] = log_q[name] - log_p[name] if closed is None else reduce(closed, q)
     kl |= {name: log_q[name] for name in others}
     full = None if data is None or data.full_size == data.size else data.full_size
 
     dims = {name: None if name in shared else data.dim for name in pairs}
 
-    def units() -> dict[str, Array]:
-        return {n: per_unit(*unit_divergence(n, *pairs[n], analytic), dims[n]) for n in pairs}
+    def unit(name: str) -> Array:
+        found, events = unit_divergence(name, *pairs[name], analytic)
+        return per_unit(expectation.mean(found, pairs[name][0], events), events, dims[name])
 
     likelihood = {name: density(site) for name, site in drawn.items() if site["is_observed"]}
-    draws = {name: units_of(p, dims[name]) for name, (_, p) in pairs.items()}
+    draws = {} if expectation.sites else {name: units_of(p, dims[name]) for name, (_, p) in pairs.items()}
+    support = {n: reduce(s, q) for n, (q, _) in pairs.items() if (s := log_support(q["fn"])) is not None}
     place = None if data is None else data.dim
-    return Terms(likelihood, log_p, log_q, kl, shared, full, frozenset(others), units, draws, data_dim=place)
+    told = {"data_dim": place, "enumerated": expectation.names, "log_support": support}
+    units = lambda: {name: unit(name) for name in pairs}  # noqa: E731
+    return Terms(likelihood, log_p, log_q, kl, shared, full, frozenset(others), units, draws, **told)
 
 
 def units_of(site: Mapping[str, Any], data_dim: int | None) -> Array:

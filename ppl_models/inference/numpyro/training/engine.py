@@ -182,7 +182,8 @@ class NumPyroEngine:
                 value = loss.loss(keys[1], params, step.model, step.guide, *batch)
             return value * count / weighing.counted(loss, count)
         with Weighed(weighing, count):
-            found = terms(step.model, step.guide, batch, key=keys[1], params=params, plate=step.plate)
+            how = {"plate": step.plate, "states": step.states}
+            found = terms(step.model, step.guide, batch, key=keys[1], params=params, **how)
         return -elbo(found, data_size=size if weighing.plate else 1) * count
 
     def _fill(self, free: Params) -> None:

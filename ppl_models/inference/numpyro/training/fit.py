@@ -28,7 +28,7 @@ from ...weighing import Weighing
 from ..engine.parameters import find, of_program
 from ..engine.step import Blocks, Step, begun
 from ..feeding.batches import Order, columns_of, drawn, fingerprint
-from ..passes.checks import Look, as_they_come, check_loss, check_values
+from ..passes.checks import Look, as_they_come, check_loss, check_states, check_values
 from ..passes.losses import initial_state
 from ..passes.messengers import Weighed
 from .checkpoint import CHECKPOINT, read, with_constants
@@ -135,6 +135,8 @@ def fit(
         params = parameters.constrained(free)
         without = "pass loss=numpyro.infer.TraceGraph_ELBO(), which does without"
         pair.check("fit", model, reparametrized=without if config.loss is None else None, language="numpyro")
+        if config.loss is None and pair.enumerated:
+            check_states("fit", model, guide, batch, params, pair)
         run.notes += mismatches(pair, runs(guide, batch, params))
         for each in (columns, held_out):
             if each is not None:
@@ -155,9 +157,10 @@ def fit(
         params = parameters.constrained(free)
         drawn_by_guide = {plate.name for plate in subsampled(pair.guide)}
         numbered = pair.plate in drawn_by_guide and pair.counts(rows, size)
-        step = Step(model, guide, parameters, columns, config, keys[2], told, pair.plate, weighing, numbered)
+        states = bool(pair.enumerated)
+        step = Step(model, guide, parameters, columns, config, keys[2], told, pair.plate, weighing, numbered, states)
         how = {"particles": config.particles, "analytic": config.analytic, "plate": pair.plate}
-        how |= {"data_size": weighing.size, "key": keys[1], "params": params}
+        how |= {"data_size": weighing.size, "key": keys[1], "params": params, "states": states}
         with Weighed(weighing, rows):
             first = initial_state(config.objective, model, guide, batch, **how)
         state = begun(free, config.ema is not None, told, first)

@@ -8,7 +8,7 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ppl_models.programs.pyro import nodes_of
+from ppl_models.programs.pyro import nodes_of, unmasked
 
 from ...objectives.states import refuse_copies, refuse_draws
 from ..sites.divergences import log_density
@@ -87,7 +87,7 @@ class Expectation:
                 continue
             value, fn = node["value"], node["fn"]
             if drawn is None:
-                masses = log_density(fn, value).exp()
+                masses = log_density(unmasked(fn), value).exp()
             else:
                 same = value == drawn[name]
                 masses = (same.flatten(-fn.event_dim).all(-1) if fn.event_dim else same).float()

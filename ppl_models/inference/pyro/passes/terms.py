@@ -24,7 +24,7 @@ from ppl_models.programs.plates import data_plate
 from ppl_models.programs.pyro import PARTICLES, frame_of, mask_of, nodes_of, outside, read
 
 from ...objectives.terms import Terms as Terms, refuse_mask
-from ..sites.divergences import log_density, per_datum, per_unit, unit_divergence, weighed_divergence
+from ..sites.divergences import log_density, log_support, per_datum, per_unit, unit_divergence, weighed_divergence
 from .enumerated import FIRST, summed_out
 from .expectation import AllStates, Expectation
 from .lazy import Late
@@ -230,6 +230,7 @@ def collect(
         drawn,
         data_dim=dim,
         enumerated=expectation.names,
+        log_support={n: reduce(s, q) for n, (q, _) in pairs.items() if (s := log_support(q["fn"])) is not None},
     )
 
 
@@ -274,6 +275,7 @@ def concatenated(found: Sequence[Terms]) -> Terms:
         join(lambda f: f.prior),
         inner=first.inner,
         enumerated=first.enumerated,
+        log_support=join(lambda f: f.log_support),
     )
 
 

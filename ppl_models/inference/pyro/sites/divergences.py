@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from ppl_models.programs.pyro import layers
+from ppl_models.programs.pyro import layers, unwrapped
 from ppl_models.programs.record import Layers
 
 from ...objectives.terms import refuse_units
@@ -100,6 +100,11 @@ def log_density(fn: Distribution, value: Tensor) -> Tensor:
     shape = _joint(value.shape[:-1], fn.batch_shape)
     density = density.sum(-1)
     return density if density.shape == shape else density.expand(shape)
+
+
+def log_support(fn: Distribution) -> Tensor | None:
+    """log of the mass that a discrete factor gave to the states of its prior, None for one that is of all states."""
+    return getattr(unwrapped(fn), "log_support", None)
 
 
 def _vectors(fn: Distribution, kind: type) -> Any:

@@ -279,7 +279,8 @@ class PyroEngine:
             try:
                 if loss is None:
                     with Weighed(step.weighing, rows), known:
-                        found = terms(eager.model, eager.guide, batch, plate=eager.config.plate)
+                        how = {"plate": eager.config.plate, "states": eager.config.states}
+                        found = terms(eager.model, eager.guide, batch, nesting=eager.config.nesting, **how)
                     total -= elbo(found, data_size=size if weighing.plate else 1).item() * rows
                 else:
                     with Weighed(weighing, rows, loss), known:
