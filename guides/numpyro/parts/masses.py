@@ -25,8 +25,8 @@ class States(dist.Independent):
     def enumerate_support(self, expand: bool = True) -> Array:
         """All states, (states, *batch, *event); batch dims are of size 1 unless expanded."""
         n = prod(self.event_shape)
-        own = np.asarray(self.base_dist.enumerate_support(expand=False)).reshape(-1)
-        found = np.array([*product(own, repeat=n)]).reshape(-1, *[1] * len(self.batch_shape), *self.event_shape)
+        own = len(self.base_dist.enumerate_support(expand=False))  # whole numbers from 0
+        found = np.array([*product(range(own), repeat=n)]).reshape(-1, *[1] * len(self.batch_shape), *self.event_shape)
         shape = (len(found), *self.batch_shape, *self.event_shape)
         return jnp.broadcast_to(found, shape) if expand else jnp.asarray(found)
 

@@ -18,6 +18,7 @@ _PASSED = (
     "importance_weighted",
     "rewo",
     "soft_free_bits",
+    "semi_supervised",
     "vhp",
 )
 _CRITERIA = ("info_vae", "mmd", "moment_matching", "moments", "unregularized")

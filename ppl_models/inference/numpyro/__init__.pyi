@@ -23,4 +23,5 @@ moments = _both.moments
 rewo = _both.rewo
 soft_free_bits = _both.soft_free_bits
 unregularized = _both.unregularized
+semi_supervised = _both.semi_supervised
 vhp = _both.vhp
