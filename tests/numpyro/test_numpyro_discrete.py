@@ -120,6 +120,7 @@ def test_the_semi_supervised_pair_is_torchs(wide):
     held = jnp.asarray(drawn.numpy()).reshape(3, *[1] * 6, 5, 2)
     with handlers.substitute(data={"z1": held}):
         found = terms(model, port, given, states=True, key=KEY)
+    assert found.enumerated == want.enumerated == {"y"}
     for what in ("log_likelihood", "log_p", "log_q", "log_support"):
         for site, value in getattr(want, what).items():
             np.testing.assert_allclose(getattr(found, what)[site], value.detach(), rtol=1e-10, atol=1e-12)

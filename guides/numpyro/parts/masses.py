@@ -68,6 +68,11 @@ class Limited(dist.CategoricalLogits):
         super().__init__(jnp.where(self.allowed, self.free, -jnp.inf), validate_args=False)
 
     @property
+    def has_rsample(self) -> bool:
+        """Draws have no gradient."""
+        return False
+
+    @property
     def log_support(self) -> Array:
         """log of the mass that the logits alone give to the states that count, (*batch,)."""
         return jax.nn.logsumexp(self.logits, axis=-1) - jax.nn.logsumexp(self.free, axis=-1)
