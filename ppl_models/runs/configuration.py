@@ -26,7 +26,7 @@ from .options import Training
 FORMAT = "ppl-models run 1"
 DEFAULTS = 3  # which ones a configuration means where it is silent: those of today; without a number the first
 # Sizes that are told only where they are not as by default, as they came with later defaults.
-LATER = "base", "bijection", "coupling", "evidence", "feedback", "init_loc_fn", "init_scale", "prior"
+LATER = "base", "bijection", "coupling", "discrete", "evidence", "feedback", "init_loc_fn", "init_scale", "prior"
 EXAMPLE_ROWS = 3
 Chosen = tuple[str, Mapping[str, Any]]
 Parts = tuple[Data, ...] | tuple[Table, ...]

@@ -25,6 +25,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "PixelVAE": {"event": (1, 4, 4), "latent": 2, "hidden": 4, "depth": 1},
     "HierarchicalPixelVAE": {"event": (1, 4, 4), "latent": (2, 1), "hidden": 4, "depth": 1},
     "SeReMAF": {"event": 4, "layers": 2, "latent": 2, "hidden": 4, "code_hidden": 4},
+    "SemiSupervisedVAE": {"event": 4, "latent": 2, "classes": 2, "hidden": 4},
     "SeReVAE": {"event": 4, "layers": 2, "latent": 2, "hidden": 4},
     "SequentialVAE": {"event": 4, "steps": 2, "latent": 2, "hidden": 4},
 }
@@ -115,6 +116,7 @@ def right(door: str) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         "adaptive_free_bits": {},
         "geco": {"tolerance": 80.0},
         "rewo": {"tolerance": 80.0},
+        "semi_supervised": {"alpha": 1.0},
         "vhp": {},
         "Joint": {"table": torch.eye(2) / 2},
         "Scale": {"levels": 256},

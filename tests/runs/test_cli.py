@@ -147,6 +147,7 @@ def test_the_catalogues_hold_the_programs_alone():
         "pixel-cnn",
         "pixel-vae",
         "real-nvp",
+        "semi-supervised-vae",
         "sequential-vae",
         "sere-maf",
         "sere-vae",

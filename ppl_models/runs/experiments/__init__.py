@@ -25,6 +25,7 @@ EXPERIMENTS = {
     "blur": "blur",
     "discrete": "discrete",
     "information-preference": "preference",
+    "semi-supervised": "semi_supervised",
     "sequential": "sequential",
     "two-stage": "two_stage",
 }
