@@ -1,3 +1,4 @@
+from .bit_vae import BitVAE as BitVAE
 from .biva import BIVA as BIVA
 from .dlgm import DLGM as DLGM
 from .draw import DRAW as DRAW

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from math import prod
 from typing import Literal, NoReturn
 
+import numpy as np
+
 from ppl_models.parts.checked import told
+from ppl_models.parts.flows.orders import levels_of, reads_of
 
 from .layout import Layout
 
@@ -115,12 +118,28 @@ def refuse_product(layout: Layout, name: str, prior: str) -> NoReturn:
     )
 
 
-def refuse_flow(where: str) -> NoReturn:
-    """Raise ValueError for a flow, which has no precision to add up, where a product with a prior is wanted."""
+def refuse_alone(where: str, family: str) -> NoReturn:
+    """Raise ValueError for a family that has no precision to add up, where a product with a prior is wanted."""
     raise ValueError(
-        f"{where}: found family 'flow', which has no product with a prior, want a Gaussian; try 'full', or "
-        "SelfReflective with the flow"
+        f"{where}: found family {family!r}, which has no product with a prior, want a Gaussian; try 'full', or "
+        f"SelfReflective with {family!r}"
     )
+
+
+def entries_of(reads: Sequence[Sequence[bool]] | None, n: int) -> np.ndarray:
+    """Whether each entry of a latent is given each other, (n, n); all before it for None.
+
+    Raises:
+        ValueError: other than n rows of n; entries that read themselves.
+    """
+    if reads is None:
+        return reads_of(levels_of(n))
+    if len(reads) != n or any(not isinstance(row, Sequence) or len(row) != n for row in reads):
+        raise ValueError(
+            f"family 'autoregressive-bits': found {len(reads)} rows of reads, want {n} of {n}, as many as the latent "
+            "has entries; try parents.needed_entries(model, x), or leave it out"
+        )
+    return reads_of(np.array(reads, bool))
 
 
 def refuse_coupled(layout: Layout, name: str) -> NoReturn:

@@ -15,6 +15,7 @@ from ppl_models.parts.kinds import Count, Image, Whole
 from ppl_models.parts.nets import Net
 from ppl_models.programs.pyro import unwrapped
 
+from .bits import AutoregressiveBits, Bits
 from .checks import check_known, refuse_product
 from .encoders import encoder as evidence_network
 from .evidence import EvidenceKey, features
@@ -42,6 +43,8 @@ FAMILIES: dict[str, Family | Weighted] = {
     "iaf": Autoregressive("gate"),
     "maf": Autoregressive("affine", backward=True),
     "nsf": Autoregressive("spline"),
+    "bits": Bits(),
+    "autoregressive-bits": AutoregressiveBits(),
 }
 
 

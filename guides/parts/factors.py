@@ -9,7 +9,7 @@ from ppl_models.parts.checked import told
 from ppl_models.parts.sizes import worded
 from ppl_models.programs.record import Mask
 
-from .checks import refuse_flow, refuse_product
+from .checks import refuse_alone, refuse_product
 from .evidence import Array, EvidenceKey
 from .latents import Latent
 from .layout import Layout
@@ -200,8 +200,8 @@ def choose_family(
             f"guide {guide}: found family {told_of}, want one of {', '.join(map(repr, known))}, an object with "
             "count, residual and precision_weighted, or a mapping latent -> family"
         )
-    if precision_weighted and isinstance(found, type(known["flow"])):
-        refuse_flow(f"guide {guide}")
+    if precision_weighted and (alone := getattr(found, "alone", "")):
+        refuse_alone(f"guide {guide}", alone)
     if n > 1 or getattr(found, "bent", True) or isinstance(found, type(known["diagonal"])):
         return found
     return known["diagonal"]

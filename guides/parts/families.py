@@ -20,7 +20,7 @@ from ppl_models.parts.likelihoods import at_least, bounded_exp
 from ppl_models.programs.pyro import layers
 
 from . import factors
-from .checks import refuse_flow
+from .checks import refuse_alone
 from .latents import Latent
 
 
@@ -145,7 +145,7 @@ class Flow:
     (arXiv 1506.05860).
     """
 
-    bound, units, bent = 5.0, "copula", True
+    bound, units, bent, alone = 5.0, "copula", True, "flow"
 
     def __init__(self, bins: Annotated[int, Number(whole=True, least=2)] = 8) -> None:
         self.bins = bins
@@ -169,7 +169,7 @@ class Flow:
 
     def precision_weighted(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
         """Raise ValueError: a flow has no precision to add up."""
-        refuse_flow("precision_weighted")
+        refuse_alone("precision_weighted", self.alone)
 
 
 def reshaped(q: TorchDistributionMixin, shape: tuple[int, ...]) -> TorchDistributionMixin:

@@ -1,13 +1,18 @@
-"""`choose_parents`, `choose_evidence`, `choose_tied`, `faithful_inverse`: the latents and data a latent is given."""
+"""`choose_parents`, `choose_evidence`, `faithful_inverse`, ...: the latents, entries and data a latent is given."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ppl_models.factorization import Factorization
+from ppl_models.factorization.elements import Elements
+from ppl_models.factorization.probing.inspect_model import inspect_model
+from ppl_models.factorization.probing.inspection import Inspection
 from ppl_models.factorization.probing.recover import examine
 from ppl_models.parts.checked import checked, told
 from ppl_models.parts.checks import check_names
+from ppl_models.parts.kinds import AnyProgram
+from ppl_models.programs.laboratory import experiments
 from ppl_models.programs.legible import warn
 
 from .language import Arguments, Model
@@ -211,3 +216,39 @@ def read_off(layout: Layout, order: Sequence[str], parents: Mapping[str, tuple[s
     known = (*layout.evidence_sites, *layout.covariates.values())
     given = [site for site in known if any(site in read for read in data.values())]
     return Factorization({n: (*parents[n], *data[n]) for n in order}, given=tuple(given), letter="q")
+
+
+@checked
+def needed_entries(model: AnyProgram, *args: Any, site: str = "z1") -> tuple[tuple[bool, ...], ...]:
+    """Whether the exact factor of each entry of a latent reads each entry before it: n rows of n.
+
+    It is the faithful inverse of the model by entries, in their order, for `bits.AutoregressiveBits(reads=...)`. A
+    decoder that mixes all entries makes a clique of them, one whose weights have a pattern may leave less.
+
+    Args:
+        model: any model function.
+        args: an example batch, about three rows.
+        site: the latent.
+
+    Raises:
+        ValueError: no such latent, too many entries to look at, or a structure that is not certain.
+
+    Source: Webb et al. 2018, "Faithful inversion of generative models" (arXiv 1712.00287).
+
+    >>> import torch
+    >>> from ppl_models import BitVAE
+    >>> print(needed_entries(BitVAE(event=4, latent=3, hidden=8), torch.eye(4)[:3]))
+    ((False, False, False), (True, False, False), (True, True, False))
+    """
+    with experiments([model], args, {}) as (experiment,):
+        found = inspect_model(experiment)
+        if site not in found.latents:
+            raise ValueError(f"needed_entries: found the site {told(site)}, want one of {', '.join(found.latents)}")
+        # the prior in the place of a guide: only the model is asked about
+        elements = Elements(Inspection(model=found, guide=found.probed, sampled=found.latents))
+        inverse = elements.markov().faithful_inverse().parents
+        doubts = [*found.probed.doubts, *elements.doubts]
+    if doubts:
+        raise ValueError(f"needed_entries: the structure of the model is not certain, as {doubts[0]}")
+    names = [elements.name(element) for element in elements.latents if element[0] == site]
+    return tuple(tuple(other in inverse[name] for other in names) for name in names)

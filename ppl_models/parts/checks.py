@@ -4,7 +4,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from numbers import Integral
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
+
+import numpy as np
 
 from .checked import told
 from .kinds import WRONG, Number
@@ -13,6 +15,7 @@ Structure = Literal["mean-field", "top-down", "bottom-up"]
 Family = Literal["full", "diagonal"]
 STRUCTURES, FAMILIES = get_args(Structure), get_args(Family)
 Criterion = Literal["elbo", "per-step"]
+MOST_BITS = 16  # over whose states sums are taken
 GLANCE = 4096  # values that most often tell that there are more than a few
 
 
@@ -283,3 +286,28 @@ def parents_of(latents: tuple[str, ...], given: Mapping[str, Sequence[str]]) -> 
             raise ValueError(f"{prefix}; drop the repeats")
         parents[site] = tuple(names)
     return parents
+
+
+def refuse_discretized(names: Sequence[str]) -> NoReturn:
+    """Raise ValueError for a program without relaxed bits, which draws its latents from something else."""
+    raise ValueError(
+        f"Discretized: found no relaxed bits (the program draws {', '.join(map(repr, names)) or 'nothing'} from other "
+        "distributions), want some; try a BitVAE, and for its guide family='bits' or 'autoregressive-bits'"
+    )
+
+
+def states_of(bits: int) -> np.ndarray:
+    """All values of so many bits, (2^bits, bits), zeros and ones in the order of binary numbers.
+
+    Raises:
+        ValueError: more than 16 bits.
+
+    >>> states_of(2).tolist()
+    [[0, 0], [0, 1], [1, 0], [1, 1]]
+    """
+    if bits > MOST_BITS:
+        raise ValueError(
+            f"BitVAE: found {bits} bits, want at most {MOST_BITS} for a sum over all states; try "
+            "evaluate(Discretized(model), Discretized(guide), x)"
+        )
+    return np.arange(2**bits)[:, None] >> np.arange(bits)[::-1] & 1

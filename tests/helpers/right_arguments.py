@@ -9,6 +9,7 @@ import torch
 
 SIZES: dict[str, dict[str, Any]] = {
     "VAE": {"event": 4, "latent": 2, "hidden": 4},
+    "BitVAE": {"event": 4, "latent": 2, "hidden": 4},
     "VampVAE": {"event": 4, "latent": 2, "hidden": 4, "components": 3},
     "DRAW": {"event": 4, "steps": 2, "latent": 2, "hidden": 4},
     "DLGM": {"event": 4, "latent": (2, 2), "hidden": 4},

@@ -30,7 +30,7 @@ KEY = jax.random.key(0)
         ({"family": {"z9": "full"}}, "family names the site 'z9', want one of the latents a, b"),
         (
             {"family": None},
-            "found family None, want one of 'diagonal', 'rank-one', 'full', 'flow', 'iaf', 'maf', 'nsf', an object",
+            "found family None, want one of 'diagonal', .*'nsf', 'bits', 'autoregressive-bits', an object",
         ),
         ({"parents": {"a": "b", "b": "a"}}, r"found parents\['a'\] = 'b', want a tuple of names; try \('b',\)"),
         ({"parents": None}, "found parents=None, want one of"),

@@ -20,7 +20,7 @@ from ppl_models.parts.kinds import Number, Whole
 from ppl_models.programs.numpyro import layers
 
 from ...parts import factors
-from ...parts.checks import refuse_flow
+from ...parts.checks import refuse_alone
 from ...parts.latents import Latent
 
 
@@ -119,7 +119,7 @@ class Full:
 class Flow:
     """See `guides.parts.families.Flow`."""
 
-    bound, units, bent = 5.0, "copula", True
+    bound, units, bent, alone = 5.0, "copula", True, "flow"
 
     def __init__(self, bins: Annotated[int, Number(whole=True, least=2)] = 8) -> None:
         self.bins = bins
@@ -145,7 +145,7 @@ class Flow:
 
     def precision_weighted(self, raw: Array, loc: Array, scale: Array) -> Distribution:
         """Raise ValueError: a flow has no precision to add up."""
-        refuse_flow("precision_weighted")
+        refuse_alone("precision_weighted", self.alone)
 
 
 def reshaped(q: Distribution, shape: tuple[int, ...]) -> Distribution:

@@ -7,6 +7,7 @@ one entry after another back. A coupling is the step of two levels.
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import AffineTransform, Transform, constraints
@@ -15,7 +16,7 @@ from torch.nn.functional import linear, silu
 from ..checked import checked
 from ..checks import check_network
 from ..kinds import Count, Number
-from .orders import BIAS, BOUND, Kind, check_contexts, levels_of, masks_of, numbers_of
+from .orders import BIAS, BOUND, Kind, check_contexts, levels_of, masks_of, numbers_of, passes_of, reads_of
 from .splines import MonotonicSpline
 
 
@@ -34,16 +35,17 @@ class MaskedLinear(nn.Linear):
 
 
 class MaskedNet(nn.Module):
-    """Perceptron that gives numbers for each entry of x from the entries of lower levels, and from all of a context.
+    """Perceptron that gives numbers for each entry of x from the entries that it reads, and from all of a context.
 
         h = silu(M x + sum_j C_j c_j + b);   h <- silu(M' h + b'), depth - 1 times;   out = M'' h + b''
 
-    A unit has a degree in 0..L-1: it reads entries of levels below it, and units of degrees up to its own; entry i
-    reads units up to its level. Those of degree 0 read the context alone, which the first entries need. Where there are
-    fewer units than levels an entry misses some of those just before it.
+    A unit has the reading of some entry: it reads those entries, and units that read no others; an entry reads units
+    that read none but what it reads itself. Units of the first entries read the context alone. Where there are fewer
+    units than readings an entry misses some of what it might read.
 
     Args:
-        levels: of each entry, from 0 on; entries of one level do not read each other.
+        reads: the level of each entry, from 0 on, of which it reads all that are lower; or a matrix, (n, n), whether
+            entry i reads entry j.
         outputs: numbers for each entry.
         inputs: width of each context.
         hidden, depth: width and number of hidden layers, at least one.
@@ -54,7 +56,7 @@ class MaskedNet(nn.Module):
 
     def __init__(
         self,
-        levels: Sequence[int],
+        reads: Sequence[int] | np.ndarray,
         outputs: int,
         inputs: Sequence[int] = (),
         hidden: int = 64,
@@ -63,8 +65,8 @@ class MaskedNet(nn.Module):
     ) -> None:
         super().__init__()
         check_network(inputs, outputs, hidden, depth)
-        self.passes, self.outputs = max(levels) + 1, outputs
-        first, inner, last = map(torch.from_numpy, masks_of(levels, hidden, outputs))
+        self.passes, self.outputs = passes_of(reads_of(reads)), outputs
+        first, inner, last = map(torch.from_numpy, masks_of(reads, hidden, outputs))
         self.entries = MaskedLinear(first)
         self.contexts = nn.ModuleList(nn.Linear(n, hidden, bias=False) for n in inputs)
         self.inner = nn.ModuleList(MaskedLinear(inner) for _ in range(depth - 1))

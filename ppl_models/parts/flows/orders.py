@@ -1,4 +1,4 @@
-"""`levels_of`, `masks_of`, `numbers_of`, `contraction`: who reads whom in autoregressive steps, and of what size."""
+"""`levels_of`, `reads_of`, `masks_of`, ...: who reads whom in autoregressive steps, and of what size these are."""
 
 from collections.abc import Sequence
 from math import exp
@@ -21,19 +21,63 @@ def levels_of(size: int, passes: int | None = None) -> list[int]:
     return [i * count // size for i in range(size)]
 
 
-def masks_of(levels: Sequence[int], hidden: int, outputs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def reads_of(reads: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Whether each entry reads each other, (n, n), from levels, of which an entry reads all that are lower.
+
+    A matrix of that shape is taken as it is, if no entry reads itself, by way of others or not.
+
+    >>> reads_of([0, 1, 1]).astype(int).tolist()
+    [[0, 0, 0], [1, 0, 0], [1, 0, 0]]
+
+    Raises:
+        ValueError: another shape, or a circle.
+    """
+    found = np.asarray(reads)
+    found = found < found[:, None] if found.ndim == 1 else found.astype(bool)
+    passes_of(found)
+    return found
+
+
+def passes_of(reads: np.ndarray) -> int:
+    """How many passes set all entries that are drawn after those they read: the entries of a longest path.
+
+    >>> passes_of(np.array([[0, 0, 0], [1, 0, 0], [1, 0, 0]]))
+    2
+
+    Raises:
+        ValueError: entries that are not (n, n), or that read themselves.
+    """
+    if reads.ndim != 2 or len(reads) != reads.shape[-1]:
+        raise ValueError(f"reads: found the shape {reads.shape}, want (n, n), whether each of n entries reads each")
+    known, passes = np.zeros(len(reads), bool), 0
+    while not known.all():
+        ready = ~(reads.astype(bool) & ~known).any(1)
+        if not (ready & ~known).any():
+            raise ValueError("reads: found entries that read themselves, by way of others or not, want an order")
+        known, passes = known | ready, passes + 1
+    return passes
+
+
+def masks_of(reads: Sequence[int] | np.ndarray, hidden: int, outputs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Whether each output reads each input: units of entries, units of units, `outputs` numbers an entry of units.
 
-    A unit has a degree: it reads entries of levels below it, and units of degrees up to its own; an entry reads units
-    up to its level.
+    A unit has the reading of some entry: it reads those entries, and units that read no others; an entry reads units
+    that read none but what it reads itself.
+
+    Args:
+        reads: see `reads_of`.
+        hidden: number of units.
+        outputs: numbers an entry.
 
     >>> first, inner, last = masks_of([0, 1], hidden=2, outputs=1)
     >>> first.tolist(), last.tolist()  # unit 0 reads nothing, unit 1 the first entry
     ([[False, False], [True, False]], [[True, False], [True, True]])
     """
-    entries, units = np.array(levels), np.arange(hidden) * (max(levels) + 1) // hidden
-    last = (units <= entries[:, None]).repeat(outputs, 0)
-    return entries < units[:, None], units <= units[:, None], last
+    rows = reads_of(reads)
+    kinds = sorted({tuple(map(bool, row)) for row in rows}, key=lambda row: (sum(row), row))
+    units = np.array(kinds)[np.arange(hidden) * len(kinds) // hidden]
+    inner, last = (~(units[None] & ~each[:, None]).any(-1) for each in (units, rows))
+    return units, inner, last.repeat(outputs, 0)
 
 
 def numbers_of(kind: Kind, bins: int) -> int:

@@ -15,7 +15,17 @@ from numpyro.distributions.util import array_equiv
 
 from ppl_models.parts.checked import checked
 from ppl_models.parts.checks import check_network
-from ppl_models.parts.flows.orders import BIAS, BOUND, Kind, check_contexts, levels_of, masks_of, numbers_of
+from ppl_models.parts.flows.orders import (
+    BIAS,
+    BOUND,
+    Kind,
+    check_contexts,
+    levels_of,
+    masks_of,
+    numbers_of,
+    passes_of,
+    reads_of,
+)
 from ppl_models.parts.kinds import Count, Number
 
 from ..nets.layers import Linear
@@ -51,7 +61,7 @@ class MaskedNet(eqx.Module):
 
     def __init__(
         self,
-        levels: Sequence[int],
+        reads: Sequence[int] | np.ndarray,
         outputs: int,
         inputs: Sequence[int] = (),
         hidden: int = 64,
@@ -61,9 +71,9 @@ class MaskedNet(eqx.Module):
         key: Array,
     ) -> None:
         check_network(inputs, outputs, hidden, depth)
-        self.passes, self.outputs = max(levels) + 1, outputs
+        self.passes, self.outputs = passes_of(reads_of(reads)), outputs
         keys = iter(jax.random.split(key, len(inputs) + depth + 1))
-        first, inner, last = masks_of(levels, hidden, outputs)
+        first, inner, last = masks_of(reads, hidden, outputs)
         self.entries = MaskedLinear(first, key=next(keys))
         self.contexts = tuple(Linear(n, hidden, bias=False, key=next(keys)) for n in inputs)
         self.inner = tuple(MaskedLinear(inner, key=next(keys)) for _ in range(depth - 1))
