@@ -13,6 +13,7 @@ from .layout import Layout
 
 Top = Literal["estimate", "product"]
 Bases = Literal["own", "prior"]
+TEMPERATURE = 2 / 3  # of relaxed bits
 MERGED = ""  # where a state that factors hand on is kept, among features by latent: no site has this name
 ENCODERS = ("separate", "shared", "bottom-up", "conv", "pyramid", "linear")
 

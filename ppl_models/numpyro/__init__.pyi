@@ -1,5 +1,6 @@
 import ppl_models.inference.numpyro as _tools
 
+from .bit_vae import BitVAE as BitVAE
 from .biva import BIVA as BIVA
 from .dlgm import DLGM as DLGM
 from .draw import DRAW as DRAW

@@ -1,6 +1,6 @@
 """`RelaxedBits`, `DependentBits`: logits of relaxed bits; `Discretized`: a program with the bits themselves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from math import log
 from typing import Any
@@ -12,13 +12,14 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
+from .checked import checked
 from .checks import refuse_discretized
 from .flows.autoregressive import MaskedNet
-from .program import Program
+from .kinds import AnyProgram
 
 LOGIT = 1e3  # of a bit itself: the sigmoid of +-LOGIT is exactly 1 or 0
 
@@ -183,7 +184,8 @@ def _log_prob(y: Tensor, logits: Tensor, temperature: float) -> Tensor:
     return logsigmoid(torch.where(y > 0, logits, -logits))
 
 
-class Discretized(Program):
+@checked
+class Discretized(nn.Module):
     """A program in which relaxed bits are the bits themselves, with the same logits and the same weights.
 
         b ~ Bernoulli(sigmoid(a))      in place of      sigmoid(y),  y = (a + logistic noise) / t
@@ -193,13 +195,13 @@ class Discretized(Program):
     logits of bits, +-1000. Only draws of `RelaxedBits` and `DependentBits` are changed, alone or `to_event`.
 
     Args:
-        program: a model or a guide.
+        program: a model or a guide. Its parameters are its own still.
 
     Raises:
         ValueError: in a run, no relaxed bits.
     """
 
-    def __init__(self, program: Callable) -> None:
+    def __init__(self, program: AnyProgram) -> None:
         super().__init__()
         self.program = program
 

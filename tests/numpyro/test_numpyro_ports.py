@@ -33,7 +33,7 @@ OFTEN = (
     *(("hierarchical-vae", "ladder"), ("sere-vae", "self-reflective"), ("infusion", "infused")),
     *(("biva", "bidirectional"), ("matnet", "merging")),
 )
-PARTS = ("bijectors", "composite", "distributions", "likelihoods", "pixels", "vamp")
+PARTS = ("bijectors", "bits", "composite", "distributions", "likelihoods", "pixels", "vamp")
 NETS = tuple(f"nets.{name}" for name in ("attention", "convolutions", "ladder", "perceptrons", "pixelcnn", "recurrent"))
 FLOWS = ("flows.autoregressive", "flows.densities", "flows.images", "flows.priors", "flows.raster")
 
@@ -172,6 +172,7 @@ def test_states_that_are_maps_are_those_of_torch(wide, monkeypatch, model, guide
 GUIDES_OF_FLOWS = [guide for guide in GUIDE_SIZES if guide != "infused"]
 FAMILIES = ("iaf:hidden=6,context=3,depth=2", "maf:hidden=6,context=3", "nsf:hidden=6,context=3,steps=1")
 PRIORS = ("maf:hidden=6,steps=2", "maf-mean:hidden=6,steps=2,depth=2", "nsf:hidden=6,steps=2,passes=2,bins=3")
+BITS = ("bits", "autoregressive-bits:hidden=6,context=3,depth=2")
 IN_FLOWS = [  # (model, its options, guide, family)
     *(("sere-vae", {}, guide, family) for guide in GUIDES_OF_FLOWS for family in FAMILIES),
     *((model, {"prior": word}, "mean-field", None) for model in ("vae", "pixel-vae") for word in PRIORS),
@@ -184,6 +185,7 @@ IN_FLOWS = [  # (model, its options, guide, family)
     ),
     *(("sere-vae", {"prior": "vamp"}, "self-reflective", family) for family in ("diagonal", FAMILIES[0])),
     ("sere-vae", {"prior": "vamp"}, "bottom-up", "diagonal"),
+    *(("bit-vae", {}, guide, family) for guide in GUIDES_OF_FLOWS if guide != "ladder" for family in BITS),
 ]
 FLOWS_OFTEN = (
     ("sere-vae", {}, "faithful", FAMILIES[1]),
@@ -191,6 +193,7 @@ FLOWS_OFTEN = (
     ("sere-vae", {"bijection": "spline", "prior": "standard"}, "self-reflective", "diagonal"),
     ("sere-vae", {"bijection": "identity", "prior": "standard"}, "self-reflective", "diagonal"),
     ("sere-vae", {"prior": "vamp"}, "self-reflective", "diagonal"),
+    *(("bit-vae", {}, "mean-field", family) for family in BITS),
 )
 
 

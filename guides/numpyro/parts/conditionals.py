@@ -41,6 +41,7 @@ from ...parts.parents import (
 )
 from ...parts.starts import OLD_WIDTH, Beginning, Start, blocks_of, split
 from ...parts.states import Discrete, check_states
+from .bits import AutoregressiveBits, Bits, Masked
 from .encoders import BottomUpChain, Pyramids, Separate, Shared, encoder as evidence_network
 from .families import Diagonal, Flow, Full, RankOne, gaussian_base, on_support, reshaped
 from .flows import Autoregressive, Steps
@@ -56,6 +57,8 @@ FAMILIES: dict[str, Family | Weighted] = {
     "iaf": Autoregressive("gate"),
     "maf": Autoregressive("affine", backward=True),
     "nsf": Autoregressive("spline"),
+    "bits": Bits(),
+    "autoregressive-bits": AutoregressiveBits(),
 }
 
 
@@ -67,7 +70,7 @@ class Conditionals(eqx.Module):
     """
 
     encoders: tuple[Separate | Shared | BottomUpChain | Pyramids, ...]
-    children: dict[str, Net | Steps | Units | Base]
+    children: dict[str, Net | Steps | Masked | Units | Base]
     layout: Layout = eqx.field(static=True)
     parents: Table = eqx.field(static=True)
     plan: Table = eqx.field(static=True)

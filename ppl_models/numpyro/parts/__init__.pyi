@@ -1,4 +1,5 @@
 from .bijectors import ConditionalRankOneAffine as ConditionalRankOneAffine, RankOneAffine as RankOneAffine
+from .bits import DependentBits as DependentBits, Discretized as Discretized, RelaxedBits as RelaxedBits
 from .composite import Composite as Composite
 from .distributions import DiscretizedLogistic as DiscretizedLogistic, RankOneNormal as RankOneNormal
 from .likelihoods import (
