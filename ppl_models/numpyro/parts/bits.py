@@ -87,7 +87,7 @@ class DependentBits(dist.Distribution):
     """Port of `ppl_models.parts.DependentBits`: relaxed bits of which each reads others."""
 
     arg_constraints = {"logits": constraints.real_vector}
-    pytree_data_fields = ("net", "context")
+    pytree_data_fields = ("logits", "net", "context")  # to name some is to name all
     pytree_aux_fields = ("temperature",)
 
     def __init__(
@@ -171,7 +171,8 @@ class Discretized(eqx.Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program."""
-        with _Hard() as handler:
+        handler = _Hard()
+        with handler:
             found = self.program(*args, **kwargs)
         if not handler.count:
             refuse_discretized(handler.others)

@@ -26,6 +26,7 @@ EXPERIMENTS = {
     "discrete": "discrete",
     "information-preference": "preference",
     "semi-supervised": "semi_supervised",
+    "relaxed-bits": "relaxed_bits",
     "sequential": "sequential",
     "two-stage": "two_stage",
 }
