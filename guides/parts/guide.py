@@ -1,8 +1,9 @@
 """`TopDownGuide`, in the model's order, and `OrderedGuide`, in one of its own: what all guides are built on."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from typing import Any, cast
 
 import pyro
@@ -40,6 +41,36 @@ def example_of(guide: str, model: Callable, args: Sequence[Any]) -> tuple[Any, .
     """An example as the arguments of a model, arrays and data frames as tensors where the model is."""
     asks = f"guide {guide}"
     return as_tensors(spread(args, model, asks), asks, model, place_of(model, ()).get("device"))
+
+
+class Once:
+    """What a guide has encoded, kept from call to call inside of this context, and nowhere else."""
+
+    def __init__(self) -> None:
+        self._inside, self._kept = False, None
+
+    def __enter__(self) -> "Once":
+        self._inside, self._kept = True, None
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._inside, self._kept = False, None
+
+    @property
+    def features(self) -> dict[str, Tensor]:
+        """What was encoded, by latent; nothing before the first call."""
+        return {} if self._kept is None else self._kept[0]
+
+    def encoded(self, read: Callable[[], Any], encode: Callable[[Any], dict[str, Tensor]]) -> Any:
+        """(the encoded evidence, subsamples, sizes of plates) of what is read; see `Layout.evidence`."""
+        if self._kept is None:
+            evidence, subsamples, sizes = read()
+            found = encode(evidence), subsamples, sizes
+            if not self._inside:
+                return found
+            self._kept = found
+        encoded, *others = self._kept
+        return dict(encoded), *others  # a guide may change its own as it goes on
 
 
 class TopDownGuide(GuideMessenger, Program, ABC):
@@ -80,6 +111,7 @@ class TopDownGuide(GuideMessenger, Program, ABC):
         self._encoded: dict[str, Tensor] | None = None
         self._subsamples: dict[str, tuple[Tensor, int]] = {}
         self._given: list[Evidence] | None = None
+        self._once = Once()
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample the latents given the model's arguments: {site: value}."""
@@ -101,9 +133,13 @@ class TopDownGuide(GuideMessenger, Program, ABC):
     def _encode(self) -> dict[str, Tensor]:
         if self._encoded is None:  # else at the first latent: by then the model itself has looked at its data
             args, kwargs = self.args_kwargs
-            evidence, self._subsamples, _ = self.layout.evidence(self.model, args, kwargs, True, self._given)
-            self._encoded = self.factors.encode(evidence)
+            read = partial(self.layout.evidence, self.model, args, kwargs, True, self._given)
+            self._encoded, self._subsamples, _ = self._once.encoded(read, self.factors.encode)
         return self._encoded
+
+    def reading_once(self) -> AbstractContextManager["Once"]:
+        """Inside, all calls are of the same data, which are read and encoded once (`Once`)."""
+        return self._once
 
     def raw(self, name: str) -> Tensor:
         """The numbers that the network of `name` gives for this run's evidence and upstream values."""
@@ -186,7 +222,7 @@ class OrderedGuide(Program, ABC):
         options = {"unplated": True, "all_global": classical, "joint": True}
         args = example_of(type(self).__name__, model, args)
         self.layout = inspect_model(PYRO, type(self).__name__, model, args, **options)
-        self.place = place_of(model, args)
+        self.place, self._once = place_of(model, args), Once()
         check_unaltered(self.layout)
 
     @property
@@ -194,13 +230,20 @@ class OrderedGuide(Program, ABC):
         """The model that it was built for."""
         return self._model[0]
 
+    def reading_once(self) -> AbstractContextManager["Once"]:
+        """Inside, all calls are of the same data, which are read and encoded once (`Once`)."""
+        return self._once
+
+    def _read(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        found = self.layout.evidence(self.model, args, kwargs)
+        if torch.distributions.Distribution._validate_args:
+            check_finite(self.layout, all(torch.isfinite(tensor).all() for tensor in found[0].values()))
+        return found
+
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample the latents given the model's arguments: {site: value}."""
-        evidence, subsamples, sizes = self.layout.evidence(self.model, args, kwargs)
-        if torch.distributions.Distribution._validate_args:
-            check_finite(self.layout, all(torch.isfinite(tensor).all() for tensor in evidence.values()))
+        encoded, subsamples, sizes = self._once.encoded(partial(self._read, args, kwargs), self.factors.encode)
         plates: dict[str, pyro.plate] = {}
-        encoded = self.factors.encode(evidence)
         values: dict[str, Tensor] = {}
         for name in self.order:
             with ExitStack() as stack:

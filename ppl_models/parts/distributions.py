@@ -114,8 +114,12 @@ class RankOneNormal(TorchDistribution):
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 (torch's own signature)
         """Reparametrized draws, (*sample_shape, *batch, n)."""
-        e = torch.randn(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
-        e = e * self.diagonal.rsqrt()
+        shape = self._extended_shape(sample_shape)
+        return self.of_noise(torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device))
+
+    def of_noise(self, noise: Tensor) -> Tensor:
+        """loc + R e of the noise e, (*sample_shape, *batch, n) both."""
+        e = noise * self.diagonal.rsqrt()
         along = self._weight.unsqueeze(-1) * (self.vector * e).sum(-1, keepdim=True)
         return self.loc + e - along * self.vector / self.diagonal
 

@@ -1,0 +1,11 @@
+"""Base-noise coordinates: a guide's draw as a function of Gaussian noise, and chains of Hamiltonian steps in them."""
+
+from .hamiltonian import (
+    FIRST_STEP as FIRST_STEP,
+    KEPT as KEPT,
+    Chain as Chain,
+    Moved as Moved,
+    defaults as defaults,
+    leapfrog as leapfrog,
+)
+from .structure import refused as refused, structure_of as structure_of
