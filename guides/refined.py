@@ -89,7 +89,9 @@ class Refined(Program):
         self.guide, self.steps, self.method, self.momentum = guide, steps, method, momentum
         own = getattr(poutine.unwrap(guide), "model", None) if model is None else model
         if own is None:
-            refused(f"a guide ({type(guide).__name__}) that does not know its model", "both", "Refined(guide, model=model)")
+            refused(
+                f"a guide ({type(guide).__name__}) that does not know its model", "both", "Refined(guide, model=model)"
+            )
         self._model = (own,)  # in a tuple: its parameters are not the guide's
         place = _place(guide)
         self.size = nn.Parameter(torch.full((steps,), log(FIRST_STEP / (1 - FIRST_STEP)), **place))
@@ -153,8 +155,9 @@ def _reads(guide: Any) -> dict[str, tuple[int, int]]:
             refused(f"the latent {name!r} in the plate {plate!r}, which holds no data, for 'hvi'", "none", "'dais'")
         known = isinstance(guide.factors, Conditionals) and name in guide.factors.plan
         read = known and guide.layout.key(name) is not None
-        found[name] = prod(latent.copies) * prod(latent.facts.unconstrained_shape), (
-            guide.factors.plan[name].inputs[0] if read else 0
+        found[name] = (
+            prod(latent.copies) * prod(latent.facts.unconstrained_shape),
+            (guide.factors.plan[name].inputs[0] if read else 0),
         )
     return found
 

@@ -9,6 +9,7 @@ import networkx as nx
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyGuide, AnyProgram
 from ppl_models.programs.laboratory import experiments
+from ppl_models.programs.noise import structure_notes, structure_of
 
 from .bases import shared_bases
 from .elements import Elements
@@ -70,7 +71,7 @@ def compare(
 
     Args:
         model, guide: Pyro or NumPyro programs with the same latent sites; the guide's order is the order it draws in;
-            None for the guide of a model without latents.
+            None for the guide of a model without latents. A refined guide is judged as the one that it refines.
         args, kwargs: of both, the data among them.
         level: "site", or "element" for the entries of each site (one datum; small sites): the data of a model without
             latents are told entry by entry, each given at most those before it that are shown.
@@ -85,9 +86,10 @@ def compare(
 
     Source: Webb et al. 2018 (arXiv 1712.00287); Lauritzen et al. 1990.
     """
-    with experiments([model, guide], args, kwargs) as (p, q):
+    with experiments([model, structure_of(guide)], args, kwargs) as (p, q):
         inspection = inspect_pair(p, q, jitter)
-        return by_element(inspection) if level == "element" else by_site(inspection)
+        report = by_element(inspection) if level == "element" else by_site(inspection)
+        return replace(report, notes=(*structure_notes(guide), *report.notes))
 
 
 class _View(NamedTuple):

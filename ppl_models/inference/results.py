@@ -95,6 +95,7 @@ class Evaluation:
         n: number of data.
         notes: what one should know of these numbers.
         nlls: that of each datum, (n,), in the order of the data; None where all data count as one.
+        refined: Hamiltonian steps that were added to the guide's draws for this evaluation alone.
 
     Two evaluations of the same data have a difference, `this - other`.
     """
@@ -108,6 +109,7 @@ class Evaluation:
     n: int
     notes: list[str] = field(default_factory=list)
     nlls: np.ndarray | None = field(default=None, repr=False, compare=False)
+    refined: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """All of it but `nlls`, ready for JSON."""

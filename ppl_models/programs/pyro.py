@@ -176,7 +176,7 @@ def mask_of(node: Node) -> Tensor | bool | None:
     It broadcasts to the value. Beneath transforms an event counts where all of its entries do.
     """
     fn, found = node["fn"], None
-    for kept, events, above in [Mask(node["mask"], 0, 0), *layers(fn).masks]:
+    for kept, events, above in [Mask(node["mask"], 0, 0), *layers(getattr(fn, "masks_of", fn)).masks]:
         if kept is False:
             return False
         if kept is None or kept is True:

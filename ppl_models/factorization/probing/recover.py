@@ -11,6 +11,7 @@ from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyProgram
 from ppl_models.programs.laboratory import Experiment, Leaves, ProgramRun, SiteRecord, experiments
 from ppl_models.programs.legible import warn
+from ppl_models.programs.noise import structure_of
 from ppl_models.programs.record import Site
 
 from ..graph import Factorization
@@ -61,6 +62,7 @@ def factorization(program: AnyProgram, *args: Any, **kwargs: Any) -> Factorizati
 
 def examine(program: Callable, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Factorization, tuple[str, ...]]:
     """The factorization of a program, and why it may not be certain."""
+    program = structure_of(program)
     model = getattr(program, "model", None)
     if callable(model) and _is_guide(program, args, kwargs):
         with experiments([model, program], args, kwargs) as (p, q):

@@ -8,4 +8,11 @@ from .hamiltonian import (
     defaults as defaults,
     leapfrog as leapfrog,
 )
-from .structure import refused as refused, structure_of as structure_of
+from .structure import (
+    check_shared as check_shared,
+    check_unrefined as check_unrefined,
+    going_notes as going_notes,
+    refused as refused,
+    structure_notes as structure_notes,
+    structure_of as structure_of,
+)

@@ -47,18 +47,18 @@ class Chain:
     """Steps from a draw of a guide towards the posterior, in the coordinates e of the guide's Gaussian noise.
 
         f_b(e) = N(e; 0, I) w(e)^b,      w(e) = p(x, z(e)) / q(z(e) | x)
-        for k = 1 ... K:      (e, v^) = leapfrog(e, v, h_k, d log f_{b_k}),      log w += log r_k(v^ | e) - log N(v; 0, I)
+        for k = 1 ... K:      (e, v^) = leapfrog(e, v, h_k, d log f_{b_k}),      log w += log r_k(v^ | e) - log N(v)
                               v = c v^ + sqrt(1 - c^2) u,      u ~ N(0, I)
 
-    Any sizes, powers, c and normalized r give E[w] = p(x) in the end, and so does any force: slopes d log w / d e are cut
-    off at `STEEPEST`, so that a draw of a guide that knows nothing yet is not thrown out of the world. `reverse` None
-    is r = N(0, I).
+    Any sizes, powers, c and normalized r give E[w] = p(x) in the end, and so does any force: slopes d log w / d e are
+    cut off at `STEEPEST`, so that a draw of a guide that knows nothing yet is not thrown out of the world. `reverse`
+    None is r = N(0, I).
 
     Attributes:
         sizes: h_k, one for each step.
         powers: b_k, likewise; the last is 1.
         kept: c, which must be 0 where there is a `reverse`.
-        reverse: (k, e, v) -> site -> log r_k(v | e), entry by entry, less the -log(2 pi) / 2 that every density here has.
+        reverse: (k, e, v) -> site -> log r_k(v | e), entry by entry, less the constant that every density here has.
     """
 
     sizes: Sequence[Array | float]

@@ -4,7 +4,7 @@ Of every latent that a guide draws, the noise is the standard normal one inside 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from math import prod
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from torch import Size, Tensor
 
 from ..pairs import DENSE
 from ..pyro import is_point, layers, nodes_of, unwrapped
-from .hamiltonian import Chain, Moved
+from .hamiltonian import Chain, Moved, defaults
 from .structure import refused
 
 FAMILIES = "a Gaussian, pushed through bijections or not"
@@ -80,6 +80,7 @@ class RefinedDraw(dist.TorchDistribution):
 
     def __init__(self, fn: Any, value: Tensor, change: Tensor) -> None:
         self.fn, self.value, self.change = fn, value, change
+        self.masks_of = fn  # `programs.pyro.mask_of`
         shape = torch.broadcast_shapes(fn.batch_shape, change.shape)
         super().__init__(shape, fn.event_shape, validate_args=False)
 
@@ -190,6 +191,23 @@ class Noised(Messenger):
         loc = getattr(base, "joint", base)
         loc = layers(loc).base.loc
         return torch.zeros(shape, dtype=loc.dtype, device=loc.device)
+
+
+class Going:
+    """A guide whose draws go on by a chain in which nothing is learned, for an evaluation.
+
+    Args:
+        model, guide: the pair.
+        steps: of the chain.
+    """
+
+    def __init__(self, model: Callable, guide: Callable, steps: int) -> None:
+        self.model, self.refines, self.chain = model, guide, defaults(steps)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Sample the latents given the model's arguments: {site: value}."""
+        with getattr(self.refines, "reading_once", nullcontext)():
+            return refined(self.model, self.refines, args, kwargs, self.chain)
 
 
 class _Ended(BaseException):

@@ -4,7 +4,10 @@ A guide that refines another one (it has that in its attribute `refines`) draws 
 draws of the other, moved. Who conditions on whom is told by the other.
 """
 
+from collections.abc import Collection
 from typing import Any, NoReturn
+
+from ppl_models.parts.kinds import no_guide
 
 
 def structure_of(guide: Any) -> Any:
@@ -16,3 +19,42 @@ def structure_of(guide: Any) -> Any:
 def refused(found: str, want: str, instead: str, asks: str = "guide Refined") -> NoReturn:
     """Raise ValueError for what cannot be refined."""
     raise ValueError(f"{asks}: found {found}, want {want}; try {instead}")
+
+
+def structure_notes(guide: Any) -> tuple[str, ...]:
+    """A line on a verdict about the guide that a refined one starts from."""
+    return () if structure_of(guide) is guide else ("refined: structure of the base",)
+
+
+def check_unrefined(asks: str, guide: Any) -> Any:
+    """The guide; ValueError for one that is refined already, or is none."""
+    if structure_of(guide) is not guide:
+        refused("steps for a guide that takes some already", "a guide without", "refine=0", asks)
+    if guide is no_guide:
+        refused("steps for a model without latents", "latents to move", "refine=0", asks)
+    return guide
+
+
+def going_notes(steps: int) -> list[str]:
+    """A line on an evaluation whose draws went on by so many steps."""
+    told = f"refined: {steps} Hamiltonian steps after each draw of the guide, with nothing learned, at evaluation only"
+    return [told] if steps else []
+
+
+def check_shared(asks: str, guide: Any, shared: Collection[str], rows: int, size: int) -> None:
+    """Raise ValueError for a refined guide of latents that all data share, of which a batch is seen at a time.
+
+    Args:
+        asks: the function that asks.
+        guide: the guide.
+        shared: the latents outside of the plate of the data.
+        rows, size: of a batch, and of all the data.
+    """
+    if structure_of(guide) is not guide and shared and rows < size:
+        found = f"a refined guide of {', '.join(map(repr, sorted(shared)))}, which all {size} data share, in batches"
+        refused(
+            f"{found} of {rows}",
+            "all data in every step: steps that follow a batch bound nothing",
+            f"batch_size={size}",
+            asks,
+        )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from math import isfinite, log
 from typing import Any, Literal
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor
 
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Seed
+from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Seed, Whole
 from ppl_models.programs.doubts import mismatches, weighed
+from ppl_models.programs.noise import check_unrefined, going_notes
+from ppl_models.programs.noise.pyro import Going
 from ppl_models.programs.pyro import run, support_of
 from ppl_models.programs.record import Run
 from ppl_models.programs.state.torch import modules_of
@@ -41,6 +44,7 @@ def evaluate(
     rows: Count = 20_000,
     vectorize: Literal["auto"] | bool = "auto",
     analytic: bool = True,
+    refine: Whole = 0,
     seed: Seed | None = 0,
     progress: bool = True,
 ) -> Evaluation:
@@ -65,6 +69,9 @@ def evaluate(
         vectorize: run particles in one pass. "auto" does so if a pass of a few particles gives the numbers of the same
             draws taken one by one; else particles run one at a time and a note says why.
         analytic: take divergences in closed form where there is one, or sample all. The nll is sampled in any case.
+        refine: so many Hamiltonian steps go on from the guide's draws towards the posterior, in the guide's own noise,
+            with nothing learned (`guides.Refined` learns them): still bounds, and tighter ones where the guide is poor.
+            Each costs a gradient of the pair.
         seed: of the draws; the global generator is as before afterwards. None continues the global generator.
         progress: show a bar.
 
@@ -82,7 +89,10 @@ def evaluate(
         if seed is not None:
             torch.manual_seed(seed)
         device = places[0] if places else None
-        return _evaluate(model, guide, data, particles, rows, vectorize, analytic, progress, device)
+        if refine:
+            guide = Going(model, check_unrefined("evaluate", guide), refine)
+        found = _evaluate(model, guide, data, particles, rows, vectorize, analytic, progress, device)
+        return replace(found, refined=refine, notes=[*found.notes, *going_notes(refine)])
 
 
 def _evaluate(

@@ -8,6 +8,7 @@ import torch
 from pyro.poutine import Trace
 from torch import Tensor
 
+from ppl_models.programs.noise import structure_of
 from ppl_models.programs.pyro import PARTICLES, nodes_of
 
 from .expectation import Expectation
@@ -31,7 +32,7 @@ def vectorizes(
     A program that is right with one particle can be silently wrong with many: a reduction over dim 0, a reshape to a
     fixed size. So a draw that was made alone is put among those of a vectorized pass, and every term compared. It is
     neither the first nor the last one there, nor in the middle, so that it is told from any that a program may take for
-    all.
+    all. Of a refined guide the one that it refines is tried, whose runs are all that its own are made of.
 
     Args:
         model, guide, args: the pair and a small batch.
@@ -42,6 +43,10 @@ def vectorizes(
         inner: whether the particles share the latent that is drawn first (`Inner`).
     """
     rows = len(args[0]) if args and isinstance(args[0], Tensor) else 0
+    if (base := structure_of(guide)) is not guide:
+        if inner:
+            return "a refined guide moves all latents of a draw together"
+        guide, single = base, None
     particles, k = 5 if rows == 4 else 4, 1  # not the batch size: a mix-up of the two dims must not look right
     dim = -1 - nesting
     try:

@@ -10,6 +10,7 @@ from pyro.infer.autoguide import AutoGuide
 from pyro.poutine import Trace
 from torch import Tensor, nn
 
+from ppl_models.programs.noise import structure_of
 from ppl_models.programs.pairs import Pair, check_whole, refuse_unsized
 from ppl_models.programs.plates import subsampled
 from ppl_models.programs.pyro import UNSIZED, frame_of, kind_of, nodes_of, read, run
@@ -52,6 +53,8 @@ def fewer(
     """
     n = len(args[0])
     count = min(FEW, n - 1)
+    if (base := structure_of(guide)) is not guide:  # whose runs are all that those of a refined guide are made of
+        guide, whole = base, traces(model, base, args, {}, sums)[:2]
     few, drawn = tuple(arg[-count:] for arg in args), {}
     try:
         for name, node in nodes_of(whole[1], "latent").items():

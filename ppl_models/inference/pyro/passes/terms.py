@@ -19,6 +19,7 @@ from torch import Tensor
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Whole
 from ppl_models.programs.arguments import refuse_call
+from ppl_models.programs.noise import structure_of
 from ppl_models.programs.pairs import DENSE, check_order, check_sites, refuse_model
 from ppl_models.programs.plates import data_plate
 from ppl_models.programs.pyro import PARTICLES, frame_of, mask_of, nodes_of, outside, read
@@ -124,7 +125,8 @@ def run_pair(
     bare = poutine.unwrap(guide)
     messenger = isinstance(bare, GuideMessenger)
     # the `model` of an autoguide may be hidden in a poutine.block, that of another module may be anything
-    own = getattr(bare, "model", None) if messenger or hasattr(bare, "layout") else None
+    knows = messenger or hasattr(bare, "layout") or structure_of(bare) is not bare
+    own = getattr(bare, "model", None) if knows else None
     if own is not None and own != model:  # methods and functions compare by identity, too
         refuse_model(bare, own, model)
     all_states = nullcontext() if states is None else AllStates(states)

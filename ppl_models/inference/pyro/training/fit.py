@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyGuide, AnyProgram, Place, Whole
 from ppl_models.programs.doubts import mismatches
+from ppl_models.programs.noise import check_shared
 from ppl_models.programs.pyro import run as run_program
 from ppl_models.programs.state.torch import modules_of
 
@@ -127,6 +128,7 @@ def fit(
             draws = {"particles": config.particles, "inner": inner_draws(config.objective)}
             info = pair_info("fit", model, guide, example, **draws, paired=ours, reparametrized=ours)
             of_pair, saved = info.how, kept(model, guide, info.params, info.ran)
+            check_shared("fit", guide, info.pair.shared & {*info.pair.model.latents}, len(example[0]), data.size)
             passed, sites = info.ran.called, factorization_of(info.pair)
             told, shared = info.pair.kl if ours else (), info.pair.shared
             with forked(example):

@@ -10,6 +10,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from ppl_models.programs.noise import structure_of
 from ppl_models.programs.pyro import frame_of, kind_of
 from ppl_models.programs.state.torch import ProgramSnapshot, modules_of, seed_generators
 
@@ -34,7 +35,7 @@ def found_start(
         device: of the guide.
     """
     # a function, a partial or a handler may stand between `fit` and the guide
-    found_in = [m.factors for m in modules_of(guide) if hasattr(getattr(m, "factors", None), "beginning")]
+    found_in = [m.factors for m in modules_of(structure_of(guide)) if hasattr(getattr(m, "factors", None), "beginning")]
     wanted: Beginning | None = found_in[0].beginning() if len(found_in) == 1 else None
     if wanted is None:
         return []
