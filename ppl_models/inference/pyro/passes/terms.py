@@ -125,8 +125,9 @@ def run_pair(
     bare = poutine.unwrap(guide)
     messenger = isinstance(bare, GuideMessenger)
     # the `model` of an autoguide may be hidden in a poutine.block, that of another module may be anything
-    knows = messenger or hasattr(bare, "layout") or structure_of(bare) is not bare
-    own = getattr(bare, "model", None) if knows else None
+    knowing = structure_of(bare)
+    known = isinstance(knowing, GuideMessenger) or hasattr(knowing, "layout")
+    own = getattr(knowing, "model", None) if known else None
     if own is not None and own != model:  # methods and functions compare by identity, too
         refuse_model(bare, own, model)
     all_states = nullcontext() if states is None else AllStates(states)
