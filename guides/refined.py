@@ -1,8 +1,8 @@
 """`Refined`: any guide, whose draws go on by Hamiltonian steps towards the posterior."""
 
 from collections.abc import Callable, Mapping
-from math import log, prod
-from typing import Annotated, Any, Literal
+from math import log
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pyro import poutine
@@ -18,6 +18,7 @@ from ppl_models.programs.noise.pyro import refined
 from .parts.conditionals import Conditionals
 from .parts.factors import network_of
 from .parts.guide import Once, OrderedGuide, TopDownGuide
+from .parts.refinement import reads
 
 
 class Refined(Program):
@@ -97,7 +98,9 @@ class Refined(Program):
         self.size = nn.Parameter(torch.full((steps,), log(FIRST_STEP / (1 - FIRST_STEP)), **place))
         self.power = nn.Parameter(torch.zeros(steps, **place)) if method == "dais" else None
         self.reverse = nn.ModuleDict()
-        for name, (entries, width) in _reads(guide).items() if method == "hvi" and steps else ():
+        known = isinstance(guide, TopDownGuide | OrderedGuide)
+        sizes = reads(guide, known, Conditionals) if method == "hvi" and steps else {}
+        for name, (entries, width) in sizes.items():
             net = Net((entries, *([width] if width else []), steps), 2 * entries, hidden, gain=0.1)
             self.reverse[network_of(name)] = net.to(**place)
 
@@ -132,7 +135,7 @@ class Refined(Program):
         def log_r(k: int, noise: Mapping[str, Tensor], momentum: Mapping[str, Tensor]) -> dict[str, Tensor]:
             found = {}
             for name, e in noise.items():
-                net, dims = self.reverse[network_of(name)], events[name]
+                net, dims = cast(Net, self.reverse[network_of(name)]), events[name]
                 read = [e.flatten(-dims) if dims else e.unsqueeze(-1)]
                 read += [features[name]] if len(net.first) == 3 else []
                 numbers = net(*read, torch.eye(self.steps, dtype=e.dtype, device=e.device)[k])
@@ -142,24 +145,6 @@ class Refined(Program):
             return found
 
         return Chain(sizes, [1.0] * self.steps, 0.0, log_r)
-
-
-def _reads(guide: Any) -> dict[str, tuple[int, int]]:
-    """Latent -> entries of its noise, and how many numbers the guide has encoded for it."""
-    if not isinstance(guide, TopDownGuide | OrderedGuide):
-        refused(f"a {type(guide).__name__} for 'hvi'", "a guide of this library, which tells what it reads", "'dais'")
-    found = {}
-    for name, latent in guide.layout.latents.items():
-        if latent.private_plates and not latent.joint_over_plates:
-            plate = latent.private_plates[0].name
-            refused(f"the latent {name!r} in the plate {plate!r}, which holds no data, for 'hvi'", "none", "'dais'")
-        known = isinstance(guide.factors, Conditionals) and name in guide.factors.plan
-        read = known and guide.layout.key(name) is not None
-        found[name] = (
-            prod(latent.copies) * prod(latent.facts.unconstrained_shape),
-            (guide.factors.plan[name].inputs[0] if read else 0),
-        )
-    return found
 
 
 def _place(guide: Any) -> dict[str, Any]:

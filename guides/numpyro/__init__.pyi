@@ -8,4 +8,5 @@ from .merging import Merging as Merging
 from .parts.conditionals import Conditionals as Conditionals, choose_parents as choose_parents
 from .parts.guide import OrderedGuide as OrderedGuide, TopDownGuide as TopDownGuide
 from .recurrent import Recurrent as Recurrent
+from .refined import Refined as Refined
 from .self_reflective import SelfReflective as SelfReflective

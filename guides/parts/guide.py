@@ -234,7 +234,7 @@ class OrderedGuide(Program, ABC):
         """Inside, all calls are of the same data, which are read and encoded once (`Once`)."""
         return self._once
 
-    def _read(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def _read(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         found = self.layout.evidence(self.model, args, kwargs)
         if torch.distributions.Distribution._validate_args:
             check_finite(self.layout, all(torch.isfinite(tensor).all() for tensor in found[0].values()))

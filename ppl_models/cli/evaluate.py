@@ -46,6 +46,14 @@ def evaluate(
         int,
         count(min=0, metavar="LABELS", help="Read so many labels off the codes, and try it on test rows; 0: do not."),
     ] = 0,
+    refine: Annotated[
+        int,
+        count(
+            min=0,
+            metavar="STEPS",
+            help="Let the guide's draws go on by so many Hamiltonian steps, with nothing learned; 0: do not.",
+        ),
+    ] = 0,
     trust: Trust = None,
     seed: Seed = 0,
     threads: Threads = None,
@@ -55,8 +63,8 @@ def evaluate(
 ) -> None:
     """Bound the log-likelihood of all test data under a trained run: ELBO, NLL, divergence of each layer.
 
-    Writes evaluation.json in the run's folder (evaluation_NAME.json for other data, or in another backend), and
-    likewise information.json with --information (Pyro runs), and probe.json with --probe, of data with labels.
+    Writes evaluation.json in the run's folder (evaluation_NAME.json for other data, in another backend, or refined),
+    and likewise information.json with --information (Pyro runs), and probe.json with --probe, of data with labels.
 
     Example: [bold]ppl-models evaluate runs/mine --particles 1000[/]
     """
@@ -77,7 +85,7 @@ def evaluate(
         test = parts[-1]
         if probe:
             check_probe(run, parts, probe)
-        say(str(evaluate_run(run, test, particles, seed, data, progress=not quiet)))
+        say(str(evaluate_run(run, test, particles, seed, data, progress=not quiet, refine=refine)))
         if information:
             say(str(inform_run(run, test, information, seed, data, progress=not quiet)))
         if probe:

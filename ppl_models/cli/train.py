@@ -95,6 +95,14 @@ def train(
         list[str] | None,
         opt("-g", "--guide", metavar="NAME|KEY=VALUE", help="Name of the guide, and its sizes; repeatable."),
     ] = None,
+    refine: Annotated[
+        str | None,
+        opt(
+            metavar="WORD",
+            help="Let the guide's draws go on by Hamiltonian steps, trained with it: dais or hvi, dais:steps=8.",
+            show_default="as they are",
+        ),
+    ] = None,
     data: DataName = "digits",
     sizes: ModelSizes = None,
     backend: Annotated[Backend, opt(help="Language of the pair: the collection's, or its NumPyro ports.")] = "pyro",
@@ -189,6 +197,7 @@ def train(
                 image_size=image_size,
                 processes=1 if group is None else group.world,
                 backend=backend,
+                refine=refine,
             )
             folder = folder or Path("runs") / names.stamped(model, *named, data)
             begin = partial(run_train, config, parts, folder)

@@ -203,7 +203,7 @@ def mask_of(fn: Distribution) -> Array | bool | None:
     It broadcasts to the value. Beneath transforms an event counts where all of its entries do.
     """
     found = None
-    for kept, events, above in layers(fn).masks:
+    for kept, events, above in layers(getattr(fn, "masks_of", fn)).masks:
         if kept is False:
             return False
         if kept is True:

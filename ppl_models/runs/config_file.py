@@ -66,6 +66,7 @@ FIELDS: Mapping[str, Any] = {
 }
 LATER: Mapping[str, Any] = {  # than the first run folders
     "backend": Exactly(BACKENDS),
+    "refine": str,
     "command": str,
     "threads": Threads,
     "defaults": Count,

@@ -22,6 +22,7 @@ from ppl_models.parts.kinds import Count, Seed
 
 from . import backends, names, trust
 from .options import Training
+from .refinement import refinement
 
 FORMAT = "ppl-models run 1"
 DEFAULTS = 3  # which ones a configuration means where it is silent: those of today; without a number the first
@@ -46,6 +47,7 @@ def configuration(
     image_size: Count | None = None,
     processes: Count = 1,
     backend: str = "pyro",
+    refine: str | None = None,
 ) -> dict[str, Any]:
     """Everything a run depends on, as JSON: sizes include those taken from the data and the defaults of the classes.
 
@@ -56,6 +58,7 @@ def configuration(
         training: how the pair is to be trained, by so many processes.
         seed: of weights, noise and shuffling.
         backend: language of the pair.
+        refine: how the guide's draws go on, "dais:steps=8" (`refinement.refined`); None for as they are.
 
     Raises:
         ValueError: unknown names or sizes, or patience without validation data.
@@ -71,6 +74,10 @@ def configuration(
     count = len(train.columns) if isinstance(train, Table) else 1
     if training.objective.partition(":")[0] == "unregularized" and training.beta != 1.0:
         raise ValueError(f"found beta={training.beta} with the objective 'unregularized', want none: it weighs nothing")
+    if refine is not None:
+        refinement(refine, backend)
+        if guide is None:
+            raise ValueError(f"found refine={refine!r} for {model[0]}, which has no latents to move; leave it out")
     pair: dict[str, Any] = {"model": None, "guide": None}
     for kind, (name, sizes) in chosen.items():
         given = 0 if kind == "model" else 1 + count
@@ -87,6 +94,7 @@ def configuration(
         option = {"model": "-m", "guide": "-g"}[kind]
         for key, value in sizes.items():
             words += [option, f"{key}={value if isinstance(value, str) else repr(value)}"]
+    words += ["--refine", refine] if refine is not None else []
     words += training.words()
     words += ["--transform", transform] if transform != "default" else []
     words += ["--validation"] if validation else []
@@ -98,6 +106,7 @@ def configuration(
         "command": shlex.join([*launcher(processes), *words]),
         "backend": backend,
         **pair,
+        **({} if refine is None else {"refine": refine}),
         "data": {
             "name": _absolute(data),
             "transform": transform,

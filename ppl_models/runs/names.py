@@ -37,12 +37,13 @@ def package_of(kind: str, backend: str = "pyro") -> str:
 def catalogue(kind: str, backend: str = "pyro") -> dict[str, type]:
     """Short name -> class of every model or guide of the collection: the concrete programs its package exports.
 
-    The short name is the name of the file: `ppl_models/sere_vae.py` is "sere-vae", and so is its port.
+    The short name is the name of the file: `ppl_models/sere_vae.py` is "sere-vae", and so is its port. A guide that
+    refines another one is left out: it is made of a guide, not of a model.
     """
     found, package = {}, package_of(kind, backend)
     for value in trust.programs(package).values():
         home, _, stem = value.__module__.rpartition(".")
-        if home == package:
+        if home == package and not hasattr(value, "refines"):
             found[stem.replace("_", "-")] = value
     return dict(sorted(found.items()))
 

@@ -209,7 +209,13 @@ def probe_run(run: LoadedRun, parts: Parts, labels: int, seed: int = 0, other: s
 
 
 def evaluate_run(
-    run: LoadedRun, test: Data | Table, particles: int, seed: int = 0, other: str | None = None, progress: bool = True
+    run: LoadedRun,
+    test: Data | Table,
+    particles: int,
+    seed: int = 0,
+    other: str | None = None,
+    progress: bool = True,
+    refine: int = 0,
 ) -> Evaluation:
     """Bound the log-likelihood of all of `test`, and write evaluation.json in the folder of the run.
 
@@ -220,11 +226,14 @@ def evaluate_run(
         other: name of the data if they are not the run's own; the file is then evaluation_NAME.json, and likewise
             evaluation_BACKEND.json in another backend than that of the training.
         progress: show a bar.
+        refine: Hamiltonian steps after each draw, with nothing learned (`ppl_models.inference.evaluate`), which the
+            name of the file then tells, evaluation_refined-8.json.
     """
-    how = {"particles": particles, "seed": seed, "progress": progress}
+    how = {"particles": particles, "seed": seed, "progress": progress, "refine": refine}
     found = backend(run.backend).evaluate((run.model, run.guide), run.example, test, **how)
     about = {"data": test.name, "seed": seed, "backend": run.backend}
-    write_json(run.folder / f"{_named('evaluation', run, other)}.json", {**about, **found.to_dict()})
+    name = _named("evaluation", run, other) + (f"_refined-{refine}" if refine else "")
+    write_json(run.folder / f"{name}.json", {**about, **found.to_dict()})
     return found
 
 

@@ -43,7 +43,8 @@ def weights(model, guide, x, particles, **how):
 
 
 @pytest.mark.parametrize(
-    ("method", "steps", "momentum"), [("dais", 1, 0.9), ("dais", 3, 0.5), ("dais", 3, 1.0), ("hvi", 1, 0), ("hvi", 3, 0)]
+    ("method", "steps", "momentum"),
+    [("dais", 1, 0.9), ("dais", 3, 0.5), ("dais", 3, 1.0), ("hvi", 1, 0), ("hvi", 3, 0)],
 )
 def test_the_mean_weight_is_the_evidence_whatever_the_steps(method, steps, momentum):
     model, x = linear(event=2, latent=(1, 1), weight=0.5), torch.tensor([[0.5, -0.5], [1.0, 0.0]])

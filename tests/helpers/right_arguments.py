@@ -90,6 +90,7 @@ def right(door: str) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
             model = Infusion(**SIZES["Infusion"], **key)
         return (model, x[:3]), {**small, **key}
     known = {
+        "Refined": {"guide": guide, **key},
         "FitConfig": {},
         "fit": {**both, "data": x, **SHORT},
         "evaluate": {**both, "data": x, "particles": 2, "progress": False},

@@ -17,6 +17,8 @@ import torch
 from jax.flatten_util import ravel_pytree
 from scipy.stats import norm
 
+import guides
+import guides.numpyro
 import ppl_models.inference as torch_side
 from ppl_models.inference.numpyro import elbo, terms
 from ppl_models.inference.pyro.passes.terms import terms as torch_terms
@@ -201,6 +203,27 @@ FLOWS_OFTEN = (
 def test_flows_are_those_of_torch(wide, monkeypatch, model, options, guide, family):
     """Families, priors and bijections of autoregressive steps: as above, of draws that are pushed through them."""
     same_terms(monkeypatch, *built(model, guide, family, **options))
+
+
+@pytest.mark.parametrize(
+    ("guide", "method"),
+    few(
+        [(guide, method) for guide in ("ladder", "bottom-up", "faithful") for method in ("dais", "hvi")],
+        lambda *case: case in (("ladder", "dais"), ("bottom-up", "hvi")),
+    ),
+)
+def test_refined_guides_are_those_of_torch(wide, monkeypatch, guide, method):
+    """The gradients are second derivatives of both languages."""
+    (p, q), (port, port_guide), x = built("hierarchical-vae", guide)
+    q = guides.Refined(q, steps=2, method=method, hidden=4)
+    for parameter in (q.size, *q.reverse.parameters()):
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    ported = guides.numpyro.Refined(port_guide, steps=2, method=method, hidden=4, key=KEY)
+    assert (
+        inspect.signature(guides.Refined).parameters.keys() | {"key"}
+        == inspect.signature(type(ported)).parameters.keys()
+    )
+    same_terms(monkeypatch, (p, q), (port, like_torch(ported, q)), x)
 
 
 def same_terms(monkeypatch: pytest.MonkeyPatch, pair: tuple, ports: tuple, x: torch.Tensor) -> set[str]:

@@ -85,7 +85,11 @@ class RankOneNormal(dist.Distribution):
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Reparametrized draws, (*sample_shape, *batch, n)."""
-        e = jax.random.normal(key, self.shape(sample_shape), self.loc.dtype) * self.diagonal**-0.5
+        return self.of_noise(jax.random.normal(key, self.shape(sample_shape), self.loc.dtype))
+
+    def of_noise(self, noise: Array) -> Array:
+        """loc + R e of the noise e, (*sample_shape, *batch, n) both."""
+        e = noise * self.diagonal**-0.5
         along = self._weight[..., None] * (self.vector * e).sum(-1, keepdims=True)
         return self.loc + e - along * self.vector / self.diagonal
 

@@ -23,9 +23,7 @@ from torch import Size, Tensor
 from ..pairs import DENSE
 from ..pyro import is_point, layers, nodes_of, unwrapped
 from .hamiltonian import Chain, Moved, defaults
-from .structure import refused
-
-FAMILIES = "a Gaussian, pushed through bijections or not"
+from .structure import FAMILIES, check_partial, refused
 
 
 def noise_shape(fn: Any) -> Size | None:
@@ -75,7 +73,7 @@ class RefinedDraw(dist.TorchDistribution):
         change: of the noise of this site (`Moved`), summed over the entries of an event.
     """
 
-    arg_constraints: ClassVar[Mapping[str, Any]] = {}
+    arg_constraints: ClassVar[dict] = {}
     has_rsample = True
 
     def __init__(self, fn: Any, value: Tensor, change: Tensor) -> None:
@@ -258,7 +256,7 @@ def refined(
     chain = chain if isinstance(chain, Chain) else chain(look.events)
 
     def draw() -> dict[str, Tensor]:
-        return {name: torch.randn_like(each) for name, each in look.noise.items()}
+        return {n: torch.randn(e.shape, dtype=e.dtype, device=e.device) for n, e in look.noise.items()}
 
     def slopes(noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         learning = torch.is_grad_enabled()
@@ -301,7 +299,8 @@ def total_weight(
                 model(*args, **kwargs)
             of_model, of_guide = second.trace, first.trace
     p, q = nodes_of(of_model, *DENSE), nodes_of(of_guide, *DENSE)
-    _check(p, q)
+    plates = {n: {f.name: (f.size, f.full_size or f.size) for f in s["cond_indep_stack"]} for n, s in p.items()}
+    check_partial({name: plates[name] for name, node in p.items() if not node["is_observed"]}, plates, q)
     total: Any = 0.0
     for sign, nodes in ((1, p), (-1, q)):
         for node in nodes.values():
@@ -309,21 +308,3 @@ def total_weight(
             density = density if node["mask"] is None else scale_and_mask(density, mask=node["mask"])
             total = total + sign * density.sum()
     return total
-
-
-def _check(p: Mapping[str, Any], q: Mapping[str, Any]) -> None:
-    """Raise ValueError for latents that the guide lacks, or whose steps would follow some of the data alone."""
-    partial = {f.name: f for node in p.values() for f in node["cond_indep_stack"] if f.full_size not in (None, f.size)}
-    for name, node in p.items():
-        if node["is_observed"]:
-            continue
-        if name not in q:
-            refused(f"the latent {name!r} of the model, which the guide does not draw", "all drawn", "to draw it there")
-        for plate in partial.values():
-            if plate not in node["cond_indep_stack"]:
-                refused(
-                    f"the latent {name!r} outside of the plate {plate.name!r}, which draws {plate.size} of "
-                    f"{plate.full_size} data",
-                    "all data, or latents of each datum alone",
-                    "a plate that draws no subsample",
-                )

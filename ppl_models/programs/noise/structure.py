@@ -4,10 +4,13 @@ A guide that refines another one (it has that in its attribute `refines`) draws 
 draws of the other, moved. Who conditions on whom is told by the other.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
 from ppl_models.parts.kinds import no_guide
+
+FAMILIES = "a Gaussian, pushed through bijections or not"
+Plates = Mapping[str, tuple[int, int]]  # plate -> its copies in this run, and in all
 
 
 def structure_of(guide: Any) -> Any:
@@ -58,3 +61,21 @@ def check_shared(asks: str, guide: Any, shared: Collection[str], rows: int, size
             f"batch_size={size}",
             asks,
         )
+
+
+def check_partial(latents: Mapping[str, Plates], sites: Mapping[str, Plates], drawn: Collection[str]) -> None:
+    """Raise ValueError for latents that the guide lacks, or whose steps would follow some of the data alone.
+
+    Args:
+        latents: of the model, with the plates around each.
+        sites: of the model, likewise, all of them.
+        drawn: what the guide draws.
+    """
+    partial = {name: sizes for plates in sites.values() for name, sizes in plates.items() if sizes[0] != sizes[1]}
+    for name, plates in latents.items():
+        if name not in drawn:
+            refused(f"the latent {name!r} of the model, which the guide does not draw", "all drawn", "to draw it there")
+        for plate, (size, full) in partial.items():
+            if plate not in plates:
+                found = f"the latent {name!r} outside of the plate {plate!r}, which draws {size} of {full} data"
+                refused(found, "all data, or latents of each datum alone", "a plate that draws no subsample")

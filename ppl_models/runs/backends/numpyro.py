@@ -29,6 +29,7 @@ from ppl_models.programs.numpyro import Drawable, is_point, nodes_of, unwrapped
 from ppl_models.programs.pairs import NO_DATA, refuse_undrawn
 
 from .. import names
+from ..refinement import refined
 from . import Device, Pair, Rows, columns, given
 
 packages = ("jax", "numpyro", "equinox", "ppl-models")
@@ -58,6 +59,7 @@ def build(config: Mapping[str, Any], rows: Rows, device: Device = "cpu") -> tupl
         for kind, key in zip(("model", "guide"), keys, strict=True):
             args = (*pair, *columns(example)) if pair else ()
             pair += (names.build(kind, config[kind], args, AutoGuide, "numpyro", key=key),)
+        pair = pair[0], refined(pair[1], config.get("refine"), "numpyro", key=random.fold_in(keys[1], 1))
     return *pair, example
 
 

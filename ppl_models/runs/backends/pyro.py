@@ -30,6 +30,7 @@ from ppl_models.inference.pyro.training.checkpoint import contents
 from ppl_models.programs.state.torch import modules_of
 
 from .. import names
+from ..refinement import refined
 from . import Device, Pair, Rows, columns, given
 
 packages = ("pyro-ppl", "ppl-models")
@@ -49,6 +50,8 @@ def build(config: Mapping[str, Any], rows: Rows, device: Device = "cpu") -> tupl
     pair: tuple[Any, ...] = ()
     for kind in ("model", "guide"):
         program = names.build(kind, config[kind], (*pair, *columns(rows)) if pair else (), AutoGuide)
+        if kind == "guide":
+            program = refined(program, config.get("refine"))
         pair += (program.to(device) if isinstance(program, nn.Module) else program,)
     return *pair, rows
 

@@ -1,6 +1,7 @@
 """`evaluate`: how well a (model, guide) pair of NumPyro programs explains data, with one call for any pair."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from math import isfinite, log, nan
 from typing import Any, Literal
@@ -13,8 +14,10 @@ from jax.scipy.special import logsumexp
 
 from ppl_models.numpyro.data import Rows
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Seed
+from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Seed, Whole
 from ppl_models.programs.doubts import mismatches, weighed
+from ppl_models.programs.noise import check_unrefined, going_notes
+from ppl_models.programs.noise.numpyro import Going
 from ppl_models.programs.numpyro import runs, support_of
 from ppl_models.programs.pairs import INSTEAD_OF_PORT, check_whole
 from ppl_models.programs.record import Run
@@ -44,6 +47,7 @@ def evaluate(
     rows: Count = 20_000,
     vectorize: Literal["auto"] | bool = "auto",
     analytic: bool = True,
+    refine: Whole = 0,
     seed: Seed | None = 0,
     progress: bool = True,
 ) -> Evaluation:
@@ -63,6 +67,7 @@ def evaluate(
             has global latents, or takes one number of rows alone.
         vectorize: run particles in one pass of `jax.vmap`, as "auto" does; False runs them one by one.
         analytic: take divergences in closed form where there is one, or sample all. The nll is sampled in any case.
+        refine: Hamiltonian steps after each draw of the guide, with nothing learned.
         seed: of the draws; None draws one.
         progress: show a bar.
 
@@ -88,6 +93,11 @@ def evaluate(
     KL z                   0.315  nats
     data                       3
     """
+    if refine:
+        how = {"particles": particles, "rows": rows, "vectorize": vectorize, "analytic": analytic, "seed": seed}
+        how |= {"progress": progress}
+        found = evaluate(model, Going(model, check_unrefined("evaluate", guide), refine), data, **how)
+        return replace(found, refined=refine, notes=[*found.notes, *going_notes(refine)])
     columns = columns_of(data, "evaluate: data", model)
     n = len(columns[0])
     key = random.key(int(np.random.default_rng().integers(2**31)) if seed is None else seed)

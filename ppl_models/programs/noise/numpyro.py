@@ -1,0 +1,236 @@
+"""`refined`: a NumPyro guide whose draws go on by Hamiltonian steps; `Noised`: a program whose noise is given.
+
+See `noise.pyro`. Particles are mapped over by `jax.vmap`, so that no plate is around a guide.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import Any, ClassVar, cast
+
+import jax
+import jax.numpy as jnp
+import numpyro
+from jax import Array
+from numpyro import distributions as dist, handlers
+from numpyro.primitives import Messenger
+
+from ..numpyro import full_sizes, is_point, layers, nodes_of, unwrapped
+from ..pairs import DENSE
+from .hamiltonian import Chain, defaults
+from .structure import FAMILIES, check_partial, refused
+
+
+def noise_shape(fn: Any) -> tuple[int, ...] | None:
+    """See `noise.pyro.noise_shape`."""
+    found = layers(fn)
+    base = found.base
+    if hasattr(base, "joint"):
+        return noise_shape(base.joint)
+    if type(base) is dist.Normal:
+        return tuple(found.shape)
+    if isinstance(base, dist.LowRankMultivariateNormal):
+        n, rank = base.cov_factor.shape[-2:]
+        return (*found.shape, n + rank)
+    if isinstance(base, dist.MultivariateNormal) or hasattr(base, "of_noise"):
+        return (*found.shape, *base.event_shape)
+    return None
+
+
+def of_noise(fn: Any, noise: Array) -> tuple[Array, list[Any]]:
+    """The draw that is made of this noise, and the intermediates of its transforms."""
+    found = layers(fn)
+    base = found.base
+    if hasattr(base, "joint"):
+        return of_noise(base.joint, noise)
+    if hasattr(base, "of_noise"):
+        value = base.of_noise(noise)
+    elif isinstance(base, dist.LowRankMultivariateNormal):
+        low, own = jnp.split(noise, [base.cov_factor.shape[-1]], -1)
+        value = base.loc + (base.cov_factor @ low[..., None])[..., 0] + jnp.sqrt(base.cov_diag) * own
+    elif isinstance(base, dist.MultivariateNormal):
+        value = base.loc + (base.scale_tril @ noise[..., None])[..., 0]
+    else:
+        value = base.loc + base.scale * noise
+    intermediates = []
+    for transform in found.transforms:
+        before = value
+        value, inside = transform.call_with_intermediates(before)
+        intermediates.append([before, inside])
+    outermost = layers(fn, transforms=False).base
+    whole = not found.transforms or len(getattr(outermost, "transforms", ())) == len(found.transforms)
+    return value, intermediates if whole else []
+
+
+class RefinedDraw(dist.Distribution):
+    """See `noise.pyro.RefinedDraw`."""
+
+    arg_constraints: ClassVar[dict] = {}
+    pytree_data_fields = ("fn", "value", "change", "intermediates")
+
+    def __init__(self, fn: Any, value: Array, change: Array, intermediates: list[Any]) -> None:
+        self.fn, self.value, self.change, self.intermediates = fn, value, change, intermediates
+        shape = jnp.broadcast_shapes(fn.batch_shape, change.shape)
+        super().__init__(shape, fn.event_shape, validate_args=False)
+
+    @property
+    def masks_of(self) -> Any:
+        """The distribution that has the masks: `programs.numpyro.mask_of`."""
+        return self.fn
+
+    @property
+    def has_rsample(self) -> bool:
+        """Gradients take the path of the draw."""
+        return True
+
+    @property
+    def support(self) -> Any:
+        """That of the guide's distribution."""
+        return self.fn.support
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """The draw."""
+        return jnp.broadcast_to(self.value, (*sample_shape, *self.value.shape))
+
+    def log_prob(self, value: Array, intermediates: list[Any] | None = None) -> Array:
+        """The density at the draw.
+
+        Raises:
+            ValueError: another value.
+        """
+        if value is not self.value:
+            refused(
+                "a refined guide where densities of other values than its draw are asked for",
+                "a guide whose density is known",
+                "the guide that it refines, its attribute `refines`",
+                "log q",
+            )
+        return self.fn.log_prob(value, *([self.intermediates] if self.intermediates else [])) - self.change
+
+
+class Noised(Messenger):
+    """See `noise.pyro.Noised`."""
+
+    def __init__(
+        self,
+        noise: Mapping[str, Array] | None = None,
+        change: Mapping[str, Array] | None = None,
+        indices: Mapping[str, Array] | None = None,
+    ) -> None:
+        super().__init__()
+        self.given, self.change = noise, change
+        self.noise, self.indices = dict(noise or {}), dict(indices or {})
+        self.values: dict[str, Array] = {}
+        self.events: dict[str, int] = {}
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        """Give a latent its value, and a plate its indices."""
+        name = msg.get("name", "")
+        if msg["type"] == "plate":
+            if msg["value"] is None and name in self.indices:
+                msg["value"] = self.indices[name]
+            return
+        if msg["type"] != "sample" or msg["is_observed"] or msg["value"] is not None or is_point(msg["fn"]):
+            return
+        fn = msg["fn"]
+        if self.given is None:
+            self.noise[name], self.events[name] = _zeros(name, fn), event_dims(fn)
+        value, intermediates = of_noise(fn, self.noise[name])
+        if self.change is not None:
+            msg["fn"], intermediates = RefinedDraw(fn, value, of_events(fn, self.change[name]), intermediates), []
+        msg["value"], msg["intermediates"], self.values[name] = value, intermediates, value
+
+    def postprocess_message(self, msg: dict[str, Any]) -> None:
+        """Remember the data that a plate has drawn."""
+        if msg["type"] == "plate":
+            self.indices[msg["name"]] = msg["value"]
+
+
+def _zeros(name: str, fn: Any) -> Array:
+    shape = noise_shape(fn)
+    if shape is None:
+        refused(f"the latent {name!r} drawn from a {type(unwrapped(fn)).__name__}", FAMILIES, "another guide for it")
+    base = layers(fn).base
+    base = layers(getattr(base, "joint", base)).base
+    return jnp.zeros(shape, jnp.result_type(base.loc, float))
+
+
+def of_events(fn: Any, entries: Array) -> Array:
+    """Numbers for the entries of a noise, summed to one for each copy of a site."""
+    spread = layers(fn).base
+    if hasattr(spread, "joint"):
+        total, shares = of_events(spread.joint, entries), spread.joint.event_shape[: spread.dims]
+        return jnp.broadcast_to((total / prod(shares))[(..., *[None] * spread.dims)], (*total.shape, *shares))
+    return entries.sum(tuple(range(-event_dims(fn), 0)))
+
+
+def event_dims(fn: Any) -> int:
+    """How many dims of the noise of a distribution, from the right, are those of one event."""
+    fn = getattr(layers(fn).base, "joint", fn)
+    return len(noise_shape(fn) or ()) - len(fn.batch_shape)
+
+
+def refined(
+    model: Callable,
+    guide: Callable,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    chain: Chain | Callable[[Mapping[str, int]], Chain],
+) -> dict[str, Array]:
+    """See `noise.pyro.refined`. Parameters are seen by the handlers around in every run."""
+    keys = jax.random.split(cast(Array, numpyro.prng_key()), 2)
+    draws = [keys[1]]
+
+    def draw() -> dict[str, Array]:
+        draws[0], *own = jax.random.split(draws[0], len(look.noise) + 1)
+        return {n: jax.random.normal(k, e.shape, e.dtype) for k, (n, e) in zip(own, look.noise.items(), strict=True)}
+
+    look = Noised()
+    with handlers.block(hide_fn=lambda msg: msg["type"] not in ("param", "plate")), handlers.seed(rng_seed=keys[0]):
+        with look:
+            guide(*args, **kwargs)
+    chain = chain if isinstance(chain, Chain) else chain(look.events)
+
+    def log_w(noise: Mapping[str, Array]) -> Array:
+        with handlers.block(hide_fn=lambda msg: msg["type"] != "param"), handlers.seed(rng_seed=keys[0]):
+            return total_weight(model, guide, args, kwargs, Noised(noise, indices=look.indices))
+
+    moved = chain.run(draw, jax.grad(log_w))
+    end = Noised(moved.noise, moved.change, look.indices)
+    with end:
+        guide(*args, **kwargs)
+    return end.values
+
+
+def total_weight(
+    model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any], noised: Noised
+) -> Array:
+    """log p(x, z) - log q(z | x) of a run with this noise, summed over all its data; scales left out."""
+    if callable(both := getattr(guide, "traces", None)):
+        with noised:
+            of_model, of_guide = cast(Any, both)(*args, **kwargs)
+    else:
+        with handlers.trace() as of_guide, noised:
+            guide(*args, **kwargs)
+        with handlers.trace() as of_model, handlers.replay(trace=of_guide):
+            model(*args, **kwargs)
+    p, q = nodes_of(of_model, *DENSE), nodes_of(of_guide, *DENSE)
+    sizes = {**full_sizes(of_model), **full_sizes(of_guide)}
+    plates = {n: {f.name: (f.size, sizes.get(f.name, f.size)) for f in s["cond_indep_stack"]} for n, s in p.items()}
+    check_partial({name: plates[name] for name, site in p.items() if not site["is_observed"]}, plates, q)
+    total: Any = 0.0
+    for sign, sites in ((1, p), (-1, q)):
+        for site in sites.values():
+            more = [site["intermediates"]] if site["intermediates"] else []
+            total = total + sign * site["fn"].log_prob(site["value"], *more).sum()
+    return total
+
+
+class Going:
+    """See `noise.pyro.Going`."""
+
+    def __init__(self, model: Callable, guide: Callable, steps: int) -> None:
+        self.model, self.refines, self.chain = model, guide, defaults(steps)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Array]:
+        """Sample the latents given the model's arguments: {site: value}."""
+        return refined(self.model, self.refines, args, kwargs, self.chain)
