@@ -77,6 +77,13 @@ MODELS = {
         "self-reflective",
         TWO,
     ),
+    "bit-vae": Model("prod_i p(z_i) p(x | z), logits of relaxed bits", {**VECTOR, "latent": 3}, "mean-field"),
+    "semi-supervised-vae": Model(
+        "p(y) p(z) p(x | y, z), a class and a code; labels of some rows",
+        {**VECTOR, "latent": 2, "classes": 2},
+        "self-reflective",
+        {"mean-field": {"z1": ("y",)}, "bidirectional": {"y": ("z1",)}},
+    ),
     "dlgm": Model("prod_l p(z_l) p(x | z_1..z_L)", {**VECTOR, **THREE}, "mean-field", APART),
     "hierarchical-vae": Model(
         "p(z_1) prod_l p(z_l | z_{l-1}) p(x | z_L), or p(x | z_1..z_L)", {**VECTOR, **THREE}, "ladder", CHAIN
@@ -200,6 +207,18 @@ HOLES = (
         ("ladder",),
         "`Ladder` multiplies an estimate with the prior, which here is a mixture and no Gaussian.",
         "site 'z1' has a EncoderMixture prior, precision weighting wants a diagonal Gaussian",
+    ),
+    Hole(
+        ("bit-vae",),
+        ("ladder",),
+        "Here the prior is that of relaxed bits.",
+        "site 'z1' has a RelaxedBits prior, precision weighting wants a diagonal Gaussian",
+    ),
+    Hole(
+        ("semi-supervised-vae",),
+        ("ladder", "merging", "recurrent"),
+        "These guides have factors of Gaussians alone, and the class is discrete.",
+        "site 'y' is discrete",
     ),
     Hole(
         ("hierarchical-pixel-vae",),
