@@ -117,6 +117,13 @@ def spline(numbers: Array) -> Transform:
 MAPS: dict[str, Callable[[Array], Transform]] = {"affine": affine, "gate": gate, "shift": shift, "spline": spline}
 
 
+@eqx.filter_jit
+def _all_but_last(net: MaskedNet, of: Callable[[Array], Transform], context: tuple[Array, ...], y: Array) -> Array:
+    """x of y after all passes but the last; compiled once for all steps of one form, not anew for each."""
+    # the numbers of the first level read no entries: they are right in the first pass, whatever x is
+    return lax.fori_loop(0, net.passes - 1, lambda _, x: of(net(x, *context))._inverse(y), jnp.zeros_like(y))
+
+
 class Autoregressive(Transform):
     """Port of `ppl_models.parts.flows.autoregressive.Autoregressive`.
 
@@ -153,9 +160,7 @@ class Autoregressive(Transform):
     def _inverse(self, y: Array) -> Array:
         if self._made is None or self._made[1] is not y:
             y = self._spread(y)
-            # the numbers of the first level read no entries: they are right in the first pass, whatever x is
-            x = lax.fori_loop(0, self.net.passes - 1, lambda _, x: self._map(x)._inverse(y), jnp.zeros_like(y))
-            f = self._map(x)
+            f = self._map(_all_but_last(self.net, self.of, self.context, y))
             self._keep(f, f._inverse(y), y)
         return self._last()[0]
 
