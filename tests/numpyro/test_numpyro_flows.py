@@ -100,6 +100,22 @@ def test_shapes_and_types_of_contexts_count():
     assert step.log_abs_det_jacobian(x, step(x)).shape == (6, 5) and step.inv(x).dtype == jnp.float32
 
 
+def test_steps_of_one_form_are_inverted_by_one_compiled_loop():
+    """Outside of a compiled program, as an inspection runs them: other weights, contexts and rows are no other form."""
+    traced = []
+    for i in range(3):
+        key = jax.random.key(i)
+        flow = AutoregressiveFlow(7, 1, [2], 9, key=key)
+        y, c = jax.random.normal(key, (5, 7)), jax.random.normal(key, (5, 2))
+        with counted_traces(MaskedNet) as count:
+            (step,) = flow.transforms(c)
+            x = step.inv(y)
+            traced.append(count())
+        (again,) = flow.transforms(c)
+        np.testing.assert_allclose(again(x), y, atol=1e-5)
+    assert traced == [2, 1, 1]  # the loop's body, and the last pass, which is run as it is
+
+
 def test_one_map_of_one_context_is_one_map():
     """Divergences of bases that are pushed through one map keep their closed form."""
     layer, z = bijection("spline", 4, [3], 6, 1, key=KEY), jnp.ones((2, 3))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.core import Tracer
 from jax.nn import sigmoid, silu
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import AffineTransform, Transform, _InverseTransform
@@ -117,11 +118,14 @@ def spline(numbers: Array) -> Transform:
 MAPS: dict[str, Callable[[Array], Transform]] = {"affine": affine, "gate": gate, "shift": shift, "spline": spline}
 
 
-@eqx.filter_jit
 def _all_but_last(net: MaskedNet, of: Callable[[Array], Transform], context: tuple[Array, ...], y: Array) -> Array:
-    """x of y after all passes but the last; compiled once for all steps of one form, not anew for each."""
+    """x of y after all passes but the last."""
     # the numbers of the first level read no entries: they are right in the first pass, whatever x is
     return lax.fori_loop(0, net.passes - 1, lambda _, x: of(net(x, *context))._inverse(y), jnp.zeros_like(y))
+
+
+# outside of a compiled program, as in an inspection: one for all steps of a form; a loop alone is compiled each time
+_compiled = eqx.filter_jit(_all_but_last)
 
 
 class Autoregressive(Transform):
@@ -160,7 +164,8 @@ class Autoregressive(Transform):
     def _inverse(self, y: Array) -> Array:
         if self._made is None or self._made[1] is not y:
             y = self._spread(y)
-            f = self._map(_all_but_last(self.net, self.of, self.context, y))
+            passes = _all_but_last if isinstance(y, Tracer) else _compiled
+            f = self._map(passes(self.net, self.of, self.context, y))
             self._keep(f, f._inverse(y), y)
         return self._last()[0]
 
