@@ -117,7 +117,7 @@ def test_the_semi_supervised_pair_is_torchs(wide):
 
     with Substitute({"z1": drawn.reshape(3, 1, 5, 2)}):
         want = torch_terms(theirs, q, args, nesting=1, states=True)
-    held = jnp.asarray(drawn.numpy()).reshape(3, *[1] * 6, 5, 2)
+    held = jnp.asarray(drawn.numpy()).reshape(3, *[1] * 10, 5, 2)
     with handlers.substitute(data={"z1": held}):
         found = terms(model, port, given, states=True, key=KEY)
     assert found.enumerated == want.enumerated == {"y"}

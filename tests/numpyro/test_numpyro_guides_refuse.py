@@ -98,7 +98,7 @@ def half_normal(x):
     [
         (unobserved, "MeanField", "the model observed nothing on the example .it drew 'z'.; pass the data"),
         (without_latents, "MeanField", "the model has no latent site to infer .observed: .'x'.."),
-        (discrete, "MeanField", r"site 'k' is discrete \(Bernoulli.*TraceEnum_ELBO"),
+        (discrete, "Ladder", r"site 'k' is discrete \(BernoulliProbs\), want continuous latents; try SelfReflective"),
         (partial(discrete, infer={"enumerate": "parallel"}), "Ladder", "found the enumerated site 'k', want none"),
         (no_plate_for_all, "Ladder", r"site 'z' has batch shape \(3, 5\), of which dim -2 is in no plate"),
         (moving, "BottomUp", r"site 'z' \(Uniform\) has a support whose lower bound differs between data or runs"),

@@ -233,14 +233,14 @@ def same_terms(monkeypatch: pytest.MonkeyPatch, pair: tuple, ports: tuple, x: to
         module.zero_grad()
     with monkeypatch.context() as patch:
         Noise(patch)
-        found = torch_terms(p, q, (x,))
+        found = torch_terms(p, q, (x,), states=True)  # no noise draws a discrete latent in both languages alike
         bound = torch_side.elbo(found)
     bound.backward()
     arrays = {"p": eqx.filter(port, eqx.is_inexact_array), "q": eqx.filter(port_guide.own(), eqx.is_inexact_array)}
 
     def value(arrays: dict) -> tuple[jax.Array, dict]:
         params = {port.param: arrays["p"], port_guide.param: arrays["q"]}
-        mine = terms(port, port_guide, (jnp.asarray(x.numpy()),), key=KEY, params=params)
+        mine = terms(port, port_guide, (jnp.asarray(x.numpy()),), key=KEY, params=params, states=True)
         return elbo(mine), {"kl": mine.kl, "x": mine.log_likelihood, "log_p": mine.log_p, "log_q": mine.log_q}
 
     with monkeypatch.context() as patch:

@@ -13,7 +13,7 @@ from ppl_models.programs.numpyro import Trace, nodes_of, unmasked
 from ...objectives.states import refuse_copies
 from .divergences import log_density
 
-FIRST = -8  # the dim of the first site's states, left of all plates
+FIRST = -12  # the dim of the first site's states, left of all plates
 
 
 class AllStates(Messenger):
