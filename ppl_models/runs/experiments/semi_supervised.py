@@ -22,7 +22,7 @@ OPTIONS = {
     "data": "mnist",
     "few": 100,
     "many": 1000,
-    "steps": 2000,
+    "steps": 1500,
     "batch": 100,
     "latent": 50,
     "hidden": 256,
