@@ -275,6 +275,25 @@ def test_states_that_the_prior_leaves_out_have_no_mass(double):
     assert abs(evidence(forward, x, {"s0": 2, "s1": 2}) - bound(forward, q, x).item()) < 1e-3
 
 
+def test_rows_that_a_mask_takes_out_count_for_nothing(double):
+    """The factor has the mask of its prior, and its masses still sum to one where they do not count."""
+    kept = torch.tensor([True, False, True, True, False, True])
+
+    def masked(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            with pyro.poutine.mask(mask=kept[: len(x)]):
+                k = pyro.sample("k", dist.Categorical(WEIGHTS))
+            pyro.sample("x", dist.Normal(2.0 * k, 1.0), obs=x)
+
+    x = line()
+    q = MeanField(masked, x, hidden=4)
+    found = terms(masked, q, (x,), nesting=1, states=True)
+    masses = pyro.poutine.trace(q).get_trace(x).nodes["k"]["fn"].probs
+    density = dist.Normal(2.0 * torch.arange(3.0), 1.0).log_prob(x[:, None])
+    torch.testing.assert_close(found.log_likelihood["x"][0], (masses * density).sum(-1))
+    torch.testing.assert_close(found.kl["k"][0], kept * (masses * (masses.log() - WEIGHTS.log())).sum(-1))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "discrete"), [("mixed", "enumerate"), ("mixed", "relax"), ("switching", "enumerate")])
 @pytest.mark.parametrize("guide", [Faithful, SelfReflective])
