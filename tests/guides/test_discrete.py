@@ -12,7 +12,7 @@ from torch import Tensor
 
 from guides import Bidirectional, BottomUp, Faithful, Infused, Ladder, MeanField, Merging, Recurrent, SelfReflective
 from ppl_models.factorization import compare
-from ppl_models.inference import elbo, evaluate, fit, importance_weighted, terms
+from ppl_models.inference import elbo, evaluate, fit, importance_weighted, terms, vhp
 from ppl_models.inference.pyro.passes.messengers import Substitute
 from tests.helpers.cases import few
 
@@ -390,6 +390,8 @@ def test_weights_of_draws_are_refused():
     q = MeanField(mixture, line().float(), hidden=4)
     with pytest.raises(ValueError, match="importance_weighted: found the sites 'k' enumerated.*try elbo"):
         fit(mixture, q, line().float(), steps=1, progress=False, objective=importance_weighted)
+    with pytest.raises(ValueError, match="inner draws: found the sites 'k' enumerated"):
+        fit(mixture, q, line().float(), steps=1, progress=False, objective=vhp(inner=2))
     found = terms(mixture, q, (line().float(),), states=True)
     with pytest.raises(ValueError, match="found the sites 'k' enumerated"):
         _ = found.drawn["k"]

@@ -60,16 +60,9 @@ def begun(
     params: Params, average: bool, kl_of: Sequence[str] = (), objective: Mapping[str, Array] | None = None
 ) -> State:
     """The state before the first step."""
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    return State(
-        params,
-        zeros,
-        zeros,
-        params if average else None,
-        jnp.zeros(4 + len(kl_of)),
-        jnp.zeros((), bool),
-        dict(objective or {}),
-    )
+    zeros, tally = jax.tree.map(jnp.zeros_like, params), jnp.zeros(4 + len(kl_of))
+    average_of = params if average else None
+    return State(params, zeros, zeros, average_of, tally, jnp.zeros((), bool), dict(objective or {}))
 
 
 @dataclass(frozen=True)

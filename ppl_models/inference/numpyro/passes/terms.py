@@ -105,6 +105,8 @@ def terms(
     except TypeError:
         refuse_call("terms", model, guide, args, kwargs)
         raise
+    if inner > 1 and found.enumerated:
+        refuse_draws(found.enumerated, "inner draws")
     names = [name for name in found.log_p if name not in found.auxiliary]
     given = {**weights(model), **(params or {})}
 

@@ -24,6 +24,7 @@ from ppl_models.programs.pairs import DENSE, check_order, check_sites, refuse_mo
 from ppl_models.programs.plates import data_plate
 from ppl_models.programs.pyro import PARTICLES, frame_of, mask_of, nodes_of, outside, read
 
+from ...objectives.states import refuse_draws
 from ...objectives.terms import Terms as Terms, refuse_mask
 from ..sites.divergences import log_density, log_support, per_datum, per_unit, unit_divergence, weighed_divergence
 from .enumerated import FIRST, summed_out
@@ -91,6 +92,8 @@ def terms(
     if plate is None:
         plate = plate_of(model_trace, next(iter([*args, *kwargs.values()]), None))
     found = collect(model_trace, guide_trace, dim, analytic and same_order, plate)
+    if inner > 1 and found.enumerated:
+        refuse_draws(found.enumerated, "inner draws")
     nodes: dict[str, Any] = {}
     names = [name for name in found.log_p if name not in found.auxiliary]
     dims = {name: None if name in found.shared else found.data_dim for name in names}

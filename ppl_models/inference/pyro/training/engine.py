@@ -279,8 +279,7 @@ class PyroEngine:
             try:
                 if loss is None:
                     with Weighed(step.weighing, rows), known:
-                        how = {"plate": eager.config.plate, "states": eager.config.states}
-                        found = terms(eager.model, eager.guide, batch, nesting=eager.config.nesting, **how)
+                        found = terms(eager.model, eager.guide, batch, plate=step.plate, states=step.states)
                     total -= elbo(found, data_size=size if weighing.plate else 1).item() * rows
                 else:
                     with Weighed(weighing, rows, loss), known:
