@@ -104,7 +104,7 @@ def log_density(fn: Distribution, value: Tensor) -> Tensor:
 
 def log_support(fn: Distribution) -> Tensor | None:
     """log of the mass that a discrete factor gave to the states of its prior, None for one that is of all states."""
-    return getattr(unwrapped(fn), "log_support", None)
+    return None if fn.has_rsample else getattr(unwrapped(fn), "log_support", None)
 
 
 def _vectors(fn: Distribution, kind: type) -> Any:
