@@ -61,7 +61,7 @@ class BitVAE(Program):
     """
 
     density = "p(x, z) = prod_i p(z_i) p(x | z)"
-    source = "Webb et al. 2018, arXiv 1712.00287; Maddison, Mnih, Teh 2017, arXiv 1611.00712"
+    source = "Webb et al. 2018 (arXiv 1712.00287) and Maddison et al. 2017 (arXiv 1611.00712)"
 
     def __init__(
         self,

@@ -133,6 +133,7 @@ def test_the_catalogues_hold_the_programs_alone():
     guides |= {"recurrent", "self-reflective"}
     assert set(names.catalogue("guide")) == guides
     models = {
+        "bit-vae",
         "biva",
         "dlgm",
         "draw",
