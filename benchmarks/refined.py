@@ -3,9 +3,9 @@
     python -m benchmarks.refined                        # both pairs, eager and compiled, one thread
     python -m benchmarks.refined --rounds 3 --json refined.json
 
-The ratio is to 1.2 (K + 1) times a step of the guide itself, which is what a Hamiltonian step may cost: each is a gradient
-of the pair, differentiated once more. The VAE has 784 values, 50 latents and layers of 256, as its guide `MeanField`; the
-SeRe-VAE has 4 layers of 8 latents and its own guide. Batches are of 128 rows.
+The ratio is to 1.2 (K + 1) times a step of the guide itself, which is what a Hamiltonian step may cost: each is a
+gradient of the pair, differentiated once more. The VAE has 784 values, 50 latents and layers of 256, as its guide
+`MeanField`; the SeRe-VAE has 4 layers of 8 latents and its own guide. Batches are of 128 rows.
 """
 
 import argparse

@@ -302,9 +302,20 @@ def total_weight(
     plates = {n: {f.name: (f.size, f.full_size or f.size) for f in s["cond_indep_stack"]} for n, s in p.items()}
     check_partial({name: plates[name] for name, node in p.items() if not node["is_observed"]}, plates, q)
     total: Any = 0.0
-    for sign, nodes in ((1, p), (-1, q)):
-        for node in nodes.values():
-            density = node["fn"].log_prob(node["value"])
-            density = density if node["mask"] is None else scale_and_mask(density, mask=node["mask"])
-            total = total + sign * density.sum()
-    return total
+    for name, node in p.items():
+        own, value, drawn = node["fn"], node["value"], q.get(name)
+        if drawn is None or node["mask"] is not None or drawn["mask"] is not None:
+            total = total + _summed(node) - (0.0 if drawn is None else _summed(drawn))
+            continue
+        given = drawn["fn"]
+        while type(own) is type(given) is dist.TransformedDistribution and own.transforms == given.transforms:
+            for transform in reversed(own.transforms):  # shared: it changes both densities alike
+                value = transform.inv(value)
+            own, given = own.base_dist, given.base_dist
+        total = total + own.log_prob(value).sum() - given.log_prob(value).sum()
+    return total - sum(_summed(node) for name, node in q.items() if name not in p)
+
+
+def _summed(node: Mapping[str, Any]) -> Tensor:
+    density = node["fn"].log_prob(node["value"])
+    return (density if node["mask"] is None else scale_and_mask(density, mask=node["mask"])).sum()
