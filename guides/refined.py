@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, cast
 
 import torch
 from pyro import poutine
+from pyro.poutine import Trace
+from pyro.poutine.guide import GuideMessenger
 from torch import Tensor, nn
 
 from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Number, Whole
@@ -13,7 +15,7 @@ from ppl_models.parts.likelihoods import bounded_exp
 from ppl_models.parts.nets import Net
 from ppl_models.parts.program import Program
 from ppl_models.programs.noise import FIRST_STEP, KEPT, Chain, refused
-from ppl_models.programs.noise.pyro import refined
+from ppl_models.programs.noise.pyro_refined import refined
 
 from .parts.conditionals import Conditionals
 from .parts.factors import network_of
@@ -123,8 +125,12 @@ class Refined(Program):
             return refined(self.model, self.guide, args, kwargs, lambda events: self._chain(read.features, events))
 
     def _unmoved(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        with poutine.block(hide_fn=lambda msg: isinstance(self.guide, TopDownGuide) and msg.get("is_observed")):
+        if not isinstance(self.guide, GuideMessenger):
             return self.guide(*args, **kwargs)
+        with poutine.block(hide_fn=lambda msg: msg["type"] == "sample" and msg["is_observed"]):  # of its model
+            values = self.guide(*args, **kwargs)
+        self.guide.trace = Trace()  # else it keeps the graph of the run
+        return values
 
     def _chain(self, features: Mapping[str, Tensor], events: Mapping[str, int]) -> Chain:
         """The chain of this run, of what the guide has encoded, and how many dims an event of each noise has."""

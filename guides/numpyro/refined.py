@@ -17,7 +17,7 @@ from ppl_models.numpyro.parts.nets import Net
 from ppl_models.numpyro.parts.program import Program, named_parameters
 from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Number, Whole
 from ppl_models.programs.noise import FIRST_STEP, KEPT, Chain, refused
-from ppl_models.programs.noise.numpyro import refined
+from ppl_models.programs.noise.numpyro_refined import refined
 
 from ..parts.factors import network_of
 from ..parts.refinement import reads

@@ -18,7 +18,10 @@ from ppl_models.inference import evaluate, fit, importance_weighted
 from ppl_models.inference.pyro.passes.particles import vectorizes
 from ppl_models.inference.pyro.passes.terms import terms
 from ppl_models.programs.noise import Chain, leapfrog
-from ppl_models.programs.noise.pyro import event_dims, noise_shape, of_events, of_noise, refined
+from ppl_models.programs.noise.pyro import event_dims, noise_shape, of_events, of_noise
+from ppl_models.programs.noise.pyro_refined import refined
+from ppl_models.runs import names
+from tests.helpers.collection import GUIDE_SIZES, PAIRS, SIZES, data_of
 
 pytestmark = pytest.mark.usefixtures("double")
 METHODS = "dais", "hvi"
@@ -337,3 +340,34 @@ def test_the_bound_of_a_trained_vae_rises():
     fit(model, guide, train, steps=300, lr=3e-3, seed=0, progress=False)
     bounds = [evaluate(model, guide, test, particles=20, refine=k, progress=False).elbo for k in (0, 4, 8, 16)]
     assert bounds == sorted(bounds) and bounds[-1] - bounds[0] > 0.05  # of 360 x 20 draws
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "guide"), [pair for pair in PAIRS if pair[1] != "infused"])
+def test_every_pair_can_be_refined(model, guide):
+    """With steps of no size nothing moves: the weights are those of the guide, whatever a pair is made of."""
+    pyro.set_rng_seed(0)
+    p, x = names.catalogue("model")[model](**SIZES[model]), data_of(model, 5).double()
+    q = names.catalogue("guide")[guide](p, x[:3], **GUIDE_SIZES[guide])
+    for method in METHODS:
+        still = Refined(q, steps=2, method=method, momentum=1.0, hidden=4)
+        still.size.data.fill_(-1e3)
+        for net in still.reverse.values():
+            net.last.weight.data.zero_(), net.last.bias.data.zero_()
+        with pyro.poutine.trace() as drawn:
+            still(x)
+        sites = {name: node["fn"] for name, node in drawn.trace.nodes.items() if node["type"] == "sample"}
+        sites = {name: fn for name, fn in sites.items() if hasattr(fn, "change")}
+        assert sites and all(fn.change.abs().max() < 1e-12 for fn in sites.values())
+        assert vectorizes(p, Refined(q, steps=1, method=method), (x,), 1) is None
+        assert torch.isfinite(terms(p, Refined(q, steps=2, method=method), (x,), particles=2, nesting=1).log_w).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_number_is_read_and_nothing_put_on_the_cpu(method):
+    """On the meta device, where there are no numbers."""
+    model, x = HierarchicalVAE(event=4, latent=(2, 2), hidden=4), torch.rand(3, 4).round()
+    guide = Refined(Ladder(model, x, hidden=4), steps=2, method=method, hidden=4)
+    pyro.enable_validation(False)
+    (-terms(model.to("meta"), guide.to("meta"), (x.to("meta"),)).log_w.mean()).backward()
+    assert all(p.grad.is_meta for p in guide.parameters())

@@ -1,22 +1,19 @@
-"""`refined`: a NumPyro guide whose draws go on by Hamiltonian steps; `Noised`: a program whose noise is given.
+"""`Noised`: a NumPyro guide whose noise is given; `total_weight`: the log weight of a pair as a function of it.
 
 See `noise.pyro`. Particles are mapped over by `jax.vmap`, so that no plate is around a guide.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
-import jax
 import jax.numpy as jnp
-import numpyro
 from jax import Array
 from numpyro import distributions as dist, handlers
 from numpyro.primitives import Messenger
 
 from ..numpyro import full_sizes, is_point, layers, nodes_of, unwrapped
 from ..pairs import DENSE
-from .hamiltonian import Chain, defaults
 from .structure import FAMILIES, check_partial, refused
 
 
@@ -61,63 +58,17 @@ def of_noise(fn: Any, noise: Array) -> tuple[Array, list[Any]]:
     return value, intermediates if whole else []
 
 
-class RefinedDraw(dist.Distribution):
-    """See `noise.pyro.RefinedDraw`."""
-
-    arg_constraints: ClassVar[dict] = {}
-    pytree_data_fields = ("fn", "value", "change", "intermediates")
-
-    def __init__(self, fn: Any, value: Array, change: Array, intermediates: list[Any]) -> None:
-        self.fn, self.value, self.change, self.intermediates = fn, value, change, intermediates
-        shape = jnp.broadcast_shapes(fn.batch_shape, change.shape)
-        super().__init__(shape, fn.event_shape, validate_args=False)
-
-    @property
-    def masks_of(self) -> Any:
-        """The distribution that has the masks: `programs.numpyro.mask_of`."""
-        return self.fn
-
-    @property
-    def has_rsample(self) -> bool:
-        """Gradients take the path of the draw."""
-        return True
-
-    @property
-    def support(self) -> Any:
-        """That of the guide's distribution."""
-        return self.fn.support
-
-    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        """The draw."""
-        return jnp.broadcast_to(self.value, (*sample_shape, *self.value.shape))
-
-    def log_prob(self, value: Array, intermediates: list[Any] | None = None) -> Array:
-        """The density at the draw.
-
-        Raises:
-            ValueError: another value.
-        """
-        if value is not self.value:
-            refused(
-                "a refined guide where densities of other values than its draw are asked for",
-                "a guide whose density is known",
-                "the guide that it refines, its attribute `refines`",
-                "log q",
-            )
-        return self.fn.log_prob(value, *([self.intermediates] if self.intermediates else [])) - self.change
-
-
 class Noised(Messenger):
     """See `noise.pyro.Noised`."""
 
     def __init__(
         self,
         noise: Mapping[str, Array] | None = None,
-        change: Mapping[str, Array] | None = None,
+        wrap: Callable[[str, Any, Array, list[Any]], Any] | None = None,
         indices: Mapping[str, Array] | None = None,
     ) -> None:
         super().__init__()
-        self.given, self.change = noise, change
+        self.given, self.wrap = noise, wrap
         self.noise, self.indices = dict(noise or {}), dict(indices or {})
         self.values: dict[str, Array] = {}
         self.events: dict[str, int] = {}
@@ -135,8 +86,8 @@ class Noised(Messenger):
         if self.given is None:
             self.noise[name], self.events[name] = _zeros(name, fn), event_dims(fn)
         value, intermediates = of_noise(fn, self.noise[name])
-        if self.change is not None:
-            msg["fn"], intermediates = RefinedDraw(fn, value, of_events(fn, self.change[name]), intermediates), []
+        if self.wrap is not None:
+            msg["fn"], intermediates = self.wrap(name, fn, value, intermediates), []
         msg["value"], msg["intermediates"], self.values[name] = value, intermediates, value
 
     def postprocess_message(self, msg: dict[str, Any]) -> None:
@@ -169,38 +120,6 @@ def event_dims(fn: Any) -> int:
     return len(noise_shape(fn) or ()) - len(fn.batch_shape)
 
 
-def refined(
-    model: Callable,
-    guide: Callable,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    chain: Chain | Callable[[Mapping[str, int]], Chain],
-) -> dict[str, Array]:
-    """See `noise.pyro.refined`. Parameters are seen by the handlers around in every run."""
-    keys = jax.random.split(cast(Array, numpyro.prng_key()), 2)
-    draws = [keys[1]]
-
-    def draw() -> dict[str, Array]:
-        draws[0], *own = jax.random.split(draws[0], len(look.noise) + 1)
-        return {n: jax.random.normal(k, e.shape, e.dtype) for k, (n, e) in zip(own, look.noise.items(), strict=True)}
-
-    look = Noised()
-    with handlers.block(hide_fn=lambda msg: msg["type"] not in ("param", "plate")), handlers.seed(rng_seed=keys[0]):
-        with look:
-            guide(*args, **kwargs)
-    chain = chain if isinstance(chain, Chain) else chain(look.events)
-
-    def log_w(noise: Mapping[str, Array]) -> Array:
-        with handlers.block(hide_fn=lambda msg: msg["type"] != "param"), handlers.seed(rng_seed=keys[0]):
-            return total_weight(model, guide, args, kwargs, Noised(noise, indices=look.indices))
-
-    moved = chain.run(draw, jax.grad(log_w))
-    end = Noised(moved.noise, moved.change, look.indices)
-    with end:
-        guide(*args, **kwargs)
-    return end.values
-
-
 def total_weight(
     model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any], noised: Noised
 ) -> Array:
@@ -223,14 +142,3 @@ def total_weight(
             more = [site["intermediates"]] if site["intermediates"] else []
             total = total + sign * site["fn"].log_prob(site["value"], *more).sum()
     return total
-
-
-class Going:
-    """See `noise.pyro.Going`."""
-
-    def __init__(self, model: Callable, guide: Callable, steps: int) -> None:
-        self.model, self.refines, self.chain = model, guide, defaults(steps)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Array]:
-        """Sample the latents given the model's arguments: {site: value}."""
-        return refined(self.model, self.refines, args, kwargs, self.chain)

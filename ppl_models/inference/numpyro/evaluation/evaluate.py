@@ -17,7 +17,7 @@ from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Seed, Whole
 from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.noise import check_unrefined, going_notes
-from ppl_models.programs.noise.numpyro import Going
+from ppl_models.programs.noise.numpyro_refined import Going
 from ppl_models.programs.numpyro import runs, support_of
 from ppl_models.programs.pairs import INSTEAD_OF_PORT, check_whole
 from ppl_models.programs.record import Run

@@ -10,6 +10,7 @@ from jax import Array, random
 from numpyro import handlers
 
 from ppl_models.numpyro.parts.program import Program
+from ppl_models.programs.noise import structure_of
 from ppl_models.programs.numpyro import frame_of, full_sizes, nodes_of, read
 from ppl_models.programs.pairs import Pair
 from ppl_models.programs.rows import fits, refuse_rows, rows_taken
@@ -35,7 +36,7 @@ def fewer(
         pair: their record.
         key: of the draws.
     """
-    count = min(FEW, len(args[0]) - 1)
+    count, guide = min(FEW, len(args[0]) - 1), structure_of(guide)  # of whose runs those of a refined one are made
     few, some = ([arg[-k:] for arg in args] for k in (count, SMALL))
     how = {"key": key, "params": params, "plate": pair.plate}
 

@@ -12,6 +12,7 @@ from jax import random
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyGuide, AnyProgram, Place, Seed, Whole
 from ppl_models.programs.doubts import mismatches
+from ppl_models.programs.noise import check_shared
 from ppl_models.programs.numpyro import runs
 from ppl_models.programs.plates import subsampled
 from ppl_models.programs.state.jax import tidied
@@ -137,6 +138,7 @@ def fit(
         pair.check("fit", model, reparametrized=without if config.loss is None else None, language="numpyro")
         if config.loss is None and pair.enumerated:
             check_states("fit", model, guide, batch, params, pair)
+        check_shared("fit", guide, pair.shared & {*pair.model.latents}, rows, size)
         run.notes += mismatches(pair, runs(guide, batch, params))
         for each in (columns, held_out):
             if each is not None:

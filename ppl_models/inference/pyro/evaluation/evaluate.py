@@ -15,7 +15,7 @@ from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Seed, Whole
 from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.noise import check_unrefined, going_notes
-from ppl_models.programs.noise.pyro import Going
+from ppl_models.programs.noise.pyro_refined import Going
 from ppl_models.programs.pyro import run, support_of
 from ppl_models.programs.record import Run
 from ppl_models.programs.state.torch import modules_of
