@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from .parts import likelihoods
 from .parts.bits import LOGIT, RelaxedBits
-from .parts.checks import states_of
 from .parts.kinds import Count, Event, Positive, Whole
 from .parts.nets import Net
 from .parts.program import Program
 from .parts.sizes import event_size
+from .parts.states import states_of
 
 
 class BitVAE(Program):

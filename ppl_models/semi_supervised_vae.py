@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from .parts import likelihoods
-from .parts.checks import check_classes, check_labels
 from .parts.distributions import StandardNormal
 from .parts.kinds import Count, Event, Whole
 from .parts.nets import Net
 from .parts.program import Program
 from .parts.sizes import event_size
+from .parts.states import check_classes, check_labels
 
 
 class SemiSupervisedVAE(Program):

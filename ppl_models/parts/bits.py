@@ -17,9 +17,9 @@ from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
 from .checked import checked
-from .checks import refuse_discretized
 from .flows.autoregressive import MaskedNet
 from .kinds import AnyProgram
+from .states import refuse_discretized
 
 LOGIT = 1e3  # of a bit itself: the sigmoid of +-LOGIT is exactly 1 or 0
 

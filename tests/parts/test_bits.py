@@ -12,9 +12,9 @@ from torch.distributions.relaxed_bernoulli import LogitRelaxedBernoulli
 
 from ppl_models.parts import DependentBits, Discretized, RelaxedBits
 from ppl_models.parts.bits import LOGIT
-from ppl_models.parts.checks import states_of
 from ppl_models.parts.flows.autoregressive import MaskedNet
 from ppl_models.parts.flows.orders import levels_of
+from ppl_models.parts.states import states_of
 
 TEMPERATURES = (0.1, 0.5, 2 / 3, 3.0)
 FORK = torch.tensor([[0, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 1, 1, 0]], dtype=torch.bool)  # 1 and 2 read 0

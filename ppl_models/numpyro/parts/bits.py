@@ -15,7 +15,7 @@ from numpyro.distributions.util import validate_sample
 from numpyro.primitives import Messenger
 
 from ppl_models.parts.checked import checked
-from ppl_models.parts.checks import refuse_discretized
+from ppl_models.parts.states import refuse_discretized
 
 from .flows.autoregressive import MaskedNet
 
