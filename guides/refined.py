@@ -39,7 +39,7 @@ class Refined(Program):
     "dais" is annealed importance sampling without accept or reject: powers 0 < b_1 < ... < b_K = 1 and sizes are
     learned, r_k is N(0, I), and the momentum keeps the share c: v_k = c v^ + sqrt(1 - c^2) u, u ~ N(0, I). "hvi" is
     Hamiltonian variational inference: b_k = 1, the momentum is drawn anew, and r_k(v | e) is a Gaussian of a network
-    that reads e and what the guide has encoded of the datum, latent by latent.
+    that reads e and what the guide has encoded of the datum.
 
     Its structure is that of `guide`, which the inspector judges; its own density has no closed form. For global
     latents pass all the data: steps that follow a batch bound nothing, and are refused.
@@ -101,9 +101,9 @@ class Refined(Program):
         self.power = nn.Parameter(torch.zeros(steps, **place)) if method == "dais" else None
         self.reverse = nn.ModuleDict()
         known = isinstance(guide, TopDownGuide | OrderedGuide)
-        sizes = reads(guide, known, Conditionals) if method == "hvi" and steps else {}
-        for name, (entries, width) in sizes.items():
-            net = Net((entries, *([width] if width else []), steps), 2 * entries, hidden, gain=0.1)
+        self.reads = reads(guide, known, Conditionals) if method == "hvi" and steps else {}
+        for name, read in self.reads.items():
+            net = Net((*read.inputs, steps), 2 * read.entries, hidden, gain=0.1)
             self.reverse[network_of(name)] = net.to(**place)
 
     @property
@@ -140,11 +140,11 @@ class Refined(Program):
 
         def log_r(k: int, noise: Mapping[str, Tensor], momentum: Mapping[str, Tensor]) -> dict[str, Tensor]:
             found = {}
+            rows = {u: e.flatten(-events[u]) if events[u] else e.unsqueeze(-1) for u, e in noise.items()}
             for name, e in noise.items():
-                net, dims = cast(Net, self.reverse[network_of(name)]), events[name]
-                read = [e.flatten(-dims) if dims else e.unsqueeze(-1)]
-                read += [features[name]] if len(net.first) == 3 else []
-                numbers = net(*read, torch.eye(self.steps, dtype=e.dtype, device=e.device)[k])
+                read, net = self.reads[name], cast(Net, self.reverse[network_of(name)])
+                given = [*(rows[u] for u in read.latents), *([features[name]] if read.encodes else [])]
+                numbers = net(*given, torch.eye(self.steps, dtype=e.dtype, device=e.device)[k])
                 mean, spread = (part.reshape(e.shape) for part in numbers.chunk(2, -1))
                 scale = bounded_exp(spread)
                 found[name] = -(((momentum[name] - mean) / scale) ** 2) / 2 - scale.log()

@@ -20,7 +20,7 @@ from ppl_models.programs.noise import FIRST_STEP, KEPT, Chain, refused
 from ppl_models.programs.noise.numpyro_refined import refined
 
 from ..parts.factors import network_of
-from ..parts.refinement import reads
+from ..parts.refinement import Reads, reads
 from .parts.conditionals import Conditionals
 from .parts.guide import OrderedGuide, TopDownGuide, placed
 
@@ -39,6 +39,7 @@ class Refined(Program):
     steps: int = eqx.field(static=True)
     method: str = eqx.field(static=True)
     momentum: float = eqx.field(static=True)
+    reads: dict[str, Reads] = eqx.field(static=True)
     asks = "guide "
 
     def __init__(
@@ -62,12 +63,11 @@ class Refined(Program):
         self.size = jnp.full(steps, log(FIRST_STEP / (1 - FIRST_STEP)), dtype)
         self.power = jnp.zeros(steps, dtype) if method == "dais" else None
         known = isinstance(guide, TopDownGuide | OrderedGuide)
-        sizes = reads(guide, known, Conditionals) if method == "hvi" and steps else {}
+        self.reads = reads(guide, known, Conditionals) if method == "hvi" and steps else {}
         self.reverse = {}
-        for name, (entries, width) in sizes.items():
+        for name, read in self.reads.items():
             key, own_key = jax.random.split(key)
-            inputs = (entries, *([width] if width else []), steps)
-            net = Net(inputs, 2 * entries, hidden, gain=0.1, key=own_key)
+            net = Net((*read.inputs, steps), 2 * read.entries, hidden, gain=0.1, key=own_key)
             self.reverse[network_of(name)] = placed(net, guide.model, [self.size])
 
     @property
@@ -112,16 +112,16 @@ class Refined(Program):
         if self.power is not None:
             return Chain(sizes, [*jnp.cumsum(jax.nn.softmax(self.power))], self.momentum)
         features: dict[str, Array] = {}
-        if any(len(net.first) == 3 for net in self.reverse.values()):
+        if any(read.encodes for read in self.reads.values()):
             features = self.guide.factors.encode(self.guide.layout.evidence(self.model, args, kwargs)[0])
 
         def log_r(k: int, noise: Mapping[str, Array], momentum: Mapping[str, Array]) -> dict[str, Array]:
             found = {}
+            rows = {u: e.reshape(*e.shape[: e.ndim - events[u]], -1) for u, e in noise.items()}
             for name, e in noise.items():
-                net, batch = self.reverse[network_of(name)], e.shape[: e.ndim - events[name]]
-                read = [e.reshape(*batch, -1)]
-                read += [features[name]] if len(net.first) == 3 else []
-                numbers = net(*read, jnp.eye(self.steps, dtype=e.dtype)[k])
+                read, net = self.reads[name], self.reverse[network_of(name)]
+                given = [*(rows[u] for u in read.latents), *([features[name]] if read.encodes else [])]
+                numbers = net(*given, jnp.eye(self.steps, dtype=e.dtype)[k])
                 mean, spread = (part.reshape(e.shape) for part in jnp.split(numbers, 2, -1))
                 scale = bounded_exp(spread)
                 found[name] = -(((momentum[name] - mean) / scale) ** 2) / 2 - jnp.log(scale)
