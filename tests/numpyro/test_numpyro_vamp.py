@@ -77,3 +77,14 @@ def test_an_unknown_encoder_is_refused():
 def test_it_generates():
     with numpyro.handlers.seed(rng_seed=0):
         assert VampVAE(6, **SIZES, layers=2, key=KEY)(n=3).shape == (3, 6)
+
+
+def test_a_mixture_is_whole_after_a_flattening():
+    """All of its arrays are leaves, so that it crosses `jax.jit` and `jax.tree.map` with its density."""
+    model = VampVAE(event=6, latent=2, hidden=4, components=3, key=jax.random.key(0))
+    prior = model.prior()
+    leaves, form = jax.tree.flatten(prior)
+    z = jnp.array([[0.5, -0.2], [0.1, 0.3]])
+    again = jax.tree.unflatten(form, leaves)
+    assert jnp.array_equal(again.log_prob(z), prior.log_prob(z))
+    assert jnp.array_equal(jax.jit(lambda p: p.log_prob(z))(again), jax.jit(lambda p: p.log_prob(z))(prior))

@@ -27,7 +27,7 @@ class EncoderMixture(dist.Distribution):
         "scale": constraints.independent(constraints.positive, 2),
     }
     support = constraints.real_vector
-    pytree_data_fields = ("encoder",)
+    pytree_data_fields = ("loc", "scale", "encoder")  # to name some is to name all
     pytree_aux_fields = ("encodes",)
 
     def __init__(
