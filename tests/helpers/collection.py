@@ -1,4 +1,4 @@
-"""`SIZES`, `PAIRS`, `pair`: the models and guides of `benchmarks.matrix`, for tests that go through all of them."""
+"""`SIZES`, `PAIRS`, `pair`: the models and guides of `benchmarks.collection`, for tests that go through all of them."""
 
 from math import prod
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.matrix import GUIDES, MODELS, PAIRS as PAIRS, WIDTH as WIDTH
+from benchmarks.collection import GUIDES, MODELS, PAIRS as PAIRS, WIDTH as WIDTH
 from ppl_models.parts.sizes import all_sizes
 from ppl_models.runs import names
 

@@ -1,4 +1,4 @@
-"""The matrix: every model with every guide does what a pair is for, and is what `benchmarks.matrix` says of it."""
+"""The matrix: every model with every guide does what a pair is for, and is what `benchmarks.collection` says of it."""
 
 import inspect
 import re
@@ -13,7 +13,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from benchmarks import matrix
+from benchmarks import collection, matrix
 from ppl_models.factorization import compare
 from ppl_models.inference import ancestral, decode, elbo, load, save
 from ppl_models.inference.pyro.passes.losses import estimate
@@ -29,7 +29,7 @@ every_pair = pytest.mark.parametrize(
     ("model", "guide"), few(EVERY, lambda model, guide: model != "sere-maf" or guide == "self-reflective")
 )
 # the models on which docstrings of guides show them; that of `Faithful` shows a program of its own
-SHOWN = {name: "hierarchical-vae" for name in matrix.GUIDES if name != "faithful"}
+SHOWN = {name: "hierarchical-vae" for name in collection.GUIDES if name != "faithful"}
 SHOWN |= {"bidirectional": "biva", "merging": "matnet", "recurrent": "draw", "infused": "infusion"}
 
 
@@ -72,7 +72,9 @@ def test_the_documented_factorization_and_the_verdict_of_the_table(model, guide)
     report = compare(p, q, x[:3])
     assert str(report.model) in documented(p)
     assert [*sites_of(p, x)] == re.findall(r"p\((\w+)", str(report.model))
-    assert (report.verdict, {site: tuple(us) for site, us in report.missing.items()}) == matrix.expected(model, guide)
+    assert (report.verdict, {site: tuple(us) for site, us in report.missing.items()}) == collection.expected(
+        model, guide
+    )
     if SHOWN.get(guide) == model:
         assert str(report.guide) in documented(q) and report.verdict in documented(q)
 
@@ -119,17 +121,17 @@ def test_what_a_pair_is_for(model, guide, tmp_path):
     assert [n for n, w in nn.ModuleDict(there).named_parameters() if w.grad is None or not w.grad.is_meta] == []
 
 
-@pytest.mark.parametrize(("model", "guide"), matrix.REFUSED)
+@pytest.mark.parametrize(("model", "guide"), collection.REFUSED)
 def test_a_hole_is_an_error_that_says_why(model, guide):
-    with pytest.raises(ValueError, match=re.escape(matrix.hole(model, guide).says)) as told:
+    with pytest.raises(ValueError, match=re.escape(collection.hole(model, guide).says)) as told:
         pair(model, guide)
     assert str(told.value).startswith(f"guide {names.catalogue('guide')[guide].__name__}: ")
 
 
 def test_every_model_and_guide_is_in_the_matrix():
-    assert {*matrix.MODELS} == {*names.catalogue("model")} and {*matrix.GUIDES} == {*names.catalogue("guide")}
-    assert len(matrix.PAIRS) + len(matrix.REFUSED) == len(matrix.MODELS) * len(matrix.GUIDES)
-    assert all(any((m, g) in matrix.REFUSED for m in each.models for g in each.guides) for each in matrix.HOLES)
+    assert {*collection.MODELS} == {*names.catalogue("model")} and {*collection.GUIDES} == {*names.catalogue("guide")}
+    assert len(collection.PAIRS) + len(collection.REFUSED) == len(collection.MODELS) * len(collection.GUIDES)
+    assert all(any((m, g) in collection.REFUSED for m in each.models for g in each.guides) for each in collection.HOLES)
 
 
 def test_the_tables_of_the_page_are_those_of_the_matrix():

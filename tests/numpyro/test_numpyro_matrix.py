@@ -17,7 +17,7 @@ from jax.interpreters import partial_eval
 from numpyro import handlers
 from torch import nn
 
-from benchmarks import matrix
+from benchmarks import collection
 from ppl_models.factorization import compare
 from ppl_models.inference.numpyro import elbo, load, terms
 from ppl_models.inference.numpyro.training.checkpoint import save
@@ -34,7 +34,7 @@ EVERY = [*PAIRS, *((model, None) for model in DENSITIES)]
 def often(model: str, guide: str | None) -> bool:
     """Every model with its own guide, every guide with one model; the others seldom, as JAX compiles for each anew."""
     small = model == "hierarchical-vae" and guide != "faithful"  # which asks what a model depends on, at great length
-    return small or (guide == matrix.MODELS[model].guide and model not in ("sere-maf", "real-nvp", "glow", "nsf"))
+    return small or (guide == collection.MODELS[model].guide and model not in ("sere-maf", "real-nvp", "glow", "nsf"))
 
 
 def ports(model: str, guide: str | None, seed: int = 0) -> tuple[Program, Program | None, jax.Array]:
@@ -43,7 +43,11 @@ def ports(model: str, guide: str | None, seed: int = 0) -> tuple[Program, Progra
     program = names.catalogue("model", "numpyro")[model](**SIZES[model], key=keys[0])
     if guide is None:
         return program, None, x
-    return program, names.catalogue("guide", "numpyro")[guide](program, x[:3], **matrix.GUIDES[guide], key=keys[1]), x
+    return (
+        program,
+        names.catalogue("guide", "numpyro")[guide](program, x[:3], **collection.GUIDES[guide], key=keys[1]),
+        x,
+    )
 
 
 def weights(model: Program, guide: Program | None) -> dict[str, jax.Array]:
@@ -108,7 +112,7 @@ def test_what_a_pair_of_ports_is_for(model, guide):
 
 
 @pytest.mark.parametrize(
-    ("model", "guide"), few(EVERY, lambda model, guide: guide == matrix.MODELS[model].guide == "ladder")
+    ("model", "guide"), few(EVERY, lambda model, guide: guide == collection.MODELS[model].guide == "ladder")
 )
 def test_a_file_of_a_pair_gives_back_its_loss(model, guide, tmp_path):
     """Read by a pair that started at other weights, bit by bit."""
@@ -130,11 +134,13 @@ def test_the_factorization_of_torch_and_the_verdict_of_the_table(model, guide):
     torchs, its_guide, its_x = pair(model, guide)
     report, theirs = compare(p, q, x[:3]), compare(torchs, its_guide, its_x[:3])
     assert (str(report.model), str(report.guide)) == (str(theirs.model), str(theirs.guide))
-    assert (report.verdict, {site: tuple(us) for site, us in report.missing.items()}) == matrix.expected(model, guide)
+    assert (report.verdict, {site: tuple(us) for site, us in report.missing.items()}) == collection.expected(
+        model, guide
+    )
 
 
-@pytest.mark.parametrize(("model", "guide"), few(matrix.REFUSED, lambda model, guide: model in ("vamp-vae", "maf")))
+@pytest.mark.parametrize(("model", "guide"), few(collection.REFUSED, lambda model, guide: model in ("vamp-vae", "maf")))
 def test_a_hole_is_an_error_that_says_why(model, guide):
-    with pytest.raises(ValueError, match=re.escape(matrix.hole(model, guide).says)) as told:
+    with pytest.raises(ValueError, match=re.escape(collection.hole(model, guide).says)) as told:
         ports(model, guide)
     assert str(told.value).startswith(f"guide {names.catalogue('guide')[guide].__name__}: ")
