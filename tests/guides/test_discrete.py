@@ -338,16 +338,16 @@ def test_guides_of_gaussians_refuse_discrete_sites(guide):
         guide(mixture, line().float())
 
 
-REFUSED = [
-    (mixture, {"discrete": "relax"}, "site 'k' is discrete .Categorical., found discrete='relax', .*OneHotCategorical"),
-    (of(lambda: dist.Bernoulli(torch.full((20,), 0.5)).to_event(1)), {}, r"2\^20 states, want at most 4096 .*relax"),
-    (lambda x: loose(x), {}, "3 batch entries in no plate"),
-]
-
-
 def loose(x: Tensor) -> None:
     k = pyro.sample("k", dist.Bernoulli(torch.full((3,), 0.5)))
     pyro.sample("x", dist.Normal(k.sum(-1), 1.0), obs=x.sum())
+
+
+REFUSED = [
+    (mixture, {"discrete": "relax"}, "site 'k' is discrete .Categorical., found discrete='relax', .*OneHotCategorical"),
+    (of(lambda: dist.Bernoulli(torch.full((20,), 0.5)).to_event(1)), {}, r"2\^20 states, want at most 4096 .*relax"),
+    (loose, {}, "3 batch entries in no plate"),
+]
 
 
 @pytest.mark.parametrize(("model", "options", "text"), REFUSED)

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
+import pyro
+import pyro.distributions as pyro_dist
 import torch
 from numpyro import handlers
 
@@ -20,8 +22,10 @@ import guides as torch_guides
 import guides.numpyro as guides
 import ppl_models as torch_models
 import ppl_models.numpyro as models
+from ppl_models.inference import elbo as torch_elbo
 from ppl_models.inference.numpyro import elbo, evaluate, fit, importance_weighted, semi_supervised, terms
 from ppl_models.inference.objectives.labelled import semi_supervised as torch_semi_supervised
+from ppl_models.inference.pyro.passes.messengers import Substitute
 from ppl_models.inference.pyro.passes.terms import terms as torch_terms
 from ppl_models.numpyro.parts.program import named_parameters
 from ppl_models.numpyro.weights import like_torch
@@ -56,13 +60,10 @@ def bits(x: jax.Array, p: Callable = dist.Bernoulli) -> None:
 
 
 def torch_bits(x: torch.Tensor) -> None:
-    import pyro
-    from pyro import distributions
-
     with pyro.plate("data", len(x)):
-        b = pyro.sample("b", distributions.Bernoulli(torch.tensor([0.3, 0.6]).to(x)).to_event(1))
+        b = pyro.sample("b", pyro_dist.Bernoulli(torch.tensor([0.3, 0.6]).to(x)).to_event(1))
         mean = (b * torch.tensor([1.0, 2.0]).to(x)).sum(-1)
-        pyro.sample("x", distributions.Normal(mean, 1.0), obs=x)
+        pyro.sample("x", pyro_dist.Normal(mean, 1.0), obs=x)
 
 
 CASES = {
@@ -87,8 +88,6 @@ def test_terms_and_gradients_over_all_states_are_torchs(name, guide, wide):
     for what in ("log_likelihood", "log_p", "log_q", "kl"):
         for site, value in getattr(want, what).items():
             np.testing.assert_allclose(getattr(found, what)[site], value.detach(), rtol=1e-10, atol=1e-12)
-    from ppl_models.inference import elbo as torch_elbo
-
     torch_elbo(want).backward()
     own, fixed = eqx.partition(port.own(), eqx.is_inexact_array)
     bound = lambda own: elbo(  # noqa: E731
@@ -114,8 +113,6 @@ def test_the_semi_supervised_pair_is_torchs(wide):
     # at the same draws of the code for each class
     torch.manual_seed(0)
     drawn = torch.randn(3, 1, 5, 2, dtype=torch.double)
-    from ppl_models.inference.pyro.passes.messengers import Substitute
-
     with Substitute({"z1": drawn.reshape(3, 1, 5, 2)}):
         want = torch_terms(theirs, q, args, nesting=1, states=True)
     held = jnp.asarray(drawn.numpy()).reshape(3, *[1] * 10, 5, 2)
