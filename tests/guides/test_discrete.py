@@ -395,3 +395,26 @@ def test_weights_of_draws_are_refused():
     found = terms(mixture, q, (line().float(),), states=True)
     with pytest.raises(ValueError, match="found the sites 'k' enumerated"):
         _ = found.drawn["k"]
+
+
+def test_a_guide_of_ones_own_is_summed_over_where_it_is_marked():
+    """Of `config_enumerate` the discrete sites alone are."""
+    table = torch.nn.Parameter(torch.zeros(3))
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(torch.ones(3)))
+            z = pyro.sample("z", dist.Normal(2.0 * k, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    @pyro.infer.config_enumerate
+    def guide(x: Tensor) -> None:
+        logits = pyro.param("logits", table)
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(logits=logits))
+            pyro.sample("z", dist.Normal(1.0 * k, pyro.param("scale", torch.tensor(1.0))))
+
+    x = line().float()
+    found = terms(model, guide, (x,), nesting=1, states=True)
+    assert found.enumerated == {"k"} and found.seen == len(x)
+    fit(model, guide, x, steps=3, progress=False)

@@ -28,6 +28,8 @@ class AllStates(Messenger):
         if msg["type"] != "sample" or msg["value"] is not None or not msg["infer"].get("enumerate"):
             return
         fn = msg["fn"]
+        if not fn.has_enumerate_support:
+            return
         states = fn.enumerate_support(expand=False)
         msg["value"] = states.reshape(len(states), *[1] * (-self.next - 1), *states.shape[states.ndim - fn.event_dim :])
         msg["infer"] = {**msg["infer"], "_enumerate_dim": self.next}

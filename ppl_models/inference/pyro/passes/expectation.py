@@ -8,7 +8,7 @@ from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ppl_models.programs.pyro import nodes_of, unmasked
+from ppl_models.programs.pyro import nodes_of, unmasked, unwrapped
 
 from ...objectives.states import refuse_copies, refuse_draws
 from ..sites.divergences import log_density
@@ -34,7 +34,9 @@ class AllStates(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["done"] or msg["is_observed"] or not msg["infer"].get("enumerate"):
             return
-        fn = msg["fn"]
+        fn: Any = msg["fn"]
+        if not unwrapped(fn).has_enumerate_support:
+            return
         states = fn.enumerate_support(expand=False)
         event = states.shape[states.dim() - fn.event_dim :]
         msg["value"], msg["done"] = states.reshape(len(states), *[1] * (-self.next - 1), *event), True
