@@ -62,11 +62,6 @@ def rows_of(recipe: Recipe, seeds: Sequence[Mapping[str, Any]]) -> list[Row]:
     return found
 
 
-def all_rows() -> list[Row]:
-    """Those of all recipes that were carried out, recipe by recipe."""
-    return [row for name, seeds in recorded().items() for row in rows_of(read_recipe(name), seeds)]
-
-
 def cells(row: Row) -> tuple[str, ...]:
     """A row in words: run, published, NLL, less than the first run, data and samples, minutes; see `HEADINGS`."""
     nll = ", ".join(f"{value:.2f}" for value in row.nll) + f" +- {row.error:.2f}"
@@ -89,13 +84,34 @@ networks where the recipe says so: `ppl-models recipe` tells the whole of it. Ma
 numbers are in `ppl_models/recipes/results`; `ppl-models recipe NAME --threads 1` makes them again."""
 
 
+MOST_NUMBERS = 8  # of a run that a table has room for
+
+
+def numbers_of(seeds: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """A table, the head first, of what other experiments ask of a run; empty where it is too much for one."""
+    told: dict[str, dict[str, list[str]]] = {}
+    for contents in seeds:
+        for run, row in contents["rows"].items():
+            flat = {(key, ""): value for key, value in row.items() if not isinstance(value, Mapping)}
+            flat |= {(key, k): v for key, value in row.items() if isinstance(value, Mapping) for k, v in value.items()}
+            for (key, part), value in flat.items():
+                if isinstance(value, int | float):
+                    told.setdefault(run, {}).setdefault(f"{key} {part}".strip(), []).append(f"{value:.4g}")
+    keys = list(dict.fromkeys(key for row in told.values() for key in row))
+    if len(keys) > MOST_NUMBERS:
+        return []
+    return [("run", *keys), *((run, *(", ".join(row.get(key, [])) for key in keys)) for run, row in told.items())]
+
+
 def markdown() -> str:
     """The page docs/results.md."""
-    rows = all_rows()
     lines = [ABOUT]
-    for name in dict.fromkeys(row.recipe for row in rows):
-        recipe, own = read_recipe(name), [row for row in rows if row.recipe == name]
+    for name, seeds in recorded().items():
+        recipe = read_recipe(name)
+        own = rows_of(recipe, seeds)
+        table = [HEADINGS, *map(cells, own)] if own else numbers_of(seeds)
         lines += ["", f"## {recipe.title}", "", f"`{name}`. {recipe.source}.", ""]
-        lines += ["| " + " | ".join(HEADINGS) + " |", "|---" * len(HEADINGS) + "|"]
-        lines += ["| " + " | ".join(cells(row)) + " |" for row in own]
+        lines += ["| " + " | ".join(row) + " |" for row in table] or ["See `ppl-models results " + name + "`."]
+        if table:
+            lines.insert(len(lines) - len(table) + 1, "|---" * len(table[0]) + "|")
     return "\n".join(lines) + "\n"
