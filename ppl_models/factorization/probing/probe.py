@@ -13,6 +13,7 @@ from ppl_models.programs.laboratory import FEW, Experiment, Node, ProgramRun, Si
 from ..joint_changes import Group, Table, together
 from .baselines import Baseline, Baselines, Change
 from .side_by_side import side_by_side
+from .switching import Switching
 
 ROUNDING = 1e-14  # of double precision, in densities relative to 1 + their size
 LOOKS = 6  # how often, at least, a dependence is looked for: copies times rounds
@@ -110,6 +111,7 @@ class Probe:
         strays: (parent, child, plate) where a copy that is not looked at moved, and none that is.
         faint: (parent, child) where a change is so small that it may be one of rounding.
         still: the nodes whose factors have stayed as they were in some later run.
+        now: as `moved`, of one baseline.
     """
 
     experiment: Experiment
@@ -125,20 +127,22 @@ class Probe:
     strays: set[tuple[str, str, str]] = field(default_factory=set)
     faint: set[tuple[str, str]] = field(default_factory=set)
     still: set[Node] = field(default_factory=set)
+    now: dict[Node, set[Node]] = field(default_factory=dict)
 
     def run(self) -> None:
         """Change each source, at several baselines.
 
-        Where all that `upper` allows has been seen after a few looks, no more are taken. A relation that shows between
-        some copies and not between others is looked for again at further baselines.
+        Where all that `upper` allows has been seen after a few looks, no more are taken; there are more of relations of
+        some copies alone.
         """
         self.moved = {source: set() for source in self.sources}
-        clear: set[str] = set()
-        again: set[str] = set()
+        switching = Switching(self.base, [*self.sources], self.upper)
+        clear, again = set[str](), set[str]()
         reach, copies = self.reach(), Counter(site for site, _ in self.sources)
         rounds = {site: max(2, ceil(LOOKS / n)) for site, n in copies.items()}
         for r in range(2 * LOOKS):
             done = {site for site in reach if r * copies[site] >= LOOKS // 2 and self._found(site, reach[site])}
+            done -= {site for site in done if switching.partly(site)}
             wanted = [s for s in self.sources if r < rounds[s[0]] and s[0] not in done]
             wanted += [s for s in self.sources if s[0] in again and rounds[s[0]] <= r < rounds[s[0]] + 2]
             if not wanted:
@@ -146,18 +150,22 @@ class Probe:
             baseline = self.baselines(r)
             start = baseline.run(self.experiment)
             clear |= {site for site in self.targets if site in start and start[site].finite}
+            self.now = {source: set() for source in wanted}
             for source in self._change_together(wanted, baseline, start):
                 try:
                     other = self.sources[source](baseline).run(self.experiment)
                 except Exception:  # noqa: BLE001 (a program may take no other value than the one it was given)
                     self.failed.add(source[0])
+                    del self.now[source]
                     continue
                 self.dynamic |= start.keys() ^ other.keys()
                 for site in self.targets:
                     if site in start and site in other:
                         self._watch(source, site, start[site], other[site])
+            switching.look(self.now, self.moved)
             if r + 1 == max(rounds.values()):
-                again = {site for site in copies if self._uneven(site)}
+                again = {site for site in copies if self._uneven(site) or switching.partly(site)}
+        switching.complete(self.moved)
         self.blind |= {site for site in self.targets if site not in clear} if self.sources else set()
 
     def reach(self) -> dict[str, set[str]]:
@@ -206,7 +214,7 @@ class Probe:
 
         found, alone = together(expected, look, look_at_all)
         for source, row in zip(wanted, found, strict=True):
-            self.moved[source] |= {nodes[k] for k in np.flatnonzero(row)}
+            self.now[source] |= {nodes[k] for k in np.flatnonzero(row)}
         return [wanted[i] for i in alone]
 
     def _expected(self, wanted: Sequence[Node], nodes: Sequence[Node]) -> Table:
@@ -238,7 +246,7 @@ class Probe:
 
     def _watch(self, source: Node, site: str, before: SiteRecord, after: SiteRecord) -> None:
         found, tolerance = self.nodes_moved(site, before, after), self.experiment.laboratory.tolerance
-        self.moved[source] |= found
+        self.now[source] |= found
         self.still |= {*self.base[site].nodes} - found
         if not found and self.upper and tolerance < ROUNDING * 1e5 and source[0] in self.upper.get(site, ()):
             self.faint |= {(source[0], site)} if self.base[site].moved(before, after, ROUNDING) else set()
