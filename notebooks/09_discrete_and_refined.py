@@ -52,10 +52,11 @@ def budget(n):
 # %% [markdown]
 # ## 1. Draws that go on
 #
-# `Refined(guide, steps=K)` takes a draw of any guide and goes K Hamiltonian steps with it, towards the posterior, in the
-# guide's own noise. The weight that comes out has the evidence for its mean whatever K is: the bound only gets tighter.
-# In README's model a mean-field guide loses 0.82 nats to what the latents say about each other; steps give them back.
-# "dais" anneals and leaves momentum to chance, "hvi" learns where a step came from. (Dashed: the exact evidence.)
+# `Refined(guide, steps=K)` takes a draw of any guide and goes K Hamiltonian steps with it, towards the posterior, in
+# the guide's own noise. The weight that comes out has the evidence for its mean whatever K is: the bound only gets
+# tighter. In README's model a mean-field guide loses 0.82 nats to what the latents say about each other; steps give
+# them back. "dais" anneals and leaves momentum to chance, "hvi" learns where a step came from. (Dashed: the exact
+# evidence.)
 
 # %%
 STEPS = (0, 1, 2, 4, 8)
@@ -229,9 +230,9 @@ plt.show()
 # ## 4. Bits, and their relaxation
 #
 # `BitVAE` has bits for latents. It is trained on relaxed ones, whose bound is that of another model; `Discretized` is
-# the model of the bits, with the same weights. Of eight bits all 256 states can be summed, so that the evidence is known.
-# Bits that the decoder reads together depend on each other given the data: the usual encoder, with each bit on its own,
-# lacks that, and one with masks does not.
+# the model of the bits, with the same weights. Of eight bits all 256 states can be summed, so that the evidence is
+# known. Bits that the decoder reads together depend on each other given the data: the usual encoder, with each bit on
+# its own, lacks that, and one with masks does not.
 
 # %%
 for family in ("bits", "autoregressive-bits"):
