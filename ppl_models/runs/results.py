@@ -77,11 +77,12 @@ HEADINGS = "run", "published", "NLL here, by seed", "minus the first run", "data
 ABOUT = """# Results
 
 What the recipes gave, printed by `ppl-models results --markdown`. An NLL is a bound on -log p(x) in nats per datum
-over the first test data, by so many importance samples each; numbers stand by seed, with the standard error over the
-data. The difference from the first run of a recipe is over the same data, datum by datum. Minutes are those of the
-training on one thread, often beside other work. Published numbers are of trainings to convergence, and of other
-networks where the recipe says so: `ppl-models recipe` tells the whole of it. Machine, commit, commands and all other
-numbers are in `ppl_models/recipes/results`; `ppl-models recipe NAME --threads 1` makes them again."""
+over test data, evenly spaced in their file, by so many importance samples each; numbers stand by seed, with the
+standard error over the data. The difference from the first run of a recipe is over the same data, datum by datum.
+Minutes are those of the training on one thread, often beside other work. Published numbers are of trainings to
+convergence, and of other networks where the recipe says so: `ppl-models recipe` tells the whole of it. Machine,
+commit, commands and all other numbers are in `ppl_models/recipes/results`; `ppl-models recipe NAME --threads 1` makes
+them again."""
 
 
 MOST_NUMBERS = 8  # of a run that a table has room for

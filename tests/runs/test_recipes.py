@@ -13,12 +13,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from ppl_models import data
 from ppl_models.cli import app
 from ppl_models.cli.recipe import _settings
 from ppl_models.cli.train import option_of, training_of
 from ppl_models.inference import Saturating, elbo, info_vae, mmd, moments, unregularized
 from ppl_models.runs import load_run, names
-from ppl_models.runs.experiments import EXPERIMENTS, experiment_of
+from ppl_models.runs.experiments import EXPERIMENTS, experiment_of, spread
 from ppl_models.runs.experiments.sequential import chains, distance
 from ppl_models.runs.objectives import WORDS, objective_of
 from ppl_models.runs.options import Training
@@ -375,6 +376,12 @@ def test_the_chains_of_the_sequential_experiment():
             expected = model.images([guide(x)[f"z{t + 1}"] for t in range(1)]) if steps == 1 else posterior
         torch.testing.assert_close(posterior, expected)
         assert not torch.equal(posterior, prior) and torch.equal(chains(model, guide, x)[1], prior)
+
+
+def test_rows_that_are_looked_at_are_spread_over_the_file():
+    train = data.load("digits")[0].subset(slice(0, 10))
+    rows = spread(train, 4)
+    assert torch.equal(rows.values, train.values[[0, 2, 5, 7]]) and spread(train, None) is spread(train, 10) is train
 
 
 def test_the_energy_distance_tells_sets_of_images_apart():

@@ -13,6 +13,7 @@ from ppl_models.inference import Evaluation
 from ..folder import LoadedRun
 from ..pictures import picture_run
 from ..training import evaluate_run
+from . import spread
 
 OPTIONS = {"data": None, "particles": 100}
 
@@ -20,7 +21,7 @@ OPTIONS = {"data": None, "particles": 100}
 def analyse(
     runs: Mapping[str, LoadedRun], analysis: Mapping[str, Any], folder: Path, seed: int, report: Callable[[str], None]
 ) -> dict[str, Any]:
-    """`evaluate` on the first `analysis.data` test rows with `analysis.particles` importance samples.
+    """`evaluate` on `analysis.data` test rows (`spread`) with `analysis.particles` importance samples.
 
     The row of a run has "minus": for each run before it that is of the same data, the difference of the two NLLs over
     the same rows, in nats per datum, and its standard error (`Difference`).
@@ -30,7 +31,7 @@ def analyse(
     for name, run in runs.items():
         test = run.load_data()[-1]
         count, particles = analysis["data"], analysis["particles"]
-        found = evaluate_run(run, test.subset(slice(0, count)), particles, seed, progress=False)
+        found = evaluate_run(run, spread(test, count), particles, seed, progress=False)
         pyro.set_rng_seed(seed)
         for note in picture_run(run, test[:20]):
             report(f"{name}: {note}")

@@ -10,6 +10,7 @@ from ppl_models.inference import evaluate
 from ppl_models.parts import Discretized
 
 from ..folder import LoadedRun
+from . import spread
 
 OPTIONS = {"data": None, "particles": 1000}
 
@@ -17,14 +18,14 @@ OPTIONS = {"data": None, "particles": 1000}
 def analyse(
     runs: Mapping[str, LoadedRun], analysis: Mapping[str, Any], folder: Path, seed: int, report: Callable[[str], None]
 ) -> dict[str, Any]:
-    """`evaluate` on the first `analysis.data` test rows of each pair, and of both of its programs `Discretized`.
+    """`evaluate` on `analysis.data` test rows (`spread`) of each pair, and of both of its programs `Discretized`.
 
     The two are bounds of two models with the same weights. Only those of the bits are comparable with bounds of other
     models of bits, and those of the relaxed model with none of these.
     """
     rows = {}
     for name, run in runs.items():
-        x = run.load_data()[-1].subset(slice(0, analysis["data"]))
+        x = spread(run.load_data()[-1], analysis["data"])
         pairs = {
             "relaxed": (run.model, run.guide),
             "bits": (Discretized(run.model), Discretized(run.guide)),

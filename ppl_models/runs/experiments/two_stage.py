@@ -17,6 +17,7 @@ from .. import names
 from ..codes import FILE
 from ..folder import LoadedRun
 from ..pictures import title, to_unit
+from . import spread
 
 OPTIONS = {"data": 2000}
 ACTIVE = 1e-2  # the variance of a code's mean over data, above which its unit is active (Burda et al. 2016)
@@ -53,15 +54,15 @@ def analyse(
     rows: dict[str, dict[str, Any]] = {}
     above = stages(runs)
     for name, run in runs.items():
-        x = run.load_data()[-1][: analysis["data"]].to(run.example.device)
+        x = spread(run.load_data()[-1], analysis["data"])[:].to(run.example.device)
         means = torch.cat([mean.flatten(1) for mean in encode(run.model, run.guide, x).values()], -1)
         rows[name] = {"active units": int((means.var(0) > ACTIVE).sum()), "latents": means.shape[1]}
         if hasattr(getattr(run.model, "likelihood", None), "log_scale"):
             rows[name]["gamma"] = run.model.likelihood.log_scale.exp().item()
     for name, below in above.items():
         first, second = runs[below], runs[name]
-        x = first.load_data()[-1][: analysis["data"]].to(first.example.device)
-        codes = second.load_data()[-1][: analysis["data"]].to(x)
+        x = spread(first.load_data()[-1], analysis["data"])[:].to(first.example.device)
+        codes = spread(second.load_data()[-1], analysis["data"])[:].to(x)
         both = Composite(first.model, second.model)
         samples = {below: ancestral(first.model, x, draws=False, seed=seed)}
         samples[name] = ancestral(both, x, draws=False, seed=seed)
