@@ -130,14 +130,17 @@ def _typed_to() -> bool:
 
 def _descendants() -> set[int]:
     """The processes that this one has started, directly or not, and that still run; none where Linux does not tell."""
+    started: dict[int, set[int]] = {}  # by what each process says: a list of children misses some while others end
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # one that has ended by now
+            parent = int(path.read_text(errors="replace").rpartition(")")[2].split()[1])
+            started.setdefault(parent, set()).add(int(path.parent.name))
     found: set[int] = set()
     todo = [os.getpid()]
     while todo:
-        with suppress(OSError):  # one that has ended by now
-            for path in Path(f"/proc/{todo.pop()}/task").glob("*/children"):
-                with suppress(OSError):
-                    todo += {int(pid) for pid in path.read_text().split()} - found
-                    found |= set(todo)
+        more = started.get(todo.pop(), set()) - found
+        found |= more
+        todo += more
     return found
 
 
