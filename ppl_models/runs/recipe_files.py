@@ -71,16 +71,17 @@ def read_recipe(name: str | Path, settings: Mapping[str, Any] | None = None) -> 
     if str(name).endswith(".toml"):
         path = Path(name).expanduser()
         if not path.is_file():
-            raise ValueError(f"recipe {quoted(str(name))}: there is no such file; of the collection: {_listed()}")
+            raise ValueError(
+                f"recipe {quoted(str(name))}: there is no such file; `ppl-models recipe` lists those that are here"
+            )
         content, short = path.read_bytes(), path.stem
     elif str(name) in recipe_names():
         content, short = (HOME / f"{name}.toml").read_bytes(), str(name)
     else:
         near = names.nearest(str(name), recipe_names())
         hint = f"did you mean {near!r}? " if near else ""
-        raise ValueError(
-            f"recipe {quoted(str(name))} is unknown; {hint}There are {_listed()}, and files ending in .toml"
-        )
+        told = f"recipe {quoted(str(name))} is unknown; {hint}`ppl-models recipe` lists those that are here"
+        raise ValueError(f"{told}; a file of your own ends in .toml")
     try:
         found = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:
@@ -207,7 +208,3 @@ def _reads_own(sections: Any, key: str) -> bool:
     section, _, last = key.partition(".")
     own = sections.get(section, {}) if isinstance(sections, dict) else {}
     return isinstance(own, dict) and bool({last, _instead(section, last)} & own.keys())
-
-
-def _listed() -> str:
-    return ", ".join(recipe_names())

@@ -223,7 +223,7 @@ def test_settings_of_a_command_line():
 def test_unknown_recipes_are_refused():
     with pytest.raises(ValueError, match="recipe 'sequentiel' is unknown; did you mean 'sequential'"):
         read_recipe("sequentiel")
-    with pytest.raises(ValueError, match="there is no such file; of the collection: biva, "):
+    with pytest.raises(ValueError, match="there is no such file; `ppl-models recipe` lists"):
         read_recipe("here.toml")
 
 
