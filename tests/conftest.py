@@ -46,6 +46,9 @@ def fresh_state() -> Iterator[None]:
     pyro.clear_param_store()
     yield
     pyro.clear_param_store()
+    validated = torch.distributions.Distribution._validate_args
+    pyro.enable_validation(True)
+    assert validated, "this test has turned the validation of distributions off, for all that come after"
     if "numpyro" in sys.modules:  # its checks are of the process: a benchmark turns them off
         sys.modules["numpyro"].enable_validation(True)
 

@@ -370,6 +370,6 @@ def test_no_number_is_read_and_nothing_put_on_the_cpu(method):
     """On the meta device, where there are no numbers."""
     model, x = HierarchicalVAE(event=4, latent=(2, 2), hidden=4), torch.rand(3, 4).round()
     guide = Refined(Ladder(model, x, hidden=4), steps=2, method=method, hidden=4)
-    pyro.enable_validation(False)
-    (-terms(model.to("meta"), guide.to("meta"), (x.to("meta"),)).log_w.mean()).backward()
+    with pyro.validation_enabled(False):
+        (-terms(model.to("meta"), guide.to("meta"), (x.to("meta"),)).log_w.mean()).backward()
     assert all(p.grad.is_meta for p in guide.parameters())

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyro
-import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
@@ -48,9 +47,8 @@ def sites_of(model: nn.Module, x: Tensor) -> dict[str, dict]:
 @contextmanager
 def without_checks_of_values() -> Iterator[None]:
     """They read numbers."""
-    dist.enable_validation(False)
-    yield
-    dist.enable_validation(True)
+    with pyro.validation_enabled(False):
+        yield
 
 
 def loss_of(model: nn.Module, guide: nn.Module | None, x: Tensor, particles: int = 1) -> Tensor:
