@@ -209,7 +209,7 @@ def test_flows_are_those_of_torch(wide, monkeypatch, model, options, guide, fami
     ("guide", "method"),
     few(
         [(guide, method) for guide in ("ladder", "bottom-up", "faithful") for method in ("dais", "hvi")],
-        lambda *case: case in (("ladder", "dais"), ("bottom-up", "hvi")),
+        lambda *case: case == ("bottom-up", "hvi"),
     ),
 )
 def test_refined_guides_are_those_of_torch(wide, monkeypatch, guide, method):
