@@ -36,18 +36,19 @@ def compare_runs(
 
     with reported(debug):
         trust_typed(trust)
-        configs = {folder: read_config(folder)["data"] for folder in (first, second)}
-        told = [{key: data[key] for key in ("name", "shape", "applied")} for data in configs.values()]
-        if told[0] != told[-1]:
-            key = next(key for key in told[0] if told[0][key] != told[1][key])
-            raise ValueError(
-                f"compare-runs: found data.{key} = {told[0][key]!r} of {first} and {told[1][key]!r} of {second}, "
-                "want runs of the same data"
-            )
-        found = []
-        for folder in (first, second):
-            set_threads(threads, backend_of(read_config(folder)))
+        configs = read_config(first), read_config(second)
+        for key in ("name", "shape", "applied"):
+            one, other = (config["data"][key] for config in configs)
+            if one != other:
+                found = f"found data.{key} = {one!r} of {first} and {other!r} of {second}"
+                raise ValueError(f"compare-runs: {found}, want runs of the same data")
+        evaluations = []
+        for folder, config in zip((first, second), configs, strict=True):
+            set_threads(threads, backend_of(config))
             run = load_run(folder, device)
-            found.append(evaluate_run(run, run.load_data()[-1], particles, seed, progress=not quiet))
-            say((f"{folder}  ", "bold"), f"NLL {found[-1].nll:.3f} +- {found[-1].nll_error:.3f} nats per datum")
-        say(f"{first} minus {second}  ", (str(found[0] - found[1]), "bold"))
+            evaluations.append(evaluate_run(run, run.load_data()[-1], particles, seed, progress=not quiet))
+            say(
+                (f"{folder}  ", "bold"),
+                f"NLL {evaluations[-1].nll:.3f} +- {evaluations[-1].nll_error:.3f} nats per datum",
+            )
+        say(f"{first} minus {second}  ", (str(evaluations[0] - evaluations[1]), "bold"))

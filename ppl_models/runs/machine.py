@@ -5,24 +5,21 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+
+from ppl_models.inference.resuming.identity import versions
 
 
 def machine(device: str = "cpu") -> dict[str, str]:
     """What ran it: processor, device, and the versions of Python and of what this library requires and finds."""
-    about = {"processor": processor(), "cores": str(os.cpu_count()), "python": platform.python_version()}
+    about = {"processor": processor(), "cores": str(os.cpu_count())}
     if device.startswith("cuda"):
         import torch
 
         about["device"] = torch.cuda.get_device_name(device)
-    for requirement in requires("ppl-models") or ():
-        name = requirement.partition(">")[0]
-        with suppress(PackageNotFoundError):
-            if "'dev'" not in requirement:
-                about[name] = version(name)
-    return about
+    required = [each.partition(">")[0] for each in requires("ppl-models") or () if "'dev'" not in each]
+    return about | {name: found for name, found in versions(required).items() if found is not None}
 
 
 def processor() -> str:

@@ -16,11 +16,12 @@ class Row(NamedTuple):
 
     Attributes:
         recipe, run: which.
-        published: the number that was published, "" for none, and how it was had.
+        published, protocol: the number that was published, "" for none, and how it was had.
         nll: nats a datum, one a seed.
         error: their standard error over the data.
         minus: the difference from the first run of the recipe over the same data and its standard error, one a seed.
-        how: number of test data, importance samples of each, and trained for how long (minutes, one a seed).
+        n, particles: number of test data, and importance samples of each.
+        minutes: of the training, one a seed.
     """
 
     recipe: str
@@ -93,11 +94,11 @@ def numbers_of(seeds: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     told: dict[str, dict[str, list[str]]] = {}
     for contents in seeds:
         for run, row in contents["rows"].items():
-            flat = {(key, ""): value for key, value in row.items() if not isinstance(value, Mapping)}
-            flat |= {(key, k): v for key, value in row.items() if isinstance(value, Mapping) for k, v in value.items()}
-            for (key, part), value in flat.items():
-                if isinstance(value, int | float):
-                    told.setdefault(run, {}).setdefault(f"{key} {part}".strip(), []).append(f"{value:.4g}")
+            for key, found in row.items():
+                parts = found if isinstance(found, Mapping) else {"": found}
+                for part, value in parts.items():
+                    if isinstance(value, int | float):
+                        told.setdefault(run, {}).setdefault(f"{key} {part}".strip(), []).append(f"{value:.4g}")
     keys = list(dict.fromkeys(key for row in told.values() for key in row))
     if len(keys) > MOST_NUMBERS:
         return []
@@ -112,7 +113,7 @@ def markdown() -> str:
         own = rows_of(recipe, seeds)
         table = [HEADINGS, *map(cells, own)] if own else numbers_of(seeds)
         lines += ["", f"## {recipe.title}", "", f"`{name}`. {recipe.source}.", ""]
-        lines += ["| " + " | ".join(row) + " |" for row in table] or ["See `ppl-models results " + name + "`."]
-        if table:
-            lines.insert(len(lines) - len(table) + 1, "|---" * len(table[0]) + "|")
+        shown = ["| " + " | ".join(row) + " |" for row in table]
+        rule = ["|---" * len(row) + "|" for row in table[:1]]
+        lines += [*shown[:1], *rule, *shown[1:]] or [f"See `ppl-models results {name}`."]
     return "\n".join(lines) + "\n"

@@ -19,8 +19,9 @@ class Switching:
     """
 
     def __init__(self, base: ProgramRun, sources: Sequence[Node], upper: Tags | None) -> None:
-        self.base, self.sources = base, sources
-        self.looked, self.seen = Counter[Node](), Counter[tuple[Node, Node]]()
+        self.base = base
+        self.looked = Counter[Node]()
+        self.seen = {source: Counter[Node]() for source in sources}  # how often it has moved which nodes
         discrete = {name for name, record in base.items() if record.states is not None and record.kind == "latent"}
         self.chosen_for = {name for name in base if discrete & ({*base} if upper is None else upper.get(name, set()))}
 
@@ -28,25 +29,30 @@ class Switching:
         """Take down what each change has moved at a baseline, and add it to what was moved at any."""
         for source, nodes in now.items():
             self.looked[source] += 1
-            self.seen.update((source, node) for node in nodes)
+            self.seen[source].update(nodes)
             moved[source].update(nodes)
 
     def partly(self, site: str) -> bool:
         """Whether a copy of the site has moved some of the copies that it could be paired with and not others."""
-        for source in self.sources:
-            found = {node for of, node in self.seen if of == source} if source[0] == site else set()
-            for target in {node[0] for node in found} & self.chosen_for:
-                if {node for node in self.base[target].nodes if self.base.alike(source, node)} - found:
-                    return True
-        return False
+        mine = {source: nodes for source, nodes in self.seen.items() if source[0] == site} if self.chosen_for else {}
+        return any(
+            {*self._paired(source, target)} - nodes.keys()
+            for source, nodes in mine.items()
+            for target in {node[0] for node in nodes} & self.chosen_for
+        )
 
     def complete(self, moved: Mapping[Node, set[Node]]) -> None:
         """Add every pair of copies of two sites of which one such pair was seen to switch."""
         pairs = {
             (source[0], node[0])
-            for (source, node), times in self.seen.items()
+            for source, nodes in self.seen.items()
+            for node, times in nodes.items()
             if times < self.looked[source] and node[0] in self.chosen_for
         }
-        for source in self.sources:
+        for source in self.seen:
             for target in {target for site, target in pairs if site == source[0]}:
-                moved[source].update(node for node in self.base[target].nodes if self.base.alike(source, node))
+                moved[source].update(self._paired(source, target))
+
+    def _paired(self, source: Node, target: str) -> list[Node]:
+        """The copies of a site that a source could be paired with."""
+        return [node for node in self.base[target].nodes if self.base.alike(source, node)]

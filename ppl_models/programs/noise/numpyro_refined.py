@@ -11,7 +11,7 @@ from numpyro import distributions as dist, handlers
 
 from .hamiltonian import Chain, defaults
 from .numpyro import Noised, of_events, total_weight
-from .structure import refused
+from .structure import refuse_scoring
 
 
 class RefinedDraw(dist.Distribution):
@@ -51,12 +51,7 @@ class RefinedDraw(dist.Distribution):
             ValueError: another value.
         """
         if value is not self.value:
-            refused(
-                "a refined guide where densities of other values than its draw are asked for",
-                "a guide whose density is known",
-                "the guide that it refines, its attribute `refines`",
-                "log q",
-            )
+            refuse_scoring()
         return self.fn.log_prob(value, *([self.intermediates] if self.intermediates else [])) - self.change
 
 

@@ -13,7 +13,7 @@ from torch import Size, Tensor
 
 from .hamiltonian import Chain, Moved, defaults
 from .pyro import Ended, Noised, of_events, total_weight
-from .structure import refused
+from .structure import refuse_scoring
 
 
 class RefinedDraw(dist.TorchDistribution):
@@ -58,12 +58,7 @@ class RefinedDraw(dist.TorchDistribution):
             ValueError: another value.
         """
         if value is not self.value:
-            refused(
-                "a refined guide where densities of other values than its draw are asked for",
-                "a guide whose density is known",
-                "the guide that it refines, its attribute `refines`",
-                "log q",
-            )
+            refuse_scoring()
         return self.fn.log_prob(value) - self.change
 
 

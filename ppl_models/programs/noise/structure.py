@@ -24,6 +24,16 @@ def refused(found: str, want: str, instead: str, asks: str = "guide Refined") ->
     raise ValueError(f"{asks}: found {found}, want {want}; try {instead}")
 
 
+def refuse_scoring() -> NoReturn:
+    """Raise ValueError where the density of another value than a refined draw is asked for."""
+    refused(
+        "a refined guide where densities of other values than its draw are asked for",
+        "a guide whose density is known",
+        "the guide that it refines, its attribute `refines`",
+        "log q",
+    )
+
+
 def structure_notes(guide: Any) -> tuple[str, ...]:
     """A line on a verdict about the guide that a refined one starts from."""
     return () if structure_of(guide) is guide else ("refined: structure of the base",)
