@@ -409,10 +409,11 @@ def two_kinds(x):
 
 
 message(lambda: Ladder(model, *example)(*example))
-message(lambda: MeanField(two_kinds, example[0]))
+message(lambda: Ladder(two_kinds, example[0]))
 message(lambda: SelfReflective(linear, x[:3], family="wishart"))
 message(lambda: SelfReflective(linear, x[:3], parents={"z1": ("z2",)}))
 
 # %% [markdown]
 # Precision weighting wants a Gaussian prior, so `Ladder` declines the Gamma and names the guides that take it. The
-# other three: a discrete latent, an unknown family, and a parent that is drawn after its child.
+# other three: a discrete latent, which `MeanField`, `BottomUp`, `SelfReflective` and `Faithful` take, an unknown
+# family, and a parent that is drawn after its child.

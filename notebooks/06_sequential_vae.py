@@ -176,7 +176,7 @@ for steps in (1, 2, 4, 8):
 posterior, prior = rows[8]
 figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.0), layout="constrained")
 left.plot(range(1, 9), (posterior - x).square().sum(-1).mean(-1), "o-", color="#1b6ca8")
-left.set(xlabel="step", ylabel="squared error", title="reconstruction, T = 8")
+left.set(xlabel="step", ylabel="squared error, summed over pixels", title="reconstruction, T = 8")
 for chain, label, color in ((posterior, "reconstructed", "#1b6ca8"), (prior, "sampled", "#d9822b")):
     right.plot(range(1, 9), [sharpness(m, (1, 8, 8)) / level for m in chain], "o-", label=label, color=color)
 right.set(xlabel="step", ylabel="sharpness, data = 1", title="step by step")
@@ -199,19 +199,22 @@ columns = {  # header -> (key, decimals)
     "of samples": ("sharpness of samples", 3),
     "gap": ("gap", 3),
     "distance": ("distance", 3),
-    "rate": ("rate", 1),
     "minutes": ("minutes", 1),
 }
-print(f"{'':<23}" + "".join(f"{column:>12}" for column in columns))
+print(f"{'':<21}" + "".join(f"{column:>{max(len(column) + 2, 9)}}" for column in columns))
 for name, row in found["rows"].items():
     told = row | {"minutes": found["seconds"][name] / 60}
-    print(f"{name:<23}" + "".join(f"{told[key]:>12.{digits}f}" for key, digits in columns.values()))
+    values = ((max(len(column) + 2, 9), told[key], digits) for column, (key, digits) in columns.items())
+    print(f"{name:<21}" + "".join(f"{value:>{width}.{digits}f}" for width, value, digits in values))
 print("\n" + textwrap.fill(found["commands"]["T = 8"], 110, subsequent_indent="    ", break_on_hyphens=False))
 
 
 def show(recipe, name, width):
-    """A picture that a recipe has made, so many pixels wide."""
-    display(Image(RECORDED / recipe / name, width=width))
+    """A picture that a recipe has made, so many pixels wide; they lie beside the package in a checkout."""
+    if (RECORDED / recipe / name).exists():
+        display(Image(RECORDED / recipe / name, width=width))
+    else:
+        print(f"{name}: `ppl-models recipe {recipe}` makes it")
 
 
 # %% [markdown]
@@ -272,7 +275,8 @@ pyro.set_rng_seed(0)
 chain = Infusion(event=64, steps=10, hidden=256, criterion="per-step")
 infused = Infused(chain, noisy[:3], rate=0.02)
 report = compare(chain, infused, noisy[:3])
-print(report.guide, "\n", report.verdict, "\n")
+print(textwrap.fill(str(report.guide), 100))
+print(report.verdict, "\n")
 fit(chain, infused, noisy, steps=budget(3000), batch_size=64, lr=2e-3, objective=unregularized, seed=0, progress=False)
 print(evaluate(chain, infused, noisy_test, particles=budget(100), progress=False))
 

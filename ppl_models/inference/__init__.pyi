@@ -1,3 +1,4 @@
+from .active import ActiveUnits as ActiveUnits
 from .config import FitConfig as FitConfig
 from .objectives.bounds import (
     elbo as elbo,
@@ -17,6 +18,7 @@ from .objectives.nested import vhp as vhp
 from .objectives.stateful import adaptive_free_bits as adaptive_free_bits
 from .objectives.terms import Terms as Terms
 from .probes import Probe as Probe
+from .pyro.evaluation.active import active_units as active_units
 from .pyro.evaluation.discrete import Joint as Joint
 from .pyro.evaluation.encode import encode as encode, probe as probe
 from .pyro.evaluation.encoder_posterior import Reversal as Reversal, reversal as reversal

@@ -12,6 +12,8 @@ from ppl_models.parts.checked import told
 from ppl_models.programs.arguments import takes
 from ppl_models.programs.legible import legible
 
+from .diagnostics import threshold
+
 
 @dataclass
 class Run:
@@ -90,12 +92,16 @@ class Evaluation:
         nll: bound on -log p(x) by `particles` importance samples; it falls to -log p(x) as they grow.
         nll_error: standard error of `nll` over the data (over the particles where all data count as one).
         kl: latent site -> divergence of its factor from its prior.
-        bits_per_dim: of nll, None where it has no meaning.
+        bits_per_dim: of nll, None where it has no meaning; an upper bound where the levels were `dequantized`.
         particles: importance samples a datum; 1 where there are no latents, and nothing to sample: nll is exact.
         n: number of data.
         notes: what one should know of these numbers.
         nlls: that of each datum, (n,), in the order of the data; None where all data count as one.
         refined: Hamiltonian steps that were added to the guide's draws for this evaluation alone.
+        sampling_error: standard error of `nll` over the importance samples, by the delta method; 0 where it is exact.
+        convergence: k -> the bound by k of the particles, 1, 10, 100, ...; it has converged where it stands still.
+        khats: Pareto k-hat of the weights of each datum, (n,), or (1,) where all data count as one; nan of too few.
+        dequantized: whether uniform noise was added to the levels whose bits are told.
 
     Two evaluations of the same data have a difference, `this - other`.
     """
@@ -110,10 +116,32 @@ class Evaluation:
     notes: list[str] = field(default_factory=list)
     nlls: np.ndarray | None = field(default=None, repr=False, compare=False)
     refined: int = 0
+    sampling_error: float = 0.0
+    convergence: dict[int, float] = field(default_factory=dict)
+    khats: np.ndarray | None = field(default=None, repr=False, compare=False)
+    dequantized: bool = False
+
+    @property
+    def reconstruction(self) -> float:
+        """Mean of -log p(x | z) under the guide, in nats per datum: what of -elbo is no divergence."""
+        return -self.elbo - sum(self.kl.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it but `nlls`, ready for JSON."""
-        return {name: value for name, value in asdict(self).items() if name != "nlls"}
+        """All of it but the numbers of each datum, ready for JSON; of k-hats the median and how many are too large."""
+        found = {name: value for name, value in asdict(self).items() if name not in ("nlls", "khats")}
+        return found | {"reconstruction": self.reconstruction, "khat": self._khat()}
+
+    def _khat(self) -> dict[str, float] | None:
+        """Median of the k-hats, the largest that so many particles allow, how many are above, of how many; or None."""
+        if self.khats is None or not len(known := self.khats[~np.isnan(self.khats)]):
+            return None
+        most = threshold(self.particles)
+        return {
+            "median": float(np.median(known)),
+            "threshold": most,
+            "above": int((known > most).sum()),
+            "of": len(known),
+        }
 
     def __sub__(self, other: "Evaluation") -> "Difference":
         """The difference of the NLLs over the same data, datum by datum; negative where this one is better.
@@ -129,13 +157,24 @@ class Evaluation:
 
     def __str__(self) -> str:
         how = f"{self.particles} importance samples" if self.kl else "exact: there are no latents"
+        if self.sampling_error >= 0.0005 and self.nlls is not None:
+            how += f", which add +- {self.sampling_error:.3f}"
         rows = [
             ("ELBO", f"{self.elbo:.3f}", "nats per datum"),
             ("NLL", f"{self.nll:.3f} +- {self.nll_error:.3f}", f"nats per datum, {how}"),
         ]
+        if self.convergence:
+            told = ", ".join(f"{value:.3f} by {k}" for k, value in self.convergence.items())
+            rows.append(("", "", f"the bound was {told}"))
         if self.bits_per_dim is not None:
-            rows.append(("bits/dim", f"{self.bits_per_dim:.4f}", ""))
+            unit = "an upper bound: the levels were dequantized by uniform noise" if self.dequantized else ""
+            rows.append(("bits/dim", f"{self.bits_per_dim:.4f}", unit))
+        if self.kl:
+            rows.append(("distortion", f"{self.reconstruction:.3f}", "nats, the reconstruction: mean of -log p(x | z)"))
         rows += [(f"KL {site}", f"{value:.3f}", "nats") for site, value in self.kl.items()]
+        if khat := self._khat():
+            unit = f"median; {khat['above']} of {khat['of']} above {khat['threshold']:.2f}, where weights mislead"
+            rows.append(("k-hat", f"{khat['median']:.2f}", unit))
         rows.append(("data", str(self.n), ""))
         text = "\n".join(f"{name:<10}{value:>18}  {unit}".rstrip() for name, value, unit in rows)
         return legible("\n".join([text, *self.notes]))

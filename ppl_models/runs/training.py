@@ -14,7 +14,15 @@ import pyro
 import torch
 
 from ppl_models.data import Data, Table
-from ppl_models.inference import Callback, Evaluation, MutualInformation, Probe, TensorBoard, mutual_information
+from ppl_models.inference import (
+    ActiveUnits,
+    Callback,
+    Evaluation,
+    MutualInformation,
+    Probe,
+    TensorBoard,
+    mutual_information,
+)
 from ppl_models.inference.checkpoint_file import CHECKPOINT
 from ppl_models.inference.files import write_json
 from ppl_models.inference.probes import check_labels, labelled
@@ -204,6 +212,22 @@ def probe_run(run: LoadedRun, parts: Parts, labels: int, seed: int = 0, other: s
     train, test = parts[0], parts[-1]
     found = backend(run.backend).probe((run.model, run.guide), run.example, train, test, labels=labels, seed=seed)
     path = run.folder / f"{_named('probe', run, other)}.json"
+    write_json(path, {"data": test.name, "seed": seed, "backend": run.backend, **found.to_dict()})
+    return found
+
+
+def units_run(run: LoadedRun, test: Data | Table, rows: int, seed: int = 0, other: str | None = None) -> ActiveUnits:
+    """Count the active units over the first rows of data; write units.json in the run's folder.
+
+    The arguments are those of `evaluate_run`, which names its file alike.
+
+    Raises:
+        ValueError: a model without latents; what `ppl_models.inference.active_units` objects to.
+    """
+    if run.config["guide"] is None:
+        raise ValueError(f"--units: found {run.config['model']['name']}, which has no latents, want units to count")
+    found = backend(run.backend).active_units((run.model, run.guide), run.example, test, rows, seed=seed)
+    path = run.folder / f"{_named('units', run, other)}.json"
     write_json(path, {"data": test.name, "seed": seed, "backend": run.backend, **found.to_dict()})
     return found
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import jupytext
+import nbclient
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
@@ -43,6 +44,38 @@ def test_source_runs(source: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     assert "Warning" not in done.stderr
     assert not list(tmp_path.iterdir())  # nothing is left on the disk
+
+
+NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w])")
+WITHIN = re.compile(r"^# numbers within (\d*\.\d+)$", re.MULTILINE)  # what a cell states of itself
+USUAL = 0.05
+
+
+def numbers(cell: dict) -> list[float]:
+    """All numbers that a cell has printed."""
+    printed = "".join(output.get("text", "") for output in cell["outputs"])
+    return [float(number) for number in NUMBER.findall(printed)]
+
+
+@pytest.mark.slow  # minutes each
+@every_source
+def test_the_stored_numbers_can_be_had_again(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in full, every number that a cell prints is the stored one, within what the cell states or a twentieth.
+
+    The difference counts relative to the number, or to 1 where that is smaller.
+    """
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    notebook = jupytext.read(source)
+    nbclient.NotebookClient(notebook, kernel_name="python3", coalesce_streams=True, timeout=None).execute(
+        cwd=str(tmp_path)
+    )
+    again = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for stored, cell in zip(cells(source.with_suffix(".ipynb")), again, strict=True):
+        found, want = numbers(cell), numbers(stored)
+        tolerance = float(stated[1]) if (stated := WITHIN.search(cell.source)) else USUAL
+        assert len(found) == len(want), cell.source
+        for one, other in zip(found, want, strict=True):
+            assert abs(one - other) <= tolerance * max(1, abs(other)), (one, other, cell.source)
 
 
 @every_source

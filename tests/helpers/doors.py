@@ -21,7 +21,7 @@ FUNCTIONS = {"ppl_models.runs.configuration": ["configuration"], "ppl_models.run
 JAX = "ppl_models.numpyro", "guides.numpyro", "ppl_models.inference.numpyro"
 
 # what functions give, and no one makes; protocols; what has no argument
-RESULTS = "Callback Chain Difference Evaluation LoadedRun Mixing MutualInformation Probe Reference Report"
+RESULTS = "ActiveUnits Callback Chain Difference Evaluation LoadedRun Mixing MutualInformation Probe Reference Report"
 RESULTS += " Reversal Row Run Terms TrainingStep Verdict Factorization"
 RESULTS += " elbo importance_weighted unregularized"  # of every step, which look at nothing that `fit` has looked at
 ABSTRACT = "OrderedGuide", "TopDownGuide"

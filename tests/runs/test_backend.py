@@ -122,6 +122,9 @@ def test_samples_and_pictures(trained, folder):
     assert "R-hat" in call(f"sample {trained} --n 4 --chain 8 --backend pyro --out chain.png").stdout
     assert "want a Pyro one; try --backend pyro" in call(f"evaluate {trained} --information 9", 1).stderr
     assert "linear       50 labels" in call(f"evaluate {trained} --particles 2 --probe 50").stdout
+    told = [call(f"evaluate {trained} --particles 2 --units 40 {more}").stdout for more in ("", "--backend pyro")]
+    assert "active units: variance of the mean over 40 data" in told[0]
+    assert told[0].split("active units")[1] == told[1].split("active units")[1]
 
 
 @pytest.mark.slow

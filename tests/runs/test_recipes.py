@@ -504,6 +504,7 @@ def test_commands_of_criteria(tmp_path, monkeypatch):
     assert "--probe: found no labels in" in call("evaluate run --particles 2 --probe 10 --data other.npy", 1)
     call("train maf -m hidden=8 -m steps=1 --transform logit --steps 1 --evaluate 0 -q --out density")
     assert "--probe: found maf, which has no latents" in call("evaluate density --probe 10", 1)
+    assert "--units: found maf, which has no latents" in call("evaluate density --particles 2 --units 10", 1)
     assert "found 1 rows, want 2 at least" in call("evaluate run --particles 2 --information 1", 1)
     assert "found --draws, want neither" in call("sample run --chain 8 --draws", 1)
     assert not Path("run/evaluation.json").exists()  # what cannot be done is told before anything is

@@ -1,5 +1,6 @@
 import ppl_models.inference as _both
 
+from .evaluation.active import active_units as active_units
 from .evaluation.encode import encode as encode, probe as probe
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.nuts import Reference as Reference, nuts as nuts
@@ -8,6 +9,7 @@ from .passes.terms import terms as terms
 from .training.checkpoint import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS, load as load
 from .training.fit import fit as fit
 
+ActiveUnits = _both.ActiveUnits
 Probe = _both.Probe
 Run = _both.Run
 Terms = _both.Terms

@@ -19,8 +19,8 @@ from numpyro.infer.autoguide import AutoGuide
 from torch import Tensor
 
 from ppl_models.data import Data, Table
-from ppl_models.inference import Evaluation, Probe
-from ppl_models.inference.numpyro import load as load_weights, probe as probe_pair
+from ppl_models.inference import ActiveUnits, Evaluation, Probe
+from ppl_models.inference.numpyro import active_units as active_units_of, load as load_weights, probe as probe_pair
 from ppl_models.inference.numpyro.engine.parameters import find
 from ppl_models.inference.pyro.evaluation.sampling import rows_from
 from ppl_models.inference.resuming.identity import cpus
@@ -95,6 +95,11 @@ def evaluate(pair: Pair, example: Any, data: Data | Table, **how: Any) -> Evalua
 def probe(pair: Pair, example: Any, train: Data | Table, test: Data | Table, **how: Any) -> Probe:
     with _where(example):
         return probe_pair(*pair, train, test, **how)
+
+
+def active_units(pair: Pair, example: Any, data: Data | Table, rows: int, **how: Any) -> ActiveUnits:
+    with _where(example):
+        return active_units_of(*pair, tuple(_array(column) for column in columns(data[:rows])), **how)
 
 
 def sample(model: Any, example: jax.Array, n: int, draws: bool) -> Tensor:

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from ppl_models.data import Data, Table
 from ppl_models.inference import (
+    ActiveUnits,
     Evaluation,
     Probe,
+    active_units as active_units_of,
     ancestral,
     evaluate as evaluate_pair,
     fit,
@@ -90,6 +92,10 @@ def evaluate(pair: Pair, example: Rows, data: Data | Table, **how: Any) -> Evalu
 
 def probe(pair: Pair, example: Rows, train: Data | Table, test: Data | Table, **how: Any) -> Probe:
     return probe_pair(*pair, *(data.to(columns(example)[0].device) for data in (train, test)), **how)
+
+
+def active_units(pair: Pair, example: Rows, data: Data | Table, rows: int, **how: Any) -> ActiveUnits:
+    return active_units_of(*pair, data.to(columns(example)[0].device)[:rows], **how)
 
 
 def sample(model: Any, example: Tensor, n: int, draws: bool) -> Tensor:

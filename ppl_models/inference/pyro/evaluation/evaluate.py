@@ -24,6 +24,7 @@ from ...objectives.bounds import elbo
 from ...objectives.finite import counted, infinite_terms, refuse
 from ...progress import BOUNDS, Progress
 from ...results import Evaluation as Evaluation
+from ...weights import Weights
 from ..feeding.columns import Columns
 from ..passes.checks import CHUNK, as_they_come, check_values, evaluating, forked
 from ..passes.pair_info import first_look, pair_info
@@ -144,7 +145,7 @@ def _evaluate(
     chunks = [min(at_once, particles - k) for k in range(0, particles, at_once)]
 
     rest = as_they_come(model, guide, data, -(-n // size), device)
-    bounds, log_ws, kls, bits = [], [], [], []
+    bounds, log_ws, kls, bits, seen = [], [], [], [], Weights(particles)
     how = {"nesting": nesting, "analytic": analytic, "plate": plate, "sums": True}
 
     def numbers(batch: Sequence[Any], count: int) -> list[Tensor]:
@@ -188,6 +189,7 @@ def _evaluate(
             bounds.append(count * sum(w * part[1] for w, part in zip(weights, parts, strict=True)))
             kls.append({s: count * sum(w * p[2][s] for w, p in zip(weights, parts, strict=True)) for s in sites})
             log_ws.append(log_w if whole else _nll(log_w))
+            seen.add(log_w.double().cpu().numpy())
             bits.append(data.columns[0].bits_per_dim(_nll(log_w), batch[0]) if scored and not whole else None)
     nlls = None
     if whole:
@@ -209,7 +211,8 @@ def _evaluate(
     numbers = {"ELBO": sum(bounds) / n, "NLL": nll, **{f"KL {site}": value for site, value in kl.items()}}
     if not all(map(isfinite, numbers.values())):
         refuse("evaluate", numbers, infinite, n)
-    return Evaluation(numbers["ELBO"], nll, error, kl, bits_per_dim, particles, n, notes, nlls)
+    found = Evaluation(numbers["ELBO"], nll, error, kl, bits_per_dim, particles, n, notes, nlls)
+    return seen.told(found, units if whole else n, scored and not data.columns[0].discrete)
 
 
 def _nll(log_w: Tensor) -> Tensor:
