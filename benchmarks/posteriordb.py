@@ -7,7 +7,7 @@
 
 An error is the largest over the quantities of a posterior of |mean - reference mean| / reference sd and
 |sd - reference sd| / reference sd. `Faithful` and the autoguides take the same steps of `fit`; of the guides there are
-100,000 draws. NUTS is NumPyro's.
+100,000 draws, and k is the Pareto k-hat of 10,000 weights. NUTS is NumPyro's.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import json
 import warnings
 from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import pyro
@@ -23,37 +23,38 @@ import torch
 from pyro.infer import autoguide
 
 from guides import Faithful
-from ppl_models.inference import fit
+from ppl_models.inference import evaluate, fit
 
 from .posteriors import POSTERIORS, columns_of, reference_of
 from .table import table
 
-FAMILIES = "diagonal", "full", "flow"
+FAMILIES = "diagonal", "full", "flow", "iaf", "nsf"
 AUTO = "AutoNormal", "AutoMultivariateNormal"
 WAYS = *FAMILIES, *AUTO, "NUTS"
-DRAWS = 100_000
+DRAWS, WEIGHTS = 100_000, 10_000
 
 
-def by_pyro(name: str, way: str, options: dict) -> dict[str, np.ndarray]:
-    """Draws of the latents by a guide of Pyro's, or of ours, trained by `fit`."""
+def by_pyro(name: str, way: str, options: dict) -> tuple[dict[str, np.ndarray], float]:
+    """Draws of the latents by a guide of Pyro's, or of ours, trained by `fit`, and the k-hat of its weights."""
     columns = [torch.tensor(column) for column in columns_of(name)]
     model = partial(POSTERIORS[name].model, pyro)
     pyro.clear_param_store()
     pyro.set_rng_seed(options["seed"])
     guide = getattr(autoguide, way)(model) if way in AUTO else Faithful(model, *columns, family=way)
     fit(model, guide, tuple(columns), batch_size=len(columns[0]), progress=False, **options)
+    weighed = evaluate(model, guide, tuple(columns), particles=WEIGHTS, seed=options["seed"], progress=False)
     with torch.no_grad(), pyro.plate("draws", DRAWS, dim=-1):
-        return {key: _drawn(value.numpy()) for key, value in guide(*columns).items()}
+        return {key: _drawn(value.numpy()) for key, value in guide(*columns).items()}, weighed.khats.item()
 
 
-def by_numpyro(name: str, way: str, options: dict) -> dict[str, np.ndarray]:
+def by_numpyro(name: str, way: str, options: dict) -> tuple[dict[str, np.ndarray], float]:
     """The same by NumPyro's guides and the ports."""
     import jax
     import numpyro
     import numpyro.infer.autoguide
 
     from guides.numpyro import Faithful
-    from ppl_models.inference.numpyro import fit
+    from ppl_models.inference.numpyro import evaluate, fit
 
     jax.config.update("jax_enable_x64", True)
     columns, key = columns_of(name), jax.random.key(options["seed"])
@@ -62,11 +63,13 @@ def by_numpyro(name: str, way: str, options: dict) -> dict[str, np.ndarray]:
     ours = way in FAMILIES
     guide = Faithful(model, *columns, family=way, key=key) if ours else getattr(numpyro.infer.autoguide, way)(model)
     run = fit(model, guide, tuple(columns), batch_size=len(columns[0]), progress=False, **options)
+    how = {"particles": WEIGHTS, "seed": options["seed"], "progress": False}
+    khat = evaluate(run.model, run.guide, tuple(columns), **how).khats.item()
     if ours:
         with numpyro.handlers.seed(rng_seed=1), numpyro.plate("draws", DRAWS, dim=-1):
-            return {key: _drawn(np.asarray(value)) for key, value in run.guide(*columns).items()}
+            return {key: _drawn(np.asarray(value)) for key, value in run.guide(*columns).items()}, khat
     drawn = guide.sample_posterior(jax.random.key(1), run.params, sample_shape=(DRAWS,))
-    return {key: np.asarray(value) for key, value in drawn.items()}
+    return {key: np.asarray(value) for key, value in drawn.items()}, khat
 
 
 def _drawn(values: np.ndarray) -> np.ndarray:
@@ -100,20 +103,23 @@ def error(name: str, draws: dict[str, np.ndarray]) -> tuple[float, str]:
 
 
 def measured(name: str, way: str, language: str, options: dict) -> dict:
-    """One entry of the table: error, the quantity that has it, seconds."""
-    start = perf_counter()
+    """One entry of the table: error, the quantity that has it, the k-hat of a guide, seconds of the processor."""
+    start = process_time()
     by_guide = by_pyro if language == "pyro" else by_numpyro
-    draws = by_nuts(name, options["seed"]) if way == "NUTS" else by_guide(name, way, options)
-    seconds = perf_counter() - start
+    draws, khat = (by_nuts(name, options["seed"]), None) if way == "NUTS" else by_guide(name, way, options)
+    seconds = process_time() - start
     worst, quantity = error(name, draws)
-    return {"error": worst, "quantity": quantity, "seconds": seconds}
+    return {"error": worst, "quantity": quantity, "khat": khat, "seconds": seconds}
 
 
 def posterior_table(found: dict) -> str:
-    """One row a posterior: error and seconds of each way."""
+    """One row a posterior: error of each way, with the k-hat of a guide, and seconds."""
 
     def cell(row: dict | None) -> str:
-        return f"{row['error']:.3f} ({row['seconds']:.0f} s)" if row else ""
+        if not row:
+            return ""
+        khat = "" if row.get("khat") is None else f", k {row['khat']:.2f}"
+        return f"{row['error']:.3f}{khat} ({row['seconds']:.0f} s)"
 
     return table(["posterior", *WAYS], [[name, *(cell(rows.get(w)) for w in WAYS)] for name, rows in found.items()])
 
