@@ -17,9 +17,11 @@ from .objectives.labelled import semi_supervised as semi_supervised
 from .objectives.nested import vhp as vhp
 from .objectives.stateful import adaptive_free_bits as adaptive_free_bits
 from .objectives.terms import Terms as Terms
+from .prices import EdgePrice as EdgePrice, Prices as Prices
 from .probes import Probe as Probe
 from .pyro.evaluation.active import active_units as active_units
 from .pyro.evaluation.discrete import Joint as Joint
+from .pyro.evaluation.edges import price_edges as price_edges
 from .pyro.evaluation.encode import encode as encode, probe as probe
 from .pyro.evaluation.encoder_posterior import Reversal as Reversal, reversal as reversal
 from .pyro.evaluation.evaluate import evaluate as evaluate

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from math import nan
+from math import hypot, nan
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -97,6 +97,7 @@ class Evaluation:
         n: number of data.
         notes: what one should know of these numbers.
         nlls: that of each datum, (n,), in the order of the data; None where all data count as one.
+        elbos: the bound of each datum, (n,), likewise: the mean of its log weights, with no divergence in closed form.
         refined: Hamiltonian steps that were added to the guide's draws for this evaluation alone.
         sampling_error: standard error of `nll` over the importance samples, by the delta method; 0 where it is exact.
         convergence: k -> the bound by k of the particles, 1, 10, 100, ...; it has converged where it stands still.
@@ -120,6 +121,7 @@ class Evaluation:
     convergence: dict[int, float] = field(default_factory=dict)
     khats: np.ndarray | None = field(default=None, repr=False, compare=False)
     dequantized: bool = False
+    elbos: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @property
     def reconstruction(self) -> float:
@@ -128,7 +130,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it but the numbers of each datum, ready for JSON; of k-hats the median and how many are too large."""
-        found = {name: value for name, value in asdict(self).items() if name not in ("nlls", "khats")}
+        found = {name: value for name, value in asdict(self).items() if name not in ("nlls", "elbos", "khats")}
         return found | {"reconstruction": self.reconstruction, "khat": self._khat()}
 
     def _khat(self) -> dict[str, float] | None:
@@ -182,26 +184,49 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean difference of two NLLs over the same data, in nats per datum.
+    """The mean difference of two NLLs (or bounds) over the same data, in nats per datum.
 
     Attributes:
         nll: the first minus the second; negative where the first is better.
         error: its standard error over the data: that of differences, not of the two numbers.
         n: number of data.
+        seeds: how many trainings of either it is the mean of.
+        seed_error: its standard error over these, of one and the same data; NaN of a single one.
     """
 
     nll: float
     error: float
     n: int
+    seeds: int = 1
+    seed_error: float = nan
 
     @classmethod
     def of(cls, first: np.ndarray, second: np.ndarray) -> "Difference":
-        """Of the NLLs of each datum, (n,) each; ValueError where these are not as many."""
-        if len(first) != len(second):
-            raise ValueError(f"Difference: found {len(first)} and {len(second)} data, want the same data twice")
-        each = np.asarray(first, np.float64) - np.asarray(second, np.float64)
-        error = each.std(ddof=1) / len(each) ** 0.5 if len(each) > 1 else nan
-        return cls(float(each.mean()), float(error), len(each))
+        """Of the NLLs of each datum, (n,) each, or of several trainings, (seeds, n) each.
+
+        Raises:
+            ValueError: not as many data, or trainings.
+        """
+        if (found := np.shape(first)[::-1]) != (others := np.shape(second)[::-1]):
+            both = f"{found[0]} and {others[0]} data" if found[0] != others[0] else f"{found} and {others} numbers"
+            raise ValueError(f"Difference: found {both}, want the same data twice")
+        each = np.atleast_2d(np.asarray(first, np.float64) - np.asarray(second, np.float64))
+        return cls(float(each.mean()), _error(each.mean(0)), each.shape[1], len(each), _error(each.mean(1)))
+
+    @property
+    def total_error(self) -> float:
+        """The standard error over data and trainings; over the data alone where there is one training."""
+        return self.error if self.seeds == 1 else hypot(self.error, self.seed_error)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, ready for JSON; None for an error that is not known."""
+        return {name: None if value != value else value for name, value in asdict(self).items()}
 
     def __str__(self) -> str:
-        return f"{self.nll:+.3f} +- {self.error:.3f} nats per datum, paired over {self.n} data"
+        told = f"{self.nll:+.3f} +- {self.error:.3f} nats per datum, paired over {self.n} data"
+        return told if self.seeds == 1 else f"{told}, +- {self.seed_error:.3f} over {self.seeds} seeds"
+
+
+def _error(values: np.ndarray) -> float:
+    """The standard error of a mean; NaN of a single value."""
+    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else nan

@@ -16,6 +16,7 @@ class Weights:
         particles: K, weights a datum.
 
     Attributes:
+        elbos: mean of the log weights of each datum.
         khats: k-hat of the weights of each datum; nan where there are too few.
         variances: of each datum, the variance of log 1/K sum_k w_k over draws, by the delta method,
 
@@ -26,6 +27,7 @@ class Weights:
     """
 
     particles: int
+    elbos: list[np.ndarray] = field(default_factory=list)
     khats: list[np.ndarray] = field(default_factory=list)
     variances: list[np.ndarray] = field(default_factory=list)
     sums: dict[int, float] = field(default_factory=dict)
@@ -38,6 +40,7 @@ class Weights:
         if self.particles > 1:
             khat[good] = psis(log_w[:, good]).khat
         self.khats.append(khat)
+        self.elbos.append(log_w.mean(0))
         with np.errstate(invalid="ignore"):
             top = log_w.max(0)
             w = np.exp(log_w - top)
@@ -61,6 +64,7 @@ class Weights:
             sampling_error=float(sum(each.sum() for each in self.variances)) ** 0.5 / n if sampled else float("nan"),
             convergence={k: total / n for k, total in self.sums.items()},
             khats=np.concatenate(self.khats),
+            elbos=None if found.nlls is None else np.concatenate(self.elbos),
             dequantized=found.bits_per_dim is not None and dequantized,
         )
 

@@ -11,7 +11,7 @@ import lazy_loader
 from . import installed as installed
 
 _given, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-_TOOLS = ("Run", "evaluate", "fit", "nuts")
+_TOOLS = ("Run", "evaluate", "fit", "nuts", "price_edges")
 __all__ += _TOOLS
 
 

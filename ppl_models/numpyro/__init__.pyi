@@ -27,3 +27,4 @@ Run = _tools.Run
 evaluate = _tools.evaluate
 fit = _tools.fit
 nuts = _tools.nuts
+price_edges = _tools.price_edges

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from ppl_models.parts.kinds import WRONG
-from tests.helpers.doors import ANY, JAX, TORCH, doors, fault, kinds, parameters, wrong
+from tests.helpers.doors import ANY, JAX, TORCH, TRAINS, doors, fault, kinds, parameters, wrong
 from tests.helpers.right_arguments import right
 
 ROOMS = [pytest.param(TORCH, id="pyro"), pytest.param(JAX, id="numpyro")]
@@ -33,7 +33,7 @@ def test_a_value_of_a_wrong_kind_is_refused_in_one_line_that_names_its_argument(
                 if kind.read(value) is not WRONG:
                     continue
                 count += 1
-                others = dict.fromkeys(("model", "guide", "data"), print) if name.endswith(".fit") else {}
+                others = dict.fromkeys(TRAINS.get(name.rpartition(".")[2], ()), print)
                 with pytest.raises((ValueError, TypeError)) as caught:
                     function(**{**others, argument: value})
                 told = f"{name}({argument}={what}): {caught.value}"

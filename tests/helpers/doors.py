@@ -21,9 +21,11 @@ FUNCTIONS = {"ppl_models.runs.configuration": ["configuration"], "ppl_models.run
 JAX = "ppl_models.numpyro", "guides.numpyro", "ppl_models.inference.numpyro"
 
 # what functions give, and no one makes; protocols; what has no argument
-RESULTS = "ActiveUnits Callback Chain Difference Evaluation LoadedRun Mixing MutualInformation Probe Reference Report"
+RESULTS = "ActiveUnits Callback Chain Difference EdgePrice Evaluation LoadedRun Mixing MutualInformation Prices Probe"
+RESULTS += " Reference Report"
 RESULTS += " Reversal Row Run Terms TrainingStep Verdict Factorization"
 RESULTS += " elbo importance_weighted unregularized"  # of every step, which look at nothing that `fit` has looked at
+TRAINS = {"fit": ("model", "guide", "data"), "price_edges": ("pair", "train", "test")}
 ABSTRACT = "OrderedGuide", "TopDownGuide"
 BARE = "positional argument", "unexpected keyword", "object is not", "has no len()", "not supported between"
 BARE += "has no attribute", "argument must be", "keywords must be", "is not iterable", "argument of type"
@@ -69,8 +71,9 @@ def parameters(function: Callable[..., Any]) -> list[str]:
 
 
 def kinds(function: Callable[..., Any]) -> dict[str, Any]:
-    """Argument -> its kind; of a `fit` the options, too."""
-    return {**(declared(FitConfig) if getattr(function, "__name__", "") == "fit" else {}), **declared(function)}
+    """Argument -> its kind; of what trains the options of `fit`, too."""
+    trains = getattr(function, "__name__", "") in TRAINS
+    return {**(declared(FitConfig) if trains else {}), **declared(function)}
 
 
 def wrong() -> dict[str, Any]:

@@ -93,6 +93,7 @@ def right(door: str) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         "Refined": {"guide": guide, **key},
         "FitConfig": {},
         "fit": {**both, "data": x, **SHORT},
+        "price_edges": {"pair": lambda parents: (model, guide), "train": x, "test": x, "draws": 2, **SHORT},
         "evaluate": {**both, "data": x, "particles": 2, "progress": False},
         "mutual_information": {**both, "data": x},
         "encode": {**both, "data": x},

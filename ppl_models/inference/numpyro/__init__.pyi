@@ -1,6 +1,7 @@
 import ppl_models.inference as _both
 
 from .evaluation.active import active_units as active_units
+from .evaluation.edges import price_edges as price_edges
 from .evaluation.encode import encode as encode, probe as probe
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.nuts import Reference as Reference, nuts as nuts
