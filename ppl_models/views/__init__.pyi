@@ -1,4 +1,5 @@
 from .arviz import to_arviz as to_arviz
+from .calibration import rank_ecdfs as rank_ecdfs
 from .chains import Mixing as Mixing, mixing as mixing
 from .criteria import curves as curves, latent_map as latent_map
 from .plots import (

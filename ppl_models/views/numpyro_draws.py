@@ -8,19 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from numpyro import handlers
-from numpyro.distributions import Independent
-from numpyro.primitives import Messenger
 
 from ppl_models.inference.numpyro.passes.divergences import log_density, per_datum, scaled
+from ppl_models.inference.numpyro.passes.messengers import Redraw
 from ppl_models.inference.numpyro.passes.rows import refuse_others
 from ppl_models.inference.numpyro.passes.terms import check_model, weights
 from ppl_models.programs.doubts import mismatches, weighed
-from ppl_models.programs.numpyro import Drawable, Trace, as_arrays, kind_of, nodes_of, read, runs
+from ppl_models.programs.numpyro import Drawable, Trace, as_arrays, nodes_of, read, runs
 from ppl_models.programs.pairs import INSTEAD_OF_PORT, PROPER, Pair, Undrawn, check_order, check_whole
 from ppl_models.programs.rows import fits, rows_in
 from ppl_models.programs.state.jax import tidied
 
 from .draws import NARROW, PREDICTIVE, UNDRAWN, Arrays, Dims, Draws, constants, gather, named_arguments
+
+LEFT_OUT = "leave the predictive groups out, groups=('posterior', 'log_likelihood')"
 
 
 def draw(
@@ -168,7 +169,7 @@ class _Pair:
         values = {**self.params, **(latent or {})}
         with handlers.trace() as trace, handlers.seed(rng_seed=key), handlers.substitute(data=values):
             if redraw:
-                with _Redraw():
+                with Redraw(NARROW, "to_arviz", LEFT_OUT):
                     program(*self.args)
             else:
                 program(*self.args)
@@ -187,37 +188,6 @@ class _Pair:
         """The log density of a site, (n,), or (1,) for what is outside the data plate."""
         dim = None if site["name"] in self.shared else self.plate.dim
         return jnp.broadcast_to(per_datum(scaled(log_density(site), site), dim), (1 if dim is None else self.size,))
-
-
-class _Redraw(Messenger):
-    """Draw what is observed anew; factors stay."""
-
-    def process_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] == "control_flow":
-            raise ValueError(
-                "to_arviz: observations inside of a numpyro scan or cond are not drawn anew; leave the predictive "
-                "groups out, groups=('posterior', 'log_likelihood'), or write the loop in Python"
-            )
-        if msg["type"] == "sample" and kind_of(msg) == "observed":
-            msg["fn"] = _widened(msg["name"], msg["fn"], jnp.shape(msg["value"]))
-            msg["is_observed"], msg["value"] = False, None
-
-
-def _widened(name: str, fn: Any, shape: tuple[int, ...]) -> Any:
-    """A distribution that draws what is of this shape as its `log_prob` reads it, each entry by itself.
-
-    Raises:
-        Undrawn: it has fewer entries, and cannot be expanded to so many.
-    """
-    wide = jnp.broadcast_shapes(own := fn.shape(), shape)
-    batch = wide[: len(wide) - fn.event_dim]
-    if wide == own:
-        return fn
-    if fn.event_shape == wide[len(batch) :]:
-        return fn.expand(batch)
-    if isinstance(fn, Independent):
-        return Independent(_widened(name, fn.base_dist, shape), fn.reinterpreted_batch_ndims)
-    raise Undrawn(NARROW.format(name, tuple(shape), tuple(own)))
 
 
 def _values_of(trace: Trace) -> dict[str, Any]:

@@ -8,16 +8,14 @@ from typing import Any
 
 import numpy as np
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine import Trace
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_models.inference.pyro.feeding.columns import stored
 from ppl_models.inference.pyro.passes.checks import evaluating, forked
-from ppl_models.inference.pyro.passes.messengers import Substitute
+from ppl_models.inference.pyro.passes.messengers import Redraw, Substitute
 from ppl_models.inference.pyro.passes.pair_info import pair_info
 from ppl_models.inference.pyro.passes.particles import vectorizes
 from ppl_models.inference.pyro.passes.rows import check_rows
@@ -132,7 +130,7 @@ class _Pair:
         """A run that draws what is observed anew; where that cannot be drawn it stays, and `left_out` says so."""
         if self.left_out is None:
             try:
-                with Drawable(*UNDRAWN), poutine.trace() as capture, plate(), Substitute(values), _Redraw():
+                with Drawable(*UNDRAWN), poutine.trace() as capture, plate(), Substitute(values), Redraw(NARROW):
                     self.model(*self.args)
                 return capture.trace
             except Undrawn as error:
@@ -165,33 +163,6 @@ class _Pair:
             return to_numpy(sum(t.expand(count, t.shape[1]) for t in found))
 
         return {"log_p": total([terms.log_likelihood, terms.log_p]), "log_q": total([terms.log_q])}
-
-
-class _Redraw(Messenger):
-    """Draw what is observed anew; factors and what is computed stay."""
-
-    def _pyro_sample(self, msg: dict) -> None:
-        if kind_of(msg) == "observed":
-            msg["infer"] = {**msg["infer"], "redrawn": True}
-            msg["fn"] = _widened(msg["name"], msg["fn"], msg["value"].shape)
-            msg["is_observed"], msg["value"], msg["done"] = False, None, False
-
-
-def _widened(name: str, fn: Any, shape: torch.Size) -> Any:
-    """A distribution that draws what is of this shape as its `log_prob` reads it, each entry by itself.
-
-    Raises:
-        Undrawn: it has fewer entries, and cannot be expanded to so many.
-    """
-    wide = torch.broadcast_shapes(own := fn.shape(), shape)
-    batch = wide[: len(wide) - fn.event_dim]
-    if wide == own:
-        return fn
-    if fn.event_shape == wide[len(batch) :]:
-        return fn.expand(batch)
-    if isinstance(fn, torch.distributions.Independent):
-        return dist.Independent(_widened(name, fn.base_dist, shape), fn.reinterpreted_batch_ndims)
-    raise Undrawn(NARROW.format(name, tuple(shape), tuple(own)))
 
 
 def _computed_differs(

@@ -9,6 +9,7 @@ from ppl_models.numpyro import installed as installed
 
 _given, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 _PASSED = (
+    "Calibration",
     "Run",
     "Terms",
     "adaptive_free_bits",

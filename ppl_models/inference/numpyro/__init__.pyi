@@ -1,6 +1,7 @@
 import ppl_models.inference as _both
 
 from .evaluation.active import active_units as active_units
+from .evaluation.calibration import sbc as sbc
 from .evaluation.edges import price_edges as price_edges
 from .evaluation.encode import encode as encode, probe as probe
 from .evaluation.evaluate import evaluate as evaluate
@@ -11,6 +12,7 @@ from .training.checkpoint import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS,
 from .training.fit import fit as fit
 
 ActiveUnits = _both.ActiveUnits
+Calibration = _both.Calibration
 Probe = _both.Probe
 Run = _both.Run
 Terms = _both.Terms

@@ -3,9 +3,14 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 from jax import Array
 from numpyro import handlers
+from numpyro.distributions import Independent
 from numpyro.primitives import Messenger
+
+from ppl_models.programs.numpyro import kind_of
+from ppl_models.programs.pairs import Undrawn
 
 from ...weighing import Weighing
 
@@ -46,6 +51,47 @@ class UntilDrawn(Messenger):
         except Drawn:
             pass
         return self.sites
+
+
+class Redraw(Messenger):
+    """Draw what is observed anew; factors stay.
+
+    Args:
+        narrow: the message for a site whose value is wider than its distribution, with places for name and shapes.
+        asks: the function that asks, what a message starts with.
+        instead: what is to be tried where observations are in a loop, beside a loop of Python's.
+    """
+
+    def __init__(self, narrow: str, asks: str, instead: str) -> None:
+        super().__init__()
+        self.narrow, self.asks, self.instead = narrow, asks, instead
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        """Take the value of what is observed away."""
+        if msg["type"] == "control_flow":
+            raise ValueError(
+                f"{self.asks}: observations inside of a numpyro scan or cond are not drawn anew; {self.instead}, or "
+                "write the loop in Python"
+            )
+        if msg["type"] == "sample" and kind_of(msg) == "observed":
+            msg["fn"] = self._widened(msg["name"], msg["fn"], jnp.shape(msg["value"]))
+            msg["is_observed"], msg["value"] = False, None
+
+    def _widened(self, name: str, fn: Any, shape: tuple[int, ...]) -> Any:
+        """A distribution that draws what is of this shape as its `log_prob` reads it, each entry by itself.
+
+        Raises:
+            Undrawn: it has fewer entries, and cannot be expanded to so many.
+        """
+        wide = jnp.broadcast_shapes(own := fn.shape(), shape)
+        batch = wide[: len(wide) - fn.event_dim]
+        if wide == own:
+            return fn
+        if fn.event_shape == wide[len(batch) :]:
+            return fn.expand(batch)
+        if isinstance(fn, Independent):
+            return Independent(self._widened(name, fn.base_dist, shape), fn.reinterpreted_batch_ndims)
+        raise Undrawn(self.narrow.format(name, tuple(shape), tuple(own)))
 
 
 class First(Messenger):

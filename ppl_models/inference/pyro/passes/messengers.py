@@ -1,10 +1,12 @@
-"""Effect handlers of a pass: values in place of draws, an end at the last latent, and who draws."""
+"""Effect handlers of a pass: values in place of draws, draws in place of data, an end at the last latent, who draws."""
 
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import pyro.distributions as dist
+import torch
 from pyro import poutine
 from pyro.poutine import Trace
 from pyro.poutine.block_messenger import BlockMessenger
@@ -15,7 +17,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from ppl_models.programs.pyro import frame_of
+from ppl_models.programs.pairs import Undrawn
+from ppl_models.programs.pyro import frame_of, kind_of
 
 from ...weighing import Weighing
 
@@ -36,6 +39,40 @@ class Substitute(Messenger):
     def _pyro_sample(self, msg: dict) -> None:
         if msg["name"] in self.values and not msg["is_observed"]:
             msg["value"], msg["done"] = self.values[msg["name"]], True
+
+
+class Redraw(Messenger):
+    """Draw what is observed anew, marked "redrawn" in its infer; factors and what is computed stay.
+
+    Args:
+        narrow: the message for a site whose value is wider than its distribution, with places for name and shapes.
+    """
+
+    def __init__(self, narrow: str) -> None:
+        super().__init__()
+        self.narrow = narrow
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if kind_of(msg) == "observed":
+            msg["infer"] = {**msg["infer"], "redrawn": True}
+            msg["fn"] = self._widened(msg["name"], msg["fn"], msg["value"].shape)
+            msg["is_observed"], msg["value"], msg["done"] = False, None, False
+
+    def _widened(self, name: str, fn: Any, shape: torch.Size) -> Any:
+        """A distribution that draws what is of this shape as its `log_prob` reads it, each entry by itself.
+
+        Raises:
+            Undrawn: it has fewer entries, and cannot be expanded to so many.
+        """
+        wide = torch.broadcast_shapes(own := fn.shape(), shape)
+        batch = wide[: len(wide) - fn.event_dim]
+        if wide == own:
+            return fn
+        if fn.event_shape == wide[len(batch) :]:
+            return fn.expand(batch)
+        if isinstance(fn, torch.distributions.Independent):
+            return dist.Independent(self._widened(name, fn.base_dist, shape), fn.reinterpreted_batch_ndims)
+        raise Undrawn(self.narrow.format(name, tuple(shape), tuple(own)))
 
 
 class Weighed(Messenger):

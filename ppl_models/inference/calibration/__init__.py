@@ -1,0 +1,1 @@
+"""Simulation-based calibration of guides: ranks of the truth among a guide's draws, and tests of them. NumPy alone."""
