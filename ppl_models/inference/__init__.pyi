@@ -38,6 +38,7 @@ from .pyro.evaluation.sampling import (
     markov_chain as markov_chain,
 )
 from .pyro.evaluation.sharpness import sharpness as sharpness
+from .pyro.evaluation.walks import interpolate as interpolate, reconstruct as reconstruct, traverse as traverse
 from .pyro.passes.losses import Loss as Loss
 from .pyro.passes.terms import plate_nesting as plate_nesting, terms as terms
 from .pyro.training.checkpoint import contents as contents, load as load, save as save

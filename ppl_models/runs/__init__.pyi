@@ -1,3 +1,4 @@
-from .folder import LoadedRun as LoadedRun, load_run as load_run
+from .folder import load_run as load_run
+from .loaded import LoadedRun as LoadedRun
 from .options import Training as Training
 from .training import resume as resume

@@ -17,7 +17,7 @@ from ppl_models.parts.distributions import diagonal_moments
 from ppl_models.programs.pyro import nodes_of
 
 from .backends import columns
-from .folder import LoadedRun
+from .loaded import LoadedRun
 
 FILE, TRANSFORM = "codes.npz", "redraw"
 ROWS = 1000  # a batch

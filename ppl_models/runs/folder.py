@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,8 @@ from torch import Tensor, nn
 from ppl_models.inference import load, save
 from ppl_models.inference.checkpoint_file import CHECKPOINT, PREVIOUS
 from ppl_models.inference.files import alive, remove_stale, write_json
-from ppl_models.inference.pyro.training.checkpoint import read
-from ppl_models.inference.resuming.history import LINES, SHOWN, History
+from ppl_models.inference.resuming.history import LINES, SHOWN
 from ppl_models.inference.resuming.owner import owned
-from ppl_models.inference.resuming.training_record import check_history
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Place
 from ppl_models.programs.blame import raised
@@ -29,48 +26,10 @@ from ppl_models.programs.blame import raised
 from . import names, trust as trusted
 from .backends import Device, backend as language_of, backend_of, columns, in_backend
 from .config_file import TYPES, read_file
-from .configuration import FORMAT, Parts, command, load_parts
+from .configuration import FORMAT, command
+from .loaded import LoadedRun
 
 CONFIG, EXAMPLE = "config.json", "example.safetensors"
-
-
-@dataclass
-class LoadedRun:
-    """A trained pair with the configuration it was built from.
-
-    Attributes:
-        model, guide: the programs, in evaluation mode where they are modules.
-        config: what `config.json` holds.
-        folder: where it lies.
-        example: the rows of data that the guide was built on, in the arrays of the backend.
-        seconds: how long the training took, where it has just taken place.
-        checkpoint: the file in the folder that holds the weights.
-    """
-
-    model: Callable
-    guide: Callable
-    config: dict[str, Any]
-    folder: Path
-    example: Any = field(repr=False)
-    seconds: float | None = None
-    checkpoint: str = CHECKPOINT
-
-    @property
-    def backend(self) -> str:
-        """The language of the pair, "pyro" or "numpyro"."""
-        return backend_of(self.config)
-
-    def load_data(self, name: str | None = None) -> Parts:
-        """The data it was trained on, (train, test) or (train, validation, test), or another set by name."""
-        return load_parts(self.config, name)
-
-    @property
-    def history(self) -> list[dict[str, float]]:
-        """The records of the training up to the checkpoint."""
-        path = self.folder / self.checkpoint
-        records = History(self.folder).read(read(path).about.get("history"))
-        check_history(path, records)
-        return records
 
 
 @checked

@@ -17,7 +17,7 @@ from ppl_models.views.chains import mixing
 from . import names
 from .backends import backend
 from .config_file import transform
-from .folder import LoadedRun
+from .loaded import LoadedRun
 
 
 def generate(run: LoadedRun, n: int, draws: bool = False) -> Tensor:

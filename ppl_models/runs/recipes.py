@@ -15,7 +15,8 @@ from .backends import backend
 from .codes import FILE, TRANSFORM, unknown_codes, write_codes
 from .configuration import Parts, configuration, load_for
 from .experiments import Experiment, experiment_of
-from .folder import CONFIG, LoadedRun, read_config
+from .folder import CONFIG, read_config
+from .loaded import LoadedRun
 from .machine import commit, machine
 from .options import Training
 from .recipe_files import Recipe

@@ -34,7 +34,8 @@ from ppl_models.parts.kinds import Place, Threads
 from . import names, trust as trusted
 from .backends import Device, backend, backend_of, columns, given
 from .configuration import Parts, load_parts
-from .folder import CONFIG, LoadedRun, as_written, config_errors, opened, read_config, read_example, started
+from .folder import CONFIG, as_written, config_errors, opened, read_config, read_example, started
+from .loaded import LoadedRun
 from .options import Training
 
 BUILDING = "building model and guide"
@@ -226,7 +227,9 @@ def units_run(run: LoadedRun, test: Data | Table, rows: int, seed: int = 0, othe
     """
     if run.config["guide"] is None:
         raise ValueError(f"--units: found {run.config['model']['name']}, which has no latents, want units to count")
-    found = backend(run.backend).active_units((run.model, run.guide), run.example, test, rows, seed=seed)
+    language = backend(run.backend)
+    few = tuple(language.rows(run.example, column) for column in columns(test[:rows]))
+    found = language.call("active_units", run.example, run.model, run.guide, few, seed=seed)
     path = run.folder / f"{_named('units', run, other)}.json"
     write_json(path, {"data": test.name, "seed": seed, "backend": run.backend, **found.to_dict()})
     return found

@@ -6,6 +6,8 @@ from .evaluation.edges import price_edges as price_edges
 from .evaluation.encode import encode as encode, probe as probe
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.nuts import Reference as Reference, nuts as nuts
+from .evaluation.sampling import ancestral as ancestral, decode as decode
+from .evaluation.walks import interpolate as interpolate, reconstruct as reconstruct, traverse as traverse
 from .passes.losses import estimate as estimate
 from .passes.terms import terms as terms
 from .training.checkpoint import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS, load as load

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ppl_models.data import Data, Table
-    from ppl_models.inference import ActiveUnits, Evaluation, Probe
+    from ppl_models.inference import Evaluation, Probe
 
 BACKENDS = ("pyro", "numpyro")
 
@@ -80,8 +80,11 @@ class Backend(Protocol):
     def probe(self, pair: Pair, example: Any, train: Data | Table, test: Data | Table, **how: Any) -> Probe:
         """See `ppl_models.inference.probe`; on the device of the example."""
 
-    def active_units(self, pair: Pair, example: Any, data: Data | Table, rows: int, **how: Any) -> ActiveUnits:
-        """See `ppl_models.inference.active_units`, of the first rows; on the device of the example."""
+    def call(self, tool: str, example: Any, *args: Any, **how: Any) -> Any:
+        """A function of the language's `inference` by its name, "encode" or "decode", on the device of the example."""
+
+    def rows(self, example: Any, x: Any) -> Any:
+        """Rows of torch's, of NumPy's or its own as its array on the device of the example."""
 
     def sample(self, model: Any, example: Any, n: int, draws: bool) -> Tensor:
         """(n, D): draws of a model (or means of their distributions), whatever it observes, by torch's generator."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from jax import random
-from numpyro import handlers
 from numpyro.infer.autoguide import AutoGuide
 from torch import Tensor
 
 from ppl_models.data import Data, Table
-from ppl_models.inference import ActiveUnits, Evaluation, Probe
-from ppl_models.inference.numpyro import active_units as active_units_of, load as load_weights, probe as probe_pair
+from ppl_models.inference import Evaluation, Probe, numpyro as tools
+from ppl_models.inference.numpyro import load as load_weights, probe as probe_pair
 from ppl_models.inference.numpyro.engine.parameters import find
-from ppl_models.inference.pyro.evaluation.sampling import rows_from
 from ppl_models.inference.resuming.identity import cpus
 from ppl_models.numpyro import evaluate as evaluate_pair, fit
-from ppl_models.programs.numpyro import Drawable, is_point, nodes_of, unwrapped
-from ppl_models.programs.pairs import NO_DATA, refuse_undrawn
 
 from .. import names
 from ..refinement import refined
@@ -97,28 +92,23 @@ def probe(pair: Pair, example: Any, train: Data | Table, test: Data | Table, **h
         return probe_pair(*pair, train, test, **how)
 
 
-def active_units(pair: Pair, example: Any, data: Data | Table, rows: int, **how: Any) -> ActiveUnits:
+def call(tool: str, example: Any, *args: Any, **how: Any) -> Any:
     with _where(example):
-        return active_units_of(*pair, tuple(_array(column) for column in columns(data[:rows])), **how)
+        return getattr(tools, tool)(*args, **how)
+
+
+def rows(example: Any, x: Any) -> jax.Array:
+    with _where(example):
+        return jnp.asarray(x.detach().cpu().numpy() if isinstance(x, Tensor) else x)
 
 
 def sample(model: Any, example: jax.Array, n: int, draws: bool) -> Tensor:
-    with _where(example):
-        rows = example[jnp.arange(n) % len(example)]
-        with Drawable(*NO_DATA):
-            trace = handlers.trace(handlers.seed(handlers.uncondition(model), _key())).get_trace(rows)
-        drawn = {name: site for name, site in trace.items() if site.get("infer", {}).get("was_observed")}
-        observed = {name: site for name, site in drawn.items() if not is_point(site["fn"])}
-        return _rows(model, observed, rows, draws)
+    like = example[np.arange(n) % len(example)]
+    return _tensor(call("ancestral", example, model, like, draws=draws, seed=_seed())).reshape(n, -1)
 
 
 def reconstruct(pair: Pair, example: jax.Array, x: Tensor) -> Tensor:
-    model, guide = pair
-    with _where(example):
-        rows = _array(x)
-        drawn = handlers.trace(handlers.seed(guide, _key())).get_trace(rows)
-        trace = handlers.trace(handlers.seed(handlers.replay(model, drawn), _key())).get_trace(rows)
-        return _rows(model, nodes_of(trace, "observed"), rows, draws=False)
+    return _tensor(call("reconstruct", example, *pair, rows(example, x), seed=_seed())).reshape(len(x), -1)
 
 
 @contextmanager
@@ -151,31 +141,6 @@ def _tensor(value: jax.Array) -> Tensor:
     return torch.from_numpy(np.array(value))
 
 
-def _key() -> jax.Array:
-    """A key drawn from torch's generator, whose seed is that of the pictures in either language."""
-    return random.key(int(torch.randint(2**31, ())))
-
-
-def _rows(model: Any, sites: Mapping[str, Mapping[str, Any]], rows: jax.Array, draws: bool) -> Tensor:
-    """Values of observed sites, or the means of their distributions, as rows of data."""
-    parts = {}
-    for name, site in sites.items():
-        value = site["value"] if draws else jnp.broadcast_to(_mean(site), jnp.shape(site["value"]))
-        if jnp.ndim(value) and jnp.size(value) and len(value) == len(rows):
-            parts[name] = _tensor(value).reshape(len(rows), -1)
-    join = getattr(model, "join", None)
-    blocks = None if join is None else lambda parts: _tensor(join([_array(part) for part in parts]))
-    return rows_from(parts, prod(rows.shape[1:]), blocks)
-
-
-def _mean(site: Mapping[str, Any]) -> jax.Array:
-    """The mean of a site's distribution, or a draw where there is none."""
-    fn = site["fn"]
-    try:
-        return fn.mean
-    except NotImplementedError:
-        pass
-    try:
-        return fn.sample(_key())
-    except NotImplementedError as error:
-        refuse_undrawn("data given latents", site["name"], type(unwrapped(fn)).__name__, error, "give it a mean")
+def _seed() -> int:
+    """A seed drawn from torch's generator, whose own seed is that of the pictures in either language."""
+    return int(torch.randint(2**31, ()))

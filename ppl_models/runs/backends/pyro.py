@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +11,18 @@ import torch
 from pyro.infer.autoguide import AutoGuide
 from torch import Tensor, nn
 
+from ppl_models import inference as tools
 from ppl_models.data import Data, Table
 from ppl_models.inference import (
-    ActiveUnits,
     Evaluation,
     Probe,
-    active_units as active_units_of,
-    ancestral,
     evaluate as evaluate_pair,
     fit,
     load as load_weights,
     probe as probe_pair,
 )
-from ppl_models.inference.pyro.evaluation.sampling import parts_of, rows_from
 from ppl_models.inference.pyro.passes.checks import evaluating, forked
 from ppl_models.inference.pyro.passes.pair_info import pair_info
-from ppl_models.inference.pyro.passes.terms import traces
 from ppl_models.inference.pyro.training.checkpoint import contents
 from ppl_models.programs.state.torch import modules_of
 
@@ -94,19 +89,21 @@ def probe(pair: Pair, example: Rows, train: Data | Table, test: Data | Table, **
     return probe_pair(*pair, *(data.to(columns(example)[0].device) for data in (train, test)), **how)
 
 
-def active_units(pair: Pair, example: Rows, data: Data | Table, rows: int, **how: Any) -> ActiveUnits:
-    return active_units_of(*pair, data.to(columns(example)[0].device)[:rows], **how)
+def call(tool: str, example: Any, *args: Any, **how: Any) -> Any:
+    return getattr(tools, tool)(*args, **how)
+
+
+def rows(example: Any, x: Any) -> Tensor:
+    return torch.as_tensor(x, device=columns(example)[0].device)
 
 
 def sample(model: Any, example: Tensor, n: int, draws: bool) -> Tensor:
-    rows = example[torch.arange(n, device=example.device) % len(example)]
-    return ancestral(model, rows, draws=draws, seed=None)
+    like = example[torch.arange(n, device=example.device) % len(example)]
+    return tools.ancestral(model, like, draws=draws, seed=None).reshape(n, -1)
 
 
 def reconstruct(pair: Pair, example: Tensor, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        trace, _, _ = traces(*pair, (x.to(example.device),), {})
-    return rows_from(parts_of(trace, len(x), draws=False), prod(x.shape[1:]), getattr(pair[0], "join", None))
+    return tools.reconstruct(*pair, rows(example, x), seed=None).reshape(len(x), -1)
 
 
 def _evaluating(pair: Pair) -> Pair:

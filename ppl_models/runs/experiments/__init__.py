@@ -18,7 +18,7 @@ from .. import names
 if TYPE_CHECKING:
     from ppl_models.data import Data
 
-    from ..folder import LoadedRun
+    from ..loaded import LoadedRun
 
     Analyse = Callable[[Mapping[str, LoadedRun], Mapping[str, Any], Path, int, Callable[[str], None]], dict[str, Any]]
 

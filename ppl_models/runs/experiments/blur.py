@@ -16,7 +16,7 @@ from ppl_models.views import plots
 from ppl_models.views.criteria import latent_map
 
 from .. import names
-from ..folder import LoadedRun
+from ..loaded import LoadedRun
 from ..pictures import to_unit
 
 OPTIONS = {"limit": 3.0, "points": 41, "images": 15, "data": None, "drawn": 2000, "least": 20}

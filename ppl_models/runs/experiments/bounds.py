@@ -10,7 +10,7 @@ import pyro
 
 from ppl_models.inference import Evaluation
 
-from ..folder import LoadedRun
+from ..loaded import LoadedRun
 from ..pictures import picture_run
 from ..training import evaluate_run
 from . import spread

@@ -17,7 +17,7 @@ from ppl_models.inference.objectives.criteria import unregularized
 from ppl_models.inference.pyro.evaluation.discrete import Joint, coupled
 from ppl_models.inference.pyro.passes.messengers import Substitute
 
-from ..folder import LoadedRun
+from ..loaded import LoadedRun
 from . import at_least
 
 OPTIONS = {"data": 6, "codes": 4, "draws": 4000}

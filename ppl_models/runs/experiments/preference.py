@@ -16,7 +16,7 @@ from ppl_models.views.chains import mixing
 from ppl_models.views.criteria import curves
 
 from .. import names
-from ..folder import LoadedRun
+from ..loaded import LoadedRun
 from ..pictures import noise, picture_strip, title, to_unit
 from . import at_least
 

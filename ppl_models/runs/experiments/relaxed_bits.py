@@ -9,7 +9,7 @@ from typing import Any
 from ppl_models.inference import evaluate
 from ppl_models.parts import Discretized
 
-from ..folder import LoadedRun
+from ..loaded import LoadedRun
 from . import spread
 
 OPTIONS = {"data": None, "particles": 1000}

@@ -15,7 +15,7 @@ from ppl_models.inference import fit, semi_supervised
 from ppl_models.inference.pyro.passes.messengers import UntilDrawn
 
 from .. import names
-from ..folder import LoadedRun
+from ..loaded import LoadedRun
 from . import at_least
 
 OPTIONS = {

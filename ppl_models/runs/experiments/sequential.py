@@ -15,7 +15,7 @@ from ppl_models.inference.pyro.passes.messengers import UntilDrawn
 from ppl_models.views import plots
 
 from .. import names
-from ..folder import LoadedRun
+from ..loaded import LoadedRun
 from ..pictures import title, to_unit
 from . import at_least
 

@@ -1,4 +1,4 @@
-"""`encode`: the means of a guide's latents, datum by datum; `probe`: what classifiers read off them."""
+"""`encode`: the means of a guide's latents, datum by datum, or draws; `probe`: what classifiers read off them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,15 +23,21 @@ from ..passes.terms import traces
 
 @checked
 def encode(
-    model: AnyProgram, guide: AnyProgram, data: Any, *, particles: Count = 16, seed: Seed | None = 0
+    model: AnyProgram,
+    guide: AnyProgram,
+    data: Any,
+    *,
+    particles: Count = 16,
+    draws: bool = False,
+    seed: Seed | None = 0,
 ) -> dict[str, Array]:
-    """Posterior means of the latents by a guide, E_q[z_l | x_n], for each datum.
+    """Posterior means of the latents by a guide, E_q[z_l | x_n], for each datum, layer by layer; or one draw of them.
 
     See `ppl_models.inference.encode`, whose arguments these are.
 
     Raises:
-        ValueError: a latent outside of the plate of the data, or without a mean, as of numbered categories; what
-            `evaluate` raises for data and pairs.
+        ValueError: a latent outside of the plate of the data, or whose mean is asked for and is none, as of numbered
+            categories; what `evaluate` raises for data and pairs.
 
     >>> import numpyro, numpyro.distributions as dist
     >>> def model(x):
@@ -44,7 +50,7 @@ def encode(
     >>> print(encode(model, guide, np.array([1.0, -3.0]))["z"])
     [ 0.5 -1.5]
     """
-    return _Encoder(model, guide, data, particles, "encode").codes(slice(None), seed)
+    return _Encoder(model, guide, data, particles, "encode").codes(slice(None), seed, draws)
 
 
 @checked
@@ -76,7 +82,7 @@ def probe(
 
 
 class _Encoder:
-    """Posterior means of rows of data."""
+    """Posterior means of rows of data, or draws."""
 
     def __init__(self, model: Any, guide: Any, data: Any, particles: int, asks: str) -> None:
         self.model, self.guide, self.particles, self.asks = model, guide, particles, asks
@@ -90,7 +96,7 @@ class _Encoder:
         check_local(asks, latents.values(), pair.data, "a global latent is no code of a datum")
         self.params = parameters.constrained(free)
         self.dims = {name: pair.data.dim - site.event_dim for name, site in latents.items()}
-        self.run = jax.jit(self._means)
+        self.run = jax.jit(self._codes, static_argnums=2)
 
     @property
     def size(self) -> int:
@@ -99,27 +105,32 @@ class _Encoder:
     def _rows(self, index: np.ndarray, key: Array) -> tuple[Array, ...]:
         return drawn(self.columns, [column.values[index] for column in self.columns], key)
 
-    def codes(self, index: np.ndarray | slice, seed: int | None) -> dict[str, Array]:
+    def codes(self, index: np.ndarray | slice, seed: int | None, draws: bool = False) -> dict[str, Array]:
         """Latent -> (n, *event) of the rows with these indices."""
         key = random.key(int(np.random.default_rng().integers(2**31)) if seed is None else seed)
         places, parts = np.arange(self.size)[index], []
         with tidied(self.model, self.guide):
             for i in range(0, len(places), CHUNK):
                 of_data, of_pass = random.split(random.fold_in(key, i))
-                parts.append(self.run(self._rows(places[i : i + CHUNK], of_data), of_pass))
+                parts.append(self.run(self._rows(places[i : i + CHUNK], of_data), of_pass, draws))
         found = {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
+        if draws:
+            return found
         check_means(self.asks, self.latents, found)
         return found
 
-    def _means(self, rows: Sequence[Array], key: Array) -> dict[str, Array]:
+    def _codes(self, rows: Sequence[Array], key: Array, draws: bool) -> dict[str, Array]:
         sampled: set[str] = set()  # latents whose factors have no known mean
 
         def once(key: Array) -> dict[str, Array]:
             _, found, _ = traces(self.model, self.guide, rows, key=key, params=self.params)
-            means = {name: _mean(node) for name, node in found.items() if name in self.dims}
+            drawn = {name: node for name, node in found.items() if name in self.dims}
+            means = {name: node["value"] if draws else _mean(node) for name, node in drawn.items()}
             sampled.update(name for name, mean in means.items() if mean is found[name]["value"])
             return {name: jnp.moveaxis(mean, self.dims[name], 0) for name, mean in means.items()}
 
+        if draws:
+            return once(key)
         jax.eval_shape(once, key)  # which tells whether anything random is in it
         particles = 1 if len(self.dims) == 1 and not sampled else self.particles
         # one pass after the other: particles side by side would take their memory

@@ -1,4 +1,4 @@
-"""`encode`: the means of a guide's latents, datum by datum; `probe`: what classifiers read off them."""
+"""`encode`: the means of a guide's latents, datum by datum, or draws; `probe`: what classifiers read off them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,9 +23,15 @@ from .sampling import mean_of
 
 @checked
 def encode(
-    model: AnyProgram, guide: AnyProgram, data: Any, *, particles: Count = 16, seed: Seed | None = 0
+    model: AnyProgram,
+    guide: AnyProgram,
+    data: Any,
+    *,
+    particles: Count = 16,
+    draws: bool = False,
+    seed: Seed | None = 0,
 ) -> dict[str, Tensor]:
-    """Posterior means of the latents by a guide, E_q[z_l | x_n], for each datum.
+    """Posterior means of the latents by a guide, E_q[z_l | x_n], for each datum, layer by layer; or one draw of them.
 
     A factor that reads no other latent gives its own mean; below others the means of the factors are averaged over
     `particles` draws of these. A factor without a known mean, as of a flow, is averaged by its draws.
@@ -33,7 +39,8 @@ def encode(
     Args:
         model, guide: any Pyro programs whose latents are in the plate of the data.
         data: rows, as for `evaluate`.
-        particles: draws a datum.
+        particles: draws a datum, of which means are taken.
+        draws: one draw of all latents, z ~ q(z | x_n), in place of their means.
         seed: of the draws, and of the noise of the data; the global generator is as before afterwards. None continues
             it.
 
@@ -41,8 +48,8 @@ def encode(
         latent -> (n, *event), in the order in which the guide draws them.
 
     Raises:
-        ValueError: a latent outside of the plate of the data, or without a mean, as of numbered categories; what
-            `evaluate` raises for data and pairs.
+        ValueError: a latent outside of the plate of the data, or whose mean is asked for and is none, as of numbered
+            categories; what `evaluate` raises for data and pairs.
 
     >>> import pyro, pyro.distributions as dist
     >>> def model(x):
@@ -55,7 +62,7 @@ def encode(
     >>> encode(model, guide, torch.tensor([1.0, -3.0]))
     {'z': tensor([ 0.5000, -1.5000])}
     """
-    return _Encoder(model, guide, data, particles, "encode").codes(slice(None), seed)
+    return _Encoder(model, guide, data, particles, "encode").codes(slice(None), seed, draws)
 
 
 @checked
@@ -99,7 +106,7 @@ def probe(
 
 
 class _Encoder:
-    """Posterior means of rows of data."""
+    """Posterior means of rows of data, or draws."""
 
     def __init__(self, model: Any, guide: Any, data: Any, particles: int, asks: str) -> None:
         self.data, self.particles = Columns(data, f"{asks}: data", model, guide), particles
@@ -115,15 +122,21 @@ class _Encoder:
     def _rows(self, index: Any) -> tuple[Any, ...]:
         return self.data.rows(index, self.device)
 
-    def codes(self, index: np.ndarray | slice, seed: int | None) -> dict[str, Tensor]:
+    def codes(self, index: np.ndarray | slice, seed: int | None, draws: bool = False) -> dict[str, Tensor]:
         """Latent -> (n, *event) of the rows with these indices."""
         places, parts = torch.arange(self.data.size)[index], []
         with looking(self.model, self.guide, seed, *self.data.places):
             for some in places.split(CHUNK):
-                parts.append(self._means(self._rows(some)))
+                parts.append((self._draw if draws else self._means)(self._rows(some)))
         found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        if draws:
+            return found
         check_means(self.asks, self.latents, {name: value.cpu().numpy() for name, value in found.items()})
         return found
+
+    def _draw(self, rows: tuple[Any, ...]) -> dict[str, Tensor]:
+        nodes = UntilDrawn(self.dims).run(self.guide, rows)
+        return {name: node["value"].movedim(self.dims[name], 0) for name, node in nodes.items()}
 
     def _means(self, rows: tuple[Any, ...]) -> dict[str, Tensor]:
         found: dict[str, list[Tensor]] = {name: [] for name in self.dims}

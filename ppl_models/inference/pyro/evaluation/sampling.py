@@ -1,6 +1,6 @@
 """Draws of data: from the prior downwards, and by the chain that goes from data to codes and back."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -19,6 +19,7 @@ from ppl_models.programs.pairs import NO_DATA, check_sites, refuse_undrawn
 from ppl_models.programs.plates import check_local
 from ppl_models.programs.pyro import Drawable, is_point, unwrapped
 
+from ...generated import check_codes, rows_from
 from ..passes.messengers import Substitute, UntilDrawn
 from ..passes.pair_info import pair_info
 from ..passes.terms import units_of
@@ -57,7 +58,7 @@ def decode(model: OfOne, codes: Mapping[str, Tensor], x: Rows, *, draws: bool = 
 
     Args:
         model: any Pyro program of one argument.
-        codes: latent -> values, (n, *event); latents without are drawn.
+        codes: latent -> values, (n, *event), as of `encode`; latents without are drawn.
         x: rows of which width and type are read.
         draws: values in place of means, as of distributions that have no mean.
         seed: the global generator is as before afterwards; None continues it.
@@ -74,13 +75,9 @@ def decode(model: OfOne, codes: Mapping[str, Tensor], x: Rows, *, draws: bool = 
     n = len(next(iter(codes.values())))
     like = x[torch.arange(n, device=x.device) % len(x)]
     with looking(model, model, seed, x):
-        known = programs.run(model, (like,)).latents
-        for name, code in codes.items():
-            if name not in known:
-                raise ValueError(f"decode: found codes of {name!r}, want some of the latents {', '.join(known)}")
-            want = n, *known[name].event_shape
-            if tuple(code.shape) != want:
-                raise ValueError(f"decode: found codes of {name!r} of shape {tuple(code.shape)}, want {want}")
+        check_codes(
+            "decode", codes, n, {k: site.event_shape for k, site in programs.run(model, (like,)).latents.items()}
+        )
         return _generated(model, like, codes, draws)
 
 
@@ -174,21 +171,6 @@ def parts_of(trace: Trace, n: int, draws: bool, kind: str = "is_observed") -> di
             value = node["value"] if draws else mean_of(node)
             parts[name] = value.expand(node["value"].shape).reshape(n, -1)
     return parts
-
-
-def rows_from(parts: Mapping[str, Tensor], width: int, join: Callable[[Sequence[Tensor]], Tensor] | None) -> Tensor:
-    """The sites' values as rows of data: that of the first site of the width of a row, else all of them together.
-
-    Raises:
-        ValueError: they do not make rows of `width` values.
-    """
-    for part in parts.values():
-        if part.shape[1] == width:
-            return part
-    if sum(part.shape[1] for part in parts.values()) != width:
-        found = ", ".join(f"{name} {tuple(part.shape[1:])}" for name, part in parts.items())
-        raise ValueError(f"the observed sites ({found or 'none of them local'}) do not make rows of {width} values")
-    return torch.cat(list(parts.values()), -1) if join is None else join(list(parts.values()))
 
 
 def mean_of(node: Mapping[str, Any]) -> Tensor:
