@@ -23,6 +23,8 @@ from rich.text import Text
 
 from ppl_models.programs.legible import legible
 
+from .live import Live
+
 BOUNDS = "negative ELBO", "NLL"  # the numbers of an evaluation
 SILENCE = 2.0  # seconds that something may take without being shown
 
@@ -30,7 +32,8 @@ SILENCE = 2.0  # seconds that something may take without being shown
 class Progress:
     """A context manager whose `advance(step, one, other)` redraws a bar; nothing is shown where it is not enabled.
 
-    In a file or a pipe, where a bar cannot be redrawn, a line is printed at every twentieth of the way.
+    In a notebook it is one output of its own (`live.Live`). In a file or a pipe, where a bar cannot be redrawn, a line
+    is printed at every twentieth of the way.
 
     Args:
         total: steps.
@@ -40,20 +43,21 @@ class Progress:
     def __init__(self, total: int, enabled: bool = True, names: tuple[str, str] = ("loss", "negative ELBO")) -> None:
         self.total, self.enabled, self.names = total, enabled, names
         self.console = Console(stderr=True)
-        self.live = enabled and self.console.is_terminal
-        self.shown = 0.0
+        self.notebook = Live() if enabled and self.console.is_jupyter else None
+        self.live = enabled and (self.console.is_terminal or self.notebook is not None)
+        self.shown, self.numbers = 0.0, ""  # when, and what; nothing before the first
         self.bar = RichProgress(
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn(f"{names[0]} {{task.fields[one]:.2f}}  {names[1]} {{task.fields[other]:.2f}}"),
+            _Asked(lambda: self.numbers),
             TimeRemainingColumn(),
-            _Doing(self.doing),
+            _Asked(self.doing),
             console=self.console,
-            disable=not self.live,
+            disable=not self.live or self.notebook is not None,
         )
         self.part = 0  # that was told
         self._work = "", 0.0  # what takes its time, and since when
-        self.task = self.bar.add_task("fit", total=total, one=float("nan"), other=float("nan"))
+        self.task = self.bar.add_task("fit", total=total)
 
     def due(self, step: int) -> bool:
         """Whether `advance` would show this step: the numbers of others need not be fetched from the device."""
@@ -69,20 +73,29 @@ class Progress:
         """Show that `step` steps are done, at these values of the two numbers (nats per datum)."""
         if not self.due(step):
             return
+        self.numbers = f"{self.names[0]} {one:.2f}  {self.names[1]} {other:.2f}"
         if self.live:
             self.shown = perf_counter()
-            self.bar.update(self.task, completed=step, one=one, other=other)
+            self.bar.update(self.task, completed=step)
+            self._draw()
         else:
-            told = f"{self.names[0]} {one:.2f}  {self.names[1]} {other:.2f}"
             self.part = self._part(step)
-            self.console.print(f"step {step}/{self.total}  {told}", highlight=False)
+            self.console.print(f"step {step}/{self.total}  {self.numbers}", highlight=False)
+
+    def _draw(self) -> None:
+        """Draw the output of a notebook; a terminal is redrawn by rich."""
+        if self.notebook is not None:
+            task = self.bar.tasks[0]
+            done = f"{task.completed:.0f}/{self.total}"
+            self.notebook.show(task, "  ".join(part for part in (done, self.numbers, self.doing()) if part))
 
     @contextmanager
     def busy(self, label: str) -> Iterator[None]:
         """Inside, something takes its time: it is shown with its seconds; of less than two nothing is said."""
         self._work = label, perf_counter()
         try:
-            with _slow(label, lambda: None if self.live else self.say(f"{label} ..."), self.say, self.enabled):
+            begin = self._draw if self.live else lambda: self.say(f"{label} ...")
+            with _slow(label, begin, self.say, self.enabled):
                 yield
         finally:
             self.part = 0  # that was told
@@ -109,6 +122,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         self.bar.__enter__()
+        self._draw()
         return self
 
     def __exit__(
@@ -153,7 +167,7 @@ def _slow(label: str, begin: Callable[[], None], say: Callable[[str], None], ena
             say(f"{label}: {took:.0f} s")
 
 
-class _Doing(ProgressColumn):
+class _Asked(ProgressColumn):
     """A text that is asked for anew whenever the bar is drawn."""
 
     def __init__(self, text: Callable[[], str]) -> None:
@@ -174,6 +188,7 @@ class Bar:
 
     def __init__(self, label: str, enabled: bool = True) -> None:
         console = Console(stderr=True)
+        self.label, self.notebook = label, Live() if enabled and console.is_jupyter else None
         self.bar = RichProgress(
             TextColumn(label),
             BarColumn(),
@@ -186,6 +201,8 @@ class Bar:
     def advance(self, part: float) -> None:
         """Show that this part is done, in [0, 1]."""
         self.bar.update(self.task, completed=part)
+        if self.notebook is not None:
+            self.notebook.show(self.bar.tasks[0], self.label)
 
     def __enter__(self) -> Self:
         self.bar.__enter__()

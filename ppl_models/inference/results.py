@@ -42,6 +42,12 @@ class Run:
     guide: Callable | None = field(default=None, repr=False)
     params: dict[str, Any] = field(default_factory=dict, repr=False)
 
+    def _repr_html_(self) -> str:
+        """The learning curve, as a notebook shows it."""
+        from .notebook import run_html
+
+        return run_html(self)
+
 
 class Callback(Protocol):
     """Called with every record, while the programs hold their averages, in evaluation mode; True ends the training."""
@@ -157,7 +163,8 @@ class Evaluation:
             )
         return Difference.of(self.nlls, other.nlls)
 
-    def __str__(self) -> str:
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(name, value, unit) of each number, as they are printed."""
         how = f"{self.particles} importance samples" if self.kl else "exact: there are no latents"
         if self.sampling_error >= 0.0005 and self.nlls is not None:
             how += f", which add +- {self.sampling_error:.3f}"
@@ -177,9 +184,17 @@ class Evaluation:
         if khat := self._khat():
             unit = f"median; {khat['above']} of {khat['of']} above {khat['threshold']:.2f}, where weights mislead"
             rows.append(("k-hat", f"{khat['median']:.2f}", unit))
-        rows.append(("data", str(self.n), ""))
-        text = "\n".join(f"{name:<10}{value:>18}  {unit}".rstrip() for name, value, unit in rows)
+        return [*rows, ("data", str(self.n), "")]
+
+    def __str__(self) -> str:
+        text = "\n".join(f"{name:<10}{value:>18}  {unit}".rstrip() for name, value, unit in self.rows())
         return legible("\n".join([text, *self.notes]))
+
+    def _repr_html_(self) -> str:
+        """The same as a table, as a notebook shows it."""
+        from .notebook import evaluation_html
+
+        return evaluation_html(self)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ppl_models.inference.figures import limits
 from ppl_models.inference.files import write_atomically
 from ppl_models.inference.results import as_records
 from ppl_models.parts.checked import checked
@@ -99,12 +100,8 @@ def history(records: Sequence[Mapping[str, float]], title: str = "") -> Figure:
         dots = {"marker": "o", "markersize": 4} if len(step) < 12 else {}
         axes.plot(step, line, style, color=color, label=label, linewidth=1.8, **dots)
         drawn += line if key != "loss" else []
-    finite = np.asarray([v for v in drawn if math.isfinite(v)])
-    if len(finite) > 3:  # the first records are often far above all others
-        usual = np.quantile(finite, [0.1, 0.9])
-        low, high = finite.min(), min(finite.max(), usual[1] + 1.5 * np.ptp(usual))
-        pad = 0.05 * max(high - low, 1e-3)
-        axes.set_ylim(low - pad, high + pad)
+    if (between := limits(drawn)) is not None:
+        axes.set_ylim(*between)
     axes.set_xlabel("step")
     axes.set_ylabel("negative ELBO (nats per datum)")
     axes.set_title(shown(title), loc="left", fontsize=11, color=INK)
