@@ -57,11 +57,12 @@ def lines(
     named = {round(i) for i in np.linspace(0, len(curves) - 1, min(NAMED, max(len(curves), 1)))}
     for i, (name, (places, values)) in enumerate(curves.items()):
         style = DASHES[1 + [*dashed].index(name) % 3] if name in dashed else "-"
-        dots = {"marker": "o", "markersize": 3} if len(places) < 12 else {}
+        marker = "o" if len(places) < 12 else ""
         told = cut(legible(name), LABEL).replace("$", r"\$")
         label = f" {told}" if told.startswith("_") else told  # matplotlib leaves names with an underscore out
         color = colors[i] if many else COLORS[i]
-        axes.plot(places, values, style, color=color, linewidth=1.6, label=label if i in named else None, **dots)
+        shown = label if i in named else None
+        axes.plot(places, values, style, color=color, linewidth=1.6, label=shown, marker=marker, markersize=3)
     axes.set_xlabel(x, fontsize=9, color=INK)
     axes.set_ylabel(y, fontsize=9, color=INK)
     if not whole and (between := limits([v for _, values in curves.values() for v in values])):
