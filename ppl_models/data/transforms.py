@@ -180,4 +180,6 @@ def _mixed(z: Tensor) -> Tensor:
 
 
 Transform = Identity | Scale | Binarize | Dequantize | Logit | Redrawn
+"""What turns the numbers of a file into those that a model sees: one of these."""
+
 Word = Literal["default", "binarize", "dequantize", "logit", "redraw", "none"]  # for one that the data tell

@@ -1,0 +1,1 @@
+"""The documentation site: pages that are made of the code when `make docs` builds it with MkDocs."""
