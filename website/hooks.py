@@ -1,9 +1,9 @@
 """What MkDocs calls while it builds the site: pages made of code are added, links rewritten, stale pages refused.
 
-    on_config          refuses stale notebooks and tables, and public names without a docstring
-    on_files           adds the pages of models, guides, notebooks, packages, room READMEs, and sources that are linked to
-    on_page_markdown   rewrites links between files into links between pages
-    on_page_content    formulas become MathML; names of other libraries become links to their documentation
+on_config          refuses stale notebooks and tables, and public names without a docstring
+on_files           adds the pages of models, guides, notebooks, packages, room READMEs, and sources that are linked to
+on_page_markdown   rewrites links between files into links between pages
+on_page_content    formulas become MathML; names of other libraries become links to their documentation
 """
 
 from pathlib import Path
@@ -103,9 +103,7 @@ def _add_linked(files: Files, config: MkDocsConfig) -> None:
         fence = "`" * 8
         language = {".py": "python", ".toml": "toml", ".md": "markdown"}.get(Path(source).suffix, "text")
         page = f"---\nsearch:\n  exclude: true\n---\n# `{source}`\n\n{fence}{language}\n{text.rstrip()}\n{fence}\n"
-        files.append(
-            File.generated(config, f"source/{source}.md", content=page, inclusion=InclusionLevel.NOT_IN_NAV)
-        )
+        files.append(File.generated(config, f"source/{source}.md", content=page, inclusion=InclusionLevel.NOT_IN_NAV))
     for picture in sorted(PATHS.pictures):
         files.append(File.generated(config, f"pictures/{picture}", abs_src_path=str(ROOT / picture)))
 

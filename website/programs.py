@@ -61,7 +61,9 @@ def report_of(model: str, guide: str | None) -> Report:
     if guide is not None and (report.verdict, {s: tuple(us) for s, us in report.missing.items()}) != expected(
         model, guide
     ):
-        raise ValueError(f"{model} with {guide}: the inspector says {report.verdict}, benchmarks/collection.py does not")
+        raise ValueError(
+            f"{model} with {guide}: the inspector says {report.verdict}, benchmarks/collection.py does not"
+        )
     return report
 
 
@@ -89,7 +91,11 @@ def model_page(name: str) -> Page:
     lines = [
         *_head(program, shown),
         *(_picture(name, known.guide, report) if known.latent else []),
-        *(["## Verdicts with every guide", "", table(("guide", "verdict", "why not"), *verdicts), ""] if known.latent else []),
+        *(
+            ["## Verdicts with every guide", "", table(("guide", "verdict", "why not"), *verdicts), ""]
+            if known.latent
+            else []
+        ),
         "## Use",
         "",
         *_use(name, known, guide),
@@ -144,7 +150,11 @@ def index(kind: str) -> str:
         "guide": "Structures of q(z | x), for any model. A page shows who conditions on whom, the verdict with every "
         "model of the collection, and the arguments.",
     }[kind]
-    more = "" if kind == "model" else "\n`Refined(guide)` goes on from the draws of any of them: see [Guides](../../guides.md).\n"
+    more = (
+        ""
+        if kind == "model"
+        else "\n`Refined(guide)` goes on from the draws of any of them: see [Guides](../../guides.md).\n"
+    )
     title = f"# {kind.title()}s"
     return f"{title}\n\n{about}\n{more}\n{table((kind, 'what it is', 'formula'), *rows)}\n"
 
@@ -207,13 +217,29 @@ def _results(name: str) -> list[str]:
         ]
     if not rows:
         return ["## Recorded results", "", "None yet: see [Results](../../results.md).", ""]
-    return ["## Recorded results", "", "Nats per datum; how they were had: [Results](../../results.md).", "",
-            table(("recipe", *HEADINGS), *rows), ""]
+    return [
+        "## Recorded results",
+        "",
+        "Nats per datum; how they were had: [Results](../../results.md).",
+        "",
+        table(("recipe", *HEADINGS), *rows),
+        "",
+    ]
 
 
 def _reference(name: str, port: str) -> list[str]:
-    options = ["    options:", "      heading_level: 2", "      show_root_heading: true", "      show_root_full_path: true"]
-    twin = ["    options:", "      heading_level: 3", "      show_root_heading: true", "      show_root_full_path: true"]
+    options = [
+        "    options:",
+        "      heading_level: 2",
+        "      show_root_heading: true",
+        "      show_root_full_path: true",
+    ]
+    twin = [
+        "    options:",
+        "      heading_level: 3",
+        "      show_root_heading: true",
+        "      show_root_full_path: true",
+    ]
     return [f"::: {name}", *options, "", "## NumPyro", "", f"::: {port}", *twin, ""]
 
 
@@ -238,4 +264,6 @@ def _text(text: str) -> str:
 
     from .docstrings import markdown
 
-    return re.sub(r"(?:arXiv )(\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", markdown(text)).replace("|", "\\|")
+    return re.sub(r"(?:arXiv )(\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", markdown(text)).replace(
+        "|", "\\|"
+    )

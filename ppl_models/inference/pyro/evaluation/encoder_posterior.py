@@ -53,7 +53,7 @@ def reversal(
     Raises:
         ValueError: codes of other latents or of another shape; see `Densities`.
 
-    Source: derived from Zhao, Song, Ermon 2017 (arXiv 1702.08658), proposition 4 and figure 2.
+    Source: derived from Zhao, Song, Ermon 2017 (arXiv 1702.08658), figure 2, and proposition 4 (numbering ours).
     """
     data = Columns(data, "reversal: data", model, guide)
     with looking(model, guide, seed, *data.places):
