@@ -6,7 +6,9 @@ on_page_markdown   rewrites links between files into links between pages
 on_page_content    formulas become MathML; names of other libraries become links to their documentation
 """
 
+import re
 from pathlib import Path
+from textwrap import dedent
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
@@ -21,6 +23,7 @@ from website.paths import COPIES, ROOT, Paths
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PATHS = Paths(programs.pages() | {f"notebooks/{each.name}": f"tutorials/{each.stem}.md" for each in NOTEBOOKS})
+PRINTED = re.compile(r"^(```python\n(?:(?!```).*\n)*```\n)\n((?: {4}.*\n|\n(?= {4}))+)", re.M)
 FILES: dict[str, str] = {page: file for file, page in COPIES.items()}  # page -> the file whose links are its own
 
 
@@ -98,7 +101,7 @@ def _add_linked(files: Files, config: MkDocsConfig) -> None:
     """Add the files of the repository that some page links to, as pages of their source."""
     for file in files.documentation_pages():
         PATHS.rewritten(file.content_string, _file(file.src_uri), file.src_uri)
-    for source in sorted(PATHS.sources):
+    for source in sorted(PATHS.sources | {*programs.pages()}):
         text = (ROOT / source).read_text()
         fence = "`" * 8
         language = {".py": "python", ".toml": "toml", ".md": "markdown"}.get(Path(source).suffix, "text")
@@ -116,7 +119,12 @@ def _file(page: str) -> str:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Links between files become links between pages."""
     uri = page.file.src_uri
-    return markdown if uri.startswith("source/") else PATHS.rewritten(markdown, _file(uri), uri)
+    return markdown if uri.startswith("source/") else PRINTED.sub(_printed, PATHS.rewritten(markdown, _file(uri), uri))
+
+
+def _printed(found: re.Match) -> str:
+    """What stands indented below a block of Python is what it prints: marked as that."""
+    return f"{found[1]}\n```{{ .text .output }}\n{dedent(found[2]).rstrip()}\n```\n"
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:

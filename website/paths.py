@@ -1,7 +1,7 @@
 """`Paths`: where a file of the repository is on the site, and links between files as links between pages.
 
-Pages under docs/, room READMEs and CONTRIBUTING link to files as they lie in the repository. On the site such a link leads
-to the page that shows the file: its own page, that of its model or guide, its tutorial, or its source.
+Pages under docs/, room READMEs and CONTRIBUTING link to files as they lie in the repository. On the site such a link
+leads to the page that shows the file: its own page, that of its model or guide, its tutorial, or its source.
 """
 
 import posixpath

@@ -5,19 +5,22 @@ while the site is built, and the build ends where that is not what `collection.p
 """
 
 import inspect
+import re
 from math import prod
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from benchmarks.collection import GUIDES, MODELS, expected, hole
+from benchmarks.collection import GUIDES, MODELS, Model, expected, hole
 from benchmarks.matrix import cell, table
 from ppl_models.factorization import Report, compare
 from ppl_models.parts.sizes import all_sizes
 from ppl_models.runs import names
 from ppl_models.runs.recipe_files import read_recipe
 from ppl_models.runs.results import HEADINGS, cells, recorded, rows_of
+
+from .docstrings import markdown
 
 HOME = {"model": "collection/models", "guide": "collection/guides"}
 PACKAGE = {"model": "ppl_models", "guide": "guides"}
@@ -28,6 +31,13 @@ SHOWN_WITH = {  # guide -> the model that its page shows it with, where that is 
     "recurrent": "draw",
     "self-reflective": "sere-vae",
 }
+ABOUT = {
+    "model": "Densities p(x, z) as Pyro programs, each with a NumPyro port. A page shows the formula, the picture of the "
+    "model beside its exact posterior and the guide of its paper, sizes, and recorded results.",
+    "guide": "Structures of q(z | x), for any model. A page shows who conditions on whom, the verdict with every model "
+    "of the collection, and the arguments. `Refined(guide)` goes on from the draws of any of them: see "
+    "[Guides](../../guides.md).",
+}
 
 
 class Page(NamedTuple):
@@ -37,16 +47,18 @@ class Page(NamedTuple):
     picture: str = ""
 
 
+def file_of(kind: str, name: str) -> str:
+    """The file that defines a model or guide."""
+    return f"{PACKAGE[kind]}/{name.replace('-', '_')}.py"
+
+
 def pages() -> dict[str, str]:
     """File of every model and guide -> its page."""
-    return {
-        f"{PACKAGE[kind]}/{name.replace('-', '_')}.py": f"{HOME[kind]}/{name}.md"
-        for kind, known in (("model", MODELS), ("guide", GUIDES))
-        for name in known
-    }
+    every = [*(("model", name) for name in MODELS), *(("guide", name) for name in GUIDES)]
+    return {file_of(kind, name): f"{HOME[kind]}/{name}.md" for kind, name in every}
 
 
-def report_of(model: str, guide: str | None) -> Report:
+def report_of(model: str, guide: str) -> Report:
     """What the inspector says of a pair.
 
     Raises:
@@ -55,82 +67,50 @@ def report_of(model: str, guide: str | None) -> Report:
     sizes = dict(MODELS[model].sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        program, x = names.catalogue("model")[model](**sizes), _rows(model, sizes)
-        made = guide and names.catalogue("guide")[guide](program, x, **GUIDES[guide])
-        report = compare(program, made, x)
-    if guide is not None and (report.verdict, {s: tuple(us) for s, us in report.missing.items()}) != expected(
-        model, guide
-    ):
-        raise ValueError(
-            f"{model} with {guide}: the inspector says {report.verdict}, benchmarks/collection.py does not"
-        )
+        shape = 3, prod(all_sizes(model, "event", sizes["event"]))
+        x: Tensor = torch.randn(shape) if MODELS[model].data == "reals" else torch.bernoulli(torch.full(shape, 0.5))
+        program = names.catalogue("model")[model](**sizes)
+        report = compare(program, names.catalogue("guide")[guide](program, x, **GUIDES[guide]), x)
+    found = report.verdict, {site: tuple(lacks) for site, lacks in report.missing.items()}
+    if found != expected(model, guide):
+        raise ValueError(f"{model} with {guide}: the inspector says {found}, benchmarks/collection.py another thing")
     return report
-
-
-def _rows(model: str, sizes: dict[str, Any]) -> Tensor:
-    """Three rows that a model takes."""
-    shape = 3, prod(all_sizes(model, "event", sizes["event"]))
-    return torch.randn(shape) if MODELS[model].data == "reals" else torch.bernoulli(torch.full(shape, 0.5))
 
 
 def model_page(name: str) -> Page:
     """The page of a model."""
     program, known = names.catalogue("model")[name], MODELS[name]
-    guide = known.guide or ("faithful" if known.latent else None)
-    report = report_of(name, guide)
-    shown = [
-        ("source", _text(program.source)),
-        ("with latents", "yes" if known.latent else "no: its guide is `None`, and its density is exact"),
-        ("guide of its paper", _guide(known.guide) if known.guide else "none"),
-        ("NumPyro port", f"`ppl_models.numpyro.{program.__name__}`, [below](#numpyro)"),
-        ("code", f"`ppl_models/{name.replace('-', '_')}.py`"),
-    ]
-    verdicts = [
-        (_guide(other), _verdict(name, other), hole(name, other).why if hole(name, other) else "") for other in GUIDES
-    ]
-    lines = [
-        *_head(program, shown),
-        *(_picture(name, known.guide, report) if known.latent else []),
-        *(
-            ["## Verdicts with every guide", "", table(("guide", "verdict", "why not"), *verdicts), ""]
-            if known.latent
-            else []
-        ),
-        "## Use",
-        "",
-        *_use(name, known, guide),
-        *_results(name),
-        *_reference(f"ppl_models.{program.__name__}", f"ppl_models.numpyro.{program.__name__}"),
-    ]
-    return Page("\n".join(lines), report.svg() if known.latent else "")
+    guide = known.guide or "faithful"
+    latents = "" if known.latent else "none: the density is exact, and the guide is `None`"
+    facts = {
+        "latents": latents,
+        "guide of its paper": _link("guide", known.guide) if known.guide else "",
+        "port": f"`ppl_models.numpyro.{program.__name__}`, [below](#numpyro)",
+    }
+    lines, report = _head("model", name, facts), None
+    if known.latent:
+        report = report_of(name, guide)
+        lines += _picture(name, guide, report)
+        lines += [
+            "## Verdicts with every guide",
+            "",
+            _verdicts((name, other, _link("guide", other)) for other in GUIDES),
+        ]
+    lines += ["", "## Use", "", *_use(name, known, guide if known.latent else None), *_results(name)]
+    lines += _reference(f"ppl_models.{program.__name__}", f"ppl_models.numpyro.{program.__name__}")
+    return Page("\n".join(lines), report.svg() if report else "")
 
 
 def guide_page(name: str) -> Page:
     """The page of a guide."""
     program, model = names.catalogue("guide")[name], SHOWN_WITH.get(name, "hierarchical-vae")
     report = report_of(model, name)
-    shown = [
-        ("source", _text(program.source)),
-        ("NumPyro port", f"`guides.numpyro.{program.__name__}`, [below](#numpyro)"),
-        ("code", f"`guides/{name.replace('-', '_')}.py`"),
-    ]
-    verdicts = [
-        (_model(other), _verdict(other, name), hole(other, name).why if hole(other, name) else "")
-        for other, known in MODELS.items()
-        if known.latent
-    ]
+    pairs = ((other, name, _link("model", other)) for other, known in MODELS.items() if known.latent)
     lines = [
-        *_head(program, shown),
+        *_head("guide", name, {"port": f"`guides.numpyro.{program.__name__}`, [below](#numpyro)"}),
         *_picture(model, name, report),
-        "## Verdicts with every model",
-        "",
-        table(("model", "verdict", "why not"), *verdicts),
-        "",
-        "## Use",
-        "",
-        f"    ppl-models train {model} -g {name}",
-        f"    ppl-models inspect {model} {name}",
-        "",
+        *("## Verdicts with every model", "", _verdicts(pairs), ""),
+        *("## Use", "", f"    ppl-models train {model} -g {name}", f"    ppl-models inspect {model} {name}", ""),
         *_reference(f"guides.{program.__name__}", f"guides.numpyro.{program.__name__}"),
     ]
     return Page("\n".join(lines), report.svg())
@@ -138,42 +118,31 @@ def guide_page(name: str) -> Page:
 
 def index(kind: str) -> str:
     """The page that lists the models or the guides."""
-    known = {"model": MODELS, "guide": GUIDES}[kind]
     rows = []
-    for name in known:
+    for name in MODELS if kind == "model" else GUIDES:
         program = names.catalogue(kind)[name]
-        summary = inspect.getdoc(program).partition("\n")[0]
-        rows.append((f"[`{program.__name__}`]({name}.md)", _text(summary), f"`{program.density}`".replace("|", "\\|")))
-    about = {
-        "model": "Densities p(x, z) as Pyro programs, each with a NumPyro port. A page shows the formula, the picture of "
-        "the model beside its exact posterior and the guide of its paper, sizes, and recorded results.",
-        "guide": "Structures of q(z | x), for any model. A page shows who conditions on whom, the verdict with every "
-        "model of the collection, and the arguments.",
-    }[kind]
-    more = (
-        ""
-        if kind == "model"
-        else "\n`Refined(guide)` goes on from the draws of any of them: see [Guides](../../guides.md).\n"
-    )
-    title = f"# {kind.title()}s"
-    return f"{title}\n\n{about}\n{more}\n{table((kind, 'what it is', 'formula'), *rows)}\n"
+        formula = f"`{program.density}`".replace("|", "\\|")
+        rows.append((f"[`{program.__name__}`]({name}.md)", _text(_summary(program)), formula))
+    return f"# {kind.title()}s\n\n{ABOUT[kind]}\n\n{table((kind, 'what it is', 'formula'), *rows)}\n"
 
 
-def _head(program: type, shown: list[tuple[str, str]]) -> list[str]:
-    summary = inspect.getdoc(program).partition("\n")[0]
-    facts = [f"**{what}**: {told}  " for what, told in shown]
-    return [f"# {program.__name__}", "", _text(summary), "", f"    {program.density}", "", *facts, ""]
+def _head(kind: str, name: str, facts: dict[str, str]) -> list[str]:
+    """Title, summary, formula, and what is known of a program."""
+    program, file = names.catalogue(kind)[name], file_of(kind, name)
+    told = {"source": _text(program.source), **facts, "code": f"[`{file}`](../../source/{file}.md)"}
+    listed = [f"* **{what}**: {each}" for what, each in told.items() if each]
+    return [f"# {program.__name__}", "", _text(_summary(program)), "", f"    {program.density}", "", *listed, ""]
 
 
-def _picture(model: str, guide: str | None, report: Report) -> list[str]:
-    of = names.catalogue("guide")[guide or "faithful"].__name__
-    program = names.catalogue("model")[model].__name__
-    note = "" if guide else " Its paper has none; `Faithful` is shown."
+def _picture(model: str, guide: str, report: Report) -> list[str]:
+    """The inspector's picture and text of a pair."""
+    program, of = (names.catalogue(kind)[name].__name__ for kind, name in (("model", model), ("guide", guide)))
+    sizes = ", ".join(f"{key}={value!r}" for key, value in MODELS[model].sizes.items())
     return [
         f"## {program} with {of}",
         "",
-        f"What the inspector reads off both programs, of {_small(model)}.{note} *Missing* edges are what the posterior",
-        "has and the guide lacks; *superfluous* ones could go.",
+        f"What the inspector reads off `{program}({sizes})` and this guide. Missing edges are what the exact posterior",
+        "has and the guide lacks; superfluous ones could go.",
         "",
         f"![{of} for {program}: {report.verdict}](picture.svg){{ .inspection }}",
         "",
@@ -184,25 +153,39 @@ def _picture(model: str, guide: str | None, report: Report) -> list[str]:
     ]
 
 
-def _small(model: str) -> str:
-    sizes = ", ".join(f"{key}={value!r}" for key, value in MODELS[model].sizes.items())
-    return f"`{names.catalogue('model')[model].__name__}({sizes})`"
+def _verdicts(pairs: Any) -> str:
+    """A table of (model, guide, link): the verdict, or why the two do not fit."""
+    rows = []
+    for model, guide, link in pairs:
+        found = hole(model, guide)
+        said = f"does not fit: {found.why}" if found else expected(model, guide)[0]
+        lacks = "" if found or not expected(model, guide)[1] else f": {cell(model, guide)}"
+        rows.append((link, said + lacks))
+    return table(("with", "verdict"), *rows)
 
 
-def _use(name: str, known: Any, guide: str | None) -> list[str]:
+def _use(name: str, known: Model, guide: str | None) -> list[str]:
+    """Code that runs, and a command."""
     program, sizes = names.catalogue("model")[name].__name__, known.sizes
-    made = ", ".join(f"{key}={value!r}" for key, value in sizes.items())
-    data = "randn(3, {})" if known.data == "reals" else "bernoulli(torch.full((3, {}), 0.5))"
-    rows = data.format(prod(all_sizes(name, "event", sizes["event"])))
-    lines = ["```python", "import torch"]
-    if guide:
-        cls = names.catalogue("guide")[guide].__name__
-        lines += [f"from guides import {cls}"]
-    lines += [f"from ppl_models import {program}", "", f"model, x = {program}({made}), torch.{rows}"]
-    lines += [f"guide = {cls}(model, x)"] if guide else ["guide = None"]
-    lines += ["print(model(n=2).shape)  # two draws of data", "```", ""]
-    shell = f"    ppl-models train {name}" + (f" -g {guide}" if guide else "")
-    return [*lines, "From the shell, with the sizes of its paper by default:", "", shell, ""]
+    width = prod(all_sizes(name, "event", sizes["event"]))
+    rows = f"torch.randn(3, {width})" if known.data == "reals" else f"torch.bernoulli(torch.full((3, {width}), 0.5))"
+    cls = names.catalogue("guide")[guide].__name__ if guide else ""
+    lines = [
+        "```python",
+        "import torch",
+        *([f"from guides import {cls}"] if guide else []),
+        f"from ppl_models import {program}",
+        "",
+        f"model = {program}({', '.join(f'{key}={value!r}' for key, value in sizes.items())})",
+        f"x = {rows}",
+        f"guide = {cls}(model, x)" if guide else "guide = None",
+        "print(model(n=2).shape)  # two draws of data",
+        "```",
+        "",
+        f"    torch.Size([2, {width}])",
+    ]
+    command = f"    ppl-models train {name}" + (f" -g {guide}" if guide else "")
+    return [*lines, "", "From the shell:", "", command, ""]
 
 
 def _results(name: str) -> list[str]:
@@ -210,60 +193,34 @@ def _results(name: str) -> list[str]:
     rows = []
     for recipe_name, seeds in recorded().items():
         recipe = read_recipe(recipe_name)
-        rows += [
-            (f"`{recipe_name}`", *cells(row))
-            for row in rows_of(recipe, seeds)
-            if recipe.runs[row.run]["model"].get("name") == name
-        ]
+        own = (row for row in rows_of(recipe, seeds) if recipe.runs[row.run]["model"].get("name") == name)
+        rows += [(f"`{recipe_name}`", *cells(row)) for row in own]
+    head = ["## Recorded results", ""]
     if not rows:
-        return ["## Recorded results", "", "None yet: see [Results](../../results.md).", ""]
-    return [
-        "## Recorded results",
-        "",
-        "Nats per datum; how they were had: [Results](../../results.md).",
-        "",
-        table(("recipe", *HEADINGS), *rows),
-        "",
-    ]
+        return [*head, "No likelihood has been recorded; [Results](../../results.md) has those that were.", ""]
+    told = "NLL in nats per datum; [Results](../../results.md) says how they were had."
+    return [*head, told, "", table(("recipe", *HEADINGS), *rows), ""]
 
 
 def _reference(name: str, port: str) -> list[str]:
-    options = [
-        "    options:",
-        "      heading_level: 2",
-        "      show_root_heading: true",
-        "      show_root_full_path: true",
-    ]
-    twin = [
-        "    options:",
-        "      heading_level: 3",
-        "      show_root_heading: true",
-        "      show_root_full_path: true",
-    ]
-    return [f"::: {name}", *options, "", "## NumPyro", "", f"::: {port}", *twin, ""]
+    """The docstrings of a program and of its port."""
+
+    def shown(dotted: str, level: int) -> list[str]:
+        options = f"heading_level: {level}", "show_root_heading: true", "show_root_full_path: true"
+        return [f"::: {dotted}", "    options:", *(f"      {option}" for option in options), ""]
+
+    return [*shown(name, 2), "## NumPyro", "", *shown(port, 3)]
 
 
-def _verdict(model: str, guide: str) -> str:
-    if hole(model, guide) is not None:
-        return "does not fit"
-    said, lacks = expected(model, guide)
-    return said if not lacks else f"unfaithful: {cell(model, guide)}"
+def _summary(program: type) -> str:
+    return (inspect.getdoc(program) or "").partition("\n")[0]
 
 
-def _guide(name: str) -> str:
-    return f"[`{names.catalogue('guide')[name].__name__}`](../guides/{name}.md)"
-
-
-def _model(name: str) -> str:
-    return f"[`{names.catalogue('model')[name].__name__}`](../models/{name}.md)"
+def _link(kind: str, name: str) -> str:
+    return f"[`{names.catalogue(kind)[name].__name__}`](../{kind}s/{name}.md)"
 
 
 def _text(text: str) -> str:
-    """Plain text, in a table's cell or a paragraph, with arXiv numbers as links."""
-    import re
-
-    from .docstrings import markdown
-
-    return re.sub(r"(?:arXiv )(\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", markdown(text)).replace(
-        "|", "\\|"
-    )
+    """Plain text for a paragraph or a table, arXiv numbers as links."""
+    found = re.sub(r"arXiv (\d{4}\.\d{4,5})", r"[arXiv \1](https://arxiv.org/abs/\1)", markdown(text))
+    return found.replace("|", "\\|")

@@ -20,7 +20,7 @@ class Tutorial(NamedTuple):
 
 
 def stale(notebook: Path) -> str:
-    """What is wrong with a stored notebook: other cells than its source, or cells that were not run; "" if nothing is."""
+    """What is wrong with a stored notebook: cells that are not its source's, or were not run; "" if nothing is."""
     source, stored = jupytext.read(notebook.with_suffix(".py")).cells, nbformat.read(notebook, 4).cells
     if [(c.cell_type, c.source) for c in source] != [(c.cell_type, c.source) for c in stored]:
         return f"{notebook.name} is not of its source; run `make notebooks`"
