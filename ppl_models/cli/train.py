@@ -1,10 +1,8 @@
 """`ppl-models train`: train a pair into a run folder, or go on with one."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import Field, fields
 from functools import partial
-from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +10,6 @@ import typer
 
 from ppl_models.inference.checkpoint_file import CHECKPOINT
 from ppl_models.runs import names
-from ppl_models.runs.options import EPOCHS, Training, kinds_of, zero_is_none
 
 from .app import (
     Backend,
@@ -35,55 +32,15 @@ from .app import (
     set_threads,
     trust_typed,
 )
+from .asked import ANEW, given, inherited, refuse, typed
+from .training_options import with_training
+
+EVALUATION = "evaluation.json"
 
 if TYPE_CHECKING:
     from ppl_models.data import Data, Table
     from ppl_models.inference.pyro.feeding.distributed import Group
     from ppl_models.runs import LoadedRun
-
-# what a resumed run is not told by its folder
-ANEW = {"resume", "evaluate", "trust", "threads", "device", "quiet", "debug"}
-
-
-def option_of(each: Field) -> Parameter:
-    """The option of a command line for one of a training."""
-    dashed, kinds, default = each.name.replace("_", "-"), kinds_of(each), each.default
-    kind = next(known for known in (bool, int, float, str) if known in kinds)
-    if {float, str} <= {*kinds}:  # a number or a word: `training_of` tells them apart
-        kind, default = str, str(default)
-    words = f"--{dashed}/--no-{dashed}" if kind is bool and default is not False else f"--{dashed}"
-    text = each.metadata["help"].replace("None", "0" if zero_is_none(each) else "by default")
-    told = {"metavar": {int: "N", float: "X", str: "WORD"}.get(kind), "help": f"{text[0].upper()}{text[1:]}."}
-    annotation = Annotated[kind | None, opt(words, rich_help_panel="Training", **told)]
-    return Parameter(
-        each.name, Parameter.KEYWORD_ONLY, default=default if type(default) is kind else None, annotation=annotation
-    )
-
-
-def with_training(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `Training`, which it takes as keywords."""
-    own = signature(command)
-    given = [each for each in own.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
-    command.__signature__ = own.replace(parameters=given + [option_of(each) for each in fields(Training)])
-    return command
-
-
-def training_of(chosen: Mapping[str, Any]) -> Training:
-    """The options that a command line was given; None is for those that it left open."""
-    found = {name: value for name, value in chosen.items() if value is not None}
-    for each in fields(Training):
-        if {float, str} <= {*kinds_of(each)} and each.name in found:
-            found[each.name] = _number(found[each.name])
-    found |= {each.name: None for each in fields(Training) if zero_is_none(each) and found[each.name] == 0}
-    return Training(**{} if found.keys() & {"epochs", "steps"} else {"epochs": EPOCHS}, **found)
-
-
-def _number(word: str) -> float | str:
-    """A number where a word is one."""
-    try:
-        return float(word)
-    except ValueError:
-        return word
 
 
 @app.command(no_args_is_help=True)
@@ -118,7 +75,12 @@ def train(
         Path | None, opt("--out", metavar="PATH", help="Folder of the run.", show_default="runs/NAMES_TIME")
     ] = None,
     resume: Annotated[
-        Path | None, opt(metavar="RUN", help="Go on with the run in this folder instead, as it was started.")
+        Path | None,
+        opt(metavar="RUN", help="Go on with the run in this folder instead, as it was started; or to --steps in all."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        opt(metavar="RUN", help="Begin with the weights of the run in this folder: a new run, of its pair."),
     ] = None,
     evaluate: Annotated[
         int,
@@ -141,7 +103,11 @@ def train(
     A model without latents takes no guide: [bold]ppl-models train maf --transform logit[/]
 
     A run that was stopped or killed goes on with --resume from its last checkpoint, with its own threads, to the
-    same end bit for bit (on a CPU of the same kind, with the same versions).
+    same end bit for bit (on a CPU of the same kind, with the same versions). With more --steps it goes on for longer,
+    where its --schedule is constant; a learning rate that falls to zero has a fixed end.
+
+    With --weights a new run begins with the weights of another one: its model and guide, and where you say nothing else
+    its data and options: [bold]ppl-models train --weights runs/mine --lr 1e-4 --steps 1000[/]
 
     On several CPUs or GPUs: torchrun --nproc-per-node N -m ppl_models train ... With --max-restarts it goes on by
     itself with the run in --out.
@@ -154,7 +120,8 @@ def train(
 
     from ppl_models.inference.pyro.feeding import distributed
     from ppl_models.runs.configuration import configuration, load_for
-    from ppl_models.runs.folder import read_config
+    from ppl_models.runs.continuing import standing
+    from ppl_models.runs.folder import opened
     from ppl_models.runs.training import resume as run_resume, train as run_train
 
     with reported(debug):
@@ -162,53 +129,48 @@ def train(
         group = distributed.current(device)
         if group is not None and not group.is_main:
             quiet, out.quiet = True, True
-        if resume is not None and (others := others_given(ctx)):
-            raise ValueError(f"--resume: found {', '.join(others)} too, but {resume} says it all; leave it out")
         trust_typed(trust)
-        config = {} if resume is None else read_config(resume)
+        words, before = given(ctx), None
         if resume is not None:
-            folder, parts, begin = resume, None, partial(run_resume, resume, threads=threads)
+            refuse("--resume", resume, [word for name, word in words.items() if name not in ANEW])
+            config, folder, parts = opened(resume), resume, None
+            how_long = {name: training[name] for name in ("steps", "epochs") if name in words}
+            before = standing(resume)
+            if not how_long and before is not None and before.over:
+                distributed.shut_down()
+                if group is None or group.is_main:
+                    complete(resume, config, before.step, evaluate, device, quiet)
+                return
+            begin = partial(run_resume, resume, threads=threads, **how_long)
             told = f"going on with {resume}"
             if not quiet:
                 say_path(config)
         else:
-            set_threads(threads, backend)
-            if model is None:
-                raise ValueError("train: found neither a MODEL nor --resume RUN, want one of them; try ppl-models list")
-            named, guide_sizes = names.parse(guide or (), "-g")
-            model_sizes = names.parse_sizes(sizes or (), "-m", f", the model is {model!r} already")
-            if len(named) != 1 and guide:
-                found = f"{len(named)} names ({', '.join(named)})" if named else "no name"
-                known = ", ".join(names.catalogue("guide", backend))
-                raise ValueError(f"-g: found {found} of a guide, want one of {known}")
-            trust_typed(None, model, *named)
-            chosen = training_of(training)
-            how = {"validation": validation, "transform": transform, "size": image_size}
-            parts = load_for(model, backend, data, **how)
-            config = configuration(
-                model=(model, model_sizes),
-                guide=(named[0], guide_sizes) if named else None,
-                data=data,
-                parts=parts,
-                training=chosen,
-                seed=seed,
-                transform=transform,
-                validation=validation,
-                image_size=image_size,
-                processes=1 if group is None else group.world,
-                backend=backend,
-                refine=refine,
-            )
-            folder = folder or Path("runs") / names.stamped(model, *named, data)
+            how = {"data": data, "transform": transform, "validation": validation, "image_size": image_size}
+            how |= {"seed": seed, "backend": backend, "refine": refine}
+            if weights is not None:
+                asked = inherited(weights, words, training, **how)
+            else:
+                asked = typed(model, guide, sizes, training, **how)
+            set_threads(threads, asked["backend"])
+            named = [chosen[0] for chosen in names.programs_of(asked).values()]
+            how = {"validation": asked["validation"], "transform": asked["transform"], "size": asked["image_size"]}
+            parts = load_for(named[0], asked["backend"], asked["data"], **how)
+            config = configuration(**asked, parts=parts, processes=1 if group is None else group.world)
+            folder = folder or Path("runs") / names.stamped(*named, asked["data"])
             begin = partial(run_train, config, parts, folder)
             rows = ", ".join(f"{count} {part}" for part, count in config["data"]["rows"].items())
-            told = f"{' with '.join([model, *named])} on {data} ({rows}), seed {seed}; to be written to {folder}"
+            first = "" if weights is None else f", from the weights of {weights}"
+            pair = " with ".join(named)
+            told = f"{pair} on {asked['data']} ({rows}), seed {asked['seed']}{first}; to be written to {folder}"
         if not quiet:
             say(told)
         with kept(folder, group, config):
             run = begin(device=device, progress=not quiet)
         distributed.shut_down()  # the others are done: what follows is rank 0's
-        if group is None or group.is_main:
+        if before is not None and before == standing(folder):  # of version 0.1, which did not say what it was to have
+            complete(folder, config, before.step, evaluate, device, quiet)
+        elif group is None or group.is_main:
             finish(run, (parts or run.load_data())[-1], evaluate, quiet)
 
 
@@ -230,15 +192,28 @@ def kept(folder: Path, group: "Group | None", config: Mapping[str, Any]) -> Iter
         raise
 
 
-def others_given(ctx: typer.Context) -> list[str]:
-    """The options that a resumed run takes from its folder, as they are written on a command line."""
-    sources = {p: ctx.get_parameter_source(p.name) for p in ctx.command.params if p.name not in ANEW}
-    given = [p for p, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-    return [p.opts[0] if p.param_type_name == "option" else p.name.upper() for p in given]
+def complete(folder: Path, config: Mapping[str, Any], steps: int, particles: int, device: str, quiet: bool) -> None:
+    """Make what is not there yet of a run that is finished, and say how it could go on."""
+    from ppl_models.runs.configuration import command
+    from ppl_models.runs.continuing import anew, is_bound
+    from ppl_models.runs.folder import load_run
+    from ppl_models.runs.pictures import missing_pictures
+
+    say(f"the run in {folder} is finished: {steps} steps; nothing was trained, and nothing is overwritten")
+    if (particles and not (folder / EVALUATION).exists()) or missing_pictures(folder, config):
+        run = load_run(folder, device)
+        if not quiet:
+            say_path(config)
+        finish(run, run.load_data()[-1], 0 if (folder / EVALUATION).exists() else particles, quiet, again=False)
+    if not quiet and is_bound(config):
+        say("its learning rate fell to zero at its end, which is fixed; a new run with its weights:", style="dim")
+        say(f"      {anew(folder, config)}", style="dim")
+    elif not quiet:
+        say(f"for longer: {command('train', '--resume', folder, '--steps', 'N', config=config)}", style="dim")
 
 
-def finish(run: "LoadedRun", test: "Data | Table", particles: int, quiet: bool) -> None:
-    """Evaluate and picture a run that is trained, and say what could come next."""
+def finish(run: "LoadedRun", test: "Data | Table", particles: int, quiet: bool, again: bool = True) -> None:
+    """Evaluate and picture a run that is trained, and say what could come next; not again what is there already."""
     import pyro
 
     from ppl_models.runs.configuration import command
@@ -248,7 +223,7 @@ def finish(run: "LoadedRun", test: "Data | Table", particles: int, quiet: bool) 
     if particles:
         say(str(evaluate_run(run, test, particles, progress=not quiet)))
     pyro.set_rng_seed(run.config["seed"])
-    for note in picture_run(run, test[:20]):
+    for note in picture_run(run, test[:20], again):
         say(note, style="dim")
     say("run  ", (str(run.folder), "bold"))
     if not quiet:

@@ -125,8 +125,7 @@ class Loop:
         self.total, self.every = config.total(per_epoch), config.between_records(per_epoch)
         self.validated, self.callbacks = validated, callbacks
         self.done, self.since, self.before, self.stopped = 0, 0, 0.0, False
-        self.kept = -1  # the step that the checkpoint is of
-        self.listed = 0  # the records that it knows
+        self.kept, self.listed = -1, 0  # the step that the checkpoint is of; the records that it knows
         self.history = None if run.folder is None else History(run.folder)
         self.best_bound, self.worse = INFINITE, 0
         self.watch, self.shared = Watch(), shared
@@ -233,6 +232,7 @@ class Loop:
         about = {
             **self.about,
             "step": self.done,
+            "total": self.total,
             "since": self.since,
             "seconds": self._seconds(),
             "history": self.history.told(),

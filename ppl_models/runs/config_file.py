@@ -67,6 +67,7 @@ FIELDS: Mapping[str, Any] = {
 LATER: Mapping[str, Any] = {  # than the first run folders
     "backend": Exactly(BACKENDS),
     "refine": str,
+    "weights": str,
     "command": str,
     "threads": Threads,
     "defaults": Count,

@@ -18,7 +18,7 @@ from ppl_models import data as datasets
 from ppl_models.data import Data, Table
 from ppl_models.inference.resuming.identity import versions
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, Seed
+from ppl_models.parts.kinds import Count, Place, Seed
 
 from . import backends, names, trust
 from .options import Training
@@ -48,6 +48,7 @@ def configuration(
     processes: Count = 1,
     backend: str = "pyro",
     refine: str | None = None,
+    weights: Place | None = None,
 ) -> dict[str, Any]:
     """Everything a run depends on, as JSON: sizes include those taken from the data and the defaults of the classes.
 
@@ -59,6 +60,7 @@ def configuration(
         seed: of weights, noise and shuffling.
         backend: language of the pair.
         refine: how the guide's draws go on, "dais:steps=8" (`refinement.refined`); None for as they are.
+        weights: the folder of a run of the same pair, whose weights are to be the first ones.
 
     Raises:
         ValueError: unknown names or sizes, or patience without validation data.
@@ -89,17 +91,12 @@ def configuration(
             usual = {key: v for key, v in told.items() if _is_json(v)}
             sizes = {**usual, **found, **sizes}
         pair[kind] = {"name": name, "import": names.import_string(kind, name, backend), "sizes": dict(sizes)}
-    words = ["train", model[0], *(["-g", guide[0]] if guide else []), "--data", _absolute(data)]
-    for kind, (_, sizes) in chosen.items():
-        option = {"model": "-m", "guide": "-g"}[kind]
-        for key, value in sizes.items():
-            words += [option, f"{key}={value if isinstance(value, str) else repr(value)}"]
-    words += ["--refine", refine] if refine is not None else []
-    words += training.words()
+    words = _words_of_pair(model, guide, refine) if weights is None else ["--weights", _absolute(Path(weights))]
+    words = ["train", *words, "--data", _absolute(data), *training.words()]
     words += ["--transform", transform] if transform != "default" else []
     words += ["--validation"] if validation else []
     words += ["--image-size", str(image_size)] if image_size is not None else []
-    words += ["--seed", str(seed), *(["--backend", backend] if backend != "pyro" else [])]
+    words += ["--seed", str(seed), *(["--backend", backend] if backend != "pyro" and weights is None else [])]
     config = {
         "format": FORMAT,
         "defaults": DEFAULTS,
@@ -107,6 +104,7 @@ def configuration(
         "backend": backend,
         **pair,
         **({} if refine is None else {"refine": refine}),
+        **({} if weights is None else {"weights": _absolute(Path(weights))}),
         "data": {
             "name": _absolute(data),
             "transform": transform,
@@ -123,6 +121,15 @@ def configuration(
     }
     config["data"]["example"] = _example_rows(config, train)
     return config
+
+
+def _words_of_pair(model: Chosen, guide: Chosen | None, refine: str | None) -> list[str]:
+    """The words of a command line that choose a pair."""
+    words = [model[0], *(["-g", guide[0]] if guide else [])]
+    for option, chosen in (("-m", model), ("-g", guide)):
+        for key, value in chosen[1].items() if chosen else ():
+            words += [option, f"{key}={value if isinstance(value, str) else repr(value)}"]
+    return words + (["--refine", refine] if refine is not None else [])
 
 
 def _example_rows(config: Mapping[str, Any], train: Data | Table) -> int:
@@ -236,11 +243,12 @@ def _distrusted(kind: str, config: Mapping[str, Any]) -> str | None:
     return string if extra and trust.is_known(string) else trust.needed(string, program)
 
 
-def _absolute(name: str) -> str:
-    """A path of the user's own data does not depend on where the run is loaded."""
-    if name.startswith("folder:"):
+def _absolute(name: str | Path) -> str:
+    """A path of the user's own does not depend on where the run is loaded; other names of data stay."""
+    if isinstance(name, str) and name.startswith("folder:"):
         return f"folder:{Path(name.removeprefix('folder:')).expanduser().resolve()}"
-    return str(Path(name).expanduser().resolve()) if name.endswith((".npy", ".npz")) else name
+    path = isinstance(name, Path) or name.endswith((".npy", ".npz"))
+    return str(Path(name).expanduser().resolve()) if path else name
 
 
 def _is_json(value: Any) -> bool:

@@ -19,6 +19,7 @@ from ppl_models.inference.checkpoint_file import CHECKPOINT, PREVIOUS
 from ppl_models.inference.files import alive, remove_stale, write_json
 from ppl_models.inference.resuming.history import LINES, SHOWN
 from ppl_models.inference.resuming.owner import owned
+from ppl_models.inference.weights_file import copy_weights
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Place
 from ppl_models.programs.blame import raised
@@ -29,7 +30,7 @@ from .config_file import TYPES, read_file
 from .configuration import FORMAT, command
 from .loaded import LoadedRun
 
-CONFIG, EXAMPLE = "config.json", "example.safetensors"
+CONFIG, EXAMPLE, START = "config.json", "example.safetensors", "start.safetensors"
 
 
 @checked
@@ -103,7 +104,7 @@ def read_example(folder: Path, config: Mapping[str, Any]) -> Tensor | tuple[Tens
 
 @contextmanager
 def started(folder: Path, config: Mapping[str, Any], example: Tensor | tuple[Tensor, ...]) -> Iterator[None]:
-    """Inside, `folder` is that of a run: it has configuration and example rows since it has that name.
+    """Inside, `folder` is that of a run: since it has that name it has configuration, example rows and first weights.
 
     If the block ends by an error or an interruption before there is a checkpoint, what the run wrote is removed again.
     A killed process leaves a run without a checkpoint, which can be resumed from its start.
@@ -114,6 +115,8 @@ def started(folder: Path, config: Mapping[str, Any], example: Tensor | tuple[Ten
     empty, made = folder.is_dir(), _missing_parents(folder)
     with staged(folder, proof=CONFIG) as staging:
         save(staging / EXAMPLE, {"example": _Rows(columns(example), config["data"].get("columns", [""]))})
+        if "weights" in config:
+            copy_weights(Path(config["weights"]) / CHECKPOINT, staging / START, keep=("step",))
         write_json(staging / CONFIG, config)
     try:
         yield
@@ -178,7 +181,7 @@ def _missing_parents(folder: Path) -> list[Path]:
 
 def _remove_started(folder: Path) -> None:
     """Remove the files that a run has written before its first checkpoint; those of others stay."""
-    written = (CONFIG, EXAMPLE, SHOWN, LINES)
+    written = (CONFIG, EXAMPLE, START, SHOWN, LINES)
     remove_stale(folder, CHECKPOINT, PREVIOUS, *written)
     for name in written:
         (folder / name).unlink(missing_ok=True)

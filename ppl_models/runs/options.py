@@ -98,10 +98,13 @@ class Training(_Options):
         """The same with every open choice made, for `size` rows of training data."""
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"found epochs={self.epochs} and steps={self.steps}, want one of them")
-        rows = max(min(self.batch_size, size // processes), 1) * processes
-        total = self.steps if self.epochs is None else round(self.epochs * (size // rows) / self.accumulate)
-        usual = 0 if isinstance(self.beta, str) else min(4000, total // 4)
+        usual = 0 if isinstance(self.beta, str) else min(4000, self.total(size, processes) // 4)
         return replace(self, warmup=usual if self.warmup is None else self.warmup)
+
+    def total(self, size: int, processes: int = 1) -> int:
+        """The number of steps, for `size` rows of training data."""
+        rows = max(min(self.batch_size, size // processes), 1) * processes
+        return self.steps or max(round((self.epochs or 0) * (size // rows) / self.accumulate), 1)
 
     def words(self) -> list[str]:
         """The options of a command line that say the same; those that are as usual are left out.

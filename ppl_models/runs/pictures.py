@@ -90,8 +90,21 @@ def picture_strip(run: LoadedRun, states: Tensor, path: Path, above: str) -> Pat
     return plots.save_figure(plots.film_strip(unit, run.config["data"]["shape"], title=told), path)
 
 
-def picture_run(run: LoadedRun, x: Tensor) -> list[str]:
+def missing_pictures(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """The names of those of `picture_run` that are not in the folder of a run."""
+    names = ["history.png"]
+    if not _no_image(config):
+        names += ["samples.png", *(["reconstructions.png"] if config["guide"] else [])]
+    return [name for name in names if not (folder / name).exists()]
+
+
+def picture_run(run: LoadedRun, x: Tensor, again: bool = True) -> list[str]:
     """Write samples.png, history.png and, of a pair, reconstructions.png (of the rows x) to the folder of a run.
+
+    Args:
+        run: a trained run.
+        x: rows of its data.
+        again: also those that are there already.
 
     Returns:
         A line for each picture that cannot be made, with the reason.
@@ -109,9 +122,9 @@ def picture_run(run: LoadedRun, x: Tensor) -> list[str]:
     if not notes:
         tasks |= {"samples.png": lambda path: picture_samples(run, 64, path)}
         tasks |= {"reconstructions.png": reconstructions} if run.config["guide"] else {}
-    for name, task in tasks.items():
+    for name in tasks if again else missing_pictures(run.folder, run.config):
         try:
-            task(run.folder / name)
+            tasks[name](run.folder / name)
         except Exception as error:  # noqa: BLE001 (a trained run is worth keeping, whatever its program cannot do)
             notes.append(f"no {name}: {' '.join(str(error).split()) or type(error).__name__}")
     return notes

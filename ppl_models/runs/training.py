@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyro
 import torch
@@ -29,12 +29,13 @@ from ppl_models.inference.probes import check_labels, labelled
 from ppl_models.inference.progress import waiting
 from ppl_models.inference.pyro.feeding import distributed
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Place, Threads
+from ppl_models.parts.kinds import LARGEST, Count, Number, Place, Threads
 
 from . import names, trust as trusted
 from .backends import Device, backend, backend_of, columns, given
 from .configuration import Parts, load_parts
-from .folder import CONFIG, as_written, config_errors, opened, read_config, read_example, started
+from .continuing import prolonged
+from .folder import CONFIG, START, as_written, config_errors, opened, read_config, read_example, started
 from .loaded import LoadedRun
 from .options import Training
 
@@ -79,7 +80,16 @@ def train(
     with started(folder, config, rows) if group is None or group.is_main else nullcontext():
         with waiting(BUILDING, progress):
             built = language.build(config, rows, device)
+        built = _begun(built, config, folder)
         return _fitted(built, config, parts, folder, device, Training(**config["training"]), progress, watch)
+
+
+def _begun(built: tuple[Any, Any, Any], config: Mapping[str, Any], folder: Path) -> tuple[Any, Any, Any]:
+    """A pair with its example rows, and with the weights of the run that its training is to begin with, if any."""
+    if "weights" not in config:
+        return built
+    model, guide, example = built
+    return *backend(backend_of(config)).load(folder / START, (model, guide), example), example
 
 
 def restarted(folder: str | Path, config: Mapping[str, Any]) -> bool:
@@ -97,21 +107,26 @@ def resume(
     watch: Watch | None = None,
     threads: Threads | None = None,
     trust: Iterable[str] = (),
+    steps: Count | None = None,
+    epochs: Annotated[float, Number(above=0, most=LARGEST)] | None = None,
 ) -> LoadedRun:
     """Go on with a run from its last checkpoint to the end, as if it had never stopped; without one, from the start.
 
-    Data, pair and all arguments are those that its configuration names. On a CPU of the same kind, with the same
-    versions and as many threads, the result is that of the uninterrupted run, bit for bit; notes tell what differs.
-    Under torchrun every process calls it alike, as many as began.
+    Data, pair and all arguments are those that its configuration names, which is written anew for another length. On a
+    CPU of the same kind, with the same versions and as many threads, the result is that of the uninterrupted run, bit
+    for bit; notes tell what differs. Under torchrun every process calls it alike, as many as began.
 
     Args:
         folder, device, progress, watch: see `train`.
         threads: of the CPU, from now on; None for those of the run.
         trust: modules of yours whose programs the folder may name, as for `load_run`.
+        steps, epochs: how long the whole training is to be; None as it was started. It can go on for longer where its
+            learning rate does not fall to zero at its end (`schedule="constant"`), else `--weights` begins a new one.
 
     Raises:
         ValueError: no run folder, a program that is not trusted, a damaged file in it (the message names it, and offers
-            the previous checkpoint), data that are not there or not the same any more, and what `fit` objects to.
+            the previous checkpoint), data that are not there or not the same any more, a length that the run cannot
+            have, and what `fit` objects to.
     """
     folder = Path(folder)
     config, group = opened(folder, trust), distributed.current(device)
@@ -123,8 +138,15 @@ def resume(
         parts = load_parts(config)
         with waiting(BUILDING, progress):
             built = language.build(as_written(config), read_example(folder, config), device)
+            built = _begun(built, config, folder)
         training = Training(**config["training"])
         training.settled(len(parts[0]))  # which says how long, or raises
+    if steps is not None or epochs is not None:
+        world = 1 if group is None else group.world
+        config = prolonged(folder, config, len(parts[0]), world, steps, epochs)
+        training = Training(**config["training"])
+        if group is None or group.is_main:
+            write_json(folder / CONFIG, config)
     return _fitted(built, config, parts, folder, device, training, progress, watch, resume=True)
 
 

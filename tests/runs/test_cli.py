@@ -387,7 +387,7 @@ def test_data_that_are_no_images_are_said_so():
         ("train {}:model -m width=3 -g ladder", "is no class, so it takes no sizes; found width"),
         ("train {}:heavy -g {}:guide --transform none --lr 1e30", "the loss is"),
         ("train vae -g {}:Guide -g width=3", "'z'"),
-        ("train", "found neither a MODEL nor --resume RUN, want one of them"),
+        ("train", "found no MODEL, no --resume RUN and no --weights RUN, want one of them"),
         ("train vae", "the guide has no factor for the site 'z1' of the model (the guide samples: nothing)"),
         ("train maf", "site 'x': found 2 different values among"),
         ("train maf -g mean-field --transform logit", "guide MeanField: the model has no latent site to infer"),

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from ppl_models import data
 from ppl_models.cli import app
 from ppl_models.cli.recipe import _settings
-from ppl_models.cli.train import option_of, training_of
+from ppl_models.cli.training_options import option_of, training_of
 from ppl_models.inference import Saturating, elbo, info_vae, mmd, moments, unregularized
 from ppl_models.runs import load_run, names
 from ppl_models.runs.experiments import EXPERIMENTS, experiment_of, spread

@@ -40,6 +40,7 @@ LATER: Mapping[str, Any] = {  # what older ones do not
     "sources": Annotated[list, Items("texts of both programs", TEXTS, 2)],
     "versions": Annotated[dict, Entries("texts or None", str | None)],
     "threads": Count | None,
+    "total": Count,
     "compiler": Literal["eager", Compiler],
 }
 

@@ -1,0 +1,56 @@
+"""`with_training`: gives a command the options of a training, made of the fields of `Training`; `training_of`: back."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import Field, fields
+from inspect import Parameter, signature
+from typing import Annotated, Any
+
+from ppl_models.runs.options import EPOCHS, Training, kinds_of, zero_is_none
+
+from .app import opt
+
+
+def option_of(each: Field) -> Parameter:
+    """The option of a command line for one of a training."""
+    dashed, kinds, default = each.name.replace("_", "-"), kinds_of(each), each.default
+    kind = next(known for known in (bool, int, float, str) if known in kinds)
+    if {float, str} <= {*kinds}:  # a number or a word: `training_of` tells them apart
+        kind, default = str, str(default)
+    words = f"--{dashed}/--no-{dashed}" if kind is bool and default is not False else f"--{dashed}"
+    text = each.metadata["help"].replace("None", "0" if zero_is_none(each) else "by default")
+    told = {"metavar": {int: "N", float: "X", str: "WORD"}.get(kind), "help": f"{text[0].upper()}{text[1:]}."}
+    annotation = Annotated[kind | None, opt(words, rich_help_panel="Training", **told)]
+    return Parameter(
+        each.name, Parameter.KEYWORD_ONLY, default=default if type(default) is kind else None, annotation=annotation
+    )
+
+
+def with_training(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `Training`, which it takes as keywords."""
+    own = signature(command)
+    given = [each for each in own.parameters.values() if each.kind is not Parameter.VAR_KEYWORD]
+    command.__signature__ = own.replace(parameters=given + [option_of(each) for each in fields(Training)])
+    return command
+
+
+def training_of(chosen: Mapping[str, Any]) -> Training:
+    """The options that a command line was given; None is for those that it left open."""
+    found = values_of(chosen)
+    return Training(**{} if found.keys() & {"epochs", "steps"} else {"epochs": EPOCHS}, **found)
+
+
+def values_of(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as `Training` takes them, without those that were left open."""
+    found = {name: value for name, value in chosen.items() if value is not None}
+    for each in fields(Training):
+        if {float, str} <= {*kinds_of(each)} and each.name in found:
+            found[each.name] = _number(found[each.name])
+    return found | {each.name: None for each in fields(Training) if zero_is_none(each) and found.get(each.name) == 0}
+
+
+def _number(word: str) -> float | str:
+    """A number where a word is one."""
+    try:
+        return float(word)
+    except ValueError:
+        return word
