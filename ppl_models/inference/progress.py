@@ -24,6 +24,7 @@ from rich.text import Text
 from ppl_models.programs.legible import legible
 
 from .live import Live
+from .pace import Pace
 
 BOUNDS = "negative ELBO", "NLL"  # the numbers of an evaluation
 SILENCE = 2.0  # seconds that something may take without being shown
@@ -55,7 +56,7 @@ class Progress:
             console=self.console,
             disable=not self.live or self.notebook is not None,
         )
-        self.part = 0  # that was told
+        self.part, self.pace = 0, Pace(total)  # the part that was told
         self._work = "", 0.0  # what takes its time, and since when
         self.task = self.bar.add_task("fit", total=total)
 
@@ -63,7 +64,7 @@ class Progress:
         """Whether `advance` would show this step: the numbers of others need not be fetched from the device."""
         if self.live:
             return step == self.total or perf_counter() - self.shown > 0.1
-        return self.enabled and (step == self.total or self._part(step) > self.part)
+        return self.enabled and (step == self.total or self._part(step) > self.part or self.pace.ready(step))
 
     def _part(self, step: int) -> int:
         """In which of some twenty parts a step lies, of which each is told once."""
@@ -81,6 +82,8 @@ class Progress:
         else:
             self.part = self._part(step)
             self.console.print(f"step {step}/{self.total}  {self.numbers}", highlight=False)
+        if line := self.pace.line(step):
+            self.say(line)
 
     def _draw(self) -> None:
         """Draw the output of a notebook; a terminal is redrawn by rich."""
@@ -99,6 +102,7 @@ class Progress:
                 yield
         finally:
             self.part = 0  # that was told
+            self.pace.restart()
         self._work = "", 0.0
 
     def doing(self) -> str:

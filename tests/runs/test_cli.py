@@ -393,7 +393,7 @@ def test_data_that_are_no_images_are_said_so():
         ("train maf -g mean-field --transform logit", "guide MeanField: the model has no latent site to infer"),
         ("train --resume nowhere -q", "there is no run folder nowhere"),
         ("train --resume . -q", "is no run folder: it has no config.json"),
-        ("train vae -g ladder --lr 0.1 --resume run", "--resume: found MODEL, -g, --lr too, but run says it all"),
+        ("train vae -g ladder --lr 0.1 --resume run", "--resume: found MODEL, -g, --lr too, but run says it"),
         ("evaluate nowhere", "there is no run folder nowhere"),
         ("sample .", "is no run folder: it has no config.json"),
     ],
