@@ -18,9 +18,10 @@ from ppl_models.programs.legible import brief, legible
 from ppl_models.runs import names, trust as trusted
 from ppl_models.runs.backends import BACKENDS, backend
 
+from . import completion
+
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Deep generative models as Pyro programs, with swappable guides.\n\n"
@@ -38,14 +39,21 @@ Threads = Annotated[
 Backend = Literal[BACKENDS]
 Quiet = Annotated[bool, opt("--quiet", "-q", help="Print results alone: no progress, no advice.")]
 Seed = Annotated[int, opt(min=0, max=2**32 - 1, metavar="N", help="Of weights, noise and shuffling.")]
-ModelName = Annotated[str | None, typer.Argument(help="A short name (`ppl-models list`) or mypkg.module:Name.")]
+ModelName = Annotated[
+    str | None,
+    typer.Argument(help="A short name (`ppl-models list`) or mypkg.module:Name.", autocompletion=completion.models),
+]
 ModelSizes = Annotated[
     list[str] | None, opt("-m", "--model", metavar="KEY=VALUE", help="A size of the model; repeatable.")
 ]
 DataName = Annotated[
     str,
     opt(
-        "--data", "-d", metavar="NAME", help="A data set (`ppl-models list data`), folder:PATH, or a .npy or .npz file."
+        "--data",
+        "-d",
+        metavar="NAME",
+        help="A data set (`ppl-models list data`), folder:PATH, or a .npy or .npz file.",
+        autocompletion=completion.data,
     ),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]

@@ -12,6 +12,7 @@ from ppl_models.programs.legible import quoted
 from ppl_models.runs import names
 from ppl_models.runs.objectives import WORDS, objective_function
 
+from . import completion
 from .app import Debug, app, opt, out, reported, say
 
 KINDS = "models", "guides", "objectives", "data"
@@ -43,7 +44,12 @@ def entries(kind: str) -> Iterator[dict[str, Any]]:
 @app.command("list")
 def list_(
     what: Annotated[
-        str, typer.Argument(metavar="WHAT", help="models, guides, objectives, data or all; or a name.")
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="models, guides, objectives, data or all; or a name.",
+            autocompletion=completion.listed,
+        ),
     ] = "all",
     as_json: Annotated[bool, opt("--json", help="Print JSON.")] = False,
     debug: Debug = False,

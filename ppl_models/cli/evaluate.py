@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
+from . import completion
 from .app import (
     Backend,
     Debug,
@@ -32,7 +33,7 @@ AsBackend = Annotated[
 def evaluate(
     folder: RunFolder,
     particles: Annotated[int, count(help="Importance samples a datum.")] = 1000,
-    data: Annotated[str | None, opt(help="Other data than it was trained on.")] = None,
+    data: Annotated[str | None, opt(help="Other data than it was trained on.", autocompletion=completion.data)] = None,
     backend: AsBackend = None,
     information: Annotated[
         int,

@@ -7,6 +7,7 @@ import typer
 
 from ppl_models.runs import names
 
+from . import completion
 from .app import DataName, Debug, ModelName, ModelSizes, Quiet, Seed, app, count, opt, reported, say, trust_typed
 
 
@@ -15,7 +16,10 @@ def inspect(
     model: ModelName,
     guide: Annotated[
         str | None,
-        typer.Argument(help="Likewise, pyro.infer.autoguide:AutoNormal among others; none of a model without latents."),
+        typer.Argument(
+            help="Likewise, pyro.infer.autoguide:AutoNormal among others; none of a model without latents.",
+            autocompletion=completion.guides,
+        ),
     ] = None,
     data: DataName = "digits",
     sizes: ModelSizes = None,

@@ -10,12 +10,16 @@ from rich.text import Text
 from ppl_models.runs import names
 from ppl_models.runs.recipe_files import OF_RUN, read_recipe, recipe_names
 
+from . import completion
 from .app import Debug, Device, Quiet, Threads, Trust, app, opt, out, reported, say, set_threads, table_of, trust_typed
 
 
 @app.command()
 def recipe(
-    name: Annotated[str | None, typer.Argument(help="A recipe, or a .toml file of yours; none lists them.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A recipe, or a .toml file of yours; none lists them.", autocompletion=completion.recipes),
+    ] = None,
     folder: Annotated[
         Path | None, opt("--out", metavar="PATH", help="Where to write.", show_default="runs/NAME")
     ] = None,

@@ -9,12 +9,16 @@ from ppl_models.programs.legible import quoted
 from ppl_models.runs.recipe_files import read_recipe
 from ppl_models.runs.results import HEADINGS, cells, markdown, recorded, rows_of
 
+from . import completion
 from .app import Debug, app, opt, out, reported, say, table_of
 
 
 @app.command()
 def results(
-    name: Annotated[str | None, typer.Argument(help="A recipe, for all that is known of it.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A recipe, for all that is known of it.", autocompletion=completion.recipes),
+    ] = None,
     page: Annotated[bool, opt("--markdown", help="Print the page docs/results.md.")] = False,
     debug: Debug = False,
 ) -> None:

@@ -11,6 +11,7 @@ import typer
 from ppl_models.inference.checkpoint_file import CHECKPOINT
 from ppl_models.runs import names
 
+from . import completion
 from .app import (
     Backend,
     DataName,
@@ -50,7 +51,13 @@ def train(
     model: ModelName = None,
     guide: Annotated[
         list[str] | None,
-        opt("-g", "--guide", metavar="NAME|KEY=VALUE", help="Name of the guide, and its sizes; repeatable."),
+        opt(
+            "-g",
+            "--guide",
+            metavar="NAME|KEY=VALUE",
+            help="Name of the guide, and its sizes; repeatable.",
+            autocompletion=completion.guides,
+        ),
     ] = None,
     refine: Annotated[
         str | None,
@@ -65,7 +72,12 @@ def train(
     backend: Annotated[Backend, opt(help="Language of the pair: the collection's, or its NumPyro ports.")] = "pyro",
     seed: Seed = 0,
     transform: Annotated[
-        str, opt(metavar="WORD", help="default, binarize, dequantize, logit, redraw or none.")
+        str,
+        opt(
+            metavar="WORD",
+            help="default, binarize, dequantize, logit, redraw or none.",
+            autocompletion=completion.words("default", "binarize", "dequantize", "logit", "redraw", "none"),
+        ),
     ] = "default",
     image_size: Annotated[
         int | None, count(metavar="N", help="Side of images of folder:PATH.", show_default="32")

@@ -3,11 +3,16 @@
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
 from inspect import Parameter, signature
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
+from ppl_models.inference.config import Course
+from ppl_models.runs.objectives import WORDS
 from ppl_models.runs.options import EPOCHS, Training, kinds_of, zero_is_none
 
 from .app import opt
+from .completion import words as words_of
+
+KNOWN = {"objective": WORDS, "schedule": get_args(Course)}  # the words of some options
 
 
 def option_of(each: Field) -> Parameter:
@@ -16,10 +21,12 @@ def option_of(each: Field) -> Parameter:
     kind = next(known for known in (bool, int, float, str) if known in kinds)
     if {float, str} <= {*kinds}:  # a number or a word: `training_of` tells them apart
         kind, default = str, str(default)
-    words = f"--{dashed}/--no-{dashed}" if kind is bool and default is not False else f"--{dashed}"
+    flags = f"--{dashed}/--no-{dashed}" if kind is bool and default is not False else f"--{dashed}"
     text = each.metadata["help"].replace("None", "0" if zero_is_none(each) else "by default")
     told = {"metavar": {int: "N", float: "X", str: "WORD"}.get(kind), "help": f"{text[0].upper()}{text[1:]}."}
-    annotation = Annotated[kind | None, opt(words, rich_help_panel="Training", **told)]
+    if each.name in KNOWN:
+        told["autocompletion"] = words_of(*KNOWN[each.name])
+    annotation = Annotated[kind | None, opt(flags, rich_help_panel="Training", **told)]
     return Parameter(
         each.name, Parameter.KEYWORD_ONLY, default=default if type(default) is kind else None, annotation=annotation
     )
