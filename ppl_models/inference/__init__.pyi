@@ -54,3 +54,5 @@ from .schedules import (
     Linear as Linear,
     Saturating as Saturating,
 )
+from .trackers.mlflow import MLflow as MLflow
+from .trackers.wandb import WandB as WandB

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import hypot, nan
+from numbers import Real
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,6 +55,16 @@ class Callback(Protocol):
 
     def __call__(self, run: Run) -> bool | None:
         """`run.history[-1]` is the record; numbers added to it are kept."""
+
+
+def numbers(record: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
+    """(step, numbers by name) of a record, without what else callbacks added.
+
+    >>> numbers({"step": 3, "loss": 1.5, "why": "a text", "best": True})
+    (3, {'loss': 1.5})
+    """
+    found = {k: float(v) for k, v in record.items() if k != "step" and isinstance(v, Real) and type(v) is not bool}
+    return int(record["step"]), found
 
 
 def as_records(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:

@@ -9,9 +9,12 @@ from ppl_models.numpyro import installed as installed
 
 _given, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 _PASSED = (
+    "ActiveUnits",
     "Calibration",
+    "MLflow",
     "Run",
     "Terms",
+    "WandB",
     "adaptive_free_bits",
     "elbo",
     "free_bits",

@@ -15,9 +15,11 @@ from .training.fit import fit as fit
 
 ActiveUnits = _both.ActiveUnits
 Calibration = _both.Calibration
+MLflow = _both.MLflow
 Probe = _both.Probe
 Run = _both.Run
 Terms = _both.Terms
+WandB = _both.WandB
 adaptive_free_bits = _both.adaptive_free_bits
 elbo = _both.elbo
 free_bits = _both.free_bits

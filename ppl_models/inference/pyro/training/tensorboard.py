@@ -1,12 +1,11 @@
 """`TensorBoard`: a callback of `fit` that writes its records as curves; it needs the package of that name."""
 
 import weakref
-from numbers import Real
 from pathlib import Path
 
 from ppl_models.parts.checked import checked
 
-from ...results import Run
+from ...results import Run, numbers
 
 
 @checked
@@ -37,12 +36,10 @@ class TensorBoard:
 
     def __call__(self, run: Run) -> None:
         """Write the newest record."""
-        record = run.history[-1]
-        step = int(record["step"])
+        step, found = numbers(run.history[-1])
         if self._writer is None:
             self._writer = self._new(str(self.folder), purge_step=step)
             weakref.finalize(self, self._writer.close)
-        for name, value in record.items():
-            if name != "step" and isinstance(value, Real):
-                self._writer.add_scalar(name, value, step)
+        for name, value in found.items():
+            self._writer.add_scalar(name, value, step)
         self._writer.flush()
