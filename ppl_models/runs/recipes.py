@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +10,14 @@ from ppl_models.inference.files import write_json
 
 from . import names, trust as trusted
 from .backends import backend
+from .begun import carried_through, is_begun
 from .codes import FILE, TRANSFORM, unknown_codes, write_codes
 from .configuration import Parts, configuration, load_for
 from .experiments import Experiment, experiment_of
-from .folder import CONFIG, read_config
 from .loaded import LoadedRun
 from .machine import commit, machine
 from .options import Training
 from .recipe_files import Recipe
-from .training import resume, train
 
 RESULTS = "results.json"
 CODES = "codes:"  # before the name of a run, in place of that of data
@@ -149,7 +146,7 @@ def _plan(
             validation=validation,
             image_size=size,
         )
-        if unknown or not _is_there(plan, folder / names.slug(name)):
+        if unknown or not is_begun(plan, folder / names.slug(name)):
             backend(plan["backend"]).build(plan, parts[0][: plan["data"]["example"]], "cpu")
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
@@ -175,23 +172,6 @@ def _codes_of(recipe: Recipe, name: str) -> str | None:
     return found
 
 
-def _is_there(config: dict[str, Any], folder: Path) -> bool:
-    """Whether the folder holds this run, begun or done.
-
-    Raises:
-        ValueError: it holds another one.
-    """
-    if not (folder / CONFIG).is_file():
-        return False
-    before, now = read_config(folder), json.loads(json.dumps(config))
-    before["training"] = {**asdict(Training()), **before.get("training", {})}  # options that there were not yet
-    for section in ("model", "guide", "data", "training", "seed"):
-        if before.get(section) != now[section]:
-            told = f"found {_difference(section, before.get(section), now[section])}"
-            raise ValueError(f"{folder} holds another run: {told}; choose another --out")
-    return True
-
-
 def _trained(
     recipe: Recipe,
     config: dict[str, Any],
@@ -206,15 +186,4 @@ def _trained(
     def watch(model: Any, guide: Any) -> Any:
         return None if experiment.watch is None else experiment.watch(model, guide, parts, recipe.analysis)
 
-    if (folder / CONFIG).is_file():
-        return resume(folder, device, progress, watch)
-    return train(config, parts, folder, device, progress, watch)
-
-
-def _difference(section: str, before: Any, now: Any) -> str:
-    """The first entry that is not the same, as it was and as it is wanted."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in now:
-            if before.get(key) != now[key]:
-                return _difference(f"{section}.{key}", before.get(key), now[key])
-    return f"{section} = {before!r}, want {now!r}"
+    return carried_through(config, parts, folder, device, progress, watch)

@@ -18,6 +18,21 @@ from ppl_models.runs import names
 GOLDEN = Path(__file__).parents[1] / "golden"
 PAIR = ["vae", "-g", "mean-field", "-m", "latent=1", "-m", "hidden=2", "-g", "hidden=2", "--data", "rows.npz"]
 SHORT = ["--steps", "1", "--evaluate", "0", "-q", "--out", "new"]
+ABLATED = [
+    "-m",
+    "latent=1",
+    "-m",
+    "hidden=2",
+    "-g",
+    "hidden=2",
+    "--data",
+    "rows.npz",
+    "--steps",
+    "1",
+    "--evaluate",
+    "1",
+]
+ABLATED += ["-q", "--out", "new"]
 RECIPE = """
 experiment = "bounds"
 [data]
@@ -42,6 +57,7 @@ RIGHT = {
     "evaluate": (["run"], ["--particles", "1", "-q"]),
     "compare-runs": (["run", "run"], ["--particles", "1", "-q"]),
     "sample": (["run"], ["--n", "1", "--out", "new.png"]),
+    "ablate": (PAIR[:1], ["--guides", "mean-field", "--seeds", "1", *ABLATED]),
     "inspect": (["vae", "mean-field"], ["-m", "latent=1", "-m", "hidden=2", "-g", "hidden=2", "--out", "new", "-q"]),
     "recipe": (["mine.toml"], ["--out", "new", "-q"]),
     "results": (["iaf"], []),

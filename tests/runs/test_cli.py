@@ -202,7 +202,8 @@ def test_help_imports_no_language():
 
 
 @pytest.mark.parametrize(
-    "command", ["", *(f"{c} " for c in ("list", "train", "evaluate", "compare-runs", "sample", "results", "demo"))]
+    "command",
+    ["", *(f"{c} " for c in ("list", "train", "evaluate", "compare-runs", "ablate", "sample", "results", "demo"))],
 )
 def test_help_shows_an_example(command):
     text = call(f"{command}--help").stdout
