@@ -268,6 +268,8 @@ def evaluate_run(
 ) -> Evaluation:
     """Bound the log-likelihood of all of `test`, and write evaluation.json in the folder of the run.
 
+    One that was stopped goes on where it was, from a file in the folder.
+
     Args:
         run, test: the pair with its folder, and data.
         particles: importance samples a datum.
@@ -278,10 +280,11 @@ def evaluate_run(
         refine: Hamiltonian steps after each draw, with nothing learned (`ppl_models.inference.evaluate`), which the
             name of the file then tells, evaluation_refined-8.json.
     """
-    how = {"particles": particles, "seed": seed, "progress": progress, "refine": refine}
-    found = backend(run.backend).evaluate((run.model, run.guide), run.example, test, **how)
-    about = {"data": test.name, "seed": seed, "backend": run.backend}
     name = _named("evaluation", run, other) + (f"_refined-{refine}" if refine else "")
+    how = {"particles": particles, "seed": seed, "progress": progress, "refine": refine}
+    file = run.folder / f"{name}.unfinished.npz"
+    found = backend(run.backend).evaluate((run.model, run.guide), run.example, test, resume=file, **how)
+    about = {"data": test.name, "seed": seed, "backend": run.backend}
     write_json(run.folder / f"{name}.json", {**about, **found.to_dict()})
     return found
 

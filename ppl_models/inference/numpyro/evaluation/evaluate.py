@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from math import isfinite, log, nan
+from math import log
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -14,7 +15,7 @@ from jax.scipy.special import logsumexp
 
 from ppl_models.numpyro.data import Rows
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Seed, Whole
+from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Place, Seed, Whole
 from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.noise import check_unrefined, going_notes
 from ppl_models.programs.noise.numpyro_refined import Going
@@ -27,9 +28,10 @@ from ...objectives.bounds import elbo
 from ...objectives.finite import counted, infinite_terms, refuse
 from ...progress import BOUNDS, Progress
 from ...results import Evaluation
-from ...weights import Weights
+from ...resuming.unfinished import Unfinished, digest_of
+from ...tally import ONE, SHARED, Tally
 from ..engine.parameters import find
-from ..feeding.batches import columns_of, drawn
+from ..feeding.batches import columns_of, drawn, fingerprint
 from ..passes.checks import CHUNK, Look, as_they_come, check_values
 from ..passes.rows import fewer
 from ..passes.terms import Terms, terms
@@ -49,6 +51,7 @@ def evaluate(
     vectorize: Literal["auto"] | bool = "auto",
     analytic: bool = True,
     refine: Whole = 0,
+    resume: Place | None = None,
     seed: Seed | None = 0,
     progress: bool = True,
 ) -> Evaluation:
@@ -69,6 +72,7 @@ def evaluate(
         vectorize: run particles in one pass of `jax.vmap`, as "auto" does; False runs them one by one.
         analytic: take divergences in closed form where there is one, or sample all. The nll is sampled in any case.
         refine: Hamiltonian steps after each draw of the guide, with nothing learned.
+        resume: a file from which an evaluation that was stopped goes on.
         seed: of the draws; None draws one.
         progress: show a bar.
 
@@ -98,9 +102,11 @@ def evaluate(
     """
     if refine:
         how = {"particles": particles, "rows": rows, "vectorize": vectorize, "analytic": analytic, "seed": seed}
-        how |= {"progress": progress}
+        how |= {"progress": progress, "resume": resume}
         found = evaluate(model, Going(model, check_unrefined("evaluate", guide), refine), data, **how)
         return replace(found, refined=refine, notes=[*found.notes, *going_notes(refine)])
+    if resume is not None and seed is None:
+        raise ValueError("evaluate: found resume and seed=None, want a seed that the draws go on from; try seed=0")
     columns = columns_of(data, "evaluate: data", model)
     n = len(columns[0])
     key = random.key(int(np.random.default_rng().integers(2**31)) if seed is None else seed)
@@ -146,8 +152,18 @@ def evaluate(
         how = {"particles": chunk, "analytic": analytic, "plate": pair.plate}
         return infinite_terms(terms(model, guide, batch, **how, key=key, params=params))
 
-    log_ws, bounds, kls, bits, done = [], 0.0, dict.fromkeys(pair.kl, 0.0), [], 0
-    seen = Weights(particles)
+    about = {"particles": particles, "rows": rows, "vectorize": vectorize, "analytic": analytic, "seed": seed}
+    if resume is not None:
+        leaves = [leaf for leaf in jax.tree.leaves(params) if hasattr(leaf, "dtype")]
+        about |= {
+            "data": fingerprint(columns).text,
+            "weights": digest_of((str(i), np.asarray(leaf)) for i, leaf in enumerate(leaves)),
+        }
+    unfinished = Unfinished(None if resume is None or whole else Path(resume), about)
+    tally = Tally(particles, units if whole else 0)
+    if state := unfinished.read():
+        tally.go_on(state)
+    done = tally.done // size * len(chunks)
     # in full single precision, where a GPU would round products further
     precise, bar = (
         jax.default_matmul_precision("float32"),
@@ -156,10 +172,12 @@ def evaluate(
     rest = as_they_come(look, -(-n // size))
     with tidied(model, guide), precise, bar:
         for i, start in enumerate(range(0, n, size)):
+            if start < tally.done:
+                continue  # it is told by the file
             of_data, of_pass = random.split(random.fold_in(key, i))
             rest((np.arange(start, min(start + size, n)),), i)
             batch = drawn(columns, _rows(columns, start, size), of_data)
-            count, parts = len(batch[0]), []
+            count, parts, bounds, kls = len(batch[0]), [], 0.0, dict.fromkeys(pair.kl, 0.0)
             for k, chunk in enumerate(chunks):
                 log_w, bound, kl = run(params, batch, random.fold_in(of_pass, k), chunk)
                 parts.append(log_w)
@@ -170,27 +188,13 @@ def evaluate(
                 if bar.due(done):
                     bar.advance(done, -float(bound), float(_nll(log_w).mean()) / (units if whole else 1))
             log_w = jnp.concatenate(parts)
-            seen.add(np.asarray(log_w))
-            log_ws.append(log_w if whole else _nll(log_w))
-            bits.append(None if bits_of is None else bits_of(log_ws[-1], batch[0]))
-    each = None
+            nll = tally.add(np.asarray(log_w), float(bounds), {site: float(total) for site, total in kls.items()})
+            if bits_of is not None:
+                tally.keep(bits=np.asarray(bits_of(jnp.asarray(nll), batch[0])))
+            unfinished.keep(tally.state)
     if whole:
-        log_w = np.asarray(log_ws[0][:, 0], np.float64)
-        ratios = np.exp(log_w - log_w.max())
-        error = ratios.std(ddof=1) / ratios.mean() / particles**0.5 / units if particles > 1 else nan
-        nll = float(_nll(log_ws[0])[0]) / units
-        notes.append(
-            "no plate around the data: they count as one datum"
-            if units == 1
-            else "latents or data outside the data plate: all data count as one datum, numbers are divided by n"
-        )
-    else:
-        each = np.concatenate([np.asarray(part, np.float64) for part in log_ws])
-        nll, error = each.mean(), each.std(ddof=1) / n**0.5 if n > 1 else nan
-    bits_per_dim = None if bits_of is None else float(np.concatenate([np.asarray(b) for b in bits]).mean())
-    kl = {site: float(total) / n for site, total in kls.items()}
-    numbers = {"ELBO": float(bounds) / n, "NLL": float(nll), **{f"KL {site}": value for site, value in kl.items()}}
-    if not all(map(isfinite, numbers.values())):
+        notes.append(ONE if units == 1 else SHARED)
+    if not tally.finite(n):
         counts: dict[str, int] = {}
         for i, start in enumerate(range(0, n, size)):  # the same draws again, for their terms
             of_data, of_pass = random.split(random.fold_in(key, i))
@@ -199,9 +203,9 @@ def evaluate(
                 found = untold(params, batch, random.fold_in(of_pass, k), chunk)
                 masks = {part: mask | masks.get(part, mask) for part, mask in found.items()}
             counts = counted(masks, counts)
-        refuse("evaluate", numbers, counts, n)
-    found = Evaluation(numbers["ELBO"], float(nll), float(error), kl, bits_per_dim, particles, n, notes, each)
-    return seen.told(found, units if whole else n, not columns[0].discrete)
+        refuse("evaluate", tally.numbers(n), counts, n)
+    unfinished.end()
+    return tally.result(n, notes, not columns[0].discrete)
 
 
 def _rows(columns: Sequence[Rows], start: int, count: int) -> list[Any]:

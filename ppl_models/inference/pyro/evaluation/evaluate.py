@@ -1,18 +1,20 @@
 """`evaluate`: how well a (model, guide) pair explains data, with one call for any pair."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from math import isfinite, log
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyro
 import torch
 from torch import Tensor
 
 from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Seed, Whole
+from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Place, Seed, Whole
 from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.noise import check_unrefined, going_notes
 from ppl_models.programs.noise.pyro_refined import Going
@@ -24,7 +26,8 @@ from ...objectives.bounds import elbo
 from ...objectives.finite import counted, infinite_terms, refuse
 from ...progress import BOUNDS, Progress
 from ...results import Evaluation as Evaluation
-from ...weights import Weights
+from ...resuming.unfinished import Unfinished, digest_of
+from ...tally import ONE, SHARED, Tally
 from ..feeding.columns import Columns
 from ..passes.checks import CHUNK, as_they_come, check_values, evaluating, forked
 from ..passes.pair_info import first_look, pair_info
@@ -46,6 +49,7 @@ def evaluate(
     vectorize: Literal["auto"] | bool = "auto",
     analytic: bool = True,
     refine: Whole = 0,
+    resume: Place | None = None,
     seed: Seed | None = 0,
     progress: bool = True,
 ) -> Evaluation:
@@ -73,17 +77,21 @@ def evaluate(
         refine: so many Hamiltonian steps go on from the guide's draws towards the posterior, in the guide's own noise,
             with nothing learned (`guides.Refined` learns them): still bounds, and tighter ones where the guide is poor.
             Each costs a gradient of the pair.
+        resume: a file that keeps the state now and then, from which an evaluation of the same pair and data that was
+            stopped goes on; it is removed at the end. Not of data that count as one.
         seed: of the draws; the global generator is as before afterwards. None continues the global generator.
         progress: show a bar.
 
     Raises:
-        ValueError: no data, particles or rows below 1, another word for vectorize; a model that subsamples its data; a
-            model that observes nothing or a guide that does (are they swapped?); a value in any row that the model does
-            not take; a pair that was made for another number of rows; numbers that are not finite, with the first site
-            whose terms are not; what the programs themselves raise.
+        ValueError: no data, particles or rows below 1, a file to resume without a seed, another word for vectorize; a
+            model that subsamples its data; a model that observes nothing or a guide that does (are they swapped?); a
+            value in any row that the model does not take; a pair that was made for another number of rows; numbers
+            that are not finite, with the first site whose terms are not; what the programs themselves raise.
 
     Source: Burda et al. 2016 (arXiv 1509.00519), eq. 8 and section 5.
     """
+    if resume is not None and seed is None:
+        raise ValueError("evaluate: found resume and seed=None, want a seed that the draws go on from; try seed=0")
     data = Columns(data, "evaluate: data", model, guide)
     places = list(dict.fromkeys(p.device for module in modules_of(model, guide) for p in module.parameters()))
     with nullcontext() if seed is None else forked(places), torch.no_grad(), evaluating(model, guide):
@@ -92,7 +100,11 @@ def evaluate(
         device = places[0] if places else None
         if refine:
             guide = Going(model, check_unrefined("evaluate", guide), refine)
-        found = _evaluate(model, guide, data, particles, rows, vectorize, analytic, progress, device)
+        about = {"particles": particles, "rows": rows, "vectorize": vectorize, "analytic": analytic, "seed": seed}
+        if resume is not None:
+            about |= {"data": data.fingerprint().text, "weights": digest_of(_weights(model, guide))}
+        unfinished = Unfinished(None if resume is None else Path(resume), about | {"refine": refine})
+        found = _evaluate(model, guide, data, particles, rows, vectorize, analytic, progress, device, unfinished)
         return replace(found, refined=refine, notes=[*found.notes, *going_notes(refine)])
 
 
@@ -106,6 +118,7 @@ def _evaluate(
     analytic: bool,
     progress: bool,
     device: torch.device | None,
+    unfinished: Unfinished,
 ) -> Evaluation:
     n = data.size
     most = max(rows, CHUNK)
@@ -145,7 +158,7 @@ def _evaluate(
     chunks = [min(at_once, particles - k) for k in range(0, particles, at_once)]
 
     rest = as_they_come(model, guide, data, -(-n // size), device)
-    bounds, log_ws, kls, bits, seen = [], [], [], [], Weights(particles)
+    tally = Tally(particles, units if whole else 0)
     how = {"nesting": nesting, "analytic": analytic, "plate": plate, "sums": True}
 
     def numbers(batch: Sequence[Any], count: int) -> list[Tensor]:
@@ -162,8 +175,11 @@ def _evaluate(
         pyro.validation_enabled(False),
         Progress(-(-n // size) * len(chunks), progress, BOUNDS) as bar,
     ):
-        done = 0
-        for i in range(0, n, size):
+        if state := {} if whole else unfinished.read():
+            set_rng_state({key[4:]: torch.from_numpy(v) for key, v in state.items() if key.startswith("rng.")}, device)
+            tally.go_on(state)
+        done = tally.done // size * len(chunks)
+        for i in range(tally.done, n, size):
             batch = data.rows(slice(i, min(i + size, n)), device)
             rest(batch, i // size)
             count = len(batch[0])
@@ -186,33 +202,29 @@ def _evaluate(
             infinite = counted(masks, infinite) if masks else infinite
             log_w = torch.cat([part[0] for part in parts])
             weights = [chunk / particles for chunk in chunks]
-            bounds.append(count * sum(w * part[1] for w, part in zip(weights, parts, strict=True)))
-            kls.append({s: count * sum(w * p[2][s] for w, p in zip(weights, parts, strict=True)) for s in sites})
-            log_ws.append(log_w if whole else _nll(log_w))
-            seen.add(log_w.double().cpu().numpy())
-            bits.append(data.columns[0].bits_per_dim(_nll(log_w), batch[0]) if scored and not whole else None)
-    nlls = None
+            bound = count * sum(w * part[1] for w, part in zip(weights, parts, strict=True))
+            kl = {s: count * sum(w * p[2][s] for w, p in zip(weights, parts, strict=True)) for s in sites}
+            nll = tally.add(log_w.double().cpu().numpy(), bound, kl)
+            if scored and not whole:
+                found = data.columns[0].bits_per_dim(torch.from_numpy(nll).to(batch[0].device), batch[0])
+                if found is not None:
+                    tally.keep(bits=found.cpu().numpy())
+            if not whole:
+                unfinished.keep(lambda: tally.state() | {f"rng.{k}": v.numpy() for k, v in rng_state(device).items()})
     if whole:
-        log_w = log_ws[0][:, 0].double()
-        ratios = (log_w - log_w.max()).exp()
-        error = (ratios.std() / ratios.mean() / particles**0.5 / units).item() if particles > 1 else float("nan")
-        nll = _nll(log_ws[0]).item() / units
-        notes.append(
-            "no plate around the data: they count as one datum"
-            if units == 1
-            else "latents or data outside the data plate: all data count as one datum, numbers are divided by n"
-        )
-    else:
-        each = torch.cat(log_ws).double()
-        nll, error = each.mean().item(), (each.std() / n**0.5).item() if n > 1 else float("nan")
-        nlls = each.cpu().numpy()
-    bits_per_dim = None if any(b is None for b in bits) else torch.cat(bits).mean().item()
-    kl = {site: sum(k[site] for k in kls) / n for site in sites}
-    numbers = {"ELBO": sum(bounds) / n, "NLL": nll, **{f"KL {site}": value for site, value in kl.items()}}
-    if not all(map(isfinite, numbers.values())):
-        refuse("evaluate", numbers, infinite, n)
-    found = Evaluation(numbers["ELBO"], nll, error, kl, bits_per_dim, particles, n, notes, nlls)
-    return seen.told(found, units if whole else n, scored and not data.columns[0].discrete)
+        notes.append(ONE if units == 1 else SHARED)
+    if not tally.finite(n):
+        refuse("evaluate", tally.numbers(n), infinite, n)
+    unfinished.end()
+    return tally.result(n, notes, scored and not data.columns[0].discrete)
+
+
+def _weights(*pair: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and values of all that a pair has learned, in modules or in Pyro's store."""
+    states = [module.state_dict() for module in modules_of(*pair)]
+    store = {name: pyro.get_param_store()[name] for name in sorted(pyro.get_param_store().keys())}
+    for i, state in enumerate([*states, store]):
+        yield from ((f"{i}.{name}", value.detach().cpu().numpy()) for name, value in state.items())
 
 
 def _nll(log_w: Tensor) -> Tensor:

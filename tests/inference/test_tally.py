@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ppl_models.data import Data, Dequantize
 from ppl_models.inference import evaluate
-from ppl_models.inference.weights import Weights
+from ppl_models.inference.resuming import unfinished
+from ppl_models.inference.tally import Tally
 
 N = 40
 
@@ -47,21 +48,27 @@ def test_the_sampling_error_is_the_spread_over_seeds():
 
 def test_the_bounds_by_fewer_are_those_of_groups_of_the_weights():
     log_w = np.random.default_rng(0).normal(size=(25, 3)) * 2
-    seen = Weights(25)
-    seen.add(log_w[:, :1])
-    seen.add(log_w[:, 1:])
-    assert seen.sizes == [1, 10]
+    seen = Tally(25)
+    for columns in (log_w[:, :1], log_w[:, 1:]):
+        nll = seen.add(columns, -1.0, {"z": 0.5})
+        assert nll == pytest.approx(-np.log(np.exp(columns).mean(0)), abs=1e-12)
     tens = [-np.log(np.exp(log_w[i : i + 10]).mean(0)) for i in (0, 10)]
+    assert list(seen.sums) == [1, 10] and seen.done == 3
     assert seen.sums[1] == pytest.approx(-log_w.mean(0).sum(), abs=1e-12)
     assert seen.sums[10] == pytest.approx(np.mean(tens, 0).sum(), abs=1e-12)
+    found = seen.result(3, [], False)
+    assert found.elbo == pytest.approx(-2 / 3) and found.kl == {"z": pytest.approx(1 / 3)}
+    again = Tally(25)
+    again.go_on(seen.state())
+    assert again.result(3, [], False) == found and again.of("khat") == pytest.approx(seen.of("khat"))
 
 
 def test_weights_of_zero_and_weights_that_are_no_numbers_end_nothing():
     log_w = np.zeros((30, 4))
     log_w[3, 0], log_w[4, 1], log_w[5, 2] = -np.inf, np.nan, np.inf
-    seen = Weights(30)
-    seen.add(log_w)
-    assert np.isnan(seen.khats[0]).tolist() == [False, True, True, False]
+    seen = Tally(30)
+    seen.add(log_w, 0.0, {})
+    assert np.isnan(seen.of("khat")).tolist() == [False, True, True, False] and not seen.finite(4)
 
 
 def test_an_exact_guide_has_converged_at_once_and_a_narrow_one_never():
@@ -105,3 +112,80 @@ def test_bits_of_dequantized_levels_are_told_to_be_a_bound():
     levels = torch.arange(16, dtype=torch.uint8).reshape(8, 2)
     found = evaluate(pixels, guide, Data(levels, (2,), 16, Dequantize(16), "levels"), particles=2, progress=False)
     assert found.dequantized and "dequantized" in str(found)
+
+
+# ---- an evaluation that was stopped
+
+
+def in_pyro(tmp_path, **how):
+    how = {"particles": 50, "rows": 500, "resume": tmp_path / "state.npz", "progress": False} | how
+    return evaluate(model, scaled(0.9), data(), **how)
+
+
+def in_numpyro(tmp_path, **how):
+    numpyro = pytest.importorskip("numpyro")
+    from ppl_models.inference.numpyro import evaluate as port
+
+    def ported(x):
+        with numpyro.plate("data", len(x)):
+            z = numpyro.sample("z", numpyro.distributions.Normal(0.0, 1.0))
+            numpyro.sample("x", numpyro.distributions.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with numpyro.plate("data", len(x)):
+            numpyro.sample("z", numpyro.distributions.Normal(x / 2, 0.9))
+
+    how = {"particles": 50, "rows": 500, "resume": tmp_path / "state.npz", "progress": False} | how
+    return port(ported, guide, data().numpy(), **how)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Counts chunks, of which the third is interrupted while the list holds "stop"."""
+    found: list[str] = []
+    add = Tally.add
+
+    def counting(self, *args):
+        found.append("chunk")
+        if "stop" in found and found.count("chunk") == 3:
+            raise KeyboardInterrupt
+        return add(self, *args)
+
+    monkeypatch.setattr(Tally, "add", counting)
+    monkeypatch.setattr(unfinished, "PAUSE", 0.0)
+    return found
+
+
+@pytest.mark.parametrize("language", [in_pyro, in_numpyro])
+def test_one_that_was_stopped_goes_on_to_the_same_numbers(language, tmp_path, calls):
+    want = language(tmp_path, resume=None)
+    assert calls == ["chunk"] * 4
+    calls[:] = ["stop"]
+    with pytest.raises(KeyboardInterrupt):
+        language(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["state.npz"]
+    calls.clear()
+    found = language(tmp_path)
+    assert calls == ["chunk"] * 2 and not list(tmp_path.iterdir())
+    assert found == want
+    for name in ("nlls", "elbos", "khats"):
+        assert (getattr(found, name) == getattr(want, name)).all()
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"particles": 49}, {"refine": 1}, "damaged"])
+def test_the_file_of_another_one_is_not_read(other, tmp_path, calls):
+    calls[:] = ["stop"]
+    with pytest.raises(KeyboardInterrupt):
+        in_pyro(tmp_path)
+    calls.clear()
+    if other == "damaged":
+        path = tmp_path / "state.npz"
+        path.write_bytes(path.read_bytes()[:200])
+    in_pyro(tmp_path, **{} if other == "damaged" else other)
+    assert calls == ["chunk"] * 4
+
+
+def test_without_a_seed_there_is_nothing_to_go_on_from(tmp_path):
+    for language in (in_pyro, in_numpyro):
+        with pytest.raises(ValueError, match="evaluate: found resume and seed=None, want a seed"):
+            language(tmp_path, seed=None)
