@@ -1,23 +1,25 @@
 """`svg`: a report as a picture, the model, the exact posterior and the guide side by side.
 
-Missing edges are red and dashed, superfluous ones gray. Standard library and networkx alone; no `dot`.
+Missing edges are red and dashed, superfluous ones gray. Graphviz says where things are, and this how they look.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import dist
 from xml.sax.saxutils import escape, quoteattr
 
-from .panel import HEIGHT, STYLES, Panel, node_width, text_width
-from .placement import Box, place, plate_boxes
-from .routes import Curve, Point, Router, point
+from .graphviz import Box, Point
+from .layout import Places, around, hull, place, plate_boxes
+from .panel import HEIGHT, STYLES, Panel, text_width
+from .ways import Curve, beside, cut, meet, point, points, ways
 
 INK, RED, GRAY, FAINT = "#1f2430", "#d01c28", "#9aa1ad", "#5b6475"
 SANS = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 SERIF = "'Latin Modern Roman', 'Times New Roman', 'Liberation Serif', 'DejaVu Serif', serif"
 MARGIN, LINE = 22.0, 15.0
 COLORS = {"plain": INK, "missing": RED, "superfluous": GRAY}
-DENSE, PLAIN = 24, 200  # beyond so many edges those from data are drawn fainter; all are drawn straight
+DENSE = 24  # beyond so many edges those from data are drawn fainter
 LEGEND = {"plain": "present", "missing": "missing: the posterior needs it", "superfluous": "superfluous: it can go"}
 
 
@@ -27,6 +29,7 @@ class _Drawing:
 
     marks: tuple[str, ...]
     box: Box
+    left_out: int = 0  # edges
 
 
 def svg(panels: Sequence[Panel], title: str = "") -> str:
@@ -39,8 +42,8 @@ def svg(panels: Sequence[Panel], title: str = "") -> str:
     Returns:
         A whole `<svg>` element without ids, classes that are styled, or references to anything outside.
     """
-    at = place(panels)
-    drawings = [_graph(panel, at) for panel in panels]
+    places = place(panels)
+    drawings = [_graph(panel, places) for panel in panels]
     tops, bottoms = [d.box[1] for d in drawings], [d.box[3] for d in drawings]
     top, bottom = min(tops, default=0.0), max(bottoms, default=0.0)
     head = 34.0 if title else 8.0
@@ -52,6 +55,7 @@ def svg(panels: Sequence[Panel], title: str = "") -> str:
         captions = max(right - left, min(230.0, text_width(panel.caption, 11)), min(330.0, factor), 90.0)
         captions = max(captions, text_width(panel.title, 13))
         lines = wrap(panel.caption, captions)
+        lines += [f"{drawing.left_out} more edges are not drawn"] if drawing.left_out else []
         width = max(captions, *(text_width(line, 11) for line in lines), 0.0) + 2 * MARGIN
         frames.append((panel, drawing, x, width, lines))
         height = max(height, head + 34.0 + bottom - top + 22.0 + LINE * len(lines) + (8.0 if lines else 0.0))
@@ -105,47 +109,32 @@ def _factors(caption: str) -> list[str]:
     return re.split(r"(?<=\))\s+", caption.strip())
 
 
-def _graph(panel: Panel, at: Mapping[str, Point]) -> _Drawing:
-    at = {node: at[node] for node in panel.nodes}
-    boxes = plate_boxes(panel.held(), at)
-    tags = {plate: _tag(plate, boxes) for plate in boxes}
-    # The edges that matter most are the straightest: those found first.
+def _graph(panel: Panel, places: Places) -> _Drawing:
+    at = {node: places.at[node] for node in panel.nodes}
     order = {"missing": 0, "plain": 1, "superfluous": 2}
-    edges = sorted(dict.fromkeys(panel.edges), key=lambda edge: (edge[0] == edge[1], order[edge[2]], _span(edge, at)))
-    dense, plain = len(edges) > DENSE, len(edges) > PLAIN
+    edges = sorted(dict.fromkeys(panel.edges), key=lambda edge: order[edge[2]])
+    dense = len(edges) > DENSE
     faint = {e: dense and e[2] == "plain" and e[0] in panel.observed and e[1] not in panel.observed for e in edges}
-    router, curves, texts = Router(at, tags.values()), {}, []
-    placed = [*tags.values(), *(_around(n, at[n]) for n in at)]
+    curves, texts = ways(edges, at), []
+    boxes = plate_boxes(panel, places)
+    tags = [_tag(i, boxes, curves.values()) for i in range(len(boxes))]
+    placed = [*tags, *(around(n, at[n]) for n in at)]
     for edge in edges:
-        curves[edge] = router.route(edge[0], edge[1], bundled=faint[edge], plain=plain)
         label = panel.labels.get(edge[:2]) or (None if panel.directed else panel.labels.get(edge[1::-1]))
-        if label:
-            placed.append(_beside(label, curves[edge], placed, curves.values()))
-            router.avoid.append(placed[-1])
-            texts.append(_label(label, placed[-1], edge[2] == "missing"))
-    marks = [_plate(plate, box, tags[plate]) for plate, box in boxes.items()]
+        if edge not in curves:
+            continue
+        box = beside((text_width(label, 9.5) / 2 + 2, 6.5), curves[edge], placed, curves.values()) if label else None
+        if label and box:
+            placed.append(box)
+            texts.append(_label(label, box, edge[2] == "missing"))
+    marks = [_plate(plate, box, tag) for (plate, box), tag in zip(boxes, tags, strict=True)]
     drawn = sorted(edges, key=lambda edge: (order[edge[2]] != 2, order[edge[2]] != 1, not faint[edge]))
-    marks += [_edge(edge, curves[edge], panel.directed, faint[edge]) for edge in drawn]
+    marks += [_edge(edge, curves[edge], panel.directed, faint[edge]) for edge in drawn if edge in curves]
     marks += [_node(node, at[node], node in panel.observed) for node in panel.nodes]
-    covers = [*boxes.values(), *placed, *map(_hull, curves.values())]
-    sides = zip((min, min, max, max), zip(*covers, strict=True), strict=True) if covers else ()
-    left, top, right, bottom = (f(side) for f, side in sides) if covers else (0.0, 0.0, 0.0, 0.0)
-    return _Drawing((*marks, *texts), (left, top, right, bottom))
-
-
-def _span(edge: tuple[str, str, str], at: Mapping[str, Point]) -> float:
-    (ax, ay), (bx, by) = at[edge[0]], at[edge[1]]
-    return abs(ax - bx) + abs(ay - by)
-
-
-def _around(node: str, center: Point) -> Box:
-    x, y, half = *center, node_width(node) / 2
-    return x - half, y - HEIGHT / 2, x + half, y + HEIGHT / 2
-
-
-def _hull(curve: Curve) -> Box:
-    xs, ys = zip(*(point(curve, t / 20) for t in range(21)), strict=True)
-    return min(xs), min(ys), max(xs), max(ys)
+    along = [(x, y, x, y) for curve in curves.values() for x, y in points(curve)]
+    covers = [*(box for _, box in boxes), *placed, *along]
+    box = hull(covers) if covers else (0.0, 0.0, 0.0, 0.0)
+    return _Drawing((*marks, *texts), box, len(edges) - len(curves))
 
 
 def _frame(panel: Panel, left: float, top: float, width: float, height: float) -> str:
@@ -157,7 +146,7 @@ def _frame(panel: Panel, left: float, top: float, width: float, height: float) -
 
 
 def _node(node: str, center: Point, observed: bool) -> str:
-    left, top, right, bottom = _around(node, center)
+    left, top, right, bottom = around(node, center)
     rect = f'x="{_n(left)}" y="{_n(top)}" width="{_n(right - left)}" height="{_n(HEIGHT)}" rx="{_n(HEIGHT / 2)}"'
     shape = f'<rect {rect} fill="{"#d5d9e1" if observed else "#ffffff"}" stroke="{INK}" stroke-width="1.2"/>'
     symbol = re.fullmatch(r"([^\W\d_])(\d{0,2})", node)
@@ -177,49 +166,46 @@ def _edge(edge: tuple[str, str, str], curve: Curve, directed: bool, faint: bool)
     color = FAINT if faint else COLORS[style]
     width = {"plain": 0.7 if faint else 1.2, "missing": 1.7, "superfluous": 1.2}[style]
     head = ""
-    end = curve
     if directed:
-        size = 6.0 if faint else 8.0
-        tip, back = curve[3], point(curve, 0.97)
-        near = next(
-            (point(curve, 1 - t / 50) for t in range(1, 50) if _far(point(curve, 1 - t / 50), tip) >= size), back
-        )
-        length = _far(near, tip) or 1.0
-        dx, dy = (tip[0] - near[0]) / length * size, (tip[1] - near[1]) / length * size
-        base = (tip[0] - dx, tip[1] - dy)
-        wings = [(base[0] - dy * 0.38, base[1] + dx * 0.38), (base[0] + dy * 0.38, base[1] - dx * 0.38)]
-        points = " ".join(f"{_n(x)},{_n(y)}" for x, y in (tip, *wings))
-        head = f'<polygon points="{points}" fill="{color}"/>'
-        # The line ends inside its head, so that a thick one does not blunt the tip.
-        end = (
-            curve[0],
-            curve[1],
-            (curve[2][0] - dx * 0.6, curve[2][1] - dy * 0.6),
-            (tip[0] - dx * 0.6, tip[1] - dy * 0.6),
-        )
-    start, *rest = (f"{_n(x)} {_n(y)}" for x, y in end)
+        curve, corners = _headed(curve, 6.0 if faint else 8.0)
+        head = f'<polygon points="{" ".join(f"{_n(x)},{_n(y)}" for x, y in corners)}" fill="{color}"/>'
+    (x, y), *_ = curve[0]
+    pieces = " ".join("C" + ", ".join(f"{_n(x)} {_n(y)}" for x, y in cubic[1:]) for cubic in curve)
     dash = ' stroke-dasharray="5 3"' if style == "missing" else ""
-    path = f'<path d="M{start} C{", ".join(rest)}" fill="none" stroke="{color}" stroke-width="{width}"{dash}/>'
+    path = f'<path d="M{_n(x)} {_n(y)} {pieces}" fill="none" stroke="{color}" stroke-width="{width}"{dash}/>'
     arrow = "\u2192" if directed else "\u2013"
     tip = f"<title>{_text(f'{u} {arrow} {v}')}{'' if style == 'plain' else f' ({style})'}</title>"
     names = f"data-from={_attr(u)} data-to={_attr(v)}"
     return f'<g class="ppl-edge" {names} data-style="{style}">{tip}{path}{head}</g>'
 
 
-def _far(p: Point, q: Point) -> float:
-    return ((p[0] - q[0]) ** 2 + (p[1] - q[1]) ** 2) ** 0.5
+def _headed(curve: Curve, size: float) -> tuple[Curve, tuple[Point, Point, Point]]:
+    """A curve that ends inside its head, so that a thick one does not blunt the tip, and the corners of the head."""
+    *before, last = curve
+    tip = last[3]
+    t = next((1 - t / 60 for t in range(1, 60) if dist(point(last, 1 - t / 60), tip) >= size), 0.0)
+    x, y = point(last, t)
+    length = dist((x, y), tip) or 1.0
+    dx, dy = (tip[0] - x) / length * size, (tip[1] - y) / length * size
+    base = tip[0] - dx, tip[1] - dy
+    wings = (base[0] - dy * 0.38, base[1] + dx * 0.38), (base[0] + dy * 0.38, base[1] - dx * 0.38)
+    return (*before, cut(last, 0.0, t + (1 - t) * 0.4)), (tip, *wings)
 
 
-def _tag(plate: str, boxes: Mapping[str, Box]) -> Box:
-    """Position of a plate's label: its lower right corner, or the left one where another plate covers that."""
-    left, _, right, bottom = boxes[plate]
+def _tag(i: int, boxes: Sequence[tuple[str, Box]], curves: Iterable[Curve]) -> Box:
+    """Position of a plate's label: its lower right corner, or the left one where edges or another plate cover that."""
+    plate, (left, _, right, bottom) = boxes[i]
     width = text_width(plate, 10)
     spots = [
-        (right - 7 - width, bottom - 15, right - 7, bottom - 3),
-        (left + 7, bottom - 15, left + 7 + width, bottom - 3),
+        (end - width * k, bottom - 15, end + width * (1 - k), bottom - 3) for end, k in ((right - 7, 1), (left + 7, 0))
     ]
-    # A plate around this one does cover both.
-    return min(spots, key=lambda spot: sum(_meet(spot, box) for other, box in boxes.items() if other != plate))
+    lines = [(x, y, x, y) for curve in curves for x, y in points(curve)]
+
+    def covered(spot: Box) -> tuple[int, int]:  # a plate around this one does cover both
+        others = (box for j, (_, box) in enumerate(boxes) if j != i)
+        return sum(meet(spot, box) for box in others), sum(meet(spot, line) for line in lines)
+
+    return min(spots, key=covered)
 
 
 def _plate(plate: str, box: Box, tag: Box) -> str:
@@ -231,33 +217,10 @@ def _plate(plate: str, box: Box, tag: Box) -> str:
     return f'<g class="ppl-plate" data-plate={_attr(plate)}>{shape}<text {where}>{_text(plate)}</text></g>'
 
 
-def _beside(label: str, curve: Curve, taken: Iterable[Box], others: Iterable[Curve]) -> Box:
-    """Position of a label: beside its edge or on it, where the least is."""
-    half = text_width(label, 9.5) / 2 + 2
-    lines = [point(other, t / 20) for other in others for t in range(21)]
-    found = []
-    for rank, t in enumerate((0.5, 0.4, 0.6, 0.3, 0.7)):
-        (x, y), ahead = point(curve, t), point(curve, t + 0.02)
-        step = _far(ahead, (x, y)) or 1.0
-        nx, ny = (y - ahead[1]) / step, (ahead[0] - x) / step
-        for side, more in ((1, 0), (-1, 0), (0, 0), (1, 10), (-1, 10), (1, 18), (-1, 18)):
-            away = side * (half * abs(nx) + 7 * abs(ny) + 2 + more)
-            cx, cy = x + nx * away, y + ny * away
-            box = (cx - half, cy - 7, cx + half, cy + 6)
-            crossed = sum(box[0] < px < box[2] and box[1] < py < box[3] for px, py in lines)
-            blocked = sum(_meet(box, other) for other in taken)
-            found.append((100 * blocked + 5 * crossed + rank + 3 * (side == 0) + more / 4, len(found), box))
-    return min(found)[2]
-
-
 def _label(label: str, box: Box, missing: bool) -> str:
     halo = 'stroke="#ffffff" stroke-width="3" paint-order="stroke" stroke-linejoin="round"'
     where = f'x="{_n((box[0] + box[2]) / 2)}" y="{_n(box[1] + 10)}" text-anchor="middle" font-size="9.5"'
     return f'<text class="ppl-label" {where} fill="{RED if missing else FAINT}" {halo}>{_text(label)}</text>'
-
-
-def _meet(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _legend(styles: Iterable[str]) -> tuple[str, float]:

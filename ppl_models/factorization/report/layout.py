@@ -1,0 +1,188 @@
+"""`place`, `plate_boxes`: places of nodes and plates, the same in all panels of a picture, as graphviz finds them."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import networkx as nx
+
+from .clusters import Clusters, Piece, clusters, outer
+from .graphviz import Box, Point, arrange
+from .panel import HEIGHT, Panel, node_width, text_width
+
+PAD, TOP, BOTTOM = 13.0, 11.0, 19.0  # from a plate's border to what it holds: at the sides, above, below (its label)
+OFF = 5.0  # between the borders of plates that overlap
+ROW, COLUMN = 32.0, 36.0  # between nodes
+LONG = 24  # rows that edges may skip in all, before those that others imply have no say in the layout
+INCH = 72.0
+
+
+class Places(NamedTuple):
+    """Where nodes are, by their centers, and what room each plate or piece of it has: no other node is in there."""
+
+    at: dict[str, Point]
+    rooms: dict[Piece, Box]
+
+
+def place(panels: Sequence[Panel]) -> Places:
+    """The places for all panels: laid out for the first directed one, the model; nodes of others join its graph."""
+    ranked = sorted(panels, key=lambda panel: not panel.directed)
+    nodes = list(dict.fromkeys(node for panel in ranked for node in panel.nodes))
+    if not nodes:
+        return Places({}, {})
+    plates: dict[str, frozenset[str]] = {}
+    for panel in panels:
+        for plate, members in panel.held().items():
+            plates[plate] = plates.get(plate, frozenset()) | members
+    parts, graph = clusters(plates, nodes), _graph(ranked)
+    loops = dict.fromkeys((u, v) for panel in ranked for u, v, _ in panel.edges if u == v)
+    found = _arranged(nodes, parts, graph, [*loops], _ladder(graph, panels))
+    if not all(_in_order(row, found.rooms) for row in parts.rows):
+        found = _arranged(nodes, clusters(plates, nodes, neighbors=False), graph, [*loops], _ladder(graph, panels))
+    return found
+
+
+def _arranged(
+    nodes: Sequence[str],
+    parts: Clusters,
+    graph: nx.DiGraph,
+    loops: Sequence[tuple[str, str]],
+    pairs: Sequence[tuple[str, str]],
+) -> Places:
+    """The places of nodes, in clusters, with room for loops, the nodes of a pair in one row."""
+    name = {node: f"n{i}" for i, node in enumerate(nodes)}
+    lines = [f"graph [newrank=true, ranksep={ROW / INCH:.4f}, nodesep={COLUMN / INCH:.4f}]"]
+    lines += ['node [shape=box, fixedsize=true, label=""]; edge [headclip=false, tailclip=false, arrowhead=none]']
+    lines += _boxes(nodes, parts, name)
+    lines += [f"{{rank=same; {name[u]}; {name[v]}}}" for u, v in pairs]
+    lines += _side_by_side(parts, graph, name)
+    lines += [f"{name[u]} -> {name[v]} [id={i}]" for i, (u, v) in enumerate([*graph.edges, *loops])]
+    found = arrange(lines, "dot")
+    rooms = {piece: found.clusters[f"cluster{i}"] for i, piece in enumerate(parts.pieces)}
+    for plate, cells in parts.over.items():
+        rooms[Piece(plate, frozenset().union(*(cell.members for cell in cells)))] = hull([rooms[c] for c in cells])
+    return Places({node: found.nodes[name[node]] for node in nodes}, rooms)
+
+
+def _in_order(row: Sequence[Piece], rooms: Mapping[Piece, Box]) -> bool:
+    """Whether each piece of a row is to the left of the next, or each to the right."""
+    return all(rooms[a][2] <= rooms[b][0] for a, b in pairwise(row)) or all(
+        rooms[b][2] <= rooms[a][0] for a, b in pairwise(row)
+    )
+
+
+def plate_boxes(panel: Panel, places: Places) -> list[tuple[str, Box]]:
+    """The boxes of a panel's plates, outer ones first: as small as its nodes allow, within the rooms they have.
+
+    A plate has one box, but where it overlaps others so that a box would hold strangers.
+    """
+    held, shown = panel.held(), set(panel.nodes)
+    boxes: list[tuple[str, Box]] = []
+    inside: list[tuple[frozenset[str], Box]] = []
+    for piece, room in sorted(reversed(places.rooms.items()), key=lambda item: len(item[0].members)):
+        members = piece.members & shown
+        if piece.plate is None or piece.plate not in held or not members:
+            continue
+        rims = [around(node, places.at[node]) for node in members]
+        rims += [box for inner, box in inside if inner <= members]
+        off = OFF * sum(bool(other & members) and not other <= members for other, _ in inside)
+        left, top, right, bottom = hull(rims)
+        left, top, right, bottom = left - PAD - off, top - TOP - off, right + PAD + off, bottom + BOTTOM + off
+        narrow = max(0.0, text_width(piece.plate, 10) + 14 - (right - left)) / 2
+        shift = max(0.0, room[0] - left + narrow) - max(0.0, right + narrow - room[2])
+        box = (left - narrow + shift, top, right + narrow + shift, bottom)
+        inside.append((members, box))
+        boxes.append((piece.plate, box))
+    return boxes[::-1]
+
+
+def hull(boxes: Sequence[Box]) -> Box:
+    """The smallest box around boxes."""
+    left, top, right, bottom = zip(*boxes, strict=True)
+    return min(left), min(top), max(right), max(bottom)
+
+
+def around(node: str, center: Point) -> Box:
+    """The box of a node."""
+    x, y, half = *center, node_width(node) / 2
+    return x - half, y - HEIGHT / 2, x + half, y + HEIGHT / 2
+
+
+def _graph(ranked: Sequence[Panel]) -> nx.DiGraph:
+    """The edges that decide on places, without cycles."""
+    graph: nx.DiGraph = nx.DiGraph()
+    for panel in ranked:
+        known = set(graph)
+        graph.add_nodes_from(panel.nodes)
+        for u, v, style in panel.edges:
+            # A later panel has a say in its own nodes alone, and nothing closes a cycle.
+            own = u != v and style != "missing" and not (u in known and v in known)
+            if own and not nx.has_path(graph, v, u):
+                graph.add_edge(u, v)
+    row = _rows(graph)
+    if sum(row[v] - row[u] - 1 for u, v in graph.edges) > LONG:
+        return nx.transitive_reduction(graph)
+    return graph
+
+
+def _rows(graph: nx.DiGraph) -> dict[str, int]:
+    return {node: i for i, layer in enumerate(nx.topological_generations(graph)) for node in layer}
+
+
+def _boxes(nodes: Sequence[str], parts: Clusters, name: Mapping[str, str]) -> list[str]:
+    """Each node once, in the cluster of its innermost piece, and clusters in clusters."""
+    pieces = parts.pieces
+    innermost = {node: max((i for i, p in enumerate(pieces) if node in p.members), default=-1) for node in nodes}
+    parents, heads = outer(pieces), _heads(parts)
+
+    def lines(inside: int) -> list[str]:
+        found = []
+        if inside >= 0 and pieces[inside] in heads:
+            found.append(f"{heads[pieces[inside]]} [shape=point, width=0.01, height=0.01]")
+        for node in (node for node in nodes if innermost[node] == inside):
+            found.append(f"{name[node]} [width={node_width(node) / INCH:.4f}, height={HEIGHT / INCH:.4f}]")
+        below = [i for i, parent in enumerate(parents) if parent == inside]
+        for i in sorted(below, key=lambda i: heads.get(pieces[i], "")):  # those of a row in its order
+            # Graphviz has fonts of its own: it is told of the room for a label, not of the label.
+            longest = max((text_width(plate, 10) for plate in _named(pieces[i], parts)), default=0.0)
+            size = f"fixedsize='true' width='{longest + 14:.0f}' height='14'"
+            room = f"<<table border='0' {size}><tr><td></td></tr></table>>"
+            label = f"label={room}; labelloc=b" if longest else 'label=""'
+            found += [f"subgraph cluster{i} {{ margin={PAD}; {label}", *lines(i), "}"]
+        return found
+
+    return lines(-1)
+
+
+def _named(piece: Piece, parts: Clusters) -> list[str]:
+    """The plates whose name may stand in a piece."""
+    return [piece.plate] if piece.plate is not None else [p for p, cells in parts.over.items() if piece in cells]
+
+
+def _heads(parts: Clusters) -> dict[Piece, str]:
+    """The name of an invisible node on top of each piece of a row."""
+    return {piece: f"h{i:03}" for i, piece in enumerate(piece for row in parts.rows for piece in row)}
+
+
+def _side_by_side(parts: Clusters, graph: nx.DiGraph, name: Mapping[str, str]) -> list[str]:
+    """Pieces of a row in their order: their heads share a rank, and clusters that share a rank never overlap."""
+    heads, found = _heads(parts), []
+    for row in parts.rows:
+        found.append(f"{{rank=same; {'; '.join(heads[piece] for piece in row)}}}")
+        found += [f"{heads[a]} -> {heads[b]} [style=invis]" for a, b in pairwise(row)]
+        for piece in row:
+            top = [node for node in name if node in piece.members and not piece.members & {*graph.pred[node]}]
+            found += [f"{heads[piece]} -> {name[node]} [style=invis]" for node in top]
+    return found
+
+
+def _ladder(graph: nx.DiGraph, panels: Sequence[Panel]) -> list[tuple[str, str]]:
+    """(latent, observed) that stand side by side, as on a ladder: what each step of a state space emits."""
+    observed, row = frozenset().union(*(panel.observed for panel in panels)), _rows(graph)
+    hosts = {}
+    for x in (node for node in graph if node in observed):
+        above = [u for u in graph.pred[x] if u not in observed]
+        if above:
+            hosts[x] = max(above, key=lambda u: row[u])
+    rows = [row[host] for host in hosts.values()]
+    return [(host, x) for x, host in hosts.items()] if len(rows) > 1 and len(set(rows)) == len(rows) else []
