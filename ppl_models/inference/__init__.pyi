@@ -1,4 +1,5 @@
 from .active import ActiveUnits as ActiveUnits
+from .annealing.result import Annealed as Annealed, Sandwich as Sandwich
 from .calibration.result import Calibration as Calibration
 from .config import FitConfig as FitConfig
 from .objectives.bounds import (
@@ -21,6 +22,7 @@ from .objectives.terms import Terms as Terms
 from .prices import EdgePrice as EdgePrice, Prices as Prices
 from .probes import Probe as Probe
 from .pyro.evaluation.active import active_units as active_units
+from .pyro.evaluation.annealed import ais as ais
 from .pyro.evaluation.calibration import sbc as sbc
 from .pyro.evaluation.discrete import Joint as Joint
 from .pyro.evaluation.edges import price_edges as price_edges

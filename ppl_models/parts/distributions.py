@@ -123,6 +123,12 @@ class RankOneNormal(TorchDistribution):
         along = self._weight.unsqueeze(-1) * (self.vector * e).sum(-1, keepdim=True)
         return self.loc + e - along * self.vector / self.diagonal
 
+    def noise_of(self, value: Tensor) -> Tensor:
+        """The noise e of a value, the inverse of `of_noise`."""
+        delta = value - self.loc
+        along = (self._weight * (1 + self.quadratic).sqrt()).unsqueeze(-1) * (self.vector * delta).sum(-1, keepdim=True)
+        return (delta + along * self.vector / self.diagonal) * self.diagonal.sqrt()
+
     @property
     def _weight(self) -> Tensor:
         """(1 - sqrt eta) / (u^T D^-1 u), written without the 0 / 0 at u = 0, (*batch,)."""

@@ -1,6 +1,7 @@
 import ppl_models.inference as _both
 
 from .evaluation.active import active_units as active_units
+from .evaluation.annealed import ais as ais
 from .evaluation.calibration import sbc as sbc
 from .evaluation.edges import price_edges as price_edges
 from .evaluation.encode import encode as encode, probe as probe
@@ -16,6 +17,9 @@ from .training.fit import fit as fit
 ActiveUnits = _both.ActiveUnits
 Calibration = _both.Calibration
 MLflow = _both.MLflow
+Annealed = _both.Annealed
+Calibration = _both.Calibration
+Sandwich = _both.Sandwich
 Probe = _both.Probe
 Run = _both.Run
 Terms = _both.Terms

@@ -93,6 +93,12 @@ class RankOneNormal(dist.Distribution):
         along = self._weight[..., None] * (self.vector * e).sum(-1, keepdims=True)
         return self.loc + e - along * self.vector / self.diagonal
 
+    def noise_of(self, value: Array) -> Array:
+        """The noise e of a value, the inverse of `of_noise`."""
+        delta = value - self.loc
+        along = (self._weight * jnp.sqrt(1 + self.quadratic))[..., None] * (self.vector * delta).sum(-1, keepdims=True)
+        return (delta + along * self.vector / self.diagonal) * jnp.sqrt(self.diagonal)
+
     @property
     def _weight(self) -> Array:
         """(1 - sqrt eta) / (u^T D^-1 u), written without the 0 / 0 at u = 0, (*batch,)."""

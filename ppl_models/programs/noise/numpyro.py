@@ -1,18 +1,19 @@
-"""`Noised`: a NumPyro guide whose noise is given; `total_weight`: the log weight of a pair as a function of it.
+"""`Noised`: a NumPyro guide whose noise is given; `weights`: the log weight of a pair as a function of it.
 
 See `noise.pyro`. Particles are mapped over by `jax.vmap`, so that no plate is around a guide.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any, cast
 
 import jax.numpy as jnp
 from jax import Array
+from jax.scipy.linalg import solve_triangular
 from numpyro import distributions as dist, handlers
 from numpyro.primitives import Messenger
 
-from ..numpyro import full_sizes, is_point, layers, nodes_of, unwrapped
+from ..numpyro import Node, Trace, full_sizes, is_point, layers, nodes_of, unwrapped
 from ..pairs import DENSE
 from .structure import FAMILIES, check_partial, refused
 
@@ -58,6 +59,23 @@ def of_noise(fn: Any, noise: Array) -> tuple[Array, list[Any]]:
     return value, intermediates if whole else []
 
 
+def noise_of(fn: Any, value: Array) -> Array | None:
+    """See `noise.pyro.noise_of`."""
+    found = layers(fn)
+    base = found.base
+    if hasattr(base, "joint"):
+        return noise_of(base.joint, value)
+    for transform in reversed(found.transforms):
+        value = transform.inv(value)
+    if hasattr(base, "noise_of"):
+        return base.noise_of(value)
+    if isinstance(base, dist.MultivariateNormal):
+        delta = (value - base.loc)[..., None]
+        tril = jnp.broadcast_to(base.scale_tril, (*delta.shape[:-2], *base.scale_tril.shape[-2:]))
+        return solve_triangular(tril, delta, lower=True)[..., 0]
+    return (value - base.loc) / base.scale if type(base) is dist.Normal else None
+
+
 class Noised(Messenger):
     """See `noise.pyro.Noised`."""
 
@@ -96,6 +114,21 @@ class Noised(Messenger):
             self.indices[msg["name"]] = msg["value"]
 
 
+class Inverted(Messenger):
+    """See `noise.pyro.Inverted`."""
+
+    def __init__(self, values: Mapping[str, Array]) -> None:
+        super().__init__()
+        self.values = values
+        self.noise: dict[str, Array | None] = {}
+
+    def process_message(self, msg: dict[str, Any]) -> None:
+        """Give a latent its value, and find its noise."""
+        if msg["type"] == "sample" and msg["name"] in self.values and not msg["is_observed"]:
+            msg["value"] = self.values[msg["name"]]
+            self.noise[msg["name"]] = noise_of(msg["fn"], msg["value"])
+
+
 def _zeros(name: str, fn: Any) -> Array:
     shape = noise_shape(fn)
     if shape is None:
@@ -120,10 +153,10 @@ def event_dims(fn: Any) -> int:
     return len(noise_shape(fn) or ()) - len(fn.batch_shape)
 
 
-def total_weight(
+def weights(
     model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any], noised: Noised
-) -> Array:
-    """log p(x, z) - log q(z | x) of a run with this noise, summed over all its data; scales left out."""
+) -> Iterator[tuple[Node, Trace, Array]]:
+    """(site, its trace, its share of log p(x, z) - log q(z | x)) of a run with this noise; see `noise.pyro.weights`."""
     if callable(both := getattr(guide, "traces", None)):
         with noised:
             of_model, of_guide = cast(Any, both)(*args, **kwargs)
@@ -136,9 +169,14 @@ def total_weight(
     sizes = {**full_sizes(of_model), **full_sizes(of_guide)}
     plates = {n: {f.name: (f.size, sizes.get(f.name, f.size)) for f in s["cond_indep_stack"]} for n, s in p.items()}
     check_partial({name: plates[name] for name, site in p.items() if not site["is_observed"]}, plates, q)
-    total: Any = 0.0
-    for sign, sites in ((1, p), (-1, q)):
+    for sign, trace, sites in ((1, of_model, p), (-1, of_guide, q)):
         for site in sites.values():
             more = [site["intermediates"]] if site["intermediates"] else []
-            total = total + sign * site["fn"].log_prob(site["value"], *more).sum()
-    return total
+            yield site, trace, sign * site["fn"].log_prob(site["value"], *more)
+
+
+def total_weight(
+    model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any], noised: Noised
+) -> Array:
+    """The sum of `weights`, over all data."""
+    return cast(Array, sum(share.sum() for _, _, share in weights(model, guide, args, kwargs, noised)))

@@ -1,11 +1,11 @@
-"""`Noised`: a Pyro guide whose noise is given; `total_weight`: the log weight of a pair as a function of that noise.
+"""`Noised`: a Pyro guide whose noise is given; `weights`: the log weight of a pair as a function of that noise.
 
 Of every latent that a guide draws, the noise is the standard normal one inside its distribution: z = f(loc + scale e).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pyro import distributions as dist, poutine
@@ -19,7 +19,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Size, Tensor
 
 from ..pairs import DENSE
-from ..pyro import is_point, layers, nodes_of, unwrapped
+from ..pyro import Node, is_point, layers, nodes_of, unwrapped
 from .structure import FAMILIES, check_partial, refused
 
 
@@ -57,6 +57,23 @@ def of_noise(fn: Any, noise: Tensor) -> Tensor:
     for transform in found.transforms:
         value = transform(value)
     return value
+
+
+def noise_of(fn: Any, value: Tensor) -> Tensor | None:
+    """The noise that a value is made of; None where more than one makes it, or none is known."""
+    found = layers(fn)
+    base = found.base
+    if hasattr(base, "joint"):
+        return noise_of(base.joint, value)
+    for transform in reversed(found.transforms):
+        value = transform.inv(value)
+    if hasattr(base, "noise_of"):
+        return base.noise_of(value)
+    if isinstance(base, torch.distributions.MultivariateNormal):
+        delta = (value - base.loc).unsqueeze(-1)
+        return torch.linalg.solve_triangular(base._unbroadcasted_scale_tril, delta, upper=False).squeeze(-1)
+    known = type(base) in (dist.Normal, torch.distributions.Normal)
+    return (value - base.loc) / base.scale if known else None
 
 
 class Noised(Messenger):
@@ -135,6 +152,27 @@ class Noised(Messenger):
         return torch.zeros(shape, dtype=loc.dtype, device=loc.device)
 
 
+class Inverted(Messenger):
+    """Latents are at values; keeps the noise that makes these of their distributions. It goes right around a guide.
+
+    Args:
+        values: latent -> value.
+
+    Attributes:
+        noise: latent -> its noise, None where that is not to be had (`noise_of`).
+    """
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+        self.noise: dict[str, Tensor | None] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.values and not msg["is_observed"]:
+            msg["value"], msg["done"] = self.values[msg["name"]], True
+            self.noise[msg["name"]] = noise_of(msg["fn"], msg["value"])
+
+
 class Ended(BaseException):
     """The last latent is drawn. Not an Exception, so that no program catches it."""
 
@@ -155,10 +193,10 @@ def event_dims(fn: Any) -> int:
     return len(noise_shape(fn) or ()) - len(fn.batch_shape)
 
 
-def total_weight(
+def weights(
     model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any], noised: Noised
-) -> Tensor:
-    """log p(x, z) - log q(z | x) of a run with this noise, summed over all its data and particles; scales left out."""
+) -> Iterator[tuple[Node, Tensor]]:
+    """(site, its share of log p(x, z) - log q(z | x)) of a run with this noise, a number for each copy; no scales."""
     with poutine.block():
         if isinstance(guide, GuideMessenger):
             with noised:
@@ -173,21 +211,34 @@ def total_weight(
     p, q = nodes_of(of_model, *DENSE), nodes_of(of_guide, *DENSE)
     plates = {n: {f.name: (f.size, f.full_size or f.size) for f in s["cond_indep_stack"]} for n, s in p.items()}
     check_partial({name: plates[name] for name, node in p.items() if not node["is_observed"]}, plates, q)
-    total: Any = 0.0
     for name, node in p.items():
         own, value, drawn = node["fn"], node["value"], q.get(name)
         if drawn is None or node["mask"] is not None or drawn["mask"] is not None:
-            total = total + _summed(node) - (0.0 if drawn is None else _summed(drawn))
+            yield node, _density(node)
+            if drawn is not None:
+                yield drawn, -_density(drawn)
             continue
         given = drawn["fn"]
         while type(own) is type(given) is dist.TransformedDistribution and own.transforms == given.transforms:
             for transform in reversed(own.transforms):  # shared: it changes both densities alike
                 value = transform.inv(value)
             own, given = own.base_dist, given.base_dist
-        total = total + own.log_prob(value).sum() - given.log_prob(value).sum()
-    return total - sum(_summed(node) for name, node in q.items() if name not in p)
+        for sign, fn, whole in ((1, own, node), (-1, given, drawn)):
+            density = sign * fn.log_prob(value)
+            inside = len(fn.batch_shape) - len(whole["fn"].batch_shape)
+            yield whole, density.flatten(-inside).sum(-1) if inside > 0 else density
+    for name, node in q.items():
+        if name not in p:
+            yield node, -_density(node)
 
 
-def _summed(node: Mapping[str, Any]) -> Tensor:
+def total_weight(
+    model: Callable, guide: Callable, args: Sequence[Any], kwargs: Mapping[str, Any], noised: Noised
+) -> Tensor:
+    """The sum of `weights`, over all data and particles."""
+    return cast(Tensor, sum(share.sum() for _, share in weights(model, guide, args, kwargs, noised)))
+
+
+def _density(node: Node) -> Tensor:
     density = node["fn"].log_prob(node["value"])
-    return (density if node["mask"] is None else scale_and_mask(density, mask=node["mask"])).sum()
+    return density if node["mask"] is None else scale_and_mask(density, mask=node["mask"])

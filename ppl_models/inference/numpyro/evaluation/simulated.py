@@ -63,10 +63,14 @@ class Simulator:
         return trace
 
     def _observed(self, key: Array, args: Sequence[Any]) -> dict[str, Observed]:
-        trace = self._run(key, args)
-        nodes = nodes_of(trace, "observed")
-        self.axes = {name: self._axis(node, trace) for name, node in nodes.items()}
-        return {name: Observed(to_numpy(node["value"]), self.axes[name]) for name, node in nodes.items()}
+        def values(key: Array, args: Sequence[Any]) -> dict[str, Array]:
+            trace = self._run(key, args)
+            nodes = nodes_of(trace, "observed")
+            self.axes = {name: self._axis(node, trace) for name, node in nodes.items()}
+            return {name: node["value"] for name, node in nodes.items()}
+
+        found = jax.jit(values)(key, args)  # one compilation, where eagerly every operation would be one
+        return {name: Observed(to_numpy(value), self.axes[name]) for name, value in found.items()}
 
     def _axis(self, node: Mapping[str, Any], trace: Trace) -> int:
         return frame_of(node, self.plate, trace).dim - node["fn"].event_dim

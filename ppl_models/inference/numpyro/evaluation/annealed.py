@@ -1,0 +1,323 @@
+"""`ais`: log p(x) of a NumPyro pair by annealing from a guide to the posterior."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, random
+from numpyro import handlers
+
+from ppl_models.numpyro.data import Rows
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Seed, Whole, no_guide
+from ppl_models.programs.doubts import mismatches, weighed
+from ppl_models.programs.noise import check_unrefined
+from ppl_models.programs.noise.numpyro import Inverted, Noised, noise_shape, of_events, weights as shares_of
+from ppl_models.programs.noise.numpyro_prior import Prior
+from ppl_models.programs.numpyro import frame_of, layers, run, runs
+from ppl_models.programs.pairs import INSTEAD_OF_PORT, Pair, check_whole
+from ppl_models.programs.plates import is_local
+from ppl_models.programs.record import Run
+from ppl_models.programs.state.jax import tidied
+
+from ...annealing.pairs import check_annealed, check_simulated, refuse_inverse
+from ...annealing.result import Annealed, Sandwich
+from ...annealing.transitions import FIRST, WARM, State, powers, transition, tuned
+from ...calibration.amortized import refuse_fixed
+from ...progress import Bar
+from ..engine.parameters import find
+from ..feeding.batches import columns_of, drawn
+from ..passes.checks import CHUNK
+from ..passes.divergences import per_datum
+from ..passes.rows import fewer
+from ..passes.terms import weights
+from .simulated import Simulator
+
+PILOT = 160  # rows, chains of data, by which step sizes are tuned
+
+
+@checked
+def ais(
+    model: AnyProgram,
+    guide: AnyGuide,
+    data: Any,
+    *,
+    chains: Count = 16,
+    temperatures: Count = 500,
+    leapfrogs: Count = 5,
+    simulations: Whole = 0,
+    rows: Count = 2000,
+    seed: Seed | None = 0,
+    progress: bool = True,
+) -> Annealed:
+    """Bound log p(x) by annealing from a guide to the posterior, closer than importance samples of the guide come.
+
+    See `ppl_models.inference.ais`, whose arguments and result these are. Chains are mapped over by `jax.vmap`, and a
+    run over all temperatures is compiled.
+
+    Raises:
+        ValueError: see there.
+
+    >>> import numpyro, numpyro.distributions as dist
+    >>> def model(x):
+    ...     with numpyro.plate("data", len(x)):
+    ...         z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+    ...         numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+    >>> x = np.array([0.0, 2.0])
+    >>> print(f"{ais(model, None, x, chains=200, temperatures=20, progress=False).lower:.2f}")
+    -1.77
+    """
+    columns = columns_of(data, "ais: data", model)
+    n = len(columns[0])
+    key = random.key(int(np.random.default_rng().integers(2**31)) if seed is None else seed)
+    precise = jax.default_matmul_precision("float32")
+    with tidied(model, guide), precise, Bar("annealing", progress) as bar:
+        known = _Pair(model, guide, columns, chains, leapfrogs, rows, simulations > 0, key)
+        b = powers(temperatures)
+        sizes = np.asarray(known.pilot(random.fold_in(key, 1), b))
+        starts = [*range(0, n, known.size)]
+        total, done = len(starts) + 2 * -(-simulations // known.size), 0
+        log_ws, shares, pairs = [], [], []
+        for start in starts:
+            keys = random.split(random.fold_in(key, 2 + start))
+            count = min(known.size, n - start)
+            args = known.some(keys[0], start, known.size)  # all of one size, so that the last one compiles nothing
+            log_w, accepted = known.anneal(keys[1], args, b, sizes)
+            log_ws.append(log_w if known.whole else log_w[:, :count])
+            shares.append(accepted)
+            bar.advance((done := done + 1) / total)
+        for start in range(0, simulations, known.size):
+            keys = random.split(random.fold_in(random.fold_in(key, 0), start), 4)
+            count = min(known.size, simulations - start)
+            args, latents = known.simulator.draw(keys[1], known.some(keys[0], start, known.size))
+            forward, _ = known.anneal(keys[2], args, b, sizes)
+            backward, _ = known.anneal(keys[3], args, b, sizes, latents)
+            pairs.append((forward[:, :count], backward[:, :count]))
+            bar.advance((done := done + 2) / total)
+    forward = np.concatenate(log_ws, 1)
+    simulated = Sandwich.of(*(np.concatenate(side, 1) for side in zip(*pairs, strict=True))) if pairs else None
+    units = known.pair.units(n) if known.whole else None
+    run = {"start": known.origin, "chains": chains, "temperatures": temperatures, "leapfrogs": leapfrogs}
+    run |= {"accepted": float(np.mean(shares)), "sizes": sizes, "n": n}
+    return Annealed.of(forward, simulated, units, known.notes, **run)
+
+
+class _Pair:
+    """A pair that is right with a number of rows, as far as a trial tells."""
+
+    def __init__(
+        self,
+        model: Callable,
+        guide: Callable,
+        columns: Sequence[Rows],
+        chains: int,
+        leapfrogs: int,
+        rows: int,
+        simulated: bool,
+        key: Array,
+    ) -> None:
+        self.columns, self.chains, self.leapfrogs, self.n = columns, chains, leapfrogs, len(columns[0])
+        self.origin = "prior" if guide is no_guide else "guide"
+        batch = self.some(key, 0, min(self.n, CHUNK))
+        if guide is no_guide:
+            kept: list[Run] = []
+            jax.eval_shape(lambda: kept.append(run(model, batch, params=weights(model))))
+            guide = Prior(model, kept[-1].latents)
+        self.model, self.guide = model, check_unrefined("ais", guide)
+        try:
+            free, parameters, pair = find(model, guide, batch, key, "ais")
+        except Exception:  # of a plate of a fixed size, all rows may be no fewer than it takes
+            if self.n == len(batch[0]):
+                raise
+            batch = self.some(key, 0, self.n)
+            free, parameters, pair = find(model, guide, batch, key, "ais")
+        pair.check("ais", model, language="numpyro")
+        check_whole("ais", pair.model, INSTEAD_OF_PORT)
+        check_annealed(pair, self.origin, lambda fn: noise_shape(fn) is not None)
+        self.pair, self.params = pair, {**weights(model), **parameters.constrained(free)}
+        self.notes = [*mismatches(pair, runs(guide, batch, self.params)), *weighed(pair)]
+        self.whole, self.size = bool(pair.shared) or _joint(pair), max(1, min(self.n, rows // chains))
+        fixed = None
+        if not self.whole and len(batch[0]) > 1:
+            fixed = fewer(model, guide, batch, pair, self.params, key)
+        if self.whole or fixed:
+            self.notes += [f"all rows in every pass: {fixed}"] if fixed and self.n > self.size else []
+            self.size = self.n
+        if simulated:
+            check_simulated(pair)
+            if fixed:
+                refuse_fixed("ais", fixed)
+            self.simulator = Simulator("ais", model, batch, pair.plate, self.params)
+        self._run, self._tune = jax.jit(self._annealed), jax.jit(self._tuned)
+
+    def some(self, key: Array, start: int, count: int) -> tuple[Array, ...]:
+        """So many rows as the programs see them, beginning anew after the last."""
+        index = np.arange(start, start + count) % self.n
+        return drawn(self.columns, [column.values[index] for column in self.columns], key)
+
+    def pilot(self, key: Array, b: np.ndarray) -> Array:
+        """Step sizes, one for each power between 0 and 1, by chains of a few data whose weights are not used."""
+        few = self.size if self.size >= self.n else max(1, min(self.size, PILOT // self.chains))
+        middle = np.concatenate([b[1:2].repeat(WARM), b[1:-1]])
+        return self._tune(self.params, self.some(key, 0, few), key, middle)[WARM:]
+
+    def anneal(
+        self,
+        key: Array,
+        args: Sequence[Array],
+        b: np.ndarray,
+        sizes: np.ndarray,
+        latents: Mapping[str, Array] | None = None,
+    ) -> tuple[np.ndarray, float]:
+        """(log W of each row, (chains, n), in float64; the mean share of accepted proposals).
+
+        With latents, of chains that go back from them.
+        """
+        steps, middle = np.diff(b), b[1:-1]
+        if latents is not None:
+            steps, middle, sizes = steps[::-1], middle[::-1], sizes[::-1]
+        log_w, accepted = self._run(self.params, args, key, middle, sizes, latents)
+        total = (steps[:, None, None] * np.asarray(log_w, np.float64)).sum(0)
+        return total, float(accepted.mean()) if len(middle) else 1.0
+
+    def _tuned(self, params: Mapping[str, Any], args: Sequence[Array], key: Array, middle: Array) -> Array:
+        target = _Target(self.model, self.guide, args, params, self.pair, self.chains, self.whole)
+
+        def step(state: tuple[Any, ...], each: tuple[Array, Array]) -> tuple[tuple[Any, ...], Array]:
+            noise, log_w, log_size = state
+            moved = target.move(each[0], noise, log_w, each[1], jnp.exp(log_size), self.leapfrogs)
+            new = tuned(log_size, moved.accepted.mean(), self.leapfrogs, jnp.clip).astype(log_size.dtype)
+            return (moved.noise, moved.log_w, new), jnp.exp(log_size)
+
+        noise = target.draw(key)
+        log_w = target.weigh(noise)
+        first = jnp.asarray(FIRST, log_w.dtype)
+        return jax.lax.scan(step, (noise, log_w, first), (random.split(key, len(middle)), middle))[1]
+
+    def _annealed(
+        self,
+        params: Mapping[str, Any],
+        args: Sequence[Array],
+        key: Array,
+        middle: Array,
+        sizes: Array,
+        latents: Mapping[str, Array] | None,
+    ) -> tuple[Array, Array]:
+        """(log w at every power, (temperatures, chains, n); what share of proposals was accepted in between)."""
+        target = _Target(self.model, self.guide, args, params, self.pair, self.chains, self.whole)
+
+        def step(state: tuple[Any, Array], each: tuple[Array, Array, Array]) -> tuple[tuple[Any, Array], Any]:
+            moved = target.move(each[0], *state, *each[1:], self.leapfrogs)
+            return (moved.noise, moved.log_w), (moved.log_w, moved.accepted.mean())
+
+        noise = target.draw(key) if latents is None else target.start(latents)
+        first = target.weigh(noise)
+        each = random.split(random.fold_in(key, 1), len(middle)), middle, sizes
+        _, (log_w, accepted) = jax.lax.scan(step, (noise, first), each)
+        return jnp.concatenate([first[None], log_w]), accepted
+
+
+class _Target:
+    """log w(e) of a pair on some rows; see `transitions.Target`."""
+
+    def __init__(
+        self,
+        model: Callable,
+        guide: Callable,
+        args: Sequence[Array],
+        params: Mapping[str, Any],
+        pair: Pair,
+        chains: int,
+        whole: bool,
+    ) -> None:
+        self.model, self.guide, self.args, self.params, self.whole = model, guide, args, dict(params), whole
+        self.plate, self.dim = pair.plate, None if pair.data is None else pair.data.dim
+        self.fns = {name: site.fn for name, site in pair.guide.latents.items()}
+        self.local = {name: is_local(site, pair.data) for name, site in pair.guide.latents.items()}
+        self.rows = chains, 1 if whole else len(args[0])
+        look = Noised()
+        self._inside(lambda: self._run(look))
+        self.like = look.noise
+
+    def _run(self, around: Any) -> None:
+        with around:
+            self.guide(*self.args)
+
+    def _inside(self, function: Callable[[], Any]) -> Any:
+        with handlers.block(), handlers.seed(rng_seed=0), handlers.substitute(data=self.params):
+            return function()
+
+    def draw(self, key: Array) -> dict[str, Array]:
+        """Standard normal noise of all sites and chains."""
+        keys = random.split(key, len(self.like))
+        like = zip(keys, self.like.items(), strict=True)
+        return {n: random.normal(k, (self.rows[0], *e.shape), e.dtype) for k, (n, e) in like}
+
+    def start(self, latents: Mapping[str, Array]) -> dict[str, Array]:
+        """The noise of these latents, the same in all chains."""
+        found = Inverted(latents)
+        self._inside(lambda: self._run(found))
+        for name, noise in found.noise.items():
+            if noise is None:
+                refuse_inverse(name, type(layers(self.fns[name]).base).__name__)
+        return {n: jnp.broadcast_to(found.noise[n], (self.rows[0], *e.shape)) for n, e in self.like.items()}
+
+    def weigh(self, noise: State) -> Array:
+        """log w of each row."""
+        return jax.vmap(self._weigh)(noise)
+
+    def _weigh(self, noise: State) -> Array:
+        def total() -> Array:
+            shares = shares_of(self.model, self.guide, self.args, {}, Noised(noise))
+            return sum(self._per_row(s, frame_of(node, self.plate, trace) is not None) for node, trace, s in shares)
+
+        return jnp.broadcast_to(self._inside(total), self.rows[1:])
+
+    def slopes(self, noise: State) -> State:
+        """d log w / d e."""
+        return jax.grad(lambda e: self.weigh(e).sum())(noise)
+
+    def summed(self, entries: State) -> Array:
+        """Numbers for entries, summed to one for each row."""
+
+        def one(entries: State) -> Array:
+            return sum(self._per_row(of_events(self.fns[n], e), self.local[n]) for n, e in entries.items())
+
+        return jnp.broadcast_to(jax.vmap(one)(entries), self.rows)
+
+    def spread(self, name: str, rows: Array) -> Array:
+        """Numbers for rows, in a shape that goes with the noise of a site."""
+        noise, inner = self.like[name], _spread_dims(self.fns[name])
+        events = noise.ndim - (len(self.fns[name].batch_shape) - inner)
+        shape = [1] * noise.ndim
+        if not self.whole:
+            shape[self.dim + inner - events] = self.rows[1]
+        return rows.reshape(self.rows[0], *shape)
+
+    def repeat(self, steps: int, function: Callable[[Any], Any], state: Any) -> Any:
+        """The state after so many calls of a function."""
+        return jax.lax.fori_loop(0, steps, lambda _, state: function(state), state)
+
+    def move(self, key: Array, noise: State, log_w: Array, power: Array, size: Array, steps: int) -> Any:
+        """A transition."""
+        keys = random.split(key)
+        log_u = jnp.log(random.uniform(keys[0], log_w.shape, log_w.dtype))
+        power, size = (jnp.asarray(value, log_w.dtype) for value in (power, size))
+        return transition(self, noise, log_w, power, size, steps, self.draw(keys[1]), log_u)
+
+    def _per_row(self, values: Array, local: bool) -> Array:
+        found = per_datum(values, self.dim if local else None)
+        return found.sum(0, keepdims=True) if self.whole else found
+
+
+def _spread_dims(fn: Any) -> int:
+    """How many batch dims of a draw are event dims of a joint density of all of them."""
+    base = layers(fn).base
+    return base.dims if hasattr(base, "joint") else 0
+
+
+def _joint(pair: Pair) -> bool:
+    """Whether data share a latent's noise: then no row is a chain of its own."""
+    return pair.data is not None and any(_spread_dims(s.fn) >= -pair.data.dim for s in pair.guide.latents.values())

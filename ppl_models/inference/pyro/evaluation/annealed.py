@@ -1,0 +1,285 @@
+"""`ais`: log p(x) by annealing from a guide to the posterior, bounded from both sides on simulated data."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Seed, Whole, no_guide
+from ppl_models.programs.doubts import mismatches, weighed
+from ppl_models.programs.noise import check_unrefined
+from ppl_models.programs.noise.pyro import Inverted, Noised, noise_shape, of_events, weights
+from ppl_models.programs.noise.pyro_prior import Prior
+from ppl_models.programs.pairs import Pair
+from ppl_models.programs.plates import is_local
+from ppl_models.programs.pyro import PARTICLES, frame_of, layers, run
+
+from ...annealing.pairs import check_annealed, check_simulated, refuse_inverse, refuse_one_by_one
+from ...annealing.result import Annealed as Annealed, Sandwich as Sandwich
+from ...annealing.transitions import FIRST, WARM, State, powers, transition, tuned
+from ...calibration.amortized import refuse_fixed
+from ...progress import Bar
+from ..feeding.columns import Columns
+from ..passes.checks import CHUNK
+from ..passes.pair_info import first_look
+from ..passes.particles import vectorizes
+from ..passes.rows import check_rows, fewer
+from ..sites.divergences import per_datum
+from .densities import device_of, looking
+from .simulated import Simulator
+
+PILOT = 160  # rows, chains of data, by which step sizes are tuned
+
+
+@checked
+def ais(
+    model: AnyProgram,
+    guide: AnyGuide,
+    data: Any,
+    *,
+    chains: Count = 16,
+    temperatures: Count = 500,
+    leapfrogs: Count = 5,
+    simulations: Whole = 0,
+    rows: Count = 2000,
+    seed: Seed | None = 0,
+    progress: bool = True,
+) -> Annealed:
+    """Bound log p(x) by annealing from a guide to the posterior, closer than importance samples of the guide come.
+
+        f_b(e) = N(e; 0, I) w(e)^b,   w(e) = p(x, z(e)) / q(z(e) | x),   0 = b_0 < ... < b_T = 1
+        e_0 ~ N(0, I),   e_t ~ Hamiltonian Monte Carlo that keeps f_{b_t}
+        log W = sum_t (b_t - b_{t-1}) log w(e_{t-1}),   log p(x) >= E log mean_c W_c
+
+    e is the noise that the guide's draws are made of, in which a posterior that the guide is near to is near to N(0,
+    I). E W = p(x) whatever the guide is, and however badly chains mix: a poor guide costs tightness. Step sizes, one a
+    power, are tuned by a pilot on a few data and then fixed: sizes that adapt would bias W.
+
+    `simulations` bounds the other side, on data of the model's own: of x ~ p(x | z*), z* is a draw of the posterior,
+    and chains that go back from it give E 1/W = 1/p(x), so log p(x) <= -E log mean_c 1/W_c (bidirectional Monte Carlo).
+    The gap of the two says how far a bound may be from the truth; it is that of simulated data.
+
+    Args:
+        model: any Pyro program.
+        guide: where chains start, the closer to the posterior the better: its draws made of Gaussian noise, amortized
+            or not. None starts from the prior of the model instead, as a check that does not hang on the guide: a guide
+            that misses a mode leaves its chains in the others.
+        data: rows, as for `evaluate`.
+        chains: of each datum.
+        temperatures: T; each costs `leapfrogs` gradients of the pair and one pass for each chain of each datum.
+        leapfrogs: of a transition.
+        simulations: data that are drawn from the model and bounded from both sides; other arguments are those of data.
+        rows: how many (datum, chain) rows go through the programs at once; at least all the data where the program has
+            global latents, or takes one number of rows alone.
+        seed: of all draws; the global generator is as before afterwards. None continues it.
+        progress: show a bar.
+
+    Raises:
+        ValueError: a latent that is discrete, or made of no Gaussian noise; programs that take no dim of chains; for
+            simulations what `sbc` raises, and a guide whose noise is not to be had from its draws (low rank).
+
+    Source: Neal 2001; Wu, Burda, Salakhutdinov and Grosse 2017 (arXiv 1611.04273); Grosse, Ghahramani and Adams 2015
+    (arXiv 1511.02543).
+
+    >>> import torch, pyro, pyro.distributions as dist
+    >>> def model(x):
+    ...     with pyro.plate("data", len(x)):
+    ...         z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    ...         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+    >>> x = torch.tensor([0.0, 2.0])
+    >>> print(f"{ais(model, None, x, chains=500, temperatures=20, progress=False).lower:.2f}")
+    -1.77
+    >>> print(f"{dist.Normal(0.0, 2**0.5).log_prob(x).mean():.2f}")
+    -1.77
+    """
+    data = Columns(data, "ais: data", model, guide)
+    with looking(model, guide, seed, *data.places), Bar("annealing", progress) as bar:
+        known = _Pair(model, guide, data, chains, leapfrogs, rows, simulations > 0)
+        b = powers(temperatures)
+        sizes = known.pilot(data, b)
+        starts = [*range(0, data.size, known.size)]
+        total, done = len(starts) + 2 * -(-simulations // known.size), 0
+        log_ws, shares, pairs = [], [], []
+        for start in starts:
+            target = known.target(data.rows(slice(start, min(start + known.size, data.size)), known.device))
+            log_w, accepted = anneal(target, target.draw(), b, sizes)
+            log_ws.append(log_w)
+            shares.append(accepted)
+            bar.advance((done := done + 1) / total)
+        for start in range(0, simulations, known.size):
+            index = torch.arange(start, min(start + known.size, simulations)) % data.size
+            args, latents = known.simulator.draw(data.rows(index, known.device))
+            target = known.target(args)
+            forward, _ = anneal(target, target.draw(), b, sizes)
+            backward, _ = anneal(target, target.start(latents), b, sizes, back=True)
+            pairs.append((forward, backward))
+            bar.advance((done := done + 2) / total)
+    forward = np.concatenate(log_ws, 1)
+    simulated = Sandwich.of(*(np.concatenate(side, 1) for side in zip(*pairs, strict=True))) if pairs else None
+    units = known.pair.units(data.size) if known.whole else None
+    run = {"start": known.origin, "chains": chains, "temperatures": temperatures, "leapfrogs": leapfrogs}
+    run |= {"accepted": float(np.mean(shares)), "sizes": np.asarray(sizes), "n": data.size}
+    return Annealed.of(forward, simulated, units, known.notes, **run)
+
+
+class _Pair:
+    """A pair that is right with many chains and a number of rows, as far as trials tell."""
+
+    def __init__(
+        self, model: Callable, guide: Callable, data: Columns, chains: int, leapfrogs: int, rows: int, simulated: bool
+    ) -> None:
+        self.device, self.chains, self.leapfrogs, self.n = device_of(model, guide), chains, leapfrogs, data.size
+        self.origin = "prior" if guide is no_guide else "guide"
+        if guide is no_guide:
+            guide = Prior(model, run(model, data.rows(slice(0, min(data.size, CHUNK)), self.device)).latents)
+        self.model, self.guide = model, check_unrefined("ais", guide)
+        info, batch = first_look("ais", model, guide, lambda k: data.rows(slice(0, k), self.device), data.size, CHUNK)
+        check_rows("ais", model, guide, batch, info.pair)
+        pair = self.pair = info.pair
+        check_annealed(pair, self.origin, lambda fn: noise_shape(fn) is not None)
+        reason = vectorizes(model, guide, batch, pair.nesting, plate=pair.plate, single=info.traces)
+        if reason is not None:
+            refuse_one_by_one(reason)
+        self.notes = [*mismatches(pair, partial(run, guide, batch)), *weighed(pair)]
+        self.whole, self.size = bool(pair.shared) or _joint(pair), max(1, rows // chains)
+        fixed = len(batch[0]) > 1 and not self.whole and fewer(model, guide, batch, pair, info.traces)[1]
+        if self.whole or fixed:
+            self.notes += [f"all rows in every pass: {fixed}"] if fixed and data.size > self.size else []
+            self.size = data.size
+        if simulated:
+            check_simulated(pair)
+            if fixed:
+                refuse_fixed("ais", fixed)
+            self.simulator = Simulator("ais", model, batch, pair.plate)
+
+    def target(self, args: Sequence[Any]) -> "_Target":
+        """Chains of these rows."""
+        return _Target(self.model, self.guide, args, self.pair, self.chains, self.leapfrogs, self.whole)
+
+    def pilot(self, data: Columns, b: np.ndarray) -> list[float]:
+        """Step sizes, one for each power between 0 and 1, by chains of a few data whose weights are not used."""
+        few = self.size if self.size >= data.size else max(1, min(self.size, PILOT // self.chains))
+        target = self.target(data.rows(slice(0, few), self.device))
+        noise, log_size, sizes = target.draw(), FIRST, []
+        log_w = target.weigh(noise)
+        for power in [*b[1:2].repeat(WARM), *b[1:-1]]:
+            sizes.append(float(np.exp(log_size)))
+            noise, log_w, accepted = target.move(noise, log_w, power, sizes[-1])
+            log_size = tuned(log_size, accepted.double().mean().item(), self.leapfrogs, np.clip)
+        return sizes[WARM:]
+
+
+class _Target:
+    """log w(e) of a pair on some rows; see `transitions.Target`."""
+
+    def __init__(
+        self,
+        model: Callable,
+        guide: Callable,
+        args: Sequence[Any],
+        pair: Pair,
+        chains: int,
+        leapfrogs: int,
+        whole: bool,
+    ) -> None:
+        self.model, self.guide, self.args, self.whole, self.leapfrogs = model, guide, args, whole, leapfrogs
+        self.plate, self.particle_dim, self.batch_dims = pair.plate, -1 - pair.nesting, pair.nesting + 1
+        self.data_dim = None if pair.data is None else pair.data.dim
+        self.fns = {name: site.fn for name, site in pair.guide.latents.items()}
+        self.local = {name: is_local(site, pair.data) for name, site in pair.guide.latents.items()}
+        self.rows = chains, 1 if whole else len(args[0])
+        look = Noised()
+        with pyro.plate(PARTICLES, chains, dim=self.particle_dim), poutine.block(), look:
+            guide(*args)
+        self.like = look.noise
+
+    def draw(self) -> dict[str, Tensor]:
+        """Standard normal noise of all sites."""
+        return {name: torch.randn_like(e) for name, e in self.like.items()}
+
+    def start(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The noise of these latents, the same in all chains."""
+        found = Inverted(latents)
+        with poutine.block(), found:
+            self.guide(*self.args)
+        for name, noise in found.noise.items():
+            if noise is None:
+                refuse_inverse(name, type(layers(self.fns[name]).base).__name__)
+        return {name: found.noise[name].expand(e.shape) for name, e in self.like.items()}
+
+    def weigh(self, noise: State) -> Tensor:
+        """log w of each row."""
+        total = 0.0
+        for node, share in weights(self.model, self.guide, self.args, {}, Noised(noise)):
+            total = total + self._per_row(share, frame_of(node, self.plate) is not None)
+        return total.expand(self.rows)
+
+    def slopes(self, noise: State) -> dict[str, Tensor]:
+        """d log w / d e."""
+        with torch.enable_grad():
+            at = {name: e.detach().requires_grad_() for name, e in noise.items()}
+            total = self.weigh(at).sum()
+            found = torch.autograd.grad(total, [*at.values()], allow_unused=True, materialize_grads=True)
+        return dict(zip(at, found, strict=True))
+
+    def summed(self, entries: State) -> Tensor:
+        """Numbers for entries, summed to one for each row."""
+        found = (self._per_row(of_events(self.fns[n], e), self.local[n]) for n, e in entries.items())
+        return sum(found).expand(self.rows)
+
+    def spread(self, name: str, rows: Tensor) -> Tensor:
+        """Numbers for rows, in a shape that goes with the noise of a site."""
+        shape = [1] * self.batch_dims
+        shape[0] = self.rows[0]
+        if not self.whole:
+            shape[self.data_dim] = self.rows[1]
+        shape = shape[: self.batch_dims - _spread_dims(self.fns[name])]
+        return rows.reshape(*shape, *[1] * (self.like[name].dim() - len(shape)))
+
+    def repeat(self, steps: int, function: Callable[[Any], Any], state: Any) -> Any:
+        """The state after so many calls of a function."""
+        for _ in range(steps):
+            state = function(state)
+        return state
+
+    def move(self, noise: State, log_w: Tensor, power: float, size: float) -> tuple[State, Tensor, Tensor]:
+        """A transition."""
+        log_u = torch.rand_like(log_w).log()
+        return transition(self, noise, log_w, float(power), size, self.leapfrogs, self.draw(), log_u)
+
+    def _per_row(self, values: Tensor, local: bool) -> Tensor:
+        found = per_datum(values, self.data_dim if local else None, self.particle_dim)
+        return found.sum(1, keepdim=True) if self.whole else found
+
+
+def anneal(
+    target: _Target, noise: State, b: np.ndarray, sizes: Sequence[float], back: bool = False
+) -> tuple[np.ndarray, float]:
+    """(log W of each row, (chains, n), in float64; the mean share of accepted proposals) of chains there or back."""
+    steps, middle = np.diff(b), b[1:-1]
+    if back:
+        steps, middle, sizes = steps[::-1], middle[::-1], sizes[::-1]
+    log_w = target.weigh(noise)
+    total, accepted = steps[0] * log_w.double(), []
+    for step, power, size in zip(steps[1:], middle, sizes, strict=True):
+        noise, log_w, moved = target.move(noise, log_w, power, size)
+        total = total + step * log_w.double()
+        accepted.append(moved.double().mean())
+    return total.cpu().numpy(), torch.stack(accepted).mean().item() if accepted else 1.0
+
+
+def _spread_dims(fn: Any) -> int:
+    """How many batch dims of a draw are event dims of a joint density of all of them."""
+    base = layers(fn).base
+    return base.dims if hasattr(base, "joint") else 0
+
+
+def _joint(pair: Pair) -> bool:
+    """Whether data share a latent's noise: then no row is a chain of its own."""
+    return pair.data is not None and any(_spread_dims(s.fn) >= -pair.data.dim for s in pair.guide.latents.values())
