@@ -102,7 +102,7 @@ def ablate(
         rows = run_ablation(plans, parts, folder, evaluate, device, not quiet, (lambda line: None) if quiet else say)
         table = table_of(*HEADINGS)
         for column in table.columns[2:]:
-            column.justify = "right"
+            column.justify, column.no_wrap = "right", True
         for row in rows:
             table.add_row(*map(Text, cells(row, rows[0])))
         out.print(table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import floor, inf, log10
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class Ablated:
         """The edges that its factors lack, in words."""
         if self.report.faithful is None:
             return "cannot certify"
-        edges = [f"{u} -> {z}" for z, missing in self.report.missing.items() for u in missing]
+        edges = [f"{u}→{z}" for z, missing in self.report.missing.items() for u in missing]
         more = f", ... {len(edges)} in all" if len(edges) > SHOWN else ""
         once = [f"{row.site} is one draw for all" for row in self.report.rows if row.once]
         return ", ".join([*edges[:SHOWN], *once]) + more or "nothing"
@@ -199,15 +200,19 @@ def _named(name: str, config: Mapping[str, Any]) -> str:
     return f"{names.slug(name)}-{config['seed']}"
 
 
-HEADINGS = "guide", "lacks", "negative ELBO", "minus the first", "NLL (IWAE)", "minus the first", "seconds"
+HEADINGS = "guide", "lacks", "-ELBO", "minus first", "NLL", "minus first", "s"
 
 
 def cells(row: Ablated, first: Ablated) -> tuple[str, ...]:
-    """A row in words, see `HEADINGS`; errors are over data and seeds."""
-
-    def told(found: Difference) -> str:
-        return "" if row is first else f"{found.nll:+.3f} ± {found.total_error:.3f}"
-
+    """A row in words, see `HEADINGS`; errors are over data and seeds, seconds the mean of the trainings."""
     minus, (elbo, nll) = row.minus(first), (each.mean() for each in (row.negative_elbos, row.nlls))
-    bounds = f"{elbo:.2f}", told(minus["negative_elbo"]), f"{nll:.2f}", told(minus["nll"])
+    differences = {key: "" if row is first else _told(each) for key, each in minus.items()}
+    bounds = f"{elbo:.2f}", differences["negative_elbo"], f"{nll:.2f}", differences["nll"]
     return row.name, row.lacks, *bounds, f"{sum(row.seconds) / len(row.seconds):.0f}"
+
+
+def _told(found: Difference) -> str:
+    """A difference to two digits of its error."""
+    error = found.total_error
+    digits = max(1 - floor(log10(error)), 0) if 0 < error < inf else 3
+    return f"{found.nll:+.{digits}f} ±{error:.{digits}f}"

@@ -39,7 +39,7 @@ def test_guides_are_trained_alike_and_compared_datum_by_datum():
     assert list(found["guides"]) == ["mean-field", "bottom-up"] and found["seeds"] == [0, 1] and found["n"] == 4
     first, second = found["guides"].values()
     assert first["missing"] == {"z2": ["z1"]} and second["missing"] == {} and second["verdict"].startswith("faithful")
-    assert re.search(r"mean-field +z1 -> z2 .*\n.*bottom-up +nothing ", text) and "over 4 data and 2 seeds" in text
+    assert re.search(r"mean-field +z1→z2 .*\n.*bottom-up +nothing ", text) and "over 4 data and 2 seeds" in text
 
     each = {}
     for guide in ("mean-field", "bottom-up"):
