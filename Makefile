@@ -2,15 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+DOCS := .venv/.docs
 UNFINISHED := .venv/.unfinished
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 NOTEBOOKS := $(wildcard notebooks/*.py)
 
-.PHONY: help demo test lint slow notebooks clean
+.PHONY: help demo test lint slow notebooks docs clean
 .NOTPARALLEL:
 
 help:
-	@echo "make demo | test | lint | slow | notebooks | clean"
+	@echo "make demo | test | lint | slow | notebooks | docs | clean"
 
 demo: $(READY)
 	@$(BIN)/ppl-models demo
@@ -46,9 +47,15 @@ export RUN_NOTEBOOKS
 notebooks: $(READY)
 	@$(BIN)/python -c "$$RUN_NOTEBOOKS" $(NOTEBOOKS)
 
+# The site, in site/: what is stale, undocumented or linked to nowhere ends it. Nothing is trained, and no notebook is run.
+docs: $(DOCS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/docs/test_pages.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "site/index.html"
+
 # Caches and builds; .venv, data and runs stay.
 clean:
-	@rm -rf build dist .hypothesis .import_linter_cache .pytest_cache .ruff_cache
+	@rm -rf build dist site .hypothesis .import_linter_cache .pytest_cache .ruff_cache
 	@find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints -o -name '*.egg-info' \) \
 		-type d -prune -exec rm -rf {} +
 
@@ -69,3 +76,6 @@ $(READY): pyproject.toml constraints.txt
 	else \
 		rm -f $(UNFINISHED); exit 1; \
 	fi
+
+$(DOCS): $(READY)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[docs]" && touch $@

@@ -12,12 +12,12 @@ MARKED = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>'
 def mathml(html: str) -> str:
     r"""A page whose formulas are MathML.
 
-    >>> mathml('<span class="arithmatex">\\(z_1\\)</span>')[:37]
-    '<math xmlns="http://www.w3.org/1998/M'
+    >>> mathml('<span class="arithmatex">\\(z_1\\)</span>')[:27]
+    '<span class="formula"><math'
     """
     return MARKED.sub(lambda found: _formula(found[3], block=found[2] == "["), html)
 
 
 def _formula(latex: str, block: bool) -> str:
     made = convert(unescape(latex).strip(), display="block" if block else "inline")
-    return f'<div class="formula">{made}</div>' if block else made
+    return f'<div class="formula">{made}</div>' if block else f'<span class="formula">{made}</span>'

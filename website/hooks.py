@@ -22,7 +22,12 @@ from website import formulas, outside, programs, reference, tutorials
 from website.paths import COPIES, ROOT, Paths
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PATHS = Paths(programs.pages() | {f"notebooks/{each.name}": f"tutorials/{each.stem}.md" for each in NOTEBOOKS})
+PATHS = Paths(
+    programs.pages()
+    | reference.pages()
+    | {programs.PACKAGE[kind]: f"{home}/index.md" for kind, home in programs.HOME.items()}
+    | {f"notebooks/{each.name}": f"tutorials/{each.stem}.md" for each in NOTEBOOKS}
+)
 PRINTED = re.compile(r"^(```python\n(?:(?!```).*\n)*```\n)\n((?: {4}.*\n|\n(?= {4}))+)", re.M)
 FILES: dict[str, str] = {page: file for file, page in COPIES.items()}  # page -> the file whose links are its own
 

@@ -32,8 +32,8 @@ SHOWN_WITH = {  # guide -> the model that its page shows it with, where that is 
     "self-reflective": "sere-vae",
 }
 ABOUT = {
-    "model": "Densities p(x, z) as Pyro programs, each with a NumPyro port. A page shows the formula, the picture of the "
-    "model beside its exact posterior and the guide of its paper, sizes, and recorded results.",
+    "model": "Densities p(x, z) as Pyro programs, each with a NumPyro port. A page shows the formula, the picture of "
+    "the model beside its exact posterior and the guide of its paper, sizes, and recorded results.",
     "guide": "Structures of q(z | x), for any model. A page shows who conditions on whom, the verdict with every model "
     "of the collection, and the arguments. `Refined(guide)` goes on from the draws of any of them: see "
     "[Guides](../../guides.md).",
@@ -144,7 +144,7 @@ def _picture(model: str, guide: str, report: Report) -> list[str]:
         f"What the inspector reads off `{program}({sizes})` and this guide. Missing edges are what the exact posterior",
         "has and the guide lacks; superfluous ones could go.",
         "",
-        f"![{of} for {program}: {report.verdict}](picture.svg){{ .inspection }}",
+        f"![{of} for {program}: {report.verdict}](picture.svg)",
         "",
         "```{ .text .output }",
         str(report),

@@ -43,6 +43,12 @@ def page_of(package: str) -> str:
     return f"reference/{package}.md"
 
 
+def pages() -> dict[str, str]:
+    """The face of every package -> its page; that of the models -> the list of all packages."""
+    faces = {f"{package.replace('.', '/')}/__init__.pyi": page_of(package) for package in FACES}
+    return faces | {"ppl_models/__init__.pyi": INDEX}
+
+
 @cache
 def public(package: str) -> dict[str, Public]:
     """The names that a package gives."""
@@ -54,10 +60,10 @@ def public(package: str) -> dict[str, Public]:
         elif isinstance(node, ast.Import):
             modules |= {each.asname: each.name for each in node.names}
         elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Attribute):
-            home = modules[node.value.value.id]  # ty: ignore[unresolved-attribute]
+            home = modules[node.value.value.id]
             given = public(home)[node.value.attr]
             for target in node.targets:
-                found[target.id] = Public(given.defined, given.shared or home)  # ty: ignore[unresolved-attribute]
+                found[target.id] = Public(given.defined, given.shared or home)
     return dict(sorted(found.items(), key=lambda item: (item[0].lower(), item[0])))
 
 

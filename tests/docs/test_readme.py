@@ -14,7 +14,7 @@ from ppl_models.parts import Program
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, *sorted((ROOT / "docs").glob("**/*.md"))]
 
 
 def blocks(page: Path) -> list[str]:
@@ -42,8 +42,8 @@ def pair() -> dict:
     return run(COMPARED)
 
 
-def test_every_block_is_run_by_a_test_here():
-    assert {page.name: len(blocks(page)) for page in PAGES if blocks(page)} == RUN_HERE
+def test_every_block_is_run_by_a_test_here():  # test_pages.py runs those of all other pages
+    assert {page.name: len(blocks(page)) for page in PAGES if page.name in RUN_HERE} == RUN_HERE
 
 
 def test_the_first_report_is_as_printed_and_drawn(capsys):
@@ -163,7 +163,7 @@ def test_readme_is_short():
     assert len(README.read_text().splitlines()) <= 180
 
 
-ROOMS = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("ppl_models/**/README.md")})
+ROOMS = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("ppl_models/**/README.md")})
 
 
 @pytest.mark.parametrize("page", ROOMS, ids=lambda page: str(page.relative_to(ROOT)))
@@ -171,7 +171,7 @@ def test_files_named_exist(page):
     """Links from the page; paths in backticks from the root, or beside the page."""
     text = "" if page.name == "CHANGELOG.md" else page.read_text()
     for path in re.findall(r"\]\((?!http)([\w./-]+)\)", text):
-        assert (page.parent / path).is_file(), path
+        assert (page.parent / path).exists(), path
     for path in re.findall(r"`((?:[\w-]+/)+[\w.-]*\w\.(?:py|md|toml|ipynb|svg))`", text):
         assert (ROOT / path).is_file() or (page.parent / path).is_file(), path
 
