@@ -1,3 +1,14 @@
+import guides as guides
+
+from . import (
+    data as data,
+    factorization as factorization,
+    inference as inference,
+    numpyro as numpyro,
+    parts as parts,
+    runs as runs,
+    views as views,
+)
 from .bit_vae import BitVAE as BitVAE
 from .biva import BIVA as BIVA
 from .dlgm import DLGM as DLGM
@@ -19,3 +30,5 @@ from .sere_maf import SeReMAF as SeReMAF
 from .sere_vae import SeReVAE as SeReVAE
 from .vae import VAE as VAE
 from .vamp_vae import VampVAE as VampVAE
+
+__version__: str

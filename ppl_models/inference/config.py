@@ -7,7 +7,7 @@ from inspect import Parameter, signature
 from math import inf, isfinite
 from typing import Annotated, Any, Literal, TypedDict, cast, get_args
 
-from ppl_models.parts.checked import checked, nearest
+from ppl_models.parts.checked import F, checked, nearest
 from ppl_models.parts.kinds import LARGEST, Count, Is, NotNegative, Number, Positive, Seed, Whole
 from ppl_models.programs.arguments import takes
 from ppl_models.programs.legible import cut
@@ -250,7 +250,7 @@ def configured(config: FitConfig | None, options: Mapping[str, Any]) -> FitConfi
     return config
 
 
-def shows_options(fit: Callable) -> Callable:
+def shows_options(fit: F) -> F:
     """A decorator that lists the fields of `FitConfig` in the signature of a `fit`, for `help` and for notebooks."""
     own, named = signature(fit), Parameter.KEYWORD_ONLY
     given = [p for p in own.parameters.values() if p.kind is not Parameter.VAR_KEYWORD]

@@ -43,7 +43,7 @@ def catalogue(kind: str, backend: str = "pyro") -> dict[str, type]:
     found, package = {}, package_of(kind, backend)
     for value in trust.programs(package).values():
         home, _, stem = value.__module__.rpartition(".")
-        if home == package and not hasattr(value, "refines"):
+        if home == trust.imported(package).__name__ and not hasattr(value, "refines"):
             found[stem.replace("_", "-")] = value
     return dict(sorted(found.items()))
 
@@ -84,7 +84,7 @@ def resolve(kind: str, name: str, backend: str = "pyro") -> Any:
     module_name, _, path = string.partition(":")
     try:
         with trust.findable(string):
-            found = importlib.import_module(module_name)
+            found = trust.imported(module_name) if trust.is_known(string) else importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise

@@ -13,8 +13,10 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
+import ppl_models
 from ppl_models.programs.legible import quoted
 
 # All programs that these packages export are known, and so are their ports.
@@ -143,12 +145,18 @@ def is_known(string: str) -> bool:
 
 def programs(face: str) -> dict[str, type]:
     """Name -> class of every program that a package exports and a file may name."""
-    package = importlib.import_module(face)
+    package = imported(face)
     if face in AUTOGUIDES:
         return {name: getattr(package, name) for name in AUTOGUIDES[face] if hasattr(package, name)}
     base = importlib.import_module(f"{face.replace('guides', 'ppl_models')}.parts").Program
     found = {name: getattr(package, name) for name in package.__all__}
     return {n: v for n, v in found.items() if inspect.isclass(v) and issubclass(v, base) and not inspect.isabstract(v)}
+
+
+def imported(name: str) -> ModuleType:
+    """The module of this name; one of the package `guides` is that of the collection, whatever else has that name."""
+    first, dot, rest = name.partition(".")
+    return importlib.import_module(f"{ppl_models.guides.__name__}{dot}{rest}" if first == "guides" else name)
 
 
 @contextmanager

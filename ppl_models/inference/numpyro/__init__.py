@@ -10,12 +10,11 @@ from ppl_models.numpyro import installed as installed
 _given, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 _PASSED = (
     "ActiveUnits",
-    "Calibration",
-    "MLflow",
     "Annealed",
     "Calibration",
-    "Sandwich",
+    "MLflow",
     "Run",
+    "Sandwich",
     "Terms",
     "WandB",
     "adaptive_free_bits",
@@ -24,8 +23,8 @@ _PASSED = (
     "geco",
     "importance_weighted",
     "rewo",
-    "soft_free_bits",
     "semi_supervised",
+    "soft_free_bits",
     "vhp",
 )
 _CRITERIA = ("info_vae", "mmd", "moment_matching", "moments", "unregularized")

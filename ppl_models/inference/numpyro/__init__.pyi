@@ -18,7 +18,6 @@ ActiveUnits = _both.ActiveUnits
 Calibration = _both.Calibration
 MLflow = _both.MLflow
 Annealed = _both.Annealed
-Calibration = _both.Calibration
 Sandwich = _both.Sandwich
 Probe = _both.Probe
 Run = _both.Run
