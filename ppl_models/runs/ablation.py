@@ -143,7 +143,7 @@ def ablate(
     }
     write_json(folder / RESULTS, results)
     title = f"{configs[0]['model']['name']} on {names.short(configs[0]['data']['name'])}"
-    plots.save_figure(structures.ablation({row.name: _drawn(row, rows[0]) for row in rows}, title), folder / PICTURE)
+    plots.save_figure(structures.ablation({row.name: drawn(row, rows[0]) for row in rows}, title), folder / PICTURE)
     return rows
 
 
@@ -179,12 +179,16 @@ def _row(name: str, each: Sequence[_Trained], particles: int) -> Ablated:
     return Ablated(name, report, *bounds, particles, seconds, tuple(one.run.config["command"] for one in each))
 
 
-def _drawn(row: Ablated, first: Ablated) -> dict[str, Any]:
+def drawn(row: Ablated, first: Ablated) -> dict[str, Any]:
     """A row as `structures.ablation` takes it."""
     minus = {key: (each.nll, each.total_error) for key, each in row.minus(first).items()} if row is not first else {}
     bounds = {"negative_elbo": row.negative_elbos.mean(1), "nll": row.nlls.mean(1)}
-    note = row.lacks if row.report.faithful is None else f"lacks {row.lacks}"
-    return {"note": note, **bounds, "minus": minus}
+    verdict = row.report.verdict
+    return {
+        "note": f"{verdict}: lacks {row.lacks}" if row.report.faithful is False else verdict,
+        **bounds,
+        "minus": minus,
+    }
 
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:

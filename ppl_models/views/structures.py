@@ -84,6 +84,6 @@ def write_beside(axes: Axes, text: str, value: float, place: float, color: str) 
     axes.annotate(text, (value, place), (8, 0), textcoords="offset points", va="center", color=color, fontsize=8)
 
 
-def above(axes: Axes) -> None:
-    """The legend of axes, above them."""
-    axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.1)
+def above(axes: Axes, left: float = 0.0) -> None:
+    """The legend of axes, above them, from `left` of their width on."""
+    axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(left, 1), ncols=2, borderaxespad=0.1)

@@ -267,15 +267,24 @@ def test_sample_writes_the_pictures_asked_for():
     assert "want one of" in complaint("sample run --out samples.bmp")
 
 
-def test_demo_compares_guides_from_the_same_weights():
+@pytest.mark.slow
+def test_demo_prices_guides_and_compares_them(monkeypatch):
+    for name, count in {"TRAIN": 200, "TEST": 50, "DRAWS": 5, "PARTICLES": 3}.items():
+        monkeypatch.setattr(f"ppl_models.runs.demo.{name}", count)
     text = call("demo --steps 3 --out demo").stdout
-    for guide in ("mean-field", "ladder", "self-reflective"):
-        assert guide in text and files(f"demo/{guide}") == FILES
-    assert {path.name for path in Path("demo").iterdir()} == {
-        "mean-field", "ladder", "self-reflective", "bounds.json", "comparison.png",
-    }  # fmt: skip
-    assert set(content("demo/bounds.json")["guides"]["ladder"]) == {"elbo", "nll", "nll_error", "kl", "seconds"}
-    load_run("demo/ladder")
+    guides = {f"{guide}-0" for guide in ("mean-field", "ladder", "self-reflective")}
+    assert {path.name for path in Path("demo").iterdir()} == {"demo.json", "demo.png", "digits"}
+    assert {path.name for path in Path("demo/digits").iterdir()} == guides | {"ablation.json", "ablation.png"}
+    assert all(files(f"demo/digits/{guide}") == FILES | {"ablation.safetensors"} for guide in guides)
+    found = content("demo/demo.json")
+    prices = {name: round(row["price"], 3) for name, row in found["given"].items()}
+    lacks = {name: row["missing"] for name, row in found["given"].items()}
+    assert list(prices.values()) == [3.243, 0.375, 1.04, 0.0] and "3.243" in text and "z1→z2" in text
+    assert [*lacks.values()] == [{"z2": ["z1"], "z3": ["z1", "z2"]}, {"z1": ["z3"]}, {"z3": ["z2"]}, {}]
+    # no guide is better than its structure lets it be, trained or not
+    assert all(row["measured"] > row["price"] - 3 * row["error"] for row in found["given"].values())
+    assert found["learned"]["ladder"]["minus"]["mean-field"]["nll"]["n"] == 300
+    assert load_run("demo/digits/ladder-0").config["seed"] == 0
     assert "exists already" in complaint("demo --steps 3 --out demo")
 
 
