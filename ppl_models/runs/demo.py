@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,7 +109,7 @@ def demo(
     return Demo(given, learned)
 
 
-def _given(steps: int, seed: int, progress: bool) -> Any:
+def _given(steps: int, seed: int, progress: bool) -> Iterator[tuple[str, Priced]]:
     """(name, what was found) of each guide of the model that is given, one after the other."""
     drawn_by = torch.Generator().manual_seed(0)
     model = LinearGaussian(SIZE, (SIZE,) * 3, PARENTS, weight=1.0, generator=drawn_by).requires_grad_(False)

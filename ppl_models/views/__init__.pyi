@@ -10,4 +10,3 @@ from .plots import (
     reconstructions as reconstructions,
     save_figure as save_figure,
 )
-from .structures import ablation as ablation

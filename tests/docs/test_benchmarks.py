@@ -14,6 +14,7 @@ from benchmarks import (
     by_hand,
     cifar,
     claim,
+    cost,
     evaluate as images,
     floor,
     neighbours,
@@ -26,7 +27,7 @@ from benchmarks import (
 from benchmarks.timing import in_turns, ratio
 from benchmarks.workloads import WORKLOADS, ladder, sere_vae, vae
 from guides import MeanField
-from ppl_models import MAF, LinearGaussian, data
+from ppl_models import MAF, VAE, LinearGaussian, data
 from ppl_models.data.transforms import Logit
 from ppl_models.factorization import compare
 from ppl_models.factorization.nats.gaussian import price
@@ -287,6 +288,29 @@ def test_the_recorded_trainings_are_those_of_the_page():
     recorded = json.loads(file.read_text())
     assert recorded["rows"].keys() == neighbours.ROWS.keys()
     assert neighbours.table(recorded) in (PAGE.parents[1] / "benchmarks" / "README.md").read_text()
+
+
+def test_costs_are_scaled_to_a_thousand(monkeypatch):
+    def tiny(x):
+        model = VAE(784, 2, 4)
+        return model, MeanField(model, x, hidden=4)
+
+    monkeypatch.setitem(cost.SYSTEMS, "iaf", cost.System("tiny", tiny, samples=2, images=1))
+    monkeypatch.setattr(cost, "PARTICLES", 3)
+    monkeypatch.setattr(cost, "in_turns", lambda work, rounds, **how: {name: [2.0, 1.0, 9.0] for name in work})
+    row = cost.measure("iaf", rounds=1, steps=4, compile=False)
+    assert (row["samples_s"], row["bound_s"], row["step_ms"]) == (1000.0, 2000.0, 500.0)
+    model, guide = tiny(torch.eye(3, 784))
+    assert row["model_weights"] == sum(p.numel() for p in model.parameters())
+    assert row["guide_weights"] == sum(p.numel() for p in guide.parameters()) and row["notes"] == []
+    assert "| iaf | tiny | " in cost.table({"iaf": row}) and "exact" not in cost.table({"iaf": row})
+
+
+def test_the_recorded_costs_are_those_of_the_page():
+    file = PAGE.parents[1] / "benchmarks" / "results" / "cost.json"
+    recorded = json.loads(file.read_text())
+    assert recorded["systems"].keys() <= cost.SYSTEMS.keys() and recorded["about"]["clock"] == "process time"
+    assert cost.table(recorded["systems"]) in (PAGE.parents[1] / "benchmarks" / "README.md").read_text()
 
 
 def test_images_a_second():
