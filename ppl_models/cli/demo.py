@@ -11,8 +11,9 @@ from .app import Debug, Quiet, Seed, Threads, app, count, opt, out, reported, sa
 
 ADVICE = """\
 Nats per datum, less is better. Above, the price is what the inspector says before any training: by so much the ELBO of
-the best guide of this structure lies below the evidence, which is known there. Below, one model learns the digits with
-each guide; differences from mean field are paired, datum by datum, with standard errors over the 300 test digits."""
+the best guide of this structure lies below the evidence, which is known there; training ends a little above it. Below,
+one model learns the digits with each guide, once; differences from mean field are paired, datum by datum, with standard
+errors over the 300 test digits. ppl-models ablate compares any guides so, of any model, over several seeds."""
 
 
 @app.command()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from ppl_models.factorization import Report, compare
 from ppl_models.inference import Difference
@@ -167,7 +167,7 @@ def _trained(
         if bounds.nlls is None or bounds.elbos is None:
             raise ValueError(f"ablate: found all data of {folder} as one datum, want a model with a plate of the data")
         known = {"negative_elbos": -bounds.elbos, "nlls": bounds.nlls, "of": np.array([last["step"], particles])}
-        write_atomically(folder / BOUNDS, partial(save_file, known))
+        write_atomically(folder / BOUNDS, partial(Path.write_bytes, data=save(known)))
     return _Trained(run, float(last["seconds"]), known["negative_elbos"], known["nlls"])
 
 
