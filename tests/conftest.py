@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("PPL_MODELS_REPORT", "0")  # a page for each training takes a second: tests of it ask for one
 # what XLA compiles here runs a few times: compiling it without much thought takes a third of the time (flags of the
 # jaxlib that constraints.txt pins: another one may not know the second)
 os.environ.setdefault(

@@ -1,6 +1,18 @@
-"""The command line: list, train, evaluate, sample, compare-runs, ablate, inspect, recipe, results, demo."""
+"""The command line: list, train, evaluate, sample, report, compare-runs, ablate, inspect, recipe, results, demo."""
 
-from . import catalogue, train, evaluate, compare_runs, ablate, inspect, recipe, results, demo  # isort: skip  (in the order that --help shows)
+from . import catalogue, train, evaluate, report, compare_runs, ablate, inspect, recipe, results, demo  # isort: skip  (in the order that --help shows)
 from .app import app as app
 
-__all__ = ["ablate", "app", "catalogue", "compare_runs", "demo", "evaluate", "inspect", "recipe", "results", "train"]
+__all__ = [
+    "ablate",
+    "app",
+    "catalogue",
+    "compare_runs",
+    "demo",
+    "evaluate",
+    "inspect",
+    "recipe",
+    "report",
+    "results",
+    "train",
+]

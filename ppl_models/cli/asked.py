@@ -14,7 +14,7 @@ from .app import trust_typed
 from .training_options import training_of, values_of
 
 # what a resumed run is not told by its folder
-ANEW = {"resume", "steps", "epochs", "evaluate", "trust", "threads", "device", "quiet", "debug"}
+ANEW = {"resume", "steps", "epochs", "evaluate", "report", "trust", "threads", "device", "quiet", "debug"}
 # what the run whose weights are to be the first ones says
 OF_PAIR = {"model", "guide", "sizes", "refine", "backend"}
 OF_DATA = "data", "transform", "validation", "image_size", "seed"

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from ppl_models.inference.pyro.feeding.distributed import Group
     from ppl_models.runs import LoadedRun
 
+PATIENCE = 60.0  # seconds after which the page of a run that was just trained leaves out what its model has to draw
+
 
 @app.command(no_args_is_help=True)
 @with_training
@@ -102,6 +104,9 @@ def train(
             help="Importance samples of the evaluation on all test data afterwards; 0 for none.",
         ),
     ] = 100,
+    report: Annotated[
+        bool, opt(envvar="PPL_MODELS_REPORT", help="Write report.html, the page of the run, afterwards.")
+    ] = True,
     trust: Trust = None,
     threads: Threads = None,
     device: Device = "cpu",
@@ -181,9 +186,9 @@ def train(
             run = begin(device=device, progress=not quiet)
         distributed.shut_down()  # the others are done: what follows is rank 0's
         if before is not None and before == standing(folder):  # of version 0.1, which did not say what it was to have
-            complete(folder, config, before.step, evaluate, device, quiet)
+            complete(folder, config, before.step, evaluate, report, device, quiet)
         elif group is None or group.is_main:
-            finish(run, (parts or run.load_data())[-1], evaluate, quiet)
+            finish(run, (parts or run.load_data())[-1], evaluate, report, quiet)
 
 
 @contextmanager
@@ -204,19 +209,24 @@ def kept(folder: Path, group: "Group | None", config: Mapping[str, Any]) -> Iter
         raise
 
 
-def complete(folder: Path, config: Mapping[str, Any], steps: int, particles: int, device: str, quiet: bool) -> None:
+def complete(
+    folder: Path, config: Mapping[str, Any], steps: int, particles: int, report: bool, device: str, quiet: bool
+) -> None:
     """Make what is not there yet of a run that is finished, and say how it could go on."""
     from ppl_models.runs.configuration import command
     from ppl_models.runs.continuing import anew, is_bound
     from ppl_models.runs.folder import load_run
+    from ppl_models.runs.pages.write import PAGE
     from ppl_models.runs.pictures import missing_pictures
 
     say(f"the run in {folder} is finished: {steps} steps; nothing was trained, and nothing is overwritten")
-    if (particles and not (folder / EVALUATION).exists()) or missing_pictures(folder, config):
+    particles = 0 if (folder / EVALUATION).exists() else particles
+    report = report and not (folder / PAGE).exists()
+    if particles or report or missing_pictures(folder, config):
         run = load_run(folder, device)
         if not quiet:
             say_path(config)
-        finish(run, run.load_data()[-1], 0 if (folder / EVALUATION).exists() else particles, quiet, again=False)
+        finish(run, run.load_data()[-1], particles, report, quiet, again=False)
     if not quiet and is_bound(config):
         say("its learning rate fell to zero at its end, which is fixed; a new run with its weights:", style="dim")
         say(f"      {anew(folder, config)}", style="dim")
@@ -224,11 +234,14 @@ def complete(folder: Path, config: Mapping[str, Any], steps: int, particles: int
         say(f"for longer: {command('train', '--resume', folder, '--steps', 'N', config=config)}", style="dim")
 
 
-def finish(run: "LoadedRun", test: "Data | Table", particles: int, quiet: bool, again: bool = True) -> None:
+def finish(
+    run: "LoadedRun", test: "Data | Table", particles: int, report: bool, quiet: bool, again: bool = True
+) -> None:
     """Evaluate and picture a run that is trained, and say what could come next; not again what is there already."""
     import pyro
 
     from ppl_models.runs.configuration import command
+    from ppl_models.runs.pages.write import write_page
     from ppl_models.runs.pictures import picture_run
     from ppl_models.runs.training import evaluate_run
 
@@ -238,6 +251,8 @@ def finish(run: "LoadedRun", test: "Data | Table", particles: int, quiet: bool, 
     for note in picture_run(run, test[:20], again):
         say(note, style="dim")
     say("run  ", (str(run.folder), "bold"))
+    if report:
+        say(f"page {write_page([run], test=test, patience=PATIENCE)}")
     if not quiet:
         say(f"next: {command('evaluate', run.folder, '--particles', 1000, config=run.config)}", style="dim")
         say(f"      {command('sample', run.folder, '--n', 100, config=run.config)}", style="dim")

@@ -32,6 +32,7 @@ def lines(
     title: str,
     dashed: Sequence[str] = (),
     whole: bool = False,
+    ordered: bool = False,
 ) -> str:
     """Curves (places, values) by their names, as one `<svg>` element.
 
@@ -40,6 +41,7 @@ def lines(
         x, y: what the axes show, with its unit.
         title: what the picture shows, for those who do not see it.
         dashed: names of curves that are told apart by dashes, too.
+        ordered: whether the order of the curves means something, as their colours then do.
         whole: show all values; else those that a few far ones, as at the start of a training, do not squeeze.
     """
     from matplotlib import colormaps
@@ -52,7 +54,7 @@ def lines(
     axes.spines[["left", "bottom"]].set_color(INK)
     axes.tick_params(colors=INK, labelsize=9)
     axes.grid(color=INK, alpha=0.12, linewidth=0.8)
-    many = len(curves) > len(COLORS)
+    many = ordered or len(curves) > len(COLORS)
     colors = [to_hex(colormaps["viridis"](0.2 + 0.6 * i / max(len(curves) - 1, 1))) for i in range(len(curves))]
     named = {round(i) for i in np.linspace(0, len(curves) - 1, min(NAMED, max(len(curves), 1)))}
     for i, (name, (places, values)) in enumerate(curves.items()):
@@ -69,7 +71,9 @@ def lines(
         axes.set_ylim(*between)
     axes.margins(x=0.02)
     if len(curves) > 1:
-        axes.legend(frameon=False, fontsize=8.5, labelcolor=INK, ncols=2 if len(named) > 4 else 1)
+        longest = min(max(map(len, curves)), LABEL)
+        where = {"loc": "outside upper left", "ncols": max(1, min(4, 60 // (longest + 8))), "borderaxespad": 0.1}
+        figure.legend(frameon=False, fontsize=8.5, labelcolor=INK, columnspacing=1.2, **where)
     return _element(figure, title)
 
 

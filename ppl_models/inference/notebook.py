@@ -20,14 +20,10 @@ def run_html(run: "Run") -> str:
     from .results import as_records
 
     records = as_records(run.history)
+    curves = bounds_of(records)
     told = [f"{record['step']:g} steps" for record in records[-1:]] + [f"{run.seconds:.1f} s"]
-    told += [f"{name} {records[-1][key]:.3f} nats per datum" for name, key in CURVES.items() if _has(records, key)]
+    told += [f"{name} {values[-1]:.3f} nats per datum" for name, (_, values) in curves.items()]
     told += [f"folder {run.folder}"] if run.folder is not None else []
-    curves = {name: curve for name, key in CURVES.items() if (curve := curve_of(records, key))}
-    same = "loss" in curves and "training bound" in curves and _alike(curves["loss"][1], curves["training bound"][1])
-    if same:
-        del curves["loss"]
-        told = [each for each in told if not each.startswith("loss ")]
     picture = lines(curves, "step", BOUND, title="bounds over the steps", dashed=["loss"]) if curves else ""
     notes = "".join(f"<li>{_shown(note)}</li>" for note in run.notes)
     return f"<div>{picture}<p>{_shown('; '.join(told))}</p>{f'<ul>{notes}</ul>' if notes else ''}</div>"
@@ -44,14 +40,18 @@ def evaluation_html(found: "Evaluation") -> str:
     return f"<table>{rows}</table>{f'<ul>{notes}</ul>' if notes else ''}"
 
 
+def bounds_of(records: list[dict[str, float]]) -> dict[str, tuple[list[float], list[float]]]:
+    """Name -> curve of each bound, and of the loss where it is another number (a warm-up)."""
+    curves = {name: curve for name, key in CURVES.items() if (curve := curve_of(records, key))}
+    if "loss" in curves and "training bound" in curves and _alike(curves["loss"][1], curves["training bound"][1]):
+        del curves["loss"]
+    return curves
+
+
 def curve_of(records: list[dict[str, float]], key: str) -> tuple[list[float], list[float]] | None:
     """(steps, values) of a number of the records, where it is finite; None where it never is."""
     found = [(record["step"], record[key]) for record in records if isfinite(record.get(key, float("nan")))]
     return ([step for step, _ in found], [value for _, value in found]) if found else None
-
-
-def _has(records: list[dict[str, float]], key: str) -> bool:
-    return bool(records) and isfinite(records[-1].get(key, float("nan")))
 
 
 def _alike(one: list[float], other: list[float]) -> bool:

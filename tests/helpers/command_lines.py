@@ -55,6 +55,7 @@ RIGHT = {
     "list": (["data"], []),
     "train": (PAIR[:1], [*PAIR[1:], *SHORT]),
     "evaluate": (["run"], ["--particles", "1", "-q"]),
+    "report": (["run"], ["--out", "new.html"]),
     "compare-runs": (["run", "run"], ["--particles", "1", "-q"]),
     "sample": (["run"], ["--n", "1", "--out", "new.png"]),
     "ablate": (PAIR[:1], ["--guides", "mean-field", "--seeds", "1", *ABLATED]),

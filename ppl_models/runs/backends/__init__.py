@@ -83,6 +83,9 @@ class Backend(Protocol):
     def call(self, tool: str, example: Any, *args: Any, **how: Any) -> Any:
         """A function of the language's `inference` by its name, "encode" or "decode", on the device of the example."""
 
+    def latents(self, model: Any, example: Any) -> list[str]:
+        """The names of the latents of a model, in the order in which it draws them."""
+
     def rows(self, example: Any, x: Any) -> Any:
         """Rows of torch's, of NumPy's or its own as its array on the device of the example."""
 

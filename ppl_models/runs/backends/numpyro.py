@@ -22,6 +22,7 @@ from ppl_models.inference.numpyro import load as load_weights, probe as probe_pa
 from ppl_models.inference.numpyro.engine.parameters import find
 from ppl_models.inference.resuming.identity import cpus
 from ppl_models.numpyro import evaluate as evaluate_pair, fit
+from ppl_models.programs.numpyro import run
 
 from .. import names
 from ..refinement import refined
@@ -73,8 +74,8 @@ def train(
 ) -> tuple[Any, Any, float]:
     held_out = None if validation is None else given(validation)
     with _placed(device):
-        run = fit(*pair, given(data), validation=held_out, **how)
-    return run.model, run.guide, run.seconds
+        trained = fit(*pair, given(data), validation=held_out, **how)
+    return trained.model, trained.guide, trained.seconds
 
 
 def load(path: Path, pair: Pair, example: Any) -> Pair:
@@ -95,6 +96,11 @@ def probe(pair: Pair, example: Any, train: Data | Table, test: Data | Table, **h
 def call(tool: str, example: Any, *args: Any, **how: Any) -> Any:
     with _where(example):
         return getattr(tools, tool)(*args, **how)
+
+
+def latents(model: Any, example: Any) -> list[str]:
+    with _where(example):
+        return [*run(model, columns(example)).latents]
 
 
 def rows(example: Any, x: Any) -> jax.Array:

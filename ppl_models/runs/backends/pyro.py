@@ -24,6 +24,7 @@ from ppl_models.inference import (
 from ppl_models.inference.pyro.passes.checks import evaluating, forked
 from ppl_models.inference.pyro.passes.pair_info import pair_info
 from ppl_models.inference.pyro.training.checkpoint import contents
+from ppl_models.programs.pyro import run
 from ppl_models.programs.state.torch import modules_of
 
 from .. import names
@@ -72,8 +73,8 @@ def train(
 ) -> tuple[Any, Any, float]:
     rows = data if how.get("workers") else data.to(device)  # workers take rows on the CPU
     held_out = None if validation is None else given(validation.to(device))
-    run = fit(*pair, given(rows), validation=held_out, **how)
-    return *_evaluating(pair), run.seconds
+    trained = fit(*pair, given(rows), validation=held_out, **how)
+    return *_evaluating(pair), trained.seconds
 
 
 def load(path: Path, pair: Pair, example: Rows) -> Pair:
@@ -91,6 +92,10 @@ def probe(pair: Pair, example: Rows, train: Data | Table, test: Data | Table, **
 
 def call(tool: str, example: Any, *args: Any, **how: Any) -> Any:
     return getattr(tools, tool)(*args, **how)
+
+
+def latents(model: Any, example: Any) -> list[str]:
+    return [*run(model, columns(example)).latents]
 
 
 def rows(example: Any, x: Any) -> Tensor:
