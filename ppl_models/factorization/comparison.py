@@ -19,6 +19,7 @@ from .pricing import priced, priced_elements
 from .probing.inspect_guide import inspect_pair
 from .probing.inspection import HIDDEN, Inspection, label
 from .report.report import Gap, Report, SiteRow
+from .site_facts import site_facts
 from .untold import certain, remarks
 from .verdict import Row, Verdict, judge
 
@@ -89,7 +90,7 @@ def compare(
     with experiments([model, structure_of(guide)], args, kwargs) as (p, q):
         inspection = inspect_pair(p, q, jitter)
         report = by_element(inspection) if level == "element" else by_site(inspection)
-        return replace(report, notes=(*structure_notes(guide), *report.notes))
+        return replace(report, notes=(*structure_notes(guide), *report.notes), facts=site_facts(inspection))
 
 
 class _View(NamedTuple):
@@ -140,7 +141,9 @@ def by_element(inspection: Inspection) -> Report:
     faithful = not inspection.model.once and not any(row.missing for row in rows)
     coarse = [row for row in _judged(inspection, labels)[1] if row.missing or row.once]
     if coarse and not inspection.doubts and faithful:
-        lacks = "; ".join(_fault(row) for row in coarse)
+        lacks = "; ".join(
+            f"{r.site} {'lacks ' + ', '.join(r.missing) if r.missing else 'is one draw for all copies'}" for r in coarse
+        )
         doubts += (f"in one datum nothing is missing, but by site the guide is unfaithful ({lacks}); see level 'site'",)
     told = {row.site for row in rows}
     edges = [
@@ -175,10 +178,6 @@ def _coordinates(bases: tuple[str, ...]) -> str:
         f"entries are those of the sites' values and, as the priors of {', '.join(bases)} push a base through a "
         f"transform, of those bases: base({bases[0]}).0 is the first entry of what {bases[0]} is made of"
     )
-
-
-def _fault(row: SiteRow) -> str:
-    return f"{row.site} lacks {', '.join(row.missing)}" if row.missing else f"{row.site} is one draw for all copies"
 
 
 def _called(inspection: Inspection) -> tuple[str, str]:

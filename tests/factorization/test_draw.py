@@ -10,7 +10,8 @@ from hypothesis import given, settings, strategies as st
 
 from ppl_models.factorization.report import Panel, dot, page, svg
 from ppl_models.factorization.report.layout import around, place, plate_boxes
-from ppl_models.factorization.report.panel import node_width, text_width
+from ppl_models.factorization.report.marks import COLORS
+from ppl_models.factorization.report.panel import Witness, node_width, text_width
 from ppl_models.factorization.report.ways import from_node, meet, points, ways
 
 NS = "{http://www.w3.org/2000/svg}"
@@ -141,7 +142,7 @@ def boxes_of_texts(text):
             x, y, w, h = (float(group.find(f"{NS}rect").get(key)) for key in ("x", "y", "width", "height"))
             nodes.append((x, y, x + w, y + h))
     for label in root.iter(f"{NS}text"):
-        if label.get("class") == "ppl-label":
+        if "ppl-label" in label.get("class", ""):
             x, y, half = float(label.get("x")), float(label.get("y")), text_width(label.text, 9.5) / 2
             labels.append((x - half, y - 8, x + half, y + 2))
     return nodes, labels
@@ -203,17 +204,66 @@ def test_panels_share_their_places():
     assert [len(nodes) for nodes, _, _ in found] == [8, 4, 8]
 
 
-def test_missing_edges_are_red_and_dashed_and_the_legend_says_so():
+def test_kinds_of_edges_are_told_apart_by_dash_and_head_and_the_legend_says_so():
     drawn = panel(("a", "b", "missing"), ("a", "c", "superfluous"), ("b", "c"), labels={("a", "b"): "0.19 nats"})
     text = svg([drawn], title="a & b")
     ((_, edges, _),) = read(text)
-    looks = {
-        e[:2]: (e[2].find(f"{NS}path").get("stroke"), e[2].find(f"{NS}path").get("stroke-dasharray")) for e in edges
-    }
-    assert looks == {("a", "b"): ("#d01c28", "5 3"), ("a", "c"): ("#9aa1ad", None), ("b", "c"): ("#1f2430", None)}
+    dashes = {e[:2]: e[2].find(f"{NS}path").get("stroke-dasharray") for e in edges}
+    assert dashes == {("a", "b"): "6 3", ("a", "c"): "1.2 3.2", ("b", "c"): None}
+    heads = {e[:2]: e[2].find(f"{NS}polygon").get("fill") for e in edges}
+    hollow = {COLORS["paper"][0]}
+    assert {ends for ends, fill in heads.items() if fill in hollow} == {("a", "c")}
     assert "0.19 nats" in text and "missing: " in text and "superfluous: " in text
     plain = svg([panel(("a", "b"))])
-    assert "missing" not in plain and "superfluous" not in plain and "ppl-legend" not in plain
+    assert "missing:" not in plain and "superfluous:" not in plain and "ppl-legend" not in plain
+
+
+def luminance(color):
+    """Of the sRGB color, WCAG 2.2."""
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a, b):
+    dim, bright = sorted((luminance(a), luminance(b)))
+    return (bright + 0.05) / (dim + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_contrast_is_that_of_wcag_aa(scheme):
+    colors = {role: found[scheme] for role, found in COLORS.items()}
+    assert contrast("#ffffff", "#000000") == pytest.approx(21)
+    for role in ("ink", "soft", "missing", "superfluous"):  # texts
+        assert contrast(colors[role], colors["paper"]) >= 4.5, role
+    assert contrast(colors["ink"], colors["data"]) >= 4.5
+    assert contrast(colors["border"], colors["paper"]) >= 3  # what is more than an ornament
+    if scheme:
+        assert contrast(colors["glow"], colors["paper"]) >= 3
+
+
+def test_a_picture_answers_without_scripts_and_styles_nothing_but_itself():
+    why = {("a", "b"): Witness(("b", "x", "a"), "b lacks a, on which it depends by b - x - a")}
+    model = panel(("a", "x"), ("b", "x"), observed=frozenset("x"), about={"a": "Normal, shape (2,), in data"})
+    guide = panel(("a", "b", "missing"), nodes=("a", "b", "x"), why=why, about={"a": "Normal & <more>"})
+    text = svg([model, guide])
+    root = ElementTree.fromstring(text)
+    touched = [g for g in root.iter(f"{NS}g") if g.get("class") == "ppl-touch"]
+    (edge,) = [g for g in touched if g.find(f"{NS}title").text == "missing: a \u2192 b"]
+    assert edge.get("tabindex") == "0" and edge.find(f"{NS}desc").text == why["a", "b"].text
+    shown = next(g for g in edge if g.get("class") == "ppl-shown")
+    assert shown.get("visibility") == "hidden" and why["a", "b"].text in "".join(shown.itertext())
+    lights = [e for e in shown.iter() if "ppl-s-glow" in e.get("class", "")]
+    # Here a, b and their edge; in the model all of the path, which runs through the child of both.
+    assert sorted(e.tag.removeprefix(NS) for e in lights) == ["path"] * 3 + ["rect"] * 5
+    nodes = {g.find(f"{NS}title").text: g for g in touched if g is not edge}
+    assert nodes["a"].find(f"{NS}desc").text == "Normal & <more>" and "x (observed)" in nodes
+    assert nodes["x (observed)"].get("tabindex") is None
+    assert not re.search(r"<script|\son[a-z]+=|javascript:|href|url\(|@import", text)
+    (rules,) = [e.text for e in root.iter(f"{NS}style")]
+    selectors = re.findall(r"[^{}]+(?=\{[^{}]*\})", rules)
+    assert selectors and all(part.startswith(".ppl-") for s in selectors for part in s.split(","))
+    assert set(re.findall(r"\bppl-[fs]-\w+", text)) <= {f"ppl-{k}-{role}" for k in "fs" for role in COLORS}
 
 
 def test_undirected_edges_have_no_heads_and_take_labels_either_way():
@@ -243,15 +293,15 @@ def test_names_are_written_out_whole():
     long = "decoder.blocks.3.attention.output_projection.weight"
     root = ElementTree.fromstring(svg([panel(("z10", long))]))
     groups = {g.get("data-node"): g for g in root.iter(f"{NS}g") if g.get("class") == "ppl-node"}
-    for name, group in groups.items():
-        assert "".join(group.find(f"{NS}text").itertext()) == name
-        assert group.find(f"{NS}title").text == name
+    assert [*groups] == ["z10", long]
+    assert all("".join(group.find(f"{NS}text").itertext()) == name for name, group in groups.items())
+    assert [g.find(f"{NS}title").text for g in root.iter(f"{NS}g") if g.get("class") == "ppl-touch"] == ["z10", long]
 
 
 def test_the_same_input_gives_the_same_string_and_no_ids():
     text = svg([PICTURES["nested"], PICTURES["sere"]])
     assert text == svg([PICTURES["nested"], PICTURES["sere"]])
-    assert " id=" not in text and "<style" not in text and "http" not in text.replace(NS[1:-1], "")
+    assert " id=" not in text and "http" not in text.replace(NS[1:-1], "")
 
 
 def test_nothing_to_draw_is_no_error():

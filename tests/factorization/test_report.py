@@ -197,7 +197,7 @@ def test_missing_edges_are_red_and_dashed_and_plates_boxed():
     root = ElementTree.fromstring(compare(model, MeanField(model, x, hidden=8), x).svg())
     (missing,) = [e for e in root.iter() if e.get("data-style") == "missing"]
     inside = [e.attrib for e in missing.iter()]
-    assert any("stroke-dasharray" in a for a in inside) and any("#d01c28" in a.get("stroke", "") for a in inside)
+    assert any("stroke-dasharray" in a for a in inside) and any("#c8141f" in a.get("stroke", "") for a in inside)
     assert [e.get("data-plate") for e in root.iter() if e.get("data-plate")].count("data") >= 3
 
 

@@ -1,104 +1,111 @@
 """`svg`: a report as a picture, the model, the exact posterior and the guide side by side.
 
-Missing edges are red and dashed, superfluous ones gray. Graphviz says where things are, and this how they look.
+Graphviz says where things are, `marks` how they look; this puts them together. Touched or focused, a node says what is
+known of it, and a missing edge shows the path by which it is needed: by style alone, so that no script is in it.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import dist
-from xml.sax.saxutils import escape, quoteattr
 
+from . import marks
 from .graphviz import Box, Point
 from .layout import Places, around, hull, place, plate_boxes
-from .panel import HEIGHT, STYLES, Panel, text_width
-from .ways import Curve, beside, cut, meet, point, points, ways
+from .marks import SANS, n, paint, text
+from .panel import Panel, Witness, text_width
+from .ways import Curve, Edge, beside, meet, points, ways
 
-INK, RED, GRAY, FAINT = "#1f2430", "#d01c28", "#9aa1ad", "#5b6475"
-SANS = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
-SERIF = "'Latin Modern Roman', 'Times New Roman', 'Liberation Serif', 'DejaVu Serif', serif"
 MARGIN, LINE = 22.0, 15.0
-COLORS = {"plain": INK, "missing": RED, "superfluous": GRAY}
 DENSE = 24  # beyond so many edges those from data are drawn fainter
-LEGEND = {"plain": "present", "missing": "missing: the posterior needs it", "superfluous": "superfluous: it can go"}
 
 
 @dataclass(frozen=True)
 class _Drawing:
-    """The elements of a panel's graph and what they cover."""
+    """A panel's graph, and where it is.
 
-    marks: tuple[str, ...]
+    Args:
+        at, curves, plates, labels: nodes, edges, plates with the boxes of their names, texts on edges.
+        box: what they cover.
+    """
+
+    panel: Panel
+    at: Mapping[str, Point]
+    curves: Mapping[Edge, Curve]
+    plates: Sequence[tuple[str, Box, Box]]
+    labels: Sequence[tuple[str, Box, bool]]
     box: Box
-    left_out: int = 0  # edges
+
+    def curve(self, u: str, v: str) -> list[Curve]:
+        """The curves between two nodes, either way; of parents that nothing joins, those to a child of both."""
+        found = [curve for (a, b, _), curve in self.curves.items() if {a, b} == {u, v}]
+        children = [{b for a, b, _ in self.curves if a == node} for node in (u, v)]
+        for child in sorted(children[0] & children[1])[:1] if not found else ():
+            found = [*self.curve(u, child), *self.curve(v, child)]
+        return found
 
 
 def svg(panels: Sequence[Panel], title: str = "") -> str:
-    """The panels side by side, their nodes in the same places, on white.
+    """The panels side by side, their nodes in the same places.
 
     Args:
         panels: each a graph; the first directed one, the model, decides where nodes go.
         title: a line above them.
 
     Returns:
-        A whole `<svg>` element without ids, classes that are styled, or references to anything outside.
+        A whole `<svg>` element without ids, scripts or anything from outside; its style names no class but ours.
     """
     places = place(panels)
-    drawings = [_graph(panel, places) for panel in panels]
+    drawings = [_drawing(panel, places) for panel in panels]
     tops, bottoms = [d.box[1] for d in drawings], [d.box[3] for d in drawings]
     top, bottom = min(tops, default=0.0), max(bottoms, default=0.0)
     head = 34.0 if title else 8.0
-    marks, x, height = [], 8.0, head
-    frames = []
-    for panel, drawing in zip(panels, drawings, strict=True):
-        left, _, right, _ = drawing.box
-        factor = max((text_width(factor, 11) for factor in _factors(panel.caption)), default=0.0)
-        captions = max(right - left, min(230.0, text_width(panel.caption, 11)), min(330.0, factor), 90.0)
-        captions = max(captions, text_width(panel.title, 13))
-        lines = wrap(panel.caption, captions)
-        lines += [f"{drawing.left_out} more edges are not drawn"] if drawing.left_out else []
-        width = max(captions, *(text_width(line, 11) for line in lines), 0.0) + 2 * MARGIN
-        frames.append((panel, drawing, x, width, lines))
+    x, height, frames = 8.0, head, []
+    for drawing in drawings:
+        width, lines = _measure(drawing)
+        frames.append((drawing, x, width, lines))
         height = max(height, head + 34.0 + bottom - top + 22.0 + LINE * len(lines) + (8.0 if lines else 0.0))
         x += width + 10.0
-    used = [style for style in STYLES if any(style == s for panel in panels for _, _, s in panel.edges)]
-    legend = _legend(used) if used not in ([], ["plain"]) else ("", 0.0)
-    total = max(x - 2.0, text_width(title, 15) + 32.0, legend[1] + 32.0)
-    for panel, drawing, left, width, lines in frames:
-        marks.append(_frame(panel, left, head, width, height - head))
-        shift = left + (width - drawing.box[0] - drawing.box[2]) / 2
-        marks.append(f'<g transform="translate({_n(shift)} {_n(head + 34.0 - top)})">')
-        marks += [*drawing.marks, "</g>"]
-        base = head + 34.0 + bottom - top + 22.0
-        for i, line in enumerate(lines):
-            place_at = f'x="{_n(left + MARGIN)}" y="{_n(base + LINE * i + 8)}"'
-            marks.append(f'<text {place_at} font-size="11" fill="{INK}">{_text(line)}</text>')
-        marks.append("</g>")
+    used = {kind for panel in panels for _, _, kind in panel.edges}
+    legend, wide = marks.legend(used) if used - {"plain"} else ("", 0.0)
+    total = max(x - 2.0, text_width(title, 15) + 32.0, wide + 32.0)
+    bottom_line = height + (34.0 if legend else 8.0)
+    found = [f'<rect width="{n(total)}" height="{n(bottom_line)}" {paint("paper")}/>']
     if title:
-        marks.insert(0, f'<text x="16" y="23" font-size="15" font-weight="bold" fill="{INK}">{_text(title)}</text>')
-    if legend[0]:
-        marks.append(f'<g class="ppl-legend" transform="translate(16 {_n(height + 20)})">{legend[0]}</g>')
-        height += 26.0
-    height += 8.0
-    size = f'viewBox="0 0 {_n(total)} {_n(height)}" width="{_n(total)}" height="{_n(height)}"'
-    style = "max-width:100%;height:auto;background:#ffffff"
-    start = f'<svg xmlns="http://www.w3.org/2000/svg" {size} style="{style}" font-family="{SANS}" role="img">'
-    white = f'<rect width="{_n(total)}" height="{_n(height)}" fill="#ffffff"/>'
-    name = f"<title>{_text(title)}</title>" if title else ""
-    return "\n".join((start, *([name] if name else []), white, *marks, "</svg>"))
+        found.append(f'<text x="16" y="23" font-size="15" font-weight="bold" {paint("ink")}>{text(title)}</text>')
+    above, origins = [], [(left + (width - d.box[0] - d.box[2]) / 2, head + 34.0 - top) for d, left, width, _ in frames]
+    for (drawing, left, width, lines), origin in zip(frames, origins, strict=True):
+        found += _frame(drawing, (left, head, width, height - head), lines, head + 34.0 + bottom - top + 22.0, origin)
+        model = next((i for i, d in enumerate(drawings) if d.panel.directed), 0)
+        scene = _Scene(drawings[model], origins[model], total, bottom_line)
+        above += [
+            f'<g transform="translate({n(origin[0])} {n(origin[1])})">',
+            *_answers(drawing, origin, scene),
+            "</g>",
+        ]
+    if legend:
+        found.append(f'<g class="ppl-legend" transform="translate(16 {n(height + 20)})">{legend}</g>')
+    size = f'viewBox="0 0 {n(total)} {n(bottom_line)}" width="{n(total)}" height="{n(bottom_line)}"'
+    look = f'class="ppl-svg" style="max-width:100%;height:auto" font-family="{SANS}" role="group"'
+    names = f"<title>{text(title)}</title>" if title else ""
+    told = "; ".join(f"{panel.title}: {panel.caption}" if panel.caption else panel.title for panel in panels)
+    names += f"<desc>{text(told)}</desc>"
+    return "\n".join(
+        (f'<svg xmlns="http://www.w3.org/2000/svg" {size} {look}>{names}', marks.style(), *found, *above, "</svg>")
+    )
 
 
-def wrap(caption: str, width: float) -> list[str]:
+def wrap(caption: str, width: float, size: float = 11.0) -> list[str]:
     """A formula in lines of at most a width, broken between factors, else after a comma or a blank."""
     lines = [""]
     for factor in _factors(caption):
         whole = f"{lines[-1]} {factor}".lstrip(" ")
-        if text_width(whole, 11) <= width:
+        if text_width(whole, size) <= width:
             lines[-1] = whole
             continue
         lines.append("")
         for word in factor.split():
             longer = f"{lines[-1]} {word}".lstrip(" ")
-            if text_width(longer, 11) <= width or not lines[-1]:
+            if text_width(longer, size) <= width or not lines[-1]:
                 lines[-1] = longer
             else:
                 lines.append("\u2003" + word)
@@ -109,95 +116,111 @@ def _factors(caption: str) -> list[str]:
     return re.split(r"(?<=\))\s+", caption.strip())
 
 
-def _graph(panel: Panel, places: Places) -> _Drawing:
+def _measure(drawing: _Drawing) -> tuple[float, list[str]]:
+    """The width of a panel and the lines of its caption."""
+    (left, _, right, _), caption = drawing.box, drawing.panel.caption
+    factor = max((text_width(factor, 11) for factor in _factors(caption)), default=0.0)
+    width = max(right - left, min(230.0, text_width(caption, 11)), min(330.0, factor), 90.0)
+    width = max(width, text_width(drawing.panel.title, 13))
+    lines = wrap(caption, width)
+    more = len({*drawing.panel.edges}) - len(drawing.curves)
+    lines += [f"{more} more edges are not drawn"] if more else []
+    return max(width, *(text_width(line, 11) for line in lines), 0.0) + 2 * MARGIN, lines
+
+
+def _drawing(panel: Panel, places: Places) -> _Drawing:
     at = {node: places.at[node] for node in panel.nodes}
     order = {"missing": 0, "plain": 1, "superfluous": 2}
-    edges = sorted(dict.fromkeys(panel.edges), key=lambda edge: order[edge[2]])
-    dense = len(edges) > DENSE
-    faint = {e: dense and e[2] == "plain" and e[0] in panel.observed and e[1] not in panel.observed for e in edges}
-    curves, texts = ways(edges, at), []
+    curves = ways(sorted(dict.fromkeys(panel.edges), key=lambda edge: order[edge[2]]), at)
     boxes = plate_boxes(panel, places)
-    tags = [_tag(i, boxes, curves.values()) for i in range(len(boxes))]
-    placed = [*tags, *(around(n, at[n]) for n in at)]
-    for edge in edges:
+    plates = [(plate, box, _tag(i, boxes, curves.values())) for i, (plate, box) in enumerate(boxes)]
+    placed = [*(tag for _, _, tag in plates), *(around(node, at[node]) for node in at)]
+    labels = []
+    for edge, curve in curves.items():
         label = panel.labels.get(edge[:2]) or (None if panel.directed else panel.labels.get(edge[1::-1]))
-        if edge not in curves:
-            continue
-        box = beside((text_width(label, 9.5) / 2 + 2, 6.5), curves[edge], placed, curves.values()) if label else None
+        box = beside((text_width(label, 9.5) / 2 + 2, 6.5), curve, placed, curves.values()) if label else None
         if label and box:
             placed.append(box)
-            texts.append(_label(label, box, edge[2] == "missing"))
-    marks = [_plate(plate, box, tag) for (plate, box), tag in zip(boxes, tags, strict=True)]
-    drawn = sorted(edges, key=lambda edge: (order[edge[2]] != 2, order[edge[2]] != 1, not faint[edge]))
-    marks += [_edge(edge, curves[edge], panel.directed, faint[edge]) for edge in drawn if edge in curves]
-    marks += [_node(node, at[node], node in panel.observed) for node in panel.nodes]
+            labels.append((label, box, edge[2] == "missing"))
     along = [(x, y, x, y) for curve in curves.values() for x, y in points(curve)]
     covers = [*(box for _, box in boxes), *placed, *along]
-    box = hull(covers) if covers else (0.0, 0.0, 0.0, 0.0)
-    return _Drawing((*marks, *texts), box, len(edges) - len(curves))
+    return _Drawing(panel, at, curves, plates, labels, hull(covers) if covers else (0.0, 0.0, 0.0, 0.0))
 
 
-def _frame(panel: Panel, left: float, top: float, width: float, height: float) -> str:
-    """Opens the group of a panel: its frame and its title."""
-    rect = f'x="{_n(left)}" y="{_n(top)}" width="{_n(width)}" height="{_n(height)}" rx="6"'
-    name = f'x="{_n(left + MARGIN)}" y="{_n(top + 20)}" font-size="12" font-weight="bold" fill="{FAINT}"'
-    frame = f'<rect {rect} fill="#ffffff" stroke="#d9dce3"/>'
-    return f'<g class="ppl-panel">{frame}<text {name}>{_text(panel.title)}</text>'
+def _frame(drawing: _Drawing, room: Box, lines: Sequence[str], base: float, origin: Point) -> list[str]:
+    """A panel: its frame, which is `room` by its corner and sides, title, graph and caption."""
+    left, top, width, height = room
+    panel = drawing.panel
+    rect = f'x="{n(left)}" y="{n(top)}" width="{n(width)}" height="{n(height)}" rx="6"'
+    name = f'x="{n(left + MARGIN)}" y="{n(top + 20)}" font-size="12" font-weight="bold"'
+    dense = len(drawing.curves) > DENSE
+    found = ['<g class="ppl-panel">', f"<rect {rect} {paint('paper', 'frame')}/>"]
+    found += [f"<text {name} {paint('soft')}>{text(panel.title)}</text>"]
+    found += [f'<g transform="translate({n(origin[0])} {n(origin[1])})">']
+    found += [marks.plate(*plate) for plate in drawing.plates]
+    edges = []
+    for edge, curve in drawing.curves.items():
+        faint = dense and edge[2] == "plain" and edge[0] in panel.observed and edge[1] not in panel.observed
+        rank = ("superfluous", "plain", "missing").index(edge[2])
+        edges.append((rank, not faint, marks.edge(edge, curve, panel.directed, faint)))
+    found += [mark for *_, mark in sorted(edges, key=lambda edge: edge[:2])]
+    found += [marks.node(node, drawing.at[node], node in panel.observed) for node in panel.nodes]
+    found += [marks.label(*label) for label in drawing.labels] + ["</g>"]
+    for i, line in enumerate(lines):
+        where = f'x="{n(left + MARGIN)}" y="{n(base + LINE * i + 8)}" font-size="11"'
+        found.append(f"<text {where} {paint('ink')}>{text(line)}</text>")
+    return [*found, "</g>"]
 
 
-def _node(node: str, center: Point, observed: bool) -> str:
-    left, top, right, bottom = around(node, center)
-    rect = f'x="{_n(left)}" y="{_n(top)}" width="{_n(right - left)}" height="{_n(HEIGHT)}" rx="{_n(HEIGHT / 2)}"'
-    shape = f'<rect {rect} fill="{"#d5d9e1" if observed else "#ffffff"}" stroke="{INK}" stroke-width="1.2"/>'
-    symbol = re.fullmatch(r"([^\W\d_])(\d{0,2})", node)
-    inside = _text(node)
-    if symbol:  # a letter and its index, as in a formula
-        index = f'<tspan font-size="10" dy="3">{symbol[2]}</tspan>' if symbol[2] else ""
-        inside = f'<tspan font-style="italic">{_text(symbol[1])}</tspan>{index}'
-    family, size = (SERIF, 16) if symbol else (SANS, 13)
-    where = f'x="{_n(center[0])}" y="{_n(center[1] + 4.5)}" text-anchor="middle"'
-    text = f'<text {where} font-family="{family}" font-size="{size}" fill="{INK}">{inside}</text>'
-    tip = f"<title>{_text(node)}{' (observed)' if observed else ''}</title>"
-    return f'<g class="ppl-node" data-node={_attr(node)}>{tip}{shape}{text}</g>'
+@dataclass(frozen=True)
+class _Scene:
+    """The model's graph, on which paths are shown, where it is, and the width and height of the picture."""
+
+    model: _Drawing
+    origin: Point
+    width: float
+    height: float
 
 
-def _edge(edge: tuple[str, str, str], curve: Curve, directed: bool, faint: bool) -> str:
-    u, v, style = edge
-    color = FAINT if faint else COLORS[style]
-    width = {"plain": 0.7 if faint else 1.2, "missing": 1.7, "superfluous": 1.2}[style]
-    head = ""
-    if directed:
-        curve, corners = _headed(curve, 6.0 if faint else 8.0)
-        head = f'<polygon points="{" ".join(f"{_n(x)},{_n(y)}" for x, y in corners)}" fill="{color}"/>'
-    (x, y), *_ = curve[0]
-    pieces = " ".join("C" + ", ".join(f"{_n(x)} {_n(y)}" for x, y in cubic[1:]) for cubic in curve)
-    dash = ' stroke-dasharray="5 3"' if style == "missing" else ""
-    path = f'<path d="M{_n(x)} {_n(y)} {pieces}" fill="none" stroke="{color}" stroke-width="{width}"{dash}/>'
-    arrow = "\u2192" if directed else "\u2013"
-    tip = f"<title>{_text(f'{u} {arrow} {v}')}{'' if style == 'plain' else f' ({style})'}</title>"
-    names = f"data-from={_attr(u)} data-to={_attr(v)}"
-    return f'<g class="ppl-edge" {names} data-style="{style}">{tip}{path}{head}</g>'
+def _answers(drawing: _Drawing, origin: Point, scene: _Scene) -> list[str]:
+    """Over a panel's graph, what answers a touch: missing edges, then nodes."""
+    panel, found = drawing.panel, []
+
+    def tip(words: str) -> str:
+        return marks.tip(wrap(words, scene.width - 40.0, marks.TIP), 8.0 - origin[0], scene.height - 6.0 - origin[1])
+
+    for (u, v, kind), curve in drawing.curves.items():
+        witness = panel.why.get((u, v))
+        if kind == "missing" and witness:
+            shown = [*_path(witness, (u, v), drawing, origin, scene), tip(witness.text)]
+            found.append(marks.touch(f"missing: {u} \u2192 {v}", witness.text, marks.edge_hit(curve), shown, True))
+    for node in panel.nodes:
+        about = panel.about.get(node, "")
+        name = f"{node}{' (observed)' if node in panel.observed else ''}"
+        shown = [tip(f"{node}: {about}")] if about else []
+        focus = bool(about) and panel.directed
+        found.append(marks.touch(name, about, marks.node_hit(node, drawing.at[node]), shown, focus))
+    return found
 
 
-def _headed(curve: Curve, size: float) -> tuple[Curve, tuple[Point, Point, Point]]:
-    """A curve that ends inside its head, so that a thick one does not blunt the tip, and the corners of the head."""
-    *before, last = curve
-    tip = last[3]
-    t = next((1 - t / 60 for t in range(1, 60) if dist(point(last, 1 - t / 60), tip) >= size), 0.0)
-    x, y = point(last, t)
-    length = dist((x, y), tip) or 1.0
-    dx, dy = (tip[0] - x) / length * size, (tip[1] - y) / length * size
-    base = tip[0] - dx, tip[1] - dy
-    wings = (base[0] - dy * 0.38, base[1] + dx * 0.38), (base[0] + dy * 0.38, base[1] - dx * 0.38)
-    return (*before, cut(last, 0.0, t + (1 - t) * 0.4)), (tip, *wings)
+def _path(witness: Witness, edge: tuple[str, str], drawing: _Drawing, origin: Point, scene: _Scene) -> Iterable[str]:
+    """The path of a missing edge: its nodes where the edge is, and all of it in the model."""
+    yield marks.glow([(node, drawing.at[node]) for node in edge if node in drawing.at], drawing.curve(*edge))
+    if scene.model is not drawing:
+        model = scene.model
+        steps = [curve for u, v in zip(witness.path, witness.path[1:], strict=False) for curve in model.curve(u, v)]
+        nodes = [(node, model.at[node]) for node in dict.fromkeys(witness.path) if node in model.at]
+        shift = f"translate({n(scene.origin[0] - origin[0])} {n(scene.origin[1] - origin[1])})"
+        yield f'<g transform="{shift}">{marks.glow(nodes, steps)}</g>'
 
 
 def _tag(i: int, boxes: Sequence[tuple[str, Box]], curves: Iterable[Curve]) -> Box:
-    """Position of a plate's label: its lower right corner, or the left one where edges or another plate cover that."""
+    """Position of a plate's name: its lower right corner, or the left one where edges or another plate cover that."""
     plate, (left, _, right, bottom) = boxes[i]
     width = text_width(plate, 10)
     spots = [
-        (end - width * k, bottom - 15, end + width * (1 - k), bottom - 3) for end, k in ((right - 7, 1), (left + 7, 0))
+        (right - 7 - width, bottom - 15, right - 7, bottom - 3),
+        (left + 7, bottom - 15, left + 7 + width, bottom - 3),
     ]
     lines = [(x, y, x, y) for curve in curves for x, y in points(curve)]
 
@@ -206,45 +229,3 @@ def _tag(i: int, boxes: Sequence[tuple[str, Box]], curves: Iterable[Curve]) -> B
         return sum(meet(spot, box) for box in others), sum(meet(spot, line) for line in lines)
 
     return min(spots, key=covered)
-
-
-def _plate(plate: str, box: Box, tag: Box) -> str:
-    left, top, right, bottom = box
-    rect = f'x="{_n(left)}" y="{_n(top)}" width="{_n(right - left)}" height="{_n(bottom - top)}" rx="7"'
-    shape = f'<rect {rect} fill="{INK}" fill-opacity="0.025" stroke="#8b93a3" stroke-width="1"/>'
-    x, anchor = (tag[2], "end") if right - tag[2] < 8 else (tag[0], "start")
-    where = f'x="{_n(x)}" y="{_n(bottom - 5.5)}" text-anchor="{anchor}" font-size="10" fill="{FAINT}"'
-    return f'<g class="ppl-plate" data-plate={_attr(plate)}>{shape}<text {where}>{_text(plate)}</text></g>'
-
-
-def _label(label: str, box: Box, missing: bool) -> str:
-    halo = 'stroke="#ffffff" stroke-width="3" paint-order="stroke" stroke-linejoin="round"'
-    where = f'x="{_n((box[0] + box[2]) / 2)}" y="{_n(box[1] + 10)}" text-anchor="middle" font-size="9.5"'
-    return f'<text class="ppl-label" {where} fill="{RED if missing else FAINT}" {halo}>{_text(label)}</text>'
-
-
-def _legend(styles: Iterable[str]) -> tuple[str, float]:
-    marks, x = [], 0.0
-    for style in styles:
-        dashes = ' stroke-dasharray="5 3"' if style == "missing" else ""
-        line = f'<path d="M{_n(x)} 0 h26" stroke="{COLORS[style]}" stroke-width="1.6"{dashes}/>'
-        marks.append(f'{line}<text x="{_n(x + 32)}" y="4" font-size="11" fill="{INK}">{LEGEND[style]}</text>')
-        x += 32.0 + text_width(LEGEND[style], 11) + 18.0
-    return "".join(marks), x
-
-
-def _n(value: float) -> str:
-    return f"{round(value, 1) + 0.0:g}" if abs(value) < 1e5 else f"{value:.1f}"
-
-
-def _text(text: str) -> str:
-    return escape(_legal(text))
-
-
-def _attr(text: str) -> str:
-    return quoteattr(_legal(text))
-
-
-def _legal(text: str) -> str:
-    """Characters that XML cannot hold become the replacement character."""
-    return re.sub("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)

@@ -36,9 +36,11 @@ def place(panels: Sequence[Panel]) -> Places:
             plates[plate] = plates.get(plate, frozenset()) | members
     parts, graph = clusters(plates, nodes), _graph(ranked)
     loops = dict.fromkeys((u, v) for panel in ranked for u, v, _ in panel.edges if u == v)
-    found = _arranged(nodes, parts, graph, [*loops], _ladder(graph, panels))
+    pairs = _ladder(graph, panels)
+    graph = _turned(graph, pairs)
+    found = _arranged(nodes, parts, graph, [*loops], pairs)
     if not all(_in_order(row, found.rooms) for row in parts.rows):
-        found = _arranged(nodes, clusters(plates, nodes, neighbors=False), graph, [*loops], _ladder(graph, panels))
+        found = _arranged(nodes, clusters(plates, nodes, neighbors=False), graph, [*loops], pairs)
     return found
 
 
@@ -174,6 +176,18 @@ def _side_by_side(parts: Clusters, graph: nx.DiGraph, name: Mapping[str, str]) -
             top = [node for node in name if node in piece.members and not piece.members & {*graph.pred[node]}]
             found += [f"{heads[piece]} -> {name[node]} [style=invis]" for node in top]
     return found
+
+
+def _turned(graph: nx.DiGraph, pairs: Sequence[tuple[str, str]]) -> nx.DiGraph:
+    """The graph with the ladder's latents on the side of what governs several of them, the data on the other."""
+    ladder, hosts = {node for pair in pairs for node in pair}, {host for host, _ in pairs}
+    above = {node for node in graph if node not in ladder and len(hosts & {*graph.succ[node]}) > 1}
+    turned = graph.copy()
+    for host, x in pairs if above else ():
+        turned.remove_edges_from([(host, x), *((u, x) for u in above if turned.has_edge(u, x))])
+        if not nx.has_path(turned, host, x):
+            turned.add_edge(x, host)
+    return turned
 
 
 def _ladder(graph: nx.DiGraph, panels: Sequence[Panel]) -> list[tuple[str, str]]:

@@ -6,15 +6,25 @@ from html import escape
 from .panel import Panel
 
 STYLE = """
-body { font: 15px/1.5 Helvetica, Arial, sans-serif; color: #1f2430; background: #ffffff; margin: 2rem auto;
+:root { color-scheme: light dark; --ink: #1f2430; --paper: #ffffff; --line: #d9dce3; --well: #f5f6f8;
+  --fine: #17702f; --missing: #c8141f; --unsure: #855700; --more: #5b6475; --focus: #1b5fc1; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8ebf2; --paper: #12161e; --line: #394152; --well: #1b212c;
+  --fine: #6fd08a; --missing: #ff8585; --unsure: #e3b04b; --more: #a9b2c3; --focus: #8ab6ff; } }
+body { font: 15px/1.5 Helvetica, Arial, sans-serif; color: var(--ink); background: var(--paper); margin: 2rem auto;
   max-width: 75rem; padding: 0 1.5rem; }
-h1 { font-size: 1.3rem; font-weight: 600; }
+h1 { font-size: 1.3rem; font-weight: 600; overflow-wrap: anywhere; }
 .picture, .table { overflow-x: auto; margin: 1.2rem 0; }
-table { border-collapse: collapse; }
-th, td { text-align: left; padding: .35rem .8rem; border-bottom: 1px solid #d9dce3; vertical-align: top; }
-pre { font-size: 13px; line-height: 1.45; white-space: pre-wrap;
-  background: #f5f6f8; padding: 1rem; border-radius: 6px; }
+.picture svg { max-width: none !important; }
+.picture:focus-visible, .table:focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
+.ppl-fine { color: var(--fine); } .ppl-missing { color: var(--missing); } .ppl-unsure { color: var(--unsure); }
+.ppl-superfluous { color: var(--more); }
+pre { font-size: 13px; line-height: 1.45; white-space: pre-wrap; background: var(--well); padding: 1rem;
+  border-radius: 6px; }
+@media (max-width: 40rem) { body { margin: 1rem auto; padding: 0 .8rem; } }
 """.strip()
+HINT = "Touch a node or a missing edge, or reach it by Tab, to see what is known of it; the tables say the same."
 
 
 def dot(panels: Sequence[Panel]) -> str:
@@ -34,7 +44,11 @@ def dot(panels: Sequence[Panel]) -> str:
         ]
         lines += [f"    {line}" for line in _clusters(panel, i)]
         for u, v, style in dict.fromkeys(panel.edges):
-            looks = {"missing": ['color="red"', "style=dashed"], "superfluous": ['color="gray"'], "plain": []}[style]
+            looks = {
+                "missing": ['color="red"', "style=dashed"],
+                "superfluous": ['color="gray40"', "style=dotted"],
+                "plain": [],
+            }[style]
             looks += [] if panel.directed else ["dir=none"]
             label = panel.labels.get((u, v), "")
             looks += [f"label={_quote(label)}"] if label else []
@@ -58,9 +72,10 @@ def page(title: str, body_svg: str, table_html: str, text: str = "") -> str:
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{name}</title>\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>\n{STYLE}\n</style>\n</head>\n'
-        f'<body>\n<h1>{name}</h1>\n<div class="picture">\n{body_svg}\n</div>\n'
-        f'<div class="table">\n{table_html}\n</div>\n'
-        f"{plain}</body>\n</html>\n"
+        f'<body>\n<main>\n<h1>{name}</h1>\n<div class="picture" tabindex="0" role="region" aria-label="picture">\n'
+        f"{body_svg}\n</div>\n<p><small>{HINT}</small></p>\n"
+        f'<div class="table" tabindex="0" role="region" aria-label="tables">\n{table_html}\n</div>\n'
+        f"{plain}</main>\n</body>\n</html>\n"
     )
 
 

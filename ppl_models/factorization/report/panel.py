@@ -5,9 +5,22 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 STYLES = ("plain", "missing", "superfluous")
 HEIGHT = 30.0  # of a node
+
+
+class Witness(NamedTuple):
+    """A path of the model along which a dependence runs that a guide lacks.
+
+    Args:
+        path: its nodes.
+        text: the same in words.
+    """
+
+    path: tuple[str, ...]
+    text: str
 
 
 @dataclass(frozen=True)
@@ -24,6 +37,8 @@ class Panel:
         observed: the nodes to fill.
         plates: name of a plate -> its nodes; plates may nest or overlap, and hold nodes that the panel lacks.
         labels: (from, to) -> a small text on that edge.
+        about: node -> what is known of it.
+        why: (from, to) -> what shows that a missing edge is needed.
 
     Raises:
         ValueError: a node twice, an edge to or from no node, or an unknown style.
@@ -37,6 +52,8 @@ class Panel:
     observed: frozenset[str] = frozenset()
     plates: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     labels: Mapping[tuple[str, str], str] = field(default_factory=lambda: MappingProxyType({}))
+    about: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    why: Mapping[tuple[str, str], Witness] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
         if len(set(self.nodes)) < len(self.nodes):

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..graph import Factorization
 from ..verdict import Verdict
 from . import Panel, dot, page, svg
-from .text import as_html, as_text
+from .panel import Witness
+from .series import abridged, formula
+from .text import as_html, as_text, said_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,28 @@ class SiteRow:
     once: tuple[str, ...] = ()
     nats: Mapping[str, float] = field(default_factory=dict)
     price: float | None = None
+
+
+@dataclass(frozen=True)
+class SiteFacts:
+    """A site as the two programs show it.
+
+    Args:
+        model: name of its distribution in the model; "" for an argument.
+        guide: in the guide; "" where it does not draw the site.
+        shape: of one event.
+        plates: around it, outermost first.
+    """
+
+    model: str
+    guide: str
+    shape: tuple[int, ...]
+    plates: tuple[str, ...]
+
+    def __str__(self) -> str:
+        drawn = f"{self.model or 'an argument'}{f' in the model, {self.guide} in the guide' if self.guide else ''}"
+        shape = f"shape {self.shape}" if self.shape else "one number"
+        return ", ".join(filter(None, (drawn, shape, f"in {', '.join(self.plates)}" if self.plates else "")))
 
 
 @dataclass(frozen=True)
@@ -73,6 +97,7 @@ class Report:
         reasons: why there is no verdict.
         notes: what a reader should know.
         gap: for linear-Gaussian models, what the structure costs.
+        facts: of the sites, distributions, shapes and plates.
     """
 
     level: str
@@ -87,6 +112,7 @@ class Report:
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     gap: Gap | None = None
+    facts: Mapping[str, SiteFacts] = field(default_factory=dict)
 
     @property
     def faithful(self) -> bool | None:
@@ -138,6 +164,7 @@ class Report:
         guide: dict[tuple[str, str, str], None] = {}
         primes: dict[tuple[str, str], str] = {}
         labels: dict[tuple[str, str], str] = {}
+        why: dict[tuple[str, str], Witness] = {}
         for u, v in self.posterior:
             site, plates = _unprimed(v, latents)
             posterior[u, site, "plain"] = None
@@ -151,16 +178,29 @@ class Report:
                         nats = f"{row.nats[name]:.2f} nats" if name in row.nats else ""
                         text = ", ".join(filter(None, (plates, nats)))
                         labels |= {(site, row.site): text} if text else {}
-        words = ("model", str(self.model)), ("exact posterior", ""), ("guide", str(self.guide))
+            for name, path in row.missing.items():
+                nodes = tuple(_unprimed(node, {*latents, *given})[0] for node in path)
+                (said, *_) = said_of(replace(row, missing={name: path}, once=()))
+                why[_unprimed(name, {*latents, *given})[0], row.site] = Witness(nodes, f"{row.site} {said}")
+        words = ("model", formula(self.model)), ("exact posterior", ""), ("guide", formula(self.guide))
+        about = {node: text for node in {*sites, *given, *latents} if (text := self._about(node))}
         return (
-            Panel(*words[0], sites, tuple(dict.fromkeys(model)), True, filled, self.plates),
-            Panel(*words[1], latents, tuple(posterior), False, frozenset(), self.plates, primes),
-            Panel(*words[2], (*given, *latents), tuple(guide), True, filled, self.plates, labels),
+            Panel(*words[0], sites, tuple(dict.fromkeys(model)), True, filled, self.plates, {}, about),
+            Panel(*words[1], latents, tuple(posterior), False, frozenset(), self.plates, primes, about),
+            Panel(*words[2], (*given, *latents), tuple(guide), True, filled, self.plates, labels, about, why),
         )
 
+    def _about(self, node: str) -> str:
+        """The facts of a node: of its site, or of that whose element it is."""
+        facts = self.facts.get(node) or self.facts.get(node.rpartition(".")[0])
+        return str(facts) if facts else ""
+
     def svg(self) -> str:
-        """The picture: model, exact posterior and guide side by side; missing edges red, superfluous ones grey."""
-        return svg(self.panels(), f"{self.programs[1]} for {self.programs[0]}: {self.verdict}")
+        """The picture: model, exact posterior and guide side by side; missing edges dashed, superfluous ones dotted.
+
+        Nodes z2..z19 that are alike are one. A missing edge shows its path when it is touched or focused.
+        """
+        return svg(abridged(self.panels()), f"{self.programs[1]} for {self.programs[0]}: {self.verdict}")
 
     def to_dot(self) -> str:
         """The same for Graphviz."""
@@ -174,6 +214,7 @@ class Report:
         ]
         judged = {"faithful": self.faithful, "minimal": self.minimal, "perfect": self.perfect}
         whole = {"level": self.level, **judged, **vars(self), "rows": rows, "gap": vars(self.gap) if self.gap else None}
+        whole["facts"] = {site: vars(facts) for site, facts in self.facts.items()}
         del whole["judgement"]
         return {**whole, "model": self.model.to_dict(), "guide": self.guide.to_dict(), "verdict": self.verdict}
 
@@ -183,10 +224,10 @@ class Report:
 
     def to_html(self) -> str:
         """A page of its own."""
-        return page(f"{self.programs[1]} for {self.programs[0]}", svg(self.panels()), as_html(self))
+        return page(f"{self.programs[1]} for {self.programs[0]}", self.svg(), as_html(self))
 
     def _repr_html_(self) -> str:
-        return f"<div>{svg(self.panels())}{as_html(self)}</div>"
+        return f"<div>{self.svg()}{as_html(self)}</div>"
 
 
 def _unprimed(name: str, known: Collection[str]) -> tuple[str, str]:
