@@ -105,7 +105,9 @@ def check(drawn, places):
             else:
                 assert not meet(box, around(node, at[node])), (plate, node)
     assert held == {plate: set(members) for plate, members in drawn.held().items()}
-    for (u, v, style), curve in ways(drawn.edges, {n: at[n] for n in drawn.nodes}).items():
+    curves = ways(drawn.edges, {n: at[n] for n in drawn.nodes})
+    assert {*curves} == {*drawn.edges}
+    for (u, v, style), curve in curves.items():
         along = points(curve, 16)
         for end, node in ((along[0], u), (along[-1], v)):
             assert abs(from_node(end, at[node], node_width(node))) < 0.5, (u, v, style)
@@ -135,17 +137,22 @@ def random_panel(seed):
 
 
 def boxes_of_texts(text):
-    """The nodes and the labels of the one panel of an SVG: rectangles, in its own coordinates."""
-    root, nodes, labels = ElementTree.fromstring(text), [], []
+    """The nodes, the labels and the names of plates of the one panel of an SVG, in its own coordinates."""
+    root, nodes, labels, names = ElementTree.fromstring(text), [], [], []
     for group in root.iter(f"{NS}g"):
         if group.get("class") == "ppl-node":
             x, y, w, h = (float(group.find(f"{NS}rect").get(key)) for key in ("x", "y", "width", "height"))
             nodes.append((x, y, x + w, y + h))
+        if group.get("class") == "ppl-plate":
+            name = group.find(f"{NS}text")
+            x, y, width = float(name.get("x")), float(name.get("y")), text_width(name.text, 10)
+            left = x - width if name.get("text-anchor") == "end" else x
+            names.append((left, y - 8, left + width, y + 2))
     for label in root.iter(f"{NS}text"):
         if "ppl-label" in label.get("class", ""):
             x, y, half = float(label.get("x")), float(label.get("y")), text_width(label.text, 9.5) / 2
             labels.append((x - half, y - 8, x + half, y + 2))
-    return nodes, labels
+    return nodes, labels, names
 
 
 def over_random_graphs(seeds):
@@ -153,8 +160,9 @@ def over_random_graphs(seeds):
     for seed in seeds:
         drawn = random_panel(seed)
         check(drawn, place([drawn]))
-        nodes, texts = boxes_of_texts(svg([drawn]))
-        labels += len(texts)
+        nodes, found, names = boxes_of_texts(svg([drawn]))
+        labels += len(found)
+        texts = [*found, *names]
         assert not any(meet(text, other) for text in texts for other in nodes), seed
         assert not any(meet(a, b) for a, b in combinations(texts, 2)), seed
     return labels

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from . import marks
 from .graphviz import Box, Point
-from .layout import Places, around, hull, place, plate_boxes
+from .layout import Places, around, hull, place, plate_boxes, within
 from .marks import SANS, n, paint, text
 from .panel import Panel, Witness, text_width
 from .ways import Curve, Edge, beside, meet, points, ways
@@ -132,19 +132,55 @@ def _drawing(panel: Panel, places: Places) -> _Drawing:
     at = {node: places.at[node] for node in panel.nodes}
     order = {"missing": 0, "plain": 1, "superfluous": 2}
     curves = ways(sorted(dict.fromkeys(panel.edges), key=lambda edge: order[edge[2]]), at)
-    boxes = plate_boxes(panel, places)
-    plates = [(plate, box, _tag(i, boxes, curves.values())) for i, (plate, box) in enumerate(boxes)]
-    placed = [*(tag for _, _, tag in plates), *(around(node, at[node]) for node in at)]
-    labels = []
-    for edge, curve in curves.items():
-        label = panel.labels.get(edge[:2]) or (None if panel.directed else panel.labels.get(edge[1::-1]))
-        box = beside((text_width(label, 9.5) / 2 + 2, 6.5), curve, placed, curves.values()) if label else None
-        if label and box:
-            placed.append(box)
-            labels.append((label, box, edge[2] == "missing"))
+    names = [tag for *_, tag in _plates(panel, places, curves, {})]
+    labels = _labels(panel, places, curves, [*names, *(around(node, at[node]) for node in at)])
+    plates = _plates(panel, places, curves, {edge: box for edge, (_, box, _) in labels.items()})
+    clear = [label for label in labels.values() if not any(meet(label[1], tag) for *_, tag in plates)]
     along = [(x, y, x, y) for curve in curves.values() for x, y in points(curve)]
-    covers = [*(box for _, box in boxes), *placed, *along]
-    return _Drawing(panel, at, curves, plates, labels, hull(covers) if covers else (0.0, 0.0, 0.0, 0.0))
+    covers = [*(box for _, box, _ in plates), *(around(node, at[node]) for node in at), *(box for _, box, _ in clear)]
+    covers += along
+    return _Drawing(panel, at, curves, plates, clear, hull(covers) if covers else (0.0, 0.0, 0.0, 0.0))
+
+
+def _labels(
+    panel: Panel, places: Places, curves: Mapping[Edge, Curve], taken: Sequence[Box]
+) -> dict[tuple[str, str], tuple[str, Box, bool]]:
+    """The texts on edges that find room: words, box, whether the edge is missing."""
+    labels: dict[tuple[str, str], tuple[str, Box, bool]] = {}
+    for edge, curve in curves.items():
+        words = panel.labels.get(edge[:2]) or (None if panel.directed else panel.labels.get(edge[1::-1]))
+        if not words:
+            continue
+        rooms = [room for piece, room in places.rooms.items() if {*edge[:2]} <= piece.members]
+        spots = beside((text_width(words, 9.5) / 2 + 2, 6.5), curve, curves.values())
+        free = [(cost + 8 * sum(not within(spot, room) for room in rooms), spot) for cost, spot in spots]
+        free = [found for found in free if not any(meet(found[1], other) for other in taken)]
+        if free:
+            box = min(free)[1]
+            taken = [*taken, box]
+            labels[edge[:2]] = words, box, edge[2] == "missing"
+    return labels
+
+
+def _plates(
+    panel: Panel, places: Places, curves: Mapping[Edge, Curve], labels: Mapping[tuple[str, str], Box]
+) -> list[tuple[str, Box, Box]]:
+    """Each plate, its box, and that of its name: in the lower right corner, or the left one if something is there."""
+    # A border need not keep as far from a curve as from a node.
+    hulls = [
+        (edge[:2], hull([(x + 7, y + 7, x - 7, y - 7) for x, y in points(curve)])) for edge, curve in curves.items()
+    ]
+    boxes = plate_boxes(panel, places, [*labels.items(), *hulls])
+    lines, found = [(x, y, x, y) for curve in curves.values() for x, y in points(curve)], []
+    for i, (plate, (left, top, right, bottom)) in enumerate(boxes):
+        width = text_width(plate, 10)
+        spots = [(start, bottom - 15, start + width, bottom - 3) for start in (right - 7 - width, left + 7)]
+        others = [box for j, (_, box) in enumerate(boxes) if j != i]  # one around this one covers both
+        ranks = [
+            [sum(meet(spot, other) for other in kind) for kind in (labels.values(), others, lines)] for spot in spots
+        ]
+        found.append((plate, (left, top, right, bottom), spots[1 if ranks[1] < ranks[0] else 0]))
+    return found
 
 
 def _frame(drawing: _Drawing, room: Box, lines: Sequence[str], base: float, origin: Point) -> list[str]:
@@ -212,20 +248,3 @@ def _path(witness: Witness, edge: tuple[str, str], drawing: _Drawing, origin: Po
         nodes = [(node, model.at[node]) for node in dict.fromkeys(witness.path) if node in model.at]
         shift = f"translate({n(scene.origin[0] - origin[0])} {n(scene.origin[1] - origin[1])})"
         yield f'<g transform="{shift}">{marks.glow(nodes, steps)}</g>'
-
-
-def _tag(i: int, boxes: Sequence[tuple[str, Box]], curves: Iterable[Curve]) -> Box:
-    """Position of a plate's name: its lower right corner, or the left one where edges or another plate cover that."""
-    plate, (left, _, right, bottom) = boxes[i]
-    width = text_width(plate, 10)
-    spots = [
-        (right - 7 - width, bottom - 15, right - 7, bottom - 3),
-        (left + 7, bottom - 15, left + 7 + width, bottom - 3),
-    ]
-    lines = [(x, y, x, y) for curve in curves for x, y in points(curve)]
-
-    def covered(spot: Box) -> tuple[int, int]:  # a plate around this one does cover both
-        others = (box for j, (_, box) in enumerate(boxes) if j != i)
-        return sum(meet(spot, box) for box in others), sum(meet(spot, line) for line in lines)
-
-    return min(spots, key=covered)

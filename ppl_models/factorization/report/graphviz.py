@@ -24,12 +24,12 @@ class Arranged(NamedTuple):
     Args:
         nodes: name -> its center.
         clusters: name -> its box.
-        edges: of each edge with an `id`, in their order, the control points: one, and three for each piece of curve.
+        edges: `id` of an edge -> its control points: one, and three for each piece of curve.
     """
 
     nodes: dict[str, Point]
     clusters: dict[str, Box]
-    edges: list[tuple[Point, ...]]
+    edges: dict[int, tuple[Point, ...]]
 
 
 def arrange(lines: Sequence[str], engine: Literal["dot", "neato"]) -> Arranged:
@@ -52,8 +52,10 @@ def arrange(lines: Sequence[str], engine: Literal["dot", "neato"]) -> Arranged:
     objects = found.get("objects", ())
     nodes = {o["name"]: _point(o["pos"]) for o in objects if "pos" in o}
     clusters = {o["name"]: _box(o["bb"]) for o in objects if o["name"].startswith("cluster") and "bb" in o}
-    edges = sorted((edge for edge in found.get("edges", ()) if "id" in edge), key=lambda edge: int(edge["id"]))
-    return Arranged(nodes, clusters, [tuple(map(_point, edge["pos"].split())) for edge in edges])
+    edges = {
+        int(e["id"]): tuple(map(_point, e["pos"].split())) for e in found.get("edges", ()) if {"id", "pos"} <= {*e}
+    }
+    return Arranged(nodes, clusters, edges)
 
 
 def _program() -> str:

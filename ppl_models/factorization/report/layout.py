@@ -1,16 +1,18 @@
 """`place`, `plate_boxes`: places of nodes and plates, the same in all panels of a picture, as graphviz finds them."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
+from math import inf
 from typing import NamedTuple
 
 import networkx as nx
 
 from .clusters import Clusters, Piece, clusters, outer
 from .graphviz import Box, Point, arrange
-from .panel import HEIGHT, Panel, node_width, text_width
+from .panel import CLEAR, HEIGHT, Panel, node_width, text_width
 
 PAD, TOP, BOTTOM = 13.0, 11.0, 19.0  # from a plate's border to what it holds: at the sides, above, below (its label)
+MARGIN = 24.0  # around what a plate holds, for curves and labels
 OFF = 5.0  # between the borders of plates that overlap
 ROW, COLUMN = 32.0, 36.0  # between nodes
 LONG = 24  # rows that edges may skip in all, before those that others imply have no say in the layout
@@ -38,10 +40,28 @@ def place(panels: Sequence[Panel]) -> Places:
     loops = dict.fromkeys((u, v) for panel in ranked for u, v, _ in panel.edges if u == v)
     pairs = _ladder(graph, panels)
     graph = _turned(graph, pairs)
-    found = _arranged(nodes, parts, graph, [*loops], pairs)
-    if not all(_in_order(row, found.rooms) for row in parts.rows):
-        found = _arranged(nodes, clusters(plates, nodes, neighbors=False), graph, [*loops], pairs)
+    labels = _labels(panels, graph, pairs)
+    found = _arranged(nodes, parts, graph, [*loops], pairs, labels)
+    # Graphviz keeps neither order nor distance in some rare graphs with many clusters: then it is asked for less.
+    for neighbors, sizes in ((True, {}), (False, labels), (False, {})):
+        if _sound(found, parts):
+            break
+        parts = clusters(plates, nodes, neighbors)
+        found = _arranged(nodes, parts, graph, [*loops], pairs, sizes)
     return found
+
+
+def _labels(
+    panels: Sequence[Panel], graph: nx.DiGraph, pairs: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], float]:
+    """The width that labels take on edges from row to row."""
+    widths: dict[tuple[str, str], float] = {}
+    for panel in panels:
+        for (u, v), words in panel.labels.items():
+            for edge in ((u, v), (v, u)):
+                if graph.has_edge(*edge) and edge not in pairs and edge[::-1] not in pairs:
+                    widths[edge] = max(widths.get(edge, 0.0), text_width(words, 9.5) + 12)
+    return widths
 
 
 def _arranged(
@@ -50,15 +70,18 @@ def _arranged(
     graph: nx.DiGraph,
     loops: Sequence[tuple[str, str]],
     pairs: Sequence[tuple[str, str]],
+    labels: Mapping[tuple[str, str], float],
 ) -> Places:
     """The places of nodes, in clusters, with room for loops, the nodes of a pair in one row."""
     name = {node: f"n{i}" for i, node in enumerate(nodes)}
-    lines = [f"graph [newrank=true, ranksep={ROW / INCH:.4f}, nodesep={COLUMN / INCH:.4f}]"]
-    lines += ['node [shape=box, fixedsize=true, label=""]; edge [headclip=false, tailclip=false, arrowhead=none]']
+    lines = [f"graph [newrank=true, splines=none, ranksep={ROW / INCH:.4f}, nodesep={COLUMN / INCH:.4f}]"]
+    lines += ['node [shape=box, fixedsize=true, label=""]']
     lines += _boxes(nodes, parts, name)
     lines += [f"{{rank=same; {name[u]}; {name[v]}}}" for u, v in pairs]
     lines += _side_by_side(parts, graph, name)
-    lines += [f"{name[u]} -> {name[v]} [id={i}]" for i, (u, v) in enumerate([*graph.edges, *loops])]
+    for edge in (*graph.edges, *loops):
+        label = f" [label={_room(labels[edge], 14)}]" if edge in labels else ""
+        lines.append(f"{name[edge[0]]} -> {name[edge[1]]}{label}")
     found = arrange(lines, "dot")
     rooms = {piece: found.clusters[f"cluster{i}"] for i, piece in enumerate(parts.pieces)}
     for plate, cells in parts.over.items():
@@ -66,17 +89,28 @@ def _arranged(
     return Places({node: found.nodes[name[node]] for node in nodes}, rooms)
 
 
-def _in_order(row: Sequence[Piece], rooms: Mapping[Piece, Box]) -> bool:
-    """Whether each piece of a row is to the left of the next, or each to the right."""
-    return all(rooms[a][2] <= rooms[b][0] for a, b in pairwise(row)) or all(
-        rooms[b][2] <= rooms[a][0] for a, b in pairwise(row)
+def _sound(found: Places, parts: Clusters) -> bool:
+    """Whether pieces of a row are in its order, from the left or the right, and edges find a way between nodes."""
+    boxes = [around(node, center) for node, center in found.at.items()]
+    gaps = (max(a[0] - b[2], b[0] - a[2], a[1] - b[3], b[1] - a[3]) for a, b in combinations(boxes, 2))
+    rows = [[found.rooms[piece] for piece in row] for row in parts.rows]
+    ordered = (
+        all(a[2] <= b[0] for a, b in pairwise(row)) or all(b[2] <= a[0] for a, b in pairwise(row)) for row in rows
     )
+    return all(ordered) and min(gaps, default=inf) > 2 * CLEAR
 
 
-def plate_boxes(panel: Panel, places: Places) -> list[tuple[str, Box]]:
+def plate_boxes(
+    panel: Panel, places: Places, more: Sequence[tuple[tuple[str, str], Box]] = ()
+) -> list[tuple[str, Box]]:
     """The boxes of a panel's plates, outer ones first: as small as its nodes allow, within the rooms they have.
 
     A plate has one box, but where it overlaps others so that a box would hold strangers.
+
+    Args:
+        panel: one of those that the places are for.
+        places: of nodes, and the rooms of plates.
+        more: boxes of what belongs to the edge between two nodes; a plate of both holds it if there is room.
     """
     held, shown = panel.held(), set(panel.nodes)
     boxes: list[tuple[str, Box]] = []
@@ -87,6 +121,7 @@ def plate_boxes(panel: Panel, places: Places) -> list[tuple[str, Box]]:
             continue
         rims = [around(node, places.at[node]) for node in members]
         rims += [box for inner, box in inside if inner <= members]
+        rims += [box for edge, box in more if {*edge} <= members and within(box, room)]
         off = OFF * sum(bool(other & members) and not other <= members for other, _ in inside)
         left, top, right, bottom = hull(rims)
         left, top, right, bottom = left - PAD - off, top - TOP - off, right + PAD + off, bottom + BOTTOM + off
@@ -96,6 +131,11 @@ def plate_boxes(panel: Panel, places: Places) -> list[tuple[str, Box]]:
         inside.append((members, box))
         boxes.append((piece.plate, box))
     return boxes[::-1]
+
+
+def within(box: Box, room: Box) -> bool:
+    """Whether a box lies in a room, with the distance that the border of a plate keeps."""
+    return room[0] + PAD <= box[0] and box[2] <= room[2] - PAD and room[1] <= box[1] and box[3] <= room[3]
 
 
 def hull(boxes: Sequence[Box]) -> Box:
@@ -145,15 +185,18 @@ def _boxes(nodes: Sequence[str], parts: Clusters, name: Mapping[str, str]) -> li
             found.append(f"{name[node]} [width={node_width(node) / INCH:.4f}, height={HEIGHT / INCH:.4f}]")
         below = [i for i, parent in enumerate(parents) if parent == inside]
         for i in sorted(below, key=lambda i: heads.get(pieces[i], "")):  # those of a row in its order
-            # Graphviz has fonts of its own: it is told of the room for a label, not of the label.
             longest = max((text_width(plate, 10) for plate in _named(pieces[i], parts)), default=0.0)
-            size = f"fixedsize='true' width='{longest + 14:.0f}' height='14'"
-            room = f"<<table border='0' {size}><tr><td></td></tr></table>>"
-            label = f"label={room}; labelloc=b" if longest else 'label=""'
-            found += [f"subgraph cluster{i} {{ margin={PAD}; {label}", *lines(i), "}"]
+            label = f"label={_room(longest + 14, 14)}; labelloc=b" if longest else 'label=""'
+            found += [f"subgraph cluster{i} {{ margin={MARGIN}; {label}", *lines(i), "}"]
         return found
 
     return lines(-1)
+
+
+def _room(width: float, height: float) -> str:
+    """Room for a label: graphviz has fonts of its own, so that it is not told of the label."""
+    size = f"fixedsize='true' width='{width:.0f}' height='{height:.0f}'"
+    return f"<<table border='0' {size}><tr><td></td></tr></table>>"
 
 
 def _named(piece: Piece, parts: Clusters) -> list[str]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 STYLES = ("plain", "missing", "superfluous")
 HEIGHT = 30.0  # of a node
+CLEAR = 5  # how near an edge may come to a node that it passes
 
 
 class Witness(NamedTuple):

@@ -1,4 +1,4 @@
-"""`ways`: the curves of a panel's edges around the nodes that are not their ends, and `beside`, room for a label."""
+"""`ways`: the curves of a panel's edges around the nodes that are not their ends, and `beside`, boxes for a label."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,13 +6,12 @@ from itertools import pairwise
 from math import hypot
 
 from .graphviz import Box, Point, arrange
-from .panel import HEIGHT, node_width
+from .panel import CLEAR, HEIGHT, node_width
 
 Cubic = tuple[Point, Point, Point, Point]
 Curve = tuple[Cubic, ...]  # pieces that follow each other
 Edge = tuple[str, str, str]
 MOST = 200  # edges that go around nodes in one panel: more, and nobody could follow them
-CLEAR = 5  # how near an edge may come to a node that it passes
 INCH = 72.0
 
 
@@ -24,32 +23,46 @@ def ways(edges: Sequence[Edge], at: Mapping[str, Point]) -> dict[Edge, Curve]:
         at: the centers of all nodes of the panel.
 
     Returns:
-        A curve for each edge; but for what comes after `MOST` edges that nodes stand in the way of.
+        A curve for each edge; but for what comes after `MOST` edges that nodes stand in the way of, and those that
+        find no way around them.
     """
     ends = Counter(frozenset(edge[:2]) for edge in edges)
     direct = [e for e in edges if e[0] != e[1] and ends[frozenset(e[:2])] == 1 and _free(e, at)]
     curves: dict[Edge, Curve] = {e: (_straight(at[e[0]], at[e[1]]),) for e in direct}
     bent = [e for e in edges if e not in curves][:MOST]
-    curves |= zip(bent, _around_nodes(bent, at), strict=True)
+    for splines in ("true", "polyline"):  # the second has corners, and hardly ever fails
+        left = [edge for edge in bent if edge not in curves]
+        found = zip(left, _around_nodes(left, at, splines), strict=True)
+        curves |= {edge: curve for edge, curve in found if _clear(curve, edge, at)}
     return {edge: _trimmed(curves[edge], edge, at) for edge in edges if edge in curves}
 
 
-def _around_nodes(edges: Sequence[Edge], at: Mapping[str, Point]) -> list[Curve]:
-    """The ways that graphviz finds, from center to center."""
+def _around_nodes(edges: Sequence[Edge], at: Mapping[str, Point], splines: str) -> list[Curve]:
+    """The ways that graphviz finds, from center to center; empty where it finds none."""
     if not edges:
         return []
     name = {node: f"n{i}" for i, node in enumerate(at)}
-    lines = [f'graph [splines=true, esep="+{CLEAR}"]; node [shape=box, fixedsize=true, label=""]']
+    lines = [f'graph [splines={splines}, esep="+{CLEAR}"]; node [shape=box, fixedsize=true, label=""]']
     lines += ["edge [headclip=false, tailclip=false, arrowhead=none]"]
     for node, (x, y) in at.items():
         size = f"width={node_width(node) / INCH:.4f}, height={HEIGHT / INCH:.4f}"
         lines.append(f'{name[node]} [pos="{x:.2f},{-y:.2f}", {size}]')
     lines += [f"{name[u]} -> {name[v]} [id={i}]" for i, (u, v, _) in enumerate(edges)]
-    found = arrange(lines, "neato")
+    try:
+        found = arrange(lines, "neato")
+    except RuntimeError:
+        return [()] * len(edges)
     first = next(iter(at))  # all are moved alike
     dx, dy = (there - here for there, here in zip(at[first], found.nodes[name[first]], strict=True))
-    moved = ([(x + dx, y + dy) for x, y in points] for points in found.edges)
+    moved = ([(x + dx, y + dy) for x, y in found.edges.get(i, ())] for i in range(len(edges)))
     return [tuple((p[i], p[i + 1], p[i + 2], p[i + 3]) for i in range(0, len(p) - 1, 3)) for p in moved]
+
+
+def _clear(curve: Curve, edge: Edge, at: Mapping[str, Point]) -> bool:
+    """Whether there is a curve, and no node that is not its end is on it."""
+    along = points(curve) if curve else []
+    others = [(center, node_width(node)) for node, center in at.items() if node not in edge[:2]]
+    return bool(along) and all(from_node(p, center, width) > 1 for center, width in others for p in along)
 
 
 def _straight(start: Point, end: Point) -> Cubic:
@@ -105,30 +118,28 @@ def from_node(p: Point, center: Point, width: float) -> float:
     return hypot(max(abs(p[0] - center[0]) - core, 0.0), p[1] - center[1]) - HEIGHT / 2
 
 
-def beside(size: Point, curve: Curve, taken: Iterable[Box], others: Iterable[Curve]) -> Box | None:
-    """Room for a label beside its edge or on it, where the fewest edges are; None if something lies there everywhere.
+def beside(size: Point, curve: Curve, others: Iterable[Curve]) -> list[tuple[float, Box]]:
+    """Boxes for a label beside its edge or on it, with a cost: of the way from the middle, and of edges that it covers.
 
     Args:
         size: of the label, half of its width and of its height.
         curve: its edge.
-        taken: what it must not cover: nodes and other labels.
-        others: the edges that it had better not cover.
+        others: all edges.
     """
     half, rise = size
-    taken, along, found = [*taken], points(curve, 24), []
+    along, found = points(curve, 24), []
     lines = [p for other in others for p in points(other)]
     for rank, share in enumerate((0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8)):
         i = min(int(share * len(along)), len(along) - 2)
         (x, y), ahead = along[i], along[i + 1]
         step = hypot(ahead[0] - x, ahead[1] - y) or 1.0
         nx, ny = (y - ahead[1]) / step, (ahead[0] - x) / step
-        for side, more in ((1, 0), (-1, 0), (0, 0), (1, 10), (-1, 10), (1, 20), (-1, 20)):
+        for side, more in ((-1, 0), (1, 0), (0, 0), (-1, 10), (1, 10), (-1, 20), (1, 20)):
             away = side * (half * abs(nx) + rise * abs(ny) + 2 + more)
             box = (x + nx * away - half, y + ny * away - rise, x + nx * away + half, y + ny * away + rise)
-            if not any(meet(box, other) for other in taken):
-                crossed = sum(box[0] < px < box[2] and box[1] < py < box[3] for px, py in lines)
-                found.append((5 * crossed + rank + 3 * (side == 0) + more / 4, len(found), box))
-    return min(found)[2] if found else None
+            crossed = sum(box[0] < px < box[2] and box[1] < py < box[3] for px, py in lines)
+            found.append((5 * crossed + rank + 3 * (side == 0) + more / 4 + len(found) * 1e-3, box))
+    return found
 
 
 def meet(a: Box, b: Box) -> bool:
