@@ -7,6 +7,7 @@ on_page_content    formulas become MathML; names of other libraries become links
 """
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from textwrap import dedent
 
@@ -17,8 +18,10 @@ from mkdocs.structure.pages import Page
 
 from benchmarks import matrix
 from benchmarks.collection import GUIDES, MODELS
+from ppl_models.inference import FitConfig
 from ppl_models.runs import names, results
 from website import formulas, outside, programs, reference, tutorials
+from website.docstrings import markdown
 from website.paths import COPIES, ROOT, Paths
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -28,6 +31,17 @@ PATHS = Paths(
     | {programs.PACKAGE[kind]: f"{home}/index.md" for kind, home in programs.HOME.items()}
     | {f"notebooks/{each.name}": f"tutorials/{each.stem}.md" for each in NOTEBOOKS}
 )
+WIDE = ("benchmarks.md", "collection.md", "contributing.md", "names.md", "results.md")
+WORDS = """
+## Every public name
+
+{names}
+## Options of `fit`
+
+Fields of [`FitConfig`][ppl_models.inference.FitConfig]; `ppl-models train` has them as `--option`.
+
+{options}
+"""
 PRINTED = re.compile(r"^(```python\n(?:(?!```).*\n)*```\n)\n((?: {4}.*\n|\n(?= {4}))+)", re.M)
 FILES: dict[str, str] = {page: file for file, page in COPIES.items()}  # page -> the file whose links are its own
 
@@ -121,10 +135,23 @@ def _file(page: str) -> str:
     return FILES.get(page, f"docs/{page}")
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links between files become links between pages."""
+def on_page_markdown(text: str, /, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Links between files become links between pages; Names has every word of the code; wide tables have room."""
     uri = page.file.src_uri
-    return markdown if uri.startswith("source/") else PRINTED.sub(_printed, PATHS.rewritten(markdown, _file(uri), uri))
+    if uri in WIDE:
+        page.meta["hide"] = ["toc"]
+    if uri == "names.md":
+        text += WORDS.format(names=reference.words(), options=_options())
+    return text if uri.startswith("source/") else PRINTED.sub(_printed, PATHS.rewritten(text, _file(uri), uri))
+
+
+def _options() -> str:
+    """A table of the options of a training."""
+    rows = []
+    for each in fields(FitConfig):
+        default = getattr(each.default, "__name__", repr(each.default))
+        rows.append((f"`{each.name}`", f"`{default}`", markdown(each.metadata["help"]).replace("|", "\\|")))
+    return matrix.table(("option", "default", "meaning"), *rows)
 
 
 def _printed(found: re.Match) -> str:

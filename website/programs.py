@@ -121,8 +121,7 @@ def index(kind: str) -> str:
     rows = []
     for name in MODELS if kind == "model" else GUIDES:
         program = names.catalogue(kind)[name]
-        formula = f"`{program.density}`".replace("|", "\\|")
-        rows.append((f"[`{program.__name__}`]({name}.md)", _text(_summary(program)), formula))
+        rows.append((f"[`{program.__name__}`]({name}.md)", _text(_summary(program)), f"`{program.density}`"))
     return f"# {kind.title()}s\n\n{ABOUT[kind]}\n\n{table((kind, 'what it is', 'formula'), *rows)}\n"
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import griffe
 
+from .docstrings import markdown
 from .paths import ROOT
 
 FACES = {  # package -> what it is for
@@ -67,17 +68,44 @@ def public(package: str) -> dict[str, Public]:
     return dict(sorted(found.items(), key=lambda item: (item[0].lower(), item[0])))
 
 
-def undocumented() -> list[str]:
-    """Public functions and classes without a docstring, by the names under which they are given."""
+@cache
+def docstring(defined: str) -> str:
+    """The docstring of what is defined there, "" where there is none."""
+    found = _code()[defined].docstring
+    return found.value if found else ""
+
+
+@cache
+def _code() -> griffe.ModulesCollection:
     loader = griffe.GriffeLoader(search_paths=[ROOT], allow_inspection=False)
     for package in ("ppl_models", "guides"):
         loader.load(package, try_relative_path=False)
-    found = []
+    return loader.modules_collection
+
+
+def undocumented() -> list[str]:
+    """Public functions and classes without a docstring, by the names under which they are given."""
+    return [
+        f"{package}.{name}"
+        for package in FACES
+        for name, each in public(package).items()
+        if not each.constant and not docstring(each.defined)
+    ]
+
+
+def words() -> str:
+    """A table of every public name and what it means: the first sentence of its docstring."""
+    found: dict[str, tuple[str, str]] = {}
     for package in FACES:
         for name, each in public(package).items():
-            if not each.constant and not loader.modules_collection[each.defined].has_docstring:
-                found.append(f"{package}.{name}")
-    return found
+            if not each.constant and "numpyro" not in each.defined:
+                found.setdefault(name, (package, docstring(each.defined).partition("\n")[0]))
+    rows = sorted(found.items(), key=lambda item: item[0].lower())
+    lines = [
+        f"| [`{name}`][{package}.{name}] | `{package}` | {markdown(what).replace('|', chr(92) + '|')} |"
+        for name, (package, what) in rows
+    ]
+    return "\n".join(["| in code | from | meaning |", "|---|---|---|", *lines, ""])
 
 
 def reference(package: str, pages: dict[str, str]) -> str:
