@@ -42,6 +42,7 @@ Fields of [`FitConfig`][ppl_models.inference.FitConfig]; `ppl-models train` has 
 
 {options}
 """
+DRAWING = re.compile(r'<img alt="([^"]*)" src="([^"]*\.svg)" ?/?>')
 PRINTED = re.compile(r"^(```python\n(?:(?!```).*\n)*```\n)\n((?: {4}.*\n|\n(?= {4}))+)", re.M)
 FILES: dict[str, str] = {page: file for file, page in COPIES.items()}  # page -> the file whose links are its own
 
@@ -160,5 +161,14 @@ def _printed(found: re.Match) -> str:
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Formulas as MathML; names of other libraries as links."""
-    return html if page.file.src_uri.startswith("source/") else outside.linked(formulas.mathml(html))
+    """Formulas as MathML, names of other libraries as links, pictures that can be touched; sources are not searched."""
+    if page.file.src_uri.startswith("source/"):
+        return html
+    html = html.replace('class="mkdocstrings-source"', 'class="mkdocstrings-source" data-search-exclude')
+    return DRAWING.sub(_object, outside.linked(formulas.mathml(html)))
+
+
+def _object(found: re.Match) -> str:
+    """A drawing as a document of its own, whose nodes and edges answer, and which has the reader's scheme."""
+    alt, source = found[1], found[2]
+    return f'<object type="image/svg+xml" data="{source}" aria-label="{alt}"><img alt="{alt}" src="{source}"></object>'
