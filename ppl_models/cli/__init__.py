@@ -1,6 +1,6 @@
-"""The command line: list, train, evaluate, sample, report, compare-runs, ablate, inspect, recipe, results, demo."""
+"""The command line: list, train, evaluate, sample, report, compare-runs, ablate, share, inspect, recipe, results, demo."""
 
-from . import catalogue, train, evaluate, report, compare_runs, ablate, inspect, recipe, results, demo  # isort: skip  (in the order that --help shows)
+from . import catalogue, train, evaluate, report, compare_runs, ablate, share, inspect, recipe, results, demo  # isort: skip  (in the order that --help shows)
 from .app import app as app
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "recipe",
     "report",
     "results",
+    "share",
     "train",
 ]

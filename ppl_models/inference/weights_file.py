@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .checkpoint_file import FORMAT, described, sealed, verified
+from .checkpoint_file import WEIGHTS_ALONE, described, sealed, verified
 from .files import write_atomically
 
 STATE = "training."  # where the names of its tensors begin
@@ -16,7 +16,8 @@ KEPT = "step", "seconds", "backend", "compiler", "history", "versions"  # of wha
 def copy_weights(source: Path, target: Path, keep: Iterable[str] = KEPT) -> dict[str, Any]:
     """Write the weights of a checkpoint to a file of their own, and return what that says of itself.
 
-    A file of an older format is copied whole: its format tells how its weights are to be read.
+    The format stays that of the checkpoint: it tells how its weights are to be read. A file of the first one, which has
+    no state, is copied as it is.
 
     Args:
         source: a checkpoint of either language.
@@ -32,7 +33,7 @@ def copy_weights(source: Path, target: Path, keep: Iterable[str] = KEPT) -> dict
         raise ValueError(f"{source} {error}" if isinstance(error, ValueError) else str(error)) from None
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
-    if header.pop("__metadata__")["format"] != FORMAT:
+    if (form := header.pop("__metadata__")["format"]) == WEIGHTS_ALONE:
         write_atomically(target, lambda temporary: shutil.copyfile(source, temporary))
         return about
     told, parts, size = {}, [], 0
@@ -45,6 +46,6 @@ def copy_weights(source: Path, target: Path, keep: Iterable[str] = KEPT) -> dict
         size += end - begin
     head = json.dumps(told).encode()
     about = {key: about[key] for key in keep if key in about}
-    first, body = sealed(len(head).to_bytes(8, "little") + head + b"".join(parts), described(about))
+    first, body = sealed(len(head).to_bytes(8, "little") + head + b"".join(parts), described(about), form)
     write_atomically(target, lambda temporary: temporary.write_bytes(first + bytes(body)))
     return about

@@ -28,6 +28,7 @@ from . import names, trust as trusted
 from .backends import Device, backend as language_of, backend_of, columns, in_backend
 from .config_file import TYPES, read_file
 from .configuration import FORMAT, command
+from .hub import fetched, is_address
 from .loaded import LoadedRun
 
 CONFIG, EXAMPLE, START = "config.json", "example.safetensors", "start.safetensors"
@@ -47,7 +48,7 @@ def load_run(
     are written there, and given the tensors of the checkpoint. Nothing is unpickled.
 
     Args:
-        folder: of the run.
+        folder: of the run, or the address of one that was shared, "hf://owner/name" (`save_pair`).
         device: where to have it.
         checkpoint: another file in the folder than the last checkpoint: "checkpoint.previous.safetensors".
         backend: "pyro" or "numpyro": have the pair in this language, whichever it was trained in; None for that one.
@@ -58,7 +59,8 @@ def load_run(
         ValueError: no run folder, one without a checkpoint yet, or one that is truncated, damaged, of code that is not
             there any more or that is not trusted; the message names the file.
     """
-    folder, name = Path(folder), Path(checkpoint or CHECKPOINT).name
+    name = Path(checkpoint or CHECKPOINT).name
+    folder = fetched(str(folder), [CONFIG, EXAMPLE, name, LINES]) if is_address(folder) else Path(folder)
     config = opened(folder, trust)
     if checkpoint is None and not any((folder / held).exists() for held in (CHECKPOINT, PREVIOUS)):
         told = f"{folder} has no checkpoint yet (killed before the first)"
@@ -140,7 +142,7 @@ def staged(folder: Path, proof: str = CHECKPOINT) -> Iterator[Path]:
         ValueError: there is something at `folder` already, or by the end.
     """
     folder = Path(folder)
-    taken = f"{folder} exists already; choose another folder (--out) or remove it"
+    taken = f"{folder} exists already; choose another folder or remove it"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(taken)
     made = _missing_parents(folder)
@@ -223,7 +225,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     if not folder.is_dir():
-        raise ValueError(f"there is no run folder {folder}")
+        cure = "; fetch it, hf download OWNER/NAME --local-dir FOLDER, and name that"
+        raise ValueError(f"there is no run folder {folder}{cure if folder.parts[:1] == ('hf:',) else ''}")
     if not path.is_file():
         raise ValueError(f"{folder} is no run folder: it has no {CONFIG}")
     return read_file(path, FORMAT)

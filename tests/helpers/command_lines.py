@@ -57,6 +57,7 @@ RIGHT = {
     "evaluate": (["run"], ["--particles", "1", "-q"]),
     "report": (["run"], ["--out", "new.html"]),
     "compare-runs": (["run", "run"], ["--particles", "1", "-q"]),
+    "share": (["run", "shared"], ["-q"]),
     "sample": (["run"], ["--n", "1", "--out", "new.png"]),
     "ablate": (PAIR[:1], ["--guides", "mean-field", "--seeds", "1", *ABLATED]),
     "inspect": (["vae", "mean-field"], ["-m", "latent=1", "-m", "hidden=2", "-g", "hidden=2", "--out", "new", "-q"]),

@@ -181,7 +181,10 @@ def load_training(
     """
     found = _under_names_of_today(read(path), modules or {})
     if not found.training:
-        raise ValueError(f"{path} holds weights alone, no state of a training; it can be loaded but not resumed from")
+        raise ValueError(
+            f"{path} holds weights alone, no state of a training; it can be loaded but not resumed from; try "
+            "ppl-models train --weights, which begins a new run with them"
+        )
     return found.training, found.about
 
 
