@@ -1,6 +1,7 @@
 """`app`: the application of the command line, with the options and the reporting of errors that its commands share."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -71,6 +72,11 @@ def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(f"ppl-models {version('ppl-models')}")
         raise typer.Exit
+
+
+def paragraphs(command: Callable[..., None] | None) -> str:
+    """The docstring of a command, a line a paragraph: a terminal breaks lines where it is at its own end."""
+    return "\n\n".join(" ".join(part.split()) for part in (inspect.getdoc(command) or "").split("\n\n"))
 
 
 @app.callback()
