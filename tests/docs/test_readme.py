@@ -23,7 +23,7 @@ def blocks(page: Path) -> list[str]:
 
 COMPARED, OWN, COLLECTION = blocks(README)
 RUN_HERE = {"README.md": 3} | {
-    f"docs/{name}.md": 1 for name in ("criteria", "guides", "inspection", "numpyro", "training")
+    f"docs/{name}.md": 1 for name in ("criteria", "diagnostics", "guides", "inspection", "numpyro", "training")
 }
 
 
@@ -137,6 +137,14 @@ def test_criteria_decide_what_a_code_tells(capsys):
     assert free[0] > 7 and free[1] > 15  # at the ceiling log 1497, and the truth beyond it
     assert 0.5 < held[0] <= held[1] + 0.1 and held[1] < 5  # trainings differ from one machine to another
     assert scope["samples"].shape == (20, 64) and scope["strip"].axes
+
+
+@pytest.mark.slow
+def test_a_diagonal_guide_is_seen_by_its_weights():
+    scope = run(*blocks(ROOT / "docs" / "diagnostics.md"))
+    found = scope["found"]
+    assert "log w" in found.outside and not set(found.marginal) & set(found.outside)
+    assert len(scope["figure"].axes) == 8
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from .uniformity import Uniform, symmetry
 ERROR = 0.05  # the probability that a right guide has any quantity outside
 SHOWN = 6  # numbers of a code in the text, the worst ones
 CLEAR = 2.5  # standard errors from which a shape is told
+UNEVEN = "the truth is at either end of them too often: right on the average, too narrow or wide datum by datum"
 MEANING = {
     (LOG_P, "low"): "they leave the bulk of the posterior: a guide too wide, shifted, or without a dependence",
     (LOG_P, "high"): "they stay near the mode: a guide too narrow",
@@ -23,6 +24,7 @@ MEANING = {
     (LOG_LIKELIHOOD, "high"): "they explain the data better than the truth does",
     (LOG_Q, "low"): "the truth is closer to the guide's middle than its own draws are: too wide",
     (LOG_Q, "high"): "the guide finds the truth too improbable: too narrow, or shifted",
+    **{(name, "narrow"): UNEVEN for name in (LOG_P, LOG_LIKELIHOOD, LOG_Q)},
     (LOG_W, "low"): "the truth weighs more than they do: guide and posterior differ",
     (LOG_W, "wide"): "their weights differ more than that of the truth does",
 }

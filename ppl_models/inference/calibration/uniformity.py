@@ -55,9 +55,8 @@ class Uniform:
     def p_value(self, ranks: np.ndarray) -> float:
         """The probability of a count as unlikely as the most unlikely one of these ranks, (N,)."""
         least = float(self._tails[np.arange(self.draws), self.counts(ranks)].min())
-        if least < ROUNDING:  # where 1 - the rest has no digits: at most the sum of all points
-            return min(least * self.draws, 1.0)
-        return min(max(1 - self._within(least * (1 + 1e-9)), least), 1.0)
+        found = 1 - self._within(least * (1 + 1e-9)) if least > ROUNDING else 0.0
+        return found if found > ROUNDING else min(least * self.draws, ROUNDING)  # at most the sum of all points
 
     def band(self, error: float) -> tuple[np.ndarray, np.ndarray]:
         """The least and the largest count at each k, (S,) both: in 1 - error of all cases all counts are in between."""

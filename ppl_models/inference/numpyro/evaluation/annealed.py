@@ -10,6 +10,7 @@ from jax import Array, random
 from numpyro import handlers
 
 from ppl_models.numpyro.data import Rows
+from ppl_models.numpyro.parts.program import Program
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Seed, Whole, no_guide
 from ppl_models.programs.doubts import mismatches, weighed
@@ -59,15 +60,6 @@ def ais(
 
     Raises:
         ValueError: see there.
-
-    >>> import numpyro, numpyro.distributions as dist
-    >>> def model(x):
-    ...     with numpyro.plate("data", len(x)):
-    ...         z = numpyro.sample("z", dist.Normal(0.0, 1.0))
-    ...         numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
-    >>> x = np.array([0.0, 2.0])
-    >>> print(f"{ais(model, None, x, chains=200, temperatures=20, progress=False).lower:.2f}")
-    -1.77
     """
     columns = columns_of(data, "ais: data", model)
     n = len(columns[0])
@@ -140,7 +132,8 @@ class _Pair:
         self.notes = [*mismatches(pair, runs(guide, batch, self.params)), *weighed(pair)]
         self.whole, self.size = bool(pair.shared) or _joint(pair), max(1, min(self.n, rows // chains))
         fixed = None
-        if not self.whole and len(batch[0]) > 1:
+        alike = isinstance(guide, Prior) and isinstance(model, Program)  # which take any number of rows
+        if not self.whole and len(batch[0]) > 1 and (simulated or self.size < self.n) and not alike:
             fixed = fewer(model, guide, batch, pair, self.params, key)
         if self.whole or fixed:
             self.notes += [f"all rows in every pass: {fixed}"] if fixed and self.n > self.size else []

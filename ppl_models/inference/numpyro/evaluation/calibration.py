@@ -43,17 +43,6 @@ def sbc(
 
     Raises:
         ValueError: see there.
-
-    >>> import numpyro, numpyro.distributions as dist
-    >>> def model(x):
-    ...     with numpyro.plate("data", len(x)):
-    ...         z = numpyro.sample("z", dist.Normal(0.0, 1.0))
-    ...         numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
-    >>> def guide(x):
-    ...     with numpyro.plate("data", len(x)):
-    ...         numpyro.sample("z", dist.Normal(x / 2, 0.5))  # sqrt(0.5) is right
-    >>> print(sbc(model, guide, np.linspace(-2, 2, 8), simulations=500).shape("z"))
-    the draws are too narrow
     """
     columns = columns_of(data, "sbc: data", model)
     key = random.key(int(np.random.default_rng().integers(2**31)) if seed is None else seed)

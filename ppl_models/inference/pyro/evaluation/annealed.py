@@ -148,7 +148,9 @@ class _Pair:
             refuse_one_by_one(reason)
         self.notes = [*mismatches(pair, partial(run, guide, batch)), *weighed(pair)]
         self.whole, self.size = bool(pair.shared) or _joint(pair), max(1, rows // chains)
-        fixed = len(batch[0]) > 1 and not self.whole and fewer(model, guide, batch, pair, info.traces)[1]
+        fixed = None
+        if not self.whole and len(batch[0]) > 1 and (simulated or self.size < data.size):
+            _, fixed = fewer(model, guide, batch, pair, info.traces)
         if self.whole or fixed:
             self.notes += [f"all rows in every pass: {fixed}"] if fixed and data.size > self.size else []
             self.size = data.size
