@@ -29,6 +29,7 @@ from .pyro.evaluation.edges import price_edges as price_edges
 from .pyro.evaluation.encode import encode as encode, probe as probe
 from .pyro.evaluation.encoder_posterior import Reversal as Reversal, reversal as reversal
 from .pyro.evaluation.evaluate import evaluate as evaluate
+from .pyro.evaluation.exported import encoder as encoder
 from .pyro.evaluation.information import (
     MutualInformation as MutualInformation,
     mutual_information as mutual_information,

@@ -121,7 +121,7 @@ def traversed(
 
     def value(name: str, fn: Any) -> Array:
         if name in wide:
-            found[name] = _made(tools.layers(fn), wide[name])
+            found[name] = made(tools.layers(fn), wide[name])
         return found[name]
 
     tools.visit(model, rows, value)
@@ -147,20 +147,20 @@ class _Places:
                 self.discrete.append(name)
             else:
                 with suppress(NotImplementedError):
-                    self.noise[name] = _undone(tools.layers(fn), codes[name])
+                    self.noise[name] = undone(tools.layers(fn), codes[name])
             return codes[name]
 
         tools.visit(model, x, value)
 
 
-def _undone(found: Layers, value: Array) -> Array:
+def undone(found: Layers, value: Array) -> Array:
     """The noise that a value is made of."""
     for transform in reversed(found.transforms):
         value = transform.inv(value)
     return (value - found.base.mean) / found.base.variance**0.5
 
 
-def _made(found: Layers, noise: Array) -> Array:
+def made(found: Layers, noise: Array | float) -> Array:
     """The value that is made of this noise."""
     value = found.base.mean + noise * found.base.variance**0.5
     for transform in found.transforms:

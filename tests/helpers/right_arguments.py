@@ -98,6 +98,7 @@ def right(door: str) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         "mutual_information": {**both, "data": x},
         "encode": {**both, "data": x},
         "active_units": {**both, "data": x},
+        "encoder": {"guide": guide},
         "probe": {**both, "train": (x, [0, 1] * 3), "test": (x, [0, 1] * 3), "labels": 2, "draws": 1},
         "reversal": {**both, "data": x, "codes": torch.zeros(2, 2)},
         "training_step": {**both, "args": (x,)},
