@@ -43,12 +43,14 @@ class Subject:
 
     @cached_property
     def rows(self) -> Any:
-        """The first test rows of a single column, as a model takes them."""
+        """The first test rows of a single column, as a model takes them, by the seed of the run."""
         data = self.run.load_data()[-1] if self.test is None else self.test
         if not isinstance(data, Data):
             columns = ", ".join(data.columns)
             raise ValueError(f"the data are the arguments {columns} of the model, and no rows of one")
-        return data[: min(SOME, len(data))]
+        with torch.random.fork_rng([]):  # a transform may draw, as that of binarized images does
+            torch.default_generator.manual_seed(self.run.config["seed"])
+            return data[: min(SOME, len(data))]
 
     @cached_property
     def few(self) -> Any:
