@@ -6,7 +6,7 @@ import pytest
 
 from ppl_models.factorization import Factorization
 from ppl_models.factorization.report import Panel, svg
-from ppl_models.factorization.report.report import Report, SiteRow
+from ppl_models.factorization.report.report import Report, SiteFacts, SiteRow
 from ppl_models.factorization.report.series import Alike, abridged, formula, listed, stretches
 from ppl_models.factorization.verdict import judge
 
@@ -26,7 +26,8 @@ def report(model: Factorization, guide: Factorization) -> Report:
     rows = tuple(SiteRow(r.site, r.have, r.need, r.missing, r.superfluous, r.unsure) for r in verdict.rows)
     plates = {"data": tuple(name for name in model.parents if name != "g")}
     edges = tuple(model.posterior_graph().edges)
-    return Report("site", verdict, rows, model, guide, edges, model.observed, plates)
+    facts = {name: SiteFacts("Normal", "", (2,), ("data",) if name != "g" else ()) for name in model.parents}
+    return Report("site", verdict, rows, model, guide, edges, model.observed, plates, facts=facts)
 
 
 def mean_field(model: Factorization) -> Factorization:
@@ -67,6 +68,7 @@ def test_a_long_chain_reads_as_a_short_one():
     assert len(text.splitlines()) < 20 and all(len(line) < 130 for line in text.splitlines())
     assert ".." not in str(short) and str(short).count("lacks g, on which it depends by") == 4
     assert "z1..z19 each lack g" in long.to_html() and "z1..z19" in long._repr_html_()
+    assert "<code>g</code>" in long.to_html() and "<code>z0..z19, y0..y19</code>" in long.to_html()
 
 
 def test_a_row_that_differs_is_told_by_itself():

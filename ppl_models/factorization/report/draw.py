@@ -86,7 +86,7 @@ def svg(panels: Sequence[Panel], title: str = "") -> str:
         found.append(f'<g class="ppl-legend" transform="translate(16 {n(height + 20)})">{legend}</g>')
     size = f'viewBox="0 0 {n(total)} {n(bottom_line)}" width="{n(total)}" height="{n(bottom_line)}"'
     look = f'class="ppl-svg" style="max-width:100%;height:auto" font-family="{SANS}" role="group"'
-    names = f"<title>{text(title)}</title>" if title else ""
+    names = f"<title>{text(title or ', '.join(panel.title for panel in panels))}</title>"
     told = "; ".join(f"{panel.title}: {panel.caption}" if panel.caption else panel.title for panel in panels)
     names += f"<desc>{text(told)}</desc>"
     return "\n".join(
@@ -223,7 +223,8 @@ def _answers(drawing: _Drawing, origin: Point, scene: _Scene) -> list[str]:
     panel, found = drawing.panel, []
 
     def tip(words: str) -> str:
-        return marks.tip(wrap(words, scene.width - 40.0, marks.TIP), 8.0 - origin[0], scene.height - 6.0 - origin[1])
+        lines = wrap(words, scene.width - 40.0, marks.TIP)
+        return marks.tip(lines, 8.0 - origin[0], scene.height - 6.0 - origin[1], scene.width - 16.0)
 
     for (u, v, kind), curve in drawing.curves.items():
         witness = panel.why.get((u, v))

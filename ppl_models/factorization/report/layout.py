@@ -80,7 +80,7 @@ def _arranged(
     lines += [f"{{rank=same; {name[u]}; {name[v]}}}" for u, v in pairs]
     lines += _side_by_side(parts, graph, name)
     for edge in (*graph.edges, *loops):
-        label = f" [label={_room(labels[edge], 14)}]" if edge in labels else ""
+        label = f" [label={_room(labels[edge], 1)}]" if edge in labels else ""
         lines.append(f"{name[edge[0]]} -> {name[edge[1]]}{label}")
     found = arrange(lines, "dot")
     rooms = {piece: found.clusters[f"cluster{i}"] for i, piece in enumerate(parts.pieces)}

@@ -148,9 +148,8 @@ def glow(names: Iterable[tuple[str, Point]], curves: Iterable[Curve]) -> str:
     return lights + "".join(f"<rect {_rounded(name, center, 4)} {ring}/>" for name, center in names)
 
 
-def tip(lines: Sequence[str], left: float, bottom: float) -> str:
+def tip(lines: Sequence[str], left: float, bottom: float, width: float) -> str:
     """A box with text, its lower left corner given."""
-    width = max(text_width(line, TIP) for line in lines) + 20.0
     height = 15.0 * len(lines) + 11.0
     rect = f'x="{n(left)}" y="{n(bottom - height)}" width="{n(width)}" height="{n(height)}" rx="5"'
     written = []

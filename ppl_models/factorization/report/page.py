@@ -17,6 +17,7 @@ h1 { font-size: 1.3rem; font-weight: 600; overflow-wrap: anywhere; }
 .picture svg { max-width: none !important; }
 .picture:focus-visible, .table:focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; }
 table { border-collapse: collapse; margin: 1rem 0; }
+td:last-child { min-width: 9rem; }
 th, td { text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
 .ppl-fine { color: var(--fine); } .ppl-missing { color: var(--missing); } .ppl-unsure { color: var(--unsure); }
 .ppl-superfluous { color: var(--more); }

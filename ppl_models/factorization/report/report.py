@@ -224,10 +224,10 @@ class Report:
 
     def to_html(self) -> str:
         """A page of its own."""
-        return page(f"{self.programs[1]} for {self.programs[0]}", self.svg(), as_html(self))
+        return page(f"{self.programs[1]} for {self.programs[0]}", svg(abridged(self.panels())), as_html(self))
 
     def _repr_html_(self) -> str:
-        return f"<div>{self.svg()}{as_html(self)}</div>"
+        return f"<div>{svg(abridged(self.panels()))}{as_html(self)}</div>"
 
 
 def _unprimed(name: str, known: Collection[str]) -> tuple[str, str]:

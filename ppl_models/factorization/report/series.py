@@ -51,6 +51,12 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(name for group in whole for name in group)
 
 
+def by_stem(names: Sequence[str]) -> list[str]:
+    """Names with those of one stem together, in the order in which stems first come."""
+    stems = [found.stem if (found := number(name)) else name for name in names]
+    return [name for _, name in sorted(zip(stems, names, strict=True), key=lambda pair: stems.index(pair[0]))]
+
+
 def formula(factorization: Factorization) -> str:
     """A factorization as a formula, of factors that are alike in a row only the first and the last.
 
@@ -82,12 +88,12 @@ def stretches(alike: Mapping[str, Alike]) -> list[list[str]]:
         if found := number(name):
             least, most = ends.get(found.stem, (found.index, found.index))
             ends[found.stem] = min(least, found.index), max(most, found.index)
-    by_stem: dict[tuple[str, str], list[str]] = {}
+    groups: dict[tuple[str, str], list[str]] = {}
     for name in alike:
         if found := number(name):
-            by_stem.setdefault((found.stem, found.copies), []).append(name)
+            groups.setdefault((found.stem, found.copies), []).append(name)
     found_runs: list[list[str]] = []
-    for names in by_stem.values():
+    for names in groups.values():
         run, ways = [names[0]], [{"same", "seen"} for _ in alike[names[0]].related]
         for a, b in pairwise(names):
             both = zip(ways, alike[a].related, alike[b].related, strict=True)

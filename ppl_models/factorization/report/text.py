@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ppl_models.programs.legible import legible
 
-from .series import Alike, formula, listed, stretches
+from .series import Alike, by_stem, formula, listed, stretches
 
 if TYPE_CHECKING:
     from .report import Gap, Report, SiteRow
@@ -93,7 +93,7 @@ def _sites(report: Report) -> list[list[str]]:
     for site, facts in report.facts.items():
         shape = " \u00d7 ".join(map(str, facts.shape)) or "one number"
         alike.setdefault((facts.model or "an argument", facts.guide, shape, ", ".join(facts.plates)), []).append(site)
-    return [[f"<code>{escape(listed(sites))}</code>", *map(escape, known)] for known, sites in alike.items()]
+    return [[f"<code>{escape(listed(by_stem(sites)))}</code>", *map(escape, known)] for known, sites in alike.items()]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
