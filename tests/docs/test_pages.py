@@ -11,11 +11,8 @@ from test_readme import RUN_HERE, blocks
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = [
-    page
-    for page in sorted(DOCS.glob("**/*.md"))
-    if blocks(page) and not (page.parent == DOCS and page.name in RUN_HERE)
-]
+ELSEWHERE = {DOCS / name for name in RUN_HERE}
+PAGES = [page for page in sorted(DOCS.glob("**/*.md")) if blocks(page) and page not in ELSEWHERE]
 QUICK = ("index.md",)  # the others train, or run the inspector many times
 NUMBER = re.compile(r"-?\d+\.\d+")
 BLOCK = re.compile(r"^```python\n((?:(?!```).*\n)*)```\n(?:\n((?: {4}.*\n|\n(?= {4}))+))?", re.M)
