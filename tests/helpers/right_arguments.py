@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ppl_models.inference import Calibration
+
 SIZES: dict[str, dict[str, Any]] = {
     "VAE": {"event": 4, "latent": 2, "hidden": 4},
     "BitVAE": {"event": 4, "latent": 2, "hidden": 4},
@@ -96,6 +98,8 @@ def right(door: str) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         "price_edges": {"pair": lambda parents: (model, guide), "train": x, "test": x, "draws": 2, **SHORT},
         "evaluate": {**both, "data": x, "particles": 2, "progress": False},
         "mutual_information": {**both, "data": x},
+        "sbc": {**both, "data": x, "simulations": 4, "draws": 3},
+        "ais": {**both, "data": x, "chains": 2, "temperatures": 2, "leapfrogs": 1, "progress": False},
         "encode": {**both, "data": x},
         "active_units": {**both, "data": x},
         "encoder": {"guide": guide},
@@ -137,6 +141,7 @@ def right(door: str) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         "image_grid": {"values": np.zeros((2, 16)), "shape": (1, 4, 4)},
         "reconstructions": {"x": np.zeros((2, 16)), "means": np.zeros((2, 16)), "shape": (1, 4, 4)},
         "film_strip": {"states": np.zeros((2, 2, 16)), "shape": (1, 4, 4)},
+        "rank_ecdfs": {"found": Calibration({"z": np.arange(4)}, 3, ())},
         "history": {"records": [{"step": 1, "loss": 1.0, "negative_elbo": 1.0}]},
     }
     if name in ("compare", "to_arviz"):

@@ -58,8 +58,8 @@ def test_weights_are_unbiased_both_ways(name):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(annealed, "anneal", watched)
-        ais(model, guide, ZEROS[:1], temperatures=8, chains=20, simulations=1000, rows=5000, progress=False)
-    for back in (False, True):
+        ais(model, guide, ZEROS[:1], temperatures=8, chains=20, simulations=1000, rows=20_000, progress=False)
+    for back in (False, True) if name else (False,):  # 1 / W of chains to the prior has hardly a variance
         ratio = np.exp(np.concatenate([np.atleast_2d(w) for w, b in kept[1:] if b == back], 1) * (-1 if back else 1))
         means = ratio.mean(0)  # of a datum: its chains share the truth
         assert abs(means.mean() - 1) < 4 * means.std() / len(means) ** 0.5 + 1e-9

@@ -39,8 +39,12 @@ def evidence(x):
 X = np.random.default_rng(0).normal(size=(30, 2)).astype("float32")
 
 
-def test_calibration_sees_a_narrow_guide_and_a_right_one_passes():
+@pytest.mark.slow
+def test_a_right_guide_passes():
     assert not sbc(model, guide(), X, simulations=500, draws=19).outside
+
+
+def test_a_narrow_guide_is_seen():
     narrow = sbc(model, guide(0.6), X, simulations=500, draws=19)
     assert {"z", "log p(x, z)", "log w"} <= set(narrow.outside) and narrow.shape("z") == "the draws are too narrow"
 
@@ -75,6 +79,7 @@ def test_shared_latents_make_one_datum():
         sbc(shared, AutoNormal(shared), x)
 
 
+@pytest.mark.slow
 def test_noise_is_that_of_the_draw():
     keys = random.split(random.key(0), 4)
     loc = random.normal(keys[0], (2, 3))
