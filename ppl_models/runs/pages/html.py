@@ -41,8 +41,7 @@ thead th { color: var(--soft); font-weight: 600; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 tr.differs > * { color: var(--mark); font-weight: 600; }
 pre { background: var(--card); padding: .7rem .9rem; border-radius: 6px; font-size: .85rem; white-space: pre-wrap; }
-.paper { background: #ffffff; color: #1f2430; color-scheme: light; border: 1px solid var(--line); border-radius: 6px;
-  padding: .8rem; overflow-x: auto; }
+.paper { border: 1px solid var(--line); border-radius: 6px; padding: .8rem; overflow-x: auto; }
 .paper svg { max-width: none !important; }
 .paper td { border: 0; }
 .paper td + td { min-width: 7rem; }
