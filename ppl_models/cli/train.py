@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ppl_models.data import Data, Table
     from ppl_models.inference.pyro.feeding.distributed import Group
     from ppl_models.runs import LoadedRun
+    from ppl_models.runs.continuing import Standing
 
 PATIENCE = 60.0  # seconds after which the page of a run that was just trained leaves out what its model has to draw
 
@@ -156,7 +157,7 @@ def train(
             if not how_long and before is not None and before.over:
                 distributed.shut_down()
                 if group is None or group.is_main:
-                    complete(resume, config, before.step, evaluate, device, quiet)
+                    complete(resume, config, before, evaluate, report, device, quiet)
                 return
             begin = partial(run_resume, resume, threads=threads, **how_long)
             told = f"going on with {resume}"
@@ -186,7 +187,7 @@ def train(
             run = begin(device=device, progress=not quiet)
         distributed.shut_down()  # the others are done: what follows is rank 0's
         if before is not None and before == standing(folder):  # of version 0.1, which did not say what it was to have
-            complete(folder, config, before.step, evaluate, report, device, quiet)
+            complete(folder, config, before, evaluate, report, device, quiet)
         elif group is None or group.is_main:
             finish(run, (parts or run.load_data())[-1], evaluate, report, quiet)
 
@@ -210,7 +211,7 @@ def kept(folder: Path, group: "Group | None", config: Mapping[str, Any]) -> Iter
 
 
 def complete(
-    folder: Path, config: Mapping[str, Any], steps: int, particles: int, report: bool, device: str, quiet: bool
+    folder: Path, config: Mapping[str, Any], at: "Standing", particles: int, report: bool, device: str, quiet: bool
 ) -> None:
     """Make what is not there yet of a run that is finished, and say how it could go on."""
     from ppl_models.runs.configuration import command
@@ -219,7 +220,7 @@ def complete(
     from ppl_models.runs.pages.write import PAGE
     from ppl_models.runs.pictures import missing_pictures
 
-    say(f"the run in {folder} is finished: {steps} steps; nothing was trained, and nothing is overwritten")
+    say(f"the run in {folder} is finished: {at.step} steps; nothing was trained, and nothing is overwritten")
     particles = 0 if (folder / EVALUATION).exists() else particles
     report = report and not (folder / PAGE).exists()
     if particles or report or missing_pictures(folder, config):
@@ -231,7 +232,8 @@ def complete(
         say("its learning rate fell to zero at its end, which is fixed; a new run with its weights:", style="dim")
         say(f"      {anew(folder, config)}", style="dim")
     elif not quiet:
-        say(f"for longer: {command('train', '--resume', folder, '--steps', 'N', config=config)}", style="dim")
+        words = "train", "--resume", folder, "--steps", "N"
+        say(f"for longer: {command(*words, config=config, processes=at.processes)}", style="dim")
 
 
 def finish(

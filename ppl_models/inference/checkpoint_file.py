@@ -115,11 +115,11 @@ def described(about: Mapping[str, Any]) -> str:
     return text
 
 
-def sealed(content: bytes, text: str, form: str = FORMAT) -> tuple[bytes, memoryview]:
+def sealed(content: bytes, text: str, form: str | None = None) -> tuple[bytes, memoryview]:
     """(header, body) of a file: `content` as safetensors serialized it, with what is said about it and a digest."""
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
-    header["__metadata__"] = {"format": form, "about": text, "sha256": NO_DIGEST}  # in this order, not a random one
+    header["__metadata__"] = {"format": form or FORMAT, "about": text, "sha256": NO_DIGEST}  # in this order
     head, body = json.dumps(header, separators=(",", ":")).encode(), memoryview(content)[start:]
     head += b" " * (-len(head) % 8)
     head = len(head).to_bytes(8, "little") + head

@@ -33,7 +33,7 @@ def card(run: LoadedRun, config: Mapping[str, Any]) -> str:
     shape = " x ".join(map(str, data["shape"])) or ", ".join(data.get("columns") or ())
     versions = ", ".join(f"{name} {version}" for name, version in config.get("versions", {}).items() if version)
     sections = [
-        header(["pyro" if run.backend == "pyro" else "numpyro", "variational-inference", "generative-model", *pair]),
+        header([run.backend, "variational-inference", "generative-model", *pair]),
         f"# {' with '.join(map(_plain, pair))} on {_plain(names.short(data['name']))}",
         "A generative model and the guide that was trained with it, by `ppl-models`.",
         *([f"![Samples of the model]({SAMPLES})"] if (run.folder / SAMPLES).is_file() else []),

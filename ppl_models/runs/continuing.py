@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ppl_models.inference.checkpoint_file import CHECKPOINT, verified
+from ppl_models.inference.files import write_json
 from ppl_models.inference.resuming.training_record import check_training
+from ppl_models.parts.kinds import Count
 
 from . import names
 from .backends import backend_of
 from .configuration import command
-from .folder import as_written
+from .folder import CONFIG, as_written
 from .options import Training
 
 
@@ -26,11 +29,13 @@ class Standing:
         step: steps that were taken.
         total: steps that were to be taken, None where its checkpoint does not say it: those of version 0.1.
         stopped: whether it has ended before those, by `patience` or a callback.
+        processes: that train together.
     """
 
     step: int
     total: int | None
     stopped: bool
+    processes: int = 1
 
     @property
     def over(self) -> bool:
@@ -51,8 +56,8 @@ def standing(folder: Path) -> Standing | None:
         return None
     if "settings" not in about:  # weights alone
         return None
-    check_training(path, about)
-    return Standing(about["step"], about.get("total"), about["stopped"])
+    check_training(path, about, **({"world": Count} if "world" in about else {}))
+    return Standing(about["step"], about.get("total"), about["stopped"], about.get("world", 1))
 
 
 def is_bound(config: Mapping[str, Any]) -> bool:
@@ -85,6 +90,11 @@ def prolonged(
     training, at = Training(**config["training"]), standing(folder)
     longer = replace(training, steps=steps, epochs=epochs)
     total = longer.total(rows, processes)
+    if at is not None and at.processes != processes:
+        raise ValueError(
+            f"{flag} {told}: found {processes} processes, the run in {folder} was started with {at.processes}; resume "
+            "with as many"
+        )
     if at is not None and at.stopped:
         raise ValueError(
             f"{flag} {told}: the run in {folder} was stopped at step {at.step}, by its patience or a callback, and its "
@@ -106,6 +116,19 @@ def prolonged(
             kept.append(word)
     line = [*kept, flag, str(told), "--warmup", str(longer.warmup)]  # which would be another one by default
     return {**config, "training": asdict(longer), **({"command": shlex.join(line)} if kept else {})}
+
+
+@contextmanager
+def written(folder: Path, config: Mapping[str, Any], longer: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, the folder has the configuration of a longer run; after an error its own, if nothing came of it."""
+    before = standing(folder)
+    write_json(folder / CONFIG, longer)
+    try:
+        yield
+    except BaseException:
+        if standing(folder) == before:
+            write_json(folder / CONFIG, config)
+        raise
 
 
 def like(config: Mapping[str, Any]) -> dict[str, Any]:

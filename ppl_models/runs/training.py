@@ -34,7 +34,7 @@ from ppl_models.parts.kinds import LARGEST, Count, Number, Place, Threads
 from . import names, trust as trusted
 from .backends import Device, backend, backend_of, columns, given
 from .configuration import Parts, load_parts
-from .continuing import prolonged
+from .continuing import prolonged, written
 from .folder import CONFIG, START, as_written, config_errors, opened, read_config, read_example, started
 from .loaded import LoadedRun
 from .options import Training
@@ -141,13 +141,11 @@ def resume(
             built = _begun(built, config, folder)
         training = Training(**config["training"])
         training.settled(len(parts[0]))  # which says how long, or raises
-    if steps is not None or epochs is not None:
-        world = 1 if group is None else group.world
-        config = prolonged(folder, config, len(parts[0]), world, steps, epochs)
-        training = Training(**config["training"])
-        if group is None or group.is_main:
-            write_json(folder / CONFIG, config)
-    return _fitted(built, config, parts, folder, device, training, progress, watch, resume=True)
+    longer = prolonged(folder, config, len(parts[0]), 1 if group is None else group.world, steps, epochs)
+    training = Training(**longer["training"])
+    changes = longer != config and (group is None or group.is_main)
+    with written(folder, config, longer) if changes else nullcontext():
+        return _fitted(built, longer, parts, folder, device, training, progress, watch, resume=True)
 
 
 def _fitted(

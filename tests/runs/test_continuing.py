@@ -132,6 +132,28 @@ def test_a_rate_that_ends_is_not_prolonged_but_its_weights_begin_a_new_run():
     assert changed == {"steps", "lr"} and new["training"]["warmup"] == 0
 
 
+@pytest.mark.usefixtures("unpictured")
+def test_a_run_that_is_not_prolonged_after_all_keeps_its_configuration(monkeypatch):
+    call(f"{CONSTANT} --steps 2 --evaluate 0 --out run")
+    before = state("run")
+
+    def failed(*args, **kwargs):
+        assert config("run")["training"]["steps"] == 6
+        raise ValueError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ppl_models.runs.backends.pyro.fit", failed)
+        assert complaint("train --resume run --steps 6 -q").endswith("no")
+    after = state("run")
+    assert after.keys() == before.keys() and all(after[name][1] == before[name][1] for name in before)
+    found = {"world": 2, "step": 2, "total": 2, "stopped": False, "settings": {}}
+    monkeypatch.setattr("ppl_models.runs.continuing.verified", lambda path: (b"", found))
+    monkeypatch.setattr("ppl_models.runs.continuing.check_training", lambda *args, **kwargs: None)
+    assert "found 1 processes, the run in run was started with 2" in complaint("train --resume run --steps 6 -q")
+    said = call("train --resume run --evaluate 0").stdout
+    assert "torchrun --nproc-per-node 2 -m ppl_models train --resume run --steps N" in said
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("unpictured")
 def test_a_run_from_weights_that_was_killed_begins_with_them_again():

@@ -35,10 +35,10 @@ def call(line: str, code: int = 0) -> Result:
 
 @pytest.mark.skipif(owner.fcntl is None, reason="needs flock")
 def test_a_run_that_is_trained_is_not_resumed_by_another(monkeypatch):
-    call(f"{SMALL} --out run")
+    call(f"{SMALL} --schedule constant --out run")
     before = {path.name: path.read_bytes() for path in Path("run").iterdir()}
     with owned(Path("run")):
-        told = call("train --resume run --evaluate 0 -q", code=1).stderr
+        told = call("train --resume run --steps 3 --evaluate 0 -q", code=1).stderr
         assert f"error: run is in use: process {os.getpid()} on " in " ".join(told.split()).replace(
             f"{Path.cwd()}/", ""
         )
@@ -73,9 +73,9 @@ def test_what_another_process_goes_on_with_is_not_removed(monkeypatch):
 def test_a_run_goes_on_with_its_own_threads():
     before = torch.get_num_threads()
     try:
-        call(f"{SMALL} --out run --threads 2")
+        call(f"{SMALL} --schedule constant --out run --threads 2")
         assert json.loads(Path("run/config.json").read_text())["threads"] == 2
-        for words, threads in (("", 2), ("--threads 1", 1)):
+        for words, threads in (("--steps 3", 2), ("--steps 4 --threads 1", 1)):
             torch.set_num_threads(1)
             call(f"train --resume run --evaluate 0 -q {words}")
             assert torch.get_num_threads() == threads
