@@ -32,7 +32,8 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     from importlib.util import find_spec
 
-    rooms = [room for room in ROOMS if room != "numpyro" or find_spec("numpyro") is not None]
+    ports = all(find_spec(package) is not None for package in ("jax", "numpyro", "equinox", "optax"))
+    rooms = [room for room in ROOMS if ports or room != "numpyro"]
     return sorted([*__all__, *rooms, "guides", "__version__"])
 
 

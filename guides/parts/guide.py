@@ -103,6 +103,7 @@ class TopDownGuide(GuideMessenger, Program, ABC):
     place: dict[str, Any]
 
     def __init__(self, model: Callable, *args: Any) -> None:
+        """Build it for a model on rows of its data, which run it once; sizes and factors are told by the class."""
         super().__init__(model)  # GuideMessenger keeps the model in a tuple: its parameters are not the guide's
         args = example_of(type(self).__name__, model, args)
         self.layout = inspect_model(PYRO, type(self).__name__, model, args)
@@ -217,6 +218,7 @@ class OrderedGuide(Program, ABC):
 
     @abstractmethod
     def __init__(self, model: Callable, *args: Any, classical: bool = False) -> None:
+        """Build it for a model on rows of its data, which run it once; sizes and factors are told by the class."""
         super().__init__()
         self._model = (model,)  # in a tuple, as GuideMessenger keeps it: its parameters are not the guide's
         options = {"unplated": True, "all_global": classical, "joint": True}

@@ -2,7 +2,7 @@
 
 import itertools
 import weakref
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyro
 from pyro.poutine.runtime import _PYRO_STACK
@@ -30,6 +30,11 @@ class Program(nn.Module):
     """
 
     asks: ClassVar[str] = ""  # before the name of a class where an argument is refused
+
+    if TYPE_CHECKING:  # what an editor shows of a constructor is otherwise what torch says of its own
+
+        def __init__(self) -> None:
+            """Build it with first weights; formula, sizes and source are told by the class."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Hold the arguments of a constructor against their annotations; whether a model is one, its language tells."""

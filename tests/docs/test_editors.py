@@ -119,9 +119,9 @@ class Editor:
                 return found.get("result")
 
     def hover(self, file: Path, name: str) -> str:
-        """What is shown of a name where it is first used."""
+        """What is shown of a name, or of the beginning of a line, where it first is."""
         text = file.read_text()
-        place = re.search(rf"\b{name}\b", text).start()
+        place = re.search(rf"\b{re.escape(name)}", text).start()
         line = text.count("\n", 0, place)
         at = {"line": line, "character": place - text.rfind("\n", 0, place) - 1}
         found = self.ask("textDocument/hover", textDocument={"uri": file.as_uri()}, position=at)
@@ -160,6 +160,8 @@ def test_a_pointer_shows_docstrings(project):
             text = editor.hover(project / "script.py", name)
             documented = pydoc.getdoc(getattr(importlib.import_module(room), name)).partition("\n")[0]
             assert documented in text.replace("\n", " "), f"{name}: {text[:900]}"
+        for call in ("SeReVAE(event", "SelfReflective(model"):  # which are torch's modules, and say what that says
+            assert "are told by the class" in editor.hover(project / "script.py", call)
     finally:
         editor.close()
 
@@ -171,6 +173,21 @@ def test_help_and_dir_list_what_there_is():
     assert all(f"ppl_models.{room}" in text for room in rooms - {"__version__"})
     assert "class VAE(" in text and "class SeReVAE(" in text and ppl_models.__version__ in text
     assert all(getattr(ppl_models, name) is not None for name in dir(ppl_models))
+
+
+WITHOUT_JAX = """
+import sys
+sys.modules.update(jax=None, numpyro=None, equinox=None, optax=None)
+import pydoc, ppl_models
+assert "numpyro" not in dir(ppl_models)
+print("class VAE(" in pydoc.render_doc(ppl_models, renderer=pydoc.plaintext))
+"""
+
+
+@pytest.mark.slow
+def test_help_needs_no_jax():
+    ran = subprocess.run([sys.executable, "-c", WITHOUT_JAX], cwd=ROOT, capture_output=True, text=True)
+    assert ran.stdout.split() == ["True"], ran.stderr
 
 
 OWN = """

@@ -21,9 +21,9 @@ FUNCTIONS = {"ppl_models.runs.configuration": ["configuration"], "ppl_models.run
 JAX = "ppl_models.numpyro", "guides.numpyro", "ppl_models.inference.numpyro"
 
 # what functions give, and no one makes; protocols; what has no argument
-RESULTS = "ActiveUnits Annealed Calibration Callback Chain Difference EdgePrice Evaluation LoadedRun Mixing MutualInformation Prices Probe"
-RESULTS += " Reference Report Sandwich"
-RESULTS += " Reversal Row Run Terms TrainingStep Verdict Factorization"
+RESULTS = "ActiveUnits Annealed Calibration Callback Chain Difference EdgePrice Evaluation Factorization"
+RESULTS += " LoadedRun Mixing MutualInformation Prices Probe Reference Report Reversal Row Run Sandwich Terms"
+RESULTS += " TrainingStep Verdict"
 RESULTS += " elbo importance_weighted unregularized"  # of every step, which look at nothing that `fit` has looked at
 TRAINS = {"fit": ("model", "guide", "data"), "price_edges": ("pair", "train", "test")}
 ABSTRACT = "OrderedGuide", "TopDownGuide"
