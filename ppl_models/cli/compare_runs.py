@@ -31,8 +31,8 @@ def compare_runs(
     Example: [bold]ppl-models compare-runs runs/one runs/other --particles 100[/]
     """
     from ppl_models.runs.backends import backend_of
+    from ppl_models.runs.evaluating import evaluate_run
     from ppl_models.runs.folder import load_run, read_config
-    from ppl_models.runs.training import evaluate_run
 
     with reported(debug):
         trust_typed(trust)

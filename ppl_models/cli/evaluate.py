@@ -51,6 +51,10 @@ def evaluate(
         int,
         count(min=0, metavar="ROWS", help="Count the units of each latent that tell of so many test rows; 0: do not."),
     ] = 0,
+    calibrate: Annotated[
+        int,
+        count(min=0, metavar="SIMULATIONS", help="Calibrate the guide on so many data of the model's own; 0: do not."),
+    ] = 0,
     refine: Annotated[
         int,
         count(
@@ -69,14 +73,22 @@ def evaluate(
     """Bound the log-likelihood of all test data under a trained run: ELBO, NLL, divergence of each layer.
 
     Writes evaluation.json in the run's folder (evaluation_NAME.json for other data, in another backend, or refined),
-    and likewise information.json with --information (Pyro runs), units.json with --units, and probe.json with --probe,
-    of data with labels.
+    and likewise information.json with --information (Pyro runs), units.json with --units, calibration.json with
+    --calibrate (amortized simulation-based calibration), and probe.json with --probe, of data with labels.
 
     Example: [bold]ppl-models evaluate runs/mine --particles 1000[/]
     """
     from ppl_models.runs.backends import backend_of
+    from ppl_models.runs.evaluating import (
+        calibrate_run,
+        check_informative,
+        check_probe,
+        evaluate_run,
+        inform_run,
+        probe_run,
+        units_run,
+    )
     from ppl_models.runs.folder import load_run, read_config
-    from ppl_models.runs.training import check_informative, check_probe, evaluate_run, inform_run, probe_run, units_run
 
     with reported(debug):
         trust_typed(trust)
@@ -98,6 +110,8 @@ def evaluate(
             say(str(units_run(run, test, units, seed, data)))
         if probe:
             say(str(probe_run(run, parts, probe, seed, data)))
+        if calibrate:
+            say(str(calibrate_run(run, test, calibrate, seed, data, progress=not quiet)))
 
 
 @app.command(no_args_is_help=True)

@@ -243,9 +243,9 @@ def finish(
     import pyro
 
     from ppl_models.runs.configuration import command
+    from ppl_models.runs.evaluating import evaluate_run
     from ppl_models.runs.pages.write import write_page
     from ppl_models.runs.pictures import picture_run
-    from ppl_models.runs.training import evaluate_run
 
     if particles:
         say(str(evaluate_run(run, test, particles, progress=not quiet)))

@@ -22,9 +22,9 @@ from . import names
 from .backends import backend, backend_of, columns
 from .begun import carried_through, is_begun
 from .configuration import Parts
+from .evaluating import evaluate_run
 from .folder import LoadedRun, load_run
 from .machine import commit, machine
-from .training import evaluate_run
 
 RESULTS, PICTURE, BOUNDS = "ablation.json", "ablation.png", "ablation.safetensors"
 SHOWN = 3  # missing edges that a table has room for

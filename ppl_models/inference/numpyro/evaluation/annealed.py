@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
-from numpyro import handlers
 
 from ppl_models.numpyro.data import Rows
 from ppl_models.numpyro.parts.program import Program
@@ -15,26 +14,25 @@ from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Seed, Whole, no_guide
 from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.noise import check_unrefined
-from ppl_models.programs.noise.numpyro import Inverted, Noised, noise_shape, of_events, weights as shares_of
+from ppl_models.programs.noise.numpyro import noise_shape
 from ppl_models.programs.noise.numpyro_prior import Prior
-from ppl_models.programs.numpyro import frame_of, layers, run, runs
-from ppl_models.programs.pairs import INSTEAD_OF_PORT, Pair, check_whole
-from ppl_models.programs.plates import is_local
+from ppl_models.programs.numpyro import run, runs
+from ppl_models.programs.pairs import INSTEAD_OF_PORT, check_whole
 from ppl_models.programs.record import Run
 from ppl_models.programs.state.jax import tidied
 
-from ...annealing.pairs import check_annealed, check_simulated, refuse_inverse
+from ...annealing.pairs import check_annealed, check_simulated
 from ...annealing.result import Annealed, Sandwich
-from ...annealing.transitions import FIRST, WARM, State, powers, transition, tuned
+from ...annealing.transitions import FIRST, WARM, powers, tuned
 from ...calibration.amortized import refuse_fixed
 from ...progress import Bar
 from ..engine.parameters import find
 from ..feeding.batches import columns_of, drawn
 from ..passes.checks import CHUNK
-from ..passes.divergences import per_datum
 from ..passes.rows import fewer
 from ..passes.terms import weights
 from .simulated import Simulator
+from .target import Target, joint
 
 PILOT = 160  # rows, chains of data, by which step sizes are tuned
 
@@ -130,7 +128,7 @@ class _Pair:
         check_annealed(pair, self.origin, lambda fn: noise_shape(fn) is not None)
         self.pair, self.params = pair, {**weights(model), **parameters.constrained(free)}
         self.notes = [*mismatches(pair, runs(guide, batch, self.params)), *weighed(pair)]
-        self.whole, self.size = bool(pair.shared) or _joint(pair), max(1, min(self.n, rows // chains))
+        self.whole, self.size = bool(pair.shared) or joint(pair), max(1, min(self.n, rows // chains))
         fixed = None
         alike = isinstance(guide, Prior) and isinstance(model, Program)  # which take any number of rows
         if not self.whole and len(batch[0]) > 1 and (simulated or self.size < self.n) and not alike:
@@ -176,7 +174,7 @@ class _Pair:
         return total, float(accepted.mean()) if len(middle) else 1.0
 
     def _tuned(self, params: Mapping[str, Any], args: Sequence[Array], key: Array, middle: Array) -> Array:
-        target = _Target(self.model, self.guide, args, params, self.pair, self.chains, self.whole)
+        target = Target(self.model, self.guide, args, params, self.pair, self.chains, self.whole)
 
         def step(state: tuple[Any, ...], each: tuple[Array, Array]) -> tuple[tuple[Any, ...], Array]:
             noise, log_w, log_size = state
@@ -199,7 +197,7 @@ class _Pair:
         latents: Mapping[str, Array] | None,
     ) -> tuple[Array, Array]:
         """(log w at every power, (temperatures, chains, n); what share of proposals was accepted in between)."""
-        target = _Target(self.model, self.guide, args, params, self.pair, self.chains, self.whole)
+        target = Target(self.model, self.guide, args, params, self.pair, self.chains, self.whole)
 
         def step(state: tuple[Any, Array], each: tuple[Array, Array, Array]) -> tuple[tuple[Any, Array], Any]:
             moved = target.move(each[0], *state, *each[1:], self.leapfrogs)
@@ -210,107 +208,3 @@ class _Pair:
         each = random.split(random.fold_in(key, 1), len(middle)), middle, sizes
         _, (log_w, accepted) = jax.lax.scan(step, (noise, first), each)
         return jnp.concatenate([first[None], log_w]), accepted
-
-
-class _Target:
-    """log w(e) of a pair on some rows; see `transitions.Target`."""
-
-    def __init__(
-        self,
-        model: Callable,
-        guide: Callable,
-        args: Sequence[Array],
-        params: Mapping[str, Any],
-        pair: Pair,
-        chains: int,
-        whole: bool,
-    ) -> None:
-        self.model, self.guide, self.args, self.params, self.whole = model, guide, args, dict(params), whole
-        self.plate, self.dim = pair.plate, None if pair.data is None else pair.data.dim
-        self.fns = {name: site.fn for name, site in pair.guide.latents.items()}
-        self.local = {name: is_local(site, pair.data) for name, site in pair.guide.latents.items()}
-        self.rows = chains, 1 if whole else len(args[0])
-        look = Noised()
-        self._inside(lambda: self._run(look))
-        self.like = look.noise
-
-    def _run(self, around: Any) -> None:
-        with around:
-            self.guide(*self.args)
-
-    def _inside(self, function: Callable[[], Any]) -> Any:
-        with handlers.block(), handlers.seed(rng_seed=0), handlers.substitute(data=self.params):
-            return function()
-
-    def draw(self, key: Array) -> dict[str, Array]:
-        """Standard normal noise of all sites and chains."""
-        keys = random.split(key, len(self.like))
-        like = zip(keys, self.like.items(), strict=True)
-        return {n: random.normal(k, (self.rows[0], *e.shape), e.dtype) for k, (n, e) in like}
-
-    def start(self, latents: Mapping[str, Array]) -> dict[str, Array]:
-        """The noise of these latents, the same in all chains."""
-        found = Inverted(latents)
-        self._inside(lambda: self._run(found))
-        for name, noise in found.noise.items():
-            if noise is None:
-                refuse_inverse(name, type(layers(self.fns[name]).base).__name__)
-        return {n: jnp.broadcast_to(found.noise[n], (self.rows[0], *e.shape)) for n, e in self.like.items()}
-
-    def weigh(self, noise: State) -> Array:
-        """log w of each row."""
-        return jax.vmap(self._weigh)(noise)
-
-    def _weigh(self, noise: State) -> Array:
-        def total() -> Array:
-            shares = shares_of(self.model, self.guide, self.args, {}, Noised(noise))
-            return sum(self._per_row(s, frame_of(node, self.plate, trace) is not None) for node, trace, s in shares)
-
-        return jnp.broadcast_to(self._inside(total), self.rows[1:])
-
-    def slopes(self, noise: State) -> State:
-        """d log w / d e."""
-        return jax.grad(lambda e: self.weigh(e).sum())(noise)
-
-    def summed(self, entries: State) -> Array:
-        """Numbers for entries, summed to one for each row."""
-
-        def one(entries: State) -> Array:
-            return sum(self._per_row(of_events(self.fns[n], e), self.local[n]) for n, e in entries.items())
-
-        return jnp.broadcast_to(jax.vmap(one)(entries), self.rows)
-
-    def spread(self, name: str, rows: Array) -> Array:
-        """Numbers for rows, in a shape that goes with the noise of a site."""
-        noise, inner = self.like[name], _spread_dims(self.fns[name])
-        events = noise.ndim - (len(self.fns[name].batch_shape) - inner)
-        shape = [1] * noise.ndim
-        if not self.whole:
-            shape[self.dim + inner - events] = self.rows[1]
-        return rows.reshape(self.rows[0], *shape)
-
-    def repeat(self, steps: int, function: Callable[[Any], Any], state: Any) -> Any:
-        """The state after so many calls of a function."""
-        return jax.lax.fori_loop(0, steps, lambda _, state: function(state), state)
-
-    def move(self, key: Array, noise: State, log_w: Array, power: Array, size: Array, steps: int) -> Any:
-        """A transition."""
-        keys = random.split(key)
-        log_u = jnp.log(random.uniform(keys[0], log_w.shape, log_w.dtype))
-        power, size = (jnp.asarray(value, log_w.dtype) for value in (power, size))
-        return transition(self, noise, log_w, power, size, steps, self.draw(keys[1]), log_u)
-
-    def _per_row(self, values: Array, local: bool) -> Array:
-        found = per_datum(values, self.dim if local else None)
-        return found.sum(0, keepdims=True) if self.whole else found
-
-
-def _spread_dims(fn: Any) -> int:
-    """How many batch dims of a draw are event dims of a joint density of all of them."""
-    base = layers(fn).base
-    return base.dims if hasattr(base, "joint") else 0
-
-
-def _joint(pair: Pair) -> bool:
-    """Whether data share a latent's noise: then no row is a chain of its own."""
-    return pair.data is not None and any(_spread_dims(s.fn) >= -pair.data.dim for s in pair.guide.latents.values())

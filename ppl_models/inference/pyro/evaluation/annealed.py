@@ -1,28 +1,23 @@
 """`ais`: log p(x) by annealing from a guide to the posterior, bounded from both sides on simulated data."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
-from pyro import poutine
-from torch import Tensor
 
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Seed, Whole, no_guide
 from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.noise import check_unrefined
-from ppl_models.programs.noise.pyro import Inverted, Noised, noise_shape, of_events, weights
+from ppl_models.programs.noise.pyro import noise_shape
 from ppl_models.programs.noise.pyro_prior import Prior
-from ppl_models.programs.pairs import Pair
-from ppl_models.programs.plates import is_local
-from ppl_models.programs.pyro import PARTICLES, frame_of, layers, run
+from ppl_models.programs.pyro import run
 
-from ...annealing.pairs import check_annealed, check_simulated, refuse_inverse, refuse_one_by_one
+from ...annealing.pairs import check_annealed, check_simulated, refuse_one_by_one
 from ...annealing.result import Annealed as Annealed, Sandwich as Sandwich
-from ...annealing.transitions import FIRST, WARM, State, powers, transition, tuned
+from ...annealing.transitions import FIRST, WARM, State, powers, tuned
 from ...calibration.amortized import refuse_fixed
 from ...progress import Bar
 from ..feeding.columns import Columns
@@ -30,9 +25,9 @@ from ..passes.checks import CHUNK
 from ..passes.pair_info import first_look
 from ..passes.particles import vectorizes
 from ..passes.rows import check_rows, fewer
-from ..sites.divergences import per_datum
 from .densities import device_of, looking
 from .simulated import Simulator
+from .target import Target, joint
 
 PILOT = 160  # rows, chains of data, by which step sizes are tuned
 
@@ -147,7 +142,7 @@ class _Pair:
         if reason is not None:
             refuse_one_by_one(reason)
         self.notes = [*mismatches(pair, partial(run, guide, batch)), *weighed(pair)]
-        self.whole, self.size = bool(pair.shared) or _joint(pair), max(1, rows // chains)
+        self.whole, self.size = bool(pair.shared) or joint(pair), max(1, rows // chains)
         fixed = None
         if not self.whole and len(batch[0]) > 1 and (simulated or self.size < data.size):
             _, fixed = fewer(model, guide, batch, pair, info.traces)
@@ -160,9 +155,9 @@ class _Pair:
                 refuse_fixed("ais", fixed)
             self.simulator = Simulator("ais", model, batch, pair.plate)
 
-    def target(self, args: Sequence[Any]) -> "_Target":
+    def target(self, args: Sequence[Any]) -> "Target":
         """Chains of these rows."""
-        return _Target(self.model, self.guide, args, self.pair, self.chains, self.leapfrogs, self.whole)
+        return Target(self.model, self.guide, args, self.pair, self.chains, self.leapfrogs, self.whole)
 
     def pilot(self, data: Columns, b: np.ndarray) -> list[float]:
         """Step sizes, one for each power between 0 and 1, by chains of a few data whose weights are not used."""
@@ -177,91 +172,8 @@ class _Pair:
         return sizes[WARM:]
 
 
-class _Target:
-    """log w(e) of a pair on some rows; see `transitions.Target`."""
-
-    def __init__(
-        self,
-        model: Callable,
-        guide: Callable,
-        args: Sequence[Any],
-        pair: Pair,
-        chains: int,
-        leapfrogs: int,
-        whole: bool,
-    ) -> None:
-        self.model, self.guide, self.args, self.whole, self.leapfrogs = model, guide, args, whole, leapfrogs
-        self.plate, self.particle_dim, self.batch_dims = pair.plate, -1 - pair.nesting, pair.nesting + 1
-        self.data_dim = None if pair.data is None else pair.data.dim
-        self.fns = {name: site.fn for name, site in pair.guide.latents.items()}
-        self.local = {name: is_local(site, pair.data) for name, site in pair.guide.latents.items()}
-        self.rows = chains, 1 if whole else len(args[0])
-        look = Noised()
-        with pyro.plate(PARTICLES, chains, dim=self.particle_dim), poutine.block(), look:
-            guide(*args)
-        self.like = look.noise
-
-    def draw(self) -> dict[str, Tensor]:
-        """Standard normal noise of all sites."""
-        return {name: torch.randn_like(e) for name, e in self.like.items()}
-
-    def start(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The noise of these latents, the same in all chains."""
-        found = Inverted(latents)
-        with poutine.block(), found:
-            self.guide(*self.args)
-        for name, noise in found.noise.items():
-            if noise is None:
-                refuse_inverse(name, type(layers(self.fns[name]).base).__name__)
-        return {name: found.noise[name].expand(e.shape) for name, e in self.like.items()}
-
-    def weigh(self, noise: State) -> Tensor:
-        """log w of each row."""
-        total = 0.0
-        for node, share in weights(self.model, self.guide, self.args, {}, Noised(noise)):
-            total = total + self._per_row(share, frame_of(node, self.plate) is not None)
-        return total.expand(self.rows)
-
-    def slopes(self, noise: State) -> dict[str, Tensor]:
-        """d log w / d e."""
-        with torch.enable_grad():
-            at = {name: e.detach().requires_grad_() for name, e in noise.items()}
-            total = self.weigh(at).sum()
-            found = torch.autograd.grad(total, [*at.values()], allow_unused=True, materialize_grads=True)
-        return dict(zip(at, found, strict=True))
-
-    def summed(self, entries: State) -> Tensor:
-        """Numbers for entries, summed to one for each row."""
-        found = (self._per_row(of_events(self.fns[n], e), self.local[n]) for n, e in entries.items())
-        return sum(found).expand(self.rows)
-
-    def spread(self, name: str, rows: Tensor) -> Tensor:
-        """Numbers for rows, in a shape that goes with the noise of a site."""
-        shape = [1] * self.batch_dims
-        shape[0] = self.rows[0]
-        if not self.whole:
-            shape[self.data_dim] = self.rows[1]
-        shape = shape[: self.batch_dims - _spread_dims(self.fns[name])]
-        return rows.reshape(*shape, *[1] * (self.like[name].dim() - len(shape)))
-
-    def repeat(self, steps: int, function: Callable[[Any], Any], state: Any) -> Any:
-        """The state after so many calls of a function."""
-        for _ in range(steps):
-            state = function(state)
-        return state
-
-    def move(self, noise: State, log_w: Tensor, power: float, size: float) -> tuple[State, Tensor, Tensor]:
-        """A transition."""
-        log_u = torch.rand_like(log_w).log()
-        return transition(self, noise, log_w, float(power), size, self.leapfrogs, self.draw(), log_u)
-
-    def _per_row(self, values: Tensor, local: bool) -> Tensor:
-        found = per_datum(values, self.data_dim if local else None, self.particle_dim)
-        return found.sum(1, keepdim=True) if self.whole else found
-
-
 def anneal(
-    target: _Target, noise: State, b: np.ndarray, sizes: Sequence[float], back: bool = False
+    target: Target, noise: State, b: np.ndarray, sizes: Sequence[float], back: bool = False
 ) -> tuple[np.ndarray, float]:
     """(log W of each row, (chains, n), in float64; the mean share of accepted proposals) of chains there or back."""
     steps, middle = np.diff(b), b[1:-1]
@@ -274,14 +186,3 @@ def anneal(
         total = total + step * log_w.double()
         accepted.append(moved.double().mean())
     return total.cpu().numpy(), torch.stack(accepted).mean().item() if accepted else 1.0
-
-
-def _spread_dims(fn: Any) -> int:
-    """How many batch dims of a draw are event dims of a joint density of all of them."""
-    base = layers(fn).base
-    return base.dims if hasattr(base, "joint") else 0
-
-
-def _joint(pair: Pair) -> bool:
-    """Whether data share a latent's noise: then no row is a chain of its own."""
-    return pair.data is not None and any(_spread_dims(s.fn) >= -pair.data.dim for s in pair.guide.latents.values())

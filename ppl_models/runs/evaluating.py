@@ -1,0 +1,156 @@
+"""`evaluate_run`: the bounds of a run on data, written into its folder; and what else is asked of a run there."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from ppl_models.data import Data, Table
+from ppl_models.inference import ActiveUnits, Calibration, Evaluation, MutualInformation, Probe, mutual_information
+from ppl_models.inference.files import write_json
+from ppl_models.inference.probes import check_labels, labelled
+
+from . import names
+from .backends import backend, backend_of, columns, given
+from .configuration import Parts
+from .folder import read_config
+from .loaded import LoadedRun
+
+
+def check_informative(name: str, rows: int) -> None:
+    """Raise ValueError for what `inform_run` cannot do: a backend without it, a single row."""
+    backend(name).check("information")
+    if rows < 2:
+        raise ValueError(f"information: found {rows} rows, want 2 at least: codes are told apart by others")
+
+
+def inform_run(
+    run: LoadedRun, test: Data | Table, rows: int, seed: int = 0, other: str | None = None, progress: bool = True
+) -> MutualInformation:
+    """Bracket the mutual information of codes and the first rows of data; write information.json in the run's folder.
+
+    The arguments are those of `evaluate_run`, which names its file alike.
+
+    Raises:
+        ValueError: what `check_informative` and `ppl_models.inference.mutual_information` object to.
+    """
+    check_informative(run.backend, rows)
+    data = given(test.to(columns(run.example)[0].device))
+    found = mutual_information(run.model, run.guide, data, rows=rows, seed=seed, progress=progress)
+    path = run.folder / f"{_named('information', run, other)}.json"
+    write_json(path, {"data": test.name, "seed": seed, **asdict(found)})
+    return found
+
+
+def check_probe(run: LoadedRun, parts: Parts, labels: int) -> None:
+    """Raise ValueError for a model without latents, or data without labels or with too few, before anything is done."""
+    if run.config["guide"] is None:
+        raise ValueError(f"--probe: found {run.config['model']['name']}, which has no latents, want codes to read")
+    for part in (parts[0], parts[-1]):
+        if getattr(part, "labels", None) is None:
+            raise ValueError(f"--probe: found no labels in {part.name}, want data that have some, as digits and mnist")
+    check_labels(labelled(parts[0], "probe")[1], [labels])
+
+
+def probe_run(run: LoadedRun, parts: Parts, labels: int, seed: int = 0, other: str | None = None) -> Probe:
+    """Read labels off the codes of test data; write probe.json in the run's folder.
+
+    Args:
+        run: the pair with its folder.
+        parts: data with labels, of which the first part trains the classifiers and the last one tries them.
+        labels: how many rows are labelled.
+        seed, other: see `evaluate_run`, which names its file alike.
+
+    Raises:
+        ValueError: what `ppl_models.inference.probe` objects to.
+    """
+    train, test = parts[0], parts[-1]
+    found = backend(run.backend).probe((run.model, run.guide), run.example, train, test, labels=labels, seed=seed)
+    path = run.folder / f"{_named('probe', run, other)}.json"
+    write_json(path, {"data": test.name, "seed": seed, "backend": run.backend, **found.to_dict()})
+    return found
+
+
+def units_run(run: LoadedRun, test: Data | Table, rows: int, seed: int = 0, other: str | None = None) -> ActiveUnits:
+    """Count the active units over the first rows of data; write units.json in the run's folder.
+
+    The arguments are those of `evaluate_run`, which names its file alike.
+
+    Raises:
+        ValueError: a model without latents; what `ppl_models.inference.active_units` objects to.
+    """
+    if run.config["guide"] is None:
+        raise ValueError(f"--units: found {run.config['model']['name']}, which has no latents, want units to count")
+    language = backend(run.backend)
+    few = tuple(language.rows(run.example, column) for column in columns(test[:rows]))
+    found = language.call("active_units", run.example, run.model, run.guide, few, seed=seed)
+    path = run.folder / f"{_named('units', run, other)}.json"
+    write_json(path, {"data": test.name, "seed": seed, "backend": run.backend, **found.to_dict()})
+    return found
+
+
+def calibrate_run(
+    run: LoadedRun, test: Data | Table, simulations: int, seed: int = 0, other: str | None = None, progress: bool = True
+) -> Calibration:
+    """Calibrate the guide on so many data of the model's own; write calibration.json in the run's folder.
+
+    Args:
+        run: the pair with its folder.
+        test: data, of which shapes are read, and arguments that the model does not observe.
+        simulations: how many data.
+        seed, other, progress: see `evaluate_run`, which names its file alike.
+
+    Raises:
+        ValueError: a run without a guide; what `ppl_models.inference.sbc` objects to.
+    """
+    if run.config["guide"] is None:
+        raise ValueError(
+            f"--calibrate: found {run.config['model']['name']}, which has no latents, want a guide to judge"
+        )
+    language, how = backend(run.backend), {"simulations": simulations, "seed": seed, "progress": progress}
+    few = tuple(language.rows(run.example, column) for column in columns(test[:simulations]))
+    found = language.call("sbc", run.example, run.model, run.guide, few, **how)
+    path = run.folder / f"{_named('calibration', run, other)}.json"
+    write_json(path, {"data": test.name, "seed": seed, "backend": run.backend, **found.to_dict()})
+    return found
+
+
+def evaluate_run(
+    run: LoadedRun,
+    test: Data | Table,
+    particles: int,
+    seed: int = 0,
+    other: str | None = None,
+    progress: bool = True,
+    refine: int = 0,
+) -> Evaluation:
+    """Bound the log-likelihood of all of `test`, and write evaluation.json in the folder of the run.
+
+    One that was stopped goes on where it was, from a file in the folder.
+
+    Args:
+        run, test: the pair with its folder, and data.
+        particles: importance samples a datum.
+        seed: of the draws.
+        other: name of the data if they are not the run's own; the file is then evaluation_NAME.json, and likewise
+            evaluation_BACKEND.json in another backend than that of the training.
+        progress: show a bar.
+        refine: Hamiltonian steps after each draw, with nothing learned (`ppl_models.inference.evaluate`), which the
+            name of the file then tells, evaluation_refined-8.json.
+    """
+    name = _named("evaluation", run, other) + (f"_refined-{refine}" if refine else "")
+    how = {"particles": particles, "seed": seed, "progress": progress, "refine": refine}
+    file = run.folder / f"{name}.unfinished.npz"
+    found = backend(run.backend).evaluate((run.model, run.guide), run.example, test, resume=file, **how)
+    about = {"data": test.name, "seed": seed, "backend": run.backend}
+    write_json(run.folder / f"{name}.json", {**about, **found.to_dict()})
+    return found
+
+
+def _named(word: str, run: LoadedRun, other: str | None) -> str:
+    """The word, with the data and the backend where they are not those of the training."""
+    words = [word]
+    if other is not None and names.short(other) != names.short(run.config["data"]["name"]):
+        words.append(names.slug(names.short(other)))
+    if run.backend != backend_of(read_config(run.folder)):
+        words.append(run.backend)
+    return "_".join(words)
