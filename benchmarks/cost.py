@@ -1,13 +1,14 @@
 """Cost of the systems of the self-reflective paper: weights, a step of training, samples, importance-weighted bounds.
 
-    python -m benchmarks.cost --json benchmarks/results/cost.json
-    python -m benchmarks.cost sere-vae iaf --rounds 5
+    python -m benchmarks.cost sere-vae sere-iaf iaf pixel-vae --json benchmarks/results/cost.json
+    python -m benchmarks.cost sere-maf maf --rounds 1 --json benchmarks/results/cost-cifar.json
+    python -m benchmarks.cost pixel-vae --eager --rounds 1
 
 Each at the sizes of its recipe, random binary images of 28 x 28 or random numbers of 32 x 32 x 3, weights as they are
 drawn, on one thread:
 
 * weights: parameters of model and guide, in millions;
-* ms a training step: a batch of 128, compiled by XLA, AdamW, neither clipped nor averaged;
+* ms a training step: a batch of 128, compiled by XLA (with --eager: not), AdamW, neither clipped nor averaged;
 * seconds for 1000 samples by `ancestral`;
 * seconds for the bound of 1000 images by 1000 importance samples, by `evaluate`; of a density without latents its exact
   likelihood.
@@ -91,8 +92,8 @@ SYSTEMS = {
     "sere-iaf": System("the same, two IAF steps a layer", lambda x: sere_vae(x, "iaf:steps=2,hidden=100", "standard")),
     "iaf": System("VAE of 100 latents, width 512, two IAF steps", iaf),
     "pixel-vae": System("16 latents, 12 masked layers of 16 maps", pixel_vae, samples=100, images=1),
-    "sere-maf": System("CIFAR-10: 5 blocks of 2 networks, 40 latents each", sere_maf, 4, 1, False),
-    "maf": System("CIFAR-10: 10 networks of width 1024", lambda x: (MAF(COLOUR, 10, 1024), None), 4, 100, False),
+    "sere-maf": System("CIFAR-10: 5 blocks of 2 networks, 40 latents each", sere_maf, 64, 1, False),
+    "maf": System("CIFAR-10: 10 networks of width 1024", lambda x: (MAF(COLOUR, 10, 1024), None), 64, 100, False),
 }
 
 
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument("systems", nargs="*", metavar="SYSTEM", help=f"all by default: {', '.join(SYSTEMS)}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5, help="of a block that is timed")
+    parser.add_argument("--eager", action="store_true", help="steps as they are, not compiled")
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -159,17 +161,24 @@ def main() -> None:
         parser.error(f"found {wrong[0]}, want some of {', '.join(SYSTEMS)}")
     if not args.worker:
         for name in args.systems or SYSTEMS:
-            words = [name, f"--rounds={args.rounds}", f"--steps={args.steps}", "--worker"]
+            words = [name, f"--rounds={args.rounds}", f"--steps={args.steps}", "--worker", *["--eager"] * args.eager]
             on_threads(1, "benchmarks.cost", words + ([f"--json={args.json.absolute()}"] if args.json else []))
         if args.json:
             print(table(json.loads(args.json.read_text())["systems"]))
         return
     torch.set_num_threads(1)
     (name,) = args.systems
-    row = measure(name, args.rounds, args.steps)
+    row = measure(name, args.rounds, args.steps, False if args.eager else "xla")
     print(table({name: row}), flush=True)
     if args.json:
-        clock = {"clock": "process time", "threads": 1, "rounds": args.rounds, "steps": args.steps, "batch": BATCH}
+        clock = {
+            "clock": "process time",
+            "compile": "eager" if args.eager else "xla",
+            "threads": 1,
+            "rounds": args.rounds,
+            "steps": args.steps,
+            "batch": BATCH,
+        }
         found = json.loads(args.json.read_text()) if args.json.is_file() else {"about": {}, "systems": {}}
         found["about"] = {**machine(), **clock, "particles": PARTICLES}
         systems = {**found["systems"], name: row}
