@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from ppl_models.factorization.report import Panel, dot, page, svg
+from ppl_models.factorization.report import Panel, dot, graphviz, page, svg
 from ppl_models.factorization.report.layout import around, place, plate_boxes
 from ppl_models.factorization.report.marks import COLORS
 from ppl_models.factorization.report.panel import Witness, node_width, text_width
@@ -201,6 +201,26 @@ def test_the_model_flows_down_and_a_state_space_is_a_ladder():
     assert at["b"][0] == at["xb"][0]
     at = place([PICTURES["state space"]]).at
     assert all(at[f"z{t}"][1] == at[f"x{t}"][1] and at[f"z{t}"][0] == at["z1"][0] < at[f"x{t}"][0] for t in range(1, 5))
+
+
+def test_elements_lie_in_the_rows_of_their_sites():
+    model = panel(("z1", "z2"), ("z2", "x"))
+    guide = panel(("z1.0", "z1.1", "missing"), ("z2.0", "z2.1", "missing"), ("x.0", "z1.0"), ("x.0", "z2.0"))
+    at = place([model, guide]).at
+    assert at["z1.0"][1] == at["z1.1"][1] < at["z2.0"][1] == at["z2.1"][1]
+
+
+def test_without_the_program_of_graphviz_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(graphviz, "files", lambda name: [])
+    monkeypatch.setattr(graphviz.shutil, "which", lambda name, path=None: None)
+    monkeypatch.setattr(graphviz, "_program", graphviz._program.__wrapped__)
+    with pytest.raises(RuntimeError, match="pip install graphviz-pure"):
+        svg([panel(("z", "x"))])
+
+
+def test_what_graphviz_says_of_its_failure_is_told():
+    with pytest.raises(RuntimeError, match="graphviz-pure failed on 1 lines of DOT"):
+        graphviz.arrange(["a ->"], "dot")
 
 
 def test_panels_share_their_places():

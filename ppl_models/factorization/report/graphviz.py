@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sysconfig
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -58,6 +59,7 @@ def arrange(lines: Sequence[str], engine: Literal["dot", "neato"]) -> Arranged:
     return Arranged(nodes, clusters, edges)
 
 
+@cache
 def _program() -> str:
     """The path of the program: where its wheel has put it, else among the scripts of this Python, else on the PATH."""
     try:

@@ -1,6 +1,6 @@
 """`place`, `plate_boxes`: places of nodes and plates, the same in all panels of a picture, as graphviz finds them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations, pairwise
 from math import inf
 from typing import NamedTuple
@@ -161,10 +161,20 @@ def _graph(ranked: Sequence[Panel]) -> nx.DiGraph:
             own = u != v and style != "missing" and not (u in known and v in known)
             if own and not nx.has_path(graph, v, u):
                 graph.add_edge(u, v)
+    if ranked:
+        graph.add_edges_from((u, v) for u, v in _elements(ranked[0], graph) if not nx.has_path(graph, v, u))
     row = _rows(graph)
     if sum(row[v] - row[u] - 1 for u, v in graph.edges) > LONG:
         return nx.transitive_reduction(graph)
     return graph
+
+
+def _elements(model: Panel, nodes: Collection[str]) -> list[tuple[str, str]]:
+    """From the elements of a site, z1.0 and so on, to those of the sites below it."""
+    of: dict[str, list[str]] = {}
+    for node in nodes:
+        of.setdefault(node.rpartition(".")[0], []).append(node)
+    return [(u, v) for a, b, _ in model.edges if a != b for u in of.get(a, ()) for v in of.get(b, ())]
 
 
 def _rows(graph: nx.DiGraph) -> dict[str, int]:
