@@ -32,12 +32,14 @@ def card(run: LoadedRun, config: Mapping[str, Any]) -> str:
     applied = ", ".join(f"{key} {value}" for key, value in options.items())
     shape = " x ".join(map(str, data["shape"])) or ", ".join(data.get("columns") or ())
     versions = ", ".join(f"{name} {version}" for name, version in config.get("versions", {}).items() if version)
+    strings = [each["import"] for each in chosen.values()]
+    own = [*dict.fromkeys(string.partition(":")[0] for string in strings if not trust.is_known(string))]
     sections = [
         header([run.backend, "variational-inference", "generative-model", *pair]),
         f"# {' with '.join(map(_plain, pair))} on {_plain(names.short(data['name']))}",
-        "A generative model and the guide that was trained with it, by `ppl-models`.",
+        f"A generative model{' and its guide' if 'guide' in chosen else ''}, trained by `ppl-models`.",
         *([f"![Samples of the model]({SAMPLES})"] if (run.folder / SAMPLES).is_file() else []),
-        "## Model and guide",
+        "## Model and guide" if "guide" in chosen else "## Model",
         _fenced(inspected(run)),
         "## Data",
         f"{_plain(names.short(data['name']))} ({rows}), a row is {shape}; as {data['applied']['kind']}"
@@ -48,8 +50,9 @@ def card(run: LoadedRun, config: Mapping[str, Any]) -> str:
         _fenced(config.get("command", ""), "sh"),
         f"Seed {config['seed']}; {versions}.",
         "## How to load it",
-        _fenced(_loading(run), "python"),
-        "It holds tensors and JSON, and no code.",
+        _fenced(_loading(own), "python"),
+        "It holds tensors and JSON, and no code."
+        + (f" The programs are those of {', '.join(map(_plain, own))}, which must be importable." if own else ""),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -92,10 +95,8 @@ def _numbers(folder: Path) -> Iterator[str]:
         yield "ELBO and NLL in nats per datum; the error is the standard error over the data."
 
 
-def _loading(run: LoadedRun) -> str:
-    strings = [chosen["import"] for chosen in names.programs_of(run.config).values()]
-    modules = dict.fromkeys(string.partition(":")[0] for string in strings if not trust.is_known(string))
-    more = f", trust={tuple(modules)!r}" if modules else ""
+def _loading(own: list[str]) -> str:
+    more = f", trust={tuple(own)!r}" if own else ""
     return (
         "from ppl_models.runs import load_run\n\n"
         f'run = load_run("PATH"{more})  # the path of this folder, or hf://owner/name\n'

@@ -150,6 +150,7 @@ def test_a_page_is_no_more_than_text_whatever_names_are_in_it():
     assert told.startswith("````sh\n") and told.endswith("\n````") and "\x1b" not in told
     assert not re.search(r"[|`<>\[\]()#\n]", card._plain("a|b`c<d>[e](f)\n#"))
     head = card.header(['x"\n---\nevil: 1'])
+    assert "trust=('mine',)" in card._loading(["mine"])
     assert len(head.splitlines()) == 5 and "\nevil" not in head
 
 
