@@ -12,7 +12,7 @@ from ppl_models.inference import Evaluation
 
 from ..loaded import LoadedRun
 from ..pictures import picture_run
-from ..training import evaluate_run
+from ..evaluating import evaluate_run
 from . import spread
 
 OPTIONS = {"data": None, "particles": 100}
