@@ -10,9 +10,9 @@ import pyro
 
 from ppl_models.inference import Evaluation
 
+from ..evaluating import evaluate_run
 from ..loaded import LoadedRun
 from ..pictures import picture_run
-from ..evaluating import evaluate_run
 from . import spread
 
 OPTIONS = {"data": None, "particles": 100}
