@@ -81,6 +81,7 @@ def evaluate(
     from ppl_models.runs.backends import backend_of
     from ppl_models.runs.evaluating import (
         calibrate_run,
+        check_guided,
         check_informative,
         check_probe,
         evaluate_run,
@@ -103,6 +104,10 @@ def evaluate(
         test = parts[-1]
         if probe:
             check_probe(run, parts, probe)
+        if units:
+            check_guided(run, "--units", "units to count")
+        if calibrate:
+            check_guided(run, "--calibrate", "a guide to judge")
         say(str(evaluate_run(run, test, particles, seed, data, progress=not quiet, refine=refine)))
         if information:
             say(str(inform_run(run, test, information, seed, data, progress=not quiet)))

@@ -41,10 +41,15 @@ def inform_run(
     return found
 
 
+def check_guided(run: LoadedRun, option: str, wanted: str) -> None:
+    """Raise ValueError for a run of a model without latents, of which an option asks something, before it is done."""
+    if run.config["guide"] is None:
+        raise ValueError(f"{option}: found {run.config['model']['name']}, which has no latents, want {wanted}")
+
+
 def check_probe(run: LoadedRun, parts: Parts, labels: int) -> None:
     """Raise ValueError for a model without latents, or data without labels or with too few, before anything is done."""
-    if run.config["guide"] is None:
-        raise ValueError(f"--probe: found {run.config['model']['name']}, which has no latents, want codes to read")
+    check_guided(run, "--probe", "codes to read")
     for part in (parts[0], parts[-1]):
         if getattr(part, "labels", None) is None:
             raise ValueError(f"--probe: found no labels in {part.name}, want data that have some, as digits and mnist")
@@ -76,10 +81,8 @@ def units_run(run: LoadedRun, test: Data | Table, rows: int, seed: int = 0, othe
     The arguments are those of `evaluate_run`, which names its file alike.
 
     Raises:
-        ValueError: a model without latents; what `ppl_models.inference.active_units` objects to.
+        ValueError: what `ppl_models.inference.active_units` objects to.
     """
-    if run.config["guide"] is None:
-        raise ValueError(f"--units: found {run.config['model']['name']}, which has no latents, want units to count")
     language = backend(run.backend)
     few = tuple(language.rows(run.example, column) for column in columns(test[:rows]))
     found = language.call("active_units", run.example, run.model, run.guide, few, seed=seed)
@@ -100,12 +103,8 @@ def calibrate_run(
         seed, other, progress: see `evaluate_run`, which names its file alike.
 
     Raises:
-        ValueError: a run without a guide; what `ppl_models.inference.sbc` objects to.
+        ValueError: what `ppl_models.inference.sbc` objects to.
     """
-    if run.config["guide"] is None:
-        raise ValueError(
-            f"--calibrate: found {run.config['model']['name']}, which has no latents, want a guide to judge"
-        )
     language, how = backend(run.backend), {"simulations": simulations, "seed": seed, "progress": progress}
     few = tuple(language.rows(run.example, column) for column in columns(test[:simulations]))
     found = language.call("sbc", run.example, run.model, run.guide, few, **how)

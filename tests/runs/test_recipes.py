@@ -499,12 +499,15 @@ def test_commands_of_criteria(tmp_path, monkeypatch):
     assert json.loads(Path("run/information.json").read_text())["n"] == 100
     told = call("evaluate run --particles 2 --probe 100 -q")
     assert "kernel      100 labels" in told and json.loads(Path("run/probe.json").read_text())["n"] == 300
+    told = call("evaluate run --particles 2 --calibrate 50 -q")
+    assert "log p(x, z)" in told and json.loads(Path("run/calibration.json").read_text())["simulations"] == 50
     Path("run/evaluation.json").unlink()
     assert "found labels=9, want 10 to" in call("evaluate run --particles 2 --probe 9", 1)
     assert "--probe: found no labels in" in call("evaluate run --particles 2 --probe 10 --data other.npy", 1)
     call("train maf -m hidden=8 -m steps=1 --transform logit --steps 1 --evaluate 0 -q --out density")
     assert "--probe: found maf, which has no latents" in call("evaluate density --probe 10", 1)
-    assert "--units: found maf, which has no latents" in call("evaluate density --particles 2 --units 10", 1)
+    assert "--units: found maf, which has no latents" in call("evaluate density --units 10", 1)
+    assert "--calibrate: found maf, which has no latents" in call("evaluate density --calibrate 10", 1)
     assert "found 1 rows, want 2 at least" in call("evaluate run --particles 2 --information 1", 1)
     assert "found --draws, want neither" in call("sample run --chain 8 --draws", 1)
     assert not Path("run/evaluation.json").exists()  # what cannot be done is told before anything is
