@@ -61,6 +61,7 @@ def rank_ecdfs(found: Calibration, names: Annotated[Any, NAMES] | None = None, t
         axes.plot(at, np.pad(found.ecdf(name) - shares, 1), color=COLORS[1] if outside else COLORS[0], linewidth=1.6)
         axes.set_title(shown(f"{name}{': outside' if outside else ''}", LABEL), loc="left", fontsize=10, color=INK)
         axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelbottom=i + across >= len(names))  # of panels with none below them, too
         axes.grid(color="#e6e6e6", linewidth=0.8)
         axes.set_axisbelow(True)
     figure.supxlabel("normalized rank of the truth among the guide's draws", fontsize=10, color=INK)
