@@ -56,9 +56,7 @@ def public(package: str) -> dict[str, Public]:
     folder, found, modules = ROOT / package.replace(".", "/"), {}, {}
     face = folder / "__init__.pyi"
     for node in ast.parse((face if face.exists() else folder / "__init__.py").read_text()).body:
-        if (
-            isinstance(node, ast.ImportFrom) and node.level == 1 and node.module
-        ):  # of none: rooms, which have their pages
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
             found |= {each.asname: Public(f"{package}.{node.module}.{each.name}") for each in node.names if each.asname}
         elif isinstance(node, ast.Import):
             modules |= {each.asname: each.name for each in node.names}
