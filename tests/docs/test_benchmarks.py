@@ -306,8 +306,9 @@ def test_costs_are_scaled_to_a_thousand(monkeypatch):
     assert "| iaf | tiny | " in cost.table({"iaf": row}) and "exact" not in cost.table({"iaf": row})
 
 
-def test_the_recorded_costs_are_those_of_the_page():
-    file = PAGE.parents[1] / "benchmarks" / "results" / "cost.json"
+@pytest.mark.parametrize("name", ["cost", "cost-cifar"])
+def test_the_recorded_costs_are_those_of_the_page(name):
+    file = PAGE.parents[1] / "benchmarks" / "results" / f"{name}.json"
     recorded = json.loads(file.read_text())
     assert recorded["systems"].keys() <= cost.SYSTEMS.keys() and recorded["about"]["clock"] == "process time"
     assert cost.table(recorded["systems"]) in (PAGE.parents[1] / "benchmarks" / "README.md").read_text()
