@@ -47,10 +47,11 @@ export RUN_NOTEBOOKS
 notebooks: $(READY)
 	@$(BIN)/python -c "$$RUN_NOTEBOOKS" $(NOTEBOOKS)
 
-# The site, in site/: what is stale, undocumented or linked to nowhere ends it. Nothing is trained, and no notebook is run.
+# The site, in site/: what is stale, undocumented or linked to nowhere ends it. Nothing is trained, no notebook is run.
+# Without --quiet, which would hide warnings from `strict`.
 docs: $(DOCS)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/docs/test_pages.py
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "site/index.html"
 
 # Caches and builds; .venv, data and runs stay.

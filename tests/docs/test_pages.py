@@ -47,6 +47,11 @@ def test_the_navigation_names_every_page():
     assert {page for page in named if not page.startswith(made)} == written
 
 
+def test_the_build_is_strict():  # with --quiet MkDocs counts no warning, and lets broken links pass
+    assert "\nstrict: true\n" in (ROOT / "mkdocs.yml").read_text()
+    assert re.findall(r"mkdocs build.*", (ROOT / "Makefile").read_text()) == ["mkdocs build"]
+
+
 def test_every_test_that_the_proposition_names_is_there():
     named = re.findall(r"`(test_\w+)`", (DOCS / "proposition.md").read_text())
     there = re.findall(r"^def (test_\w+)", (ROOT / "tests/factorization/test_proposition.py").read_text(), re.M)

@@ -47,7 +47,7 @@ const told = (what) => fetch("/told", { method: "POST", body: JSON.stringify(wha
 def site(tmp_path_factory) -> Path:
     pytest.importorskip("mkdocstrings_handlers.python")
     folder = tmp_path_factory.mktemp("docs") / "site"
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(folder)]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout + built.stderr
     return folder
