@@ -307,7 +307,6 @@ def test_costs_are_scaled_to_a_thousand(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["cost", "cost-cifar"])
-@pytest.mark.parametrize("name", ["cost", "cost-cifar"])
 def test_the_recorded_costs_are_those_of_the_page(name):
     file = PAGE.parents[1] / "benchmarks" / "results" / f"{name}.json"
     recorded = json.loads(file.read_text())
