@@ -510,19 +510,19 @@ def test_a_killed_run_goes_on_to_the_same_end(monkeypatch, moment):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_processes_killed_at_any_moment_come_to_the_same_end():
-    """SIGKILL after SIGKILL, at moments drawn at random from the first file on, until the run is through."""
+    """SIGKILL after SIGKILL, at moments drawn at random from the first checkpoint on, until the run is through."""
     python, line = [sys.executable, "-m", "ppl_models"], f"{LONGER} --threads 1".replace("--epochs 4", "--epochs 60")
     subprocess.run([*python, *shlex.split(f"{line} --out whole")], check=True)
-    moments, words, steps = random.Random(0), shlex.split(f"{line} --out run"), []
+    moments, words, steps, checkpoint = random.Random(0), shlex.split(f"{line} --out run"), [], Path("run", CHECKPOINT)
     for _ in range(8):
-        before = {file: file.stat().st_mtime_ns for file in Path("run").glob("[a-z]*")}
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
         process = subprocess.Popen([*python, *words])
-        while process.poll() is None and before == {f: f.stat().st_mtime_ns for f in Path("run").glob("[a-z]*")}:
-            time.sleep(0.001)  # until it writes
+        while process.poll() is None and before == (checkpoint.stat().st_mtime_ns if checkpoint.exists() else None):
+            time.sleep(0.001)
         time.sleep(moments.uniform(0, 0.5))
         process.kill()
         process.wait()
-        steps.append(read(Path("run", CHECKPOINT)).about["step"] if Path("run", CHECKPOINT).exists() else 0)
+        steps.append(read(checkpoint).about["step"] if checkpoint.exists() else 0)
         words = shlex.split("train --resume run --evaluate 4 -q --threads 1")
     assert steps == sorted(steps) and len(set(steps)) > 3, steps
     subprocess.run([*python, *words], check=True)
