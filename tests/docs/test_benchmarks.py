@@ -180,6 +180,7 @@ def test_the_command_of_a_step(tmp_path):
     assert "ours, eager" in printed and table.step_table(found[0]) in printed
 
 
+@pytest.mark.slow
 def test_numpyro_in_turns():
     pytest.importorskip("jax")
     pytest.importorskip("numpyro")
@@ -314,6 +315,7 @@ def test_the_recorded_costs_are_those_of_the_page(name):
     assert cost.table(recorded["systems"]) in (PAGE.parents[1] / "benchmarks" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_images_a_second():
     found = images.measure("toy", images=4, particles=6, rows=12, rounds=1, device="cpu", show=False)
     assert min(found["hand"], found["evaluate"], found["ratio"]) > 0
@@ -333,6 +335,7 @@ def test_the_command_of_memory(tmp_path):
     assert row["step_mb"] > 4 * 4 * sum(p.numel() for p in {*model.parameters(), *guide.parameters()}) / 2**20
 
 
+@pytest.mark.slow
 def test_the_floor_of_a_step():
     """Products: one of the data and of each weight forward, two backward, but for the data, which have no gradient."""
     model, guide, x = WORKLOADS["vae"].build()

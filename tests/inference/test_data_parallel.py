@@ -29,6 +29,8 @@ from ppl_models.runs import load_run
 from tests.helpers.processes import Killed, bomb, torchrun, untimed
 from tests.helpers.talking import talk
 
+pytestmark = pytest.mark.slow
+
 STEPS, SEEDS = 60, range(5)
 SCRIPT = """
 import sys, warnings

@@ -350,6 +350,7 @@ def test_by_the_words_of_a_command_line():
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_it_holds_a_divergence_at_its_target():
     """Where the ELBO leaves a code out (data of less than the variance of the noise), the controller lets it tell."""
 

@@ -54,6 +54,7 @@ def test_blocks_integrate_to_one(double):
     assert abs(total.item() - 1) < 1e-6
 
 
+@pytest.mark.slow
 def test_marginal_against_importance_samples_and_draws(double):
     model = built(2)
     x = torch.tensor([[0.2, -0.4], [1.0, 0.5], [-1.5, 0.1]])

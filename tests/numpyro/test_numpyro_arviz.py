@@ -96,7 +96,7 @@ PAIRS = [
 
 @pytest.mark.parametrize(
     ("build", "family"),
-    few(PAIRS, lambda build, family: family is guides.SelfReflective),
+    few(PAIRS, lambda build, family: family is guides.Faithful),
     ids=lambda item: getattr(item, "__name__", item.__class__),
 )
 def test_ports_give_every_group_with_the_densities_of_its_draws(build, family):
@@ -155,6 +155,7 @@ def trained():
     return guide, found.params
 
 
+@pytest.mark.slow
 def test_eight_schools_with_an_autoguide_and_its_params(recwarn: pytest.WarningsRecorder):
     guide, params = trained()
     x = (jnp.asarray(EFFECTS), jnp.asarray(ERRORS))

@@ -69,6 +69,7 @@ def test_draws_and_gradients(x64):
     assert (jnp.abs(RelaxedBits(a, 0.0).sample(KEY)) == LOGIT).all()
 
 
+@pytest.mark.slow
 def test_bits_that_read_others(x64):
     """Each entry of a draw is its own noise given those that it reads; under jit, too."""
     net = MaskedNet(np.array(READS), 1, (2,), 12, 1, 3.0, key=KEY)

@@ -286,6 +286,7 @@ def test_fit_takes_a_criterion(objective, options):
 # The mode of a training
 
 
+@pytest.mark.slow
 def test_data_are_scored_at_every_step_in_training_alone():
     x = np.random.default_rng(0).uniform(size=(8, 4)).astype(np.float32)
     pairs, records, bounds = {}, {}, {}

@@ -69,6 +69,7 @@ def test_columns_of_one_argument(kind: str):
     assert np.array_equal(found.values, X)
 
 
+@pytest.mark.slow
 def test_a_training_and_an_evaluation_are_those_of_arrays():
     found = []
     for data in (X, frame(X)):

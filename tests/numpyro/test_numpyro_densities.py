@@ -31,7 +31,9 @@ from tests.helpers.precision import close, jnps, quick, shaken
 
 KEY = jax.random.key(0)
 FLOWS = [name for name in DENSITIES if name != "pixel-cnn"]
-every_model, every_flow = (pytest.mark.parametrize("name", found) for found in (DENSITIES, FLOWS))
+every_model, every_flow = (
+    pytest.mark.parametrize("name", few(found, lambda name: name in ("maf", "glow"))) for found in (DENSITIES, FLOWS)
+)
 OTHER = {  # what the sizes of the collection leave out
     "pixel-cnn": [{"likelihood": "gaussian"}, {"event": (2, 3, 2), "likelihood": "logistic:2", "window": 1}],
     "real-nvp": [{"event": 5}, {"event": (3, 4, 8), "levels": 2, "depth": 1}],
@@ -54,7 +56,7 @@ def built(name: str, **more: object) -> tuple[nn.Module, eqx.Module, torch.Tenso
     return theirs, like_torch(port(name, **more), theirs), x if name in FLOWS else (x > 0).to(x.dtype)
 
 
-@pytest.mark.parametrize(("name", "more"), few(CASES, lambda name, more: not more or name in ("maf", "nsf")))
+@pytest.mark.parametrize(("name", "more"), few(CASES, lambda name, more: not more and name in ("maf", "nsf", "glow")))
 def test_log_densities_and_their_gradients_are_torchs(wide, name, more):
     theirs, ours, x = built(name, **more)
     trace = pyro.poutine.trace(theirs).get_trace(x)
@@ -79,7 +81,11 @@ def test_log_densities_and_their_gradients_are_torchs(wide, name, more):
 
 
 @pytest.mark.parametrize(
-    ("name", "more"), few([case for case in CASES if case[0] in FLOWS], lambda name, more: not more)
+    ("name", "more"),
+    few(
+        [case for case in CASES if case[0] in FLOWS],
+        lambda name, more: not more and name != "real-nvp",
+    ),
 )
 def test_every_step_is_torchs_both_ways(wide, name, more):
     theirs, ours, x = built(name, **more)
@@ -201,7 +207,7 @@ def test_a_run_folder(name, tmp_path):
     assert evaluate(again.model, again.guide, parts[-1], progress=False).bits_per_dim > 0
 
 
-@pytest.mark.parametrize("event", [5, (2, 4, 3)])
+@pytest.mark.parametrize("event", few([(5,), ((2, 4, 3),)], lambda event: event == 5))
 def test_blocks_of_a_maf_are_torchs(wide, event):
     theirs, ours, x = built("maf", event=event, blocks=2)
     trace = pyro.poutine.trace(theirs).get_trace(x)

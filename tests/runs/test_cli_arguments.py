@@ -262,6 +262,7 @@ def test_whose_error_it_is():
     assert f"{Path(__file__).name}:" in raised(caught.value)  # what torch refuses is the mistake of who asked
 
 
+@pytest.mark.slow
 def test_a_program_of_a_fixed_number_of_rows_is_trained(programs):
     """Guides are built on as many rows as the program takes; a run folder keeps them."""
     rng = np.random.default_rng(1)
