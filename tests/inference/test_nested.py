@@ -179,6 +179,7 @@ def test_the_decoder_runs_once_for_all_inner_draws():
     assert shapes == {"x": (8, 6), "z2": (5, 8, 4)}
 
 
+@pytest.mark.slow
 def test_both_languages_score_the_same_draws_alike():
     model, x = chain()
     guide = BottomUp(model, x[:3], hidden=4)

@@ -78,6 +78,7 @@ def test_a_step_tells_the_norm_and_the_divergence_of_each_latent(compile, batche
     torch.testing.assert_close(outcome, torch.stack([loss, loss, norm, torch.tensor(1.0).double(), *kl]).detach())
 
 
+@pytest.mark.slow
 def test_what_a_step_of_numpyro_tells(double):
     data, key = columns_of(np.asarray(rows(5)), "test"), jax.random.key(0)
 

@@ -174,6 +174,7 @@ def test_discrete_sites_without_a_factor_are_refused(model, guide, options, text
         getattr(guides, guide)(model, jnp.asarray(LINE, jnp.float32), **options, key=KEY)
 
 
+@pytest.mark.slow
 def test_weights_of_draws_and_wrong_programs_are_refused():
     x = jnp.asarray(LINE, jnp.float32)
     q = guides.MeanField(mixture, x, hidden=4, key=KEY)

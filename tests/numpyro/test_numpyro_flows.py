@@ -50,7 +50,7 @@ def pair(guide: str, family: object = "iaf", **sizes: str) -> tuple:
 STEPS = [(kind, passes) for kind in ("affine", "gate", "shift", "spline") for passes in (None, 2)]
 
 
-@pytest.mark.parametrize(("kind", "passes"), few(STEPS, lambda kind, passes: kind != "spline" or passes is None))
+@pytest.mark.parametrize(("kind", "passes"), few(STEPS, lambda kind, passes: kind in ("gate", "shift")))
 def test_steps_are_torchs(wide, kind, passes):
     """Both directions with log|det|, and densities of bases that are pushed either way, contexts broadcast."""
     torch.manual_seed(3)

@@ -141,7 +141,7 @@ def check(theirs: Callable, model: Callable, args: tuple, guide: str, **options:
     ("name", "guide", "family"),
     few(
         [("two-skip", "Ladder", "full"), ("two-blocks", "SelfReflective", "rank-one"), ("dlgm", "BottomUp", "flow")],
-        lambda name, guide, family: name != "dlgm",
+        lambda name, guide, family: name == "two-blocks",
     ),
 )
 def test_a_guide_is_its_twin(name, guide, family):
@@ -155,7 +155,7 @@ FLOWS = ("iaf:hidden=6,context=3,depth=2", "maf:hidden=6,context=3", "nsf:hidden
     ("guide", "family"),
     few(
         [(guide, family) for guide in GUIDES for family in FLOWS],
-        lambda *case: case in (("Ladder", FLOWS[0]), ("SelfReflective", FLOWS[2])),
+        lambda *case: case == ("Ladder", FLOWS[0]),
     ),
 )
 def test_a_guide_of_flows_is_its_twin(guide, family):
@@ -216,7 +216,7 @@ def test_the_verdict_is_the_same(name, guide):
 
 TWINS = [(name, guide) for name, (*_, kinds) in PLAIN.items() for guide in kinds]
 FEW = (
-    *(("schools-plate", "SelfReflective"), ("copies", "Faithful"), ("bounded", "MeanField"), ("inner", "Ladder")),
+    *(("schools-plate", "SelfReflective"), ("inner", "Ladder")),
     *(("computed", "SelfReflective"), ("in-time", "SelfReflective")),
 )
 

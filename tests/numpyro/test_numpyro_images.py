@@ -25,6 +25,7 @@ from ppl_models.numpyro.parts.program import is_training, named_parameters, trai
 from ppl_models.numpyro.weights import like_torch
 from ppl_models.parts import likelihoods as torch_likelihoods, pixels as torch_pixels
 from ppl_models.parts.nets import ladder as torch_ladder, pixelcnn as torch_pixelcnn
+from tests.helpers.cases import few
 from tests.helpers.precision import jnps, quick
 
 pytestmark = pytest.mark.usefixtures("wide")
@@ -69,7 +70,10 @@ def test_a_kernel_may_be_rectangular_and_without_a_bias():
     close(ours(*jnps(x)), theirs(x))
 
 
-@pytest.mark.parametrize("options", [{"radius": 2}, {"window": 2}, {"radius": 1, "layers": 1}, {"maps": True}])
+@pytest.mark.parametrize(
+    "options",
+    few([{"window": 2}, {"radius": 2}, {"radius": 1, "layers": 1}, {"maps": True}], lambda how: "window" in how),
+)
 def test_the_pixelcnn_is_torchs(options):
     args, options = ((3, 4, 5), 7, 2), {"channels": 3, "layers": 3, **options}
     theirs, ours = twins(torch_pixelcnn.PixelCNN(*args, **options), pixelcnn.PixelCNN(*args, **options, key=KEY))

@@ -31,10 +31,7 @@ from tests.helpers.collection import GUIDE_SIZES, PAIRS, SIZES, data_of
 ROOT = Path(__file__).parents[2]
 KEY, ROWS = jax.random.key(0), 4
 # pairs that are compared every time; guides with an order of their own are compared in test_numpyro_guides
-OFTEN = (
-    *(("hierarchical-vae", "ladder"), ("sere-vae", "self-reflective"), ("infusion", "infused")),
-    *(("biva", "bidirectional"), ("matnet", "merging")),
-)
+OFTEN = ("hierarchical-vae", "ladder"), ("sere-vae", "self-reflective"), ("infusion", "infused")
 PARTS = ("bijectors", "bits", "composite", "distributions", "likelihoods", "pixels", "vamp")
 NETS = tuple(f"nets.{name}" for name in ("attention", "convolutions", "ladder", "perceptrons", "pixelcnn", "recurrent"))
 FLOWS = ("flows.autoregressive", "flows.densities", "flows.images", "flows.priors", "flows.raster")
@@ -190,11 +187,8 @@ IN_FLOWS = [  # (model, its options, guide, family)
     *(("bit-vae", {}, guide, family) for guide in GUIDES_OF_FLOWS if guide != "ladder" for family in BITS),
 ]
 FLOWS_OFTEN = (
-    ("sere-vae", {}, "faithful", FAMILIES[1]),
     ("vae", {"prior": PRIORS[0]}, "ladder", FAMILIES[0]),
-    ("sere-vae", {"bijection": "spline", "prior": "standard"}, "self-reflective", "diagonal"),
     ("sere-vae", {"bijection": "identity", "prior": "standard"}, "self-reflective", "diagonal"),
-    ("sere-vae", {"prior": "vamp"}, "self-reflective", "diagonal"),
     ("bit-vae", {}, "mean-field", BITS[1]),
 )
 
@@ -209,7 +203,7 @@ def test_flows_are_those_of_torch(wide, monkeypatch, model, options, guide, fami
     ("guide", "method"),
     few(
         [(guide, method) for guide in ("ladder", "bottom-up", "faithful") for method in ("dais", "hvi")],
-        lambda *case: case == ("bottom-up", "hvi"),
+        lambda *case: False,
     ),
 )
 def test_refined_guides_are_those_of_torch(wide, monkeypatch, guide, method):

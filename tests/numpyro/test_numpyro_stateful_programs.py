@@ -135,6 +135,7 @@ def numbers(pair):
 
 
 @pytest.mark.parametrize("name", few(WRAPPERS, often=lambda name: name == "by name"))
+@pytest.mark.slow
 def test_a_wrapped_program_is_trained_evaluated_and_kept_as_the_program_itself(name, tmp_path):
     _, _, want = wrapped(lambda m: m)
     program, guide, run = wrapped(WRAPPERS[name], folder=tmp_path)

@@ -115,7 +115,9 @@ def test_computed_values_are_no_data(language, how, wide):
     assert not np.allclose(found["prior"]["theta"], theta)
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    "language", [LANGUAGES[0], pytest.param("numpyro", marks=[*LANGUAGES[1].marks, pytest.mark.slow])]
+)
 def test_all_ways_to_name_a_computed_value_have_one_density(language, wide):
     args, weights = arguments(language), {}
     for how in (*KINDS, "density"):
