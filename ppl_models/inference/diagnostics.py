@@ -122,12 +122,15 @@ def fit_pareto(y: np.ndarray) -> tuple[float, float]:
     b = 1 - np.sqrt(points / (np.arange(points) + 0.5))
     b = b / (3 * y[int(count / 4 + 0.5) - 1]) + 1 / y[-1]
     k = np.log1p(-b[:, None] * y).mean(1)
-    profile = count * (np.log(-b / k) - k - 1)
+    flat = b == 0  # an exponential tail, of which -b / k is the limit 1 / mean(y)
+    rate = np.where(flat, 1 / y.mean(), -b / np.where(flat, 1.0, k))
+    profile = count * (np.log(rate) - k - 1)
     weights = np.exp(profile - profile.max())
     b_mean = (b * weights).sum() / weights.sum()
     k_mean = np.log1p(-b_mean * y).mean()
     strength, at = PRIOR
-    return float((count * k_mean + strength * at) / (count + strength)), float(-k_mean / b_mean)
+    sigma = -k_mean / b_mean if b_mean else y.mean()
+    return float((count * k_mean + strength * at) / (count + strength)), float(sigma)
 
 
 def _inverse(probability: np.ndarray, k: float, sigma: float) -> np.ndarray:

@@ -63,7 +63,7 @@ def test_a_finished_run_is_left_alone_but_for_what_it_lacks(monkeypatch):
     call(f"{SMALL} --steps 3 --out run")
     before = state("run")
     with monkeypatch.context() as patch:
-        patch.setattr("ppl_models.runs.training.evaluate_run", refuse)
+        patch.setattr("ppl_models.runs.evaluating.evaluate_run", refuse)
         patch.setattr("ppl_models.runs.pictures.picture_run", refuse)
         patch.setattr("ppl_models.runs.training.resume", refuse)
         said = call("train --resume run --evaluate 100").stdout

@@ -104,6 +104,13 @@ def test_khat_is_that_of_other_implementations():
     np.testing.assert_allclose(psis(log_w + 1e3).log_weights, found.log_weights, atol=1e-9)
 
 
+@pytest.mark.parametrize("count", [100, *range(5, 60)])
+def test_a_tail_of_equal_weights_is_fitted(count):
+    """Of a hundred one candidate for b = -k / sigma is 0: the exponential distribution."""
+    k, sigma = fit_pareto(np.ones(count))
+    assert np.isfinite([k, sigma]).all() and k < 0.5 and sigma > 0
+
+
 def test_khat_of_weights_that_have_no_tail():
     assert khat(np.zeros(100)) == 0 and psis(np.zeros(100)).ess == pytest.approx(100)
     assert np.isnan(khat(np.arange(20.0))) and np.isfinite(khat(np.arange(21.0) ** 0.5))
