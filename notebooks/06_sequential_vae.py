@@ -201,11 +201,11 @@ columns = {  # header -> (key, decimals)
     "distance": ("distance", 3),
     "minutes": ("minutes", 1),
 }
-print(f"{'':<21}" + "".join(f"{column:>{max(len(column) + 2, 9)}}" for column in columns))
+print(f"{'':<24}" + "".join(f"{column:>{max(len(column) + 2, 9)}}" for column in columns))
 for name, row in found["rows"].items():
     told = row | {"minutes": found["seconds"][name] / 60}
     values = ((max(len(column) + 2, 9), told[key], digits) for column, (key, digits) in columns.items())
-    print(f"{name:<21}" + "".join(f"{value:>{width}.{digits}f}" for width, value, digits in values))
+    print(f"{name:<24}" + "".join(f"{value:>{width}.{digits}f}" for width, value, digits in values))
 print("\n" + textwrap.fill(found["commands"]["T = 8"], 110, subsequent_indent="    ", break_on_hyphens=False))
 
 
