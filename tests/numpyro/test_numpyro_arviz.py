@@ -99,6 +99,7 @@ PAIRS = [
     few(PAIRS, lambda build, family: family is guides.Faithful),
     ids=lambda item: getattr(item, "__name__", item.__class__),
 )
+@pytest.mark.slow
 def test_ports_give_every_group_with_the_densities_of_its_draws(build, family):
     with jax.enable_x64(True):
         x = jnp.asarray(BITS, jnp.float64)
@@ -258,6 +259,7 @@ def test_chunks_and_seeds():
     np.testing.assert_array_equal(np.random.get_state()[1], state)
 
 
+@pytest.mark.slow
 def test_plots_take_the_object():
     from matplotlib import pyplot
 
@@ -322,6 +324,7 @@ def test_what_is_refused(change, says):
         to_arviz(**arguments)
 
 
+@pytest.mark.slow
 def test_the_guide_takes_the_weights_of_the_model_it_is_drawn_with():
     """A top-down guide holds a copy of the model: with another of its make, its draws follow that one's priors."""
     sizes, x = {"event": 4, "latent": (2, 2), "hidden": 4}, np.eye(4, dtype=np.float32)[:3]

@@ -90,6 +90,7 @@ FAMILIES = [
 
 
 @pytest.mark.parametrize(("family", "port_family"), FAMILIES)
+@pytest.mark.slow
 def test_discretized_pairs_are_those_of_torch(wide, family, port_family):
     """Sums over all states, and terms of the bits themselves at the same values, to 1e-10."""
     (model, guide), (port, port_guide), x = pair(family, port_family)

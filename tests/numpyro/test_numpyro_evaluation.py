@@ -211,6 +211,7 @@ def test_a_linear_gaussian_pair_of_the_collection(wide):
     assert -found.nll == pytest.approx(theirs.log_evidence(x).mean().item(), abs=0.2)
 
 
+@pytest.mark.slow
 def test_divergences_by_unit_sum_to_those_of_the_site(wide):
     one = VAE(event=6, latent=3, hidden=4, depth=0, key=jax.random.key(0))
     x = (np.random.default_rng(0).random((5, 6)) < 0.5).astype(float)
@@ -269,6 +270,7 @@ UNBOUNDED = {
 
 
 @pytest.mark.parametrize("case", UNBOUNDED)
+@pytest.mark.slow
 def test_numbers_that_bound_nothing_say_so(case):
     model, make, words = UNBOUNDED[case]
     found = quiet(model, make(model), rows(8)[:, 0])
@@ -279,6 +281,7 @@ def test_numbers_that_bound_nothing_say_so(case):
         assert [note for note in notes if re.search(words, note)]
 
 
+@pytest.mark.slow
 def test_images_of_draws_are_no_points():
     found = quiet(rate, AutoMultivariateNormal(rate), rows(8)[:, 0])
     assert not [note for note in found.notes if "bound nothing" in note]

@@ -82,6 +82,7 @@ def test_both_languages_show_the_same_factorizations(name):
     assert factorization(model, jnp.asarray(x)) == factorization(twin, *args) == report.model
 
 
+@pytest.mark.slow
 def test_printed():
     assert str(factorization(chain, BITS)) == "p(z3) p(z2 | z3) p(z1 | z2) p(x | z1)"
     assert str(factorization(UP, BITS)) == "q(z1 | x) q(z2 | z1) q(z3 | z2)"
@@ -199,6 +200,7 @@ def test_autoguides(make, verdict):
         assert sets(report.missing) == {"s": {"z"}}
 
 
+@pytest.mark.slow
 def test_an_autoguide_in_use_stays_as_it_is():
     guide = autoguide.AutoNormal(shifted)
     with handlers.seed(rng_seed=0):

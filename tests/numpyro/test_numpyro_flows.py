@@ -118,6 +118,7 @@ def test_steps_of_one_form_are_inverted_by_one_compiled_loop():
     assert traced == [2, 1, 1]  # the loop's body, and the last pass, which is run as it is
 
 
+@pytest.mark.slow
 def test_one_map_of_one_context_is_one_map():
     """Divergences of bases that are pushed through one map keep their closed form."""
     layer, z = bijection("spline", 4, [3], 6, 1, key=KEY), jnp.ones((2, 3))
@@ -139,6 +140,7 @@ def test_one_map_of_one_context_is_one_map():
 
 
 @pytest.mark.parametrize("guide", few(GUIDES, lambda guide: guide == "Ladder"))
+@pytest.mark.slow
 def test_calls_in_a_pass(guide):
     """One call a step of the flow where its own draws are scored, whatever the particles; a loop scores its draws, too.
 
@@ -151,6 +153,7 @@ def test_calls_in_a_pass(guide):
             assert count() == calls
 
 
+@pytest.mark.slow
 def test_calls_for_a_prior_and_for_shared_bijections():
     """A density under a prior is one call a step, and none more where the guide has drawn through the prior's own."""
     vae = ports.VAE(event=6, latent=3, hidden=8, prior="maf:hidden=6,steps=3", key=KEY)
@@ -229,6 +232,7 @@ def test_over_one_entry_and_sizes():
 
 
 @pytest.mark.parametrize("family", few(("diagonal", "iaf", "maf", "nsf"), lambda family: family == "iaf"))
+@pytest.mark.slow
 def test_entries_of_a_site_are_a_clique(family):
     model = ports.VAE(event=6, latent=3, hidden=8, key=KEY)
     guide = port_guides.MeanField(model, X[:3], family=family, hidden=8, key=KEY)

@@ -32,6 +32,7 @@ KEY = jax.random.key(0)
 
 
 @pytest.mark.parametrize("names", [("a.b", "dotted_a~1b"), ("fn", "a")])
+@pytest.mark.slow
 def test_every_latent_has_a_network_of_its_own(names):
     guide = guides.SelfReflective(partial(two, names=names), X, hidden=4, key=KEY)
     assert len({name.split(".")[1] for name in named_parameters(guide)} - {"encoders"}) == 2
@@ -97,6 +98,7 @@ def test_svi_improves(guide):
     assert Predictive(model, guide=q, params=result.params, num_samples=3)(KEY, x)["x"].shape == (3, 5, 2)
 
 
+@pytest.mark.slow
 def test_the_analytic_elbo_agrees_in_mean():
     q = guides.Ladder(two, X, hidden=4, depth=0, key=KEY)
     losses = [loss(num_particles=4000).loss(KEY, {}, two, q, X) for loss in (Trace_ELBO, TraceMeanField_ELBO)]
@@ -126,6 +128,7 @@ def like_numbers(q: eqx.Module) -> eqx.Module:
     return jax.tree.map(lambda leaf: 1.1 * leaf if eqx.is_inexact_array(leaf) else leaf, q)
 
 
+@pytest.mark.slow
 def test_both_traces_of_one_run():
     model, x = models.SeReVAE(2, 2, 2, 4, likelihood="gaussian", key=KEY), jnp.asarray(X)
     q = guides.SelfReflective(model, x, family="full", hidden=4, depth=0, key=KEY)
@@ -151,6 +154,7 @@ def of_site(node):
 
 
 @pytest.mark.parametrize("guide", few(["SelfReflective", "BottomUp"], lambda guide: guide == "SelfReflective"))
+@pytest.mark.slow
 def test_a_guide_reads_the_subsample_that_is_scored(guide):
     """z is known from x, and x is the number of its row: what is drawn tells the rows that the evidence is read at."""
 

@@ -117,6 +117,7 @@ def test_ladders_are_torchs(name, args, options, shapes):
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian:0.5", "logistic:4"])
+@pytest.mark.slow
 def test_an_autoregressive_image_is_torchs(likelihood):
     def pair(parts: object, pixel: object, net: object, key: dict):
         made = parts.likelihood(likelihood)
@@ -160,6 +161,7 @@ def test_draws_of_an_image_have_its_probabilities():
     assert (many(jnp.ones((2, 2)), jax.random.split(KEY)) == 0).all()
 
 
+@pytest.mark.slow
 def test_a_mixture_of_logistics_is_torchs():
     params = torch.randn(5, pixels.PixelMixture(3, 6, 2).output, requires_grad=True)
     theirs, ours = torch_pixels.PixelMixture(3, 6, 2), pixels.PixelMixture(3, 6, 2)
@@ -178,6 +180,7 @@ def test_a_mixture_of_logistics_is_torchs():
     assert wide.support.is_discrete and not wide.has_rsample
 
 
+@pytest.mark.slow
 def test_a_mixture_of_logistics_is_a_distribution_with_the_draws_of_it():
     levels, n = 4, 20_000
     params = jax.random.normal(KEY, (2, pixels.PixelMixture(2, levels, 3).output))

@@ -127,7 +127,10 @@ def test_the_bound_and_its_gradient_are_those_of_torch(wide, monkeypatch, model,
     same_terms(monkeypatch, *built(model, guide))
 
 
-@pytest.mark.parametrize(("model", "guide"), [("sequential-vae", "mean-field"), ("infusion", "infused")])
+@pytest.mark.parametrize(
+    ("model", "guide"),
+    few([("sequential-vae", "mean-field"), ("infusion", "infused")], lambda model, guide: model == "infusion"),
+)
 def test_what_is_scored_at_every_step_is_what_torch_scores(wide, monkeypatch, model, guide):
     """In training mode, with the criterion that observes the data at every step: as above."""
     pair, ports, x = built(model, guide, criterion="per-step")
@@ -150,6 +153,7 @@ ABLATIONS = [
     ("switches", "guide"),
     few(ABLATIONS, lambda switches, guide: guide == "self-reflective" and not any(switches.values())),
 )
+@pytest.mark.slow
 def test_the_ablations_of_a_sere_vae_are_those_of_torch(wide, monkeypatch, switches, guide):
     same_terms(monkeypatch, *built("sere-vae", guide, **switches))
 

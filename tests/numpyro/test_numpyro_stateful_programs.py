@@ -80,6 +80,7 @@ WORK = {
 
 
 @pytest.mark.parametrize("make", few(MAKERS, often=lambda name: name == "AutoNormal"))
+@pytest.mark.slow
 def test_a_guide_serves_everything_after_fit_and_evaluate(make):
     for first in ("fit", "evaluate"):
         guide = MAKERS[make](model)
@@ -90,6 +91,7 @@ def test_a_guide_serves_everything_after_fit_and_evaluate(make):
                 WORK[then](guide)
 
 
+@pytest.mark.slow
 def test_an_autoguide_that_fit_has_set_up_answers():
     guide = autoguide.AutoNormal(model)
     run = fit(model, guide, Y, steps=3, seed=0, progress=False)

@@ -489,6 +489,7 @@ def test_programs_of_one_class_are_refused():
 
 
 @pytest.mark.parametrize("loss", [Trace_ELBO(num_particles=2), TraceMeanField_ELBO()])
+@pytest.mark.slow
 def test_losses_of_numpyro(loss):
     run = quiet(model, guide, rows(), loss=loss, steps=200, validation=rows(8, 2))
     assert run.history[-1]["loss"] < run.history[0]["loss"]
