@@ -81,7 +81,7 @@ def test_the_price_of_two_layers_is_the_information_that_the_missing_edge_carrie
 CASES = [(layers, parents) for layers in (2, 3) for parents in ("apart", "needed")]
 
 
-@pytest.mark.parametrize(("layers", "parents"), few(CASES, lambda *case: case == (2, "apart")))
+@pytest.mark.parametrize(("layers", "parents"), few(CASES, lambda *case: False))
 def test_on_linear_data_the_faithful_guide_is_exact_and_the_published_one_keeps_its_gap(layers, parents):
     model = twin(layers)
     x = rows(model, 2000)

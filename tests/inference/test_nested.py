@@ -129,6 +129,7 @@ def test_with_the_exact_factor_of_zeta_every_draw_gives_the_evidence():
     torch.testing.assert_close(vhp(inner=3)(found), model.log_evidence(x).mean(), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_it_lies_between_the_elbo_and_the_evidence_and_rises_with_the_draws():
     """Means of 200 data and 400 draws of z; errors below 0.01 nats, and the ELBO's loss in closed form."""
     model, x = chain()

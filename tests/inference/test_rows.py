@@ -209,6 +209,7 @@ def test_what_subsamples_by_itself_is_told_so_and_the_cure_that_is_named_works(m
 
 
 @pytest.mark.skipif(numpyro is None, reason="needs NumPyro")
+@pytest.mark.slow
 def test_the_cure_that_is_named_for_ports_works():
     x, part, whole = jnp.asarray(X), subsampling(numpyro, 9), subsampling(numpyro, None)
     guide = ports.MeanField(part, x, hidden=4, key=jax.random.key(0))
