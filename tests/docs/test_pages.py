@@ -11,7 +11,7 @@ from test_readme import RUN_HERE, blocks
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-ELSEWHERE = {DOCS / name for name in RUN_HERE}
+ELSEWHERE = {ROOT / name for name in RUN_HERE}
 PAGES = [page for page in sorted(DOCS.glob("**/*.md")) if blocks(page) and page not in ELSEWHERE]
 QUICK = ("index.md",)  # the others train, or run the inspector many times
 NUMBER = re.compile(r"-?\d+\.\d+")
