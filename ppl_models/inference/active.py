@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+NO_UNITS = "no divergences by unit: a factor or a prior is no product over units"
+
 
 @dataclass(frozen=True)
 class ActiveUnits:

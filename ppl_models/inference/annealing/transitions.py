@@ -17,6 +17,7 @@ STEEPNESS = 4.0  # of the sigmoid
 ACCEPTED = 0.9  # the share of proposals that a step size is tuned to
 RATE = 0.3  # change of a log step size for each share of proposals accepted too many
 SMALLEST, LONGEST = 1e-3, np.pi / 2  # a step size, and a trajectory: a quarter of the period of standard normal noise
+PILOT = 160  # rows, chains of data, by which step sizes are tuned
 WARM = 30  # transitions at the first power by which the pilot finds its first step size
 FIRST = float(np.log(FIRST_STEP))
 
@@ -31,6 +32,11 @@ def powers(temperatures: int) -> np.ndarray:
     """
     at = 1 / (1 + np.exp(-STEEPNESS * np.linspace(-1, 1, temperatures + 1)))
     return (at - at[0]) / (at[-1] - at[0])
+
+
+def pilot_rows(size: int, n: int, chains: int) -> int:
+    """How many data tune the step sizes: of n, of which `size` go through the programs at once; all where these do."""
+    return size if size >= n else max(1, min(size, PILOT // chains))
 
 
 class Target(Protocol):

@@ -91,9 +91,13 @@ class Terms:
         return total
 
 
+class NoUnits(ValueError):
+    """A factor and a prior that are not both products over coordinates."""
+
+
 def refuse_units(name: str, factor: str, prior: str) -> NoReturn:
-    """Raise ValueError for a site whose factor and prior, of these families, are not both products over coordinates."""
-    raise ValueError(
+    """Raise NoUnits for a site whose factor and prior, of these families, are not both products over coordinates."""
+    raise NoUnits(
         f"site {name!r} has no divergences by unit: found the factor {factor} and the prior {prior}, want products "
         "over coordinates (diagonal families), with the transforms of the prior if it has any; try per='layer', or "
         "another family"

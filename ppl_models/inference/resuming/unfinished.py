@@ -15,6 +15,12 @@ from ..files import write_atomically
 PAUSE = 30.0  # seconds between two states
 
 
+def check_seeded(resume: object, seed: int | None) -> None:
+    """Raise ValueError for an evaluation that is to go on from a file, and whose draws have no seed to go on from."""
+    if resume is not None and seed is None:
+        raise ValueError("evaluate: found resume and seed=None, want a seed that the draws go on from; try seed=0")
+
+
 def digest_of(weights: Iterable[tuple[str, np.ndarray]]) -> str:
     """A digest of named weights, the same for the same ones."""
     digest = hashlib.sha256()

@@ -10,7 +10,8 @@ from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyProgram, Count, Number, Seed
 from ppl_models.programs.state.jax import tidied
 
-from ...active import ActiveUnits, counted_units
+from ...active import NO_UNITS, ActiveUnits, counted_units
+from ...objectives.terms import NoUnits
 from ..engine.parameters import find
 from ..feeding.batches import columns_of, drawn
 from ..passes.checks import CHUNK
@@ -57,8 +58,6 @@ def active_units(
                 of_data, of_pass = random.split(random.fold_in(key, start))
                 for name, value in sums(rows(start, of_data), of_pass).items():
                     kl[name] = kl.get(name, 0.0) + np.asarray(value, np.float64) / n
-    except ValueError as error:
-        if "divergences by unit" not in str(error):
-            raise
-        kl, notes = {}, ("no divergences by unit: a factor or a prior is no product over units",)
+    except NoUnits:
+        kl, notes = {}, (NO_UNITS,)
     return counted_units({name: np.asarray(value) for name, value in means.items()}, kl, threshold, notes)

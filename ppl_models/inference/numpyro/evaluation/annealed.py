@@ -23,7 +23,7 @@ from ppl_models.programs.state.jax import tidied
 
 from ...annealing.pairs import check_annealed, check_simulated
 from ...annealing.result import Annealed, Sandwich
-from ...annealing.transitions import FIRST, WARM, powers, tuned
+from ...annealing.transitions import FIRST, WARM, pilot_rows, powers, tuned
 from ...calibration.amortized import refuse_fixed
 from ...progress import Bar
 from ..engine.parameters import find
@@ -33,8 +33,6 @@ from ..passes.rows import fewer
 from ..passes.terms import weights
 from .simulated import Simulator
 from .target import Target, joint
-
-PILOT = 160  # rows, chains of data, by which step sizes are tuned
 
 
 @checked
@@ -150,7 +148,7 @@ class _Pair:
 
     def pilot(self, key: Array, b: np.ndarray) -> Array:
         """Step sizes, one for each power between 0 and 1, by chains of a few data whose weights are not used."""
-        few = self.size if self.size >= self.n else max(1, min(self.size, PILOT // self.chains))
+        few = pilot_rows(self.size, self.n, self.chains)
         middle = np.concatenate([b[1:2].repeat(WARM), b[1:-1]])
         return self._tune(self.params, self.some(key, 0, few), key, middle)[WARM:]
 

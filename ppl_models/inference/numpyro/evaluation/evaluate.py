@@ -28,7 +28,7 @@ from ...objectives.bounds import elbo
 from ...objectives.finite import counted, infinite_terms, refuse
 from ...progress import BOUNDS, Progress
 from ...results import Evaluation
-from ...resuming.unfinished import Unfinished, digest_of
+from ...resuming.unfinished import Unfinished, check_seeded, digest_of
 from ...tally import ONE, SHARED, Tally
 from ..engine.parameters import find
 from ..feeding.batches import columns_of, drawn, fingerprint
@@ -105,8 +105,7 @@ def evaluate(
         how |= {"progress": progress, "resume": resume}
         found = evaluate(model, Going(model, check_unrefined("evaluate", guide), refine), data, **how)
         return replace(found, refined=refine, notes=[*found.notes, *going_notes(refine)])
-    if resume is not None and seed is None:
-        raise ValueError("evaluate: found resume and seed=None, want a seed that the draws go on from; try seed=0")
+    check_seeded(resume, seed)
     columns = columns_of(data, "evaluate: data", model)
     n = len(columns[0])
     key = random.key(int(np.random.default_rng().integers(2**31)) if seed is None else seed)

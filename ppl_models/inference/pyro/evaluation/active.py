@@ -7,7 +7,8 @@ import torch
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyProgram, Count, Number, Seed
 
-from ...active import ActiveUnits, counted_units
+from ...active import NO_UNITS, ActiveUnits, counted_units
+from ...objectives.terms import NoUnits
 from ..feeding.columns import Columns
 from ..passes.checks import CHUNK
 from ..passes.terms import terms
@@ -64,8 +65,6 @@ def active_units(
             for index in torch.arange(columns.size).split(CHUNK):
                 for name, units in terms(model, guide, columns.rows(index, device)).kl_units.items():
                     kl[name] = kl.get(name, 0.0) + units.double().mean(0).sum(0).cpu().numpy() / columns.size
-    except ValueError as error:
-        if "divergences by unit" not in str(error):
-            raise
-        kl, notes = {}, ("no divergences by unit: a factor or a prior is no product over units",)
+    except NoUnits:
+        kl, notes = {}, (NO_UNITS,)
     return counted_units({name: value.cpu().numpy() for name, value in means.items()}, kl, threshold, notes)

@@ -17,7 +17,7 @@ from ppl_models.programs.pyro import run
 
 from ...annealing.pairs import check_annealed, check_simulated, refuse_one_by_one
 from ...annealing.result import Annealed as Annealed, Sandwich as Sandwich
-from ...annealing.transitions import FIRST, WARM, State, powers, tuned
+from ...annealing.transitions import FIRST, WARM, State, pilot_rows, powers, tuned
 from ...calibration.amortized import refuse_fixed
 from ...progress import Bar
 from ..feeding.columns import Columns
@@ -28,8 +28,6 @@ from ..passes.rows import check_rows, fewer
 from .densities import device_of, looking
 from .simulated import Simulator
 from .target import Target, joint
-
-PILOT = 160  # rows, chains of data, by which step sizes are tuned
 
 
 @checked
@@ -161,7 +159,7 @@ class _Pair:
 
     def pilot(self, data: Columns, b: np.ndarray) -> list[float]:
         """Step sizes, one for each power between 0 and 1, by chains of a few data whose weights are not used."""
-        few = self.size if self.size >= data.size else max(1, min(self.size, PILOT // self.chains))
+        few = pilot_rows(self.size, data.size, self.chains)
         target = self.target(data.rows(slice(0, few), self.device))
         noise, log_size, sizes = target.draw(), FIRST, []
         log_w = target.weigh(noise)

@@ -26,7 +26,7 @@ from ...objectives.bounds import elbo
 from ...objectives.finite import counted, infinite_terms, refuse
 from ...progress import BOUNDS, Progress
 from ...results import Evaluation as Evaluation
-from ...resuming.unfinished import Unfinished, digest_of
+from ...resuming.unfinished import Unfinished, check_seeded, digest_of
 from ...tally import ONE, SHARED, Tally
 from ..feeding.columns import Columns
 from ..passes.checks import CHUNK, as_they_come, check_values, evaluating, forked
@@ -90,8 +90,7 @@ def evaluate(
 
     Source: Burda et al. 2016 (arXiv 1509.00519), eq. 8 and section 5.
     """
-    if resume is not None and seed is None:
-        raise ValueError("evaluate: found resume and seed=None, want a seed that the draws go on from; try seed=0")
+    check_seeded(resume, seed)
     data = Columns(data, "evaluate: data", model, guide)
     places = list(dict.fromkeys(p.device for module in modules_of(model, guide) for p in module.parameters()))
     with nullcontext() if seed is None else forked(places), torch.no_grad(), evaluating(model, guide):
