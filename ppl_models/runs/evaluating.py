@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from ppl_models.data import Data, Table
 from ppl_models.inference import ActiveUnits, Calibration, Evaluation, MutualInformation, Probe, mutual_information
@@ -70,8 +71,7 @@ def probe_run(run: LoadedRun, parts: Parts, labels: int, seed: int = 0, other: s
     """
     train, test = parts[0], parts[-1]
     found = backend(run.backend).probe((run.model, run.guide), run.example, train, test, labels=labels, seed=seed)
-    path = run.folder / f"{_named('probe', run, other)}.json"
-    write_json(path, {"data": test.name, "seed": seed, "backend": run.backend, **found.to_dict()})
+    _write(_named("probe", run, other), run, test, seed, found)
     return found
 
 
@@ -83,11 +83,8 @@ def units_run(run: LoadedRun, test: Data | Table, rows: int, seed: int = 0, othe
     Raises:
         ValueError: what `ppl_models.inference.active_units` objects to.
     """
-    language = backend(run.backend)
-    few = tuple(language.rows(run.example, column) for column in columns(test[:rows]))
-    found = language.call("active_units", run.example, run.model, run.guide, few, seed=seed)
-    path = run.folder / f"{_named('units', run, other)}.json"
-    write_json(path, {"data": test.name, "seed": seed, "backend": run.backend, **found.to_dict()})
+    found = _of_rows("active_units", run, test, rows, seed=seed)
+    _write(_named("units", run, other), run, test, seed, found)
     return found
 
 
@@ -105,11 +102,8 @@ def calibrate_run(
     Raises:
         ValueError: what `ppl_models.inference.sbc` objects to.
     """
-    language, how = backend(run.backend), {"simulations": simulations, "seed": seed, "progress": progress}
-    few = tuple(language.rows(run.example, column) for column in columns(test[:simulations]))
-    found = language.call("sbc", run.example, run.model, run.guide, few, **how)
-    path = run.folder / f"{_named('calibration', run, other)}.json"
-    write_json(path, {"data": test.name, "seed": seed, "backend": run.backend, **found.to_dict()})
+    found = _of_rows("sbc", run, test, simulations, simulations=simulations, seed=seed, progress=progress)
+    _write(_named("calibration", run, other), run, test, seed, found)
     return found
 
 
@@ -140,9 +134,21 @@ def evaluate_run(
     how = {"particles": particles, "seed": seed, "progress": progress, "refine": refine}
     file = run.folder / f"{name}.unfinished.npz"
     found = backend(run.backend).evaluate((run.model, run.guide), run.example, test, resume=file, **how)
+    _write(name, run, test, seed, found)
+    return found
+
+
+def _of_rows(tool: str, run: LoadedRun, test: Data | Table, count: int, **how: Any) -> Any:
+    """What a function of the run's language says of the pair on the first rows of data."""
+    language = backend(run.backend)
+    rows = tuple(language.rows(run.example, column) for column in columns(test[:count]))
+    return language.call(tool, run.example, run.model, run.guide, rows, **how)
+
+
+def _write(name: str, run: LoadedRun, test: Data | Table, seed: int, found: Any) -> None:
+    """Write what was found into NAME.json of the run's folder, with what it was found on."""
     about = {"data": test.name, "seed": seed, "backend": run.backend}
     write_json(run.folder / f"{name}.json", {**about, **found.to_dict()})
-    return found
 
 
 def _named(word: str, run: LoadedRun, other: str | None) -> str:

@@ -4,12 +4,24 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ..objectives.terms import Array, Terms
+
 MOST, PROJECTIONS = 50, 20  # numbers in a code that are ranked each; of a larger code, projections of it
 ROUNDINGS = 100.0  # of one log p(x, z): what differs by less is a tie
 LOG_P, LOG_LIKELIHOOD, LOG_Q, LOG_W = "log p(x, z)", "log p(x | z)", "log q(z | x)", "log w"
 JOINT = LOG_P, LOG_LIKELIHOOD, LOG_Q, LOG_W
 
+NO_DENSITY = "no log q, and no log w: the guide's density of the truth is not known"
+
 Arrays = Mapping[str, np.ndarray]
+
+
+def densities_of(found: Terms, scored: bool) -> dict[str, Array]:
+    """log p(x, z), log p(x | z) and, of a guide whose density is known, log q(z | x) of a pass, (particles, n) each."""
+    likelihood = sum(found.log_likelihood.values())
+    log_p = likelihood + sum(found.log_p[name] for name in found.log_p if name not in found.auxiliary)
+    densities = {LOG_P: log_p, LOG_LIKELIHOOD: likelihood}
+    return {**densities, LOG_Q: sum(found.log_q.values())} if scored else densities
 
 
 class Ranking:

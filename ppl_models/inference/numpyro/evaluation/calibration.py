@@ -15,13 +15,13 @@ from ppl_models.programs.pairs import INSTEAD_OF_PORT, check_whole
 from ppl_models.programs.state.jax import tidied
 
 from ...calibration.amortized import check_calibrated, chunks, refuse_fixed
-from ...calibration.ranking import JOINT, LOG_LIKELIHOOD, LOG_P, LOG_Q, Ranking
+from ...calibration.ranking import JOINT, NO_DENSITY, Ranking, densities_of
 from ...calibration.result import Calibration
 from ...progress import Bar
 from ..engine.parameters import find
 from ..feeding.batches import columns_of, drawn
 from ..passes.rows import FEW, fewer
-from ..passes.terms import Terms, collect, single, terms
+from ..passes.terms import collect, single, terms
 from .simulated import Simulator
 
 
@@ -85,7 +85,7 @@ class _Pair:
         auxiliary = set(pair.kl) - set(self.names)
         # of draws with auxiliary latents, or that were refined, log q of other values is not known
         self.scored = not auxiliary and structure_of(guide) is guide
-        self.notes = [] if self.scored else ["no log q, and no log w: the guide's density of the truth is not known"]
+        self.notes = [] if self.scored else [NO_DENSITY]
         self.simulator = Simulator("sbc", model, batch, self.plate, self.params)
         self._of_truth, self._of_guide = jax.jit(self._truth), jax.jit(self._draws, static_argnums=2)
 
@@ -108,16 +108,9 @@ class _Pair:
             with handlers.trace() as trace, handlers.seed(rng_seed=key), handlers.substitute(data=given):
                 self.model(*args)
             found = collect(trace, trace, False, self.plate)
-        return {name: found.drawn[name] for name in self.names}, _densities(found, self.scored)
+        return {name: found.drawn[name] for name in self.names}, densities_of(found, self.scored)
 
     def _draws(self, key: Array, args: Sequence[Array], draws: int) -> tuple[dict, dict]:
         how = {"particles": draws, "analytic": False, "plate": self.plate, "params": self.params}
         found = terms(self.model, self.guide, args, key=key, **how)
-        return {name: found.drawn[name] for name in self.names}, _densities(found, self.scored)
-
-
-def _densities(found: Terms, scored: bool) -> dict[str, Array]:
-    likelihood = sum(found.log_likelihood.values())
-    log_p = likelihood + sum(found.log_p[name] for name in found.log_p if name not in found.auxiliary)
-    densities = {LOG_P: log_p, LOG_LIKELIHOOD: likelihood}
-    return {**densities, LOG_Q: sum(found.log_q.values())} if scored else densities
+        return {name: found.drawn[name] for name in self.names}, densities_of(found, self.scored)

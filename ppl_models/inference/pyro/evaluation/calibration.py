@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from pyro import poutine
 
@@ -13,7 +12,7 @@ from ppl_models.programs.noise import structure_of
 from ppl_models.programs.pyro import to_numpy
 
 from ...calibration.amortized import check_calibrated, chunks, refuse_fixed
-from ...calibration.ranking import JOINT, LOG_LIKELIHOOD, LOG_P, LOG_Q, Ranking
+from ...calibration.ranking import JOINT, NO_DENSITY, Ranking, densities_of
 from ...calibration.result import Calibration as Calibration
 from ...progress import Bar
 from ..feeding.columns import Columns
@@ -21,7 +20,7 @@ from ..passes.messengers import Substitute
 from ..passes.pair_info import pair_info
 from ..passes.particles import vectorizes
 from ..passes.rows import FEW, check_rows, fewer, made_for
-from ..passes.terms import Terms, collect, concatenated, terms, traces
+from ..passes.terms import collect, concatenated, terms, traces
 from .densities import device_of, looking
 from .simulated import Simulator
 
@@ -116,7 +115,7 @@ class _Pair:
         # of draws with auxiliary latents, or that were refined, log q of other values is not known
         self.scored = not info.terms.auxiliary and structure_of(guide) is guide
         if not self.scored:
-            self.notes.append("no log q, and no log w: the guide's density of the truth is not known")
+            self.notes.append(NO_DENSITY)
         self.simulator = Simulator("sbc", model, batch, self.plate)
 
     def rank(self, batch: Sequence[Any], draws: int, at_once: int, ranking: Ranking) -> None:
@@ -137,16 +136,6 @@ class _Pair:
         ranking.add(
             {name: to_numpy(value)[0] for name, value in truth.drawn.items()},
             {name: to_numpy(found.drawn[name]) for name in truth.drawn},
-            {name: value[0] for name, value in _densities(truth, self.scored).items()},
-            _densities(found, self.scored),
+            {name: to_numpy(value)[0] for name, value in densities_of(truth, self.scored).items()},
+            {name: to_numpy(value) for name, value in densities_of(found, self.scored).items()},
         )
-
-
-def _densities(found: Terms, scored: bool) -> dict[str, np.ndarray]:
-    """(particles, n) each."""
-    likelihood = sum(found.log_likelihood.values())
-    log_p = likelihood + sum(found.log_p[name] for name in found.log_p if name not in found.auxiliary)
-    densities = {LOG_P: log_p, LOG_LIKELIHOOD: likelihood}
-    if scored:
-        densities[LOG_Q] = sum(found.log_q.values())
-    return {name: to_numpy(value) for name, value in densities.items()}
