@@ -22,9 +22,9 @@ from torch import Tensor
 
 from ppl_models import LinearGaussian
 from ppl_models.inference import ais, ancestral, sbc, terms
-from ppl_models.inference.annealing.result import mean_of
-from ppl_models.inference.calibration.result import ERROR
 from ppl_models.inference.diagnostics import khat
+from ppl_models.inference.evaluation.annealing.result import mean_of
+from ppl_models.inference.evaluation.calibration.result import ERROR
 
 from .table import table
 from .timing import machine

@@ -8,7 +8,7 @@ The rows are those of `collection.py`.
 import re
 from string import ascii_lowercase
 
-from ppl_models.runs import names
+from ppl_models.runs.naming import names
 
 from .collection import GUIDES, HOLES, MODELS, UNFAITHFUL, expected, hole
 

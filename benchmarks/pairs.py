@@ -23,7 +23,7 @@ import torch
 
 from ppl_models.inference import training_step
 from ppl_models.inference.config import FitConfig
-from ppl_models.runs import names
+from ppl_models.runs.naming import names
 
 from .table import pairs_table
 from .timing import cores, in_turns, machine, on_threads, ratio, without_caches

@@ -63,8 +63,8 @@ from ppl_models.inference import (
     unregularized,
 )
 from ppl_models.inference.pyro.evaluation.discrete import coupled
-from ppl_models.runs.experiments import discrete
-from ppl_models.runs.results import recorded
+from ppl_models.runs.recipes.experiments import discrete
+from ppl_models.runs.recipes.results import recorded
 from ppl_models.views import mixing
 
 FAST = os.environ.get("PPL_MODELS_FAST") == "1"

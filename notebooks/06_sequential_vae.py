@@ -47,8 +47,8 @@ from guides import Infused, MeanField, SelfReflective
 from ppl_models import Infusion, SequentialVAE, data
 from ppl_models.factorization import compare
 from ppl_models.inference import evaluate, fit, sharpness, terms, unregularized
-from ppl_models.runs.experiments.sequential import chains, distance
-from ppl_models.runs.results import recorded
+from ppl_models.runs.recipes.experiments.sequential import chains, distance
+from ppl_models.runs.recipes.results import recorded
 
 FAST = os.environ.get("PPL_MODELS_FAST") == "1"
 RECORDED = Path(ppl_models.__file__).parents[1] / "docs" / "recipes"

@@ -23,7 +23,7 @@ import pyro
 import pytest
 import torch
 
-from ppl_models.inference import progress
+from ppl_models.inference.display import progress
 
 progress.SILENCE = 1e6  # seconds after which what takes its time is shown: no test looks at a clock
 

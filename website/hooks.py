@@ -19,7 +19,8 @@ from mkdocs.structure.pages import Page
 from benchmarks import matrix
 from benchmarks.collection import GUIDES, MODELS
 from ppl_models.inference import FitConfig
-from ppl_models.runs import names, results
+from ppl_models.runs.naming import names
+from ppl_models.runs.recipes import results
 from website import formulas, outside, programs, reference, tutorials
 from website.docstrings import markdown
 from website.paths import COPIES, ROOT, Paths

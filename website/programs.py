@@ -16,9 +16,9 @@ from benchmarks.collection import GUIDES, MODELS, Model, expected, hole
 from benchmarks.matrix import cell, table
 from ppl_models.factorization import Report, compare
 from ppl_models.parts.sizes import all_sizes
-from ppl_models.runs import names
-from ppl_models.runs.recipe_files import read_recipe
-from ppl_models.runs.results import HEADINGS, cells, recorded, rows_of
+from ppl_models.runs.naming import names
+from ppl_models.runs.recipes.recipe import read_recipe
+from ppl_models.runs.recipes.results import HEADINGS, cells, recorded, rows_of
 
 from .docstrings import markdown
 

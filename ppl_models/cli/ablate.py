@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from rich.text import Text
 
-from ppl_models.runs import names
+from ppl_models.runs.naming import names
 
 from .app import (
     Backend,
@@ -77,7 +77,7 @@ def ablate(
     Example: [bold]ppl-models ablate sere-vae --guides mean-field,ladder,self-reflective --seeds 3 --steps 2000[/]
     """
     from ppl_models.runs.ablation import HEADINGS, PICTURE, RESULTS, ablate as run_ablation, cells
-    from ppl_models.runs.configuration import configuration, load_for
+    from ppl_models.runs.folders.configuration import configuration, load_for
 
     with reported(debug):
         set_threads(threads, backend)

@@ -16,8 +16,8 @@ from rich.text import Text
 from ppl_models.parts.kinds import LARGEST, MOST_THREADS
 from ppl_models.programs.blame import is_ours, raised
 from ppl_models.programs.legible import brief, legible
-from ppl_models.runs import names, trust as trusted
 from ppl_models.runs.backends import BACKENDS, backend
+from ppl_models.runs.naming import names, trust as trusted
 
 from . import completion
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import typer
 
-from ppl_models.runs import names
-from ppl_models.runs.options import Training
+from ppl_models.runs.naming import names
+from ppl_models.runs.naming.options import Training
 
 from .app import trust_typed
 from .training_options import training_of, values_of
@@ -68,8 +68,8 @@ def inherited(weights: Path, words: Mapping[str, str], training: Mapping[str, An
     Raises:
         ValueError: a model, guide or size that was typed too; no run folder, or one of programs that are not trusted.
     """
-    from ppl_models.runs.continuing import like
-    from ppl_models.runs.folder import opened
+    from ppl_models.runs.folders.continuing import like
+    from ppl_models.runs.folders.folder import opened
 
     refuse("--weights", weights, [word for name, word in words.items() if name in OF_PAIR])
     found = like(opened(weights))

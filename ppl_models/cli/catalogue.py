@@ -9,8 +9,8 @@ import typer
 from rich.text import Text
 
 from ppl_models.programs.legible import quoted
-from ppl_models.runs import names
-from ppl_models.runs.objectives import WORDS, objective_function
+from ppl_models.runs.naming import names
+from ppl_models.runs.naming.objectives import WORDS, objective_function
 
 from . import completion
 from .app import Debug, app, opt, out, reported, say

@@ -32,7 +32,7 @@ def compare_runs(
     """
     from ppl_models.runs.backends import backend_of
     from ppl_models.runs.evaluating import evaluate_run
-    from ppl_models.runs.folder import load_run, read_config
+    from ppl_models.runs.folders.folder import load_run, read_config
 
     with reported(debug):
         trust_typed(trust)

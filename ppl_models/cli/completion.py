@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
 
-from ppl_models.runs.recipe_files import recipe_names
+from ppl_models.runs.recipes.recipe import recipe_names
 
 OF_GUIDES = {"refined"}  # which are made of another guide, and go by --refine
 WIDE = 50  # characters about each, that it stays a line

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from rich.text import Text
 
-from ppl_models.runs import names
+from ppl_models.runs.naming import names
 
 from .app import Debug, Quiet, Seed, Threads, app, count, opt, out, reported, say, set_threads, table_of
 

@@ -89,7 +89,7 @@ def evaluate(
         probe_run,
         units_run,
     )
-    from ppl_models.runs.folder import load_run, read_config
+    from ppl_models.runs.folders.folder import load_run, read_config
 
     with reported(debug):
         trust_typed(trust)
@@ -148,8 +148,8 @@ def sample(
     """
     import pyro
 
-    from ppl_models.runs.folder import load_run
-    from ppl_models.runs.pictures import picture_chain, picture_samples
+    from ppl_models.runs.folders.folder import load_run
+    from ppl_models.runs.pages.pictures import picture_chain, picture_samples
 
     with reported(debug):
         if chain is not None and draws is not None:

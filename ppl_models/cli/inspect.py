@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ppl_models.runs import names
+from ppl_models.runs.naming import names
 
 from . import completion
 from .app import DataName, Debug, ModelName, ModelSizes, Quiet, Seed, app, count, opt, reported, say, trust_typed

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from ppl_models.runs import names
-from ppl_models.runs.recipe_files import OF_RUN, read_recipe, recipe_names
+from ppl_models.runs.naming import names
+from ppl_models.runs.recipes.recipe import OF_RUN, read_recipe, recipe_names
 
 from . import completion
 from .app import Debug, Device, Quiet, Threads, Trust, app, opt, out, reported, say, set_threads, table_of, trust_typed
@@ -38,7 +38,7 @@ def recipe(
 
     Example: [bold]ppl-models recipe discrete[/]
     """
-    from ppl_models.runs.recipes import RESULTS, carry_out
+    from ppl_models.runs.recipes.carry_out.carry_out import RESULTS, carry_out
 
     with reported(debug):
         if name is None:

@@ -28,7 +28,7 @@ def report(
     Example: [bold]ppl-models report runs/one runs/other[/]
     """
     from ppl_models.runs.backends import backend_of
-    from ppl_models.runs.folder import load_run, read_config
+    from ppl_models.runs.folders.folder import load_run, read_config
     from ppl_models.runs.pages.write import write_page
 
     with reported(debug):

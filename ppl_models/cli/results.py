@@ -6,8 +6,8 @@ import typer
 from rich.text import Text
 
 from ppl_models.programs.legible import quoted
-from ppl_models.runs.recipe_files import read_recipe
-from ppl_models.runs.results import HEADINGS, cells, markdown, recorded, rows_of
+from ppl_models.runs.recipes.recipe import read_recipe
+from ppl_models.runs.recipes.results import HEADINGS, cells, markdown, recorded, rows_of
 
 from . import completion
 from .app import Debug, app, opt, out, reported, say, table_of

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppl_models.inference.checkpoint_file import CHECKPOINT
-from ppl_models.runs import names
+from ppl_models.inference.storage.checkpoint_file import CHECKPOINT
+from ppl_models.runs.naming import names
 
 from . import completion
 from .app import (
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ppl_models.data import Data, Table
     from ppl_models.inference.pyro.feeding.distributed import Group
     from ppl_models.runs import LoadedRun
-    from ppl_models.runs.continuing import Standing
+    from ppl_models.runs.folders.continuing import Standing
 
 PATIENCE = 60.0  # seconds after which the page of a run that was just trained leaves out what its model has to draw
 
@@ -137,9 +137,9 @@ def train(
     import pyro
 
     from ppl_models.inference.pyro.feeding import distributed
-    from ppl_models.runs.configuration import configuration, load_for
-    from ppl_models.runs.continuing import standing
-    from ppl_models.runs.folder import opened
+    from ppl_models.runs.folders.configuration import configuration, load_for
+    from ppl_models.runs.folders.continuing import standing
+    from ppl_models.runs.folders.folder import opened
     from ppl_models.runs.training import resume as run_resume, train as run_train
 
     with reported(debug):
@@ -195,7 +195,7 @@ def train(
 @contextmanager
 def kept(folder: Path, group: "Group | None", config: Mapping[str, Any]) -> Iterator[None]:
     """Say of a training that ends early, but has saved something, how to go on."""
-    from ppl_models.runs.configuration import command
+    from ppl_models.runs.folders.configuration import command
 
     path = folder / CHECKPOINT
     before = path.stat().st_mtime_ns if path.is_file() else None
@@ -214,11 +214,11 @@ def complete(
     folder: Path, config: Mapping[str, Any], at: "Standing", particles: int, report: bool, device: str, quiet: bool
 ) -> None:
     """Make what is not there yet of a run that is finished, and say how it could go on."""
-    from ppl_models.runs.configuration import command
-    from ppl_models.runs.continuing import anew, is_bound
-    from ppl_models.runs.folder import load_run
+    from ppl_models.runs.folders.configuration import command
+    from ppl_models.runs.folders.continuing import anew, is_bound
+    from ppl_models.runs.folders.folder import load_run
+    from ppl_models.runs.pages.pictures import missing_pictures
     from ppl_models.runs.pages.write import PAGE
-    from ppl_models.runs.pictures import missing_pictures
 
     say(f"the run in {folder} is finished: {at.step} steps; nothing was trained, and nothing is overwritten")
     particles = 0 if (folder / EVALUATION).exists() else particles
@@ -242,10 +242,10 @@ def finish(
     """Evaluate and picture a run that is trained, and say what could come next; not again what is there already."""
     import pyro
 
-    from ppl_models.runs.configuration import command
     from ppl_models.runs.evaluating import evaluate_run
+    from ppl_models.runs.folders.configuration import command
+    from ppl_models.runs.pages.pictures import picture_run
     from ppl_models.runs.pages.write import write_page
-    from ppl_models.runs.pictures import picture_run
 
     if particles:
         say(str(evaluate_run(run, test, particles, progress=not quiet)))

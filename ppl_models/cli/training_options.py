@@ -6,8 +6,8 @@ from inspect import Parameter, signature
 from typing import Annotated, Any, get_args
 
 from ppl_models.inference.config import Course
-from ppl_models.runs.objectives import WORDS
-from ppl_models.runs.options import EPOCHS, Training, kinds_of, zero_is_none
+from ppl_models.runs.naming.objectives import WORDS
+from ppl_models.runs.naming.options import EPOCHS, Training, kinds_of, zero_is_none
 
 from .app import opt
 from .completion import words as words_of

@@ -8,10 +8,10 @@ import lazy_loader
 
 _given, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 _MOVED = {  # helpers that were public in 0.1, until the next version
-    "write_atomically": "files",
-    "write_json": "files",
-    "CHECKPOINT": "checkpoint_file",
-    "PREVIOUS": "checkpoint_file",
+    "write_atomically": "storage.files",
+    "write_json": "storage.files",
+    "CHECKPOINT": "storage.checkpoint_file",
+    "PREVIOUS": "storage.checkpoint_file",
 }
 
 

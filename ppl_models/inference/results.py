@@ -45,7 +45,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         """The learning curve, as a notebook shows it."""
-        from .notebook import run_html
+        from .display.notebook import run_html
 
         return run_html(self)
 
@@ -203,7 +203,7 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         """The same as a table, as a notebook shows it."""
-        from .notebook import evaluation_html
+        from .display.notebook import evaluation_html
 
         return evaluation_html(self)
 

@@ -15,16 +15,16 @@ from safetensors.numpy import load_file, save
 
 from ppl_models.factorization import Report, compare
 from ppl_models.inference import Difference
-from ppl_models.inference.files import write_atomically, write_json
+from ppl_models.inference.storage.files import write_atomically, write_json
 from ppl_models.views import plots, structures
 
-from . import names
 from .backends import backend, backend_of, columns
 from .begun import carried_through, is_begun
-from .configuration import Parts
 from .evaluating import evaluate_run
-from .folder import LoadedRun, load_run
+from .folders.configuration import Parts
+from .folders.folder import LoadedRun, load_run
 from .machine import commit, machine
+from .naming import names
 
 RESULTS, PICTURE, BOUNDS = "ablation.json", "ablation.png", "ablation.safetensors"
 SHOWN = 3  # missing edges that a table has room for

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from .backends import Device
-from .configuration import Parts
-from .folder import CONFIG, LoadedRun, read_config
-from .options import Training
+from .folders.configuration import Parts
+from .folders.folder import CONFIG, LoadedRun, read_config
+from .naming.options import Training
 from .training import Watch, resume, train
 
 

@@ -13,17 +13,17 @@ import torch
 from ppl_models import LinearGaussian, data as datasets
 from ppl_models.factorization import Report, compare
 from ppl_models.inference import evaluate, fit
-from ppl_models.inference.files import write_json
+from ppl_models.inference.storage.files import write_json
 from ppl_models.views import plots
 from ppl_models.views.priced import priced
 
-from . import names
 from .ablation import Ablated, ablate, drawn
-from .configuration import configuration
-from .folder import load_run, staged
+from .folders.configuration import configuration
+from .folders.folder import load_run, staged
 from .machine import commit, machine
-from .options import Training
-from .pictures import picture_run
+from .naming import names
+from .naming.options import Training
+from .pages.pictures import picture_run
 
 STEPS = 1500
 RESULTS, PICTURE, DIGITS = "demo.json", "demo.png", "digits"

@@ -7,14 +7,14 @@ from typing import Any
 
 from ppl_models.data import Data, Table
 from ppl_models.inference import ActiveUnits, Calibration, Evaluation, MutualInformation, Probe, mutual_information
-from ppl_models.inference.files import write_json
-from ppl_models.inference.probes import check_labels, labelled
+from ppl_models.inference.evaluation.probes import check_labels, labelled
+from ppl_models.inference.storage.files import write_json
 
-from . import names
 from .backends import backend, backend_of, columns, given
-from .configuration import Parts
-from .folder import read_config
-from .loaded import LoadedRun
+from .folders.configuration import Parts
+from .folders.folder import read_config
+from .folders.loaded import LoadedRun
+from .naming import names
 
 
 def check_informative(name: str, rows: int) -> None:

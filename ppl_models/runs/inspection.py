@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from ppl_models.factorization import Report, compare
-from ppl_models.inference.files import write_atomically
+from ppl_models.inference.storage.files import write_atomically
 
-from . import trust
 from .backends import backend, columns
-from .configuration import EXAMPLE_ROWS, Chosen, configuration, load_for
-from .options import Training
+from .folders.configuration import EXAMPLE_ROWS, Chosen, configuration, load_for
+from .naming import trust
+from .naming.options import Training
 
 
 def inspect_pair(

@@ -16,19 +16,19 @@ from ppl_models.inference import (
     Callback,
     TensorBoard,
 )
-from ppl_models.inference.checkpoint_file import CHECKPOINT
-from ppl_models.inference.progress import waiting
+from ppl_models.inference.display.progress import waiting
 from ppl_models.inference.pyro.feeding import distributed
+from ppl_models.inference.storage.checkpoint_file import CHECKPOINT
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import LARGEST, Count, Number, Place, Threads
 
-from . import names, trust as trusted
 from .backends import Device, backend, backend_of
-from .configuration import Parts, load_parts
-from .continuing import prolonged, written
-from .folder import CONFIG, START, as_written, config_errors, opened, read_config, read_example, started
-from .loaded import LoadedRun
-from .options import Training
+from .folders.configuration import Parts, load_parts
+from .folders.continuing import prolonged, written
+from .folders.folder import CONFIG, START, as_written, config_errors, opened, read_config, read_example, started
+from .folders.loaded import LoadedRun
+from .naming import names, trust as trusted
+from .naming.options import Training
 
 BUILDING = "building model and guide"
 Watch = Callable[[Any, Any], Callback | None]

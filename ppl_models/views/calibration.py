@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from ppl_models.inference.calibration.result import Calibration
+from ppl_models.inference.evaluation.calibration.result import Calibration
 from ppl_models.parts.checked import checked, told
 from ppl_models.parts.kinds import Is
 

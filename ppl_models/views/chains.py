@@ -11,7 +11,7 @@ from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Count, Whole
 
 if TYPE_CHECKING:
-    from ppl_models.inference.pyro.evaluation.sampling import Chain
+    from ppl_models.inference.pyro.sampling.sampling import Chain
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppl_models.inference.figures import limits
-from ppl_models.inference.files import write_atomically
+from ppl_models.inference.display.figures import limits
 from ppl_models.inference.results import as_records
+from ppl_models.inference.storage.files import write_atomically
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Count, Image, Place
 

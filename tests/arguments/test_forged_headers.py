@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from ppl_models.inference.checkpoint_file import CHECKPOINT, NO_DIGEST, digest
 from ppl_models.inference.resuming.history import LINES
 from ppl_models.inference.resuming.training_record import check_training
+from ppl_models.inference.storage.checkpoint_file import CHECKPOINT, NO_DIGEST, digest
 from ppl_models.parts.kinds import Count, Seed
 from tests.helpers.configurations import VALUES, changed, forgeries, places
 from tests.helpers.doors import fault

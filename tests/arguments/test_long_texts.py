@@ -3,9 +3,10 @@
 import pytest
 
 from ppl_models import data
-from ppl_models.runs import Training, names, trust
-from ppl_models.runs.objectives import objective_of
-from ppl_models.runs.recipe_files import read_recipe
+from ppl_models.runs import Training
+from ppl_models.runs.naming import names, trust
+from ppl_models.runs.naming.objectives import objective_of
+from ppl_models.runs.recipes.recipe import read_recipe
 
 LONG = "x" * 10_000
 CALLS = {

@@ -9,7 +9,7 @@ import pytest
 
 from ppl_models.parts.checked import declared
 from ppl_models.parts.kinds import WRONG
-from ppl_models.runs import names
+from ppl_models.runs.naming import names
 from tests.helpers.command_lines import call, fault, held, lines, prepare
 
 QUICK = 10  # lines that every run of the tests looks at

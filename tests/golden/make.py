@@ -22,7 +22,7 @@ import guides.numpyro
 import ppl_models.numpyro
 from ppl_models import SeReVAE
 from ppl_models.inference import contents, evaluate, fit, save
-from ppl_models.inference.files import write_json
+from ppl_models.inference.storage.files import write_json
 from ppl_models.numpyro import evaluate as numpyro_evaluate, fit as numpyro_fit
 
 STEPS, STOP = 23, 15  # the file holds the record of step 10
@@ -155,8 +155,8 @@ def write(folder: Path) -> None:
     """Everything under `folder`, by the version that is imported."""
     from ppl_models.inference import load
     from ppl_models.numpyro.inference import load as load_numpyro  # where this version has it
-    from ppl_models.runs.recipe_files import read_recipe
-    from ppl_models.runs.recipes import carry_out
+    from ppl_models.runs.recipes.carry_out.carry_out import carry_out
+    from ppl_models.runs.recipes.recipe import read_recipe
 
     numbers: dict[str, Any] = {}
     for name, (made, _, evaluated, _) in CASES.items():

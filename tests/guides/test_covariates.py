@@ -14,8 +14,9 @@ from torch import Tensor
 from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective
 from guides.parts.evidence import EvidenceKey
 from ppl_models.factorization import compare
-from ppl_models.inference import checkpoint_file, fit, load, terms
+from ppl_models.inference import fit, load, terms
 from ppl_models.inference.pyro.training.checkpoint import contents
+from ppl_models.inference.storage import checkpoint_file
 from tests.helpers.cases import few
 
 GUIDES = (MeanField, BottomUp, Ladder, SelfReflective, Faithful)

@@ -13,8 +13,9 @@ from guides import BottomUp, Ladder, MeanField, SelfReflective
 from guides.parts.layout import inspect_model
 from guides.parts.pyro import PYRO
 from ppl_models import SeReVAE
-from ppl_models.inference import checkpoint_file, fit, load, save
+from ppl_models.inference import fit, load, save
 from ppl_models.inference.pyro.training.checkpoint import contents
+from ppl_models.inference.storage import checkpoint_file
 
 try:
     import jax

@@ -20,7 +20,7 @@ from ppl_models.inference.pyro.passes.terms import terms
 from ppl_models.programs.noise import Chain, leapfrog
 from ppl_models.programs.noise.pyro import event_dims, noise_shape, of_events, of_noise
 from ppl_models.programs.noise.pyro_refined import refined
-from ppl_models.runs import names
+from ppl_models.runs.naming import names
 from tests.helpers.collection import GUIDE_SIZES, PAIRS, SIZES, data_of
 
 pytestmark = pytest.mark.usefixtures("double")

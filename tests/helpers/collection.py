@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from benchmarks.collection import GUIDES, MODELS, PAIRS as PAIRS, WIDTH as WIDTH
 from ppl_models.parts.sizes import all_sizes
-from ppl_models.runs import names
+from ppl_models.runs.naming import names
 
 SIZES: dict[str, dict[str, Any]] = {name: dict(model.sizes) for name, model in MODELS.items()}
 DENSITIES = [name for name, model in MODELS.items() if not model.latent]  # no guide but None

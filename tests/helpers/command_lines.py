@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from ppl_models.cli import app
-from ppl_models.runs import names
+from ppl_models.runs.naming import names
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PAIR = ["vae", "-g", "mean-field", "-m", "latent=1", "-m", "hidden=2", "-g", "hidden=2", "--data", "rows.npz"]

@@ -16,8 +16,11 @@ from ppl_models.parts.checked import declared
 from tests.helpers.configurations import NUMBERS
 
 TORCH = "ppl_models", "guides", "ppl_models.inference", "ppl_models.factorization", "ppl_models.data"
-TORCH += "ppl_models.views", "ppl_models.runs", "ppl_models.runs.configuration", "ppl_models.runs.training"
-FUNCTIONS = {"ppl_models.runs.configuration": ["configuration"], "ppl_models.runs.training": ["train", "resume"]}
+TORCH += "ppl_models.views", "ppl_models.runs", "ppl_models.runs.folders.configuration", "ppl_models.runs.training"
+FUNCTIONS = {
+    "ppl_models.runs.folders.configuration": ["configuration"],
+    "ppl_models.runs.training": ["train", "resume"],
+}
 JAX = "ppl_models.numpyro", "guides.numpyro", "ppl_models.inference.numpyro"
 
 # what functions give, and no one makes; protocols; what has no argument

@@ -13,7 +13,7 @@ from benchmarks.diagnostics import kinds, twin
 from guides import MeanField, Refined
 from ppl_models import VAE
 from ppl_models.inference import ais, ancestral
-from ppl_models.inference.annealing.result import log_mean
+from ppl_models.inference.evaluation.annealing.result import log_mean
 from ppl_models.parts.distributions import RankOneNormal
 from ppl_models.programs.noise.pyro import noise_of, noise_shape, of_noise
 
@@ -44,7 +44,7 @@ def test_bounds_bracket_the_evidence(name):
 @pytest.mark.parametrize("name", GUIDES)
 def test_weights_are_unbiased_both_ways(name):
     """E W = p(x), and E 1/W = 1/p(x) from the truth: within 4 standard errors, missed once in 32,000 times."""
-    from ppl_models.inference.pyro.evaluation import annealed
+    from ppl_models.inference.pyro.diagnostics import annealed
 
     model = twin()
     guide = None if name is None else kinds(model)[name]

@@ -15,8 +15,8 @@ from benchmarks.diagnostics import kinds, page, seen, twin, verdicts
 from guides import MeanField, Refined
 from ppl_models import VAE
 from ppl_models.inference import sbc
-from ppl_models.inference.calibration.ranking import Ranking, rank
-from ppl_models.inference.calibration.uniformity import Uniform, symmetry
+from ppl_models.inference.evaluation.calibration.ranking import Ranking, rank
+from ppl_models.inference.evaluation.calibration.uniformity import Uniform, symmetry
 from ppl_models.programs.places import Observed, Places
 from ppl_models.views import rank_ecdfs
 

@@ -19,7 +19,6 @@ from torch import nn
 
 import ppl_models
 from ppl_models import data
-from ppl_models.inference import checkpoint_file
 from ppl_models.inference.pyro.feeding.columns import Columns
 from ppl_models.inference.pyro.training import checkpoint
 from ppl_models.inference.pyro.training.checkpoint import (
@@ -34,6 +33,7 @@ from ppl_models.inference.pyro.training.checkpoint import (
     write_json,
 )
 from ppl_models.inference.pyro.training.state import rng_state, set_rng_state
+from ppl_models.inference.storage import checkpoint_file
 from tests.helpers.cases import few
 
 

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from ppl_models import VAE
 from ppl_models.inference import Terms, elbo, fit
-from ppl_models.inference.loop import Loop
 from ppl_models.inference.pyro.engine.step import Eager
 from ppl_models.inference.pyro.feeding.distributed import current, shut_down
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, PREVIOUS, read
 from ppl_models.inference.pyro.training.engine import PyroEngine
 from ppl_models.inference.resuming.history import LINES, SHOWN
+from ppl_models.inference.training.loop import Loop
 from ppl_models.runs import load_run
 from tests.helpers.processes import Killed, bomb, torchrun, untimed
 from tests.helpers.talking import talk

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ppl_models.inference import interrupts as module, progress
-from ppl_models.inference.interrupts import abandoned, interrupts
-from ppl_models.inference.progress import Progress, waiting
+from ppl_models.inference.display import progress
+from ppl_models.inference.display.progress import Progress, waiting
+from ppl_models.inference.training import interrupts as module
+from ppl_models.inference.training.interrupts import abandoned, interrupts
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs signals")
@@ -66,7 +67,7 @@ def test_the_second_ends_a_process_whose_main_thread_hears_nothing():
 
 BUSY = """
 import signal, threading
-from ppl_models.inference.interrupts import abandoned
+from ppl_models.inference.training.interrupts import abandoned
 threading.Thread(target=threading.Event().wait).start()  # which the interpreter would wait for, without an end
 with abandoned():
     {raised}
@@ -99,7 +100,7 @@ def test_a_compilation_that_is_broken_off_leaves_no_compiler(monkeypatch):
 
 POOL = """
 import subprocess, sys
-from ppl_models.inference.interrupts import _descendants, abandoned
+from ppl_models.inference.training.interrupts import _descendants, abandoned
 again = "import subprocess\\nfor _ in range(99): subprocess.Popen(['sh', '-c', 'sleep {mark}; true']).wait()"
 with abandoned():
     subprocess.Popen([sys.executable, "-c", again, "torch/_inductor/compile_worker/__main__.py"])

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from test_resume import assert_equal, assert_same, train
 
-from ppl_models.inference.checkpoint_file import CHECKPOINT, PREVIOUS
 from ppl_models.inference.pyro.training.checkpoint import read
 from ppl_models.inference.resuming.history import LINES, SHOWN
+from ppl_models.inference.storage.checkpoint_file import CHECKPOINT, PREVIOUS
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """

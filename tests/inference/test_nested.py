@@ -24,7 +24,7 @@ from ppl_models.inference.objectives.stateful import begun
 from ppl_models.inference.pyro.engine import compiled
 from ppl_models.inference.pyro.passes.messengers import Substitute
 from ppl_models.numpyro import LinearGaussian as JaxLinearGaussian, like_torch
-from ppl_models.runs.objectives import objective_of
+from ppl_models.runs.naming.objectives import objective_of
 from tests.helpers.uncompiled import as_it_is
 
 pytestmark = pytest.mark.usefixtures("double")

@@ -14,8 +14,8 @@ import torch
 from guides import MeanField
 from ppl_models import VAE
 from ppl_models.inference import evaluate, fit, mutual_information
-from ppl_models.inference.files import json_of, write_json
 from ppl_models.inference.results import as_records
+from ppl_models.inference.storage.files import json_of, write_json
 from ppl_models.numpyro import evaluate as evaluate_numpyro
 
 X = np.linspace(-1, 1, 8, dtype=np.float32)

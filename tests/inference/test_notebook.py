@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ppl_models.inference import Evaluation, Run
-from ppl_models.inference.figures import lines
-from ppl_models.inference.progress import Bar, Progress
+from ppl_models.inference.display.figures import lines
+from ppl_models.inference.display.progress import Bar, Progress
 
 
 def run_of(n: int, **more: float) -> Run:

@@ -14,14 +14,14 @@ import torch
 from test_resume import modules, rows
 
 from ppl_models.inference import fit
-from ppl_models.inference.checkpoint_file import CHECKPOINT, prepared, refuse_earlier
-from ppl_models.inference.files import remove_stale
 from ppl_models.inference.pyro.feeding import distributed
 from ppl_models.inference.pyro.feeding.distributed import Group
 from ppl_models.inference.pyro.training.checkpoint import read, save
 from ppl_models.inference.resuming import owner
 from ppl_models.inference.resuming.history import LINES
 from ppl_models.inference.resuming.owner import LOCK, owned
+from ppl_models.inference.storage.checkpoint_file import CHECKPOINT, prepared, refuse_earlier
+from ppl_models.inference.storage.files import remove_stale
 
 HOLD = """
 import sys

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ppl_models.inference import pace, progress
-from ppl_models.inference.progress import Progress
+from ppl_models.inference.display import pace, progress
+from ppl_models.inference.display.progress import Progress
 
 
 @pytest.fixture

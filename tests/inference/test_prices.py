@@ -9,7 +9,7 @@ from guides import MeanField, SelfReflective
 from ppl_models import LinearGaussian
 from ppl_models.factorization import compare
 from ppl_models.inference import Difference, evaluate, price_edges
-from ppl_models.inference.prices import measured
+from ppl_models.inference.evaluation.prices import measured
 
 X = torch.eye(3)
 

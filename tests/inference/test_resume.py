@@ -27,7 +27,6 @@ from torch.distributions import constraints
 from ppl_models import VAE
 from ppl_models.data import Binarize, Data
 from ppl_models.inference import Cyclic, Linear, fit, load
-from ppl_models.inference.loop import Loop
 from ppl_models.inference.objectives.bounds import free_bits
 from ppl_models.inference.pyro.engine.compiled import Compiled
 from ppl_models.inference.pyro.engine.step import Eager
@@ -38,6 +37,7 @@ from ppl_models.inference.pyro.training.engine import PyroEngine
 from ppl_models.inference.pyro.training.tensorboard import TensorBoard
 from ppl_models.inference.resuming import history
 from ppl_models.inference.resuming.history import LINES, SHOWN, History
+from ppl_models.inference.training.loop import Loop
 from ppl_models.parts import Program
 from tests.helpers.cases import few
 from tests.helpers.processes import Killed, bomb, records_of, untimed

@@ -12,7 +12,7 @@ from torch import Tensor
 from guides import BottomUp, Infused, MeanField, SelfReflective
 from ppl_models import VAE, HierarchicalVAE, Infusion, LinearGaussian, PixelVAE, SequentialVAE, SeReVAE
 from ppl_models.inference import Chain, Joint, ancestral, markov_chain
-from ppl_models.inference.pyro.evaluation.sampling import decode
+from ppl_models.inference.pyro.sampling.sampling import decode
 from ppl_models.parts.nets import PixelCNN
 from ppl_models.views import mixing
 

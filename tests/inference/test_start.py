@@ -14,7 +14,7 @@ from guides.parts.starts import Block, split
 from ppl_models.inference import fit
 from ppl_models.inference.pyro.passes.messengers import Substitute
 from ppl_models.inference.pyro.training.checkpoint import load, save
-from ppl_models.inference.start import climb
+from ppl_models.inference.training.start import climb
 
 YEARS = torch.linspace(1900, 2020, 25, dtype=torch.double)
 Y = 20 + 0.03 * (YEARS - 1960) + torch.randn(25, generator=torch.Generator().manual_seed(0), dtype=torch.double)

@@ -26,7 +26,7 @@ from ppl_models.inference.pyro.engine.compiled import Compiled
 from ppl_models.inference.pyro.engine.optimizer_state import OptimizerState, trainable
 from ppl_models.inference.pyro.engine.step import Eager, StepConfig, StepInputs
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read
-from ppl_models.runs.objectives import objective_of
+from ppl_models.runs.naming.objectives import objective_of
 from tests.helpers.cases import few
 from tests.helpers.uncompiled import as_it_is
 

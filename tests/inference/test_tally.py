@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ppl_models.data import Data, Dequantize
 from ppl_models.inference import evaluate
+from ppl_models.inference.evaluation.tally import Tally
 from ppl_models.inference.resuming import unfinished
-from ppl_models.inference.tally import Tally
 
 N = 40
 

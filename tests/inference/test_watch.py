@@ -14,7 +14,7 @@ import torch
 from ppl_models.inference import fit
 from ppl_models.inference.objectives.bounds import mean_kl
 from ppl_models.inference.objectives.terms import Terms
-from ppl_models.inference.watch import Watch
+from ppl_models.inference.training.watch import Watch
 from ppl_models.numpyro import fit as fit_numpyro
 
 X = np.linspace(-1, 1, 8, dtype=np.float32)

@@ -13,7 +13,7 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoNormal
 
 from ppl_models.inference import Loss, evaluate, fit, training_step
-from ppl_models.inference.weighing import Weighing
+from ppl_models.inference.training.weighing import Weighing
 from ppl_models.programs.pairs import Pair
 from ppl_models.programs.record import Plate, Run, Site
 from tests.helpers.cases import few

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from guides import BottomUp, MeanField
 from ppl_models import VAE
-from ppl_models.inference import checkpoint_file, contents, evaluate, fit, load, save, terms, training_step
+from ppl_models.inference import contents, evaluate, fit, load, save, terms, training_step
 from ppl_models.inference.pyro.training.checkpoint import read
+from ppl_models.inference.storage import checkpoint_file
 from ppl_models.programs.state.torch import modules_of
 
 

@@ -15,9 +15,10 @@ from guides import MeanField
 from ppl_models import MAF, NSF, VAE, Glow, PixelCNN, PixelVAE, RealNVP, data
 from ppl_models.factorization import compare
 from ppl_models.inference import ancestral, evaluate, fit
-from ppl_models.runs import load_run, names
-from ppl_models.runs.configuration import configuration
-from ppl_models.runs.options import Training
+from ppl_models.runs import load_run
+from ppl_models.runs.folders.configuration import configuration
+from ppl_models.runs.naming import names
+from ppl_models.runs.naming.options import Training
 from ppl_models.runs.training import train
 from tests.helpers.cases import few
 from tests.helpers.collection import DENSITIES, SIZES, data_of

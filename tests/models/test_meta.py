@@ -25,7 +25,7 @@ from ppl_models.inference import (
     unregularized,
 )
 from ppl_models.inference.pyro.passes.losses import estimate
-from ppl_models.runs import names
+from ppl_models.runs.naming import names
 from tests.helpers.cases import few
 from tests.helpers.collection import GUIDE_SIZES, SIZES, WIDTH
 

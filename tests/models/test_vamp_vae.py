@@ -15,10 +15,10 @@ from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective
 from ppl_models import SeReVAE, VampVAE, data
 from ppl_models.factorization import compare, factorization
 from ppl_models.inference import elbo, evaluate, fit, importance_weighted, mutual_information
-from ppl_models.inference.loop import Loop
 from ppl_models.inference.pyro.passes.terms import terms
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read
 from ppl_models.inference.pyro.training.training_step import training_step
+from ppl_models.inference.training.loop import Loop
 from ppl_models.parts import EncoderMixture, GatedNet, VampPrior
 from ppl_models.parts.distributions import diagonal_moments
 from tests.helpers.processes import Killed, bomb

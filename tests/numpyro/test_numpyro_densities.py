@@ -21,9 +21,10 @@ from ppl_models.inference.numpyro import terms
 from ppl_models.numpyro import evaluate, fit, from_torch, like_torch, to_torch
 from ppl_models.numpyro.parts.program import named_constants, named_parameters
 from ppl_models.parts.kinds import no_guide
-from ppl_models.runs import load_run, names
-from ppl_models.runs.configuration import configuration
-from ppl_models.runs.options import Training
+from ppl_models.runs import load_run
+from ppl_models.runs.folders.configuration import configuration
+from ppl_models.runs.naming import names
+from ppl_models.runs.naming.options import Training
 from ppl_models.runs.training import train
 from tests.helpers.cases import few
 from tests.helpers.collection import DENSITIES, SIZES, data_of

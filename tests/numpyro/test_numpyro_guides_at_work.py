@@ -19,8 +19,8 @@ from numpyro.infer import SVI, Predictive, Trace_ELBO, TraceMeanField_ELBO
 import guides.numpyro as guides
 import ppl_models.numpyro as models
 from guides.numpyro.parts.guide import with_model
-from ppl_models.inference import checkpoint_file
 from ppl_models.inference.numpyro import fit, load
+from ppl_models.inference.storage import checkpoint_file
 from ppl_models.numpyro.parts.nets import Linear
 from ppl_models.numpyro.parts.program import named_parameters, with_parameters
 from tests.helpers.cases import few

@@ -24,7 +24,7 @@ from ppl_models.inference.numpyro import elbo, terms
 from ppl_models.inference.pyro.passes.terms import terms as torch_terms
 from ppl_models.numpyro import from_torch, like_torch
 from ppl_models.numpyro.parts.program import named_parameters, training
-from ppl_models.runs import names
+from ppl_models.runs.naming import names
 from tests.helpers.cases import few
 from tests.helpers.collection import GUIDE_SIZES, PAIRS, SIZES, data_of
 

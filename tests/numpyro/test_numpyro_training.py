@@ -30,7 +30,6 @@ from guides.numpyro import MeanField, SelfReflective
 from ppl_models import VAE as TorchVAE, SeReVAE as TorchModel
 from ppl_models.inference import Cyclic, Linear
 from ppl_models.inference.config import FitConfig
-from ppl_models.inference.loop import Loop
 from ppl_models.inference.numpyro import evaluate, fit, load
 from ppl_models.inference.numpyro.engine.parameters import find
 from ppl_models.inference.numpyro.engine.step import Blocks, Step, begun
@@ -45,6 +44,7 @@ from ppl_models.inference.pyro.passes.losses import estimate as torch_estimate
 from ppl_models.inference.pyro.passes.terms import Terms as TorchTerms
 from ppl_models.inference.resuming import history
 from ppl_models.inference.resuming.history import LINES, SHOWN, History
+from ppl_models.inference.training.loop import Loop
 from ppl_models.numpyro import VAE, SeReVAE
 from ppl_models.numpyro.parts.program import Program, named_constants, named_parameters, with_parameters
 from ppl_models.numpyro.weights import from_torch

@@ -15,8 +15,8 @@ from pyro.infer import reparam
 import guides
 from ppl_models.factorization import compare, factorization
 from ppl_models.inference import ancestral, evaluate
-from ppl_models.inference.pyro.evaluation.sampling import parts_of, rows_from
 from ppl_models.inference.pyro.passes.terms import terms, traces
+from ppl_models.inference.pyro.sampling.sampling import parts_of, rows_from
 from ppl_models.programs import pyro as torch_programs
 from ppl_models.views import to_arviz
 from tests.helpers.cases import few

@@ -15,8 +15,8 @@ from torch.distributions import Independent, Normal
 import guides
 from ppl_models.factorization import compare, factorization
 from ppl_models.inference import ancestral, evaluate, fit
-from ppl_models.inference.pyro.evaluation.sampling import parts_of
 from ppl_models.inference.pyro.passes.terms import terms, traces
+from ppl_models.inference.pyro.sampling.sampling import parts_of
 from ppl_models.programs import pyro as torch_programs
 from ppl_models.programs.pairs import Undrawn
 from ppl_models.views import to_arviz

@@ -13,7 +13,8 @@ jax = pytest.importorskip("jax")
 import ppl_models  # noqa: E402
 from ppl_models.cli import app  # noqa: E402
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read  # noqa: E402
-from ppl_models.runs import load_run, names  # noqa: E402
+from ppl_models.runs import load_run  # noqa: E402
+from ppl_models.runs.naming import names  # noqa: E402
 from tests.helpers.cases import few  # noqa: E402
 
 SMALL = "train vae -g mean-field -m latent=2 -m hidden=8 -g hidden=8"
@@ -130,7 +131,7 @@ def test_samples_and_pictures(trained, folder):
 @pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(pair, folder, monkeypatch):
     """It is stopped by an error of its own at the second record of five."""
-    from ppl_models.inference import loop
+    from ppl_models.inference.training import loop
 
     calls, save = [], loop.Loop._save
 

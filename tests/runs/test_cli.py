@@ -24,9 +24,10 @@ from typer.testing import CliRunner, Result
 import ppl_models.runs.backends.pyro
 from ppl_models.cli import app
 from ppl_models.inference import evaluate
-from ppl_models.inference.files import write_atomically
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read
-from ppl_models.runs import load_run, names
+from ppl_models.inference.storage.files import write_atomically
+from ppl_models.runs import load_run
+from ppl_models.runs.naming import names
 from tests.helpers.cases import few
 from tests.helpers.processes import Killed
 
@@ -493,7 +494,7 @@ def test_a_killed_run_goes_on_to_the_same_end(monkeypatch, moment):
     with monkeypatch.context() as patch:
         patch.setattr("ppl_models.inference.pyro.training.checkpoint.write_atomically", killing)
         if number == 1:  # a killed process does not remove what it has started
-            patch.setattr("ppl_models.runs.folder._remove_started", lambda *args: None)
+            patch.setattr("ppl_models.runs.folders.folder._remove_started", lambda *args: None)
         with pytest.raises(Killed):
             CliRunner().invoke(app, shlex.split(f"{line} --validation --transform binarize --out run"))
     if number == 1:

@@ -13,10 +13,11 @@ from typer.testing import CliRunner, Result
 from guides import MeanField
 from ppl_models.cli import app
 from ppl_models.data import load_table
-from ppl_models.inference import checkpoint_file, evaluate
+from ppl_models.inference import evaluate
+from ppl_models.inference.storage import checkpoint_file
 from ppl_models.programs.blame import raised
 from ppl_models.runs import load_run
-from ppl_models.runs.configuration import load_parts
+from ppl_models.runs.folders.configuration import load_parts
 from tests.helpers.cases import few
 
 USER = """

@@ -8,8 +8,8 @@ import pytest
 
 from ppl_models import data
 from ppl_models.cli import completion
-from ppl_models.runs import names
-from ppl_models.runs.recipe_files import recipe_names
+from ppl_models.runs.naming import names
+from ppl_models.runs.recipes.recipe import recipe_names
 
 OFFER = "import sys; from ppl_models.cli import app; sys.argv = ['ppl-models']\ntry:\n    app(prog_name='ppl-models')\n"
 OFFER += "finally:\n    print(*(name for name in ('torch', 'jax', 'pyro', 'matplotlib') if name in sys.modules))"

@@ -11,9 +11,9 @@ from typer.testing import CliRunner, Result
 
 from ppl_models.cli import app
 from ppl_models.inference.pyro.training.checkpoint import read, save
-from ppl_models.inference.weights_file import copy_weights
+from ppl_models.inference.storage.weights_file import copy_weights
 from ppl_models.runs import load_run
-from ppl_models.runs.continuing import Standing, standing
+from ppl_models.runs.folders.continuing import Standing, standing
 
 SMALL = "train vae -g mean-field -m latent=2 -m hidden=8 -g hidden=8 --batch-size 400 --no-compile --evaluate 2 -q"
 CONSTANT = f"{SMALL} --schedule constant --warmup 1"
@@ -27,7 +27,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def unpictured(monkeypatch: pytest.MonkeyPatch) -> None:
     """No pictures, which take longer than the trainings."""
-    monkeypatch.setattr("ppl_models.runs.pictures.picture_run", lambda *args: [])
+    monkeypatch.setattr("ppl_models.runs.pages.pictures.picture_run", lambda *args: [])
 
 
 def call(line: str, code: int = 0) -> Result:
@@ -64,7 +64,7 @@ def test_a_finished_run_is_left_alone_but_for_what_it_lacks(monkeypatch):
     before = state("run")
     with monkeypatch.context() as patch:
         patch.setattr("ppl_models.runs.evaluating.evaluate_run", refuse)
-        patch.setattr("ppl_models.runs.pictures.picture_run", refuse)
+        patch.setattr("ppl_models.runs.pages.pictures.picture_run", refuse)
         patch.setattr("ppl_models.runs.training.resume", refuse)
         said = call("train --resume run --evaluate 100").stdout
     assert state("run") == before
@@ -147,8 +147,8 @@ def test_a_run_that_is_not_prolonged_after_all_keeps_its_configuration(monkeypat
     after = state("run")
     assert after.keys() == before.keys() and all(after[name][1] == before[name][1] for name in before)
     found = {"world": 2, "step": 2, "total": 2, "stopped": False, "settings": {}}
-    monkeypatch.setattr("ppl_models.runs.continuing.verified", lambda path: (b"", found))
-    monkeypatch.setattr("ppl_models.runs.continuing.check_training", lambda *args, **kwargs: None)
+    monkeypatch.setattr("ppl_models.runs.folders.continuing.verified", lambda path: (b"", found))
+    monkeypatch.setattr("ppl_models.runs.folders.continuing.check_training", lambda *args, **kwargs: None)
     assert "found 1 processes, the run in run was started with 2" in complaint("train --resume run --steps 6 -q")
     said = call("train --resume run --evaluate 0").stdout
     assert "torchrun --nproc-per-node 2 -m ppl_models train --resume run --steps N" in said

@@ -8,11 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from ppl_models.cli import app
-from ppl_models.inference import checkpoint_file
 from ppl_models.inference.results import as_records
+from ppl_models.inference.storage import checkpoint_file
 from ppl_models.runs import load_run
-from ppl_models.runs.recipe_files import read_recipe
-from ppl_models.runs.recipes import carry_out
+from ppl_models.runs.recipes.carry_out.carry_out import carry_out
+from ppl_models.runs.recipes.recipe import read_recipe
 from tests.golden.make import RECIPE, RUNS, untimed
 from tests.golden.noise import noise_of_then as noise_of_then
 from tests.helpers.cases import few

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppl_models.data import Data, Scale
 from ppl_models.inference import Run
-from ppl_models.runs.experiments import preference
+from ppl_models.runs.recipes.experiments import preference
 
 PIXELS, SHIFT = 9, 2.0  # KL(N(2, 1) || N(0, 1)) = 2
 

@@ -18,13 +18,14 @@ from ppl_models.cli import app
 from ppl_models.cli.recipe import _settings
 from ppl_models.cli.training_options import option_of, training_of
 from ppl_models.inference import Saturating, elbo, info_vae, mmd, moments, unregularized
-from ppl_models.runs import load_run, names
-from ppl_models.runs.experiments import EXPERIMENTS, experiment_of, spread
-from ppl_models.runs.experiments.sequential import chains, distance
-from ppl_models.runs.objectives import WORDS, objective_of
-from ppl_models.runs.options import Training
-from ppl_models.runs.recipe_files import HOME, read_recipe, recipe_names
-from ppl_models.runs.recipes import carry_out
+from ppl_models.runs import load_run
+from ppl_models.runs.naming import names
+from ppl_models.runs.naming.objectives import WORDS, objective_of
+from ppl_models.runs.naming.options import Training
+from ppl_models.runs.recipes.carry_out.carry_out import carry_out
+from ppl_models.runs.recipes.experiments import EXPERIMENTS, experiment_of, spread
+from ppl_models.runs.recipes.experiments.sequential import chains, distance
+from ppl_models.runs.recipes.recipe import HOME, read_recipe, recipe_names
 from tests.helpers.cases import few
 
 SMALL = {
@@ -335,7 +336,7 @@ def test_steps_take_the_place_of_epochs():
 @pytest.mark.slow
 def test_statements_about_discrete_joints_hold_to_a_millionth():
     """The experiment itself: sup L = I - H, stationarity, the ELBO's indifference, blur = E Var(x | z)."""
-    from ppl_models.runs.experiments import discrete
+    from ppl_models.runs.recipes.experiments import discrete
 
     for seed in range(3):
         rows = discrete.analyse({}, discrete.OPTIONS | {"draws": 200}, Path(), seed, lambda line: None)

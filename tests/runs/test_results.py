@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ppl_models.cli import app
-from ppl_models.runs.recipe_files import HOME, read_recipe, recipe_names
-from ppl_models.runs.results import cells, markdown, recorded, rows_of
+from ppl_models.runs.recipes.recipe import HOME, read_recipe, recipe_names
+from ppl_models.runs.recipes.results import cells, markdown, recorded, rows_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 

@@ -16,7 +16,7 @@ from ppl_models.cli import app
 from ppl_models.inference.resuming import owner
 from ppl_models.inference.resuming.owner import LOCK, owned
 from ppl_models.runs import load_run
-from ppl_models.runs.folder import staged
+from ppl_models.runs.folders.folder import staged
 
 SMALL = "train vae -g mean-field -m latent=2 -m hidden=2 -g hidden=2 --steps 2 --evaluate 0 -q"
 

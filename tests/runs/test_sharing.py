@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 from ppl_models.cli import app
 from ppl_models.inference.pyro.training.checkpoint import read
-from ppl_models.runs import card, load_run, save_pair
-from ppl_models.runs.sharing import public
+from ppl_models.runs import load_run, save_pair
+from ppl_models.runs.folders import card
+from ppl_models.runs.folders.sharing import public
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RUN = GOLDEN / "run-pyro"

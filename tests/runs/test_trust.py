@@ -15,11 +15,12 @@ import typer
 from typer.testing import CliRunner
 
 from ppl_models.cli import app, evaluate as commands
-from ppl_models.runs import load_run, names, resume, trust
-from ppl_models.runs.configuration import command
-from ppl_models.runs.options import Training
-from ppl_models.runs.recipe_files import read_recipe
-from ppl_models.runs.recipes import carry_out
+from ppl_models.runs import load_run, resume
+from ppl_models.runs.folders.configuration import command
+from ppl_models.runs.naming import names, trust
+from ppl_models.runs.naming.options import Training
+from ppl_models.runs.recipes.carry_out.carry_out import carry_out
+from ppl_models.runs.recipes.recipe import read_recipe
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CANARY = "import pathlib; pathlib.Path({!r}).touch()"
@@ -35,8 +36,9 @@ HOSTILE = [
     "pyro.infer.autoguide:AutoCallable", "pyro.infer.autoguide:AutoGuideList", "antigravity:x", "this:x",
     # what lies behind names that are known
     "ppl_models:importlib.os.system", "ppl_models:VAE.__init__.__globals__", "ppl_models:VAE.__reduce__",
-    "ppl_models:lazy_loader.os.system", "ppl_models.runs.names:importlib.import_module", "ppl_models.inference:fit",
-    "ppl_models.runs:resume", "ppl_models.parts.program:Program", "ppl_models.numpyro:fit", "guides:choose_parents",
+    "ppl_models:lazy_loader.os.system", "ppl_models.runs.naming.names:importlib.import_module",
+    "ppl_models.inference:fit", "ppl_models.runs:resume", "ppl_models.parts.program:Program", "ppl_models.numpyro:fit",
+    "guides:choose_parents",
     "guides:OrderedGuide", "guides.parts.layout:signature",
     # texts that are no names
     "lambda x: __import__('os').system('touch canary')", "canary_of_trust:Model", "canary_of_trust", "../evil:Model",

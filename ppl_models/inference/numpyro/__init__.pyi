@@ -1,16 +1,16 @@
 import ppl_models.inference as _both
 
+from .diagnostics.annealed import ais as ais
+from .diagnostics.calibration import sbc as sbc
 from .evaluation.active import active_units as active_units
-from .evaluation.annealed import ais as ais
-from .evaluation.calibration import sbc as sbc
 from .evaluation.edges import price_edges as price_edges
 from .evaluation.encode import encode as encode, probe as probe
 from .evaluation.evaluate import evaluate as evaluate
 from .evaluation.nuts import Reference as Reference, nuts as nuts
-from .evaluation.sampling import ancestral as ancestral, decode as decode
-from .evaluation.walks import interpolate as interpolate, reconstruct as reconstruct, traverse as traverse
 from .passes.losses import estimate as estimate
 from .passes.terms import terms as terms
+from .sampling.sampling import ancestral as ancestral, decode as decode
+from .sampling.walks import interpolate as interpolate, reconstruct as reconstruct, traverse as traverse
 from .training.checkpoint import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS, load as load
 from .training.fit import fit as fit
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from ..files import json_of, write_atomically, write_json
 from ..results import as_records
+from ..storage.files import json_of, write_atomically, write_json
 
 LINES, SHOWN = "history.jsonl", "history.json"
 SELDOM = 1.0  # seconds at least between two versions of the one for people, which is written whole

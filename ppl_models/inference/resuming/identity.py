@@ -13,8 +13,8 @@ from ppl_models.programs.legible import cut, legible, listed
 from ppl_models.programs.pairs import Pair
 from ppl_models.programs.record import Site
 
-from ..checkpoint_file import CHECKPOINT
 from ..config import FitConfig, compared
+from ..storage.checkpoint_file import CHECKPOINT
 from .code import Traits, sources, traits
 from .fingerprint import Fingerprint
 from .training_record import usable

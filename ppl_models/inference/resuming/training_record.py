@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, cast
 from ppl_models.parts.kinds import WRONG, Count, Entries, Is, Items, Kind, NotNegative, Whole, kind_of
 
 from ..config import Compiler
-from ..watch import Watch
+from ..training.watch import Watch
 
 NUMBER = (int, float)
 TEXTS = Annotated[dict, Entries("a mapping to texts", str)]

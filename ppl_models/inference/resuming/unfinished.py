@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from ..files import write_atomically
+from ..storage.files import write_atomically
 
 PAUSE = 30.0  # seconds between two states
 

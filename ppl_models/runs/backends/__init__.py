@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from ppl_models.parts.checked import told
 from ppl_models.parts.kinds import Is
 
-from .. import names
+from ..naming import names
 
 if TYPE_CHECKING:
     from torch import Tensor

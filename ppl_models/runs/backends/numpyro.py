@@ -24,8 +24,8 @@ from ppl_models.inference.resuming.identity import cpus
 from ppl_models.numpyro import evaluate as evaluate_pair, fit
 from ppl_models.programs.numpyro import run
 
-from .. import names
-from ..refinement import refined
+from ..naming import names
+from ..naming.refinement import refined
 from . import Device, Pair, Rows, columns, given
 
 packages = ("jax", "numpyro", "equinox", "ppl-models")

@@ -27,8 +27,8 @@ from ppl_models.inference.pyro.training.checkpoint import contents
 from ppl_models.programs.pyro import run
 from ppl_models.programs.state.torch import modules_of
 
-from .. import names
-from ..refinement import refined
+from ..naming import names
+from ..naming.refinement import refined
 from . import Device, Pair, Rows, columns, given
 
 packages = ("pyro-ppl", "ppl-models")

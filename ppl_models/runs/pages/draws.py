@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ppl_models.inference.figures import lines
+from ppl_models.inference.display.figures import lines
 
 from .html import note
 from .rows import VALUE, curves, strips

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
-from ppl_models.inference.figures import lines
-from ppl_models.inference.notebook import BOUND, bounds_of, curve_of
+from ppl_models.inference.display.figures import lines
+from ppl_models.inference.display.notebook import BOUND, bounds_of, curve_of
 
 from .html import columns, missing, note, table
 from .subject import Subject

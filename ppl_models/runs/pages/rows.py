@@ -7,7 +7,7 @@ from math import ceil
 
 import numpy as np
 
-from ppl_models.inference.figures import lines
+from ppl_models.inference.display.figures import lines
 from ppl_models.views.drawing import GAP, images_of, mosaic
 
 from .html import shown

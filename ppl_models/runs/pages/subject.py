@@ -15,9 +15,9 @@ import torch
 from ppl_models.data import Data, Table
 
 from ..backends import backend
-from ..loaded import LoadedRun
-from ..pictures import to_unit
+from ..folders.loaded import LoadedRun
 from .html import missing
+from .pictures import to_unit
 
 FEW, SOME = 8, 200  # rows that are shown, and rows whose codes tell which units are active
 

@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 
 from ppl_models.data import Data, Table
-from ppl_models.inference.files import write_atomically
+from ppl_models.inference.storage.files import write_atomically
 
-from .. import names
-from ..loaded import LoadedRun
-from ..pictures import title
+from ..folders.loaded import LoadedRun
+from ..naming import names
 from . import about, draws, learning
 from .html import columns, missing, page, shown
+from .pictures import title
 from .subject import Subject
 
 PAGE = "report.html"

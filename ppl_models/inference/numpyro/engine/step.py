@@ -19,7 +19,7 @@ from ...config import FitConfig
 from ...objectives.bounds import elbo, importance_weighted, mean_kl
 from ...objectives.stateful import Carried
 from ...schedules import Constant
-from ...weighing import Weighing
+from ...training.weighing import Weighing
 from ..feeding.batches import Order, drawn
 from ..passes.losses import estimate
 from ..passes.messengers import Numbered, Weighed

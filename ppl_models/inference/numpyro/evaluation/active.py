@@ -10,7 +10,7 @@ from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyProgram, Count, Number, Seed
 from ppl_models.programs.state.jax import tidied
 
-from ...active import NO_UNITS, ActiveUnits, counted_units
+from ...evaluation.active import NO_UNITS, ActiveUnits, counted_units
 from ...objectives.terms import NoUnits
 from ..engine.parameters import find
 from ..feeding.batches import columns_of, drawn

@@ -13,7 +13,7 @@ from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Count
 
 from ...config import Config, FitOptions, configured, shows_options
-from ...prices import Pair, Prices, check_pair, measured, of_each
+from ...evaluation.prices import Pair, Prices, check_pair, measured, of_each
 from ..feeding.batches import columns_of, drawn
 from ..training.fit import fit
 from .evaluate import evaluate

@@ -14,7 +14,7 @@ from ppl_models.programs.pairs import INSTEAD_OF_PORT, check_whole
 from ppl_models.programs.plates import check_local
 from ppl_models.programs.state.jax import tidied
 
-from ...probes import Probe, check_latents, check_means, probed
+from ...evaluation.probes import Probe, check_latents, check_means, probed
 from ..engine.parameters import find
 from ..feeding.batches import columns_of, drawn
 from ..passes.checks import CHUNK

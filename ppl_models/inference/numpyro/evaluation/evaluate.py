@@ -24,12 +24,12 @@ from ppl_models.programs.pairs import INSTEAD_OF_PORT, check_whole
 from ppl_models.programs.record import Run
 from ppl_models.programs.state.jax import tidied
 
+from ...display.progress import BOUNDS, Progress
+from ...evaluation.tally import ONE, SHARED, Tally
 from ...objectives.bounds import elbo
 from ...objectives.finite import counted, infinite_terms, refuse
-from ...progress import BOUNDS, Progress
 from ...results import Evaluation
 from ...resuming.unfinished import Unfinished, check_seeded, digest_of
-from ...tally import ONE, SHARED, Tally
 from ..engine.parameters import find
 from ..feeding.batches import columns_of, drawn, fingerprint
 from ..passes.checks import CHUNK, Look, as_they_come, check_values

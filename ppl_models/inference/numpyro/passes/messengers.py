@@ -12,7 +12,7 @@ from numpyro.primitives import Messenger
 from ppl_models.programs.numpyro import kind_of
 from ppl_models.programs.pairs import Undrawn
 
-from ...weighing import Weighing
+from ...training.weighing import Weighing
 
 
 class Drawn(BaseException):

@@ -26,9 +26,9 @@ from ppl_models.numpyro.parts.program import (
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyGuide, AnyProgram, Place
 
-from ... import checkpoint_file as container
-from ...checkpoint_file import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS, Checkpoint
-from ...files import check_names, remove_stale, write_atomically
+from ...storage import checkpoint_file as container
+from ...storage.checkpoint_file import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS, Checkpoint
+from ...storage.files import check_names, remove_stale, write_atomically
 from ..engine.parameters import names_of
 
 

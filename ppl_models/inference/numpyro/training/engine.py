@@ -33,7 +33,7 @@ PATIENCE = 0.2  # seconds that a block of steps is to take, so that a bar moves 
 
 
 class NumPyroEngine:
-    """See `ppl_models.inference.loop.Engine`.
+    """See `ppl_models.inference.training.loop.Engine`.
 
     Args:
         blocks: the steps.

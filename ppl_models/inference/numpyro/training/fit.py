@@ -17,15 +17,15 @@ from ppl_models.programs.numpyro import runs
 from ppl_models.programs.plates import subsampled
 from ppl_models.programs.state.jax import tidied
 
-from ...checkpoint_file import check_evidence, prepared
 from ...config import Config, FitConfig, FitOptions, compared, configured, shows_options
-from ...loop import Loop, check_call
+from ...display.progress import waiting
 from ...objectives.bounds import is_doubly
-from ...progress import waiting
 from ...results import Callback, Run, as_sequence
 from ...resuming.identity import Identity, cpus, factorization_of
 from ...resuming.training_record import check_training, usable
-from ...weighing import Weighing
+from ...storage.checkpoint_file import check_evidence, prepared
+from ...training.loop import Loop, check_call
+from ...training.weighing import Weighing
 from ..engine.parameters import find, of_program
 from ..engine.step import Blocks, Step, begun
 from ..feeding.batches import Order, columns_of, drawn, fingerprint

@@ -14,8 +14,8 @@ from numpyro.primitives import Messenger
 from ppl_models.numpyro.data import Rows
 from ppl_models.programs.numpyro import kind_of
 
-from ...start import MOST_ROWS, Beginning, Mode, climb, failed, refused, told
-from ...weighing import Weighing
+from ...training.start import MOST_ROWS, Beginning, Mode, climb, failed, refused, told
+from ...training.weighing import Weighing
 from ..feeding.batches import drawn
 from ..passes.rounding import rounded
 
@@ -72,7 +72,7 @@ def _searched(
 
 
 class _Density:
-    """See `ppl_models.inference.start.Density`."""
+    """See `ppl_models.inference.training.start.Density`."""
 
     def __init__(self, log_density: Callable[[Array], Array]) -> None:
         self._both = jax.jit(jax.value_and_grad(log_density))

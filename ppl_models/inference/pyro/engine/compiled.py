@@ -9,7 +9,7 @@ from torch.fx import GraphModule
 
 from ppl_models.programs.state.torch import modules_of
 
-from ...interrupts import abandoned
+from ...training.interrupts import abandoned
 from .compilers import Compiler, compiled
 from .flat_parameters import Buffers
 from .graph import Graph

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from ...config import FitConfig
 from ...objectives.bounds import elbo, importance_weighted, mean_kl
 from ...objectives.stateful import Carried
-from ...weighing import Weighing
+from ...training.weighing import Weighing
 from ..feeding.distributed import Group
 from ..passes.indices import Indices
 from ..passes.losses import estimate, initial_state

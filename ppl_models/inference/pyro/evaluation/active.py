@@ -7,7 +7,7 @@ import torch
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyProgram, Count, Number, Seed
 
-from ...active import NO_UNITS, ActiveUnits, counted_units
+from ...evaluation.active import NO_UNITS, ActiveUnits, counted_units
 from ...objectives.terms import NoUnits
 from ..feeding.columns import Columns
 from ..passes.checks import CHUNK

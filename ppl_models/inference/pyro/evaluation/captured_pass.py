@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...interrupts import abandoned
+from ...training.interrupts import abandoned
 from ..engine.capture import capture
 from ..engine.compiled import shape_of
 from ..engine.compilers import Compiler, compiled, has_xla

@@ -14,7 +14,7 @@ from ppl_models.programs.plates import check_local
 from ppl_models.programs.pyro import PARTICLES, layers
 from ppl_models.programs.state.torch import modules_of
 
-from ...progress import Bar
+from ...display.progress import Bar
 from ..passes.checks import CHUNK, evaluating
 from ..passes.messengers import UntilDrawn
 from ..passes.pair_info import first_look

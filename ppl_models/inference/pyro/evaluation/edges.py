@@ -12,7 +12,7 @@ from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Count
 
 from ...config import Config, FitOptions, configured, shows_options
-from ...prices import Pair, Prices, check_pair, measured, of_each
+from ...evaluation.prices import Pair, Prices, check_pair, measured, of_each
 from ..feeding.columns import Columns
 from ..passes.checks import forked
 from ..training.fit import fit

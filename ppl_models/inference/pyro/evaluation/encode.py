@@ -12,13 +12,13 @@ from ppl_models.parts.kinds import AnyProgram, Count, Seed, Several
 from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.plates import check_local
 
-from ...probes import Probe, check_latents, check_means, probed
+from ...evaluation.probes import Probe, check_latents, check_means, probed
 from ..feeding.columns import Columns
 from ..passes.checks import CHUNK
 from ..passes.messengers import UntilDrawn
 from ..passes.pair_info import first_look
+from ..sampling.sampling import mean_of
 from .densities import device_of, looking
-from .sampling import mean_of
 
 
 @checked

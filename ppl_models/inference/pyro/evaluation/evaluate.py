@@ -22,12 +22,12 @@ from ppl_models.programs.pyro import run, support_of
 from ppl_models.programs.record import Run
 from ppl_models.programs.state.torch import modules_of
 
+from ...display.progress import BOUNDS, Progress
+from ...evaluation.tally import ONE, SHARED, Tally
 from ...objectives.bounds import elbo
 from ...objectives.finite import counted, infinite_terms, refuse
-from ...progress import BOUNDS, Progress
 from ...results import Evaluation as Evaluation
 from ...resuming.unfinished import Unfinished, check_seeded, digest_of
-from ...tally import ONE, SHARED, Tally
 from ..feeding.columns import Columns
 from ..passes.checks import CHUNK, as_they_come, check_values, evaluating, forked
 from ..passes.pair_info import first_look, pair_info

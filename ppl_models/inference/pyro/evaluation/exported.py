@@ -12,7 +12,7 @@ from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyProgram
 from ppl_models.programs.pyro import layers, unwrapped
 
-from ... import generated
+from ...evaluation import generated
 
 
 @checked

@@ -10,8 +10,8 @@ from torch import Tensor
 from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyProgram, Count, Seed
 
+from ...display.progress import Bar
 from ...objectives.finite import counted, refuse
-from ...progress import Bar
 from ..feeding.columns import Columns
 from .densities import Densities, device_of, looking
 

@@ -19,7 +19,7 @@ from ...objectives.bounds import elbo, is_doubly
 from ...objectives.nested import inner_draws
 from ...objectives.stateful import Carried, begun, has_state, is_objective
 from ...objectives.terms import Beta
-from ...weighing import Weighing
+from ...training.weighing import Weighing
 from .checks import evaluating, forked
 from .dreg import Cut, doubly_reparametrized
 from .messengers import Weighed

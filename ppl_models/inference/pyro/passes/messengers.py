@@ -20,7 +20,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from ppl_models.programs.pairs import Undrawn
 from ppl_models.programs.pyro import frame_of, kind_of
 
-from ...weighing import Weighing
+from ...training.weighing import Weighing
 
 CALLS = "forward", "__call__", "_call_impl"  # methods by which a module is run itself
 

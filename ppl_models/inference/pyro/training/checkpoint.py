@@ -14,8 +14,8 @@ from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import AnyGuide, AnyProgram, Place
 from ppl_models.programs.state.torch import reachable
 
-from ... import checkpoint_file as container
-from ...checkpoint_file import (
+from ...storage import checkpoint_file as container
+from ...storage.checkpoint_file import (
     CHECKPOINT as CHECKPOINT,
     PREVIOUS as PREVIOUS,
     Checkpoint as Checkpoint,
@@ -25,7 +25,7 @@ from ...checkpoint_file import (
     previous_of,
     sealed,
 )
-from ...files import check_names, remove_stale, write_atomically as write_atomically, write_json as write_json
+from ...storage.files import check_names, remove_stale, write_atomically as write_atomically, write_json as write_json
 from ..passes.messengers import Drawing
 from ..passes.pair_info import run_with_params
 

@@ -35,7 +35,7 @@ LOOK = 50  # steps after which a GPU is asked whether all went well
 
 
 class PyroEngine:
-    """See `ppl_models.inference.loop.Engine`.
+    """See `ppl_models.inference.training.loop.Engine`.
 
     Args:
         config: the options of the training.

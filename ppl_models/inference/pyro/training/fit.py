@@ -18,13 +18,13 @@ from ppl_models.programs.pyro import run as run_program
 from ppl_models.programs.state.torch import modules_of
 
 from ...config import Config, FitOptions, configured, shows_options
-from ...loop import Loop, check_call
+from ...display.progress import waiting
 from ...objectives.nested import inner_draws
-from ...progress import waiting
 from ...results import Callback, Run, as_sequence
 from ...resuming.identity import Identity, factorization_of
 from ...schedules import Constant
-from ...weighing import Weighing
+from ...training.loop import Loop, check_call
+from ...training.weighing import Weighing
 from ..engine.optimizer_state import OptimizerState, trainable
 from ..engine.step import Eager, StepConfig
 from ..feeding import distributed

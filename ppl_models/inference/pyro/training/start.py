@@ -14,8 +14,8 @@ from ppl_models.programs.noise import structure_of
 from ppl_models.programs.pyro import frame_of, kind_of
 from ppl_models.programs.state.torch import ProgramSnapshot, modules_of, seed_generators
 
-from ...start import MOST_ROWS, Beginning, Mode, climb, failed, refused, told
-from ...weighing import Weighing
+from ...training.start import MOST_ROWS, Beginning, Mode, climb, failed, refused, told
+from ...training.weighing import Weighing
 from ..feeding.columns import Columns
 from ..sites.rounding import rounded
 
@@ -89,7 +89,7 @@ def _density(
 
 
 class _Density:
-    """See `ppl_models.inference.start.Density`."""
+    """See `ppl_models.inference.training.start.Density`."""
 
     def __init__(self, log_density: Callable[[Tensor], Tensor], device: torch.device | None) -> None:
         self.log_density, self.device = log_density, device

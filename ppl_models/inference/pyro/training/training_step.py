@@ -12,7 +12,7 @@ from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, NotNegative, Pos
 from ...config import Compiler, Decay, FitConfig, Gradient, Objective, Precision
 from ...objectives.bounds import elbo
 from ...objectives.nested import inner_draws
-from ...weighing import Weighing
+from ...training.weighing import Weighing
 from ..engine.compiled import Compiled
 from ..engine.optimizer_state import OptimizerState, trainable
 from ..engine.step import Eager, StepConfig, StepInputs

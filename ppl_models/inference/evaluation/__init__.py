@@ -1,0 +1,1 @@
+"""What evaluations add up and tell, in either language."""

@@ -1,0 +1,1 @@
+"""Draws of data: from the prior, by chains, and by walks among codes."""

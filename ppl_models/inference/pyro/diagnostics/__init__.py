@@ -1,0 +1,1 @@
+"""Diagnostics of a guide from simulated data: calibration, annealing."""

@@ -1,0 +1,35 @@
+"""`WandB`: a callback of `fit` that logs its records to Weights & Biases; it needs the package `wandb`."""
+
+import importlib
+
+from ppl_models.parts.checked import checked
+
+from ...results import Run, numbers
+
+
+@checked
+class WandB:
+    """A callback that logs every number of every record over the steps, to the run that is active.
+
+        with wandb.init(project="digits", config={"lr": 1e-3}):
+            fit(model, guide, data, epochs=10, lr=1e-3, callbacks=WandB())
+
+    Without one a run begins at the first record, by `wandb.init()`.
+
+    Raises:
+        ValueError: the package `wandb` is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._wandb = importlib.import_module("wandb")  # it takes seconds to import
+        except ImportError as error:
+            raise ValueError(
+                f"WandB: found no package to log with ({error}), want wandb; install it with pip install wandb, or "
+                "leave the callback out: the run is in history.json too"
+            ) from None
+
+    def __call__(self, run: Run) -> None:
+        """Log the newest record."""
+        step, found = numbers(run.history[-1])
+        (self._wandb.run or self._wandb.init()).log(found, step=step)

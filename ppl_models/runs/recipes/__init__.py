@@ -1,0 +1,1 @@
+"""Recipes: recorded trainings that can be had again, and what they gave."""
