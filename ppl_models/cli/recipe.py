@@ -38,7 +38,7 @@ def recipe(
 
     Example: [bold]ppl-models recipe discrete[/]
     """
-    from ppl_models.runs.recipes.carry_out.carry_out import RESULTS, carry_out
+    from ppl_models.runs.recipes.carry_out import RESULTS, carry_out
 
     with reported(debug):
         if name is None:

@@ -155,7 +155,7 @@ def write(folder: Path) -> None:
     """Everything under `folder`, by the version that is imported."""
     from ppl_models.inference import load
     from ppl_models.numpyro.inference import load as load_numpyro  # where this version has it
-    from ppl_models.runs.recipes.carry_out.carry_out import carry_out
+    from ppl_models.runs.recipes.carry_out import carry_out
     from ppl_models.runs.recipes.recipe import read_recipe
 
     numbers: dict[str, Any] = {}

@@ -11,7 +11,7 @@ from ppl_models.cli import app
 from ppl_models.inference.results import as_records
 from ppl_models.inference.storage import checkpoint_file
 from ppl_models.runs import load_run
-from ppl_models.runs.recipes.carry_out.carry_out import carry_out
+from ppl_models.runs.recipes.carry_out import carry_out
 from ppl_models.runs.recipes.recipe import read_recipe
 from tests.golden.make import RECIPE, RUNS, untimed
 from tests.golden.noise import noise_of_then as noise_of_then

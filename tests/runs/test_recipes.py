@@ -22,7 +22,7 @@ from ppl_models.runs import load_run
 from ppl_models.runs.naming import names
 from ppl_models.runs.naming.objectives import WORDS, objective_of
 from ppl_models.runs.naming.options import Training
-from ppl_models.runs.recipes.carry_out.carry_out import carry_out
+from ppl_models.runs.recipes.carry_out import carry_out
 from ppl_models.runs.recipes.experiments import EXPERIMENTS, experiment_of, spread
 from ppl_models.runs.recipes.experiments.sequential import chains, distance
 from ppl_models.runs.recipes.recipe import HOME, read_recipe, recipe_names

@@ -19,7 +19,7 @@ from ppl_models.runs import load_run, resume
 from ppl_models.runs.folders.configuration import command
 from ppl_models.runs.naming import names, trust
 from ppl_models.runs.naming.options import Training
-from ppl_models.runs.recipes.carry_out.carry_out import carry_out
+from ppl_models.runs.recipes.carry_out import carry_out
 from ppl_models.runs.recipes.recipe import read_recipe
 
 GOLDEN = Path(__file__).parents[1] / "golden"

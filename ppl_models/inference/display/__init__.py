@@ -1,1 +1,1 @@
-"""What a training or an evaluation shows while it goes on, and in a notebook: bars, curves, times."""
+"""Displays of a training or an evaluation while it goes on, and in a notebook: bars, curves, times."""

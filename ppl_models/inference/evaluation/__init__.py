@@ -1,1 +1,1 @@
-"""What evaluations add up and tell, in either language."""
+"""Sums and results of evaluations, in either language."""
