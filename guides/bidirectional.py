@@ -8,12 +8,12 @@ from torch import nn
 from ppl_models.parts.kinds import Count, Image, Positive, Whole
 
 from .parts.conditionals import Conditionals, Reads, choose_evidence
-from .parts.factors import Families
+from .parts.families.factors import Families
+from .parts.families.starts import OfSite
+from .parts.families.states import Discrete
+from .parts.families.units import prior_starts
 from .parts.guide import OrderedGuide, example_of
 from .parts.parents import TwoWays, two_ways
-from .parts.starts import OfSite
-from .parts.states import Discrete
-from .parts.units import prior_starts
 
 
 class Bidirectional(OrderedGuide):

@@ -8,11 +8,11 @@ from torch import nn
 from ppl_models.parts.kinds import Count, Image, Positive, Whole
 
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
-from .parts.factors import Families
+from .parts.families.factors import Families
+from .parts.families.starts import OfSite
+from .parts.families.states import Discrete
+from .parts.families.units import prior_starts
 from .parts.guide import OrderedGuide, example_of
-from .parts.starts import OfSite
-from .parts.states import Discrete
-from .parts.units import prior_starts
 
 
 class BottomUp(OrderedGuide):

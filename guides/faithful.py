@@ -9,12 +9,12 @@ from ppl_models.factorization import Factorization
 from ppl_models.parts.kinds import Count, Image, Positive, Whole
 
 from .parts.conditionals import Conditionals, Reads
-from .parts.factors import Families
+from .parts.families.factors import Families
+from .parts.families.starts import OfSite
+from .parts.families.states import Discrete
+from .parts.families.units import prior_starts
 from .parts.guide import OrderedGuide, example_of
 from .parts.parents import Order, faithful_inverse, read_off
-from .parts.starts import OfSite
-from .parts.states import Discrete
-from .parts.units import prior_starts
 
 
 class Faithful(OrderedGuide):

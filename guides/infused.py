@@ -11,8 +11,8 @@ from torch.distributions import constraints
 from ppl_models.parts.kinds import Image, Number, Positive
 from ppl_models.programs.pyro import unwrapped
 
-from .parts.factors import Rows
-from .parts.families import gaussian_base
+from .parts.families.continuous import gaussian_base
+from .parts.families.factors import Rows
 from .parts.guide import TopDownGuide
 from .parts.infusion import channels_of, rates_of, refuse_prior
 

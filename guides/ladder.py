@@ -10,7 +10,7 @@ from ppl_models.parts.kinds import Count, Image, Whole
 
 from .parts.checks import Top, choose_tops
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
-from .parts.factors import Families
+from .parts.families.factors import Families
 from .parts.guide import TopDownGuide
 
 

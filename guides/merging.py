@@ -11,9 +11,9 @@ from ppl_models.parts.nets import Net
 
 from .parts.checks import MERGED, check_merged
 from .parts.conditionals import Conditionals, Reads, choose_evidence
-from .parts.evidence import EvidenceKey
-from .parts.factors import Families
+from .parts.families.factors import Families
 from .parts.guide import TopDownGuide
+from .parts.looks.evidence import EvidenceKey
 from .parts.parents import choose_parents
 
 

@@ -11,13 +11,13 @@ from ppl_models.parts.kinds import Count, Image, Number
 from ppl_models.parts.nets import LSTM, Window
 
 from .parts.conditionals import FAMILIES, Reads, choose_evidence, choose_parents
-from .parts.evidence import EvidenceKey, features
-from .parts.factors import Family, Weighted, choose_family
-from .parts.families import on_support
+from .parts.families.continuous import on_support
+from .parts.families.factors import Family, Weighted, choose_family
+from .parts.families.states import check_states
 from .parts.guide import TopDownGuide, example_of
-from .parts.layout import Layout
-from .parts.readings import reading
-from .parts.states import check_states
+from .parts.looks.evidence import EvidenceKey, features
+from .parts.looks.layout import Layout
+from .parts.looks.readings import reading
 
 
 class Recurrence(nn.Module):

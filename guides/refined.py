@@ -18,7 +18,7 @@ from ppl_models.programs.noise import FIRST_STEP, KEPT, Chain, refused
 from ppl_models.programs.noise.pyro_refined import refined
 
 from .parts.conditionals import Conditionals
-from .parts.factors import network_of
+from .parts.families.factors import network_of
 from .parts.guide import Once, OrderedGuide, TopDownGuide
 from .parts.refinement import reads
 

@@ -10,10 +10,10 @@ from ppl_models.parts.kinds import Count, Image, Whole
 
 from .parts.checks import Bases
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents, choose_tied
-from .parts.factors import Families
+from .parts.families.factors import Families
+from .parts.families.states import Discrete
+from .parts.families.units import prior_bases
 from .parts.guide import TopDownGuide, example_of
-from .parts.states import Discrete
-from .parts.units import prior_bases
 
 
 class SelfReflective(TopDownGuide):

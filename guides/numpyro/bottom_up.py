@@ -6,11 +6,11 @@ from typing import Any
 import equinox as eqx
 from jax import Array
 
+from guides.parts.families.factors import Families
+from guides.parts.families.starts import OfSite
+from guides.parts.families.states import Discrete
 from ppl_models.parts.kinds import Count, Image, Positive, Whole
 
-from ..parts.factors import Families
-from ..parts.starts import OfSite
-from ..parts.states import Discrete
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.guide import OrderedGuide, example_of, placed
 from .parts.units import prior_starts

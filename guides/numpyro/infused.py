@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions import Distribution, Normal, constraints
 
+from guides.parts.families.factors import Rows
 from ppl_models.parts.kinds import Image, Number, Positive
 from ppl_models.programs.numpyro import unwrapped
 
-from ..parts.factors import Rows
 from ..parts.infusion import channels_of, rates_of, refuse_prior
 from .parts.families import gaussian_base
 from .parts.guide import TopDown, TopDownGuide

@@ -7,10 +7,10 @@ import equinox as eqx
 from jax import Array
 from numpyro.distributions import Distribution
 
+from guides.parts.families.factors import Families
 from ppl_models.parts.kinds import Count, Image, Whole
 
 from ..parts.checks import Top, choose_tops
-from ..parts.factors import Families
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.guide import TopDown, TopDownGuide, placed
 

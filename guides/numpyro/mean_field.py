@@ -7,11 +7,11 @@ import equinox as eqx
 from jax import Array
 from numpyro.distributions import Distribution
 
+from guides.parts.families.factors import Families
+from guides.parts.families.starts import OfSite
+from guides.parts.families.states import Discrete
 from ppl_models.parts.kinds import Count, Image, Positive, Whole
 
-from ..parts.factors import Families
-from ..parts.starts import OfSite
-from ..parts.states import Discrete
 from .parts.conditionals import Conditionals, Reads, choose_evidence, choose_tied
 from .parts.guide import TopDown, TopDownGuide, example_of, placed
 from .parts.units import prior_starts

@@ -8,12 +8,12 @@ import jax
 from jax import Array
 from numpyro.distributions import Distribution
 
+from guides.parts.families.factors import Families
+from guides.parts.looks.evidence import EvidenceKey
 from ppl_models.numpyro.parts.nets import Net
 from ppl_models.parts.kinds import Count, Image, Whole
 
 from ..parts.checks import MERGED, check_merged
-from ..parts.evidence import EvidenceKey
-from ..parts.factors import Families
 from .parts.conditionals import Conditionals, Reads, choose_evidence, choose_parents
 from .parts.guide import TopDown, TopDownGuide, placed
 from .parts.table import Table

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions import Distribution, biject_to
 
+from guides.parts.families.factors import Family, Weighted, choose_family
+from guides.parts.families.states import check_states
+from guides.parts.looks.evidence import EvidenceKey, features
+from guides.parts.looks.layout import Layout
+from guides.parts.looks.readings import Reading, reading
 from ppl_models.numpyro.parts.nets import LSTM, Linear, Window
 from ppl_models.parts.kinds import Count, Image, Number
 
-from ..parts.evidence import EvidenceKey, features
-from ..parts.factors import Family, Weighted, choose_family
-from ..parts.layout import Layout
-from ..parts.readings import Reading, reading
-from ..parts.states import check_states
 from .parts.conditionals import FAMILIES, Reads, choose_evidence, choose_parents
 from .parts.families import on_support
 from .parts.flows import Steps

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro import handlers
 
+from guides.parts.families.factors import network_of
 from ppl_models.numpyro.parts.likelihoods import bounded_exp
 from ppl_models.numpyro.parts.nets import Net
 from ppl_models.numpyro.parts.program import Program, named_parameters
@@ -19,7 +20,6 @@ from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Number, Whole
 from ppl_models.programs.noise import FIRST_STEP, KEPT, Chain, refused
 from ppl_models.programs.noise.numpyro_refined import refined
 
-from ..parts.factors import network_of
 from ..parts.refinement import Reads, reads
 from .parts.conditionals import Conditionals
 from .parts.guide import OrderedGuide, TopDownGuide, placed

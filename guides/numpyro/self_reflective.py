@@ -7,11 +7,11 @@ import equinox as eqx
 from jax import Array
 from numpyro.distributions import Distribution
 
+from guides.parts.families.factors import Families
+from guides.parts.families.states import Discrete
 from ppl_models.parts.kinds import Count, Image, Whole
 
 from ..parts.checks import Bases
-from ..parts.factors import Families
-from ..parts.states import Discrete
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents, choose_tied
 from .parts.guide import TopDown, TopDownGuide, example_of, placed
 from .parts.units import prior_bases

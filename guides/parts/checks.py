@@ -9,7 +9,7 @@ import numpy as np
 from ppl_models.parts.checked import told
 from ppl_models.parts.flows.orders import levels_of, reads_of
 
-from .layout import Layout
+from .looks.layout import Layout
 
 Top = Literal["estimate", "product"]
 Bases = Literal["own", "prior"]

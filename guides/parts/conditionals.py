@@ -15,15 +15,18 @@ from ppl_models.parts.kinds import Count, Image, Whole
 from ppl_models.parts.nets import Net
 from ppl_models.programs.pyro import unwrapped
 
-from .bits import AutoregressiveBits, Bits
 from .checks import check_known, refuse_product
 from .encoders import encoder as evidence_network
-from .evidence import EvidenceKey, features
-from .factors import GLOBAL_GAIN, Factor, Families, Family, Weighted, encoded, placed, plan, sloped
-from .families import Diagonal, Flow, Full, RankOne, gaussian_base, on_support, reshaped
-from .flows import Autoregressive
-from .layout import Layout
-from .masses import coded, masses
+from .families.bits import AutoregressiveBits, Bits
+from .families.continuous import Diagonal, Flow, Full, RankOne, gaussian_base, on_support, reshaped
+from .families.factors import GLOBAL_GAIN, Factor, Families, Family, Weighted, encoded, placed, plan, sloped
+from .families.flows import Autoregressive
+from .families.masses import coded, masses
+from .families.starts import OLD_WIDTH, Beginning, Start, blocks_of, split
+from .families.states import Discrete, check_states
+from .families.units import Base, Units
+from .looks.evidence import EvidenceKey, features
+from .looks.layout import Layout
 from .parents import (
     Parents as Parents,
     Reads as Reads,
@@ -31,9 +34,6 @@ from .parents import (
     choose_parents as choose_parents,
     choose_tied as choose_tied,
 )
-from .starts import OLD_WIDTH, Beginning, Start, blocks_of, split
-from .states import Discrete, check_states
-from .units import Base, Units
 
 FAMILIES: dict[str, Family | Weighted] = {
     "diagonal": Diagonal(),

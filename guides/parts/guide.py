@@ -23,10 +23,10 @@ from ppl_models.programs.pyro import as_tensors, unwrapped
 
 from .checks import check_drawn, check_finite, check_followed, check_unaltered, refuse_coupled
 from .conditionals import Conditionals
-from .evidence import Evidence
-from .families import masked_alike
-from .layout import inspect_model
-from .masses import enumerated, limited
+from .families.continuous import masked_alike
+from .families.masses import enumerated, limited
+from .looks.evidence import Evidence
+from .looks.layout import inspect_model
 from .pyro import PYRO
 
 

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from ppl_models.parts.sizes import image_size
 
-from .layout import Layout
+from .looks.layout import Layout
 
 
 def rates_of(order: Sequence[str], rate: float) -> dict[str, float]:

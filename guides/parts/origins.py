@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
-from .evidence import Origin
+from .looks.evidence import Origin
 
 # operations whose every element is one of what they are given first, be it in its memory or in a copy
 MOVES = frozenset(

@@ -15,8 +15,8 @@ from ppl_models.parts.kinds import AnyProgram
 from ppl_models.programs.laboratory import experiments
 from ppl_models.programs.legible import warn
 
-from .language import Arguments, Model
-from .layout import Layout
+from .looks.language import Arguments, Model
+from .looks.layout import Layout
 
 Parents = Literal["needed", "all", "previous", "none"] | Mapping[str, Sequence[str]]
 TwoWays = Literal["apart"] | Parents

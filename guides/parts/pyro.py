@@ -18,16 +18,16 @@ from ppl_models.parts.vamp import EncoderMixture
 from ppl_models.programs import pyro as programs
 from ppl_models.programs.record import Run, Site
 
-from .covariates import Covariate
-from .evidence import Origin, Shape
-from .families import gaussian_base
-from .language import Arguments, Look, Model, every_edge
-from .latents import Facts, altered, fixed
+from .families.continuous import gaussian_base
+from .looks.covariates import Covariate
+from .looks.evidence import Origin, Shape
+from .looks.language import Arguments, Look, Model, every_edge
+from .looks.latents import Facts, altered, fixed
 from .origins import origins
 
 
 class Pyro:
-    """See `guides.parts.language.Language`."""
+    """See `guides.parts.looks.language.Language`."""
 
     name = "Pyro"
     array = "tensor"

@@ -14,10 +14,10 @@ from torch.distributions.transforms import IndependentTransform
 
 from guides import BottomUp, Faithful, Infused, Ladder, MeanField, SelfReflective
 from guides.infused import InfusedNormal
-from guides.parts import families
 from guides.parts.encoders import BottomUpChain
-from guides.parts.families import Spread, gaussian_base, reshaped, uncoupled
-from guides.parts.units import Units, in_units
+from guides.parts.families import continuous as families
+from guides.parts.families.continuous import Spread, gaussian_base, reshaped, uncoupled
+from guides.parts.families.units import Units, in_units
 from tests.helpers.families_by_hand import (
     CHAIN_FEATURES,
     CHAIN_W1,

@@ -12,7 +12,7 @@ from pyro import poutine
 from torch import Tensor
 
 from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective
-from guides.parts.evidence import EvidenceKey
+from guides.parts.looks.evidence import EvidenceKey
 from ppl_models.factorization import compare
 from ppl_models.inference import fit, load, terms
 from ppl_models.inference.pyro.training.checkpoint import contents

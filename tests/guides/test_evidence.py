@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from guides import BottomUp, Ladder, MeanField, SelfReflective
-from guides.parts.layout import inspect_model
+from guides.parts.looks.layout import inspect_model
 from guides.parts.pyro import PYRO
 from ppl_models import SeReVAE
 from ppl_models.inference import fit, load, save

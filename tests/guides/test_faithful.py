@@ -9,8 +9,9 @@ from torch import Tensor
 
 from benchmarks import eight_schools
 from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective
-from guides.parts import conditionals, families
-from guides.parts.factors import choose_family
+from guides.parts import conditionals
+from guides.parts.families import continuous as families
+from guides.parts.families.factors import choose_family
 from ppl_models import LinearGaussian
 from ppl_models.factorization import compare
 from ppl_models.factorization.graph import ORDERS

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective
-from guides.parts.flows import Autoregressive, Steps
+from guides.parts.families.flows import Autoregressive, Steps
 from ppl_models import VAE, HierarchicalVAE, LinearGaussian, SeReVAE
 from ppl_models.factorization import compare
 from ppl_models.inference import evaluate, fit, importance_weighted, mutual_information

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from guides import BottomUp, Faithful, Ladder, MeanField, SelfReflective
 from guides.parts.encoders import Separate, encoder
-from guides.parts.evidence import Evidence, EvidenceKey, elements, features, gather, plate_sizes, wanted, width
-from guides.parts.factors import Rows
-from guides.parts.families import masked_alike
+from guides.parts.families.continuous import masked_alike
+from guides.parts.families.factors import Rows
 from guides.parts.guide import TopDownGuide
+from guides.parts.looks.evidence import Evidence, EvidenceKey, elements, features, gather, plate_sizes, wanted, width
 from guides.parts.pyro import PYRO
 from ppl_models.programs.record import Plate
 

@@ -10,8 +10,8 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoNormal
 
 from guides import BottomUp, Faithful, Infused, Ladder, MeanField, Refined, SelfReflective
-from guides.parts.families import Diagonal, Flow, Full, RankOne, Spread
-from guides.parts.flows import Autoregressive
+from guides.parts.families.continuous import Diagonal, Flow, Full, RankOne, Spread
+from guides.parts.families.flows import Autoregressive
 from ppl_models import VAE, HierarchicalVAE, Infusion, LinearGaussian, data
 from ppl_models.factorization import compare, factorization
 from ppl_models.inference import evaluate, fit, importance_weighted

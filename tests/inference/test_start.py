@@ -10,7 +10,7 @@ from pyro.infer.autoguide.initialization import init_to_value
 
 import ppl_models.inference.pyro.training.start as start
 from guides import BottomUp, Faithful, MeanField
-from guides.parts.starts import Block, split
+from guides.parts.families.starts import Block, split
 from ppl_models.inference import fit
 from ppl_models.inference.pyro.passes.messengers import Substitute
 from ppl_models.inference.pyro.training.checkpoint import load, save

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from guides import Faithful, Ladder, MeanField, SelfReflective
-from guides.parts.bits import AutoregressiveBits, Bits
+from guides.parts.families.bits import AutoregressiveBits, Bits
 from guides.parts.parents import needed_entries
 from ppl_models import VAE, BitVAE
 from ppl_models.factorization import compare

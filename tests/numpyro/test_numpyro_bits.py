@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import torch
 from numpyro import handlers
 
-import guides.parts.bits as torch_families
+import guides.parts.families.bits as torch_families
 import ppl_models.parts.bits as torch_parts
 from guides import MeanField
 from guides.numpyro import MeanField as MeanFieldPort

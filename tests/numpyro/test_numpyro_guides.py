@@ -24,7 +24,7 @@ import guides.numpyro as guides
 import ppl_models as torch_models
 import ppl_models.numpyro as models
 from guides.numpyro.parts import families
-from guides.parts import families as torch_families
+from guides.parts.families import continuous as torch_families
 from ppl_models.factorization import compare
 from ppl_models.numpyro.parts.flows.splines import MonotonicSpline
 from ppl_models.numpyro.parts.program import named_parameters

@@ -39,7 +39,7 @@ HOSTILE = [
     "ppl_models:lazy_loader.os.system", "ppl_models.runs.naming.names:importlib.import_module",
     "ppl_models.inference:fit", "ppl_models.runs:resume", "ppl_models.parts.program:Program", "ppl_models.numpyro:fit",
     "guides:choose_parents",
-    "guides:OrderedGuide", "guides.parts.layout:signature",
+    "guides:OrderedGuide", "guides.parts.looks.layout:signature",
     # texts that are no names
     "lambda x: __import__('os').system('touch canary')", "canary_of_trust:Model", "canary_of_trust", "../evil:Model",
     "./evil.py:Model", ".evil:Model", "/evil.py:Model", ":", "::", "os", "os.system", "", "a..b:c", "a:b:c",

@@ -1,4 +1,4 @@
-"""`Bits`, `AutoregressiveBits`: families of one factor over logits of relaxed bits; see `guides.parts.bits`."""
+"""`Bits`, `AutoregressiveBits`: families of one factor of logits of relaxed bits; see `guides.parts.families.bits`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ from ...parts.checks import TEMPERATURE, entries_of, refuse_alone
 
 @checked
 class Bits:
-    """See `guides.parts.bits.Bits`."""
+    """See `guides.parts.families.bits.Bits`."""
 
     units, alone = "diagonal", "bits"
 
@@ -41,7 +41,7 @@ class Bits:
 
 @checked
 class AutoregressiveBits:
-    """See `guides.parts.bits.AutoregressiveBits`."""
+    """See `guides.parts.families.bits.AutoregressiveBits`."""
 
     units, alone = "diagonal", "autoregressive-bits"
 
@@ -67,7 +67,7 @@ class AutoregressiveBits:
 
 
 class Masked(eqx.Module):
-    """See `guides.parts.bits.Masked`."""
+    """See `guides.parts.families.bits.Masked`."""
 
     net: MaskedNet
     n: int = eqx.field(static=True)

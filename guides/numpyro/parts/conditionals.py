@@ -13,14 +13,7 @@ from jax import Array
 from numpy import ndarray
 from numpyro.distributions import Distribution, biject_to
 
-from ppl_models.numpyro.parts.nets import Net
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, Image, Whole
-from ppl_models.programs.numpyro import unwrapped
-
-from ...parts.checks import check_known, refuse_product
-from ...parts.evidence import EvidenceKey, features
-from ...parts.factors import (
+from guides.parts.families.factors import (
     GLOBAL_GAIN,
     Factor,
     Families,
@@ -31,7 +24,16 @@ from ...parts.factors import (
     plan,
     sloped,
 )
-from ...parts.layout import Layout
+from guides.parts.families.starts import OLD_WIDTH, Beginning, Start, blocks_of, split
+from guides.parts.families.states import Discrete, check_states
+from guides.parts.looks.evidence import EvidenceKey, features
+from guides.parts.looks.layout import Layout
+from ppl_models.numpyro.parts.nets import Net
+from ppl_models.parts.checked import checked
+from ppl_models.parts.kinds import Count, Image, Whole
+from ppl_models.programs.numpyro import unwrapped
+
+from ...parts.checks import check_known, refuse_product
 from ...parts.parents import (
     Parents as Parents,
     Reads as Reads,
@@ -39,8 +41,6 @@ from ...parts.parents import (
     choose_parents as choose_parents,
     choose_tied as choose_tied,
 )
-from ...parts.starts import OLD_WIDTH, Beginning, Start, blocks_of, split
-from ...parts.states import Discrete, check_states
 from .bits import AutoregressiveBits, Bits, Masked
 from .encoders import BottomUpChain, Pyramids, Separate, Shared, encoder as evidence_network
 from .families import Diagonal, Flow, Full, RankOne, gaussian_base, on_support, reshaped

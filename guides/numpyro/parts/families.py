@@ -12,6 +12,8 @@ from jax.scipy.linalg import solve_triangular
 from numpyro.distributions import Distribution, biject_to, constraints
 from numpyro.distributions.transforms import AffineTransform, IndependentTransform, ReshapeTransform
 
+from guides.parts.families import factors
+from guides.parts.looks.latents import Latent
 from ppl_models.numpyro.parts.distributions import RankOneNormal, diagonal_normal
 from ppl_models.numpyro.parts.flows.splines import MonotonicSpline
 from ppl_models.numpyro.parts.likelihoods import at_least, bounded_exp
@@ -19,9 +21,7 @@ from ppl_models.parts.checked import checked
 from ppl_models.parts.kinds import Number, Whole
 from ppl_models.programs.numpyro import layers
 
-from ...parts import factors
 from ...parts.checks import refuse_alone
-from ...parts.latents import Latent
 
 
 def _diagonal_matrix(diagonal: Array) -> Array:
@@ -161,7 +161,7 @@ def reshaped(q: Distribution, shape: tuple[int, ...]) -> Distribution:
 
 
 class Spread(Distribution):
-    """See `guides.parts.families.Spread`."""
+    """See `guides.parts.families.continuous.Spread`."""
 
     arg_constraints: ClassVar[dict] = {}
     pytree_data_fields = ("joint",)

@@ -1,4 +1,4 @@
-"""`Autoregressive`: families of one factor over R^n by autoregressive steps; see `guides.parts.flows`."""
+"""`Autoregressive`: families of one factor over R^n by autoregressive steps; see `guides.parts.families.flows`."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from jax import Array
 from numpyro.distributions import Distribution
 from numpyro.distributions.transforms import AffineTransform
 
+from guides.parts.families.stepwise import Stepwise
 from ppl_models.numpyro.parts.distributions import diagonal_normal
 from ppl_models.numpyro.parts.flows.autoregressive import AutoregressiveFlow
 from ppl_models.parts.checked import checked
 from ppl_models.parts.flows.orders import contraction
 
-from ...parts.stepwise import Stepwise
 from .families import Diagonal
 
 
@@ -29,7 +29,7 @@ class Autoregressive(Stepwise):
 
 
 class Steps(eqx.Module):
-    """See `guides.parts.flows.Steps`."""
+    """See `guides.parts.families.flows.Steps`."""
 
     flow: AutoregressiveFlow
     n: int = eqx.field(static=True)

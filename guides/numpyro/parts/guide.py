@@ -17,14 +17,14 @@ from numpyro.contrib.module import eqx_module
 from numpyro.distributions import Distribution, TransformedDistribution
 from numpyro.primitives import Messenger
 
+from guides.parts.looks.evidence import Evidence
+from guides.parts.looks.layout import Layout, inspect_model
 from ppl_models.numpyro.parts.program import Program
 from ppl_models.numpyro.parts.vamp import EncoderMixture
 from ppl_models.programs.arguments import spread
 from ppl_models.programs.numpyro import as_arrays, unwrapped
 
 from ...parts.checks import check_drawn, check_finite, check_followed, check_unaltered, refuse_coupled
-from ...parts.evidence import Evidence
-from ...parts.layout import Layout, inspect_model
 from .conditionals import Conditionals
 from .families import masked_alike
 from .masses import enumerated, limited

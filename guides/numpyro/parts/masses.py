@@ -13,14 +13,13 @@ from jax import Array
 from jax.lax import stop_gradient
 from numpyro.distributions import Distribution
 
+from guides.parts.families.states import TEMPERATURE, Discrete
+from guides.parts.looks.latents import Latent
 from ppl_models.programs.numpyro import unwrapped
-
-from ...parts.latents import Latent
-from ...parts.states import TEMPERATURE, Discrete
 
 
 class States(dist.Independent):
-    """See `guides.parts.masses.States`."""
+    """See `guides.parts.families.masses.States`."""
 
     def enumerate_support(self, expand: bool = True) -> Array:
         """All states, (states, *batch, *event); batch dims are of size 1 unless expanded."""
@@ -36,7 +35,7 @@ class States(dist.Independent):
 
 
 class RelaxedBernoulli(dist.BernoulliLogits):
-    """See `guides.parts.masses.RelaxedBernoulli`."""
+    """See `guides.parts.families.masses.RelaxedBernoulli`."""
 
     has_enumerate_support = False
     reparametrized_params: ClassVar[list[str]] = ["logits"]
@@ -58,7 +57,7 @@ class RelaxedBernoulli(dist.BernoulliLogits):
 
 
 class Limited(dist.CategoricalLogits):
-    """See `guides.parts.masses.Limited`."""
+    """See `guides.parts.families.masses.Limited`."""
 
     arg_constraints: ClassVar[dict] = {}
     pytree_data_fields = ("free", "allowed", "logits")
@@ -79,7 +78,7 @@ class Limited(dist.CategoricalLogits):
 
 
 def masses(latent: Latent, raw: Array, discrete: Discrete) -> Distribution:
-    """See `guides.parts.masses.masses`; NumPyro has no one-hot distribution."""
+    """See `guides.parts.families.masses.masses`; NumPyro has no one-hot distribution."""
     facts, relaxed = latent.facts, discrete == "relax"
     logits = raw.reshape(*raw.shape[:-1], *facts.unconstrained_shape)
     if facts.states == "categorical":

@@ -1,4 +1,4 @@
-"""`NUMPYRO`: how guides look at NumPyro programs and read their data; see `guides.parts.language.Language`."""
+"""`NUMPYRO`: how guides look at NumPyro programs and read their data; see `guides.parts.looks.language.Language`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,20 +14,20 @@ from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 from numpyro.ops.provenance import eval_provenance
 
+from guides.parts.looks.covariates import Covariate
+from guides.parts.looks.language import Arguments, Look, Model, every_edge
+from guides.parts.looks.latents import Facts, altered, fixed
 from ppl_models.factorization import Factorization
 from ppl_models.numpyro.parts.vamp import EncoderMixture
 from ppl_models.programs import numpyro as programs
 from ppl_models.programs.record import Run, Site
 
-from ...parts.covariates import Covariate
-from ...parts.language import Arguments, Look, Model, every_edge
-from ...parts.latents import Facts, altered, fixed
 from .families import gaussian_base
 from .origins import origins
 
 
 class NumPyro:
-    """See `guides.parts.language.Language`."""
+    """See `guides.parts.looks.language.Language`."""
 
     name = "NumPyro"
     array = "array"

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jax.extend.core import jaxpr_as_fun
 
-from ...parts.evidence import Origin
+from guides.parts.looks.evidence import Origin
 
 # operations whose result lies in the memory of what they are given, in torch: each element keeps its value
 VIEWS = ("broadcast_in_dim", "copy", "reshape", "slice", "split", "squeeze", "stop_gradient", "transpose")

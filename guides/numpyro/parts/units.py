@@ -20,13 +20,7 @@ from numpyro.distributions import (
 from numpyro.distributions.transforms import AffineTransform
 from numpyro.primitives import Messenger
 
-from ppl_models.numpyro.parts.distributions import RankOneNormal, diagonal_normal
-from ppl_models.numpyro.parts.program import Constant
-from ppl_models.programs.numpyro import run
-
-from ...parts.latents import Latent
-from ...parts.layout import Layout
-from ...parts.starts import (
+from guides.parts.families.starts import (
     INIT_SCALE,
     Start,
     Units as Found,
@@ -38,11 +32,17 @@ from ...parts.starts import (
     start_width,
     units_shape,
 )
+from guides.parts.looks.latents import Latent
+from guides.parts.looks.layout import Layout
+from ppl_models.numpyro.parts.distributions import RankOneNormal, diagonal_normal
+from ppl_models.numpyro.parts.program import Constant
+from ppl_models.programs.numpyro import run
+
 from .families import gaussian_base
 
 
 class Units(eqx.Module):
-    """See `guides.parts.units.Units`: its buffers are constants here, of double precision."""
+    """See `guides.parts.families.units.Units`: its buffers are constants here, of double precision."""
 
     loc: Constant
     spread: Constant
@@ -80,7 +80,7 @@ class Units(eqx.Module):
         return in_units(residual(raw, 0.0, width), _like(self.loc, raw).reshape(width.shape), _like(self.root, raw))
 
     def narrow(self) -> Self:
-        """See `guides.parts.units.Units.narrow`."""
+        """See `guides.parts.families.units.Units.narrow`."""
         own = self.spread.value.reshape(self.width.shape)
         return self._with({"width": np.minimum(INIT_SCALE / own, 1.0)})
 
@@ -107,7 +107,7 @@ class Units(eqx.Module):
 
 
 class Base(eqx.Module):
-    """See `guides.parts.units.Base`."""
+    """See `guides.parts.families.units.Base`."""
 
     loc: Constant
     spread: Constant
@@ -121,7 +121,7 @@ class Base(eqx.Module):
 
 
 def in_units(q: Any, loc: Array, root: Array) -> Distribution:
-    """See `guides.parts.units.in_units`."""
+    """See `guides.parts.families.units.in_units`."""
     if root.ndim == loc.ndim:
         if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
             return diagonal_normal(loc + root * q.base_dist.loc, root * q.base_dist.scale)
@@ -140,7 +140,7 @@ def in_units(q: Any, loc: Array, root: Array) -> Distribution:
 def prior_starts(
     model: Callable, args: Sequence[Any], layout: Layout, init_loc_fn: Callable | None, init_scale: float | None
 ) -> dict[str, Start]:
-    """See `guides.parts.units.prior_starts`; `init_loc_fn` is a function of a site as for NumPyro's AutoNormal.
+    """See `guides.parts.families.units.prior_starts`; `init_loc_fn` is a function of a site, as for AutoNormal.
 
     Raises:
         ValueError: see `start_width`, `check_given`.
@@ -158,7 +158,7 @@ def prior_starts(
 
 
 def prior_bases(model: Callable, args: Sequence[Any], layout: Layout) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """See `guides.parts.units.prior_bases`."""
+    """See `guides.parts.families.units.prior_bases`."""
     latents = run(model, args).latents
     found = {name: gaussian_base(latents[name].fn) for name in layout.latents if name in latents}
     return {name: mean_and_spread(*(np.asarray(part) for part in base[:2])) for name, base in found.items() if base}

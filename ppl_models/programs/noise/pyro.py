@@ -26,7 +26,7 @@ from .structure import FAMILIES, check_partial, refused
 def noise_shape(fn: Any) -> Size | None:
     """The shape of the noise that a draw is made of, (*batch, *entries); None where it is none that is known here."""
     found = layers(fn)
-    if hasattr(found.base, "joint"):  # spread over its batch (`guides.parts.families.Spread`)
+    if hasattr(found.base, "joint"):  # spread over its batch (`guides.parts.families.continuous.Spread`)
         return noise_shape(found.base.joint)
     if type(found.base) in (dist.Normal, torch.distributions.Normal):
         return Size(found.shape)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from math import prod
 from typing import Literal
 
-from .latents import Latent
-from .layout import Layout
+from ..looks.latents import Latent
+from ..looks.layout import Layout
 
 Discrete = Literal["enumerate", "relax"]
 MOST_STATES = 4096  # of one site, all of which an exact sum goes through

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppl_models.programs.pyro import unwrapped
 
-from .latents import Latent
+from ..looks.latents import Latent
 from .states import TEMPERATURE, Discrete
 
 

@@ -13,7 +13,7 @@ from ppl_models.parts.distributions import diagonal_normal
 from ppl_models.parts.flows.autoregressive import AutoregressiveFlow
 from ppl_models.parts.flows.orders import contraction
 
-from .families import Diagonal
+from .continuous import Diagonal
 from .stepwise import Stepwise
 
 

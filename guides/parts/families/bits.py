@@ -13,7 +13,7 @@ from ppl_models.parts.checked import checked
 from ppl_models.parts.flows.autoregressive import MaskedNet
 from ppl_models.parts.kinds import Count, Positive
 
-from .checks import TEMPERATURE, entries_of, refuse_alone
+from ..checks import TEMPERATURE, entries_of, refuse_alone
 
 
 @checked

@@ -10,10 +10,10 @@ from numpy import ndarray
 
 from ppl_models.parts.kinds import Is
 
-from .evidence import features
+from ..looks.evidence import features
+from ..looks.latents import Latent
+from ..looks.layout import Layout
 from .factors import Factor, sloped
-from .latents import Latent
-from .layout import Layout
 
 OfSite = Annotated[Callable[[Any], Any], Is("a function of a site", instead="init_to_median", error=ValueError)]
 INIT_SCALE = 0.1  # that of Pyro's and NumPyro's AutoNormal
@@ -36,7 +36,7 @@ class Start(NamedTuple):
 
 
 class Units(NamedTuple):
-    """The units of a factor, found at a mode; see `guides.parts.units.Units` for the letters.
+    """The units of a factor, found at a mode; see `guides.parts.families.units.Units` for the letters.
 
     Attributes:
         root: (*plates, n), or (*plates, n, n) where the family has correlated entries.

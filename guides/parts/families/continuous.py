@@ -19,9 +19,9 @@ from ppl_models.parts.kinds import Number, Whole
 from ppl_models.parts.likelihoods import at_least, bounded_exp
 from ppl_models.programs.pyro import layers
 
+from ..checks import refuse_alone
+from ..looks.latents import Latent
 from . import factors
-from .checks import refuse_alone
-from .latents import Latent
 
 
 def _tril(diagonal: Tensor, below: Tensor) -> Tensor:

@@ -17,9 +17,9 @@ from torch.nn.functional import linear, normalize
 from ppl_models.parts.distributions import RankOneNormal, diagonal_normal
 from ppl_models.programs.pyro import run
 
-from .families import gaussian_base
-from .latents import Latent
-from .layout import Layout
+from ..looks.latents import Latent
+from ..looks.layout import Layout
+from .continuous import gaussian_base
 from .starts import (
     INIT_SCALE,
     Start,

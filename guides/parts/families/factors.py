@@ -9,11 +9,11 @@ from ppl_models.parts.checked import told
 from ppl_models.parts.sizes import worded
 from ppl_models.programs.record import Mask
 
-from .checks import refuse_alone, refuse_product
-from .evidence import Array, EvidenceKey
-from .latents import Latent
-from .layout import Layout
-from .parents import check_latent
+from ..checks import refuse_alone, refuse_product
+from ..looks.evidence import Array, EvidenceKey
+from ..looks.latents import Latent
+from ..looks.layout import Layout
+from ..parents import check_latent
 
 Distribution = Any
 # on the first weights of a global's factor, which begins where its start says. Those of data have a network's usual

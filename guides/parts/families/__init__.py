@@ -1,0 +1,1 @@
+"""Families of one factor q(z | parents, evidence), and where they begin."""
