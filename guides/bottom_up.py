@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from ppl_models.parts.kinds import Count, Image, Positive, Whole
+from ppl_models.parts.arguments.kinds import Count, Image, Positive, Whole
 
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.families.factors import Families

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from ppl_models.factorization import Factorization
-from ppl_models.parts.kinds import Count, Image, Positive, Whole
+from ppl_models.parts.arguments.kinds import Count, Image, Positive, Whole
 
 from .parts.conditionals import Conditionals, Reads
 from .parts.families.factors import Families

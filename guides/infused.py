@@ -8,7 +8,7 @@ from pyro.distributions.torch_distribution import TorchDistribution, TorchDistri
 from torch import Tensor
 from torch.distributions import constraints
 
-from ppl_models.parts.kinds import Image, Number, Positive
+from ppl_models.parts.arguments.kinds import Image, Number, Positive
 from ppl_models.programs.pyro import unwrapped
 
 from .parts.families.continuous import gaussian_base

@@ -6,7 +6,7 @@ from typing import Any
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
-from ppl_models.parts.kinds import Count, Image, Positive, Whole
+from ppl_models.parts.arguments.kinds import Count, Image, Positive, Whole
 
 from .parts.conditionals import Conditionals, Reads, choose_evidence, choose_tied
 from .parts.families.factors import Families

@@ -6,7 +6,7 @@ from typing import Any
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from ppl_models.parts.kinds import Count, Image, Whole
+from ppl_models.parts.arguments.kinds import Count, Image, Whole
 from ppl_models.parts.nets import Net
 
 from .parts.checks import MERGED, check_merged

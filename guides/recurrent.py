@@ -7,7 +7,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
-from ppl_models.parts.kinds import Count, Image, Number
+from ppl_models.parts.arguments.kinds import Count, Image, Number
 from ppl_models.parts.nets import LSTM, Window
 
 from .parts.conditionals import FAMILIES, Reads, choose_evidence, choose_parents

@@ -10,7 +10,7 @@ from pyro.poutine import Trace
 from pyro.poutine.guide import GuideMessenger
 from torch import Tensor, nn
 
-from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Number, Whole
+from ppl_models.parts.arguments.kinds import AnyGuide, AnyProgram, Count, Number, Whole
 from ppl_models.parts.likelihoods import bounded_exp
 from ppl_models.parts.nets import Net
 from ppl_models.parts.program import Program

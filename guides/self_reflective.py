@@ -6,7 +6,7 @@ from typing import Any
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import nn
 
-from ppl_models.parts.kinds import Count, Image, Whole
+from ppl_models.parts.arguments.kinds import Count, Image, Whole
 
 from .parts.checks import Bases
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents, choose_tied

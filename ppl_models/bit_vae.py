@@ -5,11 +5,11 @@ import torch
 from torch import Tensor, nn
 
 from .parts import likelihoods
+from .parts.arguments.kinds import Count, Event, Positive, Whole
+from .parts.arguments.sizes import event_size
 from .parts.bits import LOGIT, RelaxedBits
-from .parts.kinds import Count, Event, Positive, Whole
 from .parts.nets import Net
 from .parts.program import Program
-from .parts.sizes import event_size
 from .parts.states import states_of
 
 

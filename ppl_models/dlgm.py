@@ -4,11 +4,11 @@ import pyro
 from torch import Tensor, nn
 
 from .parts import likelihoods
+from .parts.arguments.kinds import Count, Event, Several, Whole
+from .parts.arguments.sizes import event_size
 from .parts.distributions import StandardNormal
-from .parts.kinds import Count, Event, Several, Whole
 from .parts.nets import Net
 from .parts.program import Program
-from .parts.sizes import event_size
 
 
 class DLGM(Program):

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from .parts import likelihoods
+from .parts.arguments.kinds import Count, Event, Number
+from .parts.arguments.sizes import event_size, image_size
 from .parts.distributions import StandardNormal
-from .parts.kinds import Count, Event, Number
 from .parts.nets import LSTM, Window
 from .parts.program import Program
-from .parts.sizes import event_size, image_size
 
 
 class DRAW(Program):

@@ -5,12 +5,12 @@ from math import prod
 import pyro
 from torch import Tensor
 
+from .parts.arguments.kinds import Count, Event
+from .parts.arguments.sizes import image_size
 from .parts.flows.densities import FlowDensity, real_rows
 from .parts.flows.images import MultiScale
 from .parts.flows.scales import levels_of_image
-from .parts.kinds import Count, Event
 from .parts.program import Program
-from .parts.sizes import image_size
 
 
 class Glow(Program):

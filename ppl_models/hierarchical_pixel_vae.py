@@ -6,14 +6,14 @@ import pyro
 from torch import Tensor, nn
 
 from .parts import likelihoods
+from .parts.arguments.kinds import Count, Event, Several
+from .parts.arguments.sizes import image_size, map_sizes
 from .parts.distributions import StandardNormal
 from .parts.flows.densities import FlowDensity
 from .parts.flows.raster import RasterFlow
-from .parts.kinds import Count, Event, Several
 from .parts.nets import MapNet, PixelCNN
 from .parts.pixels import AutoregressiveImage, mixture_of
 from .parts.program import Program
-from .parts.sizes import image_size, map_sizes
 
 
 class HierarchicalPixelVAE(Program):

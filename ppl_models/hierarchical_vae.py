@@ -4,11 +4,11 @@ import pyro
 from torch import Tensor, nn
 
 from .parts import likelihoods
+from .parts.arguments.kinds import Event, Several, Whole
+from .parts.arguments.sizes import event_size, layer_widths
 from .parts.distributions import StandardNormal, diagonal_normal
-from .parts.kinds import Event, Several, Whole
 from .parts.nets import Net
 from .parts.program import Program
-from .parts.sizes import event_size, layer_widths
 
 
 class HierarchicalVAE(Program):

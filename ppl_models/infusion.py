@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from .parts import likelihoods
+from .parts.arguments.kinds import Count, Event
+from .parts.arguments.sizes import event_size
 from .parts.checks import Criterion
 from .parts.distributions import diagonal_normal
-from .parts.kinds import Count, Event
 from .parts.program import Program
-from .parts.sizes import event_size
 
 LEAST = 1e-3  # scale of z_1
 VARIANCES = (1e-4, 0.1)  # of a transition: at least, and by how much more at most

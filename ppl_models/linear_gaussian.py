@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from .parts.checked import checked
+from .parts.arguments.checked import checked
+from .parts.arguments.kinds import Event, Several
+from .parts.arguments.sizes import event_size, slices_of
 from .parts.checks import FAMILIES as FAMILIES, STRUCTURES as STRUCTURES, Family, Structure, parents_of
-from .parts.kinds import Event, Several
 from .parts.likelihoods import check_count, check_data
 from .parts.program import Program
-from .parts.sizes import event_size, slices_of
 
 
 class LinearGaussian(Program):

@@ -6,11 +6,11 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from .parts.arguments.kinds import Count, Event
+from .parts.arguments.sizes import Blocks, all_sizes
 from .parts.flows.autoregressive import AutoregressiveFlow
 from .parts.flows.densities import FlowDensity, real_rows
-from .parts.kinds import Count, Event
 from .parts.program import Program
-from .parts.sizes import Blocks, all_sizes
 
 
 class MAF(Program):

@@ -7,11 +7,11 @@ import pyro
 from torch import Tensor, nn
 
 from .parts import likelihoods
+from .parts.arguments.kinds import Count, Event, Several, Whole
+from .parts.arguments.sizes import Network, data_shape, event_size, state_shapes
 from .parts.distributions import StandardNormal, diagonal_normal
-from .parts.kinds import Count, Event, Several, Whole
 from .parts.nets import Net, between
 from .parts.program import Program
-from .parts.sizes import Network, data_shape, event_size, state_shapes
 
 
 class MatNet(Program):

@@ -3,11 +3,11 @@
 import pyro
 from torch import Tensor
 
+from .parts.arguments.kinds import Count, Event
+from .parts.arguments.sizes import event_size
 from .parts.flows.autoregressive import AutoregressiveFlow
 from .parts.flows.densities import FlowDensity, real_rows
-from .parts.kinds import Count, Event
 from .parts.program import Program
-from .parts.sizes import event_size
 
 
 class NSF(Program):

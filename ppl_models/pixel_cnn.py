@@ -6,11 +6,11 @@ import pyro
 from torch import Tensor, nn
 
 from .parts import likelihoods
-from .parts.kinds import Count, Event
+from .parts.arguments.kinds import Count, Event
+from .parts.arguments.sizes import image_size
 from .parts.nets import PixelCNN as Network
 from .parts.pixels import AutoregressiveImage, mixture_of
 from .parts.program import Program
-from .parts.sizes import image_size
 
 
 class PixelCNN(Program):

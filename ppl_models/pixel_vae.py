@@ -6,12 +6,12 @@ import pyro
 from torch import Tensor, nn
 
 from .parts import likelihoods
+from .parts.arguments.kinds import Count, Event
+from .parts.arguments.sizes import image_size
 from .parts.flows.priors import prior as prior_of
-from .parts.kinds import Count, Event
 from .parts.nets import PixelCNN
 from .parts.pixels import AutoregressiveImage, mixture_of
 from .parts.program import Program
-from .parts.sizes import image_size
 
 
 class PixelVAE(Program):

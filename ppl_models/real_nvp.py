@@ -5,13 +5,13 @@ from math import prod
 import pyro
 from torch import Tensor
 
+from .parts.arguments.kinds import Count, Event, Whole
+from .parts.arguments.sizes import all_sizes
 from .parts.flows.autoregressive import AutoregressiveFlow
 from .parts.flows.densities import FlowDensity, real_rows
 from .parts.flows.images import MultiScale
 from .parts.flows.scales import levels_of_image
-from .parts.kinds import Count, Event, Whole
 from .parts.program import Program
-from .parts.sizes import all_sizes
 
 
 class RealNVP(Program):

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from .parts import likelihoods
+from .parts.arguments.kinds import Count, Event, Whole
+from .parts.arguments.sizes import event_size
 from .parts.distributions import StandardNormal
-from .parts.kinds import Count, Event, Whole
 from .parts.nets import Net
 from .parts.program import Program
-from .parts.sizes import event_size
 from .parts.states import check_classes, check_labels
 
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from .parts import likelihoods
+from .parts.arguments.kinds import Count, Event, Whole
+from .parts.arguments.sizes import Network, code_sizes, event_size
 from .parts.checks import Criterion
 from .parts.distributions import StandardNormal, diagonal_normal
-from .parts.kinds import Count, Event, Whole
 from .parts.nets import LadderNet, Net
 from .parts.program import Program
-from .parts.sizes import Network, code_sizes, event_size
 
 
 class SequentialVAE(Program):

@@ -8,15 +8,15 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from .parts.arguments.kinds import Count, Event
+from .parts.arguments.sizes import Blocks, all_sizes
 from .parts.bijectors import Bijection, bijection as bijection_of
 from .parts.distributions import RankOneNormal, diagonal_normal
 from .parts.flows.autoregressive import AutoregressiveFlow
 from .parts.flows.densities import seen
-from .parts.kinds import Count, Event
 from .parts.likelihoods import bounded_exp, check_count, check_data
 from .parts.nets import Net
 from .parts.program import Program
-from .parts.sizes import Blocks, all_sizes
 
 
 class SeReMAF(Program):

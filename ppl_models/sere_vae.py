@@ -10,13 +10,13 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from .parts import likelihoods
+from .parts.arguments.kinds import Count, Event
+from .parts.arguments.sizes import Blocks, Network, event_size
 from .parts.bijectors import bijection as bijection_of
 from .parts.distributions import StandardNormal, diagonal_normal
 from .parts.flows.words import Bijection
-from .parts.kinds import Count, Event
 from .parts.nets import ConvNet, GatedNet, Net
 from .parts.program import Program
-from .parts.sizes import Blocks, Network, event_size
 from .parts.vamp import VampPrior
 
 

@@ -4,11 +4,11 @@ import pyro
 from torch import Tensor, nn
 
 from .parts import likelihoods
+from .parts.arguments.kinds import Count, Event, Whole
+from .parts.arguments.sizes import Network, event_size
 from .parts.flows.priors import prior as prior_of
-from .parts.kinds import Count, Event, Whole
 from .parts.nets import ConvNet, Net
 from .parts.program import Program
-from .parts.sizes import Network, event_size
 
 
 class VAE(Program):

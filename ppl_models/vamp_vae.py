@@ -6,11 +6,11 @@ import pyro
 from torch import Tensor, nn
 
 from .parts import likelihoods
+from .parts.arguments.kinds import Count, Event
+from .parts.arguments.sizes import event_size
 from .parts.distributions import diagonal_normal
-from .parts.kinds import Count, Event
 from .parts.nets import GatedNet
 from .parts.program import Program
-from .parts.sizes import event_size
 from .parts.vamp import VampPrior
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.collection import GUIDES, MODELS, Model, expected, hole
 from benchmarks.matrix import cell, table
 from ppl_models.factorization import Report, compare
-from ppl_models.parts.sizes import all_sizes
+from ppl_models.parts.arguments.sizes import all_sizes
 from ppl_models.runs.naming import names
 from ppl_models.runs.recipes.recipe import read_recipe
 from ppl_models.runs.recipes.results import HEADINGS, cells, recorded, rows_of

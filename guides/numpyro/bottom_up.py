@@ -9,7 +9,7 @@ from jax import Array
 from guides.parts.families.factors import Families
 from guides.parts.families.starts import OfSite
 from guides.parts.families.states import Discrete
-from ppl_models.parts.kinds import Count, Image, Positive, Whole
+from ppl_models.parts.arguments.kinds import Count, Image, Positive, Whole
 
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.guide import OrderedGuide, example_of, placed

@@ -10,7 +10,7 @@ from guides.parts.families.factors import Families
 from guides.parts.families.starts import OfSite
 from guides.parts.families.states import Discrete
 from ppl_models.factorization import Factorization
-from ppl_models.parts.kinds import Count, Image, Positive, Whole
+from ppl_models.parts.arguments.kinds import Count, Image, Positive, Whole
 
 from ..parts.parents import Order, faithful_inverse, read_off
 from .parts.conditionals import Conditionals, Reads

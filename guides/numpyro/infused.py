@@ -10,7 +10,7 @@ from jax import Array
 from numpyro.distributions import Distribution, Normal, constraints
 
 from guides.parts.families.factors import Rows
-from ppl_models.parts.kinds import Image, Number, Positive
+from ppl_models.parts.arguments.kinds import Image, Number, Positive
 from ppl_models.programs.numpyro import unwrapped
 
 from ..parts.infusion import channels_of, rates_of, refuse_prior

@@ -8,7 +8,7 @@ from jax import Array
 from numpyro.distributions import Distribution
 
 from guides.parts.families.factors import Families
-from ppl_models.parts.kinds import Count, Image, Whole
+from ppl_models.parts.arguments.kinds import Count, Image, Whole
 
 from ..parts.checks import Top, choose_tops
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents

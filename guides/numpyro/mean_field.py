@@ -10,7 +10,7 @@ from numpyro.distributions import Distribution
 from guides.parts.families.factors import Families
 from guides.parts.families.starts import OfSite
 from guides.parts.families.states import Discrete
-from ppl_models.parts.kinds import Count, Image, Positive, Whole
+from ppl_models.parts.arguments.kinds import Count, Image, Positive, Whole
 
 from .parts.conditionals import Conditionals, Reads, choose_evidence, choose_tied
 from .parts.guide import TopDown, TopDownGuide, example_of, placed

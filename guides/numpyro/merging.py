@@ -11,7 +11,7 @@ from numpyro.distributions import Distribution
 from guides.parts.families.factors import Families
 from guides.parts.looks.evidence import EvidenceKey
 from ppl_models.numpyro.parts.nets import Net
-from ppl_models.parts.kinds import Count, Image, Whole
+from ppl_models.parts.arguments.kinds import Count, Image, Whole
 
 from ..parts.checks import MERGED, check_merged
 from .parts.conditionals import Conditionals, Reads, choose_evidence, choose_parents

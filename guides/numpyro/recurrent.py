@@ -15,7 +15,7 @@ from guides.parts.looks.evidence import EvidenceKey, features
 from guides.parts.looks.layout import Layout
 from guides.parts.looks.readings import Reading, reading
 from ppl_models.numpyro.parts.nets import LSTM, Linear, Window
-from ppl_models.parts.kinds import Count, Image, Number
+from ppl_models.parts.arguments.kinds import Count, Image, Number
 
 from .parts.conditionals import FAMILIES, Reads, choose_evidence, choose_parents
 from .parts.families import on_support

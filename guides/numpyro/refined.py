@@ -16,7 +16,7 @@ from guides.parts.families.factors import network_of
 from ppl_models.numpyro.parts.likelihoods import bounded_exp
 from ppl_models.numpyro.parts.nets import Net
 from ppl_models.numpyro.parts.program import Program, named_parameters
-from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Number, Whole
+from ppl_models.parts.arguments.kinds import AnyGuide, AnyProgram, Count, Number, Whole
 from ppl_models.programs.noise import FIRST_STEP, KEPT, Chain, refused
 from ppl_models.programs.noise.numpyro_refined import refined
 

@@ -9,7 +9,7 @@ from numpyro.distributions import Distribution
 
 from guides.parts.families.factors import Families
 from guides.parts.families.states import Discrete
-from ppl_models.parts.kinds import Count, Image, Whole
+from ppl_models.parts.arguments.kinds import Count, Image, Whole
 
 from ..parts.checks import Bases
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents, choose_tied

@@ -6,7 +6,7 @@ from typing import Literal, NoReturn
 
 import numpy as np
 
-from ppl_models.parts.checked import told
+from ppl_models.parts.arguments.checked import told
 from ppl_models.parts.flows.orders import levels_of, reads_of
 
 from .looks.layout import Layout

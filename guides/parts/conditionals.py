@@ -10,8 +10,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, Image, Whole
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Count, Image, Whole
 from ppl_models.parts.nets import Net
 from ppl_models.programs.pyro import unwrapped
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import NoReturn
 
-from ppl_models.parts.sizes import image_size
+from ppl_models.parts.arguments.sizes import image_size
 
 from .looks.layout import Layout
 

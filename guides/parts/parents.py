@@ -9,9 +9,9 @@ from ppl_models.factorization.elements import Elements
 from ppl_models.factorization.probing.inspect_model import inspect_model
 from ppl_models.factorization.probing.inspection import Inspection
 from ppl_models.factorization.probing.recover import examine
-from ppl_models.parts.checked import checked, told
+from ppl_models.parts.arguments.checked import checked, told
+from ppl_models.parts.arguments.kinds import AnyProgram
 from ppl_models.parts.checks import check_names
-from ppl_models.parts.kinds import AnyProgram
 from ppl_models.programs.laboratory import experiments
 from ppl_models.programs.legible import warn
 

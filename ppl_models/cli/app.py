@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ppl_models.parts.kinds import LARGEST, MOST_THREADS
+from ppl_models.parts.arguments.kinds import LARGEST, MOST_THREADS
 from ppl_models.programs.blame import is_ours, raised
 from ppl_models.programs.legible import brief, legible
 from ppl_models.runs.backends import BACKENDS, backend

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, Place
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Count, Place
 from ppl_models.programs.legible import quoted
 
 from . import splits

@@ -12,8 +12,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Image, Number
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Image, Number
 from ppl_models.programs.legible import legible
 
 from .transforms import Binarize, Dequantize, Logit, Scale, Transform

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Place
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Place
 from ppl_models.programs.legible import legible
 
 from .array_files import table_file

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Number, Seed
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Number, Seed
 
 
 @dataclass(frozen=True)

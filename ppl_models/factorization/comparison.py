@@ -6,8 +6,8 @@ from typing import Any, Literal, NamedTuple
 
 import networkx as nx
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyGuide, AnyProgram
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyGuide, AnyProgram
 from ppl_models.programs.laboratory import experiments
 from ppl_models.programs.noise import structure_notes, structure_of
 

@@ -12,11 +12,11 @@ from ppl_models.programs.laboratory.base_coordinates import BASE
 
 from .bases import base_value
 from .graph import Factorization
-from .probing.alternatives import redrawn
-from .probing.baselines import Baseline
 from .probing.inspection import Inspection
 from .probing.looks.second_looks import Vantage
 from .probing.probe import ProbeResult
+from .probing.values.alternatives import redrawn
+from .probing.values.baselines import Baseline
 
 MAX_ELEMENTS = 96  # beyond, what is observed is taken whole
 TOLERANCE = 1e-7

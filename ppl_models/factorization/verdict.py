@@ -6,7 +6,7 @@ from itertools import combinations
 
 import networkx as nx
 
-from ppl_models.parts.checked import checked
+from ppl_models.parts.arguments.checked import checked
 
 from .graph import Factorization
 

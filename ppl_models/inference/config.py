@@ -7,8 +7,8 @@ from inspect import Parameter, signature
 from math import inf, isfinite
 from typing import Annotated, Any, Literal, TypedDict, cast, get_args
 
-from ppl_models.parts.checked import F, checked, nearest
-from ppl_models.parts.kinds import LARGEST, Count, Is, NotNegative, Number, Positive, Seed, Whole
+from ppl_models.parts.arguments.checked import F, checked, nearest
+from ppl_models.parts.arguments.kinds import LARGEST, Count, Is, NotNegative, Number, Positive, Seed, Whole
 from ppl_models.programs.arguments import takes
 from ppl_models.programs.legible import cut
 

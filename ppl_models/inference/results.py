@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ppl_models.parts.checked import told
+from ppl_models.parts.arguments.checked import told
 from ppl_models.programs.arguments import takes
 from ppl_models.programs.legible import legible
 

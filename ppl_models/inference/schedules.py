@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from math import cos, exp, inf, pi
 from typing import Annotated, Any
 
-from ppl_models.parts.checked import check, checked
-from ppl_models.parts.kinds import Count, Number, Positive, Whole
+from ppl_models.parts.arguments.checked import check, checked
+from ppl_models.parts.arguments.kinds import Count, Number, Positive, Whole
 
 LEAST = Number(least=0)
 

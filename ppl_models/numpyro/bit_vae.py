@@ -7,8 +7,8 @@ from jax import Array
 from jax.nn import sigmoid
 from jax.scipy.special import logsumexp
 
-from ppl_models.parts.kinds import Count, Event, Positive, Whole
-from ppl_models.parts.sizes import event_size
+from ppl_models.parts.arguments.kinds import Count, Event, Positive, Whole
+from ppl_models.parts.arguments.sizes import event_size
 from ppl_models.parts.states import states_of
 
 from .parts import likelihoods

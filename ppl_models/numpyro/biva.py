@@ -9,8 +9,8 @@ import numpyro
 from jax import Array
 from jax.numpy import split
 
-from ppl_models.parts.kinds import Count, Event, NotNegative, Several, Whole
-from ppl_models.parts.sizes import Network, data_shape, event_size, state_shapes
+from ppl_models.parts.arguments.kinds import Count, Event, NotNegative, Several, Whole
+from ppl_models.parts.arguments.sizes import Network, data_shape, event_size, state_shapes
 
 from .parts import likelihoods
 from .parts.distributions import StandardNormal, diagonal_normal

@@ -5,8 +5,8 @@ import jax
 import numpyro
 from jax import Array
 
-from ppl_models.parts.kinds import Count, Event, Several, Whole
-from ppl_models.parts.sizes import event_size
+from ppl_models.parts.arguments.kinds import Count, Event, Several, Whole
+from ppl_models.parts.arguments.sizes import event_size
 
 from .parts import likelihoods
 from .parts.distributions import StandardNormal

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpyro
 from jax import Array
 
-from ppl_models.parts.kinds import Event, Several, Whole
-from ppl_models.parts.sizes import event_size, layer_widths
+from ppl_models.parts.arguments.kinds import Event, Several, Whole
+from ppl_models.parts.arguments.sizes import event_size, layer_widths
 
 from .parts import likelihoods
 from .parts.distributions import StandardNormal, diagonal_normal

@@ -10,9 +10,9 @@ from jax.nn import relu, sigmoid
 from numpyro import handlers
 from numpyro.distributions import Distribution
 
+from ppl_models.parts.arguments.kinds import Count, Event
+from ppl_models.parts.arguments.sizes import event_size
 from ppl_models.parts.checks import Criterion
-from ppl_models.parts.kinds import Count, Event
-from ppl_models.parts.sizes import event_size
 
 from .parts import likelihoods
 from .parts.distributions import diagonal_normal

@@ -10,10 +10,10 @@ from jax import Array
 from jax.scipy.linalg import solve_triangular
 from numpyro.distributions import Independent, MultivariateNormal
 
-from ppl_models.parts.checked import checked
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Event, Several
+from ppl_models.parts.arguments.sizes import event_size, slices_of
 from ppl_models.parts.checks import FAMILIES as FAMILIES, STRUCTURES as STRUCTURES, Family, Structure, parents_of
-from ppl_models.parts.kinds import Event, Several
-from ppl_models.parts.sizes import event_size, slices_of
 
 from .parts.distributions import diagonal_normal
 from .parts.likelihoods import check_count, check_data

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpyro
 from jax import Array
 
-from ppl_models.parts.kinds import Count, Event
-from ppl_models.parts.sizes import Blocks, all_sizes
+from ppl_models.parts.arguments.kinds import Count, Event
+from ppl_models.parts.arguments.sizes import Blocks, all_sizes
 
 from .parts.flows.autoregressive import AutoregressiveFlow
 from .parts.flows.densities import FlowDensity, real_rows

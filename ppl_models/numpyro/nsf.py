@@ -6,8 +6,8 @@ import equinox as eqx
 import numpyro
 from jax import Array
 
-from ppl_models.parts.kinds import Count, Event
-from ppl_models.parts.sizes import event_size
+from ppl_models.parts.arguments.kinds import Count, Event
+from ppl_models.parts.arguments.sizes import event_size
 
 from .parts.flows.autoregressive import AutoregressiveFlow
 from .parts.flows.densities import FlowDensity, real_rows

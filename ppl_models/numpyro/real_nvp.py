@@ -7,9 +7,9 @@ import equinox as eqx
 import numpyro
 from jax import Array
 
+from ppl_models.parts.arguments.kinds import Count, Event, Whole
+from ppl_models.parts.arguments.sizes import all_sizes
 from ppl_models.parts.flows.scales import levels_of_image
-from ppl_models.parts.kinds import Count, Event, Whole
-from ppl_models.parts.sizes import all_sizes
 
 from .parts.flows.autoregressive import AutoregressiveFlow
 from .parts.flows.densities import FlowDensity, real_rows

@@ -7,8 +7,8 @@ import numpyro.distributions as dist
 from jax import Array
 from jax.core import Tracer
 
-from ppl_models.parts.kinds import Count, Event, Whole
-from ppl_models.parts.sizes import event_size
+from ppl_models.parts.arguments.kinds import Count, Event, Whole
+from ppl_models.parts.arguments.sizes import event_size
 from ppl_models.parts.states import check_classes, check_labels
 
 from .parts import likelihoods

@@ -11,9 +11,9 @@ from jax.lax import stop_gradient
 from jax.nn import sigmoid
 from numpyro.distributions import Distribution
 
+from ppl_models.parts.arguments.kinds import Count, Event, Whole
+from ppl_models.parts.arguments.sizes import Network, code_sizes, event_size
 from ppl_models.parts.checks import Criterion
-from ppl_models.parts.kinds import Count, Event, Whole
-from ppl_models.parts.sizes import Network, code_sizes, event_size
 
 from .parts import likelihoods
 from .parts.distributions import StandardNormal, diagonal_normal

@@ -10,9 +10,9 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
+from ppl_models.parts.arguments.kinds import Count, Event
+from ppl_models.parts.arguments.sizes import Blocks, Network, event_size
 from ppl_models.parts.flows.words import Bijection
-from ppl_models.parts.kinds import Count, Event
-from ppl_models.parts.sizes import Blocks, Network, event_size
 
 from .parts import likelihoods
 from .parts.bijectors import ConditionalRankOneAffine, Identity, bijection as bijection_of

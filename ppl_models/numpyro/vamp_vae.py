@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpyro
 from jax import Array
 
-from ppl_models.parts.kinds import Count, Event
-from ppl_models.parts.sizes import event_size
+from ppl_models.parts.arguments.kinds import Count, Event
+from ppl_models.parts.arguments.sizes import event_size
 
 from .parts import likelihoods
 from .parts.distributions import diagonal_normal

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Is
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Is
 
 from .parts.program import named_constants, named_parameters, with_parameters
 

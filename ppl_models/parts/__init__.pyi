@@ -1,3 +1,4 @@
+from .arguments.sizes import all_sizes as all_sizes, event_size as event_size, one_size as one_size
 from .bijectors import ConditionalRankOneAffine as ConditionalRankOneAffine, RankOneAffine as RankOneAffine
 from .bits import DependentBits as DependentBits, Discretized as Discretized, RelaxedBits as RelaxedBits
 from .composite import Composite as Composite
@@ -22,5 +23,4 @@ from .nets import (
     Window as Window,
 )
 from .program import Program as Program
-from .sizes import all_sizes as all_sizes, event_size as event_size, one_size as one_size
 from .vamp import EncoderMixture as EncoderMixture, VampPrior as VampPrior

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
-from .checked import checked
+from .arguments.checked import checked
+from .arguments.kinds import AnyProgram
 from .flows.autoregressive import MaskedNet
-from .kinds import AnyProgram
 from .states import refuse_discretized
 
 LOGIT = 1e3  # of a bit itself: the sigmoid of +-LOGIT is exactly 1 or 0

@@ -6,8 +6,8 @@ from math import prod
 from numbers import Integral
 from typing import Any, Literal, get_args
 
-from .checked import told
-from .kinds import WRONG, Number
+from .arguments.checked import told
+from .arguments.kinds import WRONG, Number
 
 Structure = Literal["mean-field", "top-down", "bottom-up"]
 Family = Literal["full", "diagonal"]

@@ -7,6 +7,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from .arguments.sizes import check_count as check_count
 from .checks import (
     Arrays,
     check_batch,
@@ -19,7 +20,6 @@ from .checks import (
     likelihood_of,
 )
 from .distributions import DiscretizedLogistic
-from .sizes import check_count as check_count
 
 TENSORS = Arrays(
     Tensor,

@@ -9,7 +9,7 @@ from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import nn
 
-from .checked import checked
+from .arguments.checked import checked
 
 # One name per *instance*. The global param store shares by name, silently: a second model of the same
 # class under the same name would never train. Weak keys, so that naming a model does not keep it alive;

@@ -19,8 +19,8 @@ from ppl_models.inference import (
 from ppl_models.inference.display.progress import waiting
 from ppl_models.inference.pyro.feeding import distributed
 from ppl_models.inference.storage.checkpoint_file import CHECKPOINT
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import LARGEST, Count, Number, Place, Threads
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import LARGEST, Count, Number, Place, Threads
 
 from .backends import Device, backend, backend_of
 from .folders.configuration import Parts, load_parts

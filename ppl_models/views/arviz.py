@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from ppl_models.inference.diagnostics import psis, threshold
-from ppl_models.parts.checked import checked, told
-from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Is, Seed
+from ppl_models.parts.arguments.checked import checked, told
+from ppl_models.parts.arguments.kinds import AnyGuide, AnyProgram, Count, Is, Seed
 from ppl_models.programs.arguments import spread
 from ppl_models.programs.laboratory import choose
 

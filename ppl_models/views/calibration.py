@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 
 from ppl_models.inference.evaluation.calibration.result import Calibration
-from ppl_models.parts.checked import checked, told
-from ppl_models.parts.kinds import Is
+from ppl_models.parts.arguments.checked import checked, told
+from ppl_models.parts.arguments.kinds import Is
 
 from .drawing import COLORS, DPI, INK, LABEL, SOFT, shown
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, Whole
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Count, Whole
 
 if TYPE_CHECKING:
     from ppl_models.inference.pyro.sampling.sampling import Chain

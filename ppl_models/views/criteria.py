@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Image
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Image
 
 from .drawing import COLORS, DPI, INK, LABEL, array_of, images_of, mosaic, shown
 

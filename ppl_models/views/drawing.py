@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppl_models.parts.checked import told
+from ppl_models.parts.arguments.checked import told
 from ppl_models.programs.legible import legible
 
 if TYPE_CHECKING:

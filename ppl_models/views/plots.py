@@ -12,8 +12,8 @@ import numpy as np
 from ppl_models.inference.display.figures import limits
 from ppl_models.inference.results import as_records
 from ppl_models.inference.storage.files import write_atomically
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, Image, Place
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Count, Image, Place
 
 from .drawing import COLORS, DPI, INK, LABEL, array_of, images_of, lines_of, pictures, plain_axes, show_page, shown
 

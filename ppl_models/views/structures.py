@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppl_models.parts.checked import checked
+from ppl_models.parts.arguments.checked import checked
 
 from .drawing import COLORS, INK, LABEL, SOFT, shown, tidy_axes
 

@@ -13,7 +13,7 @@ import pytest
 from ppl_models.inference.resuming.history import LINES
 from ppl_models.inference.resuming.training_record import check_training
 from ppl_models.inference.storage.checkpoint_file import CHECKPOINT, NO_DIGEST, digest
-from ppl_models.parts.kinds import Count, Seed
+from ppl_models.parts.arguments.kinds import Count, Seed
 from tests.helpers.configurations import VALUES, changed, forgeries, places
 from tests.helpers.doors import fault
 from tests.helpers.right_arguments import SHORT, X, pair

@@ -6,7 +6,7 @@ import warnings
 import matplotlib.pyplot as plt
 import pytest
 
-from ppl_models.parts.kinds import WRONG
+from ppl_models.parts.arguments.kinds import WRONG
 from tests.helpers.doors import ANY, JAX, TORCH, TRAINS, doors, fault, kinds, parameters, wrong
 from tests.helpers.right_arguments import right
 

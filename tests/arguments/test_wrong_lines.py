@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ppl_models.parts.checked import declared
-from ppl_models.parts.kinds import WRONG
+from ppl_models.parts.arguments.checked import declared
+from ppl_models.parts.arguments.kinds import WRONG
 from ppl_models.runs.naming import names
 from tests.helpers.command_lines import call, fault, held, lines, prepare
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +18,8 @@ ROOTS = ("guides", "ppl_models")
 LIBRARY = sorted(path for package in ROOTS for path in (ROOT / package).rglob("*.py"))
 TOOLS = ("data", "factorization", "inference", "parts", "views")
 LONGEST = 300
+MOST = 12
+CATALOGUES = {"ppl_models", "ppl_models.cli", "ppl_models.numpyro", "ppl_models.inference.pyro.engine.xla.aten"}
 HEAVY_FOR_DATA = ("sklearn", "scipy", "PIL", "pooch", "requests", "matplotlib")
 HEAVY = ("arviz", "jax", "matplotlib", "numpyro", "pooch", "sklearn")
 PICKLES = ("cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve")
@@ -143,6 +146,12 @@ def test_no_file_is_too_long():
 
 
 RIDDLE = re.compile(r"(What|Whether|Which|Where|How|Why|Does)\b")
+
+
+def test_no_room_has_too_many_files():
+    """But the catalogues: models and their ports, commands, operations of torch."""
+    rooms = Counter(name(path.parent) for path in LIBRARY if path.name != "__init__.py")
+    assert {room for room, files in rooms.items() if files > MOST} == CATALOGUES
 
 
 def test_modules_name_the_thing_first():

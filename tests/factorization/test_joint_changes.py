@@ -13,9 +13,9 @@ from hypothesis import given, strategies as st
 from ppl_models.factorization import joint_changes
 from ppl_models.factorization.comparison import by_site
 from ppl_models.factorization.joint_changes import separated, together
-from ppl_models.factorization.probing.baselines import Baseline
 from ppl_models.factorization.probing.inspect_guide import inspect_pair
 from ppl_models.factorization.probing.side_by_side import side_by_side
+from ppl_models.factorization.probing.values.baselines import Baseline
 from ppl_models.programs.laboratory import experiments
 from ppl_models.programs.laboratory.pyro import PyroLaboratory
 

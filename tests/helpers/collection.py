@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.collection import GUIDES, MODELS, PAIRS as PAIRS, WIDTH as WIDTH
-from ppl_models.parts.sizes import all_sizes
+from ppl_models.parts.arguments.sizes import all_sizes
 from ppl_models.runs.naming import names
 
 SIZES: dict[str, dict[str, Any]] = {name: dict(model.sizes) for name, model in MODELS.items()}

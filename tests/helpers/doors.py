@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ppl_models.inference import FitConfig
-from ppl_models.parts.checked import declared
+from ppl_models.parts.arguments.checked import declared
 from tests.helpers.configurations import NUMBERS
 
 TORCH = "ppl_models", "guides", "ppl_models.inference", "ppl_models.factorization", "ppl_models.data"

@@ -16,7 +16,7 @@ from benchmarks import collection, matrix
 from ppl_models.factorization import compare
 from ppl_models.inference import ancestral, decode, elbo, load, save
 from ppl_models.inference.pyro.passes.losses import estimate
-from ppl_models.parts.kinds import no_guide
+from ppl_models.parts.arguments.kinds import no_guide
 from ppl_models.runs.naming import names
 from tests.helpers.cases import few
 from tests.helpers.collection import DENSITIES, PAIRS, pair

@@ -20,7 +20,7 @@ from ppl_models.inference import evaluate as torch_evaluate
 from ppl_models.inference.numpyro import terms
 from ppl_models.numpyro import evaluate, fit, from_torch, like_torch, to_torch
 from ppl_models.numpyro.parts.program import named_constants, named_parameters
-from ppl_models.parts.kinds import no_guide
+from ppl_models.parts.arguments.kinds import no_guide
 from ppl_models.runs import load_run
 from ppl_models.runs.folders.configuration import configuration
 from ppl_models.runs.naming import names

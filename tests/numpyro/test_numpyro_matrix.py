@@ -22,7 +22,7 @@ from ppl_models.factorization import compare
 from ppl_models.inference.numpyro import elbo, load, terms
 from ppl_models.inference.numpyro.training.checkpoint import save
 from ppl_models.numpyro.parts.program import Program, named_constants, named_parameters
-from ppl_models.parts.kinds import no_guide
+from ppl_models.parts.arguments.kinds import no_guide
 from ppl_models.runs.naming import names
 from tests.helpers.cases import few
 from tests.helpers.collection import DENSITIES, PAIRS, SIZES, data_of, pair

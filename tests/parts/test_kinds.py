@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ppl_models.parts.checked import check, checked, declared, told
-from ppl_models.parts.kinds import LARGEST, WRONG, Count, Either, Number, Seed, Sizes, kind_of
+from ppl_models.parts.arguments.checked import check, checked, declared, told
+from ppl_models.parts.arguments.kinds import LARGEST, WRONG, Count, Either, Number, Seed, Sizes, kind_of
 
 INF = float("inf")
 

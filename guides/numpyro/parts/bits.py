@@ -11,8 +11,8 @@ from numpyro.distributions.transforms import AffineTransform
 
 from ppl_models.numpyro.parts.bits import DependentBits, RelaxedBits
 from ppl_models.numpyro.parts.flows.autoregressive import MaskedNet
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, Positive
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Count, Positive
 
 from ...parts.checks import TEMPERATURE, entries_of, refuse_alone
 

@@ -29,8 +29,8 @@ from guides.parts.families.states import Discrete, check_states
 from guides.parts.looks.evidence import EvidenceKey, features
 from guides.parts.looks.layout import Layout
 from ppl_models.numpyro.parts.nets import Net
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, Image, Whole
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Count, Image, Whole
 from ppl_models.programs.numpyro import unwrapped
 
 from ...parts.checks import check_known, refuse_product

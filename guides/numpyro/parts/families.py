@@ -17,8 +17,8 @@ from guides.parts.looks.latents import Latent
 from ppl_models.numpyro.parts.distributions import RankOneNormal, diagonal_normal
 from ppl_models.numpyro.parts.flows.splines import MonotonicSpline
 from ppl_models.numpyro.parts.likelihoods import at_least, bounded_exp
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Number, Whole
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Number, Whole
 from ppl_models.programs.numpyro import layers
 
 from ...parts.checks import refuse_alone

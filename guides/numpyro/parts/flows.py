@@ -12,7 +12,7 @@ from numpyro.distributions.transforms import AffineTransform
 from guides.parts.families.stepwise import Stepwise
 from ppl_models.numpyro.parts.distributions import diagonal_normal
 from ppl_models.numpyro.parts.flows.autoregressive import AutoregressiveFlow
-from ppl_models.parts.checked import checked
+from ppl_models.parts.arguments.checked import checked
 from ppl_models.parts.flows.orders import contraction
 
 from .families import Diagonal

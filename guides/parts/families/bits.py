@@ -8,10 +8,10 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions.transforms import AffineTransform
 
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Count, Positive
 from ppl_models.parts.bits import DependentBits, RelaxedBits
-from ppl_models.parts.checked import checked
 from ppl_models.parts.flows.autoregressive import MaskedNet
-from ppl_models.parts.kinds import Count, Positive
 
 from ..checks import TEMPERATURE, entries_of, refuse_alone
 

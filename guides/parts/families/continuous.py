@@ -12,10 +12,10 @@ from torch.distributions import biject_to, constraints
 from torch.distributions.transforms import AffineTransform, IndependentTransform, ReshapeTransform
 from torch.nn.functional import normalize, softplus
 
-from ppl_models.parts.checked import checked
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Number, Whole
 from ppl_models.parts.distributions import RankOneNormal, diagonal_normal
 from ppl_models.parts.flows.splines import MonotonicSpline
-from ppl_models.parts.kinds import Number, Whole
 from ppl_models.parts.likelihoods import at_least, bounded_exp
 from ppl_models.programs.pyro import layers
 

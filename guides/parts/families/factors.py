@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from ppl_models.parts.checked import told
-from ppl_models.parts.sizes import worded
+from ppl_models.parts.arguments.checked import told
+from ppl_models.parts.arguments.sizes import worded
 from ppl_models.programs.record import Mask
 
 from ..checks import refuse_alone, refuse_product

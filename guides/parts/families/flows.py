@@ -8,7 +8,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import AffineTransform
 
-from ppl_models.parts.checked import checked
+from ppl_models.parts.arguments.checked import checked
 from ppl_models.parts.distributions import diagonal_normal
 from ppl_models.parts.flows.autoregressive import AutoregressiveFlow
 from ppl_models.parts.flows.orders import contraction

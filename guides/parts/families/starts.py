@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from ppl_models.parts.kinds import Is
+from ppl_models.parts.arguments.kinds import Is
 
 from ..looks.evidence import features
 from ..looks.latents import Latent

@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ppl_models.parts.arguments.kinds import Count
 from ppl_models.parts.flows.orders import Kind
-from ppl_models.parts.kinds import Count
 
 
 @dataclass(frozen=True)

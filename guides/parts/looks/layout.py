@@ -9,7 +9,7 @@ from typing import Any
 
 from ppl_models.factorization import Factorization
 from ppl_models.factorization.probing.recover import unobserved
-from ppl_models.parts.checked import told
+from ppl_models.parts.arguments.checked import told
 from ppl_models.programs.arguments import check_count
 from ppl_models.programs.plates import data_plate
 from ppl_models.programs.record import Plate, Site

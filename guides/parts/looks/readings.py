@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import cast
 
-from ppl_models.parts.sizes import image_size
+from ppl_models.parts.arguments.sizes import image_size
 from ppl_models.programs.record import Site
 
 from .evidence import EvidenceKey

@@ -8,8 +8,8 @@ import numpy as np
 
 from ppl_models.programs.laboratory import Node, ProgramRun
 
-from .baselines import Baseline, Baselines, Change
 from .probe import ProbeResult
+from .values.baselines import Baseline, Baselines, Change
 
 MAX_ELEMENTS = 512  # of auxiliary sites that are looked at one by one
 

@@ -5,17 +5,17 @@ from functools import cache
 
 from ppl_models.programs.laboratory import Experiment, Node, ProgramRun, SiteRecord
 
-from .alternatives import another
 from .arguments.repeats import find_repeats
 from .auxiliary import Contraction
-from .baselines import Baseline, Change
-from .changes import changes
 from .inspect_model import inspect_model
 from .inspection import HIDDEN, Inspection, ModelInspection
 from .looks.rare_values import look_for_rare_values
 from .looks.second_looks import look_again
 from .probe import Probe, ProbeResult
 from .site_roles import agrees, constants
+from .values.alternatives import another
+from .values.baselines import Baseline, Change
+from .values.changes import changes
 
 
 def inspect_pair(model: Experiment, guide: Experiment, jitter: bool = True) -> Inspection:

@@ -6,8 +6,6 @@ from ppl_models.programs.laboratory import Experiment, ProgramRun
 
 from .arguments.alignment import Alignment
 from .arguments.repeats import find_repeats
-from .baselines import Baseline, draw_baseline, first_run
-from .changes import changes
 from .draws import check_draws
 from .inspection import ModelInspection
 from .looks.informative_indices import with_informative_indices
@@ -15,6 +13,8 @@ from .looks.rare_values import look_for_rare_values
 from .looks.second_looks import VANTAGES, look_again
 from .probe import Probe, ProbeResult
 from .site_roles import determined
+from .values.baselines import Baseline, draw_baseline, first_run
+from .values.changes import changes
 
 CHANCES = 7  # as often the model is run with other random numbers, to see whether it keeps its sites
 REPEATS = 2  # as often where it draws none, and sites were seen to come and go

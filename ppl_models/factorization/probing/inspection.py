@@ -7,8 +7,8 @@ from ppl_models.programs.laboratory import Node, ProgramRun
 
 from ..graph import Factorization
 from .arguments.alignment import Alignment
-from .baselines import Baselines, Change
 from .probe import ProbeResult
+from .values.baselines import Baselines, Change
 
 HIDDEN = "inside of an object or a list"  # where a program may read what is not seen to be read
 

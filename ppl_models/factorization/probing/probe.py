@@ -11,9 +11,9 @@ import numpy as np
 from ppl_models.programs.laboratory import FEW, Experiment, Node, ProgramRun, SiteRecord, Tags, rows
 
 from ..joint_changes import Group, Table, together
-from .baselines import Baseline, Baselines, Change
 from .side_by_side import side_by_side
 from .switching import Switching
+from .values.baselines import Baseline, Baselines, Change
 
 ROUNDING = 1e-14  # of double precision, in densities relative to 1 + their size
 LOOKS = 6  # how often, at least, a dependence is looked for: copies times rounds

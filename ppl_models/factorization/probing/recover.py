@@ -7,22 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyProgram
 from ppl_models.programs.laboratory import Experiment, Leaves, ProgramRun, SiteRecord, experiments
 from ppl_models.programs.legible import warn
 from ppl_models.programs.noise import structure_of
 from ppl_models.programs.record import Site
 
 from ..graph import Factorization
-from .alternatives import another
 from .arguments.alignment import Alignment
-from .baselines import Baseline, Change, draw_baseline, first_run
-from .changes import changes
 from .inspect_guide import inspect_pair
 from .inspect_model import inspect_model
 from .looks.second_looks import look_again
 from .probe import Probe
+from .values.alternatives import another
+from .values.baselines import Baseline, Change, draw_baseline, first_run
+from .values.changes import changes
 
 
 @checked

@@ -8,7 +8,7 @@ import numpy as np
 from ppl_models.programs.laboratory import FEW, Experiment, ProgramRun, SiteRecord
 from ppl_models.programs.record import Plate
 
-from .baselines import Baseline
+from .values.baselines import Baseline
 
 ROWS = 128  # of the plate in one run
 LEAST = 5  # changes that two runs on more rows have to stand for

@@ -6,9 +6,9 @@ import numpy as np
 
 from ppl_models.programs.laboratory import Node, SiteRecord
 
-from .baselines import Baseline
 from .inspection import Inspection, ModelInspection
 from .probe import ProbeResult
+from .values.baselines import Baseline
 
 
 def agrees(model: ModelInspection, guide: ProbeResult, name: str) -> bool:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import numpy as np
 
 from ppl_models.factorization.report.report import Report
-from ppl_models.parts.checked import told
-from ppl_models.parts.kinds import Is
+from ppl_models.parts.arguments.checked import told
+from ppl_models.parts.arguments.kinds import Is
 from ppl_models.programs.arguments import takes
 from ppl_models.programs.legible import legible
 

@@ -13,8 +13,8 @@ from typing import Literal, Protocol
 
 from array_api_compat import array_namespace
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, NotNegative, Positive
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Count, NotNegative, Positive
 
 from .states import refuse_draws
 from .terms import Array, Beta, Terms

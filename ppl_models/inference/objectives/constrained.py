@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from array_api_compat import array_namespace
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, Positive
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Count, Positive
 
 from .bounds import elbo
 from .nested import within

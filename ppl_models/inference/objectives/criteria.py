@@ -15,8 +15,8 @@ from typing import Annotated
 
 from array_api_compat import array_namespace
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, Is, NotNegative
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Count, Is, NotNegative
 from ppl_models.programs.arguments import takes
 
 from .bounds import elbo

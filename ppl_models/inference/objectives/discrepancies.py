@@ -12,8 +12,8 @@ from typing import Annotated, Literal, get_args
 import numpy as np
 from array_api_compat import array_namespace
 
-from ppl_models.parts.checked import checked, told
-from ppl_models.parts.kinds import Count, Is, Positive
+from ppl_models.parts.arguments.checked import checked, told
+from ppl_models.parts.arguments.kinds import Count, Is, Positive
 from ppl_models.programs.arguments import takes
 
 from .terms import Array

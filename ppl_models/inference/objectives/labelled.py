@@ -1,7 +1,7 @@
 """`semi_supervised`: a bound with the log mass that a guide gives to states which are known."""
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, NotNegative
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Count, NotNegative
 
 from .bounds import elbo
 from .terms import Array, Beta, Terms

@@ -6,8 +6,8 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Count
 
 from .bounds import elbo, log_sum_exp, log_weights
 from .terms import Array, Beta, Terms

@@ -18,8 +18,8 @@ from typing import Annotated, Any, Protocol
 
 from array_api_compat import array_namespace
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, NotNegative, Number, Positive
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Count, NotNegative, Number, Positive
 from ppl_models.programs.arguments import takes
 
 from .bounds import Per, groups_of, with_groups

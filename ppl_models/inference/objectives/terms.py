@@ -6,7 +6,7 @@ from typing import Annotated, Any, NoReturn
 
 import numpy as np
 
-from ppl_models.parts.kinds import Either, Is, Number
+from ppl_models.parts.arguments.kinds import Either, Is, Number
 
 Array = Any  # a tensor of torch, or an array of JAX
 

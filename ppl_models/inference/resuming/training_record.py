@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, cast
 
-from ppl_models.parts.kinds import WRONG, Count, Entries, Is, Items, Kind, NotNegative, Whole, kind_of
+from ppl_models.parts.arguments.kinds import WRONG, Count, Entries, Is, Items, Kind, NotNegative, Whole, kind_of
 
 from ..config import Compiler
 from ..training.watch import Watch

@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import deserialize
 
-from ppl_models.parts.checked import told
+from ppl_models.parts.arguments.checked import told
 from ppl_models.programs.legible import legible
 
 from ..resuming.history import LINES

@@ -14,7 +14,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions.util import validate_sample
 from numpyro.primitives import Messenger
 
-from ppl_models.parts.checked import checked
+from ppl_models.parts.arguments.checked import checked
 from ppl_models.parts.states import refuse_discretized
 
 from .flows.autoregressive import MaskedNet

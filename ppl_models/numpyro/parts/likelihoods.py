@@ -13,6 +13,7 @@ from jax.nn import sigmoid
 from jax.scipy.special import logit
 from numpyro.util import not_jax_tracer
 
+from ppl_models.parts.arguments.sizes import check_count as check_count
 from ppl_models.parts.checks import (
     Arrays,
     check_batch,
@@ -24,7 +25,6 @@ from ppl_models.parts.checks import (
     count_of_levels,
     likelihood_of,
 )
-from ppl_models.parts.sizes import check_count as check_count
 
 from .distributions import DiscretizedLogistic, FloatBernoulli
 from .program import Constant

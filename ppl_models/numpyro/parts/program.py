@@ -15,7 +15,7 @@ from jax.tree_util import DictKey, GetAttrKey, SequenceKey, tree_flatten_with_pa
 from numpyro.contrib.module import eqx_module
 from numpyro.primitives import _PYRO_STACK
 
-from ppl_models.parts.checked import checked
+from ppl_models.parts.arguments.checked import checked
 
 T = TypeVar("T", bound=eqx.Module)
 _training: ContextVar[bool] = ContextVar("training", default=False)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.distributions import AffineTransform, Transform, constraints
 from torch.nn.functional import linear, silu
 
-from ..checked import checked
+from ..arguments.checked import checked
+from ..arguments.kinds import Count, Number
 from ..checks import check_network
-from ..kinds import Count, Number
 from .orders import BIAS, BOUND, Kind, check_contexts, levels_of, masks_of, numbers_of, passes_of, reads_of
 from .splines import MonotonicSpline
 

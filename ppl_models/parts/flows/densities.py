@@ -8,10 +8,10 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import Transform
 
+from ..arguments.sizes import check_count
 from ..checks import check_spread
 from ..distributions import StandardNormal
 from ..likelihoods import check_data
-from ..sizes import check_count
 
 
 def real_rows(x: Tensor | None, n: int, event: int, dtype: torch.dtype) -> int:

@@ -6,8 +6,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from ..checked import told
-from ..sizes import worded
+from ..arguments.checked import told
+from ..arguments.sizes import worded
 
 Bijection = Literal["rank-one", "spline", "identity"]
 FLOWS: Mapping[str, Mapping[str, Any]] = {

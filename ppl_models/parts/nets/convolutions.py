@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
-from ..sizes import halvings
+from ..arguments.sizes import halvings
 from .perceptrons import Net
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
-from ..sizes import scales, shared_among
+from ..arguments.sizes import scales, shared_among
 from .convolutions import ConvBlock
 
 

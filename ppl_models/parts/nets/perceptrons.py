@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from ppl_models.parts.checked import checked
+from ppl_models.parts.arguments.checked import checked
 
 from ..checks import check_network
 

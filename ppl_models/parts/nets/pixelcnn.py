@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 
-from ..checked import checked
-from ..kinds import Count, Several, Whole
+from ..arguments.checked import checked
+from ..arguments.kinds import Count, Several, Whole
 
 SMALL = 256  # images that are drawn by one thread
 

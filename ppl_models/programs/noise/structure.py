@@ -7,7 +7,7 @@ draws of the other, moved. Who conditions on whom is told by the other.
 from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
-from ppl_models.parts.kinds import no_guide
+from ppl_models.parts.arguments.kinds import no_guide
 
 FAMILIES = "a Gaussian, pushed through bijections or not"
 Plates = Mapping[str, tuple[int, int]]  # plate -> its copies in this run, and in all

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
-from ppl_models.parts.checked import told
-from ppl_models.parts.kinds import Is
+from ppl_models.parts.arguments.checked import told
+from ppl_models.parts.arguments.kinds import Is
 
 from ..naming import names
 

@@ -14,8 +14,8 @@ import torch
 
 from ppl_models import data as datasets
 from ppl_models.data.transforms import Word
-from ppl_models.parts.checked import check, declared
-from ppl_models.parts.kinds import (
+from ppl_models.parts.arguments.checked import check, declared
+from ppl_models.parts.arguments.kinds import (
     LARGEST,
     Count,
     Entries,

@@ -17,8 +17,8 @@ from torch import Tensor
 from ppl_models import data as datasets
 from ppl_models.data import Data, Table
 from ppl_models.inference.resuming.identity import versions
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, Place, Seed
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Count, Place, Seed
 
 from .. import backends
 from ..naming import names, trust

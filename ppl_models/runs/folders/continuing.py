@@ -12,7 +12,7 @@ from typing import Any
 from ppl_models.inference.resuming.training_record import check_training
 from ppl_models.inference.storage.checkpoint_file import CHECKPOINT, verified
 from ppl_models.inference.storage.files import write_json
-from ppl_models.parts.kinds import Count
+from ppl_models.parts.arguments.kinds import Count
 
 from ..backends import backend_of
 from ..naming import names

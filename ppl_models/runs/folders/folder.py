@@ -20,8 +20,8 @@ from ppl_models.inference.resuming.owner import owned
 from ppl_models.inference.storage.checkpoint_file import CHECKPOINT, PREVIOUS
 from ppl_models.inference.storage.files import alive, remove_stale, write_json
 from ppl_models.inference.storage.weights_file import copy_weights
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Place
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Place
 from ppl_models.programs.blame import raised
 
 from ..backends import Device, backend as language_of, backend_of, columns, in_backend

@@ -11,8 +11,8 @@ from ppl_models.inference.pyro.training.checkpoint import read
 from ppl_models.inference.resuming.history import History
 from ppl_models.inference.resuming.training_record import check_history
 from ppl_models.inference.storage.checkpoint_file import CHECKPOINT
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, Seed
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Count, Seed
 
 from ..backends import backend as language_of, backend_of, columns
 from .configuration import Parts, load_parts

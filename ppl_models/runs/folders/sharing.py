@@ -12,8 +12,8 @@ from ppl_models.inference.resuming.history import LINES
 from ppl_models.inference.storage.checkpoint_file import CHECKPOINT
 from ppl_models.inference.storage.files import write_atomically, write_json
 from ppl_models.inference.storage.weights_file import copy_weights
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Is, Place
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Is, Place
 
 from ..naming import names
 from .card import EVALUATIONS, SAMPLES, card

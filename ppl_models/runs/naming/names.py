@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ppl_models.parts.checked import check, declared
-from ppl_models.parts.kinds import WRONG, no_guide
+from ppl_models.parts.arguments.checked import check, declared
+from ppl_models.parts.arguments.kinds import WRONG, no_guide
 from ppl_models.programs.arguments import signature_of
 from ppl_models.programs.blame import raised
 from ppl_models.programs.legible import quoted

@@ -9,7 +9,7 @@ from typing import Any
 
 import ppl_models.inference as inference
 from ppl_models.inference.objectives import discrepancies
-from ppl_models.parts.checked import check, declared
+from ppl_models.parts.arguments.checked import check, declared
 from ppl_models.programs.legible import cut, quoted
 
 from . import names

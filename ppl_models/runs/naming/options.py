@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ppl_models.inference.config import FitConfig, option
 from ppl_models.inference.schedules import Linear, Saturating
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import NotNegative, Whole, alternatives, base_of
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import NotNegative, Whole, alternatives, base_of
 from ppl_models.programs.legible import quoted
 
 from .objectives import WORDS, objective_of

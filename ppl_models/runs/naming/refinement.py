@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ppl_models.parts.kinds import no_guide
+from ppl_models.parts.arguments.kinds import no_guide
 from ppl_models.programs.legible import quoted
 
 from . import names

@@ -10,8 +10,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
-from ppl_models.parts.checked import check, declared
-from ppl_models.parts.kinds import Kind, Seed, kind_of
+from ppl_models.parts.arguments.checked import check, declared
+from ppl_models.parts.arguments.kinds import Kind, Seed, kind_of
 from ppl_models.programs.legible import quoted
 
 from ..naming import names

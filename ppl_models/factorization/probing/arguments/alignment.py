@@ -10,8 +10,8 @@ import numpy as np
 from ppl_models.programs.laboratory import Copy, Experiment, Leaves, Node, ProgramRun, SiteRecord, Tags
 from ppl_models.programs.record import Site
 
-from ..alternatives import poles
-from ..baselines import Baseline, Change
+from ..values.alternatives import poles
+from ..values.baselines import Baseline, Change
 from .spelling import same, spelled
 
 CLOSED, MIXED = -1, -2  # not from the arguments; from several of their elements at once

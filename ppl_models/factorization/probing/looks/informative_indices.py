@@ -7,8 +7,8 @@ import numpy as np
 
 from ppl_models.programs.laboratory import FEW, Experiment, Node, ProgramRun, rows
 
-from ..baselines import Baseline
-from ..changes import held
+from ..values.baselines import Baseline
+from ..values.changes import held
 from .second_looks import Vantage
 
 MAX_INDICES = 24  # in one plate

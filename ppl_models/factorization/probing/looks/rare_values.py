@@ -6,11 +6,11 @@ from typing import Any
 from ppl_models.programs.laboratory import Node, rows
 from ppl_models.programs.record import Plate
 
-from ..alternatives import extremes
 from ..arguments.alignment import Alignment
-from ..baselines import Change
-from ..changes import change_of
 from ..probe import Probe
+from ..values.alternatives import extremes
+from ..values.baselines import Change
+from ..values.changes import change_of
 
 
 def look_for_rare_values(probe: Probe, alignment: Alignment) -> None:

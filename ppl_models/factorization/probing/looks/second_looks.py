@@ -8,8 +8,8 @@ import numpy as np
 from ppl_models.programs.laboratory import Leaves, Node, ProgramRun, SiteRecord
 from ppl_models.programs.state.jitter import Jitter
 
-from ..baselines import Baseline
 from ..probe import Probe
+from ..values.baselines import Baseline
 
 FAR = (1e3, -1e3, 1e9, -1e9, 1e30, -1e30)
 TOLERANCE = 1e-9  # of signals: more than elsewhere, as these looks are at extreme places

@@ -10,8 +10,8 @@ from jax import Array, random
 
 from ppl_models.numpyro.data import Rows
 from ppl_models.numpyro.parts.program import Program
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Seed, Whole, no_guide
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyGuide, AnyProgram, Count, Seed, Whole, no_guide
 from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.noise import check_unrefined
 from ppl_models.programs.noise.numpyro import noise_shape

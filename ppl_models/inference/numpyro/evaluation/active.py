@@ -6,8 +6,8 @@ import jax
 import numpy as np
 from jax import Array, random
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram, Count, Number, Seed
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyProgram, Count, Number, Seed
 from ppl_models.programs.state.jax import tidied
 
 from ...evaluation.active import NO_UNITS, ActiveUnits, counted_units

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, random
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram, Count, Seed, Several
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyProgram, Count, Seed, Several
 from ppl_models.programs.pairs import INSTEAD_OF_PORT, check_whole
 from ppl_models.programs.plates import check_local
 from ppl_models.programs.state.jax import tidied

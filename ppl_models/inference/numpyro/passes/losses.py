@@ -10,8 +10,8 @@ from jax.lax import stop_gradient
 from jax.nn import softmax
 from numpyro.distributions import Delta
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyGuide, AnyProgram, Count
 from ppl_models.programs.numpyro import nodes_of, unwrapped
 
 from ...config import Gradient

@@ -12,8 +12,8 @@ from jax import Array
 from numpyro import handlers
 
 from ppl_models.numpyro.parts.program import Program
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyGuide, AnyProgram, Count
 from ppl_models.programs.arguments import refuse_call
 from ppl_models.programs.numpyro import Trace, frame_of, nodes_of, read
 from ppl_models.programs.pairs import DENSE, check_order, check_sites, refuse_model

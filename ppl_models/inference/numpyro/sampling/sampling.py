@@ -10,8 +10,8 @@ import numpy as np
 from jax import Array, random
 from numpyro import handlers
 
-from ppl_models.parts.checked import check, checked
-from ppl_models.parts.kinds import Is, Seed
+from ppl_models.parts.arguments.checked import check, checked
+from ppl_models.parts.arguments.kinds import Is, Seed
 from ppl_models.programs import numpyro as programs
 from ppl_models.programs.arguments import takes
 from ppl_models.programs.numpyro import Drawable, Trace, is_point, unwrapped

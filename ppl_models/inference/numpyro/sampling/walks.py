@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array, random
 from numpyro import handlers
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Number, Seed
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Number, Seed
 from ppl_models.programs import numpyro as programs
 from ppl_models.programs.numpyro import layers, nodes_of
 from ppl_models.programs.record import Layers

@@ -23,8 +23,8 @@ from ppl_models.numpyro.parts.program import (
     named_parameters,
     with_parameters,
 )
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyGuide, AnyProgram, Place
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyGuide, AnyProgram, Place
 
 from ...storage import checkpoint_file as container
 from ...storage.checkpoint_file import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS, Checkpoint

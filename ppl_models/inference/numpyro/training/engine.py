@@ -13,7 +13,7 @@ from jax import Array, random
 
 from ppl_models.numpyro.data import Rows
 from ppl_models.numpyro.parts.program import Program, named_constants
-from ppl_models.parts.kinds import Seed
+from ppl_models.parts.arguments.kinds import Seed
 from ppl_models.programs.rows import AsTheyCome
 
 from ...objectives.bounds import elbo

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from jax import random
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyGuide, AnyProgram, Place, Seed, Whole
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyGuide, AnyProgram, Place, Seed, Whole
 from ppl_models.programs.doubts import mismatches
 from ppl_models.programs.noise import check_shared
 from ppl_models.programs.numpyro import runs

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Seed, Whole, no_guide
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyGuide, AnyProgram, Count, Seed, Whole, no_guide
 from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.noise import check_unrefined
 from ppl_models.programs.noise.pyro import noise_shape

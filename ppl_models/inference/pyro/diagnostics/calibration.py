@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from pyro import poutine
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram, Count, Seed
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyProgram, Count, Seed
 from ppl_models.programs.noise import structure_of
 from ppl_models.programs.pyro import to_numpy
 

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 import torch
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram, Count, Number, Seed
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyProgram, Count, Number, Seed
 
 from ...evaluation.active import NO_UNITS, ActiveUnits, counted_units
 from ...objectives.terms import NoUnits

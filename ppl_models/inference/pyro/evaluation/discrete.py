@@ -6,8 +6,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Is
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Is
 
 
 @checked

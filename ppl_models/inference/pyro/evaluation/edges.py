@@ -8,8 +8,8 @@ import numpy as np
 import pyro
 
 from ppl_models.factorization import Report, compare
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Count
 
 from ...config import Config, FitOptions, configured, shows_options
 from ...evaluation.prices import Pair, Prices, check_pair, measured, of_each

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram, Count, Seed, Several
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyProgram, Count, Seed, Several
 from ppl_models.programs.pairs import check_whole
 from ppl_models.programs.plates import check_local
 

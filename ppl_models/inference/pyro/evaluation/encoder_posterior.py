@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram, Seed
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyProgram, Seed
 
 from ..feeding.columns import Columns
 from .densities import Densities, device_of, looking

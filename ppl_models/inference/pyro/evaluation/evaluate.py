@@ -13,8 +13,8 @@ import pyro
 import torch
 from torch import Tensor
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Place, Seed, Whole
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyGuide, AnyProgram, Count, Place, Seed, Whole
 from ppl_models.programs.doubts import mismatches, weighed
 from ppl_models.programs.noise import check_unrefined, going_notes
 from ppl_models.programs.noise.pyro_refined import Going

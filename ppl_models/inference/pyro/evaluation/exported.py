@@ -8,8 +8,8 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyProgram
 from ppl_models.programs.pyro import layers, unwrapped
 
 from ...evaluation import generated

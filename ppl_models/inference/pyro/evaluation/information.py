@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyProgram, Count, Seed
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyProgram, Count, Seed
 
 from ...display.progress import Bar
 from ...objectives.finite import counted, refuse

@@ -4,8 +4,8 @@ from math import prod
 
 from torch import Tensor
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Image
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Image
 
 
 @checked

@@ -10,8 +10,8 @@ from pyro import poutine
 from pyro.infer.elbo import ELBO
 from torch import Tensor
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, Is
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Count, Is
 from ppl_models.programs.pairs import refuse_rough
 
 from ...config import Gradient

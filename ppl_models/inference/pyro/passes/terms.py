@@ -16,8 +16,8 @@ from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, Whole
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyGuide, AnyProgram, Count, Whole
 from ppl_models.programs.arguments import refuse_call
 from ppl_models.programs.noise import structure_of
 from ppl_models.programs.pairs import DENSE, check_order, check_sites, refuse_model

@@ -11,8 +11,8 @@ from pyro import poutine
 from pyro.poutine import Trace
 from torch import Tensor
 
-from ppl_models.parts.checked import check, checked
-from ppl_models.parts.kinds import Count, Is, Seed
+from ppl_models.parts.arguments.checked import check, checked
+from ppl_models.parts.arguments.kinds import Count, Is, Seed
 from ppl_models.programs import pyro as programs
 from ppl_models.programs.arguments import takes
 from ppl_models.programs.pairs import NO_DATA, check_sites, refuse_undrawn

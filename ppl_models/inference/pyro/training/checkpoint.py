@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load as parse, save as serialize
 from torch import Tensor, nn
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyGuide, AnyProgram, Place
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyGuide, AnyProgram, Place
 from ppl_models.programs.state.torch import reachable
 
 from ...storage import checkpoint_file as container

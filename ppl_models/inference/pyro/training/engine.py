@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load as unpacked, save as packed
 from torch import Tensor
 
-from ppl_models.parts.kinds import Count
+from ppl_models.parts.arguments.kinds import Count
 from ppl_models.programs.rows import AsTheyCome
 
 from ...config import COMPILERS, FitConfig

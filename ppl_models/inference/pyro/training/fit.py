@@ -10,8 +10,8 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyGuide, AnyProgram, Place, Whole
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyGuide, AnyProgram, Place, Whole
 from ppl_models.programs.doubts import mismatches
 from ppl_models.programs.noise import check_shared
 from ppl_models.programs.pyro import run as run_program

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import AnyGuide, AnyProgram, Count, NotNegative, Positive
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import AnyGuide, AnyProgram, Count, NotNegative, Positive
 
 from ...config import Compiler, Decay, FitConfig, Gradient, Objective, Precision
 from ...objectives.bounds import elbo

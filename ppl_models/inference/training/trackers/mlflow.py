@@ -3,7 +3,7 @@
 import importlib
 import re
 
-from ppl_models.parts.checked import checked
+from ppl_models.parts.arguments.checked import checked
 
 from ...results import Run, numbers
 

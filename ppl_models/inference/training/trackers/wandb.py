@@ -2,7 +2,7 @@
 
 import importlib
 
-from ppl_models.parts.checked import checked
+from ppl_models.parts.arguments.checked import checked
 
 from ...results import Run, numbers
 

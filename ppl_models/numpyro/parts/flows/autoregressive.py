@@ -14,7 +14,8 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import AffineTransform, Transform, _InverseTransform
 from numpyro.distributions.util import array_equiv
 
-from ppl_models.parts.checked import checked
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Count, Number
 from ppl_models.parts.checks import check_network
 from ppl_models.parts.flows.orders import (
     BIAS,
@@ -27,7 +28,6 @@ from ppl_models.parts.flows.orders import (
     passes_of,
     reads_of,
 )
-from ppl_models.parts.kinds import Count, Number
 
 from ..nets.layers import Linear
 from ..program import Constant

@@ -10,8 +10,8 @@ from jax import Array
 from numpyro.distributions import Distribution
 from numpyro.distributions.transforms import Transform
 
+from ppl_models.parts.arguments.sizes import check_count
 from ppl_models.parts.checks import check_spread
-from ppl_models.parts.sizes import check_count
 
 from ..distributions import StandardNormal
 from ..likelihoods import check_data, readable

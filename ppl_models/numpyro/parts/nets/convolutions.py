@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.nn import silu
 
-from ppl_models.parts.sizes import halvings
+from ppl_models.parts.arguments.sizes import halvings
 
 from .layers import Conv, Linear, Silu, interpolate, zeroed
 from .perceptrons import Net

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.nn import silu
 
-from ppl_models.parts.sizes import scales, shared_among
+from ppl_models.parts.arguments.sizes import scales, shared_among
 
 from .convolutions import ConvBlock
 from .layers import Conv, Linear, interpolate

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.nn import sigmoid, silu
 
-from ppl_models.parts.checked import checked
+from ppl_models.parts.arguments.checked import checked
 from ppl_models.parts.checks import check_network
 
 from .layers import LayerNorm, Linear, zeroed

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.nn import relu, sigmoid
 
-from ppl_models.parts.checked import checked
-from ppl_models.parts.kinds import Count, Several, Whole
+from ppl_models.parts.arguments.checked import checked
+from ppl_models.parts.arguments.kinds import Count, Several, Whole
 
 from .layers import Conv, Linear
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
-from ppl_models.parts.checked import check
-from ppl_models.parts.kinds import Number, Text
+from ppl_models.parts.arguments.checked import check
+from ppl_models.parts.arguments.kinds import Number, Text
 
 from ...naming import names
 

@@ -26,7 +26,7 @@ def check(where: str, name: str, value: Any, kind: Kind, default: Any = Paramete
         TypeError: it is not, where an object is wanted.
         ValueError: it is not, where a number or a word is wanted.
 
-    >>> from ppl_models.parts.kinds import Number
+    >>> from ppl_models.parts.arguments.kinds import Number
     >>> check("fit", "lr", "1e-3", Number(above=0))
     Traceback (most recent call last):
     ValueError: fit: found lr='1e-3', want a number of more than 0; try lr=0.001
@@ -68,7 +68,7 @@ def checked(function: F, where: str | None = None, but: Sequence[str] = ()) -> F
     Raises:
         TypeError, ValueError: when called, see `check`; TypeError for a keyword that it does not take.
 
-    >>> from ppl_models.parts.kinds import Count
+    >>> from ppl_models.parts.arguments.kinds import Count
     >>> @checked
     ... def half(steps: Count, skip: bool = False) -> float:
     ...     return steps / 2

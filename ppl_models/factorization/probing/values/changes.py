@@ -7,7 +7,7 @@ import numpy as np
 
 from ppl_models.programs.laboratory import Node, ProgramRun, SiteRecord
 
-from .arguments.alignment import Alignment
+from ..arguments.alignment import Alignment
 from .baselines import Baseline, Change
 
 
