@@ -31,21 +31,9 @@ lint: $(READY)
 slow: $(READY)
 	@$(PYTEST) -m slow
 
-# Each notebook is a percent-format .py; the .ipynb beside it is made by running it, without times or random names of
-# cells, so that a second run changes what the code changed.
-define RUN_NOTEBOOKS
-import sys, jupytext, nbclient, nbformat
-for path in sys.argv[1:]:
-    notebook = jupytext.read(path)
-    for i, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{i}"
-    run = nbclient.NotebookClient(notebook, kernel_name="python3", record_timing=False, coalesce_streams=True)
-    nbformat.write(run.execute(), path.removesuffix("py") + "ipynb")
-endef
-export RUN_NOTEBOOKS
-
+# Each notebook is a percent-format .py; the .ipynb beside it is made by running it.
 notebooks: $(READY)
-	@$(BIN)/python -c "$$RUN_NOTEBOOKS" $(NOTEBOOKS)
+	@$(BIN)/python -m website.notebooks $(NOTEBOOKS)
 
 # The site, in site/: what is stale, undocumented or linked to nowhere ends it. Nothing is trained, no notebook is run.
 # Without --quiet, which would hide warnings from `strict`.

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import jupytext
 import nbformat
 
+from .notebooks import digest, stored_digest
+
 
 class Tutorial(NamedTuple):
     """A page in Markdown, and its pictures by name."""
@@ -20,13 +22,16 @@ class Tutorial(NamedTuple):
 
 
 def stale(notebook: Path) -> str:
-    """What is wrong with a stored notebook: cells that are not its source's, or were not run; "" if nothing is."""
-    source, stored = jupytext.read(notebook.with_suffix(".py")).cells, nbformat.read(notebook, 4).cells
+    """What is wrong with a stored notebook: cells not its source's, not run, or edited since; "" if nothing is."""
+    whole = nbformat.read(notebook, 4)
+    source, stored = jupytext.read(notebook.with_suffix(".py")).cells, whole.cells
     if [(c.cell_type, c.source) for c in source] != [(c.cell_type, c.source) for c in stored]:
         return f"{notebook.name} is not of its source; run `make notebooks`"
     counts = [cell.execution_count for cell in stored if cell.cell_type == "code"]
     if counts != list(range(1, len(counts) + 1)):
         return f"{notebook.name} was not run from its first cell to its last; run `make notebooks`"
+    if digest(whole) != stored_digest(whole):
+        return f"{notebook.name} was edited after it was run; run `make notebooks`"
     return ""
 
 

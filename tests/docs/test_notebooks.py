@@ -34,8 +34,12 @@ def test_every_notebook_has_a_source() -> None:
     assert [path.stem for path in sorted(FOLDER.glob("*.ipynb"))] == [source.stem for source in SOURCES]
 
 
-@pytest.mark.slow  # half a minute to three each
-@every_source
+# The ports' notebook compiles samplers, minutes of them; the others take some seconds each.
+@pytest.mark.parametrize(
+    "source",
+    [pytest.param(each, marks=pytest.mark.slow if each.stem.startswith("04") else ()) for each in SOURCES],
+    ids=ids,
+)
 def test_source_runs(source: Path, tmp_path: Path) -> None:
     settings = {"PPL_MODELS_FAST": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
     # a bare expression shows nothing in a script, and a figure shown without a display warns: neither is the notebook's

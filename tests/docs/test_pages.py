@@ -86,6 +86,8 @@ def test_what_is_stale_is_named(hooks, tmp_path, monkeypatch):
     copy.with_suffix(".py").write_text(source)
     copy.write_text(re.sub(r'"execution_count": 2,', '"execution_count": null,', copy.read_text()))
     assert "was not run" in hooks.tutorials.stale(copy)
+    copy.write_text(stored.read_text().replace('"name": "stdout"', '"name": "stderr"', 1))
+    assert "was edited" in hooks.tutorials.stale(copy)
 
 
 @pytest.mark.slow
