@@ -3,7 +3,6 @@ from .calibration import rank_ecdfs as rank_ecdfs
 from .chains import Mixing as Mixing, mixing as mixing
 from .criteria import curves as curves, latent_map as latent_map
 from .plots import (
-    comparison as comparison,
     film_strip as film_strip,
     history as history,
     image_grid as image_grid,

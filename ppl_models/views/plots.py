@@ -1,4 +1,4 @@
-"""Figures of images, trainings and bounds: pure functions of arrays; no pyplot, no display, no state."""
+"""Figures of images and trainings: pure functions of arrays; no pyplot, no display, no state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ppl_models.inference.storage.files import write_atomically
 from ppl_models.parts.arguments.checked import checked
 from ppl_models.parts.arguments.kinds import Count, Image, Place
 
-from .drawing import COLORS, DPI, INK, LABEL, array_of, images_of, lines_of, pictures, plain_axes, show_page, shown
+from .drawing import COLORS, DPI, INK, array_of, images_of, pictures, plain_axes, shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,54 +107,6 @@ def history(records: Sequence[Mapping[str, float]], title: str = "") -> Figure:
     axes.set_title(shown(title), loc="left", fontsize=11, color=INK)
     axes.legend(frameon=False)
     axes.margins(x=0.01)
-    return figure
-
-
-@checked
-def comparison(
-    bounds: Mapping[str, Mapping[str, float]], rows: Mapping[str, Any], shape: Image | None, title: str = ""
-) -> Figure:
-    """Bounds on the log-likelihood of several pairs, and beside them rows of images under the same names.
-
-    Args:
-        bounds: pair -> {"elbo": nats, "nll": nats, "nll_error": nats}, means over the data.
-        rows: label -> (N, D) in [0, 1], one row of images each.
-        shape: (channels, height, width); None to draw the bounds alone.
-        title: one line above.
-    """
-    figure, axes = plain_axes(11.5 if shape else 6.4, 1.2 + 0.75 * max(len(bounds), len(rows) if shape else 0))
-    if shape:
-        figure.set_layout_engine(None)
-        axes.set_position((0.115, 0.16, 0.37, 0.68))
-        side = figure.add_axes((0.575, 0.05, 0.42, 0.84))
-        images = {label: images_of(values, shape) for label, values in rows.items()}
-        page, labels = lines_of(images, min(map(len, images.values())))
-        show_page(side, page, labels, 0.02 * page.shape[1])
-        side.set_anchor("W")
-    names = list(bounds)
-    place = np.arange(len(names))
-    elbo, nll = ([-bounds[n]["elbo"] for n in names], [bounds[n]["nll"] for n in names])
-    error = [bounds[n]["nll_error"] for n in names]
-    axes.hlines(place, nll, elbo, color="#c3d7e6", linewidth=4, zorder=1)
-    axes.errorbar(
-        nll, place, xerr=error, fmt="o", color=COLORS[0], capsize=3, lw=1, ms=8, label="importance-weighted NLL"
-    )
-    axes.plot(
-        elbo, place, "D", color="white", markeredgecolor=COLORS[1], markeredgewidth=2, ms=7, label="negative ELBO"
-    )
-    for values, color, up in ((nll, COLORS[0], 11), (elbo, COLORS[1], -17)):
-        for value, at in zip(values, place, strict=True):
-            axes.annotate(
-                f"{value:.2f}", (value, at), (0, up), textcoords="offset points", ha="center", color=color, fontsize=9
-            )
-    axes.set_yticks(place, [shown(name, LABEL) for name in names])
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.margins(x=0.12)
-    axes.set_xlabel("nats per datum (less is better)")
-    axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.1)
-    axes.grid(False, axis="y")
-    if title:
-        figure.suptitle(shown(title), x=0.01, ha="left", fontsize=11, color=INK)
     return figure
 
 

@@ -5,13 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from ppl_models.views import comparison, history, image_grid, reconstructions, save_figure
+from ppl_models.views import history, image_grid, reconstructions, save_figure
 from ppl_models.views.criteria import curves
-
-BOUNDS = {
-    "ladder": {"elbo": -23.8, "nll": 23.7, "nll_error": 0.2},
-    "mean-field": {"elbo": -24.3, "nll": 23.9, "nll_error": 0.2},
-}
 
 
 def pixels(figure) -> np.ndarray:
@@ -68,15 +63,6 @@ def test_history_draws_validation_and_warm_up_where_there_are_any():
     assert labels == ["training bound", "validation bound", "loss (with warm-up)"]
 
 
-@pytest.mark.parametrize("shape", [None, (1, 2, 2)])
-def test_comparison_names_every_pair(tmp_path, shape):
-    rows = {label: torch.rand(3, 4) for label in ("data", *BOUNDS)}
-    figure = comparison(BOUNDS, rows, shape, "title")
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(BOUNDS)
-    assert len(figure.axes) == (1 if shape is None else 2)
-    assert save_figure(figure, tmp_path / "comparison.svg").stat().st_size > 1000
-
-
 def test_a_figure_that_fails_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="found the ending '.bmp', want one of"):
         save_figure(image_grid(torch.rand(1, 4), (1, 2, 2)), tmp_path / "grid.bmp")
@@ -104,7 +90,6 @@ def test_names_are_drawn_as_they_stand(name, tmp_path):
     figures = [
         history(records, name),
         curves({name: records}, {name: ("loss",)}, title=name),
-        comparison({name: {"elbo": -2.0, "nll": 1.0, "nll_error": 0.1}}, {name: np.zeros((2, 16))}, (1, 4, 4), name),
         image_grid(np.zeros((2, 16)), (1, 4, 4), title=name),
     ]
     for i, figure in enumerate(figures):
