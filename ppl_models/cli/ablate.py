@@ -8,7 +8,6 @@ from rich.text import Text
 from ppl_models.runs.naming import names
 
 from .app import (
-    Backend,
     DataName,
     Debug,
     Device,
@@ -27,7 +26,7 @@ from .app import (
     table_of,
     trust_typed,
 )
-from .training_options import training_of, with_training
+from .training_options import ImageSize, PairBackend, Transform, Validation, training_of, with_training
 
 GUIDES = "mean-field,bottom-up,ladder,self-reflective"
 SEEDS = 100  # more are a mistake
@@ -49,14 +48,10 @@ def ablate(
     evaluate: Annotated[
         int, count(metavar="K", help="Importance samples a test datum, to bound its likelihood.")
     ] = 100,
-    backend: Annotated[Backend, opt(help="Language of the pairs: the collection's, or its NumPyro ports.")] = "pyro",
-    transform: Annotated[
-        str, opt(metavar="WORD", help="default, binarize, dequantize, logit, redraw or none.")
-    ] = "default",
-    image_size: Annotated[
-        int | None, count(metavar="N", help="Side of images of folder:PATH.", show_default="32")
-    ] = None,
-    validation: Annotated[bool, opt(help="Hold validation data out and record the bound on them.")] = False,
+    backend: PairBackend = "pyro",
+    transform: Transform = "default",
+    image_size: ImageSize = None,
+    validation: Validation = False,
     folder: Annotated[
         Path | None,
         opt("--out", metavar="PATH", help="Folder of the runs.", show_default="runs/ablate_NAMES_TIME"),

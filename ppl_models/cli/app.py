@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -57,7 +56,8 @@ DataName = Annotated[
         autocompletion=completion.data,
     ),
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+OF_RUN = "The folder of a run, or the address of one that was shared, hf://owner/name."
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help=OF_RUN)]
 Trust = Annotated[
     list[str] | None,
     opt(

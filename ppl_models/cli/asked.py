@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -27,7 +26,7 @@ def given(ctx: typer.Context) -> dict[str, str]:
     return {p.name: p.opts[0] if p.param_type_name == "option" else p.name.upper() for p in found}
 
 
-def refuse(flag: str, folder: Path, words: Collection[str]) -> None:
+def refuse(flag: str, folder: object, words: Collection[str]) -> None:
     """Raise ValueError for what was typed beside the folder of a run that says it."""
     if words:
         raise ValueError(f"{flag}: found {', '.join(words)} too, but {folder} says it; leave it out")
@@ -60,7 +59,7 @@ def typed(
     return {**pair, "training": training_of(training), **how}
 
 
-def inherited(weights: Path, words: Mapping[str, str], training: Mapping[str, Any], **how: Any) -> dict[str, Any]:
+def inherited(weights: str, words: Mapping[str, str], training: Mapping[str, Any], **how: Any) -> dict[str, Any]:
     """Of a run that begins with the weights of another one: its pair, and all else as there, but what was typed.
 
     The warm-up is over there; it begins again if it was typed.
@@ -69,14 +68,15 @@ def inherited(weights: Path, words: Mapping[str, str], training: Mapping[str, An
         ValueError: a model, guide or size that was typed too; no run folder, or one of programs that are not trusted.
     """
     from ppl_models.runs.folders.continuing import like
-    from ppl_models.runs.folders.folder import opened
+    from ppl_models.runs.folders.folder import opened, placed
 
     refuse("--weights", weights, [word for name, word in words.items() if name in OF_PAIR])
-    found = like(opened(weights))
+    place = placed(weights)
+    found = like(opened(place))
     if "data" in words:  # others may want another one
         found |= {"transform": "default", "image_size": None}
     found |= {name: how[name] for name in OF_DATA if name in words}
     changed = values_of({name: value for name, value in training.items() if name in words})
     length = {"steps": None, "epochs": None} if changed.keys() & {"steps", "epochs"} else {}
     found["training"] = Training(**{**asdict(found["training"]), "warmup": 0, **length, **changed})
-    return {**found, "weights": weights}
+    return {**found, "weights": place}

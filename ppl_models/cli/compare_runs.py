@@ -1,19 +1,31 @@
 """`ppl-models compare-runs`: by how many nats one trained run is ahead of another on the same data."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .app import Debug, Device, Quiet, Seed, Threads, Trust, app, count, reported, say, set_threads, trust_typed
+from .app import (
+    Debug,
+    Device,
+    Quiet,
+    RunFolder,
+    Seed,
+    Threads,
+    Trust,
+    app,
+    count,
+    reported,
+    say,
+    set_threads,
+    trust_typed,
+)
 
-Other = Annotated[Path, typer.Argument(metavar="OTHER", help="The folder of the run to compare it with.")]
-First = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+Other = Annotated[str, typer.Argument(metavar="OTHER", help="The run to compare it with.")]
 
 
 @app.command("compare-runs", no_args_is_help=True)
 def compare_runs(
-    first: First,
+    first: RunFolder,
     second: Other,
     particles: Annotated[int, count(help="Importance samples a datum.")] = 1000,
     trust: Trust = None,

@@ -159,8 +159,8 @@ def sample(
         run = load_run(folder, device, backend=backend)
         pyro.set_rng_seed(seed)
         if chain is None:
-            say(str(picture_samples(run, n, file or folder / "samples.png", bool(draws))))
+            say(str(picture_samples(run, n, file or run.folder / "samples.png", bool(draws))))
             return
-        path, told = picture_chain(run, n, chain, file or folder / "chain.png", seed)
+        path, told = picture_chain(run, n, chain, file or run.folder / "chain.png", seed)
         say(told)
         say(str(path))

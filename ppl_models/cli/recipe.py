@@ -12,6 +12,7 @@ from ppl_models.runs.recipes.recipe import OF_RUN, read_recipe, recipe_names
 
 from . import completion
 from .app import Debug, Device, Quiet, Threads, Trust, app, opt, out, reported, say, set_threads, table_of, trust_typed
+from .training_options import WithPage
 
 
 @app.command()
@@ -26,6 +27,7 @@ def recipe(
     settings: Annotated[
         list[str] | None, opt("--set", metavar="KEY=VALUE", help="Change it: training.steps=100; repeatable.")
     ] = None,
+    report: WithPage = True,
     trust: Trust = None,
     threads: Threads = None,
     device: Device = "cpu",
@@ -58,7 +60,7 @@ def recipe(
         folder = folder or Path("runs") / names.slug(found.name)
         if not quiet:
             say(f"{found.title} (seed {found.seed}); to be written to {folder}")
-        carry_out(found, folder, device, not quiet, say)
+        carry_out(found, folder, device, not quiet, say, pages=report)
         say("written  ", (str(folder / RESULTS), "bold"))
         for picture in sorted(folder.glob("*.png")):
             say(f"         {picture}")

@@ -7,7 +7,7 @@ import typer
 
 from .app import Debug, Device, RunFolder, Threads, Trust, app, opt, reported, say, set_threads, trust_typed
 
-Other = Annotated[Path | None, typer.Argument(metavar="OTHER", help="The folder of a run to show beside it.")]
+Other = Annotated[str | None, typer.Argument(metavar="OTHER", help="A run to show beside it.")]
 
 
 @app.command(no_args_is_help=True)

@@ -13,7 +13,6 @@ from ppl_models.runs.naming import names
 
 from . import completion
 from .app import (
-    Backend,
     DataName,
     Debug,
     Device,
@@ -34,7 +33,7 @@ from .app import (
     trust_typed,
 )
 from .asked import ANEW, given, inherited, refuse, typed
-from .training_options import with_training
+from .training_options import ImageSize, PairBackend, Transform, Validation, WithPage, with_training
 
 EVALUATION = "evaluation.json"
 
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
     from ppl_models.inference.pyro.feeding.distributed import Group
     from ppl_models.runs import LoadedRun
     from ppl_models.runs.folders.continuing import Standing
-
-PATIENCE = 60.0  # seconds after which the page of a run that was just trained leaves out what its model has to draw
 
 
 @app.command(no_args_is_help=True)
@@ -72,20 +69,11 @@ def train(
     ] = None,
     data: DataName = "digits",
     sizes: ModelSizes = None,
-    backend: Annotated[Backend, opt(help="Language of the pair: the collection's, or its NumPyro ports.")] = "pyro",
+    backend: PairBackend = "pyro",
     seed: Seed = 0,
-    transform: Annotated[
-        str,
-        opt(
-            metavar="WORD",
-            help="default, binarize, dequantize, logit, redraw or none.",
-            autocompletion=completion.words("default", "binarize", "dequantize", "logit", "redraw", "none"),
-        ),
-    ] = "default",
-    image_size: Annotated[
-        int | None, count(metavar="N", help="Side of images of folder:PATH.", show_default="32")
-    ] = None,
-    validation: Annotated[bool, opt(help="Hold validation data out and record the bound on them.")] = False,
+    transform: Transform = "default",
+    image_size: ImageSize = None,
+    validation: Validation = False,
     folder: Annotated[
         Path | None, opt("--out", metavar="PATH", help="Folder of the run.", show_default="runs/NAMES_TIME")
     ] = None,
@@ -94,8 +82,8 @@ def train(
         opt(metavar="RUN", help="Go on with the run in this folder instead, as it was started; or to --steps in all."),
     ] = None,
     weights: Annotated[
-        Path | None,
-        opt(metavar="RUN", help="Begin with the weights of the run in this folder: a new run, of its pair."),
+        str | None,
+        opt(metavar="RUN", help="Begin with the weights of this run: a new run, of its pair. hf://owner/name will do."),
     ] = None,
     evaluate: Annotated[
         int,
@@ -105,9 +93,7 @@ def train(
             help="Importance samples of the evaluation on all test data afterwards; 0 for none.",
         ),
     ] = 100,
-    report: Annotated[
-        bool, opt(envvar="PPL_MODELS_REPORT", help="Write report.html, the page of the run, afterwards.")
-    ] = True,
+    report: WithPage = True,
     trust: Trust = None,
     threads: Threads = None,
     device: Device = "cpu",
@@ -245,7 +231,7 @@ def finish(
     from ppl_models.runs.evaluating import evaluate_run
     from ppl_models.runs.folders.configuration import command
     from ppl_models.runs.pages.pictures import picture_run
-    from ppl_models.runs.pages.write import write_page
+    from ppl_models.runs.pages.write import PATIENCE, write_page
 
     if particles:
         say(str(evaluate_run(run, test, particles, progress=not quiet)))

@@ -1,4 +1,7 @@
-"""`with_training`: gives a command the options of a training, made of the fields of `Training`; `training_of`: back."""
+"""`with_training`: gives a command the options of a training, made of the fields of `Training`; `training_of`: back.
+
+`PairBackend`, `Transform`, `ImageSize`, `Validation`, `WithPage`: what commands that train ask besides.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
@@ -9,8 +12,29 @@ from ppl_models.inference.config import Course
 from ppl_models.runs.naming.objectives import WORDS
 from ppl_models.runs.naming.options import EPOCHS, Training, kinds_of, zero_is_none
 
-from .app import opt
+from .app import Backend, count, opt
 from .completion import words as words_of
+
+TRANSFORMS = "default", "binarize", "dequantize", "logit", "redraw", "none"
+PairBackend = Annotated[Backend, opt(help="Language of the pair: the collection's, or its NumPyro ports.")]
+Transform = Annotated[
+    str,
+    opt(
+        metavar="WORD",
+        help=f"{', '.join(TRANSFORMS[:-1])} or {TRANSFORMS[-1]}.",
+        autocompletion=words_of(*TRANSFORMS),
+    ),
+]
+ImageSize = Annotated[int | None, count(metavar="N", help="Side of images of folder:PATH.", show_default="32")]
+Validation = Annotated[bool, opt(help="Hold validation data out and record the bound on them.")]
+WithPage = Annotated[
+    bool,
+    opt(
+        "--report/--no-report",
+        envvar="PPL_MODELS_REPORT",
+        help="Write report.html, the page of a run, into its folder.",
+    ),
+]
 
 KNOWN = {"objective": WORDS, "schedule": get_args(Course)}  # the words of some options
 

@@ -18,6 +18,7 @@ from ppl_models.runs.pages import draws
 from ppl_models.runs.pages.html import STYLE, shown
 from ppl_models.runs.pages.write import write_page
 from tests.helpers.browser import CHROMIUM, measured
+from tests.helpers.command_lines import RECIPE
 
 SIZES = "-m hidden=3 -g hidden=3 --steps 6 --every 1 --batch-size 20 --no-compile --record-kl --evaluate 2 -q"
 OPEN = "meta", "img", "br", "path", "use", "rect"  # without an end of their own
@@ -171,6 +172,9 @@ def test_training_writes_the_page_unless_told_not_to(runs):
     assert "no latents" in text and "Not drawn" not in text.replace("Not drawn: no evaluation yet", "")
     assert "Traversals" not in text and "no evaluation yet" in text
     assert "page" not in call(f"{pair} --out other --no-report").stdout and not Path("other/report.html").exists()
+    Path("mine.toml").write_text(RECIPE.replace("rows.npz", "rows.npy"))
+    assert "page made/a/report.html" in call("recipe mine.toml --out made -q --report").stdout
+    assert "page" not in call("recipe mine.toml --out made -q --report").stdout  # which is there
 
 
 def test_the_ink_of_both_schemes_can_be_read():

@@ -142,8 +142,29 @@ def test_the_command_line_shares_and_says_what_next(tmp_path, monkeypatch):
     assert again.exit_code == 1 and "shared exists already; choose another folder" in again.stderr
     resumed = CliRunner().invoke(app, ["train", "--resume", "shared", "-q"])
     assert resumed.exit_code == 1 and "try ppl-models train --weights" in resumed.stderr
-    remote = CliRunner().invoke(app, ["evaluate", "hf://owner/name"])
+    remote = CliRunner().invoke(app, ["train", "--resume", "hf://owner/name"])
     assert remote.exit_code == 1 and "hf download OWNER/NAME --local-dir FOLDER" in remote.stderr
+
+
+def test_commands_take_the_address_of_a_run_in_place_of_its_folder(hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    digits = "--data", "digits"
+    for words in (
+        ["evaluate", "hf://owner/name", "--particles", "1", "-q", *digits],
+        ["sample", "hf://owner/name", "--n", "1", "--out", "drawn.png"],
+        ["share", "hf://owner/name", "mine", "-q"],
+        ["train", "--weights", "hf://owner/name@v1.0", "--steps", "1", "--evaluate", "0", "-q", "--out", "on", *digits],
+    ):
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+    assert {repository for repository, _ in hub.asked} == {"owner/name"} and hub.asked[-1][1] == "v1.0"
+    assert (hub.cache / "evaluation_digits.json").is_file() and Path("drawn.png").is_file()
+    assert load_run("on").config["weights"] == str(hub.cache) and load_run("mine").history == load_run(RUN).history
+    for words in (["evaluate"], ["report"], ["sample"], ["compare-runs", str(RUN)], ["train", "--weights"]):
+        refused = CliRunner().invoke(app, [*words, "hf://owner/other"])
+        assert (
+            refused.exit_code == 1 and refused.stderr == "error: hf://owner/other cannot be fetched: 404: owner/other\n"
+        )
 
 
 def test_a_page_is_no_more_than_text_whatever_names_are_in_it():

@@ -60,7 +60,7 @@ def load_run(
             there any more or that is not trusted; the message names the file.
     """
     name = Path(checkpoint or CHECKPOINT).name
-    folder = fetched(str(folder), [CONFIG, EXAMPLE, name, LINES]) if is_address(folder) else Path(folder)
+    folder = placed(folder, name)
     config = opened(folder, trust)
     if checkpoint is None and not any((folder / held).exists() for held in (CHECKPOINT, PREVIOUS)):
         told = f"{folder} has no checkpoint yet (killed before the first)"
@@ -71,6 +71,11 @@ def load_run(
         model, guide, example = language.build(as_written(config), read_example(folder, config), device)
         model, guide = language.load(folder / name, (model, guide), example)
     return LoadedRun(model, guide, config, folder, example, checkpoint=name)
+
+
+def placed(place: str | Path, checkpoint: str = CHECKPOINT) -> Path:
+    """The folder of a run by its path, or by the address of one that was shared, whose files are fetched."""
+    return fetched(str(place), [CONFIG, EXAMPLE, checkpoint, LINES]) if is_address(place) else Path(place)
 
 
 @contextmanager
@@ -217,12 +222,13 @@ def opened(folder: Path, trust: Iterable[str] = ()) -> dict[str, Any]:
     return config
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Contents of `config.json`.
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """Contents of `config.json` of a run, by its path or address.
 
     Raises:
-        ValueError: no run folder; see `config_file.read_file`.
+        ValueError: no run folder; see `config_file.read_file`, `hub.fetched`.
     """
+    folder = placed(folder)
     path = folder / CONFIG
     if not folder.is_dir():
         cure = "; fetch it, hf download OWNER/NAME --local-dir FOLDER, and name that"

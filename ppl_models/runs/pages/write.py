@@ -27,6 +27,7 @@ OF_LATENTS: list[Part] = [
     ("Traversals", draws.traversals),
     ("Structure", about.structure),
 ]
+PATIENCE = 60.0  # seconds after which the page of a run that was just trained leaves out what its model has to draw
 DIVERGENCES = "Divergence of each layer"
 HALVES = "Bounds", DIVERGENCES, "Samples", "Reconstructions", "Layer by layer", "Interpolations"
 

@@ -15,6 +15,7 @@ from ..folders.loaded import LoadedRun
 from ..machine import commit, machine
 from ..naming import names, trust as trusted
 from ..naming.options import Training
+from ..pages.write import PAGE, PATIENCE, write_page
 from .codes import FILE, TRANSFORM, unknown_codes, write_codes
 from .experiments import Experiment, experiment_of
 from .recipe import Recipe
@@ -30,6 +31,7 @@ def carry_out(
     progress: bool = True,
     report: Callable[[str], None] = lambda line: None,
     trust: Iterable[str] = (),
+    pages: bool = False,
 ) -> dict[str, Any]:
     """Train what a recipe trains, ask what it asks, and write results.json and pictures to a folder.
 
@@ -42,6 +44,7 @@ def carry_out(
         device, progress: as for `train`.
         report: is told what is done, line by line.
         trust: modules of yours whose programs the recipe may name, as for `load_run`.
+        pages: write the page of each run that has none, report.html in its folder.
 
     Returns:
         What results.json holds: recipe, seed, for each run its command and the seconds it took, the options of the
@@ -79,6 +82,9 @@ def carry_out(
         "rows": rows,
     }
     write_json(folder / RESULTS, results)
+    for name, run in runs.items() if pages else ():
+        if not (run.folder / PAGE).exists():
+            report(f"page {write_page([run], test=parts[name][-1], patience=PATIENCE)}")
     return results
 
 
