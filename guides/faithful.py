@@ -41,8 +41,9 @@ class Faithful(OrderedGuide):
     R^n, pushed to the support of its site by `biject_to`.
 
     What is promised is the structure between sites. A family that does not hold p(z_i | pa_i) leaves a gap. The copies
-    of a latent in a plate are independent given their parents: where the exact ones are not, as those of a global in a
-    plate of its own (topics), make them one event by `.to_event`.
+    of a local latent in a further plate are independent given their parents: where the exact ones are not, make them
+    one event by `.to_event`. All copies of a global in a plate of its own (groups, topics) have one factor, which
+    "full" and "flow" couple; where the exact ones are independent, a verdict calls the other copies superfluous.
 
     Args:
         model: any Pyro model function.

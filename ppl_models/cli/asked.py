@@ -1,4 +1,7 @@
-"""`typed`, `inherited`: what `configuration` is given of a new run: as a command line says, or as in another run."""
+"""`typed`, `inherited`: what `configuration` is given of a new run: as a command line says, or as in another run.
+
+`shortness`: a word on a training that is short because nobody has said how long it is to be.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -7,7 +10,7 @@ from typing import Any
 import typer
 
 from ppl_models.runs.naming import names
-from ppl_models.runs.naming.options import Training
+from ppl_models.runs.naming.options import EPOCHS, Training
 
 from .app import trust_typed
 from .training_options import training_of, values_of
@@ -17,6 +20,7 @@ ANEW = {"resume", "steps", "epochs", "evaluate", "report", "trust", "threads", "
 # what the run whose weights are to be the first ones says
 OF_PAIR = {"model", "guide", "sizes", "refine", "backend"}
 OF_DATA = "data", "transform", "validation", "image_size", "seed"
+FEW = 500  # steps, below which samples are noise
 
 
 def given(ctx: typer.Context) -> dict[str, str]:
@@ -30,6 +34,14 @@ def refuse(flag: str, folder: object, words: Collection[str]) -> None:
     """Raise ValueError for what was typed beside the folder of a run that says it."""
     if words:
         raise ValueError(f"{flag}: found {', '.join(words)} too, but {folder} says it; leave it out")
+
+
+def shortness(words: Collection[str], config: Mapping[str, Any]) -> str:
+    """A line of advice where few data make the usual number of passes a short training; "" where they do not."""
+    steps = Training(**config["training"]).total(config["data"]["rows"]["train"])
+    if steps >= FEW or {"steps", "epochs"} & {*words} or config["training"]["epochs"] != EPOCHS:
+        return ""
+    return f"{EPOCHS} passes over so few data are {steps} steps; --steps 2000 trains for longer"
 
 
 def typed(

@@ -32,7 +32,7 @@ from .app import (
     set_threads,
     trust_typed,
 )
-from .asked import ANEW, given, inherited, refuse, typed
+from .asked import ANEW, given, inherited, refuse, shortness, typed
 from .training_options import ImageSize, PairBackend, Transform, Validation, WithPage, with_training
 
 EVALUATION = "evaluation.json"
@@ -169,6 +169,8 @@ def train(
             told = f"{pair} on {asked['data']} ({rows}), seed {asked['seed']}{first}; to be written to {folder}"
         if not quiet:
             say(told)
+            if resume is None and (advice := shortness(words, config)):
+                say(advice, style="dim")
         with kept(folder, group, config):
             run = begin(device=device, progress=not quiet)
         distributed.shut_down()  # the others are done: what follows is rank 0's

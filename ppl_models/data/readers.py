@@ -133,6 +133,8 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
             return found
     except Exception as error:  # bytes that nothing is known of raise what they like
         reason = brief(legible(str(error).partition("\n")[0]))
+        if "pickle" in reason:  # what NumPy says of every file that it does not know, with advice to load it unsafely
+            reason = "it holds Python objects, or is no file of NumPy's"
         raise ValueError(
             f"{path}: cannot be read as a plain numpy file ({reason}); use numpy.save or numpy.savez"
         ) from None

@@ -274,7 +274,7 @@ def _notes(inspection: Inspection, labels: Labels, posterior: nx.Graph | None = 
         for parent, child in probed.edges():
             name = labels.seen_from(label(child), label(parent))
             if name != parent[0]:
-                yield f"plate leak: in the {probed.role}, {child[0]!r} depends on {name}, another copy in the plate"
+                yield f"in the {probed.role}, {child[0]!r} depends on {name}, another copy in its plate"
     free = {site for site, _ in inspection.fixed}
     fixed = tuple(site for site in inspection.sampled if site in free)
     yield from remarks(inspection)

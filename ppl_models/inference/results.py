@@ -43,6 +43,12 @@ class Run:
     guide: Callable | None = field(default=None, repr=False)
     params: dict[str, Any] = field(default_factory=dict, repr=False)
 
+    def __repr__(self) -> str:
+        """A line with its end: the records are in `history`."""
+        from .display.notebook import run_words
+
+        return f"Run({run_words(self)})"
+
     def _repr_html_(self) -> str:
         """The learning curve, as a notebook shows it."""
         from .display.notebook import run_html

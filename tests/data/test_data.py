@@ -326,6 +326,13 @@ def test_truncated_npz(tmp_path):
     one_line(error)
 
 
+def test_a_text_file_brings_no_advice_to_read_it_unsafely(tmp_path):
+    (tmp_path / "x.npy").write_text("1, 2\n")
+    with pytest.raises(ValueError, match="it holds Python objects, or is no file of NumPy's.; use numpy.save") as error:
+        data.load(str(tmp_path / "x.npy"))
+    assert "allow_pickle" not in one_line(error)
+
+
 # the catalogue
 
 

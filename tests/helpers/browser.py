@@ -13,10 +13,14 @@ f.onload = () => {
   const held = e => { for (let p = e.parentElement; p; p = p.parentElement)
     if (f.contentWindow.getComputedStyle(p).overflowX == "auto") return true; return false; };
   const out = [...page.body.querySelectorAll("*")].filter(e => e.getBoundingClientRect().right > width + 1 && !held(e));
+  const split = [...page.querySelectorAll("th, td")].filter(e => {
+    const word = e.textContent.trim(), around = page.createRange();
+    around.selectNodeContents(e);
+    return /^\\w{1,8}$/.test(word) && new Set([...around.getClientRects()].map(r => r.top)).size > 1; });
   const broken = [...page.images].filter(i => !i.complete || !i.naturalWidth);
   const told = document.createElement("p");
   told.id = "told";
-  told.textContent = [width, page.documentElement.scrollWidth, out.length, broken.length,
+  told.textContent = [width, page.documentElement.scrollWidth, out.length + split.length, broken.length,
     f.contentWindow.matchMedia("(prefers-color-scheme: dark)").matches,
     f.contentWindow.getComputedStyle(page.body).backgroundColor.replaceAll(" ", "")].join(" ");
   document.body.append(told);
@@ -25,7 +29,7 @@ f.onload = () => {
 
 
 def measured(page: str, width: int, dark: bool, folder: Path) -> tuple[int, int, int, int, bool, str]:
-    """(width of the screen, of the page, elements beyond it, broken images, whether it is dark, its background)."""
+    """(width of the screen, of the page, elements beyond it and broken words, broken images, is dark, background)."""
     frame = folder / "frame.html"
     frame.write_text(
         f'<!doctype html><meta charset="utf-8"><body style="margin:0"><iframe id="f" srcdoc="{html.escape(page)}" '

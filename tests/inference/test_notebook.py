@@ -30,6 +30,9 @@ def test_a_run_shows_its_curve_and_its_end():
             [{"step": 1, "loss": 2.0, "negative_elbo": 2.0}, {"step": 2, "loss": 1.0, "negative_elbo": 1.0}]
         )._repr_html_()
     )
+    ends = "training bound 3.000 nats per datum; validation bound 7.500 nats per datum; loss 4.000 nats per datum"
+    assert repr(run) == f"Run(6 steps; 1.2 s; {ends})"
+    assert repr(Run(folder="a\x1b[1m")) == "Run(0.0 s; folder a\\x1b[1m)"
     assert "<svg" not in Run()._repr_html_() and "nan" not in run_of(5, valid=nan)._repr_html_()
     assert "<svg" in run_of(5, valid=inf)._repr_html_()
 

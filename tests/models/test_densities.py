@@ -185,7 +185,9 @@ def test_a_pair_that_does_not_fit_is_told_so():
     for call in (partial(fit, steps=1), evaluate):
         with pytest.raises(ValueError, match=r"no factor for the site 'z1'.*the guide samples: nothing.*MeanField"):
             call(VAE(4, 2, hidden=4), None, x, progress=False)
-    with pytest.raises(ValueError, match="never draws 'z1'"):
+    with pytest.raises(
+        ValueError, match="never draws 'z1', a latent of the model; give a guide, .*by its name: mean-field"
+    ):
         compare(VAE(4, 2, hidden=4), None, x)
     with pytest.raises(ValueError, match="the model has no latent site to infer"):
         MeanField(MAF(4, hidden=4), torch.randn(3, 4))

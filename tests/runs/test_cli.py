@@ -23,6 +23,7 @@ from typer.testing import CliRunner, Result
 
 import ppl_models.runs.backends.pyro
 from ppl_models.cli import app
+from ppl_models.cli.asked import shortness
 from ppl_models.inference import evaluate
 from ppl_models.inference.pyro.training.checkpoint import CHECKPOINT, read
 from ppl_models.inference.storage.files import write_atomically
@@ -646,3 +647,12 @@ def test_inspect_strict_exits_with_2():
 )
 def test_inspect_complains(line, says):
     assert says in complaint(line)
+
+
+def test_few_data_make_a_short_training_which_is_told():
+    few, many, chosen = (
+        {"training": {"epochs": epochs, "steps": steps}, "data": {"rows": {"train": rows}}}
+        for epochs, steps, rows in ((25, None, 180), (25, None, 1497), (None, 50, 180))
+    )
+    assert shortness([], few) == "25 passes over so few data are 50 steps; --steps 2000 trains for longer"
+    assert not any((shortness(["epochs"], few), shortness([], many), shortness([], chosen)))

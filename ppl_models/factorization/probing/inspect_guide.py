@@ -108,10 +108,10 @@ def _check_sites(
             raise ValueError(f"the guide draws {name!r}, which the model observes; a guide draws latents alone")
     for name in model.latents:
         if name not in (*direct, *computed) and not model.base[name].site.enumerated:
-            raise ValueError(
-                f"the guide never draws {name!r}, a latent of the model; draw it there, or mark it in the model as "
-                "summed out by infer={'enumerate': 'parallel'}"
-            )
+            cure = "draw it there, or mark it in the model as summed out by infer={'enumerate': 'parallel'}"
+            if not drawn:  # as the guide None, which there is where none was given
+                cure = "give a guide, MeanField(model, x), on a command line by its name: mean-field"
+            raise ValueError(f"the guide never draws {name!r}, a latent of the model; {cure}")
 
 
 def _joined_plates(model: ModelInspection, base: ProgramRun, direct: Sequence[str]) -> list[str]:

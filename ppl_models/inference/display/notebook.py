@@ -1,4 +1,4 @@
-"""`run_html`, `evaluation_html`: a training and an evaluation as a notebook shows them."""
+"""`run_html`, `evaluation_html`: a training and an evaluation as a notebook shows them; `run_words`: one in a line."""
 
 from html import escape
 from math import isfinite
@@ -15,18 +15,24 @@ CURVES = {"training bound": "negative_elbo", "validation bound": "valid", "loss"
 BOUND = "negative ELBO (nats per datum)"
 
 
+def run_words(run: "Run") -> str:
+    """How long a training was, where its bounds ended, and where it lies."""
+    from ..results import as_records
+
+    records = as_records(run.history)
+    told = [f"{record['step']:g} steps" for record in records[-1:]] + [f"{run.seconds:.1f} s"]
+    told += [f"{name} {values[-1]:.3f} nats per datum" for name, (_, values) in bounds_of(records).items()]
+    return legible("; ".join([*told, *([] if run.folder is None else [f"folder {run.folder}"])]))
+
+
 def run_html(run: "Run") -> str:
     """The curve of a training, and a line with its end."""
     from ..results import as_records
 
-    records = as_records(run.history)
-    curves = bounds_of(records)
-    told = [f"{record['step']:g} steps" for record in records[-1:]] + [f"{run.seconds:.1f} s"]
-    told += [f"{name} {values[-1]:.3f} nats per datum" for name, (_, values) in curves.items()]
-    told += [f"folder {run.folder}"] if run.folder is not None else []
+    curves = bounds_of(as_records(run.history))
     picture = lines(curves, "step", BOUND, title="bounds over the steps", dashed=["loss"]) if curves else ""
     notes = "".join(f"<li>{_shown(note)}</li>" for note in run.notes)
-    return f"<div>{picture}<p>{_shown('; '.join(told))}</p>{f'<ul>{notes}</ul>' if notes else ''}</div>"
+    return f"<div>{picture}<p>{escape(run_words(run))}</p>{f'<ul>{notes}</ul>' if notes else ''}</div>"
 
 
 def evaluation_html(found: "Evaluation") -> str:

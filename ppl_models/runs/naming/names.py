@@ -61,8 +61,9 @@ def import_string(kind: str, name: str, backend: str = "pyro") -> str:
         return name
     near = nearest(name, [*known, *(value.__name__ for value in known.values())])
     near = next((short for short, value in known.items() if value.__name__ == near), near)
+    hint = f"did you mean {near!r}? There" if near else "there"
     raise ValueError(
-        f"{kind} {quoted(name)} is unknown; {f'did you mean {near!r}? ' if near else ''}There are {', '.join(known)}, "
+        f"{kind} {quoted(name)} is unknown; {hint} are {', '.join(known)}, "
         "and programs of your own by an import string, mypkg.module:Name"
     )
 

@@ -43,6 +43,7 @@ tr.differs > * { color: var(--mark); font-weight: 600; }
 pre { background: var(--card); padding: .7rem .9rem; border-radius: 6px; font-size: .85rem; white-space: pre-wrap; }
 .paper { border: 1px solid var(--line); border-radius: 6px; padding: .8rem; overflow-x: auto; }
 .paper svg { max-width: none !important; }
+.paper table { overflow-wrap: break-word; }
 .paper td { border: 0; }
 .paper td + td { min-width: 7rem; }
 """.strip()
