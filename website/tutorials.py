@@ -5,6 +5,7 @@ Nothing is run. A notebook is stored beside its source, a percent-format .py, fr
 
 import base64
 import re
+from html import escape, unescape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ import jupytext
 import nbformat
 
 from .notebooks import digest, stored_digest
+
+DRAWING = re.compile(r"<svg.*?</svg>", re.DOTALL)
 
 
 class Tutorial(NamedTuple):
@@ -57,9 +60,20 @@ def _shown(output: dict, name: str, pictures: dict[str, bytes], alt: str) -> str
         pictures[name] = base64.b64decode(data["image/png"])
         return f"![{alt}]({name})"
     if "text/html" in data:
-        lines = (line for line in data["text/html"].splitlines() if line.strip())  # a blank one would end the block
+        html = data["text/html"]
+        for k, drawing in enumerate(DRAWING.findall(html)):  # as a document of its own it has the scheme of the site
+            file = f"{name.removesuffix('.png')}-{k}.svg"
+            pictures[file] = drawing.encode()
+            html = html.replace(drawing, f'<img alt="{escape(_titled(drawing))}" src="{file}">')
+        lines = (line for line in html.splitlines() if line.strip())  # a blank one would end the block
         return "\n".join(['<div class="output-html">', *lines, "</div>"])
     return _text(data.get("text/plain", ""))
+
+
+def _titled(drawing: str) -> str:
+    """What a drawing says that it is."""
+    found = re.search(r"<title[^>]*>(.*?)</title>", drawing, re.DOTALL)
+    return unescape(found[1]) if found else "drawing"
 
 
 def _text(text: str) -> str:

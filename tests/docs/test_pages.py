@@ -5,6 +5,7 @@ import re
 import shutil
 from math import isclose
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from test_readme import RUN_HERE, blocks
@@ -88,6 +89,15 @@ def test_what_is_stale_is_named(hooks, tmp_path, monkeypatch):
     assert "was not run" in hooks.tutorials.stale(copy)
     copy.write_text(stored.read_text().replace('"name": "stdout"', '"name": "stderr"', 1))
     assert "was edited" in hooks.tutorials.stale(copy)
+
+
+def test_drawings_of_notebooks_are_documents_of_their_own_which_have_the_scheme_of_the_site(hooks):
+    page = hooks.tutorials.tutorial(hooks.NOTEBOOKS[2])
+    named = re.findall(r'<img alt="model, exact posterior, guide" src="(03_\S+\.svg)">', page.text)
+    assert len(named) == page.text.count('class="output-html"') > 0 and "<svg" not in page.text
+    for name in named:
+        assert ElementTree.fromstring(page.pictures[name]).tag == "{http://www.w3.org/2000/svg}svg"
+        assert hooks.DRAWING.search(f'<img alt="model" src="{name}">')
 
 
 @pytest.mark.slow
