@@ -1,5 +1,6 @@
 """Modules behind functions, handlers and methods: found, trained, kept and put in modes as modules themselves are."""
 
+from collections.abc import Callable
 from functools import partial
 
 import pyro
@@ -348,6 +349,69 @@ def test_methods_that_hand_over_their_parts_have_these_in_their_checkpoints():
     assert set(found) == {"params"} and len(found["params"]) == 4
     module = Plain()  # another method, and nothing handed over: all of it
     assert contents(module.other, AutoNormal(module.other), (rows(),))["model"] is module
+
+
+class HandsItselfOver(nn.Module):
+    """As Pyro's tutorials write a model: one name for every object of the class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(2, 4)
+
+    def forward(self, x: Tensor) -> None:
+        pyro.module("hands", self)
+        drawn(self.net, x)
+
+
+class Registers(PyroModule):
+    """A `PyroModule`, which registers its parameters by its own attributes' names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = PyroModule[nn.Linear](2, 4)
+
+    def forward(self, x: Tensor) -> None:
+        drawn(self.net, x)
+
+
+def closing_over() -> Callable:
+    """A function that hands over the network that it calls."""
+    net = nn.Linear(2, 4)
+
+    def model(x: Tensor) -> None:
+        pyro.module("net", net)
+        drawn(net, x)
+
+    return model
+
+
+def drawn(net: nn.Module, x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Bernoulli(logits=net(z)).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize("make", [HandsItselfOver, Registers, closing_over])
+def test_a_second_pair_of_the_same_names_is_trained_and_kept_as_the_first(make, tmp_path):
+    """Pyro's store keeps the tensors of the first under these names, which the second does not read."""
+    pyro.clear_param_store()
+    x, quiet = rows(), {"steps": 2, "compile": False, "progress": False}
+    pairs = [(model := make(), MeanField(model, x, hidden=3)) for _ in range(3)]
+    first, second, third = (contents(*pair, (x,)) for pair in pairs)
+    kept = [{f"{a}.{b}": v for a, part in each.items() for b, v in _state(part)} for each in (first, second, third)]
+    assert kept[0].keys() == kept[1].keys() and not {v.data_ptr() for v in kept[0].values()} & {
+        v.data_ptr() for v in kept[1].values()
+    }
+    before = {name: value.clone() for name, value in kept[1].items()}
+    fit(*pairs[1], x, **quiet)
+    assert not any(torch.equal(before[name], kept[1][name]) for name in kept[1] if "net" in name)
+    save(tmp_path / "second.safetensors", second)
+    load(tmp_path / "second.safetensors", third)
+    assert all(torch.equal(kept[1][name], kept[2][name]) for name in kept[1])
+
+
+def _state(part: nn.Module | dict[str, Tensor]) -> list[tuple[str, Tensor]]:
+    return [*(part.state_dict() if isinstance(part, nn.Module) else part).items()]
 
 
 def test_what_a_handler_hides_or_who_is_frozen_stays():

@@ -8,14 +8,17 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.nn import PyroModule
+from pyro.params.param_store import _MODULE_NAMESPACE_DIVIDER as OF_MODULE
 from pyro.poutine import Trace
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_models.programs.arguments import refuse_call
 from ppl_models.programs.pairs import Pair
 from ppl_models.programs.plates import data_plate
 from ppl_models.programs.pyro import read
 from ppl_models.programs.rows import fits, rows_in
+from ppl_models.programs.state.torch import modules_of
 
 from ...objectives.finite import counted, infinite_terms, refuse
 from ...objectives.states import refuse_trial
@@ -201,6 +204,27 @@ def run_with_params(
     with torch.no_grad(), poutine.block(), poutine.trace() as capture, poutine.block(expose_types=["param"]):
         with Drawing() as ran:
             pair = run_pair(model, guide, args, kwargs, sums)
-    values = {name: node["value"] for name, node in capture.trace.nodes.items() if node["type"] == "param"}
+    nodes = {name: node for name, node in capture.trace.nodes.items() if node["type"] == "param"}
+    values = {name: node["value"] for name, node in nodes.items()}
     params = {name: v.unconstrained() if hasattr(v, "unconstrained") else v for name, v in values.items()}
-    return pair, params, ran
+    return pair, params | _shadowed(nodes, params, (model, guide, *ran.called)), ran
+
+
+def _shadowed(
+    nodes: Mapping[str, Mapping[str, Any]], params: Mapping[str, Tensor], programs: Sequence[Any]
+) -> dict[str, Tensor]:
+    """The modules' own parameters where Pyro's store has others of the same names, of an earlier pair of the process.
+
+    `pyro.module` and a `PyroModule` register theirs, and do not read what the store gives back for them.
+    """
+    given = {name: node["args"][1] for name, node in nodes.items() if len(node["args"]) > 1}
+    given = {name: p for name, p in given.items() if isinstance(p, nn.Parameter) and params[name] is not p}
+    if not given:
+        return {}
+    parts = {part for module in modules_of(*programs) for part in module.modules()}
+    holders = {p: part for part in parts for p in part.parameters(recurse=False)}
+    return {
+        name: p
+        for name, p in given.items()
+        if p in holders and (OF_MODULE in name or isinstance(holders[p], PyroModule))
+    }
