@@ -39,6 +39,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_loads_as_the_run_and_holds_no_state_of_its_training(shared):
     one, other = load_run(RUN), load_run(shared)
+    assert repr(other) == f"LoadedRun(vae, self-reflective, rows; pyro; {shared / 'checkpoint.safetensors'})"
     for was, now in ((one.model, other.model), (one.guide, other.guide)):
         first, second = was.state_dict(), now.state_dict()
         assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

@@ -13,8 +13,10 @@ from ppl_models.inference.resuming.training_record import check_history
 from ppl_models.inference.storage.checkpoint_file import CHECKPOINT
 from ppl_models.parts.arguments.checked import checked
 from ppl_models.parts.arguments.kinds import Count, Seed
+from ppl_models.programs.legible import legible
 
 from ..backends import backend as language_of, backend_of, columns
+from ..naming import names
 from .configuration import Parts, load_parts
 
 
@@ -48,6 +50,16 @@ class LoadedRun:
     example: Any = field(repr=False)
     seconds: float | None = None
     checkpoint: str = CHECKPOINT
+
+    def __repr__(self) -> str:
+        """A line about it: its programs and `config` are long."""
+        return legible(f"LoadedRun({self.title}; {self.backend}; {self.folder / self.checkpoint})")
+
+    @property
+    def title(self) -> str:
+        """The programs and the data, in short."""
+        pair = [chosen["name"].rpartition(":")[2] for chosen in names.programs_of(self.config).values()]
+        return f"{', '.join(pair)}, {names.short(self.config['data']['name'])}"
 
     @property
     def backend(self) -> str:

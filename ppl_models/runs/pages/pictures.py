@@ -17,7 +17,6 @@ from ppl_models.views.chains import mixing
 from ..backends import backend
 from ..folders.config_file import transform
 from ..folders.loaded import LoadedRun
-from ..naming import names
 
 
 def generate(run: LoadedRun, n: int, draws: bool = False) -> Tensor:
@@ -47,7 +46,7 @@ def picture_samples(run: LoadedRun, n: int, path: Path, draws: bool = False) -> 
     """
     _check_image(run.config)
     rows = generate(run, n, draws)
-    above = f"{title(run)}: samples ({'draws' if draws else 'means'})"
+    above = f"{run.title}: samples ({'draws' if draws else 'means'})"
     return plots.save_figure(
         plots.image_grid(to_unit(run.config, rows), run.config["data"]["shape"], title=above), path
     )
@@ -75,7 +74,7 @@ def picture_chain(run: LoadedRun, n: int, steps: int, path: Path, seed: int) -> 
     _check_image(run.config)
     backend(run.backend).check("chain")
     chain = markov_chain(run.model, run.guide, noise(run, n, seed), steps, seed=seed)
-    picture_strip(run, chain.states[:, :8], path, f"{title(run)}: chains from noise")
+    picture_strip(run, chain.states[:, :8], path, f"{run.title}: chains from noise")
     if n < 2 or steps < 8:
         return path, "no diagnosis of the mixing: it wants at least 2 chains of 8 transitions"
     return path, str(mixing(chain, burn=steps // 2))
@@ -112,11 +111,11 @@ def picture_run(run: LoadedRun, x: Tensor, again: bool = True) -> list[str]:
 
     def reconstructions(path: Path) -> None:
         rows, means = (to_unit(run.config, each) for each in (x, reconstruct(run, x)))
-        above = f"{title(run)}: reconstructions of test data"
+        above = f"{run.title}: reconstructions of test data"
         plots.save_figure(plots.reconstructions(rows, means, run.config["data"]["shape"], title=above), path)
 
     tasks: dict[str, Callable[[Path], Any]] = {
-        "history.png": lambda path: plots.save_figure(plots.history(run.history, title(run)), path)
+        "history.png": lambda path: plots.save_figure(plots.history(run.history, run.title), path)
     }
     notes = [told] if (told := _no_image(run.config)) else []
     if not notes:
@@ -128,12 +127,6 @@ def picture_run(run: LoadedRun, x: Tensor, again: bool = True) -> list[str]:
         except Exception as error:  # noqa: BLE001 (a trained run is worth keeping, whatever its program cannot do)
             notes.append(f"no {name}: {' '.join(str(error).split()) or type(error).__name__}")
     return notes
-
-
-def title(run: LoadedRun) -> str:
-    """The programs and the data of a run, in short."""
-    pair = [chosen["name"].rpartition(":")[2] for chosen in names.programs_of(run.config).values()]
-    return f"{', '.join(pair)}, {names.short(run.config['data']['name'])}"
 
 
 def _no_image(config: Mapping[str, Any]) -> str:

@@ -13,7 +13,6 @@ from ..folders.loaded import LoadedRun
 from ..naming import names
 from . import about, draws, learning
 from .html import columns, missing, page, shown
-from .pictures import title
 from .subject import Subject
 
 PAGE = "report.html"
@@ -67,7 +66,7 @@ def write_page(
     for heading, draw in OF_EACH + (OF_LATENTS if latent else []):
         sections.append((heading, columns([(s.name, s.attempt(draw, costly=True)) for s in subjects])))
     sections.append(("Configuration", _together(about.made, subjects)))
-    heads = [title(run) for run in runs]
+    heads = [run.title for run in runs]
     named = heads[0] if len(runs) == 1 else " beside ".join(dict.fromkeys(heads))
     text = page(named, _lead(subjects), sections, HALVES if len(runs) == 1 else ())
     write_atomically(path, partial(Path.write_text, data=text, encoding="utf-8", errors="replace"))
@@ -97,7 +96,7 @@ def _lead(subjects: Sequence[Subject]) -> str:
         told += [] if records.startswith("<") else [records]
         told += [f"backend {run.backend}", f"seed {run.config['seed']}"]
         told += ["no latents, and so no codes"] if run.config["guide"] is None else []
-        name = f"<b>{shown(subject.name)}</b>: {shown(title(run))}, " if len(subjects) > 1 else ""
+        name = f"<b>{shown(subject.name)}</b>: {shown(run.title)}, " if len(subjects) > 1 else ""
         lines.append(f"<p>{name}{shown(', '.join(told))}</p>")
     return "".join(lines)
 
