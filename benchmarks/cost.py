@@ -1,7 +1,7 @@
 """Cost of the systems of the self-reflective paper: weights, a step of training, samples, importance-weighted bounds.
 
-    python -m benchmarks.cost sere-vae sere-iaf iaf pixel-vae --json benchmarks/results/cost.json
-    python -m benchmarks.cost sere-maf maf --rounds 1 --json benchmarks/results/cost-cifar.json
+    python -m benchmarks.cost sere-vae sere-iaf iaf pixel-vae --json ppl_models/recipes/costs/images-28.json
+    python -m benchmarks.cost sere-maf maf --rounds 1 --json ppl_models/recipes/costs/cifar10.json
     python -m benchmarks.cost pixel-vae --eager --rounds 1
 
 Each at the sizes of its recipe, random binary images of 28 x 28 or random numbers of 32 x 32 x 3, weights as they are
@@ -32,6 +32,8 @@ from torch import Tensor, nn
 from guides import MeanField, SelfReflective
 from ppl_models import MAF, VAE, PixelVAE, SeReMAF, SeReVAE
 from ppl_models.inference import ancestral, evaluate, training_step
+from ppl_models.runs.recipes import costs
+from ppl_models.runs.recipes import results
 
 from .timing import in_turns, machine, on_threads
 
@@ -135,19 +137,7 @@ def measure(name: str, rounds: int, steps: int, compile: str | bool = "xla") -> 
 
 def table(rows: dict[str, dict]) -> str:
     """The rows as the README has them."""
-    lines = [
-        "| system | sizes | weights, model + guide | a step | 1000 samples | IWAE-1000 of 1000 images |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, row in rows.items():
-        weights = f"{row['model_weights'] / 1e6:.2f} + {row['guide_weights'] / 1e6:.2f} M"
-        samples = "not timed" if row["samples_s"] is None else f"{row['samples_s']:.3g} s"
-        exact = "" if row["guide_weights"] else ", exact"
-        lines.append(
-            f"| {name} | {row['about']} | {weights} | {row['step_ms']:.0f} ms | {samples} | "
-            f"{row['bound_s']:.3g} s{exact} |"
-        )
-    return "\n".join(lines)
+    return results.table(costs.HEADINGS, *(costs.cells(name, row) for name, row in rows.items()))
 
 
 def main() -> None:

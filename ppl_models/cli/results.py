@@ -1,11 +1,13 @@
 """`ppl-models results`: what the recipes gave, beside what was published."""
 
+from itertools import starmap
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 from ppl_models.programs.legible import quoted
+from ppl_models.runs.recipes import costs
 from ppl_models.runs.recipes.recipe import read_recipe
 from ppl_models.runs.recipes.results import HEADINGS, cells, markdown, recorded, rows_of
 
@@ -22,7 +24,7 @@ def results(
     page: Annotated[bool, opt("--markdown", help="Print the page docs/results.md.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Show what the recipes gave when they were carried out, beside what was published.
+    """Show what the recipes gave when they were carried out, beside what was published, and what systems cost.
 
     Example: [bold]ppl-models results vamp[/]
     """
@@ -34,13 +36,16 @@ def results(
         if name is not None and name not in known:
             read_recipe(name)  # which says if there is none
             raise ValueError(f"results: the recipe {quoted(name)} was not carried out; there are {', '.join(known)}")
-        for each in [name] if name else known:
-            recipe = read_recipe(each)
-            if rows := rows_of(recipe, known[each]):
-                say(recipe.title, style="bold")
-                table = table_of(*HEADINGS)
-                for row in rows:
-                    table.add_row(*map(Text, cells(row)))
+        recipes = map(read_recipe, [name] if name else known)
+        tables = [(recipe.title, HEADINGS, map(cells, rows_of(recipe, known[recipe.name]))) for recipe in recipes]
+        if name is None:
+            tables.append(("What systems cost", costs.HEADINGS, starmap(costs.cells, costs.costs().items())))
+        for title, head, rows in tables:
+            table = table_of(*head)
+            for row in rows:
+                table.add_row(*map(Text, row))
+            if table.row_count:
+                say(title, style="bold")
                 out.print(table)
         for contents in known[name] if name else ():
             of = contents.get("machine", {}).get("processor", "")

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ppl_models.cli import app
+from ppl_models.runs.recipes.costs import costs
 from ppl_models.runs.recipes.recipe import HOME, read_recipe, recipe_names
 from ppl_models.runs.recipes.results import cells, markdown, recorded, rows_of
 
@@ -67,6 +68,16 @@ def test_published_numbers_are_of_runs():
         settings = {f"published.vamp.{key}": value for key, value in wrong.items()}
         with pytest.raises(ValueError, match="found published"):
             read_recipe("draw", settings)
+
+
+def test_what_systems_cost_is_shown_as_it_was_measured():
+    files = [json.loads(file.read_text())["systems"] for file in (HOME / "costs").iterdir()]
+    assert costs() == {name: row for file in files for name, row in file.items()}
+    row = files[0]["iaf"] if "iaf" in files[0] else files[1]["iaf"]
+    weights = f"{row['model_weights'] / 1e6:.2f} + {row['guide_weights'] / 1e6:.2f} M"
+    line = f"| {weights} | {row['step_ms']:.0f} ms | {row['samples_s']:.3g} s | {row['bound_s']:.3g} s |"
+    assert line in told("--markdown")
+    assert "What systems cost" in told("") and "What systems cost" not in told("iaf")
 
 
 def test_the_page_is_what_the_command_prints():

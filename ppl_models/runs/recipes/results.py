@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import starmap
 from typing import Any, NamedTuple
 
+from . import costs
 from .recipe import HOME, Recipe, read_recipe
 
 UNITS = {"nll": "NLL", "elbo": "bound", "bits_per_dim": "bits/dim"}
@@ -105,15 +107,27 @@ def numbers_of(seeds: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
     return [("run", *keys), *((run, *(", ".join(row.get(key, [])) for key in keys)) for run, row in told.items())]
 
 
+def table(head: Sequence[str], *rows: Sequence[str]) -> str:
+    """A table of Markdown."""
+    lines = ["| " + " | ".join(row) + " |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
+
+
 def markdown() -> str:
     """The page docs/results.md."""
     lines = [ABOUT]
     for name, seeds in recorded().items():
         recipe = read_recipe(name)
         own = rows_of(recipe, seeds)
-        table = [HEADINGS, *map(cells, own)] if own else numbers_of(seeds)
+        rows = [HEADINGS, *map(cells, own)] if own else numbers_of(seeds)
         lines += ["", f"## {recipe.title}", "", f"`{name}`. {recipe.source}.", ""]
-        shown = ["| " + " | ".join(row) + " |" for row in table]
-        rule = ["|---" * len(row) + "|" for row in table[:1]]
-        lines += [*shown[:1], *rule, *shown[1:]] or [f"See `ppl-models results {name}`."]
+        lines += [table(*rows) if rows else f"See `ppl-models results {name}`."]
+    lines += [
+        "",
+        "## What systems cost",
+        "",
+        costs.ABOUT,
+        "",
+        table(costs.HEADINGS, *starmap(costs.cells, costs.costs().items())),
+    ]
     return "\n".join(lines) + "\n"
