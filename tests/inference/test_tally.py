@@ -117,12 +117,12 @@ def test_bits_of_dequantized_levels_are_told_to_be_a_bound():
 # ---- an evaluation that was stopped
 
 
-def in_pyro(tmp_path, **how):
+def in_pyro(tmp_path, scale=0.9, **how):
     how = {"particles": 50, "rows": 500, "resume": tmp_path / "state.npz", "progress": False} | how
-    return evaluate(model, scaled(0.9), data(), **how)
+    return evaluate(model, scaled(scale), data(), **how)
 
 
-def in_numpyro(tmp_path, **how):
+def in_numpyro(tmp_path, scale=0.9, **how):
     numpyro = pytest.importorskip("numpyro")
     from ppl_models.inference.numpyro import evaluate as port
 
@@ -133,7 +133,7 @@ def in_numpyro(tmp_path, **how):
 
     def guide(x):
         with numpyro.plate("data", len(x)):
-            numpyro.sample("z", numpyro.distributions.Normal(x / 2, 0.9))
+            numpyro.sample("z", numpyro.distributions.Normal(x / 2, scale))
 
     how = {"particles": 50, "rows": 500, "resume": tmp_path / "state.npz", "progress": False} | how
     return port(ported, guide, data().numpy(), **how)
@@ -166,7 +166,8 @@ def test_one_that_was_stopped_goes_on_to_the_same_numbers(language, tmp_path, ca
     assert [path.name for path in tmp_path.iterdir()] == ["state.npz"]
     calls.clear()
     found = language(tmp_path)
-    assert calls == ["chunk"] * 2 and not list(tmp_path.iterdir())
+    # the first one once more, by which the pair is known, and those that were not there yet
+    assert calls == ["chunk"] * 3 and not list(tmp_path.iterdir())
     assert found == want
     for name in ("nlls", "elbos", "khats"):
         assert (getattr(found, name) == getattr(want, name)).all()
@@ -183,6 +184,25 @@ def test_the_file_of_another_one_is_not_read(other, tmp_path, calls):
         path.write_bytes(path.read_bytes()[:200])
     in_pyro(tmp_path, **{} if other == "damaged" else other)
     assert calls == ["chunk"] * 4
+
+
+@pytest.mark.parametrize(
+    "language, other",
+    [
+        (in_pyro, {"scale": 0.8}),
+        (in_numpyro, {"scale": 0.8}),
+        (in_pyro, {"refine": 2}),
+        pytest.param(in_numpyro, {"refine": 2}, marks=pytest.mark.slow),
+    ],
+)
+def test_the_file_of_another_pair_without_weights_is_not_read(language, other, tmp_path, calls):
+    """A number in a function's code, or the steps of a refinement, are nothing that weights tell of."""
+    want = language(tmp_path, **other)
+    calls[:] = ["stop"]
+    with pytest.raises(KeyboardInterrupt):
+        language(tmp_path, refine=min(1, other.get("refine", 0)))
+    calls.clear()
+    assert language(tmp_path, **other) == want and calls == ["chunk"] * 4
 
 
 def test_without_a_seed_there_is_nothing_to_go_on_from(tmp_path):

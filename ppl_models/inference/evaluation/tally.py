@@ -10,6 +10,7 @@ from ..diagnostics import psis
 from ..results import Evaluation
 
 TINY = np.finfo(float).tiny
+SAME = 1e-4  # of numbers that are computed again, on other threads perhaps
 ONE = "no plate around the data: they count as one datum"
 SHARED = "latents or data outside the data plate: all data count as one datum, numbers are divided by n"
 
@@ -120,6 +121,11 @@ class Tally:
         found = {f"each.{name}": np.concatenate(values) for name, values in self.each.items()}
         found |= {f"kl.{name}": np.array(value) for name, value in self.kl.items()}
         return found | {"bound": np.array(self.bound), "sums": np.array([*self.sums.items()]).reshape(-1, 2)}
+
+    def begins(self, state: Mapping[str, np.ndarray]) -> bool:
+        """Whether a state begins with the numbers that these data have: is it one of the same pair?"""
+        pairs = [(state.get(f"each.{name}", np.empty(0))[: self.done], self.of(name)) for name in self.each]
+        return all(len(a) == len(b) and np.allclose(a, b, SAME, SAME, equal_nan=True) for a, b in pairs)
 
     def go_on(self, state: Mapping[str, np.ndarray]) -> None:
         """Have what `state` gave."""

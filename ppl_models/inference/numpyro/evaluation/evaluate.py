@@ -160,9 +160,7 @@ def evaluate(
         }
     unfinished = Unfinished(None if resume is None or whole else Path(resume), about)
     tally = Tally(particles, units if whole else 0)
-    if state := unfinished.read():
-        tally.go_on(state)
-    done = tally.done // size * len(chunks)
+    state, done = unfinished.read(), 0
     # in full single precision, where a GPU would round products further
     precise, bar = (
         jax.default_matmul_precision("float32"),
@@ -171,7 +169,7 @@ def evaluate(
     rest = as_they_come(look, -(-n // size))
     with tidied(model, guide), precise, bar:
         for i, start in enumerate(range(0, n, size)):
-            if start < tally.done:
+            if 0 < start < tally.done:
                 continue  # it is told by the file
             of_data, of_pass = random.split(random.fold_in(key, i))
             rest((np.arange(start, min(start + size, n)),), i)
@@ -190,6 +188,9 @@ def evaluate(
             nll = tally.add(np.asarray(log_w), float(bounds), {site: float(total) for site, total in kls.items()})
             if bits_of is not None:
                 tally.keep(bits=np.asarray(bits_of(jnp.asarray(nll), batch[0])))
+            if start == 0 and state and tally.begins(state):  # else it is of another pair
+                tally.go_on(state)
+                done = -(-tally.done // size) * len(chunks)
             unfinished.keep(tally.state)
     if whole:
         notes.append(ONE if units == 1 else SHARED)

@@ -78,7 +78,8 @@ def evaluate(
             with nothing learned (`guides.Refined` learns them): still bounds, and tighter ones where the guide is poor.
             Each costs a gradient of the pair.
         resume: a file that keeps the state now and then, from which an evaluation of the same pair and data that was
-            stopped goes on; it is removed at the end. Not of data that count as one.
+            stopped goes on, if the first data have the numbers that they had; it is removed at the end. Not of data
+            that count as one.
         seed: of the draws; the global generator is as before afterwards. None continues the global generator.
         progress: show a bar.
 
@@ -174,11 +175,8 @@ def _evaluate(
         pyro.validation_enabled(False),
         Progress(-(-n // size) * len(chunks), progress, BOUNDS) as bar,
     ):
-        if state := {} if whole else unfinished.read():
-            set_rng_state({key[4:]: torch.from_numpy(v) for key, v in state.items() if key.startswith("rng.")}, device)
-            tally.go_on(state)
-        done = tally.done // size * len(chunks)
-        for i in range(tally.done, n, size):
+        state, i, done = {} if whole else unfinished.read(), 0, 0
+        while i < n:
             batch = data.rows(slice(i, min(i + size, n)), device)
             rest(batch, i // size)
             count = len(batch[0])
@@ -208,6 +206,12 @@ def _evaluate(
                 found = data.columns[0].bits_per_dim(torch.from_numpy(nll).to(batch[0].device), batch[0])
                 if found is not None:
                     tally.keep(bits=found.cpu().numpy())
+            if i == 0 and state and tally.begins(state):  # else it is of another pair
+                tally.go_on(state)
+                done = -(-tally.done // size) * len(chunks)
+                before = {key[4:]: torch.from_numpy(v) for key, v in state.items() if key.startswith("rng.")}
+                set_rng_state(before, device)
+            i = n if whole else tally.done
             if not whole:
                 unfinished.keep(lambda: tally.state() | {f"rng.{k}": v.numpy() for k, v in rng_state(device).items()})
     if whole:
