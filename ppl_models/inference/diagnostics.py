@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 LEAST = 5  # draws in a tail that is fitted
+SMALLEST = float(np.log(np.finfo(float).tiny / np.finfo(float).eps ** 2))  # log of a weight that counts
 PRIOR = (10, 0.5)  # the shape is shrunk as if so many draws had had this one
 
 
@@ -61,8 +62,9 @@ def psis(log_w: np.ndarray) -> Smoothed:
         log_w: (draws, ...), log p - log q of draws of q, up to a constant a datum. -inf is a weight of zero.
 
     Returns:
-        With k-hat nan where there are too few draws for a fit (21 are enough), inf where all but a few weights are
-        zero, and 0 where the largest weight is that of more draws than the tail takes, as for an exact guide.
+        With k-hat nan where there are too few draws for a fit (21 are enough). Where fewer than 5 draws are above all
+        others, which are equal, as weights of discrete latents may be, it is inf if these few weigh more than a tail of
+        the others would, else 0, as for an exact guide.
 
     Raises:
         ValueError: no draws, or a log weight that is NaN or +inf.
@@ -90,16 +92,16 @@ def _psis(raw: np.ndarray) -> tuple[np.ndarray, float, float, int]:
     log_w = raw - raw.max()
     size = ceil(min(draws / 5, 3 * sqrt(draws)))
     order = np.argsort(log_w, kind="stable")
-    # not above the smallest normal number, so that a weight of zero is no tail
-    cutoff = max(log_w[order[-min(size, draws - 1) - 1]], np.log(np.finfo(float).tiny))
+    # not below what a difference of two weights can be divided by, so that a weight of zero is no tail
+    cutoff = max(log_w[order[-min(size, draws - 1) - 1]], SMALLEST)
     tail = order[log_w[order] > cutoff]
     if size < LEAST:
         k = np.nan
     elif len(tail) < LEAST:
-        # a few draws above all others: nothing is left of the others, or they are equal and not far below
-        k = np.inf if len(tail) and cutoff < np.log(1e-8) else 0.0
+        # a few draws above all others, which are equal: do they weigh more than a tail of those would?
+        k = np.inf if np.exp(log_w[tail]).sum() > size * np.exp(cutoff) else 0.0
     else:
-        k, sigma = fit_pareto(np.exp(log_w[tail]) - np.exp(cutoff))
+        k, sigma = fit_pareto(np.exp(cutoff) * np.expm1(log_w[tail] - cutoff))
         if np.isfinite(k) and sigma > 0:
             quantiles = (np.arange(len(tail)) + 0.5) / len(tail)
             log_w[tail] = np.minimum(np.log(np.exp(cutoff) + _inverse(quantiles, k, sigma)), 0.0)

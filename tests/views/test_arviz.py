@@ -18,7 +18,7 @@ import ppl_models.views.arviz as view
 from guides import Faithful, MeanField, SelfReflective
 from ppl_models import VAE, HierarchicalVAE, LinearGaussian, SeReVAE
 from ppl_models.inference import evaluate
-from ppl_models.inference.diagnostics import fit_pareto, khat, loo, psis, threshold
+from ppl_models.inference.diagnostics import SMALLEST, fit_pareto, khat, loo, psis, threshold
 from ppl_models.views import to_arviz
 
 with warnings.catch_warnings():  # what a release announces at import
@@ -123,6 +123,22 @@ def test_khat_of_weights_that_have_no_tail():
     for bad in (np.array(0.0), np.zeros((0, 2)), np.array([0.0, np.nan]), np.array([0.0, np.inf])):
         with pytest.raises(ValueError, match="psis: found"):
             psis(bad)
+
+
+@pytest.mark.parametrize("far, k", [(0.5, 0.0), (7.0, np.inf)])
+def test_a_few_draws_above_equal_ones_are_told_by_their_weight(far, k):
+    """Of a discrete latent: three draws of 4000 with a weight exp(far) of the others, 0.1 % of all or nearly half."""
+    found = psis(np.r_[np.zeros(3), np.full(3997, -far)])
+    assert found.khat == k and (found.ess < 20) == (k > 0)
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e6])
+def test_weights_that_differ_by_nothing_or_by_all_are_fitted(scale):
+    log_w = scale * np.random.default_rng(0).standard_cauchy(size=200)
+    found = psis(log_w)  # without a warning
+    assert found.khat > 0.5 if scale > 1 else found.ess == pytest.approx(200)
+    tail = np.r_[0.0, SMALLEST + np.arange(1, 7) * 1e-13, np.full(100, -np.inf)]
+    assert psis(tail).khat > 0.5
 
 
 def test_khat_of_a_guide_is_per_datum_and_in_the_right_direction():
