@@ -93,3 +93,20 @@ def test_noise_is_that_of_the_draw():
     ):
         noise = random.normal(keys[3], noise_shape(fn))
         np.testing.assert_allclose(noise_of(fn, of_noise(fn, noise)[0]), noise, atol=2e-5)
+
+
+def test_a_guide_with_values_for_each_row_is_refused_and_a_model_of_so_many_by_its_own_message():
+    def fixed(x):
+        loc = numpyro.param("loc", jnp.zeros(6))
+        with numpyro.plate("data", 6):
+            numpyro.sample("z", dist.Normal(loc, 1.0))
+
+    def fixed_model(x):
+        with numpyro.plate("data", 6):
+            z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+            numpyro.sample("x", dist.Normal(z[..., None], jnp.ones(2)).to_event(1), obs=x)
+
+    with pytest.raises(ValueError, match=r"sbc: found a guide that is not amortized \(it has values for 6 rows\)"):
+        sbc(model, fixed, X[:6], simulations=10)
+    with pytest.raises(ValueError, match="want the 6 that the model was made for"):
+        sbc(fixed_model, guide(), X[:6], simulations=10)

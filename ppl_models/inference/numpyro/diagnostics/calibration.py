@@ -20,7 +20,7 @@ from ...evaluation.calibration.ranking import JOINT, NO_DENSITY, Ranking, densit
 from ...evaluation.calibration.result import Calibration
 from ..engine.parameters import find
 from ..feeding.batches import columns_of, drawn
-from ..passes.rows import FEW, fewer
+from ..passes.rows import FEW, fewer, made_for
 from ..passes.terms import collect, single, terms
 from .simulated import Simulator
 
@@ -71,10 +71,11 @@ class _Pair:
         self.model, self.guide = model, guide
         try:
             free, parameters, pair = find(model, guide, batch, key, "sbc")
-        except ValueError as error:
-            if "the guide was made for" in str(error):
-                refuse_fixed("sbc", "it has values for another number of rows")
-            raise
+        except Exception:
+            program, size = made_for(model, guide, batch, {}) or ("", 0)
+            if program != "guide":
+                raise
+            refuse_fixed("sbc", f"it has values for {size} rows")
         pair.check("sbc", model, language="numpyro")
         check_whole("sbc", pair.model, INSTEAD_OF_PORT)
         check_calibrated("sbc", pair)

@@ -1,4 +1,4 @@
-"""`fewer`: a trial of whether a pair takes other numbers of rows; `refuse_others`: those that it was not made for."""
+"""`fewer`: a trial of whether a pair takes other numbers of rows; `made_for`, `refuse_others`: the number it takes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -64,10 +64,15 @@ def fewer(
     return None
 
 
-def refuse_others(asks: str, model: Callable, guide: Callable, args: Sequence[Any], params: Mapping[str, Any]) -> None:
-    """Raise ValueError if it is their number for which these rows do not fit a pair; asked where something failed."""
+def made_for(
+    model: Callable, guide: Callable, args: Sequence[Any], params: Mapping[str, Any]
+) -> tuple[str, int] | None:
+    """(the program, "model" or "guide", and the rows that it takes) for a pair that takes others than these alone.
+
+    None where the number of rows is not what is wrong: then the pair does not run on any other one, either.
+    """
     if not args or not all(getattr(arg, "ndim", 0) and len(arg) == len(args[0]) > 0 for arg in args):
-        return
+        return None
     n = len(args[0])
 
     def runs(count: int, of: int, alone: bool) -> bool:
@@ -89,9 +94,14 @@ def refuse_others(asks: str, model: Callable, guide: Callable, args: Sequence[An
             return False
         return fits(records, count)
 
-    taken = rows_taken(n, _sizes(model, guide, args, params), runs)
+    return rows_taken(n, _sizes(model, guide, args, params), runs)
+
+
+def refuse_others(asks: str, model: Callable, guide: Callable, args: Sequence[Any], params: Mapping[str, Any]) -> None:
+    """Raise ValueError if it is their number for which these rows do not fit a pair; asked where something failed."""
+    taken = made_for(model, guide, args, params)
     if taken is not None:
-        refuse_rows(asks, n, *taken)
+        refuse_rows(asks, len(args[0]), *taken)
 
 
 def _trace(program: Callable, args: Sequence[Any], params: Mapping[str, Any]) -> dict[str, Any]:
