@@ -32,8 +32,7 @@ from torch import Tensor, nn
 from guides import MeanField, SelfReflective
 from ppl_models import MAF, VAE, PixelVAE, SeReMAF, SeReVAE
 from ppl_models.inference import ancestral, evaluate, training_step
-from ppl_models.runs.recipes import costs
-from ppl_models.runs.recipes import results
+from ppl_models.runs.recipes import costs, results
 
 from .timing import in_turns, machine, on_threads
 
