@@ -88,6 +88,16 @@ def test_what_cannot_be_priced_is_refused_in_words():
         price_edges(lambda p: (model, SelfReflective(model, X, parents=p)), X, X, parents={"z1": ["z2"]}, **how)
 
 
+def test_a_model_that_the_training_before_has_trained_is_refused():
+    model = explaining_away().requires_grad_(True)
+
+    def pair(parents):
+        return model, SelfReflective(model, X, parents=parents, hidden=4)
+
+    with pytest.raises(ValueError, match="weights that the training before has trained, want new ones"):
+        price_edges(pair, X, X, steps=1, draws=2, progress=False)
+
+
 def test_differences_of_several_trainings_tell_both_errors():
     first, second = np.random.default_rng(0).normal(size=(2, 4, 30))
     found, each = Difference.of(first, second), first - second

@@ -137,6 +137,15 @@ def check_pair(found: Any) -> tuple[Any, Any]:
     return found
 
 
+def check_fresh(trained: bool) -> None:
+    """Raise ValueError for a pair some of whose weights an earlier one had, and has trained."""
+    if trained:
+        raise ValueError(
+            "price_edges: pair gave weights that the training before has trained, want new ones each time; make model "
+            "and guide inside of it, or hold the model's weights by requires_grad_(False)"
+        )
+
+
 def of_each(elbos: np.ndarray | None) -> np.ndarray:
     """The bounds of the data of an evaluation; ValueError where these count as one."""
     if elbos is None:

@@ -6,13 +6,14 @@ from typing import Any, Unpack
 
 import numpy as np
 import pyro
+from torch import Tensor
 
 from ppl_models.factorization import Report, compare
 from ppl_models.parts.arguments.checked import checked
 from ppl_models.parts.arguments.kinds import Count
 
 from ...config import Config, FitOptions, configured, shows_options
-from ...evaluation.prices import Pair, Prices, check_pair, measured, of_each
+from ...evaluation.prices import Pair, Prices, check_fresh, check_pair, measured, of_each
 from ..feeding.columns import Columns
 from ..passes.checks import forked
 from ..training.fit import fit
@@ -44,7 +45,8 @@ def price_edges(
 
     Args:
         pair: makes a fresh (model, guide), given parents: latent -> the latents that it is given. It is called for each
-            training, after Pyro's generators are seeded.
+            training, after Pyro's generators are seeded, and makes both: what one training has trained is no start of
+            another.
         train, test: data, as for `fit`.
         parents: those of the guide that is priced, as `pair` takes them: of the guides of the collection also a word.
         seeds: how many trainings of each guide, by `seed`, `seed + 1`, ...; each time all begin with the same one.
@@ -52,8 +54,8 @@ def price_edges(
         config, progress, options: as for `fit`; `seed` is 0 by default.
 
     Raises:
-        ValueError: a pair that gets no verdict, or that is the same whatever parents it is given; all data as one
-            datum; what `fit` and `evaluate` object to.
+        ValueError: a pair that gets no verdict, or that is the same whatever parents it is given; weights that are
+            given twice; all data as one datum; what `fit` and `evaluate` object to.
 
     >>> import pyro.distributions as dist, torch
     >>> from guides import SelfReflective
@@ -73,7 +75,7 @@ def price_edges(
     True
     """
     config = configured(config, options)
-    first = config.seed or 0
+    first, moved = config.seed or 0, dict[int, Tensor]()  # by the trainings so far
 
     def built(chosen: Any, seed: int) -> tuple[Any, Any]:
         pyro.set_rng_seed(seed)
@@ -88,6 +90,9 @@ def price_edges(
     def trained(chosen: Any, seed: int) -> np.ndarray:
         with forked(()), pyro.get_param_store().scope():
             model, guide = built(chosen, seed)
+            weights = [p for module in modules_of(model, guide) for p in module.parameters() if p.requires_grad]
+            check_fresh(any(id(p) in moved for p in weights))
+            moved.update((id(p), p) for p in weights)
             fit(model, guide, train, replace(config, seed=seed), progress=progress)
             return of_each(evaluate(model, guide, test, particles=draws, progress=progress).elbos)
 
