@@ -17,7 +17,7 @@ from ppl_models.views.criteria import curves
 
 from ...folders.loaded import LoadedRun
 from ...naming import names
-from ...pages.pictures import noise, picture_strip, title, to_unit
+from ...pages.pictures import noise, picture_strip, to_unit
 from . import at_least
 
 OPTIONS = {"judge": "", "watched": 2000, "tested": 500, "data": 10_000, "particles": 50}
@@ -119,9 +119,9 @@ def _of_run(
     stem = names.slug(name)
     kinds = {"from the prior": drawn, f"{after} transitions from noise": chain.states[after]}
     for kind, images in kinds.items():
-        figure = plots.image_grid(to_unit(run.config, images[:100]), shape, title=f"{title(run)}, {name}: {kind}")
+        figure = plots.image_grid(to_unit(run.config, images[:100]), shape, title=f"{run.title}, {name}: {kind}")
         plots.save_figure(figure, folder / f"{stem}_{'ancestral' if images is drawn else 'chain'}.png")
-    picture_strip(run, chain.states[:, :8], folder / f"{stem}_strip.png", f"{title(run)}, {name}: chains from noise")
+    picture_strip(run, chain.states[:, :8], folder / f"{stem}_strip.png", f"{run.title}, {name}: chains from noise")
     return {
         "information": [known.lower, known.upper],
         "ceiling": known.ceiling,

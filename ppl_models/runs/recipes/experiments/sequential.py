@@ -16,7 +16,7 @@ from ppl_models.views import plots
 
 from ...folders.loaded import LoadedRun
 from ...naming import names
-from ...pages.pictures import title, to_unit
+from ...pages.pictures import to_unit
 from . import at_least
 
 TOLD = "negative ELBO", "NLL", "error", "sharpness of reconstructions", "sharpness of samples", "gap", "distance"
@@ -110,8 +110,8 @@ def _pictures(name: str, run: LoadedRun, prior: Tensor, folder: Path) -> None:
     """Samples, and how some of them come about."""
     shape, stem = run.config["data"]["shape"], names.slug(name)
     unit = to_unit(run.config, prior.flatten(0, 1)).reshape(prior.shape)
-    figure = plots.image_grid(unit[-1, :64], shape, title=f"{title(run)}, {name}: samples")
+    figure = plots.image_grid(unit[-1, :64], shape, title=f"{run.title}, {name}: samples")
     plots.save_figure(figure, folder / f"{stem}_samples.png")
     if len(prior) > 1:
-        figure = plots.film_strip(unit[:, :8], shape, title=f"{title(run)}, {name}: samples step by step")
+        figure = plots.film_strip(unit[:, :8], shape, title=f"{run.title}, {name}: samples step by step")
         plots.save_figure(figure, folder / f"{stem}_strip.png")

@@ -15,7 +15,7 @@ from ppl_models.views import plots
 
 from ...folders.loaded import LoadedRun
 from ...naming import names
-from ...pages.pictures import title, to_unit
+from ...pages.pictures import to_unit
 from ..codes import FILE
 from . import spread
 
@@ -71,7 +71,7 @@ def analyse(
         for stage, images in samples.items():
             rows[stage]["distance of samples"] = _distance(x, images)
             if len(shape := first.config["data"]["shape"]) == 3:
-                figure = plots.image_grid(to_unit(first.config, images[:64]), shape, title=f"{title(first)}, {stage}")
+                figure = plots.image_grid(to_unit(first.config, images[:64]), shape, title=f"{first.title}, {stage}")
                 plots.save_figure(figure, folder / f"{names.slug(stage)}_samples.png")
     for name, row in rows.items():
         report(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
