@@ -37,6 +37,8 @@ img { display: block; max-width: 100%; height: auto; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .92rem; }
 th, td { text-align: left; vertical-align: top; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid var(--line); }
+th { overflow-wrap: break-word; }
+td { min-width: 5.5rem; }
 thead th { color: var(--soft); font-weight: 600; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 tr.differs > * { color: var(--mark); font-weight: 600; }
@@ -45,6 +47,7 @@ pre { background: var(--card); padding: .7rem .9rem; border-radius: 6px; font-si
 .paper svg { max-width: none !important; }
 .paper table { overflow-wrap: break-word; }
 .paper td { border: 0; }
+.paper td { min-width: 0; }
 .paper td + td { min-width: 7rem; }
 """.strip()
 
