@@ -40,7 +40,8 @@ th, td { text-align: left; vertical-align: top; padding: .2rem .9rem .2rem 0; bo
 th { overflow-wrap: break-word; }
 td { min-width: 5.5rem; }
 thead th { color: var(--soft); font-weight: 600; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number { white-space: nowrap; }
 tr.differs > * { color: var(--mark); font-weight: 600; }
 pre { background: var(--card); padding: .7rem .9rem; border-radius: 6px; font-size: .85rem; white-space: pre-wrap; }
 .paper { border: 1px solid var(--line); border-radius: 6px; padding: .8rem; overflow-x: auto; }
