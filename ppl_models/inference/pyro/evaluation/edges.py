@@ -11,6 +11,7 @@ from torch import Tensor
 from ppl_models.factorization import Report, compare
 from ppl_models.parts.arguments.checked import checked
 from ppl_models.parts.arguments.kinds import Count
+from ppl_models.programs.state.torch import modules_of
 
 from ...config import Config, FitOptions, configured, shows_options
 from ...evaluation.prices import Pair, Prices, check_fresh, check_pair, measured, of_each
