@@ -2,6 +2,7 @@
 
 import doctest
 import re
+import shlex
 import shutil
 from math import isclose
 from pathlib import Path
@@ -9,6 +10,8 @@ from xml.etree import ElementTree
 
 import pytest
 from test_readme import RUN_HERE, blocks
+
+from tests.helpers.command_lines import commands
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -38,6 +41,23 @@ def test_a_page_prints_what_it_says(page, capsys, tmp_path, monkeypatch):
         assert NUMBER.sub("0.0", printed) == NUMBER.sub("0.0", stated)
         for found, number in zip(NUMBER.findall(printed), NUMBER.findall(stated), strict=True):
             assert isclose(float(found), float(number), rel_tol=0.1, abs_tol=0.1), (found, number)
+
+
+NUMBERS = "K", "N", "LABELS", "ROWS", "STEPS", "SIMULATIONS"
+SHELL = re.compile(r"^ {4}(?:\S+ )?ppl-models (.+)$|`ppl-models (\w[^`\n]*)`", re.M)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.glob("**/*.md"))], ids=lambda page: page.name)
+def test_every_line_for_a_shell_has_commands_and_options_that_there_are(page):
+    for whole, mentioned in SHELL.findall(page.read_text()):
+        name, *words = shlex.split(whole or mentioned, comments=True)
+        if name.startswith("-") or "..." in words:
+            continue
+        command = commands()[name]
+        known = {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
+        assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known, whole or mentioned
+        if whole:
+            command.make_context(name, ["1" if word in NUMBERS else word for word in words])
 
 
 def test_the_navigation_names_every_page():
