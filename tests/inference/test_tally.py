@@ -114,6 +114,45 @@ def test_bits_of_dequantized_levels_are_told_to_be_a_bound():
     assert found.dequantized and "dequantized" in str(found)
 
 
+def noisy(events):
+    """A model of dequantized rows that draws so many numbers of its own, none of which matters."""
+
+    def pixels(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(events), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(torch.zeros(1), 0.1).expand(x.shape).to_event(1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(events), 1.0).to_event(1))
+
+    return pixels, guide
+
+
+def test_pairs_see_the_same_noise_of_the_data_however_many_rows_a_pass_has():
+    """Each pair is exact, so that numbers differ by the noise of the data alone, if it does."""
+    rows = Data(torch.arange(230, dtype=torch.uint8).reshape(115, 2) % 16, (2,), 16, Dequantize(16), "levels")
+    one, other = (
+        evaluate(*noisy(events), rows, particles=2, rows=size, progress=False) for events, size in ((1, 20), (3, 74))
+    )
+    assert one.nlls == pytest.approx(other.nlls, abs=1e-4)
+    assert abs(evaluate(*noisy(1), rows, particles=2, seed=1, progress=False).nlls - one.nlls).max() > 1e-2
+
+
+def test_ports_see_the_same_noise_of_the_data_however_many_rows_a_pass_has():
+    numpyro = pytest.importorskip("numpyro")
+    from jax import random
+
+    from ppl_models.inference.numpyro.evaluation.evaluate import _seeded
+    from ppl_models.inference.numpyro.feeding.batches import columns_of
+
+    levels = torch.arange(230, dtype=torch.uint8).reshape(115, 2) % 16
+    columns = columns_of(Data(levels, (2,), 16, Dequantize(16), "levels"), numpyro.__name__)
+    few, many = (_seeded(columns, random.key(0)) for _ in range(2))
+    parts = [few(start, min(start + 37, 115))[0] for start in range(0, 115, 37)]
+    assert (np.concatenate(parts) == many(0, 115)[0]).all() and np.unique(many(0, 115)[0]).size > 200
+
+
 # ---- an evaluation that was stopped
 
 

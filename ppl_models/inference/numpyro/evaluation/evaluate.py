@@ -1,6 +1,6 @@
 """`evaluate`: how well a (model, guide) pair of NumPyro programs explains data, with one call for any pair."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import log
@@ -25,13 +25,14 @@ from ppl_models.programs.record import Run
 from ppl_models.programs.state.jax import tidied
 
 from ...display.progress import BOUNDS, Progress
+from ...evaluation.blocks import Blocks
 from ...evaluation.tally import ONE, SHARED, Tally
 from ...objectives.bounds import elbo
 from ...objectives.finite import counted, infinite_terms, refuse
 from ...results import Evaluation
 from ...resuming.unfinished import Unfinished, check_seeded, digest_of
 from ..engine.parameters import find
-from ..feeding.batches import columns_of, drawn, fingerprint
+from ..feeding.batches import as_they_are, columns_of, drawn, fingerprint
 from ..passes.checks import CHUNK, Look, as_they_come, check_values
 from ..passes.rows import fewer
 from ..passes.terms import Terms, terms
@@ -166,14 +167,14 @@ def evaluate(
         jax.default_matmul_precision("float32"),
         Progress(-(-n // size) * len(chunks), progress, BOUNDS),
     )
-    rest = as_they_come(look, -(-n // size))
+    rest, rows_of = as_they_come(look, -(-n // size)), _seeded(columns, random.fold_in(key, n))
     with tidied(model, guide), precise, bar:
         for i, start in enumerate(range(0, n, size)):
             if 0 < start < tally.done:
                 continue  # it is told by the file
-            of_data, of_pass = random.split(random.fold_in(key, i))
+            of_pass = random.split(random.fold_in(key, i))[1]
             rest((np.arange(start, min(start + size, n)),), i)
-            batch = drawn(columns, _rows(columns, start, size), of_data)
+            batch = rows_of(start, min(start + size, n))
             count, parts, bounds, kls = len(batch[0]), [], 0.0, dict.fromkeys(pair.kl, 0.0)
             for k, chunk in enumerate(chunks):
                 log_w, bound, kl = run(params, batch, random.fold_in(of_pass, k), chunk)
@@ -197,8 +198,8 @@ def evaluate(
     if not tally.finite(n):
         counts: dict[str, int] = {}
         for i, start in enumerate(range(0, n, size)):  # the same draws again, for their terms
-            of_data, of_pass = random.split(random.fold_in(key, i))
-            batch, masks = drawn(columns, _rows(columns, start, size), of_data), {}
+            of_pass = random.split(random.fold_in(key, i))[1]
+            batch, masks = rows_of(start, min(start + size, n)), {}
             for k, chunk in enumerate(chunks):
                 found = untold(params, batch, random.fold_in(of_pass, k), chunk)
                 masks = {part: mask | masks.get(part, mask) for part, mask in found.items()}
@@ -210,6 +211,19 @@ def evaluate(
 
 def _rows(columns: Sequence[Rows], start: int, count: int) -> list[Any]:
     return [column.values[start : start + count] for column in columns]
+
+
+def _seeded(columns: Sequence[Rows], key: Array) -> Callable[[int, int], tuple[Array, ...]]:
+    """Rows from one to another, whose noise is that of the key and of their place, whatever the rows of a pass are."""
+
+    def rows(start: int, stop: int, key: Array = key) -> tuple[Array, ...]:
+        return drawn(columns, _rows(columns, start, stop - start), key)
+
+    def make(k: int, start: int, stop: int) -> tuple[np.ndarray, ...]:
+        return tuple(map(np.asarray, rows(start, stop, random.fold_in(key, k))))
+
+    plain = all(column.transform is as_they_are for column in columns)
+    return rows if plain else Blocks(len(columns[0]), make, np.concatenate)
 
 
 def _nll(log_w: Array) -> Array:

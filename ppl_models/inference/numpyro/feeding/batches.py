@@ -113,8 +113,9 @@ def _columns(column: Any, name: str, model: Callable | None) -> list[Rows]:
 
 
 def _plain(values: Any) -> Rows:
-    return Rows(values, _as_they_are, False, None)
+    return Rows(values, as_they_are, False, None)
 
 
-def _as_they_are(key: Array, values: Array) -> Array:
+def as_they_are(key: Array, values: Array) -> Array:
+    """The values of a column without a transform."""
     return values

@@ -23,6 +23,7 @@ from ppl_models.programs.record import Run
 from ppl_models.programs.state.torch import modules_of
 
 from ...display.progress import BOUNDS, Progress
+from ...evaluation.blocks import Blocks
 from ...evaluation.tally import ONE, SHARED, Tally
 from ...objectives.bounds import elbo
 from ...objectives.finite import counted, infinite_terms, refuse
@@ -80,7 +81,8 @@ def evaluate(
         resume: a file that keeps the state now and then, from which an evaluation of the same pair and data that was
             stopped goes on, if the first data have the numbers that they had; it is removed at the end. Not of data
             that count as one.
-        seed: of the draws; the global generator is as before afterwards. None continues the global generator.
+        seed: of the draws, and of the noise of the data, which is the same for any pair; the global generator is as
+            before afterwards. None continues the global generator.
         progress: show a bar.
 
     Raises:
@@ -104,7 +106,8 @@ def evaluate(
         if resume is not None:
             about |= {"data": data.fingerprint().text, "weights": digest_of(_weights(model, guide))}
         unfinished = Unfinished(None if resume is None else Path(resume), about | {"refine": refine})
-        found = _evaluate(model, guide, data, particles, rows, vectorize, analytic, progress, device, unfinished)
+        how = {"vectorize": vectorize, "analytic": analytic, "progress": progress, "device": device, "seed": seed}
+        found = _evaluate(model, guide, data, particles, rows, unfinished=unfinished, **how)
         return replace(found, refined=refine, notes=[*found.notes, *going_notes(refine)])
 
 
@@ -114,13 +117,15 @@ def _evaluate(
     data: Columns,
     particles: int,
     rows: int,
+    *,
     vectorize: str | bool,
     analytic: bool,
     progress: bool,
     device: torch.device | None,
+    seed: int | None,
     unfinished: Unfinished,
 ) -> Evaluation:
-    n = data.size
+    n, rows_of = data.size, _seeded(data, device, seed)
     most = max(rows, CHUNK)
     info, batch = first_look("evaluate", model, guide, lambda k: data.rows(slice(0, k), device), n, most, sums=True)
     pair, scored = info.pair, _has_bits(data.columns, info.pair.model)
@@ -177,7 +182,7 @@ def _evaluate(
     ):
         state, i, done = {} if whole else unfinished.read(), 0, 0
         while i < n:
-            batch = data.rows(slice(i, min(i + size, n)), device)
+            batch = rows_of(i, min(i + size, n))
             rest(batch, i // size)
             count = len(batch[0])
             parts: list[tuple[Tensor, float, dict[str, float]]] = []
@@ -220,6 +225,19 @@ def _evaluate(
         refuse("evaluate", tally.numbers(n), infinite, n)
     unfinished.end()
     return tally.result(n, notes, scored and not data.columns[0].discrete)
+
+
+def _seeded(data: Columns, device: torch.device | None, seed: int | None) -> Callable[[int, int], tuple[Any, ...]]:
+    """Rows from one to another, whose noise is that of the seed and of their place, whatever else is drawn."""
+    if seed is None or not data.known or all(isinstance(column, Tensor) for column in data.columns):
+        return lambda start, stop: data.rows(slice(start, stop), device)
+
+    def make(k: int, start: int, stop: int) -> tuple[Any, ...]:
+        with forked(data.places):
+            torch.manual_seed(int(np.random.SeedSequence([seed, k]).generate_state(1)[0]))
+            return data.rows(slice(start, stop), device)
+
+    return Blocks(data.size, make, torch.cat)
 
 
 def _weights(*pair: Any) -> Iterator[tuple[str, np.ndarray]]:
