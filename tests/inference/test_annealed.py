@@ -13,7 +13,7 @@ from benchmarks.diagnostics import kinds, twin
 from guides import MeanField, Refined
 from ppl_models import VAE
 from ppl_models.inference import ais, ancestral
-from ppl_models.inference.evaluation.annealing.result import log_mean
+from ppl_models.inference.evaluation.annealing.result import Annealed, log_mean
 from ppl_models.parts.distributions import RankOneNormal
 from ppl_models.programs.noise.pyro import noise_of, noise_shape, of_noise
 
@@ -102,6 +102,27 @@ def test_noise_is_that_of_the_draw(shape, double):
     ):
         noise = torch.randn(noise_shape(fn))
         torch.testing.assert_close(noise_of(fn, of_noise(fn, noise)), noise)
+
+
+def test_steps_shrink_to_a_posterior_that_is_a_thousand_times_narrower_than_the_prior():
+    def narrow(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 100.0))
+            pyro.sample("x", dist.Normal(z, 0.1), obs=x)
+
+    found = ais(narrow, None, torch.tensor([10.0]), temperatures=60, chains=8, leapfrogs=2, progress=False)
+    assert found.sizes[-1] < 1e-3 < found.sizes[0] and found.accepted > 0.4  # 0.1 where they stop at 1e-3
+
+
+def test_chains_that_hardly_move_are_told_and_weights_of_nothing_are_refused():
+    run = {"start": "prior", "chains": 2, "temperatures": 3, "leapfrogs": 1, "sizes": np.ones(2), "n": 1}
+    of = [Annealed.of(np.zeros((2, 1)), None, None, ["a note"], accepted=share, **run) for share in (0.1, 0.9)]
+    assert "few proposals were accepted" in of[0].notes[1] and list(of[1].notes) == ["a note"]
+    for wrong in (-np.inf, np.nan, np.inf):
+        log_w = np.array([[0.0, wrong], [0.0, wrong]])
+        with pytest.raises(ValueError, match="ais: found weights that are zero in all chains.* in 1 of 2 data"):
+            log_mean(log_w)
+    assert log_mean(np.array([[0.0], [-np.inf]])) == pytest.approx(-np.log(2))
 
 
 def test_log_mean_does_not_overflow():

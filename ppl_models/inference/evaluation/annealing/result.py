@@ -9,6 +9,9 @@ import numpy as np
 
 from ppl_models.programs.legible import legible
 
+FEW = 0.5  # the share of accepted proposals, tuned to 0.9, below which chains hardly move
+HARDLY = "few proposals were accepted, so that the bound may be far off: try more temperatures, or a closer start"
+
 
 @dataclass(frozen=True)
 class Sandwich:
@@ -80,6 +83,7 @@ class Annealed:
     ) -> Self:
         """That of log weights (chains, n); of all data as one, (chains, 1), the bound is divided by `units`."""
         each = log_mean(log_w)
+        notes = [*notes, *([HARDLY] if run["accepted"] < FEW else [])]
         if units is None:
             return cls(*mean_of(each), simulated, lowers=each, notes=notes, **run)
         log_w = np.asarray(log_w[:, 0], np.float64)
@@ -112,9 +116,18 @@ class Annealed:
 
 
 def log_mean(log_w: np.ndarray) -> np.ndarray:
-    """log mean_c exp log_w_c, (chains, n) to (n,), in float64."""
+    """log mean_c exp log_w_c, (chains, n) to (n,), in float64.
+
+    Raises:
+        ValueError: data all of whose chains weigh nothing, or with a weight that is NaN or infinite.
+    """
     log_w = np.asarray(log_w, np.float64)
     top = log_w.max(0)
+    if wrong := int((~np.isfinite(top)).sum()):
+        raise ValueError(
+            f"ais: found weights that are zero in all chains, NaN or infinite in {wrong} of {top.size} data, want "
+            "finite bounds; look at the densities of the pair there, or try more chains, or another start"
+        )
     return top + np.log(np.exp(log_w - top).mean(0))
 
 
