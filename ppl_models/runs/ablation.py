@@ -8,11 +8,13 @@ from functools import partial
 from math import floor, inf, log10
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from ppl_models.data import Data, Table
 from ppl_models.factorization import Report, compare
 from ppl_models.inference import Difference
 from ppl_models.inference.storage.files import write_atomically, write_json
@@ -159,16 +161,27 @@ def _trained(
     config: Mapping[str, Any], parts: Parts, folder: Path, particles: int, device: str, progress: bool
 ) -> _Trained:
     """A run that is trained to its end, and the bounds of the test data, computed or as they were written."""
-    known = _read(folder / BOUNDS)  # there once a training is done
+    known, data = _read(folder / BOUNDS), _checksum(parts[-1])  # there once a training is done
+    if known is not None and int(known["of"][-1]) != data:
+        known = None  # what the run says of data that have changed is asked once more
     run = carried_through(config, parts, folder, device, progress) if known is None else load_run(folder, device)
     last = run.history[-1]
-    if known is None or [int(k) for k in known["of"]] != [last["step"], particles]:
+    of = np.array([last["step"], particles, data])
+    if known is None or not np.array_equal(known["of"], of):
         bounds = evaluate_run(run, parts[-1], particles, progress=progress)
         if bounds.nlls is None or bounds.elbos is None:
             raise ValueError(f"ablate: found all data of {folder} as one datum, want a model with a plate of the data")
-        known = {"negative_elbos": -bounds.elbos, "nlls": bounds.nlls, "of": np.array([last["step"], particles])}
+        known = {"negative_elbos": -bounds.elbos, "nlls": bounds.nlls, "of": of}
         write_atomically(folder / BOUNDS, partial(Path.write_bytes, data=save(known)))
     return _Trained(run, float(last["seconds"]), known["negative_elbos"], known["nlls"])
+
+
+def _checksum(part: Data | Table) -> int:
+    """Of the values of data, by which it is told that a file of them has changed."""
+    arrays, found = part.columns.values() if isinstance(part, Table) else (part.values,), 0
+    for array in arrays:
+        found = crc32(np.ascontiguousarray(array.numpy()), found)
+    return found
 
 
 def _row(name: str, each: Sequence[_Trained], particles: int) -> Ablated:
