@@ -180,7 +180,7 @@ def _checksum(part: Data | Table) -> int:
     """Of the values of data, by which it is told that a file of them has changed."""
     arrays, found = part.columns.values() if isinstance(part, Table) else (part.values,), 0
     for array in arrays:
-        found = crc32(np.ascontiguousarray(array.numpy()), found)
+        found = crc32(np.ascontiguousarray(array.numpy()).data, found)
     return found
 
 
