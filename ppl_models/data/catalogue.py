@@ -18,7 +18,7 @@ from .array_files import array_file
 from .dataset import Data
 from .fetch import Source
 from .splits import Rows
-from .transforms import Binarize, Dequantize, Identity, Logit, Redrawn, Scale, Transform, Word
+from .transforms import Binarize, Dequantize, Identity, Logit, Redrawn, Scale, Transform, Wanted
 
 HELD_OUT_SEED = 0
 
@@ -185,7 +185,7 @@ def load(
     name: Place,
     *,
     validation: bool = False,
-    transform: Word | Transform = "default",
+    transform: Wanted = "default",
     size: Count | None = None,
     arguments: Sequence[str] = (),
 ) -> tuple[Data, ...]:

@@ -15,7 +15,7 @@ from ppl_models.programs.legible import legible
 
 from .array_files import table_file
 from .splits import nine_tenths
-from .transforms import Transform, Word
+from .transforms import Wanted
 
 
 @checked
@@ -51,7 +51,7 @@ class Table:
 
 @checked
 def load_table(
-    name: Place, arguments: Sequence[str], *, validation: bool = False, transform: Word | Transform = "default"
+    name: Place, arguments: Sequence[str], *, validation: bool = False, transform: Wanted = "default"
 ) -> tuple[Table, ...] | None:
     """The arrays of a .npz file that are called as arguments of a model: (train, test), or (train, validation, test).
 

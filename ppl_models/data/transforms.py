@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from ppl_models.parts.arguments.checked import checked
-from ppl_models.parts.arguments.kinds import Number, Seed
+from ppl_models.parts.arguments.kinds import Is, Number, Seed
 
 
 @dataclass(frozen=True)
@@ -183,3 +183,7 @@ Transform = Identity | Scale | Binarize | Dequantize | Logit | Redrawn
 """What turns the numbers of a file into those that a model sees: one of these."""
 
 Word = Literal["default", "binarize", "dequantize", "logit", "redraw", "none"]  # for one that the data tell
+Wanted = (
+    Word | Annotated[Transform, Is("a transform such as Logit(256, 0.05)", lambda value: isinstance(value, Transform))]
+)
+"""Which transform a caller wants: by a word, or the transform itself."""
