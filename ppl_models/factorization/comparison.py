@@ -270,11 +270,13 @@ def _notes(inspection: Inspection, labels: Labels, posterior: nx.Graph | None = 
     yield from model.probed.notes
     yield from guide.notes
     yield from guide.experiment.laboratory.remarks
+    per_datum = {*inspection.local, *model.observed}
     for probed in (model.probed, guide):
         for parent, child in probed.edges():
             name = labels.seen_from(label(child), label(parent))
             if name != parent[0]:
-                yield f"in the {probed.role}, {child[0]!r} depends on {name}, another copy in its plate"
+                leak = "plate leak: " if child[0] in per_datum else ""  # copies of a global may have one factor
+                yield f"{leak}in the {probed.role}, {child[0]!r} depends on {name}, another copy in its plate"
     free = {site for site, _ in inspection.fixed}
     fixed = tuple(site for site in inspection.sampled if site in free)
     yield from remarks(inspection)

@@ -44,7 +44,7 @@ def test_a_step_that_ends_at_once_is_not_talked_of(monkeypatch):
 
 DEAF = """
 import hashlib, os, signal, sys, threading
-from ppl_models.inference import interrupts as module
+from ppl_models.inference.training import interrupts as module
 module.GRACE, module.LAST = 0.0, 0.0
 def answer():
     print("answered", flush=True)

@@ -67,6 +67,7 @@ def run_of(p: float) -> SimpleNamespace:
         example=TEST[:3],
         load_data=lambda: (TRAIN, TEST),
         history=[{"ceiling": math.log(20)}],
+        title="pixels, pixels, pixels",
     )
 
 

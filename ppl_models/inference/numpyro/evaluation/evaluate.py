@@ -32,7 +32,7 @@ from ...objectives.finite import counted, infinite_terms, refuse
 from ...results import Evaluation
 from ...resuming.unfinished import Unfinished, check_seeded, digest_of
 from ..engine.parameters import find
-from ..feeding.batches import as_they_are, columns_of, drawn, fingerprint
+from ..feeding.batches import columns_of, drawn, fingerprint, is_plain
 from ..passes.checks import CHUNK, Look, as_they_come, check_values
 from ..passes.rows import fewer
 from ..passes.terms import Terms, terms
@@ -222,7 +222,7 @@ def _seeded(columns: Sequence[Rows], key: Array) -> Callable[[int, int], tuple[A
     def make(k: int, start: int, stop: int) -> tuple[np.ndarray, ...]:
         return tuple(map(np.asarray, rows(start, stop, random.fold_in(key, k))))
 
-    plain = all(column.transform is as_they_are for column in columns)
+    plain = all(map(is_plain, columns))
     return rows if plain else Blocks(len(columns[0]), make, np.concatenate)
 
 

@@ -113,9 +113,13 @@ def _columns(column: Any, name: str, model: Callable | None) -> list[Rows]:
 
 
 def _plain(values: Any) -> Rows:
-    return Rows(values, as_they_are, False, None)
+    return Rows(values, _as_they_are, False, None)
 
 
-def as_they_are(key: Array, values: Array) -> Array:
-    """The values of a column without a transform."""
+def _as_they_are(key: Array, values: Array) -> Array:  # fingerprints of data hold its name
     return values
+
+
+def is_plain(column: Rows) -> bool:
+    """Whether rows of a column are its values, without a transform."""
+    return column.transform is _as_they_are
