@@ -116,7 +116,10 @@ def plot(files: list[Path], path: Path) -> None:
             for each in mine:
                 each["points"] = [point for point in each["points"] if point["epochs"] <= least]
             panels[2].plot([each["images"] for each in mine], [stopped(each)["elbo"] for each in mine], **style)
+            sizes = [each["images"] for each in mine]
             panels[2].set(xscale="log", xlabel="images of training", title="equal steps, stopped early")
+            panels[2].set_xticks(sizes, [f"{size:,}" for size in sizes])
+            panels[2].minorticks_off()
     panels[0].set(xlabel="steps of 100 images", ylabel="test log-likelihood, nats a datum", title="all images")
     panels[1].set(xlabel="seconds of training, one thread", title="all images")
     panels[0].legend()
