@@ -55,6 +55,14 @@ def test_rows_hold_both_numbers_by_seed():
     assert cells(second)[2:4] == ("89.00, 88.00 +- 0.50", "-1.00 +- 0.25, -1.00 +- 0.25")
 
 
+def test_evaluations_of_one_run_have_a_row_each():
+    recipe, found = read_recipe("relaxed-bits"), {"nll": 105.0, "nll_error": 1.0, "n": 10, "particles": 3}
+    rows = {run: {"relaxed": found, "bits": found | {"nll": 104.0}} for run in recipe.runs}
+    told = rows_of(recipe, [{"rows": rows, "seconds": dict.fromkeys(rows, 60.0)}])
+    assert [cells(row)[0] for row in told] == [f"{run}: {kind}" for run in recipe.runs for kind in ("relaxed", "bits")]
+    assert [cells(row)[2] for row in told] == ["105.00 +- 1.00", "104.00 +- 1.00"] * 2
+
+
 def test_published_numbers_are_of_runs():
     for name in recipe_names():
         recipe = read_recipe(name)

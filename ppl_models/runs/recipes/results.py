@@ -17,7 +17,7 @@ class Row(NamedTuple):
     """One run of a recipe.
 
     Attributes:
-        recipe, run: which.
+        recipe, run: which; of several evaluations of a run with the name of each.
         published, protocol: the number that was published, "" for none, and how it was had.
         nll: nats a datum, one a seed.
         error: their standard error over the data.
@@ -49,20 +49,26 @@ def recorded() -> dict[str, list[dict[str, Any]]]:
 
 
 def rows_of(recipe: Recipe, seeds: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """The runs of a recipe whose NLL was asked for."""
-    found = []
+    """The evaluations of the runs of a recipe: one a run, or several by name, as of a model and of its relaxation."""
+    found, first = [], next(iter(recipe.runs), "")
     for run in recipe.runs:
-        each = [contents["rows"][run] for contents in seeds if run in contents["rows"]]
-        if not each or "nll" not in each[0]:
-            continue
-        known = recipe.published.get(run, {})
-        number = "".join(f"{UNITS[key]} {value:g}" for key, value in known.items() if key in UNITS)
-        first = next(iter(recipe.runs))
-        minus = tuple(tuple(row["minus"][first]) for row in each if first in row.get("minus", {}))
-        how = each[0]["n"], each[0]["particles"], tuple(contents["seconds"][run] / 60 for contents in seeds)
-        nlls, errors = zip(*((row["nll"], row["nll_error"]) for row in each), strict=True)
-        found.append(Row(recipe.name, run, number, known.get("protocol", ""), nlls, max(errors), minus, *how))
+        done = [contents for contents in seeds if run in contents["rows"]]
+        minutes = tuple(contents["seconds"][run] / 60 for contents in done)
+        for name in _evaluations(done[0]["rows"][run]) if done else ():
+            each = [_evaluations(contents["rows"][run])[name] for contents in done]
+            known = {} if name else recipe.published.get(run, {})
+            number = "".join(f"{UNITS[key]} {value:g}" for key, value in known.items() if key in UNITS)
+            minus = tuple(tuple(row["minus"][first]) for row in each if first in row.get("minus", {}))
+            nlls, errors = zip(*((row["nll"], row["nll_error"]) for row in each), strict=True)
+            what = f"{run}: {name}" if name else run
+            how = each[0]["n"], each[0]["particles"], minutes
+            found.append(Row(recipe.name, what, number, known.get("protocol", ""), nlls, max(errors), minus, *how))
     return found
+
+
+def _evaluations(row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Name -> evaluation, with the name "" where a run has one."""
+    return {"": row} if "nll" in row else {k: v for k, v in row.items() if isinstance(v, Mapping) and "nll" in v}
 
 
 def cells(row: Row) -> tuple[str, ...]:
