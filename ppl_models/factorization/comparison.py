@@ -266,11 +266,10 @@ def _plates(inspection: Inspection) -> dict[str, tuple[str, ...]]:
 
 
 def _notes(inspection: Inspection, labels: Labels, posterior: nx.Graph | None = None) -> Iterable[str]:
-    model, guide = inspection.model, inspection.guide
+    model, guide, per_datum = inspection.model, inspection.guide, {*inspection.local, *inspection.model.observed}
     yield from model.probed.notes
     yield from guide.notes
     yield from guide.experiment.laboratory.remarks
-    per_datum = {*inspection.local, *model.observed}
     for probed in (model.probed, guide):
         for parent, child in probed.edges():
             name = labels.seen_from(label(child), label(parent))
