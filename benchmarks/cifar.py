@@ -102,8 +102,10 @@ def plot(files: list[Path], path: Path) -> None:
     """Log-likelihoods by steps and by seconds of all images; of fewer, where there are such, by their number."""
     found = [json.loads(file.read_text()) for file in files]
     of_all = max(each["images"] for each in found)
+    fewer = [each for each in found if each["images"] < of_all]
+    least = min((max(point["epochs"] for point in each["points"]) for each in fewer), default=0)
     figure = Figure((12, 3.8), layout="constrained")
-    panels = figure.subplots(1, 3 if any(each["images"] < of_all for each in found) else 2)
+    panels = figure.subplots(1, 3 if fewer else 2)
     for i, name in enumerate(MODELS):
         mine = sorted((each for each in found if each["name"] == name), key=lambda each: each["images"])
         style = {"color": f"C{i}", "marker": "os^"[i], "label": name}
@@ -112,12 +114,11 @@ def plot(files: list[Path], path: Path) -> None:
             panels[0].plot([STEPS * point["epochs"] for point in each["points"]], values, **style)
             panels[1].plot([point["seconds"] for point in each["points"]], values, **style)
         if len({each["images"] for each in mine}) > 1:
-            least = min(max(point["epochs"] for point in each["points"]) for each in mine)
             for each in mine:
                 each["points"] = [point for point in each["points"] if point["epochs"] <= least]
             panels[2].plot([each["images"] for each in mine], [stopped(each)["elbo"] for each in mine], **style)
-            sizes = [each["images"] for each in mine]
-            panels[2].set(xscale="log", xlabel="images of training", title="equal steps, stopped early")
+            sizes = sorted({each["images"] for each in found})
+            panels[2].set(xscale="log", xlabel="images of training", title=f"{STEPS * least} steps at most")
             panels[2].set_xticks(sizes, [f"{size:,}" for size in sizes])
             panels[2].minorticks_off()
     panels[0].set(xlabel="steps of 100 images", ylabel="test log-likelihood, nats a datum", title="all images")
