@@ -14,10 +14,10 @@ UNITS = {"nll": "NLL", "elbo": "bound", "bits_per_dim": "bits/dim"}
 
 
 class Row(NamedTuple):
-    """One run of a recipe.
+    """One evaluation of a run of a recipe.
 
     Attributes:
-        recipe, run: which; of several evaluations of a run with the name of each.
+        recipe, run, name: which; "" for the name where a run has one evaluation.
         published, protocol: the number that was published, "" for none, and how it was had.
         nll: nats a datum, one a seed.
         error: their standard error over the data.
@@ -28,6 +28,7 @@ class Row(NamedTuple):
 
     recipe: str
     run: str
+    name: str
     published: str
     protocol: str
     nll: tuple[float, ...]
@@ -60,9 +61,8 @@ def rows_of(recipe: Recipe, seeds: Sequence[Mapping[str, Any]]) -> list[Row]:
             number = "".join(f"{UNITS[key]} {value:g}" for key, value in known.items() if key in UNITS)
             minus = tuple(tuple(row["minus"][first]) for row in each if first in row.get("minus", {}))
             nlls, errors = zip(*((row["nll"], row["nll_error"]) for row in each), strict=True)
-            what = f"{run}: {name}" if name else run
             how = each[0]["n"], each[0]["particles"], minutes
-            found.append(Row(recipe.name, what, number, known.get("protocol", ""), nlls, max(errors), minus, *how))
+            found.append(Row(recipe.name, run, name, number, known.get("protocol", ""), nlls, max(errors), minus, *how))
     return found
 
 
@@ -77,7 +77,8 @@ def cells(row: Row) -> tuple[str, ...]:
     minus = ", ".join(f"{value:+.2f} +- {error:.2f}" for value, error in row.minus)
     published = f"{row.published} ({row.protocol})" if row.published else ""
     minutes = ", ".join(f"{value:.0f}" for value in row.minutes)
-    return row.run, published, nll, minus, f"{row.n}, {row.particles}", minutes
+    run = f"{row.run}: {row.name}" if row.name else row.run
+    return run, published, nll, minus, f"{row.n}, {row.particles}", minutes
 
 
 HEADINGS = "run", "published", "NLL here, by seed", "minus the first run", "data, samples", "minutes"
