@@ -33,16 +33,15 @@ def sealed(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
-def run(source: Path) -> None:
-    """Run a percent-format .py, and store it as an .ipynb."""
+def executed(source: Path, folder: Path) -> nbformat.NotebookNode:
+    """A percent-format .py as a notebook that was run in a folder."""
     notebook = jupytext.read(source)
     for i, cell in enumerate(notebook.cells):
         cell.id = f"cell-{i}"
     client = nbclient.NotebookClient(notebook, kernel_name="python3", record_timing=False, coalesce_streams=True)
-    ran = client.execute(cwd=str(source.parent))
-    nbformat.write(sealed(ran), source.with_suffix(".ipynb"))
+    return client.execute(cwd=str(folder))
 
 
 if __name__ == "__main__":
-    for path in sys.argv[1:]:
-        run(Path(path))
+    for path in map(Path, sys.argv[1:]):
+        nbformat.write(sealed(executed(path, path.parent)), path.with_suffix(".ipynb"))

@@ -56,8 +56,10 @@ DataName = Annotated[
         autocompletion=completion.data,
     ),
 ]
-OF_RUN = "The folder of a run, or the address of one that was shared, hf://owner/name."
-RunFolder = Annotated[str, typer.Argument(metavar="RUN", help=OF_RUN)]
+RunFolder = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="The folder of a run, or the address of one that was shared, hf://owner/name."),
+]
 Trust = Annotated[
     list[str] | None,
     opt(

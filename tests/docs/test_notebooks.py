@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import jupytext
-import nbclient
 import pytest
+
+from website.notebooks import executed
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 SOURCES = sorted(FOLDER.glob("*.py"))
@@ -69,11 +70,7 @@ def test_the_stored_numbers_can_be_had_again(source: Path, tmp_path: Path, monke
     The difference counts relative to the number, or to 1 where that is smaller.
     """
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    notebook = jupytext.read(source)
-    nbclient.NotebookClient(notebook, kernel_name="python3", coalesce_streams=True, timeout=None).execute(
-        cwd=str(tmp_path)
-    )
-    again = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    again = [cell for cell in executed(source, tmp_path).cells if cell.cell_type == "code"]
     for stored, cell in zip(cells(source.with_suffix(".ipynb")), again, strict=True):
         found, want = numbers(cell), numbers(stored)
         tolerance = float(stated[1]) if (stated := WITHIN.search(cell.source)) else USUAL

@@ -1,4 +1,4 @@
-"""Masks of latents in NumPyro, of whole events and of single entries; see `tests/guides/test_masks.py`."""
+"""Masks of latents in NumPyro, of whole events and of single entries; see `tests/guides/test_masked_latents.py`."""
 
 from itertools import product
 

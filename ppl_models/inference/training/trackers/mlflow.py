@@ -1,11 +1,11 @@
 """`MLflow`: a callback of `fit` that logs its records to MLflow; it needs the package of that name."""
 
-import importlib
 import re
 
 from ppl_models.parts.arguments.checked import checked
 
 from ...results import Run, numbers
+from .package import package
 
 UNKNOWN = re.compile(r"[^\w\-. /:]")  # in names of metrics
 
@@ -25,13 +25,7 @@ class MLflow:
     """
 
     def __init__(self) -> None:
-        try:
-            self._mlflow = importlib.import_module("mlflow")  # it takes seconds to import
-        except ImportError as error:
-            raise ValueError(
-                f"MLflow: found no package to log with ({error}), want mlflow; install it with pip install mlflow, or "
-                "leave the callback out: the run is in history.json too"
-            ) from None
+        self._mlflow = package("MLflow", "mlflow")
 
     def __call__(self, run: Run) -> None:
         """Log the newest record."""

@@ -1,10 +1,9 @@
 """`WandB`: a callback of `fit` that logs its records to Weights & Biases; it needs the package `wandb`."""
 
-import importlib
-
 from ppl_models.parts.arguments.checked import checked
 
 from ...results import Run, numbers
+from .package import package
 
 
 @checked
@@ -21,13 +20,7 @@ class WandB:
     """
 
     def __init__(self) -> None:
-        try:
-            self._wandb = importlib.import_module("wandb")  # it takes seconds to import
-        except ImportError as error:
-            raise ValueError(
-                f"WandB: found no package to log with ({error}), want wandb; install it with pip install wandb, or "
-                "leave the callback out: the run is in history.json too"
-            ) from None
+        self._wandb = package("WandB", "wandb")
 
     def __call__(self, run: Run) -> None:
         """Log the newest record."""
