@@ -110,7 +110,7 @@ def _check_sites(
         if name not in (*direct, *computed) and not model.base[name].site.enumerated:
             cure = "draw it there, or mark it in the model as summed out by infer={'enumerate': 'parallel'}"
             if not drawn:  # as the guide None, which there is where none was given
-                cure += "; or give a guide, MeanField(model, x), on a command line by its name: mean-field"
+                cure = f"give a guide, MeanField(model, x), on a command line by its name: mean-field; or {cure}"
             raise ValueError(f"the guide never draws {name!r}, a latent of the model; {cure}")
 
 
