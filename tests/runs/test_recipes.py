@@ -23,8 +23,9 @@ from ppl_models.runs.naming import names
 from ppl_models.runs.naming.objectives import WORDS, objective_of
 from ppl_models.runs.naming.options import Training
 from ppl_models.runs.recipes.carry_out import carry_out
+from ppl_models.runs.recipes.energy import energy_distance
 from ppl_models.runs.recipes.experiments import EXPERIMENTS, experiment_of, spread
-from ppl_models.runs.recipes.experiments.sequential import chains, distance
+from ppl_models.runs.recipes.experiments.sequential import chains
 from ppl_models.runs.recipes.recipe import HOME, read_recipe, recipe_names
 from tests.helpers.cases import few
 
@@ -388,8 +389,8 @@ def test_rows_that_are_looked_at_are_spread_over_the_file():
 def test_the_energy_distance_tells_sets_of_images_apart():
     generator = torch.Generator().manual_seed(0)
     a, b = torch.rand(400, 9, generator=generator), torch.rand(400, 9, generator=generator)
-    assert abs(distance(a, b)) < 0.02 < distance(a, 0.5 * b)
-    assert abs(distance(a, b) - mmd(a, b, kernel="energy")) < 1e-4
+    assert abs(energy_distance(a, b)) < 0.02 < energy_distance(a, 0.5 * b)
+    assert abs(energy_distance(a, b) - mmd(a, b, kernel="energy")) < 1e-4
 
 
 def test_what_an_experiment_cannot_answer_is_told_before_the_training(tmp_path):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ppl_models.inference import evaluate, mutual_information, sharpness
@@ -17,6 +16,7 @@ from ppl_models.views import plots
 from ...folders.loaded import LoadedRun
 from ...naming import names
 from ...pages.pictures import to_unit
+from ..energy import energy_distance
 from . import at_least
 
 TOLD = "negative ELBO", "NLL", "error", "sharpness of reconstructions", "sharpness of samples", "gap", "distance"
@@ -38,15 +38,6 @@ def chains(model: nn.Module, guide: Callable, x: Tensor, seed: int | None = 0) -
             nodes = UntilDrawn(sites).run(program, args)
             found.append(model.images([nodes[site]["value"] for site in sites]))
     return found[0], found[1]
-
-
-def distance(one: Tensor, other: Tensor) -> float:
-    """The energy distance of two sets of images, (n, D) each: unbiased, and zero in the mean for equal distributions.
-
-    2 E|x - y| - E|x - x'| - E|y - y'|
-    """
-    within = sum(torch.cdist(s, s).sum() / (len(s) * (len(s) - 1)) for s in (one, other))
-    return (2 * torch.cdist(one, other).mean() - within).item()
 
 
 def check(runs: Mapping[str, Any], analysis: Mapping[str, Any]) -> None:
@@ -77,7 +68,7 @@ def analyse(
         posterior, prior = chains(run.model, run.guide, x, seed)
         errors = (posterior - x).square().sum(-1).mean(-1).tolist()
         sharp, sharp_samples = ([sharpness(m, shape) / sharpness(x, shape) for m in c] for c in (posterior, prior))
-        gaps = [distance(a, b) for a, b in zip(prior, posterior, strict=True)]
+        gaps = [energy_distance(a, b) for a, b in zip(prior, posterior, strict=True)]
         known = mutual_information(run.model, run.guide, train, rows=analysis["data"], seed=seed)
         rows[name] = {
             "negative ELBO": -bound.elbo,
@@ -93,7 +84,7 @@ def analyse(
             "sharpness of samples by step": sharp_samples,
             "gap": gaps[-1],
             "gap by step": gaps,
-            "distance": distance(prior[-1], x),
+            "distance": energy_distance(prior[-1], x),
             "information": [known.lower, known.upper],
             "ceiling": known.ceiling,
             "rate": known.rate,

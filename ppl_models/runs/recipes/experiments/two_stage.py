@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ppl_models.inference import ancestral, encode, mmd
+from ppl_models.inference import ancestral, encode
 from ppl_models.parts import Composite
 from ppl_models.views import plots
 
@@ -17,6 +16,7 @@ from ...folders.loaded import LoadedRun
 from ...naming import names
 from ...pages.pictures import to_unit
 from ..codes import FILE
+from ..energy import energy_distance
 from . import spread
 
 OPTIONS = {"data": 2000}
@@ -66,17 +66,13 @@ def analyse(
         both = Composite(first.model, second.model)
         samples = {below: ancestral(first.model, x, draws=False, seed=seed)}
         samples[name] = ancestral(both, x, draws=False, seed=seed)
-        rows[below]["distance of codes"] = _distance(codes, torch.randn_like(codes))
-        rows[name]["distance of codes"] = _distance(codes, ancestral(second.model, codes, seed=seed))
+        rows[below]["distance of codes"] = energy_distance(codes, torch.randn_like(codes))
+        rows[name]["distance of codes"] = energy_distance(codes, ancestral(second.model, codes, seed=seed))
         for stage, images in samples.items():
-            rows[stage]["distance of samples"] = _distance(x, images)
+            rows[stage]["distance of samples"] = energy_distance(x, images)
             if len(shape := first.config["data"]["shape"]) == 3:
                 figure = plots.image_grid(to_unit(first.config, images[:64]), shape, title=f"{first.title}, {stage}")
                 plots.save_figure(figure, folder / f"{names.slug(stage)}_samples.png")
     for name, row in rows.items():
         report(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()))
     return rows
-
-
-def _distance(one: Tensor, other: Tensor) -> float:
-    return float(mmd(one, other, kernel="energy"))
