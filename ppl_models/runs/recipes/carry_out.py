@@ -47,8 +47,9 @@ def carry_out(
         pages: write the page of each run that has none, report.html in its folder.
 
     Returns:
-        What results.json holds: recipe, seed, for each run its command and the seconds it took, the options of the
-        analysis, the machine and the commit of the source, and rows, a mapping for each run or question.
+        What results.json holds: recipe, seed, for each run its command (paths are from the folder) and the seconds it
+        took, the options of the analysis, the machine and the commit of the source, and rows, a mapping for each run or
+        question.
 
     Raises:
         ValueError: a program that is not trusted; what the programs, the data or the experiment object to.
@@ -74,7 +75,7 @@ def carry_out(
     results = {
         "recipe": recipe.name,
         "seed": recipe.seed,
-        "commands": {name: run.config["command"] for name, run in runs.items()},
+        "commands": {name: run.config["command"].replace(f"{folder.resolve()}/", "") for name, run in runs.items()},
         "seconds": {name: run.history[-1]["seconds"] for name, run in runs.items()},
         "analysis": recipe.analysis,
         "machine": machine(device),
