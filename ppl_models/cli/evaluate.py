@@ -148,6 +148,7 @@ def sample(
     """
     import pyro
 
+    from ppl_models.inference.storage.files import check_writable
     from ppl_models.runs.folders.folder import load_run
     from ppl_models.runs.pages.pictures import picture_chain, picture_samples
 
@@ -155,6 +156,8 @@ def sample(
         if chain is not None and draws is not None:
             word = "draws" if draws else "means"
             raise ValueError(f"--chain {chain}: found --{word}, want neither: a chain is of draws")
+        if file is not None:
+            check_writable(file)
         trust_typed(trust)
         run = load_run(folder, device, backend=backend)
         pyro.set_rng_seed(seed)

@@ -164,6 +164,15 @@ def test_what_cannot_be_drawn_is_told_and_the_rest_is_there(runs, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("command", ["report", "sample"])
+def test_a_place_that_cannot_be_written_to_is_told_before_the_work(runs, tmp_path, monkeypatch, command):
+    monkeypatch.setattr("ppl_models.runs.pages.subject.Subject.attempt", lambda *a, **k: pytest.fail("it was drawn"))
+    monkeypatch.setattr("ppl_models.runs.pages.pictures.picture_samples", lambda *a, **k: pytest.fail("it was drawn"))
+    for place, told in ((tmp_path / "no" / "x.html", "found no folder"), (tmp_path, "found a folder, want a file")):
+        outcome = CliRunner().invoke(app, [command, "a", "--out", str(place)])
+        assert outcome.exit_code == 1 and told in " ".join(outcome.output.split())
+
+
 def test_training_writes_the_page_unless_told_not_to(runs):
     pair = "train maf --transform none --data rows.npy -m hidden=3 -m steps=1 --steps 2 --evaluate 0 -q"
     assert "page own/report.html" in call(f"{pair} --out own --report").stdout

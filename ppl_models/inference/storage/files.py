@@ -22,8 +22,7 @@ def write_atomically(path: Path, write: Callable[[Path], object], previous: Path
         ValueError: what is there is no file: a folder, a pipe or a device, which the new one would replace.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path}: found a {kind_of_path(path)}, want a file or nothing; choose another path")
+    check_replaceable(path)
     remove_stale(path.parent, path.name, *([previous.name] if previous else []))
     temporary, kept = _temporary(path), _temporary(previous) if previous and path.is_file() else None
     try:
@@ -45,6 +44,25 @@ def write_atomically(path: Path, write: Callable[[Path], object], previous: Path
     finally:
         for leftover in filter(None, (temporary, kept)):
             leftover.unlink(missing_ok=True)
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise ValueError unless a path is that of a file, or of nothing."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: found a {kind_of_path(path)}, want a file or nothing; choose another path")
+
+
+def check_writable(path: Path) -> None:
+    """Hold against a path what `write_atomically` would object to, before the work whose result it is to hold.
+
+    Raises:
+        ValueError: what is there is no file, or there is no folder that can be written to.
+    """
+    check_replaceable(path)
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: found no folder {path.parent}, want one; make it, or choose another path")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"{path}: found that nothing can be written to {path.parent}; choose another path")
 
 
 def kind_of_path(path: Path) -> str:

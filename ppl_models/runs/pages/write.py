@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ppl_models.data import Data, Table
-from ppl_models.inference.storage.files import write_atomically
+from ppl_models.inference.storage.files import check_writable, write_atomically
 
 from ..folders.loaded import LoadedRun
 from ..naming import names
@@ -50,15 +50,16 @@ def write_page(
         patience: seconds after which what the model has to draw is left out; None for as long as it takes.
 
     Raises:
-        ValueError: no run, or more than two.
+        ValueError: no run, or more than two; a path that cannot be written to.
     """
     if len(runs) not in (1, 2):
         raise ValueError(f"report: found {len(runs)} runs, want one or two")
-    labels = _labels(runs)
-    subjects = [Subject(run, label, patience, test) for run, label in zip(runs, labels, strict=True)]
     if path is None:
         other = f"_{names.slug(runs[1].folder.absolute().name)}" if len(runs) > 1 else ""
         path = runs[0].folder / f"{Path(PAGE).stem}{other}.html"
+    check_writable(path)
+    labels = _labels(runs)
+    subjects = [Subject(run, label, patience, test) for run, label in zip(runs, labels, strict=True)]
     sections = [(heading, _together(draw, subjects)) for heading, draw in OF_ALL]
     latent = any(run.config["guide"] is not None for run in runs)
     if latent:
