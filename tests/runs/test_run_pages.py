@@ -163,7 +163,6 @@ def test_what_cannot_be_drawn_is_told_and_the_rest_is_there(runs, monkeypatch):
     assert hurried.count("`ppl-models report RUN` draws all of it") == 6
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", ["report", "sample"])
 def test_a_place_that_cannot_be_written_to_is_told_before_the_work(runs, tmp_path, monkeypatch, command):
     monkeypatch.setattr("ppl_models.runs.pages.subject.Subject.attempt", lambda *a, **k: pytest.fail("it was drawn"))
@@ -173,6 +172,7 @@ def test_a_place_that_cannot_be_written_to_is_told_before_the_work(runs, tmp_pat
         assert outcome.exit_code == 1 and told in " ".join(outcome.output.split())
 
 
+@pytest.mark.slow
 def test_training_writes_the_page_unless_told_not_to(runs):
     pair = "train maf --transform none --data rows.npy -m hidden=3 -m steps=1 --steps 2 --evaluate 0 -q"
     assert "page own/report.html" in call(f"{pair} --out own --report").stdout
