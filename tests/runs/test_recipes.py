@@ -297,6 +297,63 @@ def test_codes_that_depend_on_each_other_are_refused_before_the_training(tmp_pat
     assert not (tmp_path / "first").exists()
 
 
+STAGES = """
+experiment = "bounds"
+seed = 3
+[data]
+name = "digits"
+[model]
+name = "vae"
+latent = 2
+hidden = 4
+[guide]
+name = "mean-field"
+hidden = 4
+[training]
+steps = 2
+batch_size = 20
+compile = false
+[runs.one]
+[runs.two]
+weights = "one"
+training = { lr = 1e-9, weight_decay = 0.0 }
+[analysis]
+data = 20
+particles = 2
+"""
+
+
+def test_a_run_begins_with_the_weights_of_one_before(tmp_path):
+    (tmp_path / "stages.toml").write_text(STAGES)
+    results = carry_out(read_recipe(tmp_path / "stages.toml"), tmp_path / "out", progress=False)
+    one, two = (load_run(tmp_path / "out" / name) for name in ("one", "two"))
+    for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
+    assert results["commands"]["two"].startswith("ppl-models train --weights one --data digits")
+    assert abs(results["rows"]["two"]["minus"]["one"][0]) < 1e-3
+    again = carry_out(read_recipe(tmp_path / "stages.toml"), tmp_path / "out", progress=False)
+    assert again["rows"] == results["rows"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error"),
+    [
+        (
+            'weights = "one"',
+            'weights = "two"',
+            "weights = 'two' in the run 'two', want a run before it",
+        ),
+        ('weights = "one"', 'weights = "three"', "want a run before it, of which there are 'one'"),
+        ('weights = "one"', "weights = 1", "found weights = 1 in the run 'two', want a run before it"),
+        ('weights = "one"', 'weights = "one"\nmodel = { latent = 3 }', "want one with its model, {'name': 'vae', 'lat"),
+    ],
+)
+def test_weights_are_of_a_run_before_with_the_same_pair(tmp_path, old, new, error):
+    (tmp_path / "stages.toml").write_text(STAGES.replace(old, new))
+    with pytest.raises(ValueError, match=error):
+        read_recipe(tmp_path / "stages.toml")
+
+
 def test_a_model_without_latents_has_no_section_of_a_guide(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(

@@ -18,7 +18,7 @@ from ..naming.options import Training
 from ..pages.write import PAGE, PATIENCE, write_page
 from .codes import FILE, TRANSFORM, unknown_codes, write_codes
 from .experiments import Experiment, experiment_of
-from .recipe import Recipe
+from .recipe import WEIGHTS, Recipe
 
 RESULTS = "results.json"
 CODES = "codes:"  # before the name of a run, in place of that of data
@@ -152,6 +152,7 @@ def _plan(
             transform=transform,
             validation=validation,
             image_size=size,
+            weights=folder / names.slug(chosen[WEIGHTS]) if WEIGHTS in chosen else None,
         )
         if unknown or not is_begun(plan, folder / names.slug(name)):
             backend(plan["backend"]).build(plan, parts[0][: plan["data"]["example"]], "cpu")

@@ -20,6 +20,7 @@ from .experiments import experiment_of
 
 HOME = files("ppl_models") / "recipes"
 OF_RUN = ("data", "model", "guide", "training")
+WEIGHTS = "weights"  # of a run: the one before it whose weights are its first ones
 SECTIONS = dict.fromkeys(("data", "model", "guide", "training", "runs", "analysis", "published"), dict)
 PUBLISHED = {"nll": float, "elbo": float, "bits_per_dim": float, "protocol": str}
 WORDS = {"title": str, "about": str, "source": str, "experiment": str, "seed": int}
@@ -34,7 +35,8 @@ class Recipe:
         title, about, source: for people.
         experiment: what is asked of the runs, a name of `experiments`.
         seed: of every training and of the analysis.
-        runs: run -> {data, model, guide, training}: the sections of the file, overruled by those of the run.
+        runs: run -> {data, model, guide, training}: the sections of the file, overruled by those of the run; and
+            weights, the run before it whose weights are its first ones, where it has such.
         analysis: what the experiment is told: its options, with those of the file.
         published: run -> {nll, elbo or bits_per_dim: the number, protocol: how it was had}, of runs that have one.
     """
@@ -108,6 +110,9 @@ def _merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
     """The sections of the file, overruled by those of a run, whose epochs take the place of steps and so do steps."""
     merged = deepcopy(dict(shared))
     for section, values in own.items():
+        if section == WEIGHTS:
+            merged[WEIGHTS] = values
+            continue
         kept = {key: value for key, value in merged[section].items() if _instead(section, key) not in values}
         merged[section] = {**kept, **values}
     return {**merged, "guide": merged["guide"] or None}
@@ -133,9 +138,11 @@ def _checked(found: Mapping[str, Any], name: str) -> None:
         if not isinstance(own, dict):
             raise ValueError(f"recipe {name}: found {own!r} for the run {run!r}, want a section [runs.{run}]")
         for section in own if run else ():
-            if section not in OF_RUN or not isinstance(own[section], dict):
+            if section == WEIGHTS:
+                _check_weights(run, found, name)
+            elif section not in OF_RUN or not isinstance(own[section], dict):
                 told = f"recipe {name}: found {section!r} in the run {run!r}"
-                raise ValueError(f"{told}, want data, model, guide or training")
+                raise ValueError(f"{told}, want data, model, guide, training or {WEIGHTS}")
         _checked_training(own.get("training", {}), f"recipe {name}")
     for run, number in found.get("published", {}).items():
         kinds_of = {key: type(value) for key, value in number.items()} if isinstance(number, dict) else {}
@@ -159,6 +166,19 @@ def _checked(found: Mapping[str, Any], name: str) -> None:
             if not isinstance(called, str):
                 told = f"no {section}.name" if called is None else f"{section}.name = {called!r}"
                 raise ValueError(f"recipe {name}: found {told} for run {run!r}, want one")
+
+
+def _check_weights(run: str, found: Mapping[str, Any], name: str) -> None:
+    """Raise ValueError unless a run begins with the weights of a run before it, which has its model and guide."""
+    runs = found["runs"]
+    first, earlier = runs[run][WEIGHTS], [*runs][: [*runs].index(run)]
+    told = f"recipe {name}: found {WEIGHTS} = {first!r} in the run {run!r}, want"
+    if first not in earlier:
+        raise ValueError(f"{told} a run before it, of which there are {', '.join(map(repr, earlier)) or 'none'}")
+    shared = {section: found.get(section, {}) for section in OF_RUN}
+    one, other = (_merged(shared, runs[chosen]) for chosen in (first, run))
+    if differing := [kind for kind in ("model", "guide") if one[kind] != other[kind]]:
+        raise ValueError(f"{told} one with its {differing[0]}, {one[differing[0]]}")
 
 
 def _checked_training(training: Mapping[str, Any], where: str) -> None:
