@@ -47,7 +47,8 @@ from guides import Infused, MeanField, SelfReflective
 from ppl_models import Infusion, SequentialVAE, data
 from ppl_models.factorization import compare
 from ppl_models.inference import evaluate, fit, sharpness, terms, unregularized
-from ppl_models.runs.recipes.experiments.sequential import chains, distance
+from ppl_models.runs.recipes.energy import energy_distance
+from ppl_models.runs.recipes.experiments.sequential import chains
 from ppl_models.runs.recipes.results import recorded
 
 FAST = os.environ.get("PPL_MODELS_FAST") == "1"
@@ -169,7 +170,7 @@ for steps in (1, 2, 4, 8):
     sharp = [sharpness(m[-1], (1, 8, 8)) / level for m in (posterior, prior)]
     print(
         f"T = {steps:<3}{-bound.elbo:>9.2f}{error:>8.3f}{sharp[0]:>26.3f}{sharp[1]:>9.3f}"
-        f"{distance(prior[-1], posterior[-1]):>8.3f}{sum(bound.kl.values()):>8.1f}"
+        f"{energy_distance(prior[-1], posterior[-1]):>8.3f}{sum(bound.kl.values()):>8.1f}"
     )
 
 # %%
@@ -258,7 +259,7 @@ for predictor in (False, True):
     posterior, prior = chains(model, guide, x)
     bound = evaluate(model, guide, test, particles=1, progress=False)
     name = "predictor" if predictor else "independent prior"
-    gap = distance(prior[-1], posterior[-1])
+    gap = energy_distance(prior[-1], posterior[-1])
     print(f"{name:<18}{gap:>8.3f}{-bound.elbo:>9.2f}{sum(bound.kl.values()):>8.1f}")
 
 # %% [markdown]
