@@ -78,7 +78,7 @@ class LadderVAE(Bound):
         features.reverse()  # the last level of the bottom-up pass is the first on the way down
         bound, above = 0.0, []
         for i, (head, h) in enumerate(zip(self.heads, features, strict=True)):
-            estimate, spread = head(h, *above).chunk(2, -1)
+            shift, spread = head(h, *above).chunk(2, -1)
             tau = 1 / (softplus(spread) + 1e-5)
             if i:
                 loc, log_scale = self.priors[i - 1](*above).chunk(2, -1)
@@ -87,7 +87,7 @@ class LadderVAE(Bound):
             else:
                 loc, scale, weight = 0.0, 1.0, 1e-6  # the top is the estimate
             precision = tau + weight
-            m, s = (estimate * tau + loc * weight) / precision, precision.rsqrt()
+            m, s = shift + loc * weight / precision, precision.rsqrt()
             z, kl = self.layer(m, s, loc, scale, x, particles, analytic)
             bound, above = bound - kl, [z]
         return bound + log_bernoulli(self.decoder(z), x)

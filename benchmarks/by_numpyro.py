@@ -140,16 +140,14 @@ def ladder_vae(model, guide, reuse=True):
         with numpyro.plate("data", len(x)):
             above = []
             for i, name in enumerate(names):
-                estimate, spread = halves(net(heads[i], features[-1 - i], *above))
+                shift, spread = halves(net(heads[i], features[-1 - i], *above))
                 loc, scale = prior(priors, i, *(above or [None]))
                 if reuse:
                     known[name] = loc, scale
                 # the top is the estimate
                 tau, weight = 1 / (softplus(spread) + 1e-5), 1 / jnp.square(scale) if i else 1e-6
                 precision = tau + weight
-                above = [
-                    numpyro.sample(name, normal((estimate * tau + loc * weight) / precision, lax.rsqrt(precision)))
-                ]
+                above = [numpyro.sample(name, normal(shift + loc * weight / precision, lax.rsqrt(precision)))]
 
     return generate, infer
 

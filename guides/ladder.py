@@ -8,9 +8,9 @@ from torch import nn
 
 from ppl_models.parts.arguments.kinds import Count, Image, Whole
 
-from .parts.checks import Top, choose_tops
+from .parts.checks import Mean, Top, choose_tops
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
-from .parts.families.factors import Families
+from .parts.families.factors import Families, shifted
 from .parts.guide import TopDownGuide
 
 
@@ -21,9 +21,9 @@ class Ladder(TopDownGuide):
 
         1 / s_q^2 = 1 / v + 1 / s_p^2,      mu_q = (m / v + mu_p / s_p^2) s_q^2
 
-    At the top, where a prior reads no latent, the factor is the estimate alone. The merge takes place in the
-    coordinates of the prior's Gaussian base, and the prior's transforms, if it has any, are shared. With "rank-one" and
-    "full" the estimate's precision is a matrix.
+    The networks give v and the shift (m / v) s_q^2. At the top, where a prior reads no latent, the factor is the
+    estimate alone. The merge takes place in the coordinates of the prior's Gaussian base, and the prior's transforms,
+    if it has any, are shared. With "rank-one" and "full" the estimate's precision is a matrix.
 
     Args:
         model, args, family, evidence, hidden, depth, image: as for `MeanField`. Priors must be diagonal Gaussians,
@@ -35,10 +35,13 @@ class Ladder(TopDownGuide):
             linear-Gaussian hierarchy, skip connections included.
         top: "estimate", as published, or "product": the top is merged with its prior, too, so that its scale is below
             the prior's; so it was in files of before format 4.
+        mean: "shift", as above; or "estimate", as published: networks give m. The densities are the same, but where v
+            grows what m does to them vanishes, and a latent that is lost by then stays lost. So it was in files of
+            before format 5.
 
     Raises:
-        ValueError: see `TopDownGuide`; an unknown family, encoder, parent or word for the top; a prior that is no
-            diagonal Gaussian.
+        ValueError: see `TopDownGuide`; an unknown family, encoder, parent, word for the top or for the mean; a prior
+            that is no diagonal Gaussian.
 
     Source: Sonderby et al. 2016 (arXiv 1602.02282), eq. 13 to 20.
 
@@ -68,18 +71,24 @@ class Ladder(TopDownGuide):
         depth: Whole = 1,
         image: Image | None = None,
         top: Top = "estimate",
+        mean: Mean = "shift",
     ) -> None:
         super().__init__(model, *args)
         chosen = choose_parents(self.layout, self.order, parents)
         self.layout = choose_evidence(self.layout, chosen, evidence)
         tops = choose_tops(self.layout, top)
-        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, True, tops)
+        factors = Conditionals(self.layout, chosen, family, encoder, hidden, depth, image, mean, tops)
         self.factors = factors.to(**self.place)
 
     @property
     def tops(self) -> frozenset[str]:
         """The latents whose factors are the estimate alone."""
         return frozenset(name for name, factor in self.factors.plan.items() if factor.top)
+
+    @property
+    def shifted(self) -> frozenset[str]:
+        """The latents whose networks give the shift of the mean; before format 5 of files they gave its estimate."""
+        return shifted(self.factors.plan)
 
     def get_posterior(self, name: str, prior: TorchDistributionMixin) -> TorchDistributionMixin:
         """q(z_l | pa_l, x): estimate times prior, at the top the estimate."""

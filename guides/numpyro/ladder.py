@@ -7,10 +7,10 @@ import equinox as eqx
 from jax import Array
 from numpyro.distributions import Distribution
 
-from guides.parts.families.factors import Families
+from guides.parts.families.factors import Families, shifted
 from ppl_models.parts.arguments.kinds import Count, Image, Whole
 
-from ..parts.checks import Top, choose_tops
+from ..parts.checks import Mean, Top, choose_tops
 from .parts.conditionals import Conditionals, Parents, Reads, choose_evidence, choose_parents
 from .parts.guide import TopDown, TopDownGuide, placed
 
@@ -32,6 +32,7 @@ class Ladder(TopDownGuide):
         depth: Whole = 1,
         image: Image | None = None,
         top: Top = "estimate",
+        mean: Mean = "shift",
         key: Array,
     ) -> None:
         super().__init__(model, *args)
@@ -39,13 +40,18 @@ class Ladder(TopDownGuide):
         self.layout = choose_evidence(self.layout, chosen, evidence)
         sizes = hidden, depth, image
         tops = choose_tops(self.layout, top)
-        factors = Conditionals(self.layout, chosen, family, encoder, *sizes, True, tops, key=key)
+        factors = Conditionals(self.layout, chosen, family, encoder, *sizes, mean, tops, key=key)
         self.factors = placed(factors, model, args)
 
     @property
     def tops(self) -> frozenset[str]:
         """The latents whose factors are the estimate alone."""
         return frozenset(name for name, factor in self.factors.plan.items() if factor.top)
+
+    @property
+    def shifted(self) -> frozenset[str]:
+        """The latents whose networks give the shift of the mean; before format 5 of files they gave its estimate."""
+        return shifted(self.factors.plan)
 
     def get_posterior(self, name: str, prior: Distribution, run: TopDown) -> Distribution:
         """q(z_l | pa_l, x): estimate times prior, at the top the estimate."""

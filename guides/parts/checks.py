@@ -12,6 +12,7 @@ from ppl_models.parts.flows.orders import levels_of, reads_of
 from .looks.layout import Layout
 
 Top = Literal["estimate", "product"]
+Mean = Literal["shift", "estimate"]
 Bases = Literal["own", "prior"]
 TEMPERATURE = 2 / 3  # of relaxed bits
 MERGED = ""  # where a state that factors hand on is kept, among features by latent: no site has this name

@@ -15,7 +15,7 @@ from ppl_models.parts.arguments.kinds import Count, Image, Whole
 from ppl_models.parts.nets import Net
 from ppl_models.programs.pyro import unwrapped
 
-from .checks import check_known, refuse_product
+from .checks import Mean, check_known, refuse_product
 from .encoders import encoder as evidence_network
 from .families.bits import AutoregressiveBits, Bits
 from .families.continuous import Diagonal, Flow, Full, RankOne, gaussian_base, on_support, reshaped
@@ -59,7 +59,7 @@ class Conditionals(nn.Module):
         parents: latent -> the latents it is given, from `choose_parents`.
         family: of every factor, or a mapping latent -> family.
         encoder, hidden, depth, image: see `encoders.encoder`; hidden and depth are the factors' networks' too.
-        precision_weighted: whether the guide calls `precision_weighted`, for which a family may take other numbers.
+        merge: what the networks give of the means, where the guide calls `precision_weighted`; None where it does not.
         tops: the latents where it gives the estimate alone.
         small_init: for globals, normalize what networks make of parents (a rare draw of a parent then never makes a
             wild one of its child).
@@ -70,7 +70,7 @@ class Conditionals(nn.Module):
 
     Raises:
         ValueError: an unknown family or encoder, a family of no latent, a prior that is no diagonal Gaussian where the
-            guide is `precision_weighted`, or a size that is not a positive integer.
+            guide calls `precision_weighted`, or a size that is not a positive integer.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Conditionals(nn.Module):
         hidden: Count = 256,
         depth: Whole = 1,
         image: Image | None = None,
-        precision_weighted: bool = False,
+        merge: Mean | None = None,
         tops: Collection[str] = (),
         small_init: bool = False,
         starts: Mapping[str, Start] | None = None,
@@ -101,7 +101,7 @@ class Conditionals(nn.Module):
             network = evidence_network(encoder, names, size, hidden, depth, image, layout.guide)
             self.encoders.append(network)
             widths |= network.widths
-        self.plan = plan(layout, self.parents, widths, family, FAMILIES, precision_weighted, tops)
+        self.plan = plan(layout, self.parents, widths, family, FAMILIES, merge, tops)
         for name, factor in self.plan.items():
             is_global = layout.latents[name].is_global
             sizes = (factor.inputs, factor.outputs, hidden, depth, GLOBAL_GAIN if is_global else 1.0)

@@ -206,11 +206,11 @@ def drawn(guide: torch.nn.Module) -> tuple[dict[str, Tensor], dict[str, dist.Dis
 def test_a_ladder_multiplies_each_estimate_with_the_prior_of_its_layer():
     """At z2 precision 25 of the estimate and 25 of the prior, at z3 1 and 1/9, whatever is drawn above."""
     guide = Ladder(chain, X.double(), hidden=4)
-    estimates = {"z1": (0.0, 0.0), "z2": (3.0, inverse_softplus(0.04 - 1e-5)), "z3": (4.0, inverse_softplus(1 - 1e-5))}
-    silent(guide, estimates)
+    shifts = {"z1": (0.0, 0.0), "z2": (3.0, inverse_softplus(0.04 - 1e-5)), "z3": (4.0, inverse_softplus(1 - 1e-5))}
+    silent(guide, shifts)
     values, factors = drawn(guide)
-    close(factors["z2"].mean, (3 * 25 + 2 * values["z1"] * 25) / 50)
-    close(factors["z3"].mean, (4 + 2 * values["z2"] / 9) / (10 / 9))
+    close(factors["z2"].mean, 3 + 2 * values["z1"] * 25 / 50)
+    close(factors["z3"].mean, 4 + 2 * values["z2"] / 9 / (10 / 9))
     close(factors["z2"].variance, torch.full((2, 1), 1 / 50))
     close(factors["z3"].variance, torch.full((2, 1), 0.9))
 
@@ -290,7 +290,7 @@ def lognormal(x: Tensor) -> None:
     ("make", "raw", "own", "deviation"),
     [
         (SelfReflective, (0.5, TWO), 0.5, 0.4),
-        (Ladder, (3.0, inverse_softplus(0.04 - 1e-5)), 1.5, 0.02**0.5),  # half of the estimate, half of the prior
+        (Ladder, (1.5, inverse_softplus(0.04 - 1e-5)), 1.5, 0.02**0.5),  # half of an estimate of 3, half of the prior
     ],
 )
 def test_bijections_of_the_prior_are_those_of_the_factor(make, raw, own, deviation):

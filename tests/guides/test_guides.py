@@ -194,6 +194,25 @@ def test_a_full_estimate_at_the_top_is_a_cholesky_factor():
     assert merged.factors.plan["z1"].outputs == 2 + 2 * 2
 
 
+@pytest.mark.parametrize("family", ["diagonal", "iaf:steps=1,hidden=4"])
+def test_a_ladder_whose_networks_give_estimates_has_the_densities_of_the_paper(family):
+    """Its mean is (m / v + mu_p / s_p^2) s_q^2, eq. 18 of Sonderby et al. 2016; the shift is (m / v) s_q^2."""
+    model, x = MODELS["hierarchical"]("gaussian").double(), data("gaussian").double()
+    published = Ladder(model, x, hidden=8, family=family, mean="estimate").double()
+    factor, n = published.factors.plan["z2"], published.factors.plan["z2"].size
+    raw = torch.randn(5, factor.outputs, dtype=torch.double)
+    own = published.factors.family("z2")
+    loc, scale = torch.randn(5, n, dtype=torch.double), torch.rand(5, n, dtype=torch.double) + 0.5
+    tau, prior = 1 / (softplus(raw[:, n : 2 * n]) + 1e-5), scale**-2
+    shifted = torch.cat([raw[:, :n] * tau / (tau + prior), raw[:, n:]], -1)
+    value = torch.randn(5, n, dtype=torch.double)
+    found = factor.merged(own, raw, loc, scale)
+    torch.testing.assert_close(found.log_prob(value), own.precision_weighted(shifted, loc, scale).log_prob(value))
+    if family == "diagonal":
+        torch.testing.assert_close(found.mean, (raw[:, :n] * tau + loc * prior) / (tau + prior))
+    assert published.shifted == set() and Ladder(model, x, hidden=8, family=family).shifted == {"z2", "z3"}
+
+
 def test_the_top_of_a_ladder_is_the_estimate_alone():
     """As in Sonderby et al. 2016: no product with the prior, so that its scale may exceed the prior's."""
     model, x = MODELS["hierarchical"]("gaussian").double(), data("gaussian").double()

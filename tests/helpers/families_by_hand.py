@@ -48,7 +48,7 @@ FACTORS = {
         (2.0, 4.0, inverse_softplus(0.04 - 1e-5), inverse_softplus(1 - 1e-5)),
         LOC,
         SCALE,
-        ((2 * 25 + 1 * 25) / 50, (4 * 1 - 2 / 9) / (10 / 9)),
+        (2 + 1 * 25 / 50, 4 - 2 / 9 / (10 / 9)),
         ((0.02, 0.0), (0.0, 0.9)),
     ),
     # the least variance of an estimate is 1e-5: precision 1e5 beside the prior's 1/9
@@ -58,7 +58,7 @@ FACTORS = {
         (4.0, -800.0),
         (-2.0,),
         (3.0,),
-        ((4e5 - 2 / 9) / (1e5 + 1 / 9),),
+        (4 - 2 / 9 / (1e5 + 1 / 9),),
         ((1 / (1e5 + 1 / 9),),),
     ),
     "diagonal": ByHand(

@@ -173,10 +173,10 @@ def drawn(make, raw):
 
 
 def test_a_ladder_multiplies_each_estimate_with_the_prior_of_its_layer():
-    estimates = {"z1": (0.0, 0.0), "z2": (3.0, inverse_softplus(0.04 - 1e-5)), "z3": (4.0, inverse_softplus(1 - 1e-5))}
-    found = drawn(Ladder, estimates)
-    close(found["z2"][1:], [(3 * 25 + 2 * found["z1"][0] * 25) / 50, np.full((2, 1), 1 / 50)])
-    close(found["z3"][1:], [(4 + 2 * found["z2"][0] / 9) / (10 / 9), np.full((2, 1), 0.9)])
+    shifts = {"z1": (0.0, 0.0), "z2": (3.0, inverse_softplus(0.04 - 1e-5)), "z3": (4.0, inverse_softplus(1 - 1e-5))}
+    found = drawn(Ladder, shifts)
+    close(found["z2"][1:], [3 + 2 * found["z1"][0] * 25 / 50, np.full((2, 1), 1 / 50)])
+    close(found["z3"][1:], [4 + 2 * found["z2"][0] / 9 / (10 / 9), np.full((2, 1), 0.9)])
 
 
 def test_a_residual_factor_moves_in_the_units_of_the_prior():

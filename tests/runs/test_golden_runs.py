@@ -69,9 +69,9 @@ def test_a_ladder_of_before_format_4_merges_its_top(backend, tmp_path, monkeypat
     line = "train hierarchical-vae -g ladder -m latent=(2,2) -m hidden=2 -g hidden=2"
     with monkeypatch.context() as before:
         before.setattr(checkpoint_file, "FORMAT", "ppl-models 3")
-        call(*line.split(), "-g", "top=product", *how.split(), then)
+        call(*line.split(), "-g", "top=product", "-g", "mean=estimate", *how.split(), then)
     config = json.loads((then / "config.json").read_text())
-    assert config["guide"]["sizes"].pop("top") == "product"
+    assert config["guide"]["sizes"].pop("top") == "product" and config["guide"]["sizes"].pop("mean") == "estimate"
     del config["defaults"]
     numbers = evaluated(then)
     (then / "config.json").write_text(json.dumps(config))
@@ -82,6 +82,28 @@ def test_a_ladder_of_before_format_4_merges_its_top(backend, tmp_path, monkeypat
     assert now.guide.tops == {"z1"} and now.config["guide"]["sizes"]["top"] == "estimate"
     shutil.copy(then / "checkpoint.safetensors", tmp_path / "now")
     with pytest.raises(ValueError, match="before format 4 .* Ladder multiplied its estimate of z1 .*top='product'"):
+        load_run(tmp_path / "now")
+
+
+@pytest.mark.parametrize("backend", few(["pyro", "numpyro"], lambda backend: backend == "pyro"))
+def test_networks_of_a_ladder_of_before_format_5_give_estimates(backend, tmp_path, monkeypatch):
+    pytest.importorskip(backend)
+    then, how = tmp_path / "then", f"--backend {backend} --steps 2 --evaluate 0 -q --out"
+    line = "train hierarchical-vae -g ladder -m latent=(2,2) -m hidden=2 -g hidden=2"
+    with monkeypatch.context() as before:
+        before.setattr(checkpoint_file, "FORMAT", "ppl-models 4")
+        call(*line.split(), "-g", "mean=estimate", *how.split(), then)
+    config = json.loads((then / "config.json").read_text())
+    assert config["guide"]["sizes"].pop("mean") == "estimate"
+    numbers = evaluated(then)
+    (then / "config.json").write_text(json.dumps({**config, "defaults": 3}))
+    old = load_run(then)
+    assert not old.guide.shifted and evaluated(then) == numbers
+    call(*line.split(), *how.split(), tmp_path / "now")
+    now = load_run(tmp_path / "now")
+    assert now.guide.shifted == {"z2"} and "mean" not in now.config["guide"]["sizes"]
+    shutil.copy(then / "checkpoint.safetensors", tmp_path / "now")
+    with pytest.raises(ValueError, match="before format 5 .* Ladder gave the means of its estimates of z2; .*mean="):
         load_run(tmp_path / "now")
 
 

@@ -33,7 +33,7 @@ from ppl_models.parts.arguments.checked import checked
 from ppl_models.parts.arguments.kinds import Count, Image, Whole
 from ppl_models.programs.numpyro import unwrapped
 
-from ...parts.checks import check_known, refuse_product
+from ...parts.checks import Mean, check_known, refuse_product
 from ...parts.parents import (
     Parents as Parents,
     Reads as Reads,
@@ -89,7 +89,7 @@ class Conditionals(eqx.Module):
         hidden: Count = 256,
         depth: Whole = 1,
         image: Image | None = None,
-        precision_weighted: bool = False,
+        merge: Mean | None = None,
         tops: Collection[str] = (),
         small_init: bool = False,
         starts: Mapping[str, Start] | None = None,
@@ -108,7 +108,7 @@ class Conditionals(eqx.Module):
         for names, size in layout.trunks.items():
             found.append(evidence_network(encoder, names, size, hidden, depth, image, layout.guide, key=next(keys)))
             widths |= found[-1].widths
-        self.plan = Table(plan(layout, parents, widths, family, FAMILIES, precision_weighted, tops))
+        self.plan = Table(plan(layout, parents, widths, family, FAMILIES, merge, tops))
         for name, factor in self.plan.items():
             is_global = layout.latents[name].is_global
             sizes = (factor.inputs, factor.outputs, hidden, depth, GLOBAL_GAIN if is_global else 1.0)

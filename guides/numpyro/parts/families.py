@@ -39,7 +39,7 @@ def _tril(diagonal: Array, below: Array) -> Array:
 class Diagonal:
     """See `guides.parts.families.Diagonal`."""
 
-    units, bent = "diagonal", False
+    units, bent, estimated = "diagonal", False, True
 
     def __init__(self, least: Whole = 0) -> None:
         self.least = least
@@ -54,12 +54,11 @@ class Diagonal:
         return diagonal_normal(loc + shift, at_least(scale * bounded_exp(log_scale), self.least))
 
     def precision_weighted(self, raw: Array, loc: Array, scale: Array) -> Distribution:
-        """1/s^2 = 1/v + 1/scale^2, m = (estimate/v + loc/scale^2) s^2 with v = softplus(.) + 1e-5, a variance."""
-        estimate, spread = jnp.split(raw, 2, -1)
-        tau, prior = 1 / (softplus(spread) + 1e-5), 1 / jnp.square(scale)
-        precision = tau + prior
-        mean = (estimate * tau + loc * prior) / precision
-        return diagonal_normal(mean, at_least(jax.lax.rsqrt(precision), self.least))
+        """1/s^2 = 1/v + 1/scale^2, m = shift + (loc/scale^2) s^2 with v = softplus(.) + 1e-5, a variance."""
+        shift, spread = jnp.split(raw, 2, -1)
+        prior = 1 / jnp.square(scale)
+        precision = 1 / (softplus(spread) + factors.LEAST_VARIANCE) + prior
+        return diagonal_normal(shift + loc * prior / precision, at_least(jax.lax.rsqrt(precision), self.least))
 
 
 class RankOne:

@@ -42,7 +42,7 @@ class Diagonal:
         least: no standard deviation is below it: s is sqrt(least^2 + s^2) of the s below.
     """
 
-    units, bent = "diagonal", False
+    units, bent, estimated = "diagonal", False, True
 
     def __init__(self, least: Whole = 0) -> None:
         self.least = least
@@ -57,15 +57,16 @@ class Diagonal:
         return diagonal_normal(loc + shift, at_least(scale * bounded_exp(log_scale), self.least))
 
     def precision_weighted(self, raw: Tensor, loc: Tensor, scale: Tensor) -> TorchDistributionMixin:
-        """1/s^2 = 1/v + 1/scale^2, m = (estimate/v + loc/scale^2) s^2 with v = softplus(.) + 1e-5, a variance.
+        """1/s^2 = 1/v + 1/scale^2, m = shift + (loc/scale^2) s^2 with v = softplus(.) + 1e-5, a variance.
+
+        The shift stands for the (estimate/v) s^2 of the source, whose gradient by the estimate vanishes as v grows.
 
         Source: Sonderby et al. 2016 (arXiv 1602.02282), eq. 17 to 19.
         """
-        estimate, spread = raw.chunk(2, -1)
-        tau, prior = 1 / (softplus(spread) + 1e-5), scale.square().reciprocal()
-        precision = tau + prior
-        mean = (estimate * tau + loc * prior) / precision
-        return diagonal_normal(mean, at_least(precision.rsqrt(), self.least))
+        shift, spread = raw.chunk(2, -1)
+        prior = scale.square().reciprocal()
+        precision = 1 / (softplus(spread) + factors.LEAST_VARIANCE) + prior
+        return diagonal_normal(shift + loc * prior / precision, at_least(precision.rsqrt(), self.least))
 
 
 class RankOne:

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from array_api_compat import array_namespace
+
 from ppl_models.parts.arguments.checked import told
 from ppl_models.parts.arguments.sizes import worded
 from ppl_models.programs.record import Mask
 
-from ..checks import refuse_alone, refuse_product
+from ..checks import Mean, refuse_alone, refuse_product
 from ..looks.evidence import Array, EvidenceKey
 from ..looks.latents import Latent
 from ..looks.layout import Layout
@@ -19,6 +21,7 @@ Distribution = Any
 # on the first weights of a global's factor, which begins where its start says. Those of data have a network's usual
 # weights: beside a factor that begins as its prior, the generator learns to do without the latent, and the latent dies.
 GLOBAL_GAIN = 0.1
+LEAST_VARIANCE = 1e-5  # of an estimate that a product is taken with
 FLAT = 1e3  # as wide, in scales of a prior, is a density that a product takes for flat
 
 
@@ -67,6 +70,7 @@ class Factor(NamedTuple):
         size: n of the R^n that the family is over.
         flow: the name of the module that the family is, "" for one without weights.
         top: whether it is the estimate alone, where others are products with their priors.
+        estimate: whether the network gives the mean of the estimate, and not the shift of the product's mean.
     """
 
     network: str
@@ -76,6 +80,7 @@ class Factor(NamedTuple):
     size: int
     flow: str = ""
     top: bool = False
+    estimate: bool = False
 
     @property
     def units(self) -> str:
@@ -90,7 +95,18 @@ class Factor(NamedTuple):
         """
         if self.top and getattr(family, "rooted", False):
             return family.residual(raw, loc, scale)
-        return family.precision_weighted(raw, loc, FLAT * scale if self.top else scale)
+        scale = FLAT * scale if self.top else scale
+        if self.estimate and getattr(self.family, "estimated", False):
+            raw = _shifted(raw, self.size, scale)
+        return family.precision_weighted(raw, loc, scale)
+
+
+def _shifted(raw: Array, n: int, scale: Array) -> Array:
+    """Raw numbers with the shift (m / v) s^2 in place of the mean m of the estimate, in its first n."""
+    xp = array_namespace(raw)
+    mean, spread = raw[..., :n], raw[..., n : 2 * n]
+    tau = 1 / (xp.logaddexp(spread, xp.zeros_like(spread)) + LEAST_VARIANCE)
+    return xp.concat([mean * tau / (tau + scale**-2), raw[..., n:]], axis=-1)
 
 
 def plan(
@@ -99,7 +115,7 @@ def plan(
     widths: Mapping[str, int],
     spec: Families,
     known: Mapping[str, Family | Weighted],
-    precision_weighted: bool,
+    merge: Mean | None,
     tops: Collection[str] = (),
 ) -> dict[str, Factor]:
     """The factors of a guide by latent, less those that are tied to a prior.
@@ -110,7 +126,7 @@ def plan(
         widths: latent -> how many features its encoder gives, where it has one.
         spec: a family by name, or the object itself; or a mapping latent -> family.
         known: the families by name.
-        precision_weighted: whether they are products with a prior.
+        merge: for products with a prior, what the networks give of the means; None for other factors.
         tops: the latents whose factors are the estimate alone, all the same.
 
     Raises:
@@ -134,15 +150,23 @@ def plan(
             found[name] = Factor(network_of(name), None, inputs, copies * n, n)
             continue
         own = spec.get(name, "diagonal") if isinstance(spec, Mapping) else spec
-        family = choose_family(own, n, layout.guide, known, precision_weighted)
+        family = choose_family(own, n, layout.guide, known, merge is not None)
         top, network = name in tops, network_of(name)
-        product = precision_weighted and not (top and getattr(family, "rooted", False))
+        product = merge is not None and not (top and getattr(family, "rooted", False))
         flow = f"flow_{network}" if isinstance(family, Weighted) else ""
-        found[name] = Factor(network, family, inputs, copies * family.count(n, product), n, flow, top)
-    for name, latent in layout.latents.items() if precision_weighted else ():
+        found[name] = Factor(
+            network, family, inputs, copies * family.count(n, product), n, flow, top, merge == "estimate"
+        )
+    for name, latent in layout.latents.items() if merge is not None else ():
         if not latent.facts.is_gaussian:  # known now, so it must not wait for the training
             refuse_product(layout, name, latent.site.family)
     return found
+
+
+def shifted(factors: Mapping[str, Factor]) -> frozenset[str]:
+    """The latents whose networks give the shift of a product's mean, and could give the mean of the estimate."""
+    of = {name: getattr(factor.family, "estimated", False) for name, factor in factors.items()}
+    return frozenset(name for name, factor in factors.items() if of[name] and not (factor.top or factor.estimate))
 
 
 def encoded(

@@ -36,6 +36,7 @@ class Stepwise(ABC):
     context: Count = 32
 
     units: ClassVar[str] = "diagonal"
+    estimated: ClassVar[bool] = True
 
     @property
     def bent(self) -> bool:

@@ -22,11 +22,13 @@ from ..resuming.history import LINES
 from ..resuming.owner import owned
 from .files import json_of, remove_stale
 
-FORMAT = "ppl-models 4"
+FORMAT = "ppl-models 5"
+OTHER_MEANS = "ppl-models 4"  # networks of a Ladder then gave other numbers (`check_evidence`)
 OTHER_COVARIATES = "ppl-models 3"  # guides then read them otherwise, or not at all (`check_evidence`)
 EARLIER = "ppl-models 2"  # and some data in another order
 WEIGHTS_ALONE = "ppl-models 1"
 BEFORE_3 = (EARLIER, WEIGHTS_ALONE)
+BEFORE_4 = (OTHER_COVARIATES, *BEFORE_3)
 CHECKPOINT, PREVIOUS = "checkpoint.safetensors", "checkpoint.previous.safetensors"
 NO_DIGEST = "0" * 64  # what stands where the digest goes, while it is computed
 BROKEN = "is truncated or no safetensors file"
@@ -155,8 +157,9 @@ def check_evidence(path: Path, found: Checkpoint, programs: Iterable[Any]) -> No
     Before format 3 guides read what a model observes, one site after another, where it was a copy of parts of the
     model's argument (the bands of a colour image); now they read the argument. Before format 4 they read no covariates,
     but for Faithful, whose encoders did; now a factor reads those that it needs beside what its encoder makes of the
-    data. Before format 4 a Ladder multiplied its estimate of the top latent, too, with the prior. A file without bases
-    is of a SelfReflective whose bases were around the prior's.
+    data. Before format 4 a Ladder multiplied its estimate of the top latent, too, with the prior, and before
+    format 5 its networks gave means of estimates. A file without bases is of a SelfReflective whose bases were around
+    the prior's.
 
     Args:
         path: the file.
@@ -178,7 +181,7 @@ def _otherwise(found: Checkpoint, program: Any) -> str:
             f"{', '.join(layout.evidence_sites)} one after another; now it reads the rows that they are parts of, and "
             f"the weights do not fit; {cure}"
         )
-    if found.form != FORMAT and (covariates := getattr(layout, "covariates", None)):
+    if found.form in BEFORE_4 and (covariates := getattr(layout, "covariates", None)):
         told = ", ".join(covariates.values())
         then = f"read {told} through its encoders" if name == "Faithful" else f"did not read {told}"
         cure = cure if name == "Faithful" else f"build it with evidence='observed', or {cure}"
@@ -186,10 +189,16 @@ def _otherwise(found: Checkpoint, program: Any) -> str:
             f"before format 4 of files (ppl-models 0.1.0), when the guide {name} {then}; now it reads covariates "
             f"beside what its encoder makes of the data, and the weights do not fit; {cure}"
         )
-    if found.form != FORMAT and (tops := getattr(program, "tops", None)):
+    if found.form in BEFORE_4 and (tops := getattr(program, "tops", None)):
         return (
             f"before format 4 of files (ppl-models 0.1.0), when the guide {name} multiplied its estimate of "
             f"{', '.join(sorted(tops))} with the prior; build it with top='product'"
+        )
+    if found.form != FORMAT and (means := getattr(program, "shifted", None)):
+        return (
+            f"before format 5 of files (ppl-models 0.2.0), when the networks of the guide {name} gave the means of its "
+            f"estimates of {', '.join(sorted(means))}; now they give the shift of the mean; build it with "
+            "mean='estimate'"
         )
     based = getattr(getattr(program, "factors", None), "based", ())
     if based and not any(".base_" in key for key in found.weights):
@@ -213,7 +222,7 @@ def verified(path: Path) -> tuple[bytes, dict[str, Any]]:
             form, about, told_digest = (metadata.get(key) for key in ("format", "about", "sha256"))
         except (ValueError, AttributeError, RecursionError):
             raise ValueError(f"{BROKEN} (its header cannot be read)") from None
-        if form not in (FORMAT, OTHER_COVARIATES, EARLIER, WEIGHTS_ALONE):
+        if form not in (FORMAT, OTHER_MEANS, *BEFORE_4):
             raise ValueError(f"is none of ours: found format {told(form)}, want {FORMAT!r}; is it of another program?")
         head, body = size.to_bytes(8, "little") + head, file.read()
     if form == WEIGHTS_ALONE and about is None and told_digest is None:

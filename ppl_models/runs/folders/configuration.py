@@ -26,9 +26,20 @@ from ..naming.options import Training
 from ..naming.refinement import refinement
 
 FORMAT = "ppl-models run 1"
-DEFAULTS = 3  # which ones a configuration means where it is silent: those of today; without a number the first
+DEFAULTS = 4  # which ones a configuration means where it is silent: those of today; without a number the first
 # Sizes that are told only where they are not as by default, as they came with later defaults.
-LATER = "base", "bijection", "coupling", "discrete", "evidence", "feedback", "init_loc_fn", "init_scale", "prior"
+LATER = (
+    "base",
+    "bijection",
+    "coupling",
+    "discrete",
+    "evidence",
+    "feedback",
+    "init_loc_fn",
+    "init_scale",
+    "mean",
+    "prior",
+)
 EXAMPLE_ROWS = 3
 Chosen = tuple[str, Mapping[str, Any]]
 Parts = tuple[Data, ...] | tuple[Table, ...]

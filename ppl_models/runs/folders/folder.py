@@ -242,7 +242,8 @@ def as_written(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with what it does not say as it was when it was written.
 
     By the first defaults guides of the collection read what is observed alone (the files of Faithful tell of it), and a
-    Ladder multiplies its top with the prior. By the first and second a SelfReflective builds on the priors' bases.
+    Ladder multiplies its top with the prior. By the first and second a SelfReflective builds on the priors' bases; by
+    the first three the networks of a Ladder give the means of its estimates.
     """
     guide = config["guide"]
     if guide is None:
@@ -254,4 +255,6 @@ def as_written(config: Mapping[str, Any]) -> dict[str, Any]:
         silent |= {"evidence": "observed"} | ({"top": "product"} if name == "Ladder" else {})
     if ours and defaults < 3 and name == "SelfReflective":
         silent["base"] = "prior"
+    if ours and defaults < 4 and name == "Ladder":
+        silent["mean"] = "estimate"
     return {**config, "guide": {**guide, "sizes": {**silent, **guide["sizes"]}}}
