@@ -51,6 +51,7 @@ class Glow(Program):
     density = "p(x) = N(T(x); 0, I) |det dT/dx|"
     source = "Kingma & Dhariwal 2018, arXiv 1807.03039"
     wants_image = True
+    of_reals = True  # not of levels: `inspect` dequantizes grey levels
 
     def __init__(
         self,

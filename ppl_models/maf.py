@@ -53,6 +53,7 @@ class MAF(Program):
 
     density = "p(x) = N(T(x); 0, I) |det dT/dx|"
     source = "Papamakarios et al. 2017, arXiv 1705.07057"
+    of_reals = True  # not of levels: `inspect` dequantizes grey levels
 
     def __init__(
         self, event: Event = 784, steps: Count = 5, hidden: Count = 512, depth: Count = 1, blocks: Count = 1

@@ -3,10 +3,11 @@
 import pyro
 from torch import Tensor
 
-from .parts.arguments.kinds import Count, Event
+from .parts.arguments.kinds import Count, Event, Positive
 from .parts.arguments.sizes import event_size
 from .parts.flows.autoregressive import AutoregressiveFlow
 from .parts.flows.densities import FlowDensity, real_rows
+from .parts.flows.orders import BOUND
 from .parts.program import Program
 
 
@@ -15,10 +16,11 @@ class NSF(Program):
 
         p(x) = N(T(x); 0, I) |det dT/dx|,      T = T_K ... T_1,      T_k(x)_i = spline(x_i; net_k(x_<i))
 
-    Splines are the identity outside of [-5, 5]: put data on that scale, as the logit or a standardization does. By
-    default each entry reads all before it, and the order is turned round from one step to the next: the density takes
-    one call of each network, a draw as many as there are entries. With `passes=2` the steps are couplings, which take
-    two. It starts at N(0, I): T is the identity. Between the steps the paper has linear layers, which this has not.
+    A spline is the identity outside of [-bound, bound]: standardize the data, or set `bound` to their scale. There is a
+    warning where most values lie outside. By default each entry reads all entries before it, and the order is reversed
+    from one step to the next: the density takes one call of each network, a draw as many as there are entries. With
+    `passes=2` the steps are couplings: density and draw take two calls of each network at most. It starts at N(0, I): T
+    is the identity. The linear layers that the paper puts between its steps are left out.
 
     Shapes: x (n, event); site x. There are no latents: the guide is None.
 
@@ -26,8 +28,10 @@ class NSF(Program):
         event: number of values in a row of x, or its shape.
         steps: K, the number of networks.
         hidden, depth: width and number of hidden layers of each.
-        bins: of a spline.
-        passes: None, or in how many parts the entries are: those of a part read the parts before it.
+        bins: number of bins of a spline.
+        passes: number of parts that the entries are divided into, each of which reads the parts before it; None: each
+            entry is a part.
+        bound: half the width of the interval of the splines; 14 for `--transform logit` on grey levels.
 
     Raises:
         ValueError: a size that is not a positive integer; x of the wrong width, not finite, empty; x of a few levels,
@@ -46,6 +50,7 @@ class NSF(Program):
 
     density = "p(x) = N(T(x); 0, I) |det dT/dx|"
     source = "Durkan et al. 2019, arXiv 1906.04032"
+    of_reals = True  # not of levels: `inspect` dequantizes grey levels
 
     def __init__(
         self,
@@ -55,15 +60,17 @@ class NSF(Program):
         depth: Count = 1,
         bins: Count = 8,
         passes: Count | None = None,
+        bound: Positive = BOUND,
     ) -> None:
         super().__init__()
         self.event, _ = event_size("NSF", event)
-        sizes = {"kind": "spline", "passes": passes, "bins": bins, "gain": 0.0}
+        self.bound = bound
+        sizes = {"kind": "spline", "passes": passes, "bins": bins, "gain": 0.0, "bound": bound}
         self.data = FlowDensity(self.event, AutoregressiveFlow(self.event, steps, (), hidden, depth, **sizes))
 
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Observe the rows of x (n, event), or generate n of them; returns them."""
-        n = real_rows(x, n, self.event, self.data.loc.dtype)
+        n = real_rows(x, n, self.event, self.data.loc.dtype, self.bound)
         with pyro.plate("data", n):
             # p(x)
             return pyro.sample("x", self.data(), obs=x)

@@ -52,6 +52,7 @@ class RealNVP(Program):
     density = "p(x) = N(T(x); 0, I) |det dT/dx|"
     source = "Dinh et al. 2017, arXiv 1605.08803"
     wants_image = True
+    of_reals = True  # not of levels: `inspect` dequantizes grey levels
 
     def __init__(
         self,

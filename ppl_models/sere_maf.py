@@ -13,8 +13,8 @@ from .parts.arguments.sizes import Blocks, all_sizes
 from .parts.bijectors import Bijection, bijection as bijection_of
 from .parts.distributions import RankOneNormal, diagonal_normal
 from .parts.flows.autoregressive import AutoregressiveFlow
-from .parts.flows.densities import seen
-from .parts.likelihoods import bounded_exp, check_count, check_data
+from .parts.flows.densities import real_rows, seen
+from .parts.likelihoods import bounded_exp
 from .parts.nets import Net
 from .parts.program import Program
 
@@ -44,7 +44,7 @@ class SeReMAF(Program):
 
     Raises:
         ValueError: a size that is not a positive integer; more layers than values (or rows); x of the wrong width, not
-            finite, empty.
+            finite, empty; x of a few levels, which want to be dequantized.
 
     Source: section 5.2 and table 3: 5 layers of 40 latents, 2 networks of width 1024 a block. The paper does not say
     how an image is cut, whether its networks have one hidden layer or two, and whether the base reads x_{l-1}: these
@@ -63,6 +63,7 @@ class SeReMAF(Program):
 
     density = "p(x, z) = p(z1) p(x1 | z1)  prod_{l=2..L}  p(zl | z{l-1}) p(xl | zl, x{l-1})"
     source = "Apostolopoulou, Rosenfeld, Dubrawski 2020, arXiv 2007.05166"
+    of_reals = True  # not of levels: `inspect` dequantizes grey levels
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class SeReMAF(Program):
     def forward(self, x: Tensor | None = None, n: int = 1) -> Tensor:
         """Observe the rows of x (n, event), or generate n of them; returns them."""
         dtype = next(self.parameters()).dtype
-        n = check_count(n) if x is None else len(check_data(x, self.event, dtype=dtype))
+        n = real_rows(x, n, self.event, dtype)
         observed = [None] * self.layers if x is None else self.cut(x)
         drawn = []
         with pyro.plate("data", n):

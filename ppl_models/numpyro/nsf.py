@@ -6,8 +6,9 @@ import equinox as eqx
 import numpyro
 from jax import Array
 
-from ppl_models.parts.arguments.kinds import Count, Event
+from ppl_models.parts.arguments.kinds import Count, Event, Positive
 from ppl_models.parts.arguments.sizes import event_size
+from ppl_models.parts.flows.orders import BOUND
 
 from .parts.flows.autoregressive import AutoregressiveFlow
 from .parts.flows.densities import FlowDensity, real_rows
@@ -19,6 +20,7 @@ class NSF(Program):
 
     data: FlowDensity
     event: int = eqx.field(static=True)
+    bound: float = eqx.field(static=True)
     of_reals: ClassVar[bool] = True  # `fit` and `evaluate` look whether its data are on a few levels
 
     def __init__(
@@ -29,16 +31,18 @@ class NSF(Program):
         depth: Count = 1,
         bins: Count = 8,
         passes: Count | None = None,
+        bound: Positive = BOUND,
         *,
         key: Array,
     ) -> None:
         self.event, _ = event_size("NSF", event)
-        sizes = {"kind": "spline", "passes": passes, "bins": bins, "gain": 0.0, "key": key}
+        self.bound = bound
+        sizes = {"kind": "spline", "passes": passes, "bins": bins, "gain": 0.0, "bound": bound, "key": key}
         self.data = FlowDensity(self.event, AutoregressiveFlow(self.event, steps, (), hidden, depth, **sizes))
 
     def forward(self, x: Array | None = None, n: int = 1) -> Array:
         """Observe the rows of x (n, event), or generate n of them; returns them."""
-        n = real_rows(x, n, self.event, self.dtype)
+        n = real_rows(x, n, self.event, self.dtype, self.bound)
         with numpyro.plate("data", n):
             # p(x)
             return numpyro.sample("x", self.data(), obs=x)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import prod
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -11,14 +12,14 @@ import numpyro.distributions as dist
 from jax import Array
 
 from ppl_models.parts.arguments.kinds import Count, Event
-from ppl_models.parts.arguments.sizes import Blocks, all_sizes, check_count
+from ppl_models.parts.arguments.sizes import Blocks, all_sizes
 from ppl_models.parts.flows.words import Bijection
 
 from .parts.bijectors import ConditionalRankOneAffine, Identity, bijection as bijection_of
 from .parts.distributions import RankOneNormal, diagonal_normal
 from .parts.flows.autoregressive import AutoregressiveFlow
-from .parts.flows.densities import seen
-from .parts.likelihoods import bounded_exp, check_data
+from .parts.flows.densities import real_rows, seen
+from .parts.likelihoods import bounded_exp
 from .parts.nets import Net
 from .parts.program import Program
 
@@ -36,6 +37,7 @@ class SeReMAF(Program):
     latent: int = eqx.field(static=True)
     stretches: Blocks = eqx.field(static=True)
     blocks: tuple[int, ...] = eqx.field(static=True)
+    of_reals: ClassVar[bool] = True  # `fit` and `evaluate` look whether its data are on a few levels
 
     def __init__(
         self,
@@ -67,7 +69,7 @@ class SeReMAF(Program):
 
     def forward(self, x: Array | None = None, n: int = 1) -> Array:
         """Observe the rows of x (n, event), or generate n of them; returns them."""
-        n = check_count(n) if x is None else len(check_data(x, self.event, dtype=self.dtype))
+        n = real_rows(x, n, self.event, self.dtype)
         observed = [None] * self.layers if x is None else self.cut(x)
         drawn = []
         with numpyro.plate("data", n):

@@ -1,5 +1,6 @@
 """Checks of data, likelihoods and networks that both languages make, with one message for each fault."""
 
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -145,6 +146,22 @@ def check_spread(values: Any, unique: Callable[[Any], Any], name: str) -> None:
             f"site {name!r}: found {len(found)} different values among {total}, from {found.min().item():.4g} to "
             f"{found.max().item():.4g}, want real numbers: on a few levels a density grows without bound; dequantize "
             "them (transform='dequantize' or 'logit'), or take a model of levels (PixelCNN)"
+        )
+
+
+def check_inside(values: Any, bound: float, name: str) -> None:
+    """Warn of data of splines most of which lie where these are the identity, whatever they are trained on.
+
+    Args:
+        values: flat, an array of torch's or NumPy's.
+        bound: splines are on [-bound, bound].
+        name: of the site.
+    """
+    if 2 * (abs(values) > bound).sum() > len(values):
+        warnings.warn(
+            f"site {name!r}: more than half of the values lie outside of [-{bound:g}, {bound:g}], where splines are "
+            "the identity and learn nothing; standardize the data, or take a larger bound",
+            stacklevel=2,
         )
 
 

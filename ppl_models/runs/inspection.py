@@ -11,7 +11,7 @@ from ppl_models.inference.storage.files import write_atomically
 
 from .backends import backend, columns
 from .folders.configuration import EXAMPLE_ROWS, Chosen, configuration, load_for
-from .naming import trust
+from .naming import names, trust
 from .naming.options import Training
 
 
@@ -34,9 +34,12 @@ def inspect_pair(
         ValueError: names or sizes that are not there, or programs that cannot be compared.
     """
     trust.received(*(name for name, _ in filter(None, (model, guide))))
-    parts = load_for(model[0], "pyro", data)
+    parts, how = load_for(model[0], "pyro", data), {}
+    if getattr(names.resolve("model", model[0]), "of_reals", False) and getattr(parts[0], "levels", None):
+        how = {"transform": "logit"}  # as a density of real numbers wants grey levels
+        parts = load_for(model[0], "pyro", data, **how)
     training = Training(steps=1)
-    config = configuration(model=model, guide=guide, data=data, parts=parts, training=training, seed=seed)
+    config = configuration(model=model, guide=guide, data=data, parts=parts, training=training, seed=seed, **how)
     ours, few, taken = backend("pyro"), parts[0][:rows], config["data"]["example"]
     if taken > EXAMPLE_ROWS and not ours.takes(config, few, rows):
         few = parts[0][:taken]

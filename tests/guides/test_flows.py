@@ -1,5 +1,6 @@
 """The families "iaf", "maf" and "nsf" in guides: calls of their networks, densities, exactness, refusals."""
 
+import math
 from functools import partial
 
 import pyro
@@ -50,6 +51,30 @@ def test_calls_in_a_step_and_in_an_evaluation(guide):
             evaluate(model, q, X, particles=20, rows=rows, progress=False)
             counts.append(calls() - before)
         assert counts[0] - counts[1] == 4 * (8 - 4)  # 16 data of 20 particles in passes of 2 or 4 data
+
+
+def test_draws_and_densities_are_those_of_algorithm_1(double):
+    """Kingma et al. 2016: y <- g y + (1 - g) m, g = sigmoid(s), s at first 2; log q falls by sum log g at each step."""
+    torch.manual_seed(0)
+    model, x = VAE(event=6, latent=3, hidden=8), X.double()
+    q = MeanField(model, x[:3], family="iaf:steps=3,context=4", hidden=8)
+    with torch.no_grad():
+        for parameter in q.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+        torch.manual_seed(1)
+        fn = pyro.poutine.trace(q).get_trace(x).nodes["z1"]
+        torch.manual_seed(1)
+        y = torch.randn(16, 3)
+        log_q = -(y**2 / 2 + math.log(2 * math.pi) / 2).sum(-1)
+        *steps, last = fn["fn"].transforms
+        assert len(steps) == 3
+        for step in steps:
+            m, s = step.net(y, *step.context).unbind(-1)
+            g = torch.sigmoid(s + 2)
+            y, log_q = g * y + (1 - g) * m, log_q - g.log().sum(-1)
+        z, log_q = last.loc + last.scale * y, log_q - last.scale.log().sum(-1)
+    torch.testing.assert_close(fn["value"], z, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(fn["fn"].log_prob(fn["value"]), log_q, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("guide", [MeanField, Ladder, SelfReflective])

@@ -26,6 +26,30 @@ def test_the_state_hands_on_every_latent_above():
         assert report.verdict == verdict
 
 
+def test_the_state_is_that_of_its_formula(double):
+    """m_1 = MLP(b_1), m_l = m_{l-1} + MLP(b_l, z_{l-1}, m_{l-1}); the factor's numbers by a network of m_l, z_{l-1}."""
+    torch.manual_seed(0)
+    model, x = MatNet(4, (2, 3, 2), hidden=8), X.double()
+    guide = Merging(model, x, hidden=8)
+    with torch.no_grad():
+        for parameter in guide.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+        inner, b = guide.factors.conditionals, {}
+        encode = inner.encode
+        inner.encode = lambda evidence: b.update(encode(evidence)) or dict(b)
+        nodes = pyro.poutine.trace(guide).get_trace(x).nodes
+        state, above = None, []
+        for name in ("z1", "z2", "z3"):
+            read = [b[name], *above]
+            merged = guide.factors.merges[f"q_{name}"](*read, *([] if state is None else [state]))
+            state = merged if state is None else state + merged
+            loc, log_scale = getattr(inner, f"q_{name}")(state, *above).chunk(2, -1)
+            fn = nodes[name]["fn"].base_dist
+            torch.testing.assert_close(fn.loc, loc, rtol=1e-10, atol=1e-10)
+            torch.testing.assert_close(fn.scale, (5 * torch.tanh(log_scale / 5)).exp(), rtol=1e-10, atol=1e-10)
+            above = [nodes[name]["value"]]
+
+
 def test_on_linear_data_its_structure_costs_nothing():
     model = LinearGaussian(3, (1, 2, 1), {"z3": ("z1", "z2"), "x": ("z1", "z2", "z3")}).requires_grad_(False)
     x = model(n=3)

@@ -217,6 +217,21 @@ def test_data_that_a_flow_takes(name):
         model(right)
 
 
+def test_data_beyond_the_splines_are_told_of():
+    """There they are the identity, and the density N(0, I) whatever the weights; a larger bound takes them in."""
+    x = 10 + data_of("nsf", 400)
+    with pytest.warns(UserWarning, match=r"site 'x': more than half of the values lie outside of \[-5, 5\], where"):
+        build("nsf")(x)
+    density = build("nsf", shaken=0.3).data().log_prob(x)
+    torch.testing.assert_close(density, Normal(0.0, 1.0).log_prob(x).sum(-1))
+    torch.manual_seed(0)
+    wide = shake(NSF(x.shape[1], 2, hidden=8, bins=3, bound=20), 0.3)
+    wide(x)  # without a word
+    assert (wide.data().log_prob(x) - density).abs().min() > 1e-3
+    with pytest.raises(ValueError, match="NSF: found bound=0"):
+        NSF(4, bound=0)
+
+
 @every_model
 def test_a_run_folder(name, tmp_path):
     transform = "logit" if name in FLOWS else "default"

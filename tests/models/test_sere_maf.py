@@ -77,6 +77,32 @@ def test_marginal_against_importance_samples_and_draws(double):
     assert (exact - frequencies).abs().max() < 4 * 0.5 / len(draws) ** 0.5
 
 
+def test_the_density_of_a_block_by_its_formula(double):
+    """log N(T(x); mu(z), (diag d + u u^T)^-1) + log|det dT/dx|, with torch's Gaussian and the Jacobian of T."""
+    model = SeReMAF(6, **SIZES | {"latent": 2}).double().requires_grad_(False)
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.add_(0.2 * torch.randn_like(parameter))
+    x = torch.randn(3, 6)
+    nodes = poutine.trace(model).get_trace(x).nodes
+    z, (before, block) = nodes["z2"]["value"], model.cut(x)
+    loc, log_d, u = model.bases[1](z).chunk(3, -1)
+    precision = torch.diag_embed((5 * torch.tanh(log_d / 5)).exp()) + u.unsqueeze(-1) * u.unsqueeze(-2)
+
+    for i in range(3):
+
+        def noise(e: Tensor, i: int = i) -> Tensor:
+            for net in model.flows[1].nets:
+                m, a = net(e, z[i], before[i]).unbind(-1)
+                e = m + (3 * torch.tanh(a / 3)).exp() * e
+            return e
+
+        volume = torch.linalg.slogdet(torch.autograd.functional.jacobian(noise, block[i])).logabsdet
+        base = torch.distributions.MultivariateNormal(loc[i], precision_matrix=precision[i])
+        expected = base.log_prob(noise(block[i])) + volume
+        torch.testing.assert_close(nodes["x2"]["fn"].log_prob(block)[i], expected, rtol=1e-10, atol=1e-10)
+
+
 def test_linear_networks_are_jointly_gaussian(double):
     """T(x) = x + M x + a z + B x', codes in a Gaussian chain: log p(x) in closed form."""
     model = SeReMAF(4, **SIZES | {"steps": 1, "bijection": "identity"}).double().requires_grad_(False)
@@ -136,6 +162,7 @@ def test_it_learns():
         (torch.zeros(3, 5), "found .*5"),
         (torch.full((3, 4), float("nan")), "NaN|finite"),
         (torch.zeros(0, 4), "empty|at least"),
+        (torch.eye(4), "found 2 different values among 16.* dequantize them"),
     ],
 )
 def test_wrong_data(x, message):

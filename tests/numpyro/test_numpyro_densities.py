@@ -39,7 +39,7 @@ OTHER = {  # what the sizes of the collection leave out
     "pixel-cnn": [{"likelihood": "gaussian"}, {"event": (2, 3, 2), "likelihood": "logistic:2", "window": 1}],
     "real-nvp": [{"event": 5}, {"event": (3, 4, 8), "levels": 2, "depth": 1}],
     "glow": [{"event": (2, 4, 8), "levels": 2, "depth": 2}],
-    "nsf": [{"event": 5, "passes": 2, "depth": 2}],
+    "nsf": [{"event": 5, "passes": 2, "depth": 2, "bound": 1.0}],
     "maf": [{"event": (2, 3), "depth": 2}],
 }
 CASES = [(name, more) for name in DENSITIES for more in ({}, *OTHER.get(name, ()))]
@@ -185,6 +185,20 @@ def test_fit_and_evaluate_refuse_a_few_levels():
     for call in (partial(fit, steps=1, batch_size=4), evaluate):
         with pytest.raises(ValueError, match="site 'x': found .* different values .*; dequantize"):
             call(ours, None, x, progress=False)
+
+
+def test_the_sere_maf_refuses_a_few_levels():
+    model = names.catalogue("model", "numpyro")["sere-maf"](4, layers=2, latent=2, hidden=4, code_hidden=4, key=KEY)
+    with pytest.raises(ValueError, match="site 'x': found 2 different values among 16.*; dequantize"):
+        handlers.seed(model, KEY)(jnp.eye(4))
+
+
+def test_data_beyond_the_splines_are_told_of():
+    """Of rows that the model sees, and before it is compiled."""
+    ours, x = port("nsf"), jnp.asarray(10 + data_of("nsf", 8).numpy())
+    for call in (handlers.seed(ours, KEY), partial(evaluate, ours, None, progress=False)):
+        with pytest.warns(UserWarning, match=r"site 'x': more than half of the values lie outside of \[-5, 5\]"):
+            call(x)
 
 
 @pytest.mark.slow

@@ -1,7 +1,10 @@
 """Autoregressive steps: masks by Jacobians, inverses, volumes, integrals, contexts, calls; zuko's and Pyro's flows."""
 
 import math
+from collections.abc import Sequence
+from functools import partial
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -9,9 +12,11 @@ import zuko
 from pyro.distributions.transforms import AffineAutoregressive
 from pyro.nn import AutoRegressiveNN
 from torch import Tensor
-from torch.distributions import AffineTransform, TransformedDistribution
+from torch.distributions import AffineTransform, Transform, TransformedDistribution
 from torch.nn.functional import silu
 
+from ppl_models import VAE
+from ppl_models.inference.pyro.passes.terms import terms
 from ppl_models.parts.flows import autoregressive
 from ppl_models.parts.flows.autoregressive import AutoregressiveFlow, MaskedNet
 from ppl_models.parts.flows.densities import FlowDensity
@@ -243,6 +248,34 @@ def test_prior_is_the_posterior_of_its_noise(word):
     with counted_calls(MaskedNet) as calls:
         p().log_prob(z)
         assert calls() == len(p.flow.nets)
+
+
+@pytest.mark.parametrize("word", ["maf:steps=2,hidden=12", "nsf:steps=1,hidden=12"])
+def test_a_flow_prior_has_the_bound_of_a_flow_posterior(word):
+    """The ELBO of z ~ T^-1(N(0, I)) with q(z | x), and of eps ~ N(0, I), x given T^-1(eps), with T(q(z | x))."""
+    torch.manual_seed(0)
+    model = VAE(6, 3, hidden=8, prior=word).double()
+    x = torch.bernoulli(torch.full((5, 6), 0.5))
+    flow = model.prior.flow
+
+    def on_noise(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("eps", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            for step in reversed(flow.transforms()):
+                z = step.inv(z)
+            pyro.sample("x", model.likelihood(model.decoder(z)), obs=x)
+
+    loc, scale = torch.randn(5, 3), torch.rand(5, 3) + 0.1
+
+    def guide(x: Tensor, name: str = "z1", steps: Sequence[Transform] = ()) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample(name, dist.TransformedDistribution(dist.Normal(loc, scale).to_event(1), [*steps]))
+
+    bounds = []
+    for program, q in ((model, guide), (on_noise, partial(guide, name="eps", steps=flow.transforms()))):
+        torch.manual_seed(1)
+        bounds.append(terms(program, q, (x,), particles=7, nesting=1).log_w)
+    torch.testing.assert_close(*bounds, rtol=1e-10, atol=1e-10)
 
 
 def test_contexts_of_other_widths_are_refused():

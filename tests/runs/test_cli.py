@@ -631,6 +631,13 @@ def test_inspect_takes_programs_of_the_users_and_pyros(package):
     assert by_element.startswith("UNFAITHFUL") and "q(z1.1 | x" in by_element
 
 
+@pytest.mark.slow
+def test_inspect_gives_a_density_of_real_numbers_such():
+    """The digits are binarized by default, which a flow refuses."""
+    said = call("inspect sere-maf self-reflective -m latent=2 -m layers=2 -m hidden=8 -m code_hidden=4 -g hidden=4 -q")
+    assert said.stdout.startswith("FAITHFUL")
+
+
 def test_inspect_strict_exits_with_2():
     call("inspect hierarchical-vae mean-field -m latent=2,2 -m hidden=8 -g hidden=8 --strict -q", code=2)
     call("inspect hierarchical-vae ladder -m latent=2,2 -m hidden=8 -g hidden=8 --strict -q", code=0)

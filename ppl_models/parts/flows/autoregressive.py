@@ -5,6 +5,7 @@ one entry after another back. A coupling is the step of two levels.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.distributions import AffineTransform, Transform, constraints
 from torch.nn.functional import linear, silu
 
 from ..arguments.checked import checked
-from ..arguments.kinds import Count, Number
+from ..arguments.kinds import Count, Number, Positive
 from ..checks import check_network
 from .orders import BIAS, BOUND, Kind, check_contexts, levels_of, masks_of, numbers_of, passes_of, reads_of
 from .splines import MonotonicSpline
@@ -102,13 +103,19 @@ def shift(numbers: Tensor) -> Transform:
     return AffineTransform(numbers.squeeze(-1), 1.0)
 
 
-def spline(numbers: Tensor) -> Transform:
-    """A monotone rational-quadratic spline on [-5, 5] (Durkan et al. 2019); the identity at 0."""
-    bins = (numbers.shape[-1] + 1) // 3
-    return MonotonicSpline(*numbers.split([bins, bins, bins - 1], -1), bound=BOUND)
+@dataclass(frozen=True)
+class Spline:
+    """A monotone rational-quadratic spline on [-bound, bound] (Durkan et al. 2019); the identity beyond, and at 0."""
+
+    bound: float = BOUND
+
+    def __call__(self, numbers: Tensor) -> Transform:
+        """The splines of numbers (*batch, n, 3 bins - 1)."""
+        bins = (numbers.shape[-1] + 1) // 3
+        return MonotonicSpline(*numbers.split([bins, bins, bins - 1], -1), bound=self.bound)
 
 
-MAPS: dict[str, Callable[[Tensor], Transform]] = {"affine": affine, "gate": gate, "shift": shift, "spline": spline}
+MAPS: dict[str, Callable[[Tensor], Transform]] = {"affine": affine, "gate": gate, "shift": shift, "spline": Spline()}
 
 
 class Autoregressive(Transform):
@@ -191,7 +198,7 @@ class AutoregressiveFlow(nn.Module):
         hidden, depth: of the networks, see `MaskedNet`.
         kind: of the map of an entry: "affine", "gate", "shift" or "spline".
         passes: levels of the entries; 2 is a coupling, None gives each entry its own.
-        bins: of splines.
+        bins, bound: of splines, each on [-bound, bound].
         gain: see `MaskedNet`; small ones start near the identity (a "gate" at a contraction by 0.88 a step).
     """
 
@@ -206,9 +213,11 @@ class AutoregressiveFlow(nn.Module):
         passes: Count | None = None,
         bins: Annotated[int, Number(whole=True, least=2)] = 8,
         gain: float = 0.1,
+        bound: Positive = BOUND,
     ) -> None:
         super().__init__()
-        self.of, self.size, self.inputs, levels = MAPS[kind], size, tuple(inputs), levels_of(size, passes)
+        of = Spline(bound) if kind == "spline" else MAPS[kind]
+        self.of, self.size, self.inputs, levels = of, size, tuple(inputs), levels_of(size, passes)
         outputs, orders = numbers_of(kind, bins), [levels, levels[::-1]]
         self.nets = nn.ModuleList(MaskedNet(orders[i % 2], outputs, inputs, hidden, depth, gain) for i in range(steps))
 

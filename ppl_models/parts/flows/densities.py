@@ -9,15 +9,16 @@ from torch import Tensor, nn
 from torch.distributions import Transform
 
 from ..arguments.sizes import check_count
-from ..checks import check_spread
+from ..checks import check_inside, check_spread
 from ..distributions import StandardNormal
 from ..likelihoods import check_data
 
 
-def real_rows(x: Tensor | None, n: int, event: int, dtype: torch.dtype) -> int:
+def real_rows(x: Tensor | None, n: int, event: int, dtype: torch.dtype, bound: float | None = None) -> int:
     """The number of data in a run of a density of real numbers: the rows of x, once they are checked, or `n`.
 
-    Values are read only while Pyro's validation is on.
+    Values are read only while Pyro's validation is on. With a `bound`, that of splines, there is a warning where most
+    values lie beyond it.
 
     Raises:
         TypeError, ValueError: see `check_data`, `check_count` and `checks.check_spread`.
@@ -26,7 +27,10 @@ def real_rows(x: Tensor | None, n: int, event: int, dtype: torch.dtype) -> int:
         return check_count(n)
     check_data(x, event, dtype=dtype)
     if torch.distributions.Distribution._validate_args:
-        check_spread(x.detach().reshape(-1), torch.unique, "x")
+        values = x.detach().reshape(-1)
+        check_spread(values, torch.unique, "x")
+        if bound is not None:
+            check_inside(values, bound, "x")
     return len(x)
 
 

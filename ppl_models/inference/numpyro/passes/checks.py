@@ -12,7 +12,7 @@ from numpyro import handlers
 from numpyro.infer.elbo import ELBO
 
 from ppl_models.numpyro.data import Rows
-from ppl_models.parts.checks import check_spread
+from ppl_models.parts.checks import check_inside, check_spread
 from ppl_models.programs.numpyro import Trace, frame_of, layers, nodes_of, support_of
 from ppl_models.programs.pairs import Pair
 from ppl_models.programs.rows import AsTheyCome, starts
@@ -71,7 +71,10 @@ def check_values(look: "Look", size: int) -> None:
     n = len(look.columns[0])
     if getattr(look.model, "of_reals", False):  # which it cannot see itself, compiled
         rows = drawn(look.columns, [column.values[:CHUNK] for column in look.columns], look.key)[0]
-        check_spread(np.asarray(rows).reshape(-1), np.unique, "x")
+        values = np.asarray(rows).reshape(-1)
+        check_spread(values, np.unique, "x")
+        if (bound := getattr(look.model, "bound", None)) is not None:  # of splines
+            check_inside(values, bound, "x")
     chunks = (np.arange(i, min(i + CHUNK, n)) for i in starts(n, CHUNK, MOST))
     # no rest of another size
     look(chunks, lambda: (max(min(i, n - size), 0) + np.arange(min(size, n)) for i in starts(n, size, MOST)))

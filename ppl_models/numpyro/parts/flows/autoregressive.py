@@ -1,6 +1,7 @@
 """`MaskedNet`, `Autoregressive`, `AutoregressiveFlow`: ports of `ppl_models.parts.flows.autoregressive`."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import equinox as eqx
@@ -15,7 +16,7 @@ from numpyro.distributions.transforms import AffineTransform, Transform, _Invers
 from numpyro.distributions.util import array_equiv
 
 from ppl_models.parts.arguments.checked import checked
-from ppl_models.parts.arguments.kinds import Count, Number
+from ppl_models.parts.arguments.kinds import Count, Number, Positive
 from ppl_models.parts.checks import check_network
 from ppl_models.parts.flows.orders import (
     BIAS,
@@ -109,13 +110,19 @@ def shift(numbers: Array) -> Transform:
     return AffineTransform(numbers[..., 0], 1.0)
 
 
-def spline(numbers: Array) -> Transform:
-    """A monotone rational-quadratic spline on [-5, 5]; the identity at 0."""
-    bins = (numbers.shape[-1] + 1) // 3
-    return MonotonicSpline(*jnp.split(numbers, [bins, 2 * bins], -1), bound=BOUND)
+@dataclass(frozen=True)
+class Spline:
+    """A monotone rational-quadratic spline on [-bound, bound]; the identity beyond, and at 0."""
+
+    bound: float = BOUND
+
+    def __call__(self, numbers: Array) -> Transform:
+        """The splines of numbers (*batch, n, 3 bins - 1)."""
+        bins = (numbers.shape[-1] + 1) // 3
+        return MonotonicSpline(*jnp.split(numbers, [bins, 2 * bins], -1), bound=self.bound)
 
 
-MAPS: dict[str, Callable[[Array], Transform]] = {"affine": affine, "gate": gate, "shift": shift, "spline": spline}
+MAPS: dict[str, Callable[[Array], Transform]] = {"affine": affine, "gate": gate, "shift": shift, "spline": Spline()}
 
 
 def _all_but_last(net: MaskedNet, of: Callable[[Array], Transform], context: tuple[Array, ...], y: Array) -> Array:
@@ -255,10 +262,12 @@ class AutoregressiveFlow(eqx.Module):
         passes: Count | None = None,
         bins: Annotated[int, Number(whole=True, least=2)] = 8,
         gain: float = 0.1,
+        bound: Positive = BOUND,
         *,
         key: Array,
     ) -> None:
-        self.of, self.size, self.inputs, levels = MAPS[kind], size, tuple(inputs), levels_of(size, passes)
+        of = Spline(bound) if kind == "spline" else MAPS[kind]
+        self.of, self.size, self.inputs, levels = of, size, tuple(inputs), levels_of(size, passes)
         outputs, orders = numbers_of(kind, bins), [levels, levels[::-1]]
         keys = jax.random.split(key, steps)
         self.nets = tuple(

@@ -11,7 +11,7 @@ from numpyro.distributions import Distribution
 from numpyro.distributions.transforms import Transform
 
 from ppl_models.parts.arguments.sizes import check_count
-from ppl_models.parts.checks import check_spread
+from ppl_models.parts.checks import check_inside, check_spread
 
 from ..distributions import StandardNormal
 from ..likelihoods import check_data, readable
@@ -24,13 +24,15 @@ class Flow(Protocol):
         """The first to be called first."""
 
 
-def real_rows(x: Array | None, n: int, event: int, dtype: np.dtype) -> int:
+def real_rows(x: Array | None, n: int, event: int, dtype: np.dtype, bound: float | None = None) -> int:
     """Port of `ppl_models.parts.flows.densities.real_rows`; values are read where `check_data` reads them."""
     if x is None:
         return check_count(n)
     check_data(x, event, dtype=dtype)
     if (values := readable(x)) is not None:
         check_spread(values.reshape(-1), np.unique, "x")
+        if bound is not None:
+            check_inside(values.reshape(-1), bound, "x")
     return len(x)
 
 
