@@ -21,11 +21,12 @@ class Bidirectional(OrderedGuide):
 
         q(z | x) = prod_l q(bu_l | bu_<l, x)  q(top | bu, x)  prod_l q(td_l | top, td_>l, bu but bu_l, x)
 
-    A layer is the latents that the model draws given the same. The last of each layer of several, bu_l, is inferred on
-    the way up; all else on the way down, in the model's order. Each is given the data and what was inferred before it,
-    but with `parents="apart"` not the bu_l of its own layer. Both are parents of the data, so that given the data they
-    depend on each other: such a guide is unfaithful, and `parents="needed"` makes it faithful at no cost. Of a model
-    without such layers the guide is top-down. Global latents are inferred before all others, from free parameters.
+    A layer is a set of latents that the model draws given the same parents. In each layer of several latents the last
+    one, bu_l, is inferred on the way up; all others are inferred on the way down, in the model's order. A factor reads
+    the data and the latents inferred before it, but with `parents="apart"` not the bu_l of its own layer. Given the
+    data the latents of a layer depend on each other, so that such a guide is unfaithful; `parents="needed"` makes it
+    faithful at no cost. For a model without such layers the guide is top-down. Global latents are inferred before all
+    others, from free parameters.
 
     Args:
         model, args, family, evidence, hidden, depth, image: as for `MeanField`.

@@ -22,14 +22,15 @@ class MeanField(TopDownGuide):
         q(z | x) = prod_l q(z_l | x)
 
     Exact posteriors of more than one latent hardly ever factorize so: `LinearGaussian.gap("mean-field")` is the price.
-    At a prior that is a mixture of an encoder's densities (`VampVAE`) the factor is that encoder, the model's own.
+    At a prior that is a mixture of an encoder's densities (`VampVAE`) the factor is that encoder of the model.
 
     Args:
         model: any Pyro model function.
         args: an example batch, the model's arguments.
-        family: "diagonal", "rank-one" or "full"; or a mapping latent -> family. With "rank-one" on a `DLGM` it is the
-            recognition model of Rezende et al. 2014. With another than "diagonal" at a prior of an encoder, the factor
-            is the guide's own.
+        family: of each factor: "diagonal", "rank-one", "full", "flow", or autoregressive steps, "iaf", "nsf" or "maf",
+            with sizes or without ("iaf:steps=4,hidden=320"); or a mapping latent -> family. "rank-one" on a `DLGM` is
+            the recognition model of Rezende et al. 2014. At a prior that is a mixture of an encoder's densities, other
+            families than "diagonal" have a network of the guide's own.
         encoder: see `guides.parts.encoders.encoder`.
         evidence: what the networks read: "needed", what is observed and those covariates (arguments that nothing
             observes) that a factor needs; "observed", that alone; or names of arguments. See

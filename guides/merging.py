@@ -23,8 +23,8 @@ class Merging(TopDownGuide):
         q(z | x) = prod_l q(z_l | z_<l, x)
         m_1 = MLP(b_1),      m_l = m_{l-1} + MLP(b_l, z_{l-1}, m_{l-1}),      q(z_l | .) by a network of m_l and z_{l-1}
 
-    b_l are the features of a deterministic pass from the data up. The state hands on all latents above, so that each
-    factor has all of them for parents whatever the model needs, and costs the same at every layer.
+    b_l are features of a deterministic pass from the data up. Through the state m_l each factor reads all latents above
+    it, whether it needs them or not, and costs the same at every layer.
 
     Args:
         model, args, family, evidence, hidden, depth, image: as for `MeanField`; all latents must be in the plate of the
@@ -33,10 +33,10 @@ class Merging(TopDownGuide):
 
     Raises:
         ValueError: see `TopDownGuide`; an unknown family or encoder; latents that are outside the plate of the data, or
-            read other data than the first one.
+            read other data than the first latent does.
 
-    Source: Bachman 2016 (arXiv 1612.04739), MatNet. There the merge also reads the generator's state, here the latent
-    that moved it; networks are the library's.
+    Source: Bachman 2016 (arXiv 1612.04739), MatNet. There the merge reads the generator's state h_{l-1}; here it reads
+    z_{l-1}, which moved that state, so that any model will do. Networks are the library's.
 
     >>> import torch
     >>> from ppl_models import MatNet
@@ -76,7 +76,7 @@ class Merging(TopDownGuide):
 
 
 class Merge(nn.Module):
-    """The factors of `Merging`: those of a guide, whose features of the data a state takes the place of.
+    """The factors of `Merging`: `Conditionals` that read a merged state in place of features of the data.
 
     Args:
         conditionals: the factors, each with the latent before it for a parent.
@@ -97,7 +97,7 @@ class Merge(nn.Module):
         return self.conditionals.encode(evidence)
 
     def raw(self, name: str, encoded: dict[str, Tensor], values: Mapping[str, Tensor]) -> Tensor:
-        """The raw numbers of a factor, (*particles, *plates, count), once the state has come as far."""
+        """The raw numbers of a factor, (*particles, *plates, count), of the state, which moves on by one layer."""
         read, state = self.conditionals.inputs(name, encoded, values), encoded.get(MERGED)
         merge = self.merges[self.conditionals.plan[name].network]
         merged = merge(*read) if state is None else state + merge(*read, state)

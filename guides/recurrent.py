@@ -89,15 +89,15 @@ class Recurrence(nn.Module):
 
 
 class Recurrent(TopDownGuide):
-    """A recurrent network that goes down with the model, step by step, and reads what has come of its latents so far.
+    """A recurrent network that runs beside the model and reads, step by step, what its latents have made so far.
 
         q(z | x) = prod_t q(z_t | z_<t, x)
         r_t = (x, x - mean_t) or patches of both,      e_t = LSTM(r_t, state_t, e_{t-1}),      z_t ~ family(W e_t + b)
 
-    One network serves all steps. mean_t and state_t are what the model tells at deterministic sites between z_{t-1} and
-    z_t, in the plate of the data: values of sites whose names begin with "mean" are what the model expects of the datum
-    by then, and are read as errors; values of the others, one after another, are the state. So the guide reads the
-    state that the model has computed, and computes none of it again. Where a model tells no state, it is z_{t-1}.
+    One network serves all steps. The model records mean_t and state_t at deterministic sites between z_{t-1} and z_t,
+    in the plate of the data. A site whose name begins with "mean" is what the model expects of the datum at that step,
+    and the guide reads x minus it. The other sites, one after another, are the state. So the guide reads the state that
+    the model has computed, and does not compute it again. Where a model records no state, it reads z_{t-1} instead.
 
     With the model `DRAW` it is the paper's encoder.
 
@@ -111,8 +111,8 @@ class Recurrent(TopDownGuide):
         image: (channels, height, width) of a row, for a window.
 
     Raises:
-        ValueError: see `TopDownGuide`; latents that are not alike; sites told before some latents alone, or that have
-            not one value for each datum; an unknown family; a window without an image.
+        ValueError: see `TopDownGuide`; latents that are not alike; sites recorded before some latents alone, or that
+            have not one value for each datum; an unknown family; a window without an image.
 
     Source: Gregor et al. 2015 (arXiv 1502.04623), section 2.1, and 3.2 for the window.
 

@@ -21,10 +21,10 @@ class SelfReflective(TopDownGuide):
 
         q(z | x) = prod_l q(z_l | pa_l, x),      pa_l = what p(z_l | z_<l, x) needs of z_<l   (z_{l-1} in a SeRe-VAE)
 
-    Where the prior is f_l pushed over N(mu_l, sigma_l^2), the factor is the *same* f_l over a new base, so that the
-    divergence of a layer is that of two Gaussians. The new base is a network of z's parents and the evidence. A prior
-    of no Gaussian base has a free factor: where it is a mixture of an encoder's densities (`VampVAE`,
-    `SeReVAE(prior="vamp")`) and the family "diagonal" that encoder, the model's own, else one of the guide's.
+    Where the prior is a bijection f_l of N(mu_l, sigma_l^2), the factor is the *same* f_l of a new base, so that the
+    divergence of a layer is that of two Gaussians. A network of z_l's parents and the evidence gives the new base. At a
+    prior without a Gaussian base the factor has the family alone. If that prior is a mixture of an encoder's densities
+    (`VampVAE`, `SeReVAE(prior="vamp")`) and the family is "diagonal", the factor is that encoder of the model.
 
     Args:
         model, args, family, evidence, hidden, depth, image: as for `MeanField`.

@@ -15,7 +15,7 @@ from .parts.program import Program
 
 
 class DRAW(Program):
-    """Latents that arrive one at a time, each of which moves a recurrent state and adds a stroke to a canvas.
+    """Latents drawn one at a time: each updates a recurrent state, which adds a stroke to a canvas.
 
         p(x, z) = prod_t p(z_t) p(x | z_1, ..., z_T),      z_t ~ N(0, I)
         h_t = LSTM(z_t, h_{t-1}),      c_t = c_{t-1} + write(h_t),      x ~ likelihood(c_T)
@@ -23,9 +23,9 @@ class DRAW(Program):
     A stroke is a linear map of the state, or with a `window` a patch of N x N numbers, painted by a grid of Gaussian
     filters that the state places (`parts.nets.Window`). c_0 and h_0 are learned. The same weights serve all steps.
 
-    Before it draws z_t the model tells what the strokes so far come to, at the deterministic sites mean{t}, the mean of
-    x if it were drawn from c_{t-1}, and state{t}, h_{t-1}. The guide `Recurrent` reads them there; with it, and with
-    windows of the guide's own, this is the network of the paper.
+    Before it draws z_t the model records two deterministic sites: mean{t}, the mean of x if it were drawn from the
+    canvas c_{t-1}, and state{t}, which is h_{t-1}. The guide `Recurrent` reads them. With that guide, and with a window
+    in it, this is the network of the paper.
 
     Shapes: x (n, event), z_t (n, latent); sites z1..zT and x, besides mean1..meanT and state1..stateT.
 
@@ -56,7 +56,7 @@ class DRAW(Program):
 
     density = "p(x, z) = prod_t p(z_t) p(x | z_1, ..., z_T)"
     source = "Gregor et al. 2015, arXiv 1502.04623"
-    wants_image = True  # the shape of a row, where the data have one: a window reads it
+    wants_image = True  # the shape of a row of images, which a window reads
 
     def __init__(
         self,

@@ -14,23 +14,23 @@ from .parts.program import Program
 
 
 class Glow(Program):
-    """Noise seen through steps of normalization, mixing of channels and coupling, in scales.
+    """A flow of images in several scales: steps of normalization, mixing of channels and coupling take data to noise.
 
         p(x) = N(T(x); 0, I) |det dT/dx|,      T = T_K ... T_1,      T_k = coupling after W (exp(s) h + b)
 
-    At each scale each square of 2 x 2 pixels is taken for channels; then come `steps` such steps, W a matrix of the
-    channels of every pixel; then half of the channels is left as noise, scaled and shifted given the other half, which
-    goes on (`parts.flows.images.MultiScale`). It starts at N(0, I): s, b and the couplings at zero, every W at a random
-    orthogonal matrix; s and b are trained from there, not set by a first batch as in the paper. Log scales of couplings
-    are bounded to 3.
+    At each scale each square of 2 x 2 pixels becomes channels of one pixel. Then come `steps` such steps, in which W is
+    one matrix for the channels of every pixel. Then half of the channels are split off as noise, after a shift and a
+    scale that the other half gives; the other half goes on to the next scale (`parts.flows.images.MultiScale`). It
+    starts at N(0, I): s, b and the couplings are zero, every W is a random orthogonal matrix. The paper sets s and b by
+    the first batch; here they are trained from zero. Log scales of couplings are bounded by 3.
 
     Shapes: x (n, channels * height * width), rows in the order C, H, W; site x. There are no latents: the guide is
     None.
 
     Args:
         event: (channels, height, width), whose sides can be halved `levels` times.
-        steps: of each scale.
-        hidden, depth: channels and residual blocks of the networks.
+        steps: number of steps of each scale.
+        hidden, depth: channels and residual blocks of the networks of the couplings.
         levels: number of scales; None: as many as leave sides of 4 at least, and one in any case.
 
     Raises:

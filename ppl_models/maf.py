@@ -14,15 +14,15 @@ from .parts.program import Program
 
 
 class MAF(Program):
-    """Noise seen through masked networks, the order of the entries turned round from one to the next.
+    """A stack of masked networks (MADE) that takes data to noise, the order of the entries reversed in between.
 
         p(x) = N(T(x); 0, I) |det dT/dx|,      T = T_K ... T_1,      T_k(x)_i = m_i + exp(a_i) x_i
 
     with (m_i, a_i) = net_k(x_<i). The density takes one call of each network, a draw as many as there are
-    entries. It starts at N(0, I): T is the identity. Log scales are bounded, |a_i| < 3. There is no batch normalization
-    between the networks, as the paper has: with it a row's density would depend on the other rows of its batch.
+    entries. It starts at N(0, I): T is the identity. Log scales are bounded, |a_i| < 3. The paper's batch normalization
+    between the networks is left out: with it the density of a row would depend on the other rows of its batch.
 
-    With several blocks, cut as those of the `SeReMAF` are, each has networks of its own that read the block before it:
+    With several blocks, cut as by `SeReMAF`, each block has its own networks, which also read the block before it:
 
         p(x) = p(x1) prod_{l=2..L} p(xl | x{l-1})
 
@@ -30,9 +30,10 @@ class MAF(Program):
 
     Args:
         event: number of values in a row of x, or its shape.
-        steps: K, the number of networks, of each block.
-        hidden, depth: width and number of hidden layers of each.
-        blocks: L; of an image (channels, height, width) bands of rows, of other rows equal stretches.
+        steps: K, the number of networks of each block.
+        hidden, depth: width and number of hidden layers of each network.
+        blocks: L. The blocks of an image (channels, height, width) are bands of rows; those of a vector are equal
+            stretches.
 
     Raises:
         ValueError: a size that is not a positive integer; x of the wrong width, not finite, empty; x of a few levels,

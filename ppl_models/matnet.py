@@ -15,13 +15,13 @@ from .parts.program import Program
 
 
 class MatNet(Program):
-    """Latents drawn along a deterministic state that each of them adds to, and that gives the data in the end.
+    """A hierarchy of latents that all add to one deterministic state, of which later latents and the data are drawn.
 
         p(x, z) = p(z1) prod_{l=2..L} p(z_l | z_1, ..., z_{l-1}) p(x | z_1, ..., z_L)
         h_1 = G_1 z_1,      h_l = T_l(h_{l-1}) + G_l z_l,      z_l ~ N(mu_l(h_{l-1}), sigma_l(h_{l-1})^2)
 
-    z_1 ~ N(0, I), x ~ likelihood(T_0(h_L)). Latents are numbered in generation order. The guide `Merging` carries a
-    state of its own down, as published; any top-down guide has the structure q(z_l | z_<l, x), too.
+    z_1 ~ N(0, I), x ~ likelihood(T_0(h_L)). Latents are numbered in generation order. The published inference network
+    is the guide `Merging`, which has a state of its own; other top-down guides have the same factorization.
 
     Shapes: x (n, event), z_l (n, latent[l - 1]); sites z1..zL and x.
 

@@ -12,7 +12,7 @@ from .parts.program import Program
 
 
 class NSF(Program):
-    """Noise seen through monotone rational-quadratic splines, whose knots masked networks give.
+    """Monotone rational-quadratic splines that take data to Gaussian noise; masked networks give their knots.
 
         p(x) = N(T(x); 0, I) |det dT/dx|,      T = T_K ... T_1,      T_k(x)_i = spline(x_i; net_k(x_<i))
 

@@ -15,15 +15,15 @@ from .parts.program import Program
 
 
 class RealNVP(Program):
-    """Noise seen through couplings: half of the entries scales and shifts the other half.
+    """A stack of couplings that takes data to Gaussian noise: half of the entries gives scale and shift of the others.
 
         p(x) = N(T(x); 0, I) |det dT/dx|,      T = T_K ... T_1,      T_k(x)_b = m(x_a) + exp(s(x_a)) x_b
 
-    and T_k(x)_a = x_a. Density and draws take two calls of each network at most. Of an image the entries are split by
-    checkerboards, then by channels, after each square of 2 x 2 pixels was taken for channels; half of the numbers are
-    left as noise, and all is done again with the others (`parts.flows.images.MultiScale`). Other events are vectors,
-    cut in two halves that change places from step to step. It starts at N(0, I): T is the identity. Log scales are
-    bounded, |s| < 3, and there is no batch normalization.
+    and T_k(x)_a = x_a. Density and draws take two calls of each network at most. The entries of an image are halved by
+    checkerboards at first; then each square of 2 x 2 pixels becomes channels of one pixel, and channels are halved.
+    Half of the numbers are then split off as noise, and the same is done with the rest at the next scale
+    (`parts.flows.images.MultiScale`). Other events are vectors, cut in two halves that swap from step to step. It
+    starts at N(0, I): T is the identity. Log scales are bounded, |s| < 3. There is no batch normalization.
 
     Shapes: x (n, event), rows of images in the order C, H, W; site x. There are no latents: the guide is None.
 

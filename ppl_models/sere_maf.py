@@ -25,10 +25,10 @@ class SeReMAF(Program):
         p(x, z) = p(z1) p(x1 | z1)  prod_{l=2..L}  p(zl | z{l-1}) p(xl | zl, x{l-1})
         log p(x_l | z_l, x_{l-1}) = log N(T_l(x_l); mu(z_l), C(z_l)) + log|det dT_l/dx_l|,    C^-1 = diag(d) + u u^T
 
-    T_l are masked autoregressive steps that are given z_l and x_{l-1}, which no mask hides; the base reads the code
-    alone. Codes are pushed through bijections of the code before, z_l = f_l(eps_l; z_{l-1}), as in the SeRe-VAE, and
-    eps_l ~ N(mu_l(z_{l-1}), sigma_l(z_{l-1})^2): a guide shares them by taking the prior's own transforms. A density
-    takes one call of each network, a draw of a block as many as it has values.
+    T_l is a stack of masked autoregressive steps; all units of its networks may read z_l and x_{l-1}. The Gaussian base
+    reads the code alone. As in the SeRe-VAE, z_l = f_l(eps_l; z_{l-1}), eps_l ~ N(mu_l(z_{l-1}), sigma_l(z_{l-1})^2),
+    and f_l is a bijection, which a guide shares by taking the prior's own transforms. A density takes one call of each
+    network, a draw of a block as many as the block has values.
 
     Shapes: x (n, event), z_l (n, latent); sites z1..zL, and x1..xL with event sizes `model.blocks`.
 
@@ -38,7 +38,7 @@ class SeReMAF(Program):
         layers: L. Blocks are equal but the last, which takes the rest.
         latent: size of each z_l.
         hidden, depth: of the masked networks.
-        steps: masked networks of a block; the order is turned round from one to the next.
+        steps: masked networks of a block; the order of the entries is reversed from one to the next.
         code_hidden: width of the networks that read codes alone.
         bijection: "spline", "rank-one" or "identity", see `parts.bijectors.bijection`.
 

@@ -12,7 +12,7 @@ from .parts.program import Program
 
 
 class VAE(Program):
-    """One latent vector with a standard normal prior, or a flow's, decoded by a network.
+    """One latent vector with a standard normal prior or a flow prior, decoded by a network.
 
         p(x, z) = p(z) p(x | z),      z ~ N(0, I),      x ~ likelihood(net(z))
 

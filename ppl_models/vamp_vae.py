@@ -22,11 +22,11 @@ class VampVAE(Program):
 
         p(z1) = (1/K) sum_k q(z1 | u_k),      q(z1 | x) = N(m(x), diag s(x)^2),      z2 ~ N(mu(z1), diag sigma(z1)^2)
 
-    The encoder q(z1 | x) and the pseudo-inputs u_k are the model's, as `prior`. A guide in the model's order in which
-    z1 is given x alone, `MeanField` or `SelfReflective`, takes this encoder for its factor of z1 and makes no network
-    of its own there; with `SelfReflective` and two layers that is the published pair. The encoder is trained through
-    both. A guide with an order of its own (`BottomUp`, `Faithful`), or another family at z1 than the diagonal, has its
-    own factor: the prior is then a mixture of Gaussians and no more. `Ladder` wants a Gaussian prior and refuses.
+    The model owns the encoder q(z1 | x) and the pseudo-inputs u_k, in its module `prior`. The guides `MeanField` and
+    `SelfReflective` use this encoder as their factor of z1, so that it is trained through prior and posterior;
+    `SelfReflective` with two layers is the published pair. Guides with an order of their own (`BottomUp`, `Faithful`),
+    and families other than "diagonal" at z1, have a network of their own for z1: the prior is then no more than a
+    mixture of Gaussians. `Ladder` needs a Gaussian prior and refuses this model.
 
     Shapes: x (n, event), z_l (n, latent); sites z1, z2 and x. The paper calls the top, our z1, z2.
 

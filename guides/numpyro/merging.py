@@ -73,7 +73,7 @@ class Merge(eqx.Module):
         return self.conditionals.encode(evidence)
 
     def raw(self, name: str, encoded: dict[str, Array], values: Mapping[str, Array]) -> Array:
-        """The raw numbers of a factor, (*particles, *plates, count), once the state has come as far."""
+        """The raw numbers of a factor, (*particles, *plates, count), of the state, which moves on by one layer."""
         read, state = self.conditionals.inputs(name, encoded, values), encoded.get(MERGED)
         merge = self.merges[self.conditionals.plan[name].network]
         merged = merge(*read) if state is None else state + merge(*read, state)

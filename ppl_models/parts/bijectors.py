@@ -94,7 +94,7 @@ class Identity(nn.Module):
     """No bijection: z = eps."""
 
     def transforms(self, *context: Tensor) -> list[Transform]:
-        """None."""
+        """An empty list."""
         return []
 
 

@@ -28,18 +28,18 @@ class Autoregressive(Stepwise):
 
 
 class Steps(nn.Module):
-    """An `Autoregressive` family for one factor: the diagonal family's Gaussian, whose noise goes through the steps.
+    """An `Autoregressive` family for one factor: the diagonal family, whose noise goes through the steps.
 
-        z = m + s T(y),    y ~ N(0, I),    m and s of the diagonal family, T given a context beside them
+        z = m + s T(y),    y ~ N(0, I),    m and s of the diagonal family, T given a context
 
-    T is what the steps make of y, times a constant with which it starts near the identity. The Gaussian is outside, so
-    that the steps work in units of the factor, whatever the prior's are, and a product with a prior is taken before
-    them. (Kingma et al. put it inside: a context that tells m and s lets either be the other.)
+    T is the composition of the steps, times a constant with which T starts near the identity. m and s come after the
+    steps: so these work in units of the factor, whatever the units of the prior, and m and s can be those of a product
+    with the prior. (In the paper they come before the steps, which are given a context from the same network.)
 
     Args:
         n: entries of the factor.
         flow: the steps.
-        unit: what they multiply differences by at the start.
+        unit: the scale of T at the start, before the constant: 0.88 a step for gates, else 1.
         backward: whether a draw goes through them backward.
     """
 

@@ -10,22 +10,23 @@ from ppl_models.parts.flows.orders import Kind
 
 @dataclass(frozen=True)
 class Stepwise(ABC):
-    """A family of autoregressive steps over R^n, each given numbers of the factor's network as a context.
+    """A family of autoregressive steps over R^n, whose context are numbers that the factor's network gives.
 
     | family | kind | a draw | a density |
     |---|---|---|---|
-    | "iaf" (Kingma et al. 2016, arXiv 1606.04934) | gate | at once | of an own draw at once, else n calls a step |
-    | "nsf" (Durkan et al. 2019, arXiv 1906.04032) | spline | at once | the same |
-    | "maf" (Papamakarios et al. 2017, arXiv 1705.07057) | affine, backward | n calls of a network a step | at once |
+    | "iaf" (Kingma et al. 2016, arXiv 1606.04934) | gate | one call a step | no call for its own draw, else n a step |
+    | "nsf" (Durkan et al. 2019, arXiv 1906.04032) | spline | one call a step | the same |
+    | "maf" (Papamakarios et al. 2017, arXiv 1705.07057) | affine, backward | n calls a step | one call a step |
 
-    Entries of a site depend on each other, so that a factor is a clique of its entries; between sites nothing changes.
+    Calls are those of the networks of the steps. All entries of a site depend on each other (a clique); the dependences
+    between sites are those of the guide.
 
     Args:
-        kind: of the map of an entry, see `parts.flows.autoregressive`.
+        kind: the map of an entry, see `parts.flows.autoregressive`.
         backward: whether a draw goes through the steps backward.
-        steps: how many; the order of the entries is turned round from one to the next.
-        hidden, depth: of the networks.
-        context: how many numbers they are given.
+        steps: number of steps; the order of the entries is reversed from one to the next.
+        hidden, depth: width and number of hidden layers of the networks.
+        context: how many numbers of context the networks read.
     """
 
     kind: Kind

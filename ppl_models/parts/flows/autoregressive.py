@@ -40,9 +40,9 @@ class MaskedNet(nn.Module):
 
         h = silu(M x + sum_j C_j c_j + b);   h <- silu(M' h + b'), depth - 1 times;   out = M'' h + b''
 
-    A unit has the reading of some entry: it reads those entries, and units that read no others; an entry reads units
-    that read none but what it reads itself. Units of the first entries read the context alone. Where there are fewer
-    units than readings an entry misses some of what it might read.
+    Each hidden unit is given the set of entries that some output may read: it reads those entries, and units whose sets
+    lie within its own. The numbers of an entry read the units whose sets lie within what that entry may read. Units of
+    the empty set read the context alone. With fewer units than different sets, an entry reads less than it might.
 
     Args:
         reads: the level of each entry, from 0 on, of which it reads all that are lower; or a matrix, (n, n), whether
@@ -121,13 +121,13 @@ MAPS: dict[str, Callable[[Tensor], Transform]] = {"affine": affine, "gate": gate
 class Autoregressive(Transform):
     """y_i = f(x_i; numbers_i), the numbers of a `MaskedNet` of the entries before and of contexts.
 
-    From x to y it takes one call of the network, back as many as there are levels. log|det dy/dx| of a pair that one of
-    these calls has made comes from that call; of any other it takes one more.
+    From x to y it takes one call of the network, from y to x as many as there are levels. log|det dy/dx| is kept from
+    the call that made x and y; for any other pair it takes one more call.
 
     Args:
-        net: gives the numbers.
-        of: from the numbers of an entry to its map, an elementwise transform.
-        context: what the network is given, (*batch, n_j) each.
+        net: the network that gives the numbers.
+        of: makes the elementwise transform of these numbers.
+        context: further inputs of the network, (*batch, n_j) each.
 
     Source: Kingma et al. 2016 (arXiv 1606.04934) in the direction of its calls, Papamakarios et al. 2017 (arXiv
     1705.07057) in the other.
@@ -189,13 +189,13 @@ def _volume(f: Transform, x: Tensor, y: Tensor) -> Tensor:
 
 @checked
 class AutoregressiveFlow(nn.Module):
-    """Several `Autoregressive` steps on R^n, the order of the entries turned round from one to the next.
+    """Several `Autoregressive` steps on R^n, the order of the entries reversed from one to the next.
 
     Args:
         size: n.
-        steps: how many.
+        steps: number of steps.
         inputs: width of each context.
-        hidden, depth: of the networks, see `MaskedNet`.
+        hidden, depth: width and number of hidden layers of the networks, see `MaskedNet`.
         kind: of the map of an entry: "affine", "gate", "shift" or "spline".
         passes: levels of the entries; 2 is a coupling, None gives each entry its own.
         bins, bound: of splines, each on [-bound, bound].

@@ -35,18 +35,18 @@ def real_rows(x: Tensor | None, n: int, event: int, dtype: torch.dtype, bound: f
 
 
 def seen(base: TorchDistributionMixin, steps: Sequence[Transform]) -> dist.TransformedDistribution:
-    """The distribution of what the steps, the first one first, take to draws of a base."""
+    """The distribution of x whose image T(x) is a draw of a base, T the steps, of which the first is called first."""
     return dist.TransformedDistribution(base, [step.inv for step in reversed(steps)])
 
 
 class FlowDensity(nn.Module):
-    """A density of vectors by bijections T that take data to noise, the first one first, given contexts or none.
+    """A density of vectors by bijections T that take data to N(0, I), given contexts or none.
 
         log p(x | c) = log N(T(x; c); 0, I) + log|det dT/dx|
 
     Args:
         size: n, the length of a row.
-        flow: a module whose `transforms(*context)` are the bijections, as they are called on data.
+        flow: a module whose `transforms(*context)` are the bijections, of which the first is called on data.
     """
 
     def __init__(self, size: int, flow: nn.Module) -> None:

@@ -132,20 +132,20 @@ class ChannelMap(nn.Module):
 class MultiScale(nn.Module):
     """Steps from images to noise.
 
-        "real-nvp"  at each scale three couplings of a checkerboard; squeeze; three of channels; half is left; at the
-                    last scale four of a checkerboard
-        "glow"      at each scale squeeze; a `ChannelMap` and a coupling of channels, `steps` times; half is left,
-                    scaled and shifted given the other half, but at the last scale
+        "real-nvp"  at each scale three couplings by checkerboards, squeeze, three couplings by channels, split; after
+                    the last scale four couplings by checkerboards
+        "glow"      at each scale squeeze, then a `ChannelMap` and a coupling by channels, `steps` times; then split,
+                    except at the last scale
 
-    To squeeze is to take each square of 2 x 2 entries for channels, the two of a diagonal first, and the half that goes
-    on is that of the first channels.
+    Squeeze makes each square of 2 x 2 entries channels of one pixel, the two of its diagonal first. Split leaves the
+    second half of the channels as noise ("glow" scales and shifts it, given the first half); the first half goes on.
 
     Args:
-        image: (channels, height, width), of which the sides can be halved so often.
+        image: (channels, height, width), whose sides can be halved `levels` times.
         style: "real-nvp" or "glow".
         levels: how often images are squeezed.
         hidden, depth: channels and residual blocks of the networks, see `MaskedConv`.
-        steps: of each scale of "glow".
+        steps: number of steps of each scale of "glow".
     """
 
     def __init__(

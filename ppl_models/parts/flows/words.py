@@ -1,6 +1,6 @@
 """`FLOWS`, `flow_sizes`: flows by name, with the sizes that a word may give after it ("maf:steps=4,hidden=640").
 
-`Bijection` are the words of bijections that a model gives its latents.
+`Bijection` lists the words of the bijections between the latents of a model.
 """
 
 from collections.abc import Mapping
