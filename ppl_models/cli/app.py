@@ -1,6 +1,7 @@
 """`app`: the application of the command line, with the options and the reporting of errors that its commands share."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -110,9 +111,15 @@ def say_path(config: Mapping[str, Any]) -> None:
 
 @contextmanager
 def reported(debug: bool) -> Iterator[None]:
-    """Turn an error into one red line, of the user's own code with its place, and exit code 1; Ctrl-C into 130."""
+    """Turn an error into one red line, of the user's own code with its place, and exit code 1; Ctrl-C into 130.
+
+    A warning is one yellow line.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            if not debug:
+                warnings.showwarning = _warned
+            yield
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted", style="red")
         raise typer.Exit(130) from None
@@ -122,6 +129,12 @@ def reported(debug: bool) -> Iterator[None]:
         text = brief(legible(f"error: {raised(error) or _told(error)}"))
         Console(stderr=True, soft_wrap=True, highlight=False).print(Text(text, "red"))
         raise typer.Exit(1) from None
+
+
+def _warned(message: Warning | str, *where: Any) -> None:
+    """Print a warning as one line; Python prints a path and a line of code beside it."""
+    text = brief(legible(f"warning: {' '.join(str(message).split())}"))
+    Console(stderr=True, soft_wrap=True, highlight=False).print(Text(text, "yellow"))
 
 
 def _told(error: Exception) -> str:

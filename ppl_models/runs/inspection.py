@@ -34,12 +34,14 @@ def inspect_pair(
         ValueError: names or sizes that are not there, or programs that cannot be compared.
     """
     trust.received(*(name for name, _ in filter(None, (model, guide))))
-    parts, how = load_for(model[0], "pyro", data), {}
+    parts, transform = load_for(model[0], "pyro", data), "default"
     if getattr(names.resolve("model", model[0]), "of_reals", False) and getattr(parts[0], "levels", None):
-        how = {"transform": "logit"}  # as a density of real numbers wants grey levels
-        parts = load_for(model[0], "pyro", data, **how)
+        transform = "logit"  # as a density of real numbers wants grey levels
+        parts = load_for(model[0], "pyro", data, transform=transform)
     training = Training(steps=1)
-    config = configuration(model=model, guide=guide, data=data, parts=parts, training=training, seed=seed, **how)
+    config = configuration(
+        model=model, guide=guide, data=data, parts=parts, training=training, seed=seed, transform=transform
+    )
     ours, few, taken = backend("pyro"), parts[0][:rows], config["data"]["example"]
     if taken > EXAMPLE_ROWS and not ours.takes(config, few, rows):
         few = parts[0][:taken]

@@ -347,10 +347,24 @@ def test_a_model_without_latents_takes_no_guide():
     call("sample run --n 4 --out drawn.png")
     assert Path("drawn.png").is_file()
     text = call("inspect maf -m hidden=8 -m steps=1 --out report -q").stdout
+    assert text.startswith("NO LATENTS: MAF, by site, has nothing to infer") and "guide" not in text.splitlines()[2:]
     assert "p(x)" in text and Path("report/report.svg").is_file()
+    assert "no latents" in Path("report/report.html").read_text()
     shutil.rmtree("run")
     call(f"{config['command'].removeprefix('ppl-models ')} --evaluate 0 --out run -q")
     assert content("run/config.json")["model"] == config["model"]
+
+
+@pytest.mark.filterwarnings("default:site 'x'")
+def test_a_warning_is_one_line():
+    np.save("far.npy", np.random.default_rng(0).normal(size=(50, 4), scale=100.0))
+    line = "train nsf --data far.npy -m hidden=4 -m steps=1 --steps 1 --evaluate 0 -q"
+    said = CliRunner().invoke(app, shlex.split(line)).output.splitlines()
+    assert [text for text in said if "site 'x'" in text] == [
+        "warning: site 'x': more than half of the values lie outside of [-5, 5], where splines are the identity and "
+        "learn nothing; standardize the data, or take a larger bound"
+    ]
+    assert not any("check_inside" in text for text in said)
 
 
 def test_data_that_are_no_images_are_said_so():

@@ -41,8 +41,12 @@ class Line(NamedTuple):
 def as_text(report: Report) -> str:
     """A heading, the two formulas, a line for each factor, and the notes."""
     model, guide = report.programs
-    lines = [f"{report.verdict.upper()}: {guide} for {model}, by {report.level}", ""]
-    lines += [f"model  {formula(report.model)}", f"guide  {formula(report.guide)}", ""]
+    if without_latents(report):
+        lines = [f"NO LATENTS: {model}, by {report.level}, has nothing to infer, and its density is exact", ""]
+        lines += [f"model  {formula(report.model)}"]
+    else:
+        lines = [f"{report.verdict.upper()}: {guide} for {model}, by {report.level}", ""]
+        lines += [f"model  {formula(report.model)}", f"guide  {formula(report.guide)}", ""]
     factors = told(report)
     width = min(max((len(line.factor) for line in factors), default=0), 60)
     for line in factors:
@@ -53,9 +57,14 @@ def as_text(report: Report) -> str:
             lines += ["", title, *(f"  - {sentence}" for sentence in sentences)]
     if report.gap is not None:
         lines += ["", *gap_text(report.gap)]
-    if report.faithful is not None:
+    if report.faithful is not None and not without_latents(report):
         lines += ["", CAVEAT[report.faithful]]
     return legible("\n".join(line.rstrip() for line in lines))
+
+
+def without_latents(report: Report) -> bool:
+    """Whether there is nothing to infer: no factor in the guide, and none that it lacks."""
+    return not report.rows and report.faithful is True
 
 
 def gap_text(gap: Gap) -> list[str]:
@@ -73,14 +82,17 @@ def as_html(report: Report) -> str:
         cells = [f"<b class='ppl-{WORDS[line.mark]}'>{line.mark}</b>", f"<code>{escape(line.factor)}</code>"]
         rows.append([*cells, f"<code>{escape(line.need)}</code>", "<br>".join(map(escape, line.said))])
     model, guide = map(escape, report.programs)
-    parts = [f"<p><b>{escape(report.verdict)}</b>: {guide} for {model}, by {report.level}</p>"]
-    parts.append(_table(("", "guide", "the exact posterior needs", "finding"), rows))
+    if without_latents(report):
+        parts = [f"<p><b>no latents</b>: {model}, by {report.level}, has nothing to infer; its density is exact</p>"]
+    else:
+        parts = [f"<p><b>{escape(report.verdict)}</b>: {guide} for {model}, by {report.level}</p>"]
+        parts.append(_table(("", "guide", "the exact posterior needs", "finding"), rows))
     for title, sentences in (("No verdict, because", report.reasons), ("Notes", report.notes)):
         if sentences:
             parts.append(f"<p>{title}</p><ul>{''.join(f'<li>{escape(s)}</li>' for s in sentences)}</ul>")
     if report.gap is not None:
         parts.append(f"<p>{escape(' '.join(gap_text(report.gap)))}</p>")
-    if report.faithful is not None:
+    if report.faithful is not None and not without_latents(report):
         parts.append(f"<p><small>{escape(CAVEAT[report.faithful])}</small></p>")
     if report.facts:
         parts.append(_table(("site", "in the model", "in the guide", "shape", "plates"), _sites(report)))
