@@ -50,7 +50,7 @@ FAMILIES: dict[str, Family | Weighted] = {
 
 @checked
 class Conditionals(nn.Module):
-    """All factors of a guide: raw numbers by a network of the evidence's features and the parents' values.
+    """All factors of a guide: for each a network gives numbers from features of the evidence and values of parents.
 
     Locals read their own evidence and their parents; globals have free numbers, or a network of their global parents.
 

@@ -1,4 +1,4 @@
-"""`levels_of`, `reads_of`, `masks_of`, ...: who reads whom in autoregressive steps, and of what size these are."""
+"""`levels_of`, `reads_of`, `masks_of`, ...: which entry reads which in autoregressive steps, and sizes of networks."""
 
 from collections.abc import Sequence
 from math import exp
@@ -12,7 +12,7 @@ BIAS = 2.0  # of a gate at the start
 
 
 def levels_of(size: int, passes: int | None = None) -> list[int]:
-    """The levels of so many entries in order, in `passes` stretches of equal length, or each its own.
+    """The level of each of `size` entries: equal stretches share one of `passes` levels, or each entry has its own.
 
     >>> levels_of(5), levels_of(5, 2)
     ([0, 1, 2, 3, 4], [0, 0, 0, 1, 1])
@@ -22,9 +22,9 @@ def levels_of(size: int, passes: int | None = None) -> list[int]:
 
 
 def reads_of(reads: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Whether each entry reads each other, (n, n), from levels, of which an entry reads all that are lower.
+    """Whether entry i reads entry j, (n, n), from levels: an entry reads all entries of lower levels.
 
-    A matrix of that shape is taken as it is, if no entry reads itself, by way of others or not.
+    Such a matrix is returned as it is, if no entry reads itself, directly or by way of others.
 
     >>> reads_of([0, 1, 1]).astype(int).tolist()
     [[0, 0, 0], [1, 0, 0], [1, 0, 0]]
@@ -39,7 +39,7 @@ def reads_of(reads: Sequence[int] | np.ndarray) -> np.ndarray:
 
 
 def passes_of(reads: np.ndarray) -> int:
-    """How many passes set all entries that are drawn after those they read: the entries of a longest path.
+    """The number of passes in which all entries can be set, each after those it reads: the length of a longest path.
 
     >>> passes_of(np.array([[0, 0, 0], [1, 0, 0], [1, 0, 0]]))
     2
@@ -59,10 +59,10 @@ def passes_of(reads: np.ndarray) -> int:
 
 
 def masks_of(reads: Sequence[int] | np.ndarray, hidden: int, outputs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Whether each output reads each input: units of entries, units of units, `outputs` numbers an entry of units.
+    """Three masks, (outputs, inputs) each: from entries to units, units to units, units to the numbers of entries.
 
-    A unit has the reading of some entry: it reads those entries, and units that read no others; an entry reads units
-    that read none but what it reads itself.
+    Each unit is given the set of entries that some output may read: it reads those entries, and units whose sets lie
+    within its own. The numbers of an entry read the units whose sets lie within what that entry may read.
 
     Args:
         reads: see `reads_of`.
@@ -104,7 +104,7 @@ def check_contexts(found: Sequence[int], want: Sequence[int], size: int) -> None
 
 
 def contraction(kind: Kind, steps: int) -> float:
-    """What so many steps multiply differences by where the numbers are 0: less than 1 for gates.
+    """The scale dy/dx of so many steps at numbers of 0: below 1 for gates, else 1.
 
     >>> contraction("affine", 2), round(contraction("gate", 1), 2)
     (1.0, 0.88)
