@@ -48,6 +48,34 @@ def test_a_factor_that_is_no_product_has_no_divergences_by_unit():
     assert found.kl == {} and "no divergences by unit" in str(found) and "by KL" not in str(found).splitlines()[1]
 
 
+def chain(x: Tensor) -> None:
+    """The second latent is drawn about the first one."""
+    with pyro.plate("data", len(x)):
+        z1 = pyro.sample("z1", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        z2 = pyro.sample("z2", dist.Normal(z1, 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z2[..., 0], 1.0), obs=x)
+
+
+def of_chain(x: Tensor, slope: float = 0.3) -> None:
+    """The first unit of either latent follows the data, the second ignores them, whatever it is given."""
+    first = torch.stack([slope * x, torch.zeros_like(x)], -1)
+    with pyro.plate("data", len(x)):
+        z1 = pyro.sample("z1", dist.Normal(first, 1.0).to_event(1))
+        pyro.sample("z2", dist.Normal(z1, 1.0).to_event(1))
+
+
+def test_a_unit_that_follows_another_latent_and_no_data_is_not_active():
+    """Var_x E_q[z2 | x] is (0.3^2 Var x, 0), where means of 16 draws of z1 have a variance of 1/16 more."""
+    x = torch.randn(2000, generator=torch.Generator().manual_seed(0))
+    found = active_units(chain, of_chain, x)
+    assert found.active["z2"].tolist() == [True, False] and not found.notes
+    want = 0.09 * x.var(correction=0).item()
+    # 4 standard errors: sqrt(2 / n) / 16 of the draws, and 2 sqrt(want / (16 n)) of both together
+    assert found.variance["z2"] == pytest.approx([want, 0], abs=4 * (0.0020 + 0.0034))
+    few = active_units(chain, of_chain, x[:20], particles=2)
+    assert "variances of z2 are known to +- 0.1" in str(few)
+
+
 def test_the_ports_count_alike():
     numpyro = pytest.importorskip("numpyro")
     jnp = pytest.importorskip("jax.numpy")
@@ -67,3 +95,26 @@ def test_the_ports_count_alike():
     ours, theirs = active_units(model, guide, x), count(ported, port, x.numpy())
     assert theirs.variance["z"] == pytest.approx(ours.variance["z"], abs=1e-6)
     assert theirs.kl["z"] == pytest.approx(ours.kl["z"], abs=1e-6)
+
+
+def test_the_ports_tell_data_from_other_latents():
+    numpyro = pytest.importorskip("numpyro")
+    jnp = pytest.importorskip("jax.numpy")
+    from ppl_models.inference.numpyro import active_units as count
+
+    def ported(x):
+        with numpyro.plate("data", len(x)):
+            z1 = numpyro.sample("z1", numpyro.distributions.Normal(jnp.zeros(2), 1.0).to_event(1))
+            z2 = numpyro.sample("z2", numpyro.distributions.Normal(z1, 1.0).to_event(1))
+            numpyro.sample("x", numpyro.distributions.Normal(z2[..., 0], 1.0), obs=x)
+
+    def port(x):
+        with numpyro.plate("data", len(x)):
+            first = jnp.stack([0.3 * x, jnp.zeros_like(x)], -1)
+            z1 = numpyro.sample("z1", numpyro.distributions.Normal(first, 1.0).to_event(1))
+            numpyro.sample("z2", numpyro.distributions.Normal(z1, 1.0).to_event(1))
+
+    x = np.random.default_rng(0).normal(size=2000).astype(np.float32)
+    found = count(ported, port, x)
+    assert found.active["z2"].tolist() == [True, False]
+    assert found.variance["z2"] == pytest.approx([0.09 * x.var(), 0], abs=4 * (0.0020 + 0.0034))

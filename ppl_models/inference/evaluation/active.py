@@ -61,9 +61,26 @@ class ActiveUnits:
 
 
 def counted_units(
-    means: Mapping[str, np.ndarray], kl: Mapping[str, np.ndarray], threshold: float, notes: tuple[str, ...] = ()
+    means: Mapping[str, np.ndarray],
+    errors: Mapping[str, np.ndarray],
+    kl: Mapping[str, np.ndarray],
+    threshold: float,
+    notes: tuple[str, ...] = (),
 ) -> ActiveUnits:
-    """From posterior means, latent -> (n, *event), and mean divergences, latent -> (units,)."""
-    n = len(next(iter(means.values())))
-    variance = {name: np.asarray(value, np.float64).reshape(n, -1).var(0) for name, value in means.items()}
-    return ActiveUnits(variance, kl, threshold, n, notes)
+    """From posterior means with the variance of each as an estimate, latent -> (n, *event), and mean divergences.
+
+        Var_x(estimate) = Var_x(E_q[z_u | x]) + E_x Var(estimate | x)
+
+    Args:
+        means, errors: the estimates, and Var(estimate | x).
+        kl: latent -> (units,).
+        threshold, notes: see `ActiveUnits`.
+    """
+    n, variance, unsure = len(next(iter(means.values()))), {}, []
+    for name, value in means.items():
+        added = np.asarray(errors[name], np.float64).reshape(n, -1).mean(0)
+        variance[name] = np.asarray(value, np.float64).reshape(n, -1).var(0) - added * (1 - 1 / n)
+        # the standard error of what is subtracted, of estimates that are about normal
+        if (error := float(added.max(initial=0.0)) * (2 / n) ** 0.5) > threshold / 2:
+            unsure.append(f"variances of {name} are known to +- {error:.2g} alone; try more particles, or more data")
+    return ActiveUnits(variance, kl, threshold, n, (*notes, *unsure))

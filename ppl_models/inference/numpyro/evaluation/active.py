@@ -7,7 +7,7 @@ import numpy as np
 from jax import Array, random
 
 from ppl_models.parts.arguments.checked import checked
-from ppl_models.parts.arguments.kinds import AnyProgram, Count, Number, Seed
+from ppl_models.parts.arguments.kinds import AnyProgram, Number, Seed
 from ppl_models.programs.state.jax import tidied
 
 from ...evaluation.active import NO_UNITS, ActiveUnits, counted_units
@@ -16,7 +16,7 @@ from ..engine.parameters import find
 from ..feeding.batches import columns_of, drawn
 from ..passes.checks import CHUNK
 from ..passes.terms import terms
-from .encode import encode
+from .encode import Encoder
 
 
 @checked
@@ -26,7 +26,7 @@ def active_units(
     data: Any,
     *,
     threshold: Annotated[float, Number(above=0)] = 0.01,
-    particles: Count = 16,
+    particles: Annotated[int, Number(whole=True, least=2)] = 16,
     seed: Seed | None = 0,
 ) -> ActiveUnits:
     """Count the units of each latent that are in use, by the variance of their means and by their divergences.
@@ -36,7 +36,7 @@ def active_units(
     Raises:
         ValueError: what `encode` raises.
     """
-    means = encode(model, guide, data, particles=particles, seed=seed)
+    means, errors = Encoder(model, guide, data, particles, "active_units").means(slice(None), seed)
     columns = columns_of(data, "active_units: data", model)
     key, n = random.key(0 if seed is None else seed), len(columns[0])
 
@@ -60,4 +60,5 @@ def active_units(
                     kl[name] = kl.get(name, 0.0) + np.asarray(value, np.float64) / n
     except NoUnits:
         kl, notes = {}, (NO_UNITS,)
-    return counted_units({name: np.asarray(value) for name, value in means.items()}, kl, threshold, notes)
+    means, errors = ({name: np.asarray(value) for name, value in each.items()} for each in (means, errors))
+    return counted_units(means, errors, kl, threshold, notes)

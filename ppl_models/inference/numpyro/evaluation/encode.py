@@ -50,7 +50,7 @@ def encode(
     >>> print(encode(model, guide, np.array([1.0, -3.0]))["z"])
     [ 0.5 -1.5]
     """
-    return _Encoder(model, guide, data, particles, "encode").codes(slice(None), seed, draws)
+    return Encoder(model, guide, data, particles, "encode").codes(slice(None), seed, draws)
 
 
 @checked
@@ -75,14 +75,14 @@ def probe(
     """
 
     def encoder(rows: Any) -> Callable[[Any], dict[str, np.ndarray]]:
-        of = _Encoder(model, guide, rows, particles, "probe")
+        of = Encoder(model, guide, rows, particles, "probe")
         return lambda index: {name: np.asarray(value) for name, value in of.codes(index, seed).items()}
 
     return probed(encoder, train, test, np.atleast_1d(labels).tolist(), draws, seed)
 
 
-class _Encoder:
-    """Posterior means of rows of data, or draws."""
+class Encoder:
+    """Posterior means of rows of data, or draws; `asks` is the function that messages name."""
 
     def __init__(self, model: Any, guide: Any, data: Any, particles: int, asks: str) -> None:
         self.model, self.guide, self.particles, self.asks = model, guide, particles, asks
@@ -107,19 +107,25 @@ class _Encoder:
 
     def codes(self, index: np.ndarray | slice, seed: int | None, draws: bool = False) -> dict[str, Array]:
         """Latent -> (n, *event) of the rows with these indices."""
+        return self._each(index, seed, True)[0] if draws else self.means(index, seed)[0]
+
+    def means(self, index: np.ndarray | slice, seed: int | None) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Latent -> means of the rows with these indices, (n, *event), and the variance of each over particles."""
+        found, errors = self._each(index, seed, False)
+        check_means(self.asks, self.latents, found)
+        return found, errors
+
+    def _each(self, index: np.ndarray | slice, seed: int | None, draws: bool) -> list[dict[str, Array]]:
         key = random.key(int(np.random.default_rng().integers(2**31)) if seed is None else seed)
         places, parts = np.arange(self.size)[index], []
         with tidied(self.model, self.guide):
             for i in range(0, len(places), CHUNK):
                 of_data, of_pass = random.split(random.fold_in(key, i))
                 parts.append(self.run(self._rows(places[i : i + CHUNK], of_data), of_pass, draws))
-        found = {name: jnp.concatenate([part[name] for part in parts]) for name in parts[0]}
-        if draws:
-            return found
-        check_means(self.asks, self.latents, found)
-        return found
+        kinds = [*zip(*parts, strict=True)]
+        return [{name: jnp.concatenate([part[name] for part in each]) for name in self.dims} for each in kinds]
 
-    def _codes(self, rows: Sequence[Array], key: Array, draws: bool) -> dict[str, Array]:
+    def _codes(self, rows: Sequence[Array], key: Array, draws: bool) -> tuple[dict[str, Array], ...]:
         sampled: set[str] = set()  # latents whose factors have no known mean
 
         def once(key: Array) -> dict[str, Array]:
@@ -130,12 +136,13 @@ class _Encoder:
             return {name: jnp.moveaxis(mean, self.dims[name], 0) for name, mean in means.items()}
 
         if draws:
-            return once(key)
+            return (once(key),)
         jax.eval_shape(once, key)  # which tells whether anything random is in it
         particles = 1 if len(self.dims) == 1 and not sampled else self.particles
         # one pass after the other: particles side by side would take their memory
         means = jax.lax.map(once, random.split(key, particles))
-        return {name: value.mean(0) for name, value in means.items()}
+        spread = {name: value.var(0, ddof=min(1, particles - 1)) / particles for name, value in means.items()}
+        return {name: value.mean(0) for name, value in means.items()}, spread
 
 
 def _mean(node: dict[str, Any]) -> Array:

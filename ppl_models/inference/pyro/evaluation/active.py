@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import torch
 
 from ppl_models.parts.arguments.checked import checked
-from ppl_models.parts.arguments.kinds import AnyProgram, Count, Number, Seed
+from ppl_models.parts.arguments.kinds import AnyProgram, Number, Seed
 
 from ...evaluation.active import NO_UNITS, ActiveUnits, counted_units
 from ...objectives.terms import NoUnits
@@ -13,7 +13,7 @@ from ..feeding.columns import Columns
 from ..passes.checks import CHUNK
 from ..passes.terms import terms
 from .densities import device_of, looking
-from .encode import encode
+from .encode import Encoder
 
 
 @checked
@@ -23,20 +23,23 @@ def active_units(
     data: Any,
     *,
     threshold: Annotated[float, Number(above=0)] = 0.01,
-    particles: Count = 16,
+    particles: Annotated[int, Number(whole=True, least=2)] = 16,
     seed: Seed | None = 0,
 ) -> ActiveUnits:
     """Count the units of each latent that are in use, by two measures.
 
         Var_x(E_q[z_u | x]) > threshold,      E_x KL(q(z_u | x) || p(z_u)) > threshold
 
-    The second is left out where a factor or a prior is no product over units.
+    E_q[z_u | x] averages over the latents above, by `particles` draws. The variance that these draws add to that of the
+    means is estimated and subtracted, so that a unit which ignores the data has none in the mean. The second measure is
+    left out where a factor or a prior is no product over units.
 
     Args:
         model, guide: any Pyro programs whose latents are in the plate of the data.
         data: rows, as for `evaluate`.
         threshold: what is above it is active.
-        particles: draws of the latents above a latent, for its mean (see `encode`).
+        particles: draws of the latents above a latent, for its mean (see `encode`); where they are too few for the
+            threshold, a note says so.
         seed: of the draws; the global generator is as before afterwards. None continues it.
 
     Raises:
@@ -57,7 +60,7 @@ def active_units(
     active units: variance of the mean over 3 data, or divergence, above 0.01
     z         1 of 2, by KL 1
     """
-    means = encode(model, guide, data, particles=particles, seed=seed)
+    means, errors = Encoder(model, guide, data, particles, "active_units").means(slice(None), seed)
     columns, device = Columns(data, "active_units: data", model, guide), device_of(model, guide)
     kl, notes = {}, ()
     try:
@@ -67,4 +70,5 @@ def active_units(
                     kl[name] = kl.get(name, 0.0) + units.double().mean(0).sum(0).cpu().numpy() / columns.size
     except NoUnits:
         kl, notes = {}, (NO_UNITS,)
-    return counted_units({name: value.cpu().numpy() for name, value in means.items()}, kl, threshold, notes)
+    means, errors = ({name: value.cpu().numpy() for name, value in each.items()} for each in (means, errors))
+    return counted_units(means, errors, kl, threshold, notes)

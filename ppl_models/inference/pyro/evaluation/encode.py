@@ -62,7 +62,7 @@ def encode(
     >>> encode(model, guide, torch.tensor([1.0, -3.0]))
     {'z': tensor([ 0.5000, -1.5000])}
     """
-    return _Encoder(model, guide, data, particles, "encode").codes(slice(None), seed, draws)
+    return Encoder(model, guide, data, particles, "encode").codes(slice(None), seed, draws)
 
 
 @checked
@@ -99,14 +99,14 @@ def probe(
     """
 
     def encoder(rows: Any) -> Callable[[Any], dict[str, np.ndarray]]:
-        of = _Encoder(model, guide, rows, particles, "probe")
+        of = Encoder(model, guide, rows, particles, "probe")
         return lambda index: {name: value.cpu().numpy() for name, value in of.codes(index, seed).items()}
 
     return probed(encoder, train, test, np.atleast_1d(labels).tolist(), draws, seed)
 
 
-class _Encoder:
-    """Posterior means of rows of data, or draws."""
+class Encoder:
+    """Posterior means of rows of data, or draws; `asks` is the function that messages name."""
 
     def __init__(self, model: Any, guide: Any, data: Any, particles: int, asks: str) -> None:
         self.data, self.particles = Columns(data, f"{asks}: data", model, guide), particles
@@ -124,15 +124,22 @@ class _Encoder:
 
     def codes(self, index: np.ndarray | slice, seed: int | None, draws: bool = False) -> dict[str, Tensor]:
         """Latent -> (n, *event) of the rows with these indices."""
+        return self._each(index, seed, self._draw) if draws else self.means(index, seed)[0]
+
+    def means(self, index: np.ndarray | slice, seed: int | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Latent -> means of the rows with these indices, (n, *event), and the variance of each over particles."""
+        both = self._each(index, seed, self._means)
+        found, errors = ({name: value[i] for name, value in both.items()} for i in (0, 1))
+        check_means(self.asks, self.latents, {name: value.cpu().numpy() for name, value in found.items()})
+        return found, errors
+
+    def _each(self, index: np.ndarray | slice, seed: int | None, function: Callable) -> dict[str, Tensor]:
         places, parts = torch.arange(self.data.size)[index], []
         with looking(self.model, self.guide, seed, *self.data.places):
             for some in places.split(CHUNK):
-                parts.append((self._draw if draws else self._means)(self._rows(some)))
-        found = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        if draws:
-            return found
-        check_means(self.asks, self.latents, {name: value.cpu().numpy() for name, value in found.items()})
-        return found
+                parts.append(function(self._rows(some)))
+        dim = 0 if function == self._draw else 1
+        return {name: torch.cat([part[name] for part in parts], dim) for name in parts[0]}
 
     def _draw(self, rows: tuple[Any, ...]) -> dict[str, Tensor]:
         nodes = UntilDrawn(self.dims).run(self.guide, rows)
@@ -147,4 +154,10 @@ class _Encoder:
                 found[name].append(mean.expand_as(nodes[name]["value"]).movedim(self.dims[name], 0))
             if len(nodes) == 1 and all(means[name] is not node["value"] for name, node in nodes.items()):
                 break  # nothing random is in it
-        return {name: sum(found[name]) / len(found[name]) for name in nodes}
+        return {name: torch.stack(mean_and_error(torch.stack(found[name]))) for name in nodes}
+
+
+def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over the first dim, and the variance of that mean; 0 of a single value, which is exact or all there is."""
+    count = len(values)
+    return values.mean(0), values.var(0) / count if count > 1 else torch.zeros_like(values[0])
