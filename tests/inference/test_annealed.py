@@ -149,8 +149,8 @@ def low_rank(x):
 @pytest.mark.parametrize(
     ("model", "guide", "simulations", "message"),
     [
-        (counted, of_counts, 0, "ais: found the latent 'k' drawn from a Poisson by the guide"),
-        (counted, None, 0, "ais: found the latent 'k' drawn from a Poisson by the prior"),
+        (counted, of_counts, 0, "the latent 'k' drawn from a Poisson by the guide.*try `evaluate`"),
+        (counted, None, 0, "the latent 'k' drawn from a Poisson by the prior.*try `evaluate`"),
         (twin(), low_rank, 5, "ais: found the latent 'z1' drawn from a LowRankMultivariateNormal"),
     ],
 )

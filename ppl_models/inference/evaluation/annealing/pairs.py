@@ -24,6 +24,8 @@ def check_annealed(pair: Pair, start: str, has_noise: Callable[[Any], bool]) -> 
         # a point may be computed of what other sites draw, as that of an autoguide is
         if not (has_noise(site.fn) or (moved and name not in moved)):
             other = "a guide of such factors" if start == "prior" else "another guide, or guide=None for the prior"
+            if getattr(site.fn.support, "is_discrete", False):  # which no guide draws of Gaussian noise
+                other = "`evaluate`, which takes any latents"
             raise ValueError(
                 f"ais: found the latent {name!r} drawn from a {site.family} by the {start}, want {FAMILIES}, whose "
                 f"noise Hamiltonian steps can move; try {other}"
