@@ -67,6 +67,17 @@ def test_filters_are_those_of_the_paper():
             np.testing.assert_allclose(written[k].reshape(2, height, width)[c], fy.T @ w @ fx / scale, rtol=1e-10)
 
 
+@pytest.mark.parametrize("size", [2, 5])
+def test_a_window_starts_over_the_middle_of_an_image(size):
+    """From the corners, where those of N = 2 lie at d~ = 1, it reads nothing of a digit, and learns nothing."""
+    window = Window(256, (1, 28, 28), size)
+    rows, columns, _ = (t.detach() for t in window(torch.zeros(256)))
+    places = torch.arange(1.0, 29)
+    for filters in (rows[0], columns[0]):
+        middles = filters @ places
+        assert (middles > 4).all() and (middles < 25).all() and filters[:, 7:21].sum() / size > 0.5
+
+
 def identity(window: Window) -> None:
     """Stride 1, in the middle, as narrow as can be, of intensity 1: where N = A = B each filter is one pixel."""
     with torch.no_grad():

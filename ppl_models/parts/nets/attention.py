@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..arguments.sizes import first_window
+
 
 class Window(nn.Module):
     """An N x N grid of Gaussian filters, whose place, stride, width and intensity are a linear map of a state.
@@ -15,7 +17,9 @@ class Window(nn.Module):
 
         read(x) = i F_Y x F_X^T,        write(w) = F_Y^T w F_X / i
 
-    for images of B rows and A columns, counted from 1, as i is from 1 to N. All channels have the same filters.
+    for images of B rows and A columns, counted from 1, as i is from 1 to N. All channels have the same filters. At the
+    start the grid lies over the middle half of the image, each filter half a stride wide: log d~ is about log(1/2), s
+    about d / 2. (From b = 0 those of N = 2 begin in the corners, where digits have nothing that could move them.)
 
     Args:
         state: length of h.
@@ -29,6 +33,8 @@ class Window(nn.Module):
         super().__init__()
         self.image, self.size = tuple(image), size
         self.numbers = nn.Linear(state, 5)
+        with torch.no_grad():
+            self.numbers.bias[2:4] += torch.tensor(first_window(image, size))
         self.register_buffer("grid", torch.arange(size) - (size - 1) / 2, persistent=False)
         for name, length in zip(("rows", "columns"), self.image[1:], strict=True):
             self.register_buffer(name, torch.arange(1.0, length + 1), persistent=False)

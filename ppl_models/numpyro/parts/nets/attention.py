@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ppl_models.parts.arguments.sizes import first_window
+
 from .layers import Linear
 
 
@@ -19,7 +21,8 @@ class Window(eqx.Module):
 
     def __init__(self, state: int, image: Sequence[int], size: int, *, key: Array) -> None:
         self.image, self.size = tuple(image), size
-        self.numbers = Linear(state, 5, key=key)
+        numbers, start = Linear(state, 5, key=key), jnp.asarray(first_window(image, size))
+        self.numbers = eqx.tree_at(lambda linear: linear.bias, numbers, numbers.bias.at[2:4].add(start))
 
     def __call__(self, h: Array) -> tuple[Array, Array, Array]:
         """F_Y (*batch, 1, N, B), F_X (*batch, 1, N, A) and the intensity (*batch, 1, 1, 1) of h (*batch, state)."""
