@@ -149,17 +149,16 @@ def check_spread(values: Any, unique: Callable[[Any], Any], name: str) -> None:
         )
 
 
-def check_inside(values: Any, bound: float, name: str) -> None:
+def check_inside(values: Any, bound: float) -> None:
     """Warn of data of splines most of which lie where these are the identity, whatever they are trained on.
 
     Args:
         values: flat, an array of torch's or NumPy's.
         bound: splines are on [-bound, bound].
-        name: of the site.
     """
     if 2 * (abs(values) > bound).sum() > len(values):
         warnings.warn(
-            f"site {name!r}: more than half of the values lie outside of [-{bound:g}, {bound:g}], where splines are "
+            f"site 'x': more than half of the values lie outside of [-{bound:g}, {bound:g}], where splines are "
             "the identity and learn nothing; standardize the data, or take a larger bound",
             stacklevel=2,
         )

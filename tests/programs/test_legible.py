@@ -69,4 +69,5 @@ def test_no_other_file_warns_in_words_of_its_own():
     for path in [*(ROOT / "ppl_models").rglob("*.py"), *(ROOT / "guides").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "warnings.warn":
-                assert path.name == "legible.py" or "DeprecationWarning" in ast.unparse(node), path
+                own = path.name == "legible.py" or path.match("parts/checks.py")  # which is below it, and names nothing
+                assert own or "DeprecationWarning" in ast.unparse(node), path

@@ -158,7 +158,7 @@ def test_a_run_folder_of_before_reads_what_it_read_then(programs, monkeypatch):
         then.setattr(checkpoint_file, "FORMAT", checkpoint_file.OTHER_COVARIATES)
         call(f"{train} --evaluate 0 -q --steps 4 --every 2 --out run")
     config = json.loads(Path("run/config.json").read_text())
-    assert (config["guide"]["sizes"].pop("evidence"), config.pop("defaults")) == ("observed", 3)
+    assert (config["guide"]["sizes"].pop("evidence"), config.pop("defaults")) == ("observed", 4)
     Path("run/config.json").write_text(json.dumps(config))
     Path("run/checkpoint.safetensors").write_bytes(Path("run/checkpoint.previous.safetensors").read_bytes())
     call("train --resume run --evaluate 0 -q")

@@ -13,6 +13,7 @@ from numpyro.distributions import Distribution, biject_to, constraints
 from numpyro.distributions.transforms import AffineTransform, IndependentTransform, ReshapeTransform
 
 from guides.parts.families import factors
+from guides.parts.families.products import LEAST_VARIANCE
 from guides.parts.looks.latents import Latent
 from ppl_models.numpyro.parts.distributions import RankOneNormal, diagonal_normal
 from ppl_models.numpyro.parts.flows.splines import MonotonicSpline
@@ -57,7 +58,7 @@ class Diagonal:
         """1/s^2 = 1/v + 1/scale^2, m = shift + (loc/scale^2) s^2 with v = softplus(.) + 1e-5, a variance."""
         shift, spread = jnp.split(raw, 2, -1)
         prior = 1 / jnp.square(scale)
-        precision = 1 / (softplus(spread) + factors.LEAST_VARIANCE) + prior
+        precision = 1 / (softplus(spread) + LEAST_VARIANCE) + prior
         return diagonal_normal(shift + loc * prior / precision, at_least(jax.lax.rsqrt(precision), self.least))
 
 

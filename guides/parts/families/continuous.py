@@ -22,6 +22,7 @@ from ppl_models.programs.pyro import layers
 from ..checks import refuse_alone
 from ..looks.latents import Latent
 from . import factors
+from .products import LEAST_VARIANCE
 
 
 def _tril(diagonal: Tensor, below: Tensor) -> Tensor:
@@ -65,7 +66,7 @@ class Diagonal:
         """
         shift, spread = raw.chunk(2, -1)
         prior = scale.square().reciprocal()
-        precision = 1 / (softplus(spread) + factors.LEAST_VARIANCE) + prior
+        precision = 1 / (softplus(spread) + LEAST_VARIANCE) + prior
         return diagonal_normal(shift + loc * prior / precision, at_least(precision.rsqrt(), self.least))
 
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from array_api_compat import array_namespace
-
 from ppl_models.parts.arguments.checked import told
 from ppl_models.parts.arguments.sizes import worded
 from ppl_models.programs.record import Mask
@@ -16,12 +14,12 @@ from ..looks.evidence import Array, EvidenceKey
 from ..looks.latents import Latent
 from ..looks.layout import Layout
 from ..parents import check_latent
+from .products import shifted_means
 
 Distribution = Any
 # on the first weights of a global's factor, which begins where its start says. Those of data have a network's usual
 # weights: beside a factor that begins as its prior, the generator learns to do without the latent, and the latent dies.
 GLOBAL_GAIN = 0.1
-LEAST_VARIANCE = 1e-5  # of an estimate that a product is taken with
 FLAT = 1e3  # as wide, in scales of a prior, is a density that a product takes for flat
 
 
@@ -97,16 +95,8 @@ class Factor(NamedTuple):
             return family.residual(raw, loc, scale)
         scale = FLAT * scale if self.top else scale
         if self.estimate and getattr(self.family, "estimated", False):
-            raw = _shifted(raw, self.size, scale)
+            raw = shifted_means(raw, self.size, scale)
         return family.precision_weighted(raw, loc, scale)
-
-
-def _shifted(raw: Array, n: int, scale: Array) -> Array:
-    """Raw numbers with the shift (m / v) s^2 in place of the mean m of the estimate, in its first n."""
-    xp = array_namespace(raw)
-    mean, spread = raw[..., :n], raw[..., n : 2 * n]
-    tau = 1 / (xp.logaddexp(spread, xp.zeros_like(spread)) + LEAST_VARIANCE)
-    return xp.concat([mean * tau / (tau + scale**-2), raw[..., n:]], axis=-1)
 
 
 def plan(

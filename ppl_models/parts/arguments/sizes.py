@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from math import log, prod
+from math import prod
 from typing import Any, Literal, cast
 
 from .checked import check, told
@@ -296,14 +296,3 @@ def check_count(n: int) -> int:
         ValueError: not an integer, or below 1.
     """
     return check("n", "n", n, GENERATED, 1)
-
-
-def first_window(image: Sequence[int], size: int) -> tuple[float, float]:
-    """(log s^2, log d~) of a grid of filters that lies over the middle half of an image, each half a stride wide.
-
-    Args:
-        image: (channels, height, width).
-        size: filters a side.
-    """
-    stride = (max(image[1:]) - 1) / (size - 1) / 2
-    return 2 * log(stride / 2), log(1 / 2)

@@ -30,7 +30,7 @@ def real_rows(x: Tensor | None, n: int, event: int, dtype: torch.dtype, bound: f
         values = x.detach().reshape(-1)
         check_spread(values, torch.unique, "x")
         if bound is not None:
-            check_inside(values, bound, "x")
+            check_inside(values, bound)
     return len(x)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..arguments.sizes import first_window
+from ..arguments.windows import first_window
 
 
 class Window(nn.Module):

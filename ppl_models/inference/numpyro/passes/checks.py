@@ -74,7 +74,7 @@ def check_values(look: "Look", size: int) -> None:
         values = np.asarray(rows).reshape(-1)
         check_spread(values, np.unique, "x")
         if (bound := getattr(look.model, "bound", None)) is not None:  # of splines
-            check_inside(values, bound, "x")
+            check_inside(values, bound)
     chunks = (np.arange(i, min(i + CHUNK, n)) for i in starts(n, CHUNK, MOST))
     # no rest of another size
     look(chunks, lambda: (max(min(i, n - size), 0) + np.arange(min(size, n)) for i in starts(n, size, MOST)))

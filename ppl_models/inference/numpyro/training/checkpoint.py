@@ -27,6 +27,7 @@ from ppl_models.parts.arguments.checked import checked
 from ppl_models.parts.arguments.kinds import AnyGuide, AnyProgram, Place
 
 from ...storage import checkpoint_file as container
+from ...storage.changed_guides import check_evidence
 from ...storage.checkpoint_file import CHECKPOINT as CHECKPOINT, PREVIOUS as PREVIOUS, Checkpoint
 from ...storage.files import check_names, remove_stale, write_atomically
 from ..engine.parameters import names_of
@@ -94,7 +95,7 @@ def load(path: Place, model: AnyProgram, guide: AnyGuide) -> tuple[Callable, Cal
         raise ValueError(
             f"{path} holds the params of Pyro functions, which NumPyro ones have no use for; load it there"
         )
-    container.check_evidence(path, found, (model, guide))
+    check_evidence(path, found, (model, guide))
     plain = {k.removeprefix("params."): v for k, v in found.weights.items() if k.startswith("params.")}
     loaded = []
     for label, program in (("model", model), ("guide", guide)):

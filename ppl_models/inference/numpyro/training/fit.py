@@ -23,7 +23,8 @@ from ...objectives.bounds import is_doubly
 from ...results import Callback, Run, as_sequence
 from ...resuming.identity import Identity, cpus, factorization_of
 from ...resuming.training_record import check_training, usable
-from ...storage.checkpoint_file import check_evidence, prepared
+from ...storage.changed_guides import check_evidence
+from ...storage.checkpoint_file import prepared
 from ...training.loop import Loop, check_call
 from ...training.weighing import Weighing
 from ..engine.parameters import find, of_program

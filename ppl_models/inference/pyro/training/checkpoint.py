@@ -15,6 +15,7 @@ from ppl_models.parts.arguments.kinds import AnyGuide, AnyProgram, Place
 from ppl_models.programs.state.torch import reachable
 
 from ...storage import checkpoint_file as container
+from ...storage.changed_guides import check_evidence
 from ...storage.checkpoint_file import (
     CHECKPOINT as CHECKPOINT,
     PREVIOUS as PREVIOUS,
@@ -130,7 +131,7 @@ def load(path: Place, modules: Mapping[str, nn.Module | Mapping[str, Tensor]]) -
             another order then.
     """
     found, wanted = _under_names_of_today(read(path), modules), _tensors(modules)
-    container.check_evidence(path, found, modules.values())
+    check_evidence(path, found, modules.values())
     tensors = {**_absent(modules), **found.weights}
     for key in sorted(wanted.keys() ^ tensors.keys()):
         if (

@@ -32,7 +32,7 @@ def real_rows(x: Array | None, n: int, event: int, dtype: np.dtype, bound: float
     if (values := readable(x)) is not None:
         check_spread(values.reshape(-1), np.unique, "x")
         if bound is not None:
-            check_inside(values.reshape(-1), bound, "x")
+            check_inside(values.reshape(-1), bound)
     return len(x)
 
 

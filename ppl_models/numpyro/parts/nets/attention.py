@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ppl_models.parts.arguments.sizes import first_window
+from ppl_models.parts.arguments.windows import first_window
 
 from .layers import Linear
 
