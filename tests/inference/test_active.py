@@ -76,10 +76,17 @@ def test_a_unit_that_follows_another_latent_and_no_data_is_not_active():
     assert "variances of z2 are known to +- 0.1" in str(few)
 
 
-def test_the_ports_count_alike():
-    numpyro = pytest.importorskip("numpyro")
-    jnp = pytest.importorskip("jax.numpy")
+@pytest.fixture
+def port_of():
+    """NumPyro, the arrays of JAX, and the port of `active_units`."""
+    numpyro, jnp = pytest.importorskip("numpyro"), pytest.importorskip("jax.numpy")
     from ppl_models.inference.numpyro import active_units as count
+
+    return numpyro, jnp, count
+
+
+def test_the_ports_count_alike(port_of):
+    numpyro, jnp, count = port_of
 
     def ported(x):
         with numpyro.plate("data", len(x)):
@@ -97,10 +104,8 @@ def test_the_ports_count_alike():
     assert theirs.kl["z"] == pytest.approx(ours.kl["z"], abs=1e-6)
 
 
-def test_the_ports_tell_data_from_other_latents():
-    numpyro = pytest.importorskip("numpyro")
-    jnp = pytest.importorskip("jax.numpy")
-    from ppl_models.inference.numpyro import active_units as count
+def test_the_ports_tell_data_from_other_latents(port_of):
+    numpyro, jnp, count = port_of
 
     def ported(x):
         with numpyro.plate("data", len(x)):

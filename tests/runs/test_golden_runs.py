@@ -62,14 +62,19 @@ def test_a_run_is_what_its_command_makes_today(tmp_path):
             assert now["training"][key] == then["training"][key], key
 
 
+def ladder(backend: str) -> list[str]:
+    """The words of a short training of a ladder, up to its folder."""
+    pytest.importorskip(backend)
+    pair = "train hierarchical-vae -g ladder -m latent=(2,2) -m hidden=2 -g hidden=2"
+    return f"{pair} --backend {backend} --steps 2 --evaluate 0 -q --out".split()
+
+
 @pytest.mark.parametrize("backend", few(["pyro", "numpyro"], lambda backend: backend == "pyro"))
 def test_a_ladder_of_before_format_4_merges_its_top(backend, tmp_path, monkeypatch):
-    pytest.importorskip(backend)
-    then, how = tmp_path / "then", f"--backend {backend} --steps 2 --evaluate 0 -q --out"
-    line = "train hierarchical-vae -g ladder -m latent=(2,2) -m hidden=2 -g hidden=2"
+    then, line = tmp_path / "then", ladder(backend)
     with monkeypatch.context() as before:
         before.setattr(checkpoint_file, "FORMAT", "ppl-models 3")
-        call(*line.split(), "-g", "top=product", "-g", "mean=estimate", *how.split(), then)
+        call(*line, then, "-g", "top=product", "-g", "mean=estimate")
     config = json.loads((then / "config.json").read_text())
     assert config["guide"]["sizes"].pop("top") == "product" and config["guide"]["sizes"].pop("mean") == "estimate"
     del config["defaults"]
@@ -77,7 +82,7 @@ def test_a_ladder_of_before_format_4_merges_its_top(backend, tmp_path, monkeypat
     (then / "config.json").write_text(json.dumps(config))
     old = load_run(then)
     assert not old.guide.tops and evaluated(then) == numbers
-    call(*line.split(), *how.split(), tmp_path / "now")
+    call(*line, tmp_path / "now")
     now = load_run(tmp_path / "now")
     assert now.guide.tops == {"z1"} and now.config["guide"]["sizes"]["top"] == "estimate"
     shutil.copy(then / "checkpoint.safetensors", tmp_path / "now")
@@ -87,19 +92,17 @@ def test_a_ladder_of_before_format_4_merges_its_top(backend, tmp_path, monkeypat
 
 @pytest.mark.parametrize("backend", few(["pyro", "numpyro"], lambda backend: backend == "pyro"))
 def test_networks_of_a_ladder_of_before_format_5_give_estimates(backend, tmp_path, monkeypatch):
-    pytest.importorskip(backend)
-    then, how = tmp_path / "then", f"--backend {backend} --steps 2 --evaluate 0 -q --out"
-    line = "train hierarchical-vae -g ladder -m latent=(2,2) -m hidden=2 -g hidden=2"
+    then, line = tmp_path / "then", ladder(backend)
     with monkeypatch.context() as before:
         before.setattr(checkpoint_file, "FORMAT", "ppl-models 4")
-        call(*line.split(), "-g", "mean=estimate", *how.split(), then)
+        call(*line, then, "-g", "mean=estimate")
     config = json.loads((then / "config.json").read_text())
     assert config["guide"]["sizes"].pop("mean") == "estimate"
     numbers = evaluated(then)
     (then / "config.json").write_text(json.dumps({**config, "defaults": 3}))
     old = load_run(then)
     assert not old.guide.shifted and evaluated(then) == numbers
-    call(*line.split(), *how.split(), tmp_path / "now")
+    call(*line, tmp_path / "now")
     now = load_run(tmp_path / "now")
     assert now.guide.shifted == {"z2"} and "mean" not in now.config["guide"]["sizes"]
     shutil.copy(then / "checkpoint.safetensors", tmp_path / "now")

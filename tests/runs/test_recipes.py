@@ -338,12 +338,13 @@ def test_a_run_begins_with_the_weights_of_one_before(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "error"),
     [
+        ('weights = "one"', 'weights = "two"', "weights = 'two' in the run 'two', want a run before it"),
+        ('weights = "one"', 'weights = "three"', "want a run before it, of which there are 'one'"),
         (
             'weights = "one"',
-            'weights = "two"',
-            "weights = 'two' in the run 'two', want a run before it",
+            'weights = "one"\nmodel = 3',
+            "found 'model' in the run 'two', want data, model, guide, trai",
         ),
-        ('weights = "one"', 'weights = "three"', "want a run before it, of which there are 'one'"),
         ('weights = "one"', "weights = 1", "found weights = 1 in the run 'two', want a run before it"),
         ('weights = "one"', 'weights = "one"\nmodel = { latent = 3 }', "want one with its model, {'name': 'vae', 'lat"),
     ],

@@ -155,8 +155,8 @@ def plan(
 
 def shifted(factors: Mapping[str, Factor]) -> frozenset[str]:
     """The latents whose networks give the shift of a product's mean, and could give the mean of the estimate."""
-    of = {name: getattr(factor.family, "estimated", False) for name, factor in factors.items()}
-    return frozenset(name for name, factor in factors.items() if of[name] and not (factor.top or factor.estimate))
+    able = {name: factor for name, factor in factors.items() if getattr(factor.family, "estimated", False)}
+    return frozenset(name for name, factor in able.items() if not (factor.top or factor.estimate))
 
 
 def encoded(

@@ -1,10 +1,9 @@
 """`shifted_means`: the numbers of a product with a prior, of those by which a paper gives the mean of the estimate."""
 
-from typing import Any
-
 from array_api_compat import array_namespace
 
-Array = Any
+from ..looks.evidence import Array
+
 LEAST_VARIANCE = 1e-5  # of an estimate that a product is taken with
 
 

@@ -58,6 +58,7 @@ def check_writable(path: Path) -> None:
     Raises:
         ValueError: what is there is no file, or there is no folder that can be written to.
     """
+    path = Path(path)
     check_replaceable(path)
     if not path.parent.is_dir():
         raise ValueError(f"{path}: found no folder {path.parent}, want one; make it, or choose another path")

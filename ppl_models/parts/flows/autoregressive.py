@@ -107,7 +107,7 @@ def shift(numbers: Tensor) -> Transform:
 class Spline:
     """A monotone rational-quadratic spline on [-bound, bound] (Durkan et al. 2019); the identity beyond, and at 0."""
 
-    bound: float = BOUND
+    bound: float
 
     def __call__(self, numbers: Tensor) -> Transform:
         """The splines of numbers (*batch, n, 3 bins - 1)."""
@@ -115,7 +115,7 @@ class Spline:
         return MonotonicSpline(*numbers.split([bins, bins, bins - 1], -1), bound=self.bound)
 
 
-MAPS: dict[str, Callable[[Tensor], Transform]] = {"affine": affine, "gate": gate, "shift": shift, "spline": Spline()}
+MAPS: dict[str, Callable[[Tensor], Transform]] = {"affine": affine, "gate": gate, "shift": shift}
 
 
 class Autoregressive(Transform):

@@ -109,13 +109,11 @@ def read_recipe(name: str | Path, settings: Mapping[str, Any] | None = None) -> 
 def _merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """The sections of the file, overruled by those of a run, whose epochs take the place of steps and so do steps."""
     merged = deepcopy(dict(shared))
-    for section, values in own.items():
-        if section == WEIGHTS:
-            merged[WEIGHTS] = values
-            continue
+    for section, values in ((section, own[section]) for section in OF_RUN if section in own):
         kept = {key: value for key, value in merged[section].items() if _instead(section, key) not in values}
         merged[section] = {**kept, **values}
-    return {**merged, "guide": merged["guide"] or None}
+    weights = {WEIGHTS: own[WEIGHTS]} if WEIGHTS in own else {}
+    return {**merged, "guide": merged["guide"] or None, **weights}
 
 
 def _instead(section: str, key: str) -> str | None:
@@ -137,12 +135,12 @@ def _checked(found: Mapping[str, Any], name: str) -> None:
     for run, own in [("", found), *runs.items()]:
         if not isinstance(own, dict):
             raise ValueError(f"recipe {name}: found {own!r} for the run {run!r}, want a section [runs.{run}]")
-        for section in own if run else ():
-            if section == WEIGHTS:
-                _check_weights(run, found, name)
-            elif section not in OF_RUN or not isinstance(own[section], dict):
+        for section in (section for section in own if run and section != WEIGHTS):
+            if section not in OF_RUN or not isinstance(own[section], dict):
                 told = f"recipe {name}: found {section!r} in the run {run!r}"
                 raise ValueError(f"{told}, want data, model, guide, training or {WEIGHTS}")
+        if run and WEIGHTS in own:
+            _check_weights(run, found, name)
         _checked_training(own.get("training", {}), f"recipe {name}")
     for run, number in found.get("published", {}).items():
         kinds_of = {key: type(value) for key, value in number.items()} if isinstance(number, dict) else {}

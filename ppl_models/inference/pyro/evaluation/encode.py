@@ -124,28 +124,27 @@ class Encoder:
 
     def codes(self, index: np.ndarray | slice, seed: int | None, draws: bool = False) -> dict[str, Tensor]:
         """Latent -> (n, *event) of the rows with these indices."""
-        return self._each(index, seed, self._draw) if draws else self.means(index, seed)[0]
+        return self._each(index, seed, True)[0] if draws else self.means(index, seed)[0]
 
     def means(self, index: np.ndarray | slice, seed: int | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Latent -> means of the rows with these indices, (n, *event), and the variance of each over particles."""
-        both = self._each(index, seed, self._means)
-        found, errors = ({name: value[i] for name, value in both.items()} for i in (0, 1))
+        found, errors = self._each(index, seed, False)
         check_means(self.asks, self.latents, {name: value.cpu().numpy() for name, value in found.items()})
         return found, errors
 
-    def _each(self, index: np.ndarray | slice, seed: int | None, function: Callable) -> dict[str, Tensor]:
+    def _each(self, index: np.ndarray | slice, seed: int | None, draws: bool) -> list[dict[str, Tensor]]:
         places, parts = torch.arange(self.data.size)[index], []
         with looking(self.model, self.guide, seed, *self.data.places):
             for some in places.split(CHUNK):
-                parts.append(function(self._rows(some)))
-        dim = 0 if function == self._draw else 1
-        return {name: torch.cat([part[name] for part in parts], dim) for name in parts[0]}
+                parts.append((self._draws if draws else self._means)(self._rows(some)))
+        kinds = [*zip(*parts, strict=True)]
+        return [{name: torch.cat([part[name] for part in each]) for name in each[0]} for each in kinds]
 
-    def _draw(self, rows: tuple[Any, ...]) -> dict[str, Tensor]:
+    def _draws(self, rows: tuple[Any, ...]) -> tuple[dict[str, Tensor], ...]:
         nodes = UntilDrawn(self.dims).run(self.guide, rows)
-        return {name: node["value"].movedim(self.dims[name], 0) for name, node in nodes.items()}
+        return ({name: node["value"].movedim(self.dims[name], 0) for name, node in nodes.items()},)
 
-    def _means(self, rows: tuple[Any, ...]) -> dict[str, Tensor]:
+    def _means(self, rows: tuple[Any, ...]) -> tuple[dict[str, Tensor], ...]:
         found: dict[str, list[Tensor]] = {name: [] for name in self.dims}
         while len(next(iter(found.values()))) < self.particles:
             nodes = UntilDrawn(self.dims).run(self.guide, rows)
@@ -154,10 +153,6 @@ class Encoder:
                 found[name].append(mean.expand_as(nodes[name]["value"]).movedim(self.dims[name], 0))
             if len(nodes) == 1 and all(means[name] is not node["value"] for name, node in nodes.items()):
                 break  # nothing random is in it
-        return {name: torch.stack(mean_and_error(torch.stack(found[name]))) for name in nodes}
-
-
-def mean_and_error(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over the first dim, and the variance of that mean; 0 of a single value, which is exact or all there is."""
-    count = len(values)
-    return values.mean(0), values.var(0) / count if count > 1 else torch.zeros_like(values[0])
+        values = {name: torch.stack(found[name]) for name in nodes}
+        spread = {name: each.var(0, correction=min(1, len(each) - 1)) / len(each) for name, each in values.items()}
+        return {name: each.mean(0) for name, each in values.items()}, spread

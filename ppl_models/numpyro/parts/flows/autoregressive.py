@@ -114,7 +114,7 @@ def shift(numbers: Array) -> Transform:
 class Spline:
     """A monotone rational-quadratic spline on [-bound, bound]; the identity beyond, and at 0."""
 
-    bound: float = BOUND
+    bound: float
 
     def __call__(self, numbers: Array) -> Transform:
         """The splines of numbers (*batch, n, 3 bins - 1)."""
@@ -122,7 +122,7 @@ class Spline:
         return MonotonicSpline(*jnp.split(numbers, [bins, 2 * bins], -1), bound=self.bound)
 
 
-MAPS: dict[str, Callable[[Array], Transform]] = {"affine": affine, "gate": gate, "shift": shift, "spline": Spline()}
+MAPS: dict[str, Callable[[Array], Transform]] = {"affine": affine, "gate": gate, "shift": shift}
 
 
 def _all_but_last(net: MaskedNet, of: Callable[[Array], Transform], context: tuple[Array, ...], y: Array) -> Array:
